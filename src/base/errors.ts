@@ -1,0 +1,75 @@
+/** The errors a user may meet. Everything thrown on purpose is one of these; anything else is a bug.
+ *  cli/ prints `message` alone and exits with `exitCode`; server/ maps `code` to an HTTP status. */
+
+export type ErrorCode =
+  | 'invalid_request' // the caller's input is wrong: field and reason in the message
+  | 'not_found'
+  | 'unauthorized'
+  | 'too_large'
+  | 'overloaded' // retry later
+  | 'deadline_exceeded'
+  | 'cancelled'
+  | 'unavailable' // no live worker
+  | 'model_error' // model folder cannot be served: file and tensor in the message
+  | 'device_error' // a native call failed: op and shapes in the message
+  | 'transfer_error'
+  | 'layout_mismatch' // KV of another model, layout or dtype
+  | 'internal';
+
+/** An error with a stable code. `param` names the offending request field, if there is one. */
+export class TwostrokeError extends Error {
+  readonly code: ErrorCode;
+  readonly param: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: { param?: string; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'TwostrokeError';
+    this.code = code;
+    this.param = options.param;
+  }
+}
+
+export class InvalidRequestError extends TwostrokeError {
+  constructor(message: string, param?: string) {
+    super('invalid_request', message, param === undefined ? {} : { param });
+  }
+}
+
+export class ModelError extends TwostrokeError {
+  constructor(message: string, cause?: unknown) {
+    super('model_error', message, { cause });
+  }
+}
+
+export class DeviceError extends TwostrokeError {
+  /** pd_* status code, see native/pd.h */
+  readonly status: number;
+
+  constructor(message: string, status: number) {
+    super('device_error', message);
+    this.status = status;
+  }
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Plain data for the bus; `fromWire` makes the error again on the other side. */
+export interface WireError {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly param?: string;
+}
+
+export function toWire(error: unknown): WireError {
+  if (error instanceof TwostrokeError) {
+    return { code: error.code, message: error.message, ...(error.param === undefined ? {} : { param: error.param }) };
+  }
+  return { code: 'internal', message: messageOf(error) };
+}
+
+export function fromWire(wire: WireError): TwostrokeError {
+  return new TwostrokeError(wire.code, wire.message, wire.param === undefined ? {} : { param: wire.param });
+}

@@ -1,0 +1,45 @@
+/** How the tokens of a request are chosen. Plain data with every default made explicit; server/ and control/ fill it in. */
+import type { TokenId } from '../base/ids.js';
+
+export interface SamplingParams {
+  readonly temperature: number; // 0: greedy
+  readonly topK: number; // 0: off
+  readonly topP: number; // 1: off
+  readonly minP: number; // 0: off
+  readonly repetitionPenalty: number; // 1: off
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  readonly logitBias: readonly (readonly [TokenId, number])[];
+  /** Same seed and request: same tokens whatever the batch. Choice i draws from seed + i. */
+  readonly seed: number;
+  readonly choiceCount: number; // n
+  readonly maxTokenCount: number;
+  readonly minTokenCount: number;
+  /** End-of-sequence ids of the model; empty with ignore_eos. */
+  readonly endTokenIds: readonly TokenId[];
+  /** The request's own stop ids. */
+  readonly stopTokenIds: readonly TokenId[];
+  /** Log-probability of each token and this many alternatives; null: none. */
+  readonly topLogprobCount: number | null;
+  /** The same for prompt tokens; null: none. */
+  readonly promptLogprobCount: number | null;
+}
+
+export const greedy: SamplingParams = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: [],
+  seed: 0,
+  choiceCount: 1,
+  maxTokenCount: 16,
+  minTokenCount: 0,
+  endTokenIds: [],
+  stopTokenIds: [],
+  topLogprobCount: null,
+  promptLogprobCount: null,
+};

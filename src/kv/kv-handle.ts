@@ -1,0 +1,14 @@
+/** What prefill hands to decode. The prefill worker owns the source blocks until release. Plain data: it crosses the bus. */
+import type { RequestId, TokenId } from '../base/ids.js';
+
+export interface KvHandle {
+  readonly requestId: RequestId;
+  /** Of the reservation it was pushed into. */
+  readonly epoch: number;
+  /** KvLayout.hash: model, block token count, dtype. */
+  readonly layoutHash: string;
+  /** Positions holding valid K and V. */
+  readonly tokenCount: number;
+  /** One per choice; their own K and V are not cached yet. */
+  readonly firstTokens: readonly TokenId[];
+}

@@ -1,0 +1,77 @@
+/** The only source of KV offsets. A block holds `blockTokenCount` positions of every layer and is one contiguous piece:
+ *
+ *    block = [layer][K | V][kvHead][slot][headDim]
+ *
+ *  so a whole block moves in one copy, and a layer of a block is one contiguous slice (what a layer-wise push sends).
+ *  Used by model/ (views for kernels), engine/ (copy-on-write), transfer/ (slices and the handshake hash). */
+import { createHash } from 'node:crypto';
+import { assert } from '../base/assert.js';
+import type { BlockSlice, KvLayerView } from '../device/device.js';
+import { type Dtype, dtypeByteCounts } from '../device/dtype.js';
+import type { Pointer } from '../device/tensor.js';
+
+export interface KvShape {
+  /** Which model the bytes mean something to; part of the hash. */
+  readonly modelName: string;
+  readonly layerCount: number;
+  readonly kvHeadCount: number;
+  readonly headDim: number;
+  readonly blockTokenCount: number;
+  readonly dtype: Dtype;
+}
+
+export class KvLayout {
+  readonly shape: KvShape;
+  /** Bytes of K (or V) of one layer in one block. */
+  readonly halfLayerBytes: number;
+  readonly layerBytes: number;
+  readonly blockBytes: number;
+  /** Two workers may exchange blocks when their hashes are equal. */
+  readonly hash: string;
+
+  constructor(shape: KvShape) {
+    const { blockTokenCount } = shape;
+    assert(
+      blockTokenCount >= 8 && blockTokenCount <= 256 && (blockTokenCount & (blockTokenCount - 1)) === 0,
+      'block: 8..256, power of two',
+    );
+    this.shape = shape;
+    this.halfLayerBytes = shape.kvHeadCount * blockTokenCount * shape.headDim * dtypeByteCounts[shape.dtype];
+    this.layerBytes = 2 * this.halfLayerBytes;
+    this.blockBytes = shape.layerCount * this.layerBytes;
+    this.hash = createHash('sha256').update(JSON.stringify(shape)).digest('hex').slice(0, 16);
+  }
+
+  /** Bytes of one token's K and V over all layers. */
+  get tokenBytes(): number {
+    return this.blockBytes / this.shape.blockTokenCount;
+  }
+
+  blockCountFor(tokenCount: number): number {
+    return Math.ceil(tokenCount / this.shape.blockTokenCount);
+  }
+
+  layerView(base: Pointer, layer: number): KvLayerView {
+    const keyOffset = layer * this.layerBytes;
+    return {
+      base,
+      blockBytes: this.blockBytes,
+      keyOffset,
+      valueOffset: keyOffset + this.halfLayerBytes,
+      dtype: this.shape.dtype,
+      blockTokenCount: this.shape.blockTokenCount,
+      kvHeadCount: this.shape.kvHeadCount,
+      headDim: this.shape.headDim,
+    };
+  }
+
+  /** The bytes of layers [first, last) within a block. */
+  layerSlice(firstLayer: number, lastLayer: number): BlockSlice {
+    const offset = firstLayer * this.layerBytes;
+    return { targetOffset: offset, sourceOffset: offset, bytes: (lastLayer - firstLayer) * this.layerBytes };
+  }
+
+  wholeBlock(): BlockSlice {
+    return this.layerSlice(0, this.shape.layerCount);
+  }
+}

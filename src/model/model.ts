@@ -1,0 +1,43 @@
+/** A model on a device: weights in, logits out. Made by load.ts, run by engine/model-runner; knows nothing of requests. */
+import type { Device, Stream } from '../device/device.js';
+import type { Dtype } from '../device/dtype.js';
+import type { Tensor } from '../device/tensor.js';
+import type { KvCache } from '../kv/kv-cache.js';
+import type { Batch, OnLayer } from './batch.js';
+import type { ModelConfig } from './config.js';
+
+export interface ModelLimits {
+  /** Most query tokens of one forward pass. */
+  readonly rowCountMax: number;
+  /** Most rows whose logits are computed in one forward pass. */
+  readonly logitRowCountMax: number;
+}
+
+export interface Model {
+  readonly config: ModelConfig;
+  readonly weightBytes: number;
+  readonly weightFormat: Dtype;
+  /** [logitRowCountMax, vocab] f32; rows 0..logitRowCount-1 hold the result after forward. */
+  readonly logits: Tensor;
+  /** Enqueues one forward pass; no waiting, no allocation. */
+  forward(stream: Stream, batch: Batch, cache: KvCache, onLayer?: OnLayer): void;
+  close(): void;
+}
+
+export interface LoadProgress {
+  readonly stage: 'weights' | 'dummy';
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface LoadOptions {
+  readonly device: Device;
+  readonly loadFormat: 'auto' | 'dummy';
+  /** Weight format: the file's own (bf16 and f16 files → bf16 on the CPU, f32 → f32) unless asked otherwise. */
+  readonly dtype: 'auto' | 'f32' | 'bf16';
+  readonly quantize: 'none' | 'int8' | 'fp8';
+  readonly limits: ModelLimits;
+  /** Longest context that rope tables are made for. */
+  readonly maxModelTokenCount: number;
+  readonly onProgress?: (progress: LoadProgress) => void;
+}
