@@ -1,0 +1,225 @@
+/* pd_paged_attention: every query row over its sequence's cached keys, decode and prefill rows in one batch.
+
+   A piece of work is (sequence, KV head, some consecutive query tokens); its rows are those tokens times the query heads that share
+   the KV head, so a key tile is read and converted to float32 once for all of them:
+
+     for each tile of 64 keys, counted from position 0:   load keys, values -> score -> soften -> accumulate      (attention.h)
+
+   Tiles that no row of the piece may see are skipped; a row that sees nothing of a tile keeps its state unchanged. So neither the window
+   nor the blocking of rows changes a result. A sequence is never split along its keys: a fixed order matters more than the
+   parallelism of a long single-sequence decode, which stays at KV-head count threads. */
+#include "attention.h"
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace pd {
+namespace {
+
+constexpr int kPieceRows = 96;
+constexpr int kMaxHeadDim = 256;
+alignas(64) const float kZeroRow[kMaxHeadDim] = {};
+
+struct Job {
+  float *out;
+  const float *q;
+  int32_t q_row_stride;
+  PdKvLayer layer;
+  PdBatch batch;
+  int32_t head_count, group; /* group: query heads per KV head */
+  float scale;
+  int32_t window;
+  float softcap;
+  const AttentionKernel *kernel;
+};
+
+struct Piece { int32_t sequence, kv_head, first_token, token_count; };
+
+/* A thread's workspace, for at most `rows` rows. */
+struct Workspace {
+  float *keys_t, *values, *q, *out, *scores, *alpha;
+  SoftmaxState *states;
+};
+
+size_t workspace_bytes(int rows, int head_dim) {
+  return sizeof(float) * (2 * static_cast<size_t>(kKeyTile) * head_dim + 2 * static_cast<size_t>(rows) * head_dim +
+                          static_cast<size_t>(rows) * kKeyTile + static_cast<size_t>(rows)) + sizeof(SoftmaxState) * static_cast<size_t>(rows);
+}
+
+Workspace place_workspace(void *memory, int rows, int head_dim) {
+  float *at = static_cast<float *>(memory);
+  Workspace space;
+  space.keys_t = at;
+  space.values = at += kKeyTile * head_dim;
+  space.q = at += kKeyTile * head_dim;
+  space.out = at += rows * head_dim;
+  space.scores = at += rows * head_dim;
+  space.alpha = at += rows * kKeyTile;
+  space.states = reinterpret_cast<SoftmaxState *>(at + rows);
+  return space;
+}
+
+int tokens_per_piece(const Job &job) { return std::max(1, kPieceRows / job.group); }
+
+int32_t query_count(const Job &job, int32_t sequence) {
+  return job.batch.kv_count[sequence] <= 0 ? 0 : job.batch.query_start[sequence + 1] - job.batch.query_start[sequence];
+}
+
+/* position of a sequence's first query token of this step */
+int32_t first_position(const Job &job, int32_t sequence) { return job.batch.kv_count[sequence] - query_count(job, sequence); }
+
+// ---- one tile
+
+/* Pointers to 64 rows of one KV head; rows past kv_count read as zero, so that stale cache contents cannot reach a result. */
+void find_rows(const Job &job, const Piece &piece, int32_t first_key, uint64_t offset, const void **rows) {
+  const PdKvLayer &layer = job.layer;
+  const uint64_t row_bytes = static_cast<uint64_t>(layer.head_dim) * dtype_bytes(layer.dtype);
+  const int32_t *table = job.batch.block_table + static_cast<int64_t>(piece.sequence) * job.batch.block_table_stride;
+  const int32_t kv_count = job.batch.kv_count[piece.sequence];
+  for (int j = 0; j < kKeyTile; j++) {
+    int32_t key = first_key + j;
+    int32_t block = key < kv_count ? table[key / layer.block_token_count] : -1;
+    if (block < 0) {
+      rows[j] = kZeroRow;
+      continue;
+    }
+    uint64_t slot = static_cast<uint64_t>(piece.kv_head) * layer.block_token_count + key % layer.block_token_count;
+    rows[j] = static_cast<const uint8_t *>(layer.base) + static_cast<uint64_t>(block) * layer.block_bytes + offset + slot * row_bytes;
+  }
+}
+
+/* Turns the scores of a piece's rows into probabilities. Rows that see no key of the tile get p = 0, alpha = 1. */
+void soften_rows(const Job &job, const Piece &piece, int32_t first_key, const Workspace &space) {
+  int32_t position = first_position(job, piece.sequence) + piece.first_token;
+  for (int t = 0; t < piece.token_count; t++, position++) {
+    int first = job.window > 0 ? std::max(0, position - job.window + 1 - first_key) : 0;
+    int end = std::min(kKeyTile, position + 1 - first_key);
+    for (int row = t * job.group; row < (t + 1) * job.group; row++) {
+      float *scores = space.scores + row * kKeyTile;
+      if (first < end) {
+        space.alpha[row] = job.kernel->soften(scores, first, end, job.softcap, &space.states[row]);
+      } else {
+        std::fill(scores, scores + kKeyTile, 0.0f);
+        space.alpha[row] = 1.0f;
+      }
+    }
+  }
+}
+
+void run_tile(const Job &job, const Piece &piece, int32_t tile, const Workspace &space) {
+  const void *rows[kKeyTile];
+  const int head_dim = job.layer.head_dim, row_count = piece.token_count * job.group;
+  const int32_t first_key = tile * kKeyTile;
+  const int key_count = std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key);
+  find_rows(job, piece, first_key, job.layer.key_offset, rows);
+  job.kernel->load_keys(space.keys_t, rows, job.layer.dtype, head_dim);
+  job.kernel->score(space.scores, space.q, space.keys_t, row_count, head_dim);
+  soften_rows(job, piece, first_key, space);
+  find_rows(job, piece, first_key, job.layer.value_offset, rows);
+  job.kernel->load_values(space.values, rows, job.layer.dtype, head_dim, key_count);
+  job.kernel->accumulate(space.out, space.alpha, space.scores, space.values, row_count, head_dim, key_count);
+}
+
+// ---- one piece
+
+void read_queries(const Job &job, const Piece &piece, const Workspace &space) {
+  const int head_dim = job.layer.head_dim, row_count = piece.token_count * job.group;
+  const int64_t first_row = job.batch.query_start[piece.sequence] + piece.first_token;
+  for (int row = 0; row < row_count; row++) {
+    const float *q = job.q + (first_row + row / job.group) * job.q_row_stride + (piece.kv_head * job.group + row % job.group) * head_dim;
+    for (int d = 0; d < head_dim; d++) space.q[row * head_dim + d] = q[d] * job.scale;
+    space.states[row] = {-INFINITY, 0.0f};
+  }
+  std::memset(space.out, 0, static_cast<size_t>(row_count) * head_dim * sizeof(float));
+}
+
+/* Adding +0 turns -0 into +0: whether a hidden key's p = 0 was added or the tile skipped leaves no trace. */
+void write_results(const Job &job, const Piece &piece, const Workspace &space) {
+  const int head_dim = job.layer.head_dim, row_count = piece.token_count * job.group;
+  const int64_t first_row = job.batch.query_start[piece.sequence] + piece.first_token;
+  for (int row = 0; row < row_count; row++) {
+    float inverse = 1.0f / space.states[row].sum;
+    float *out = job.out + ((first_row + row / job.group) * job.head_count + piece.kv_head * job.group + row % job.group) * head_dim;
+    for (int d = 0; d < head_dim; d++) out[d] = space.out[row * head_dim + d] * inverse + 0.0f;
+  }
+}
+
+void run_piece(const Job &job, const Piece &piece, const Workspace &space) {
+  read_queries(job, piece, space);
+  int32_t first_query = first_position(job, piece.sequence) + piece.first_token, last_query = first_query + piece.token_count - 1;
+  int32_t first_key = job.window > 0 ? std::max(0, first_query - job.window + 1) : 0;
+  for (int32_t tile = first_key / kKeyTile; tile <= last_query / kKeyTile; tile++) run_tile(job, piece, tile, space);
+  write_results(job, piece, space);
+}
+
+// ---- all pieces
+
+void zero_rows(const Job &job, int64_t begin, int64_t end) {
+  int64_t columns = static_cast<int64_t>(job.head_count) * job.layer.head_dim;
+  if (end > begin) std::memset(job.out + begin * columns, 0, static_cast<size_t>((end - begin) * columns) * sizeof(float));
+}
+
+/* Longest first: late tokens of long sequences see the most keys, and the pool hands out pieces in this order. */
+int64_t cut_pieces(const Job &job, int32_t *order, Piece *pieces) {
+  const PdBatch &batch = job.batch;
+  for (int32_t s = 0; s < batch.sequence_count; s++) order[s] = s;
+  std::sort(order, order + batch.sequence_count, [&](int32_t a, int32_t b) {
+    return batch.kv_count[a] != batch.kv_count[b] ? batch.kv_count[a] > batch.kv_count[b] : a < b;
+  });
+  int64_t count = 0;
+  const int step = tokens_per_piece(job);
+  for (int32_t i = 0; i < batch.sequence_count; i++) {
+    int32_t sequence = order[i], queries = query_count(job, sequence);
+    for (int32_t first = (queries - 1) / step * step; queries > 0 && first >= 0; first -= step)
+      for (int32_t head = 0; head < job.layer.kv_head_count; head++)
+        pieces[count++] = {sequence, head, first, std::min(step, queries - first)};
+  }
+  return count;
+}
+
+void run_attention(Pool &pool, const Job &job) {
+  const PdBatch &batch = job.batch;
+  for (int32_t s = 0; s < batch.sequence_count; s++)
+    if (batch.kv_count[s] <= 0) zero_rows(job, batch.query_start[s], batch.query_start[s + 1]);
+  zero_rows(job, batch.query_start[batch.sequence_count], batch.row_count);
+  const int64_t most_pieces = (static_cast<int64_t>(batch.row_count) / tokens_per_piece(job) + batch.sequence_count) * job.layer.kv_head_count;
+  uint8_t *scratch = static_cast<uint8_t *>(
+      pool.scratch(-1, static_cast<size_t>(most_pieces) * sizeof(Piece) + static_cast<size_t>(batch.sequence_count) * sizeof(int32_t)));
+  Piece *pieces = reinterpret_cast<Piece *>(scratch);
+  int32_t *order = reinterpret_cast<int32_t *>(scratch + static_cast<size_t>(most_pieces) * sizeof(Piece));
+  const int64_t piece_count = cut_pieces(job, order, pieces);
+  const int rows = tokens_per_piece(job) * job.group;
+  pool.parallel_for(piece_count, 1, [&](int64_t begin, int64_t end, int thread) {
+    Workspace space = place_workspace(pool.scratch(thread, workspace_bytes(rows, job.layer.head_dim)), rows, job.layer.head_dim);
+    for (int64_t i = begin; i < end; i++) run_piece(job, pieces[i], space);
+  });
+}
+
+const AttentionKernel *attention_kernel(const IsaLevel &isa) {
+  const AttentionKernel *kernel = nullptr;
+  if (isa.isa == PD_ISA_AVX512) kernel = attention_kernel_avx512();
+  if (kernel == nullptr && isa.isa >= PD_ISA_AVX2) kernel = attention_kernel_avx2();
+  return kernel != nullptr ? kernel : attention_kernel_scalar();
+}
+
+}  // namespace
+}  // namespace pd
+
+using namespace pd;
+
+extern "C" int pd_paged_attention(PdStream *stream, int32_t dtype, void *out, const void *q, int32_t q_row_stride, const PdKvLayer *layer,
+                                  const PdBatch *batch, int32_t head_count, float scale, int32_t window, float softcap) {
+  int status = check_activations("paged_attention", dtype);
+  if (status != PD_OK) return status;
+  if (layer->dtype != PD_F32 && layer->dtype != PD_BF16 && layer->dtype != PD_F16)
+    return fail(PD_UNSUPPORTED, "paged_attention: KV dtype %s is not supported on the cpu", dtype_name(layer->dtype));
+  if (layer->head_dim < 8 || layer->head_dim > kMaxHeadDim || layer->head_dim % 8 != 0)
+    return fail(PD_UNSUPPORTED, "paged_attention: head_dim %d is not a multiple of 8 from 8 to %d", layer->head_dim, kMaxHeadDim);
+  if (layer->kv_head_count < 1 || head_count < 1 || head_count % layer->kv_head_count != 0)
+    return fail(PD_INVALID, "paged_attention: %d heads are not a multiple of %d KV heads", head_count, layer->kv_head_count);
+  if (layer->block_token_count < 1) return fail(PD_INVALID, "paged_attention: block_token_count %d", layer->block_token_count);
+  if (batch->row_count <= 0) return PD_OK;
+  Job job = {static_cast<float *>(out), static_cast<const float *>(q), q_row_stride, *layer, *batch, head_count,
+             head_count / layer->kv_head_count, scale, window, softcap, attention_kernel(isa_of(stream))};
+  return enqueue(stream, [job](Pool &pool) { run_attention(pool, job); });
+}

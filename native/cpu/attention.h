@@ -1,0 +1,37 @@
+/* The inner steps of paged attention, one set per instruction set: attention_scalar.cc (oracle), attention_avx2.cc, attention_avx512.cc.
+   Driven by attention.cc. All sets compute, for each query row, the same arithmetic in the same order, so their results are equal bit
+   for bit, and a row's result does not depend on which rows it is blocked with:
+
+     s[j] = sum over d ascending of q[d] * k[j][d]                  one fma per d, from 0; q carries the scale already
+     p[j] = exp(s[j] - m), m the running maximum; masked keys: p = 0
+     l    = l * alpha + sum(p), the sum in the tree of tile_sum     alpha = exp(old m - m)
+     o[d] = o[d] * alpha, then + p[j] * v[j][d] for j ascending     one fma per j  */
+#pragma once
+#include <cstdint>
+#include "runtime.h"
+
+namespace pd {
+
+constexpr int kKeyTile = PD_KEY_TILE;
+
+/* What a row keeps between key tiles. */
+struct SoftmaxState { float maximum, sum; };
+
+struct AttentionKernel {
+  /* keys_t[d][j] = float32 of rows[j][d]; rows: [64] pointers to head_dim elements of dtype */
+  void (*load_keys)(float *keys_t, const void *const *rows, int32_t dtype, int head_dim);
+  /* values[j][d] = float32 of rows[j][d] for j < key_count */
+  void (*load_values)(float *values, const void *const *rows, int32_t dtype, int head_dim, int key_count);
+  /* scores: [row_count][64]; q: [row_count][head_dim] */
+  void (*score)(float *scores, const float *q, const float *keys_t, int row_count, int head_dim);
+  /* One row: scores [64] become probabilities; only keys first <= j < end are seen (first < end). Returns alpha. */
+  float (*soften)(float *scores, int first, int end, float softcap, SoftmaxState *state);
+  /* out: [row_count][head_dim] = out * alpha[row] + p . values over j < key_count */
+  void (*accumulate)(float *out, const float *alpha, const float *p, const float *values, int row_count, int head_dim, int key_count);
+};
+
+const AttentionKernel *attention_kernel_scalar();
+const AttentionKernel *attention_kernel_avx2();    /* NULL: not compiled in */
+const AttentionKernel *attention_kernel_avx512();  /* NULL: not compiled in */
+
+}  // namespace pd

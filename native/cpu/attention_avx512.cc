@@ -1,0 +1,2 @@
+#include "attention.h"
+namespace pd { const AttentionKernel *attention_kernel_avx512() { return nullptr; } }

@@ -1,0 +1,54 @@
+/* The matrix product under pd_linear and pd_moe_linear.   Kernels: gemm_scalar.cc (oracle), gemm_avx2.cc, gemm_avx512.cc.
+
+   x rows are first rewritten ("staged") as 4-byte words in the kernel's number format, row tiles interleaved:
+
+     tile of R rows:  [word][R]       word = 1 float32, 2 bfloat16 or 4 int8 along k
+
+   so a kernel reads x and the weight panel as two forward streams. Each output has one accumulator that takes k ascending; rows are
+   grouped into tiles for speed only, so a row's result does not depend on which rows it is computed with (invariant I3). */
+#pragma once
+#include <cstdint>
+#include "runtime.h"
+#include "weight.h"
+
+namespace pd {
+
+constexpr int kMaxTileRows = 12;
+
+enum class XFormat { F32, BF16, I8 };
+
+/* One instruction set's way to multiply by one weight format. */
+struct GemmKernel {
+  XFormat x_format;
+  int tile_rows; /* most rows of a tile, <= kMaxTileRows */
+  /* acc[row][32] += sum over units ascending of x . panel. start: what the accumulators begin with, [32] for all rows; NULL: from acc.
+     acc holds float32, or int32 for int8 weights. x: [word][rows], panel: [unit][32][4 bytes]. */
+  void (*tile)(int rows, const uint32_t *x, const uint8_t *panel, int64_t unit_count, void *acc, const void *start);
+  bool uses_offsets; /* int8: x is stored as x + 128, accumulators start at weight->offsets */
+};
+const GemmKernel &gemm_kernel(const IsaLevel &isa, int32_t weight_format);
+
+const GemmKernel *gemm_kernel_scalar(int32_t weight_format);
+const GemmKernel *gemm_kernel_avx2(int32_t weight_format);                          /* NULL: not compiled in */
+const GemmKernel *gemm_kernel_avx512(const IsaLevel &isa, int32_t weight_format);   /* NULL: not compiled in or isa lacks what it needs */
+
+/* Rows that meet the same matrix of the stack. */
+struct GemmBlock { int32_t weight_index, first_row, row_count; };
+
+struct GemmJob {
+  const PdWeight *weight;
+  const float *x;            /* row r starts at x + source(r) * k */
+  float *out;                /* row r goes to out + target(r) * n */
+  const float *bias;         /* [n] or NULL */
+  const int32_t *targets;    /* [row_count], NULL: r */
+  int32_t source_divisor;    /* source(r) = target(r) / source_divisor */
+  const GemmBlock *blocks;
+  int64_t block_count;
+  int32_t row_count;
+};
+
+/* Scratch of the whole op that run_gemm needs besides what its caller keeps there. */
+size_t gemm_scratch_bytes(const GemmKernel &kernel, const PdWeight *weight, int32_t row_count);
+void run_gemm(Pool &pool, const GemmKernel &kernel, const GemmJob &job, void *scratch);
+
+}  // namespace pd
