@@ -1,0 +1,56 @@
+/** Messages between processes: requests with a deadline, one-way events, both ways over one connection. Used by worker/ and control/.
+ *  Invariants: what one side sends arrives in order; a request is answered, or rejected by its deadline or by the connection's end;
+ *  nothing queues without a bound. KV bytes never go over the bus. */
+import { TwostrokeError } from '../base/errors.js';
+
+/** Plain data: what survives JSON. */
+export type Body = object | null;
+
+export interface BusLimits {
+  /** Largest frame accepted or sent; a longer one drops the connection that sent it. */
+  readonly frameBytesMax: number;
+  /** Above this many queued outgoing bytes `isCongested` is true and `drained()` waits. */
+  readonly congestedBytes: number;
+  /** A reader this far behind is dropped: memory is worth more than one connection. */
+  readonly queuedBytesMax: number;
+}
+
+export const defaultBusLimits: BusLimits = {
+  frameBytesMax: 64 * 2 ** 20,
+  congestedBytes: 2 ** 20,
+  queuedBytesMax: 256 * 2 ** 20,
+};
+
+export interface BusHandlers {
+  /** Answers a request; what it throws crosses the bus as a WireError. */
+  onRequest(kind: string, body: unknown): Promise<Body>;
+  /** One-way messages, in order. Must not throw. */
+  onEvent(kind: string, body: unknown): void;
+}
+
+export interface BusConnection {
+  /** Rejects with the other side's error, `deadline_exceeded`, or BusClosedError when the connection ends first. */
+  request(kind: string, body: Body, deadlineMs: number): Promise<unknown>;
+  /** One-way; dropped silently when the connection has ended. */
+  send(kind: string, body: Body): void;
+  readonly isCongested: boolean;
+  /** Resolves when the queue is short again, or the connection has ended. */
+  drained(): Promise<void>;
+  /** Resolves, with the reason, once the connection has ended from either side. */
+  readonly closed: Promise<string>;
+  readonly isClosed: boolean;
+  close(reason: string): void;
+}
+
+export interface BusServer {
+  /** Where others connect to. */
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+/** Thrown into requests whose connection ended before the answer came. */
+export class BusClosedError extends TwostrokeError {
+  constructor(reason: string) {
+    super('unavailable', `the connection ended: ${reason}`);
+  }
+}

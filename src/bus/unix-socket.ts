@@ -1,0 +1,70 @@
+/** The embedded bus: unix sockets in a private folder (0700). Used by control/ (listens) and worker/ (connects).
+ *  Invariant: nothing is left on disk after close(); no other user can connect. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import type { Clock } from '../base/clock.js';
+import { TwostrokeError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { type BusConnection, type BusHandlers, type BusLimits, type BusServer, defaultBusLimits } from './bus.js';
+import { SocketConnection } from './socket-connection.js';
+
+export interface UnixSocketOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly limits?: BusLimits;
+}
+
+/** Listens on a fresh socket. `accept` gives the handlers of each new connection; it may keep the connection. */
+export async function listenUnix(
+  options: UnixSocketOptions,
+  accept: (connection: () => BusConnection) => BusHandlers,
+): Promise<BusServer> {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'twostroke-')); // mkdtemp makes it 0700
+  const address = path.join(folder, 'bus.sock');
+  const connections = new Set<BusConnection>();
+  const server = createServer((socket) => {
+    const connection: BusConnection = connect(
+      socket,
+      options,
+      accept(() => connection),
+    );
+    connections.add(connection);
+    void connection.closed.then(() => connections.delete(connection));
+  });
+  await listening(server, address);
+  return {
+    address,
+    async close() {
+      for (const connection of connections) connection.close('the bus is shut down');
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Connects to a listening bus. Throws `unavailable` naming the address when nobody listens. */
+export async function connectUnix(address: string, options: UnixSocketOptions, handlers: BusHandlers): Promise<BusConnection> {
+  const socket = createConnection(address);
+  await new Promise<void>((resolve, reject) => {
+    socket.once('connect', resolve);
+    socket.once('error', (error) => reject(new TwostrokeError('unavailable', `cannot connect to ${address}: ${error.message}`)));
+  });
+  return connect(socket, options, handlers);
+}
+
+function connect(socket: Socket, options: UnixSocketOptions, handlers: BusHandlers): BusConnection {
+  const { clock, logger, limits = defaultBusLimits } = options;
+  return new SocketConnection(socket, { handlers, limits, clock, logger });
+}
+
+function listening(server: Server, address: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(address, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,178 @@
+/** The bus keeps order, deadlines and bounds, however the bytes are cut and whatever the other side sends. */
+import { existsSync, statSync } from 'node:fs';
+import { createConnection, type Socket } from 'node:net';
+import path from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/base/clock.js';
+import { InvalidRequestError } from '../../src/base/errors.js';
+import { silentLogger } from '../../src/base/log.js';
+import { Prng } from '../../src/base/prng.js';
+import { type BusConnection, type BusHandlers, type BusLimits, defaultBusLimits } from '../../src/bus/bus.js';
+import { encodeFrame, type Frame, FrameDecoder } from '../../src/bus/frames.js';
+import { connectUnix, listenUnix } from '../../src/bus/unix-socket.js';
+
+const options = { clock: systemClock, logger: silentLogger };
+const quiet: BusHandlers = { onRequest: async () => null, onEvent: () => {} };
+const closers: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0)) await close();
+});
+
+async function pair(
+  serverSide: Partial<BusHandlers>,
+  clientSide: Partial<BusHandlers> = {},
+  limits: BusLimits = defaultBusLimits,
+) {
+  let accepted: (() => BusConnection) | undefined;
+  const server = await listenUnix({ ...options, limits }, (connection) => {
+    accepted = connection;
+    return { ...quiet, ...serverSide };
+  });
+  closers.push(() => server.close());
+  const client = await connectUnix(server.address, { ...options, limits }, { ...quiet, ...clientSide });
+  await client.request('hello', null, 5000);
+  return { server, client, serverConnection: accepted!() };
+}
+
+async function rawSocket(address: string): Promise<Socket> {
+  const socket = createConnection(address);
+  socket.on('error', () => {});
+  await new Promise((resolve) => socket.once('connect', resolve));
+  return socket;
+}
+
+describe('frames', () => {
+  const frames: Frame[] = [
+    { t: 'e', k: 'tokens', b: { text: 'žluťoučký 🐎', ids: [1, 2, 3] } },
+    { t: 'q', id: 7, k: 'ask', b: null },
+    { t: 'r', id: 7, b: { long: 'x'.repeat(5000) } },
+    { t: 'x', id: 9, e: { code: 'internal', message: 'no' } },
+  ];
+  const stream = Buffer.concat(frames.map((frame) => encodeFrame(frame, 1 << 20)));
+
+  it('come out whole however the bytes are cut', () => {
+    for (let seed = 1; seed <= 50; seed++) {
+      const prng = new Prng(seed);
+      const decoder = new FrameDecoder(1 << 20);
+      const received: Frame[] = [];
+      for (let offset = 0; offset < stream.length; ) {
+        const end = Math.min(stream.length, offset + (seed === 1 ? 1 : prng.integer(1, 1 + 40 * seed)));
+        received.push(...decoder.push(stream.subarray(offset, end)));
+        offset = end;
+      }
+      expect(received).toEqual(frames);
+    }
+  });
+
+  it('over the limit are refused on both sides', () => {
+    expect(() => encodeFrame(frames[2]!, 1000)).toThrow(/limit is 1000/);
+    expect(() => new FrameDecoder(1000).push(encodeFrame(frames[2]!, 1 << 20))).toThrow(/limit is 1000/);
+  });
+
+  it.each(['not json', '[]', 'null', '{"t":"q","k":"x"}', '{"t":"e"}', '{"t":"z","id":1}'])('malformed %s throws', (text) => {
+    const bytes = Buffer.alloc(4 + text.length);
+    bytes.writeUInt32BE(text.length);
+    bytes.write(text, 4);
+    expect(() => new FrameDecoder(1000).push(bytes)).toThrow();
+  });
+});
+
+describe('unix-socket bus', () => {
+  it('answers requests both ways and carries typed errors', async () => {
+    const { client, serverConnection } = await pair(
+      {
+        onRequest: async (kind, body) => {
+          if (kind === 'bad') throw new InvalidRequestError('too hot', 'temperature');
+          return { kind, body };
+        },
+      },
+      { onRequest: async () => ({ from: 'client' }) },
+    );
+    expect(await client.request('sum', { a: 1 }, 1000)).toEqual({ kind: 'sum', body: { a: 1 } });
+    expect(await serverConnection.request('x', null, 1000)).toEqual({ from: 'client' });
+    await expect(client.request('bad', null, 1000)).rejects.toMatchObject({ code: 'invalid_request', param: 'temperature' });
+  });
+
+  it('delivers events in order', async () => {
+    const seen: unknown[] = [];
+    const { client } = await pair({ onEvent: (_kind, body) => seen.push((body as { i: number }).i) });
+    for (let i = 0; i < 2000; i++) client.send('event', { i });
+    await client.request('fence', null, 5000);
+    expect(seen).toEqual(Array.from({ length: 2000 }, (_, i) => i));
+  });
+
+  it('rejects at the deadline, and ignores the late answer', async () => {
+    const { client } = await pair({
+      onRequest: async (kind) => {
+        if (kind === 'slow') await systemClock.sleep(80);
+        return null;
+      },
+    });
+    await expect(client.request('slow', null, 20)).rejects.toMatchObject({ code: 'deadline_exceeded' });
+    await systemClock.sleep(100);
+    expect(await client.request('fast', null, 1000)).toBeNull();
+  });
+
+  it('rejects what is pending when the other side goes away', async () => {
+    const { client, serverConnection } = await pair({
+      onRequest: (kind) => (kind === 'hello' ? Promise.resolve(null) : new Promise(() => {})),
+    });
+    const pending = client.request('forever', null, 60_000);
+    serverConnection.close('test');
+    await expect(pending).rejects.toMatchObject({ code: 'unavailable' });
+    await expect(client.request('more', null, 1000)).rejects.toMatchObject({ code: 'unavailable' });
+    client.send('event', null); // after the end: dropped, not thrown
+    expect(await client.closed).toMatch(/hung up|ECONNRESET/);
+  });
+
+  it('drops a connection that sends rubbish, and only that one', async () => {
+    const { server, client } = await pair({});
+    for (const rubbish of [
+      Buffer.from('GET / HTTP/1.1\r\n\r\n'),
+      Buffer.from([0, 0, 0, 2, 0x7b, 0x7b]),
+      Buffer.alloc(64, 0xff),
+    ]) {
+      const socket = await rawSocket(server.address);
+      const ended = new Promise((resolve) => socket.once('close', resolve));
+      socket.write(rubbish);
+      await ended;
+    }
+    expect(await client.request('still', null, 1000)).toBeNull();
+  });
+
+  it('tells congestion and drops a reader that never reads', async () => {
+    const limits = { frameBytesMax: 1 << 20, congestedBytes: 1 << 16, queuedBytesMax: 4 << 20 };
+    const connections: (() => BusConnection)[] = [];
+    const server = await listenUnix({ ...options, limits }, (connection) => {
+      connections.push(connection);
+      return quiet;
+    });
+    closers.push(() => server.close());
+    const socket = await rawSocket(server.address);
+    socket.pause();
+    while (connections.length === 0) await systemClock.sleep(1);
+    const connection = connections[0]!();
+    const filler = { text: 'x'.repeat(100_000) };
+    while (!connection.isCongested) connection.send('filler', filler);
+    const drained = connection.drained();
+    socket.resume();
+    await drained;
+    expect(connection.isCongested).toBe(false);
+    socket.pause();
+    for (let i = 0; i < 100 && !connection.isClosed; i++) connection.send('filler', filler);
+    expect(await connection.closed).toMatch(/behind/);
+    socket.destroy();
+  });
+
+  it('lives in a private folder and leaves nothing behind', async () => {
+    const { server } = await pair({});
+    const folder = path.dirname(server.address);
+    expect(statSync(folder).mode & 0o777).toBe(0o700);
+    await server.close();
+    expect(existsSync(folder)).toBe(false);
+  });
+
+  it('names the address when nobody listens', async () => {
+    await expect(connectUnix('/nowhere/bus.sock', options, quiet)).rejects.toThrow('/nowhere/bus.sock');
+  });
+});
