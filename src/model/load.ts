@@ -1,0 +1,101 @@
+/** Puts a model folder on a device. Used by worker/, cli/ and tests; the one place that knows which formats follow from the files,
+ *  `dtype` and `quantize`. */
+import { ModelError } from '../base/errors.js';
+import type { Device } from '../device/device.js';
+import type { Dtype } from '../device/dtype.js';
+import { Checkpoint } from './checkpoint.js';
+import { type ModelConfig, readModelConfig } from './config.js';
+import { allocateActivations } from './families/activations.js';
+import { Decoder } from './families/decoder.js';
+import { declareDecoder } from './families/parameters.js';
+import type { LoadOptions, Model } from './model.js';
+import { weightDtype } from './safetensors.js';
+import { ParameterStore, type WeightFormats } from './weights.js';
+
+/** Resolves when every weight is on the device. On failure nothing stays allocated.
+ *  @throws ModelError what is wrong with the folder; DeviceError when the device refuses, for instance for lack of memory. */
+export function loadModel(folder: string, options: LoadOptions): Promise<Model> {
+  return loadConfiguredModel(folder, readModelConfig(folder), options);
+}
+
+/** As loadModel, with a config from elsewhere (tests: config.v5.json). */
+export async function loadConfiguredModel(folder: string, config: ModelConfig, options: LoadOptions): Promise<Decoder> {
+  const checkpoint = options.loadFormat === 'dummy' ? null : Checkpoint.open(folder);
+  const dtypes = chooseDtypes(config, checkpoint, options);
+  const store = new ParameterStore(options.device, checkpoint, dtypes.formats);
+  let releaseActivations = () => {};
+  const release = () => {
+    releaseActivations();
+    store.close();
+  };
+  try {
+    const positionCount = options.maxModelTokenCount;
+    const parameters = declareDecoder(config, store, { embeddingDtype: dtypes.embedding, positionCount });
+    const buffers = allocateActivations(options.device, config, options.limits);
+    releaseActivations = buffers.release;
+    const stage = checkpoint === null ? 'dummy' : 'weights';
+    await store.fill((doneBytes, totalBytes) => options.onProgress?.({ stage, doneBytes, totalBytes }));
+    return new Decoder({
+      config,
+      parameters,
+      activations: buffers.activations,
+      weightBytes: store.bytes,
+      weightFormat: dtypes.formats.linear,
+      embeddingScale: dtypes.embeddingScale,
+      release,
+    });
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+interface ModelDtypes {
+  readonly formats: WeightFormats;
+  readonly embedding: Dtype;
+  readonly embeddingScale: number;
+}
+
+/** auto: f32 files stay f32, bf16 and f16 files become bf16. */
+function chooseDtypes(config: ModelConfig, checkpoint: Checkpoint | null, options: LoadOptions): ModelDtypes {
+  const fileDtype = checkpoint === null ? dummyDtype(config) : embeddingDtype(config, checkpoint);
+  const plain = options.dtype === 'auto' ? (fileDtype === 'f32' ? 'f32' : 'bf16') : options.dtype;
+  const linear = ({ none: plain, int8: 'i8', fp8: 'fp8' } as const)[options.quantize];
+  requireSupport(options.device, config, linear, options.quantize);
+  // A bf16 table is exact for f32 arithmetic; an f32 one is rounded when bf16 was asked for.
+  const embedding = options.dtype === 'bf16' ? 'bf16' : fileDtype;
+  return {
+    formats: { linear, plain },
+    embedding,
+    // transformers multiplies by the scale rounded to the model's dtype.
+    embeddingScale: plain === 'bf16' ? roundToBf16(config.embeddingScale) : Math.fround(config.embeddingScale),
+  };
+}
+
+function embeddingDtype(config: ModelConfig, checkpoint: Checkpoint): Dtype {
+  return weightDtype(checkpoint.find('model.embed_tokens.weight', [config.vocabCount, config.hiddenCount]));
+}
+
+function dummyDtype(config: ModelConfig): Dtype {
+  return config.dtype === 'f32' ? 'f32' : 'bf16';
+}
+
+function requireSupport(device: Device, config: ModelConfig, format: Dtype, quantize: LoadOptions['quantize']): void {
+  const needed = config.moe === null ? (['linear'] as const) : (['linear', 'moe_linear'] as const);
+  for (const op of needed) {
+    if (device.supports(op, format)) continue;
+    const asked = quantize === 'none' ? `${format} weights` : `--quantize ${quantize}`;
+    throw new ModelError(
+      `${asked}: the ${device.info.kind} device (${device.info.isa}) has no ${op} for this format; choose another`,
+    );
+  }
+}
+
+/** Round to nearest, ties to even. */
+function roundToBf16(value: number): number {
+  const view = new DataView(new ArrayBuffer(4));
+  view.setFloat32(0, value);
+  const bits = view.getUint32(0);
+  view.setUint32(0, (bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000);
+  return view.getFloat32(0);
+}

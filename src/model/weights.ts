@@ -1,0 +1,208 @@
+/** A model's parameters on a device, filled straight from mapped checkpoint files. Used by families/ (declares what it needs) and
+ *  load.ts (fills and closes). Two phases, so that a wrong checkpoint fails before a byte moves:
+ *
+ *    declare   store.matrix(…), store.vector(…), store.table(…)   checks names and shapes, allocates, queues a fill job
+ *    fill      await store.fill(onProgress)                        runs the jobs, a few dozen MiB in flight at a time
+ *
+ *  The store owns everything it hands out: `close` gives it all back. Weight bytes never pass through JavaScript. */
+import { assert } from '../base/assert.js';
+import { ModelError } from '../base/errors.js';
+import type { Device, MappedFile, Stream, Weight } from '../device/device.js';
+import type { Dtype } from '../device/dtype.js';
+import { byteCount, elementCount, offsetPointer, type Pointer, type Tensor } from '../device/tensor.js';
+import type { Checkpoint } from './checkpoint.js';
+import { readFloats, type TensorEntry, weightDtype } from './safetensors.js';
+
+/** Rows of a packed matrix that come from one checkpoint tensor. */
+export interface MatrixPart {
+  readonly name: string;
+  readonly rowCount: number;
+}
+
+export interface WeightFormats {
+  /** Of linear layers; i8 with --quantize int8. */
+  readonly linear: Dtype;
+  /** Of matrices that are never quantised, such as a router. */
+  readonly plain: Dtype;
+}
+
+/** Standard deviation of random weights: what transformers initialises with. */
+const dummyDeviation = 0.02;
+/** Bytes enqueued before waiting: bounds staging, and how coarse progress is. */
+const bytesInFlight = 64 * 2 ** 20;
+
+interface FillJob {
+  readonly bytes: number;
+  run(stream: Stream): void;
+}
+
+export class ParameterStore {
+  readonly #device: Device;
+  readonly #checkpoint: Checkpoint | null;
+  readonly #formats: WeightFormats;
+  readonly #jobs: FillJob[] = [];
+  readonly #weights: Weight[] = [];
+  readonly #tensors: Tensor[] = [];
+  readonly #files = new Map<string, MappedFile>();
+  readonly #staging: (() => void)[] = [];
+  #dummySeed = 1;
+
+  /** `checkpoint` null: random weights. */
+  constructor(device: Device, checkpoint: Checkpoint | null, formats: WeightFormats) {
+    this.#device = device;
+    this.#checkpoint = checkpoint;
+    this.#formats = formats;
+  }
+
+  /** Device memory of all parameters, in bytes. */
+  get bytes(): number {
+    return [...this.#weights.map((weight) => weight.bytes), ...this.#tensors.map(byteCount)].reduce(
+      (sum, bytes) => sum + bytes,
+      0,
+    );
+  }
+
+  /** A packed matrix [sum of rows, k] out of one or more checkpoint tensors [rows, k]. @throws ModelError */
+  matrix(parts: readonly MatrixPart[], k: number, kind: 'linear' | 'plain' = 'linear'): Weight {
+    return this.matrixStack([parts], k, kind);
+  }
+
+  /** Equal matrices, one per expert. @throws ModelError */
+  matrixStack(stack: readonly (readonly MatrixPart[])[], k: number, kind: 'linear' | 'plain' = 'linear'): Weight {
+    const n = (stack[0] ?? []).reduce((sum, part) => sum + part.rowCount, 0);
+    const entries = stack.map((parts) => parts.map((part) => this.#checkpoint?.find(part.name, [part.rowCount, k]) ?? null));
+    const weight = this.#device.createWeight({ count: stack.length, n, k }, this.#formats[kind]);
+    this.#weights.push(weight);
+    if (this.#checkpoint === null) {
+      const seed = this.#dummySeed++;
+      this.#jobs.push({ bytes: weight.bytes, run: (stream) => stream.fillWeightRandom(weight, seed, dummyDeviation) });
+    }
+    for (const [index, parts] of entries.entries()) {
+      let firstRow = 0;
+      for (const entry of parts) {
+        if (entry !== null) this.#queueRows(weight, index, firstRow, entry);
+        firstRow += entry?.shape[0] ?? 0;
+      }
+    }
+    return weight;
+  }
+
+  /** Norm weights as f32, `offset` added to each (Gemma stores w - 1); ones when random. @throws ModelError */
+  norm(name: string, count: number, offset: number): Tensor {
+    const entry = this.#checkpoint?.find(name, [count]) ?? null;
+    return this.constant([count], () =>
+      entry === null ? new Float32Array(count).fill(1) : readFloats(entry).map((value) => value + offset),
+    );
+  }
+
+  /** Biases as f32, laid end to end like the rows of the matrix they go with; zeros when random. @throws ModelError */
+  bias(parts: readonly MatrixPart[]): Tensor {
+    const entries = parts.map((part) => this.#checkpoint?.find(part.name, [part.rowCount]) ?? null);
+    const count = parts.reduce((sum, part) => sum + part.rowCount, 0);
+    return this.constant([count], () =>
+      Float32Array.from(entries.flatMap((entry) => (entry === null ? [] : [...readFloats(entry)]))),
+    );
+  }
+
+  /** An embedding table [rows, columns], row-major, in the file's dtype unless `dtype` asks otherwise. On the CPU it stays in the mapped
+   *  file where that is aligned. @throws ModelError */
+  table(name: string, shape: readonly [number, number], dtype: Dtype): Tensor {
+    const entry = this.#checkpoint?.find(name, shape) ?? null;
+    const source = entry === null ? null : this.#mapped(entry);
+    if (
+      entry !== null &&
+      source !== null &&
+      this.#device.info.kind === 'cpu' &&
+      weightDtype(entry) === dtype &&
+      source % 4 === 0
+    ) {
+      return { pointer: source, shape, dtype };
+    }
+    const table = this.#allocate(shape, dtype);
+    const seed = this.#dummySeed++;
+    this.#jobs.push({
+      bytes: byteCount(table),
+      run: (stream) =>
+        entry === null || source === null
+          ? stream.random(table, seed, dummyDeviation, 0)
+          : stream.convert(table.pointer, dtype, source, weightDtype(entry), elementCount(shape)),
+    });
+    return table;
+  }
+
+  /** A small f32 tensor whose values are computed on the host when it is filled. */
+  constant(shape: readonly number[], values: () => Float32Array<ArrayBuffer>): Tensor {
+    const tensor = this.#allocate(shape, 'f32');
+    const bytes = byteCount(tensor);
+    this.#jobs.push({ bytes, run: (stream) => this.#upload(stream, tensor, values()) });
+    return tensor;
+  }
+
+  /** Runs every queued job. Rejects with what failed; the store must then be closed. */
+  async fill(onProgress: (doneBytes: number, totalBytes: number) => void): Promise<void> {
+    const totalBytes = this.#jobs.reduce((sum, job) => sum + job.bytes, 0);
+    const stream = this.#device.createStream();
+    let doneBytes = 0;
+    let enqueuedBytes = 0;
+    const settle = async () => {
+      await stream.wait();
+      for (const release of this.#staging.splice(0)) release();
+      doneBytes += enqueuedBytes;
+      enqueuedBytes = 0;
+      onProgress(doneBytes, totalBytes);
+    };
+    try {
+      for (const job of this.#jobs.splice(0)) {
+        job.run(stream);
+        enqueuedBytes += job.bytes;
+        if (enqueuedBytes >= bytesInFlight) await settle();
+      }
+      await settle();
+    } finally {
+      stream.close();
+      for (const release of this.#staging.splice(0)) release();
+    }
+  }
+
+  close(): void {
+    for (const weight of this.#weights.splice(0)) this.#device.destroyWeight(weight);
+    for (const tensor of this.#tensors.splice(0)) this.#device.release(tensor.pointer);
+    for (const file of this.#files.values()) file.close();
+    this.#files.clear();
+  }
+
+  #queueRows(weight: Weight, index: number, firstRow: number, entry: TensorEntry): void {
+    const rowCount = entry.shape[0] ?? 0;
+    const source = { pointer: this.#mapped(entry), dtype: weightDtype(entry), rowStride: weight.k };
+    this.#jobs.push({
+      bytes: entry.byteCount,
+      run: (stream) => stream.fillWeight(weight, { index, firstRow, rowCount }, source),
+    });
+  }
+
+  /** Where the entry's bytes are, in a mapping that lives until close. */
+  #mapped(entry: TensorEntry): Pointer {
+    const file = this.#files.get(entry.file) ?? this.#device.mapFile(entry.file);
+    this.#files.set(entry.file, file);
+    if (entry.byteOffset + entry.byteCount > file.byteCount) {
+      throw new ModelError(`${entry.file}: truncated while it was being loaded (tensor "${entry.name}")`);
+    }
+    return offsetPointer(file.pointer, entry.byteOffset);
+  }
+
+  #allocate(shape: readonly number[], dtype: Dtype): Tensor {
+    const tensor = { pointer: this.#device.allocate(byteCount({ shape, dtype })), shape, dtype };
+    this.#tensors.push(tensor);
+    return tensor;
+  }
+
+  #upload(stream: Stream, tensor: Tensor, values: Float32Array<ArrayBuffer>): void {
+    const bytes = byteCount(tensor);
+    if (values.length === 0) return; // stays zero, as allocated
+    assert(values.byteLength === bytes, `constant of ${bytes} bytes, ${values.byteLength} given`);
+    const staging = this.#device.allocateHost(bytes);
+    this.#staging.push(() => this.#device.releaseHost(staging));
+    staging.bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+    stream.copy(tensor.pointer, staging.pointer, bytes);
+  }
+}
