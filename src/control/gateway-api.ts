@@ -1,0 +1,37 @@
+/** The gateway as server/ and cli/ see it: an interface, so that a fake can stand in. Made by Gateway.start (gateway.ts). */
+import type { RequestId, TokenId, WorkerId } from '../base/ids.js';
+import type { SamplingParams } from '../engine/sampling-params.js';
+import type { LoadProgress } from '../model/model.js';
+import type { GenerationStream } from './generation-stream.js';
+import type { RequestRecord } from './request-record.js';
+import type { Health, WorkerStatus } from './worker-status.js';
+
+export interface RequestInput {
+  readonly id: RequestId;
+  readonly promptIds: readonly TokenId[];
+  readonly sampling: SamplingParams;
+  /** Lower first, then arrival order. Default 0. */
+  readonly priority?: number;
+  /** From now; the request ends with `deadline_exceeded` after it. */
+  readonly deadlineMs?: number;
+  readonly cacheSalt?: string;
+}
+
+export interface GatewayApi {
+  readonly state: 'loading' | 'ready' | 'degraded' | 'stopping';
+  /** Resolves when every worker has loaded once; rejects with what made a worker give up (model_error, device_error, …). */
+  readonly ready: Promise<void>;
+  /** Throws at once: InvalidRequestError (can never fit, id in use), OverloadedError (`retryAfterMs`), `unavailable` (stopping).
+   *  While workers load or restart, requests wait within their deadline. */
+  submit(input: RequestInput): GenerationStream;
+  workers(): readonly WorkerStatus[];
+  health(): Health;
+  /** Requests accepted and not finished. */
+  readonly requestCount: number;
+  onLoadProgress(listener: (workerId: WorkerId, progress: LoadProgress) => void): void;
+  onRequestDone(listener: (record: RequestRecord) => void): void;
+  /** Asks every live worker; rejects naming the worker and what is wrong. For tests. */
+  checkIntegrity(): Promise<void>;
+  /** Refuses new requests, waits up to `drainMs` (default 0) for those running, cancels the rest, ends the workers. */
+  stop(options?: { readonly drainMs?: number }): Promise<void>;
+}

@@ -1,0 +1,67 @@
+/** What `serve` decides before it starts a Gateway. Every default is made by cli/. */
+import type { Clock } from '../base/clock.js';
+import type { Logger } from '../base/log.js';
+import type { Split, Strategy } from '../router/route.js';
+import type { WorkerSettings } from '../worker/messages.js';
+import type { WorkerSpec } from './worker-spec.js';
+
+export interface GatewayOptions {
+  readonly workers: readonly WorkerSpec[];
+  readonly strategy: Strategy;
+  readonly split?: Split;
+  /** The same for every worker, unless its spec says otherwise. */
+  readonly settings: WorkerSettings;
+  /** Compute threads of all CPU workers together, shared evenly; a spec's own `threads` wins. Absent: all cores. */
+  readonly threads?: number;
+  /** Path of the worker's JavaScript: dist/src/cli/worker.js. */
+  readonly workerEntry: string;
+  /** Environment of the worker processes; absent: this process's own. UV_THREADPOOL_SIZE of 8 or more suits native waits. */
+  readonly workerEnvironment?: Readonly<Record<string, string | undefined>>;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly limits?: Partial<GatewayLimits>;
+}
+
+/** Times and bounds; every wait in control/ ends by one of them. */
+export interface GatewayLimits {
+  /** Requests accepted and not finished; more are refused with `overloaded`. */
+  readonly requestCountMax: number;
+  /** A request without a deadline of its own ends after this. */
+  readonly requestDeadlineMs: number;
+  /** For a worker's answer to a control message that needs no computing. */
+  readonly replyDeadlineMs: number;
+  /** A worker that says nothing for this long is frozen: it is killed, reaped and restarted. */
+  readonly heartbeatMs: number;
+  /** Work, but no step for this long: /health says stalled. */
+  readonly stalledMs: number;
+  /** Work, but no step for this long: the worker is killed and restarted. */
+  readonly stalledKillMs: number;
+  /** Silence while a worker loads its model. */
+  readonly loadSilenceMs: number;
+  /** How long a finished prefill keeps its blocks while decode has no room. */
+  readonly holdMs: number;
+  /** How long a reservation waits for its prefill to start. */
+  readonly leaseMs: number;
+  /** Tokens of growth reserved with a prompt, per choice. */
+  readonly growthTokenCount: number;
+  /** Workers a request may lose before it fails: a request that kills its workers must not kill them all. */
+  readonly lossCountMax: number;
+  readonly restartDelayMsMin: number;
+  readonly restartDelayMsMax: number;
+}
+
+export const defaultGatewayLimits: GatewayLimits = {
+  requestCountMax: 4096,
+  requestDeadlineMs: 30 * 60_000,
+  replyDeadlineMs: 10_000,
+  heartbeatMs: 15_000,
+  stalledMs: 30_000,
+  stalledKillMs: 180_000,
+  loadSilenceMs: 10 * 60_000,
+  holdMs: 1_000,
+  leaseMs: 10_000,
+  growthTokenCount: 32,
+  lossCountMax: 3,
+  restartDelayMsMin: 100,
+  restartDelayMsMax: 10_000,
+};

@@ -1,0 +1,66 @@
+/** What a client of the Gateway holds: the events of one request, until every choice has ended or the request has failed.
+ *  Made by request.ts. Returning early from the iteration cancels the request everywhere.
+ *  The queue is bounded by maxTokenCount × choiceCount events: a slow reader costs no more than its own answer. */
+import type { TwostrokeError } from '../base/errors.js';
+import type { TokenEvent } from '../engine/token-event.js';
+import type { RouteSummary } from './request-record.js';
+
+export interface GenerationStream extends AsyncIterable<TokenEvent> {
+  cancel(): void;
+  /** A stop string was seen: that choice gets no more tokens, the others go on. */
+  stopChoice(choiceIndex: number): void;
+  /** The first route taken; rejects when the request fails before it has one. */
+  readonly route: Promise<RouteSummary>;
+}
+
+export class EventQueue implements AsyncIterator<TokenEvent> {
+  readonly #events: TokenEvent[] = [];
+  readonly #onReturn: () => void;
+  #waiter: { resolve(result: IteratorResult<TokenEvent>): void; reject(error: Error): void } | null = null;
+  #end: { readonly error: TwostrokeError | null } | null = null;
+
+  constructor(onReturn: () => void) {
+    this.#onReturn = onReturn;
+  }
+
+  push(event: TokenEvent): void {
+    if (this.#end !== null) return;
+    if (this.#waiter === null) this.#events.push(event);
+    else this.#take().resolve({ done: false, value: event });
+  }
+
+  /** After what is queued, the iteration ends, or throws `error`. */
+  end(error: TwostrokeError | null): void {
+    if (this.#end !== null) return;
+    this.#end = { error };
+    if (this.#waiter === null) return;
+    if (error === null) this.#take().resolve({ done: true, value: undefined });
+    else this.#take().reject(error);
+  }
+
+  next(): Promise<IteratorResult<TokenEvent>> {
+    const value = this.#events.shift();
+    if (value !== undefined) return Promise.resolve({ done: false, value });
+    if (this.#end?.error) {
+      const { error } = this.#end;
+      this.#end = { error: null };
+      return Promise.reject(error);
+    }
+    if (this.#end !== null) return Promise.resolve({ done: true, value: undefined });
+    return new Promise((resolve, reject) => {
+      this.#waiter = { resolve, reject };
+    });
+  }
+
+  return(): Promise<IteratorResult<TokenEvent>> {
+    this.#onReturn();
+    return Promise.resolve({ done: true, value: undefined });
+  }
+
+  #take() {
+    const waiter = this.#waiter;
+    this.#waiter = null;
+    if (waiter === null) throw new Error('nobody waits');
+    return waiter;
+  }
+}

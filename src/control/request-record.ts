@@ -1,0 +1,44 @@
+/** What is known of one request when it has ended; given to onRequestDone, read by server/metrics. All times are Clock.nowMs(). */
+import type { ErrorCode } from '../base/errors.js';
+import type { RequestId, WorkerId } from '../base/ids.js';
+import type { Route } from '../router/route.js';
+
+/** The route a request took, for headers, logs and `twostroke route`. */
+export interface RouteSummary {
+  readonly path: Route['path'];
+  /** Collocated: the worker. Disaggregated: prefill worker, decode worker. */
+  readonly workers: readonly WorkerId[];
+  readonly reason: string;
+  readonly estimates: Readonly<Record<string, number>>;
+}
+
+export type RequestOutcome = 'finished' | 'cancelled' | 'failed';
+
+export interface RequestRecord {
+  readonly id: RequestId;
+  readonly outcome: RequestOutcome;
+  readonly errorCode?: ErrorCode;
+  /** One per attempt; several when a worker died or decode had no room. */
+  readonly routes: readonly RouteSummary[];
+  readonly promptTokenCount: number;
+  /** Of the prompt, found in a prefix cache at the first attempt. */
+  readonly cachedTokenCount: number;
+  readonly outputTokenCount: number;
+  /** Why each choice ended; null: it was cut short. */
+  readonly finishReasons: readonly ('stop' | 'length' | 'stop_string' | null)[];
+  readonly arrivalMs: number;
+  readonly routedMs?: number;
+  readonly prefillStartedMs?: number;
+  readonly firstTokenMs?: number;
+  /** Disaggregated: every byte was at the decode side. */
+  readonly landedMs?: number;
+  /** Disaggregated: the sequence was schedulable at the decode side. */
+  readonly resumedMs?: number;
+  readonly doneMs: number;
+  readonly transferBytes: number;
+  /** From the first token until the sequence was schedulable at the decode side; 0 when nothing was handed over. */
+  readonly exposedTransferMs: number;
+  /** How long decode had no room for the prompt. */
+  readonly reservationWaitMs: number;
+  readonly lossCount: number;
+}

@@ -1,0 +1,185 @@
+/** What gateway and worker say to each other over the bus; the one place that both sides read. Plain data.
+ *
+ *    worker → gateway   hello (request, answered with WorkerConfig), loading, ready, fatal, tokens, snapshot,
+ *                       prefillStarted, landed, handOverFailed (events)
+ *    gateway → worker   generate, prefill, pushTo, reserve, resume, release, integrity, drain (requests),
+ *                       stopChoice, forgetPeer (events)
+ *
+ *  Invariants: an answer to `release` means that nothing of that request runs, is held or is being written there any more;
+ *  events of one request never come after the answer to its release. */
+import type { WireError } from '../base/errors.js';
+import type { BlockId, RequestId, TokenId, WorkerId } from '../base/ids.js';
+import type { CacheExport, DeviceInfo, DeviceKind } from '../device/device.js';
+import type { Dtype } from '../device/dtype.js';
+import type { EngineSnapshot } from '../engine/engine-options.js';
+import type { SamplingParams } from '../engine/sampling-params.js';
+import type { TokenEvent } from '../engine/token-event.js';
+import type { KvHandle } from '../kv/kv-handle.js';
+import type { LoadProgress } from '../model/model.js';
+import type { WorkerRole } from '../router/snapshot.js';
+
+/** Both sides of a hand-over must speak the same. */
+export const protocolVersion = 1;
+
+export interface WorkerSettings {
+  /** A folder, as resolveModelFolder gives it. */
+  readonly modelFolder: string;
+  readonly loadFormat: 'auto' | 'dummy';
+  readonly dtype: 'auto' | 'f32' | 'bf16';
+  /** auto: bf16 for a bf16 model, f16 for an f16 one, else f32. */
+  readonly kvDtype: 'auto' | 'f32' | 'bf16' | 'f16';
+  readonly quantize: 'none' | 'int8' | 'fp8';
+  readonly blockTokenCount: number;
+  /** Memory of each worker's KV cache; blockCount wins. Neither: a share of the free memory. */
+  readonly kvBytes?: number;
+  readonly blockCount?: number;
+  /** Query tokens per step. */
+  readonly tokenBudget: number;
+  readonly prefillChunkTokenCount: number;
+  readonly sequenceCountMax: number;
+  readonly maxModelTokenCount: number;
+  readonly prefixCaching: 'on' | 'off';
+  readonly depth: 1 | 2;
+}
+
+export interface WorkerConfig extends WorkerSettings {
+  readonly role: WorkerRole;
+  readonly device: { readonly kind: DeviceKind; readonly index: number; readonly threadCount: number };
+  /** Workers on the same device, this one included: they share its memory. */
+  readonly deviceShareCount: number;
+  /** Between two snapshot events when nothing changes. */
+  readonly heartbeatEveryMs: number;
+}
+
+export interface HelloBody {
+  readonly workerId: WorkerId;
+  readonly pid: number;
+}
+
+export interface LoadingBody {
+  readonly progress: LoadProgress;
+}
+
+/** What a transfer to this worker must agree with; see transfer/connector.ts. */
+export interface KvIdentity {
+  readonly protocolVersion: number;
+  readonly layoutHash: string;
+  readonly dtype: Dtype;
+  readonly modelName: string;
+}
+
+export interface ReadyBody {
+  readonly device: DeviceInfo;
+  readonly kv: KvIdentity;
+  readonly cache: CacheExport;
+  readonly blockTokenCount: number;
+  readonly blockCount: number;
+  readonly blockBytes: number;
+  readonly weightBytes: number;
+  readonly weightFormat: Dtype;
+  readonly maxModelTokenCount: number;
+  readonly loadMs: number;
+}
+
+/** GenerationRequest with its token lists packed (see token-list.ts), since prompts are long. */
+export interface RequestBody {
+  readonly id: RequestId;
+  readonly promptIds: string;
+  readonly sampling: SamplingParams;
+  readonly outputs: readonly string[];
+  readonly priority: number;
+  readonly cacheSalt?: string;
+  /** Choices that have ended before this attempt, by whatever reason. */
+  readonly endedChoices: readonly number[];
+}
+
+export interface TokensBody {
+  readonly events: readonly TokenEvent[];
+}
+
+/** The first chunk of a hand-over is about to run: reserve at the other side now. */
+export interface PrefillStartedBody {
+  readonly id: RequestId;
+  readonly cachedTokenCount: number;
+}
+
+export interface ReserveBody {
+  readonly request: RequestBody;
+  readonly growthTokenCount: number;
+}
+
+export interface ReservationBody {
+  readonly blockIds: readonly BlockId[];
+  readonly cachedTokenCount: number;
+  /** Names this reservation; a handle made for another one is refused. */
+  readonly epoch: number;
+}
+
+/** Where the K and V of a prefilling request go. */
+export interface PushToBody {
+  readonly id: RequestId;
+  readonly target: PeerAddress;
+  readonly reservation: ReservationBody;
+}
+
+export interface PeerAddress {
+  readonly workerId: WorkerId;
+  /** Grows with every restart of that worker: a new process has a new cache. */
+  readonly incarnation: number;
+  readonly cache: CacheExport;
+  readonly kv: KvIdentity;
+}
+
+/** Every byte has arrived at the decode side. */
+export interface LandedBody {
+  readonly handle: KvHandle;
+  readonly pushedBytes: number;
+  /** From the first tokens' step until the last byte had landed. */
+  readonly exposedMs: number;
+}
+
+export interface HandOverFailedBody {
+  readonly id: RequestId;
+  readonly error: WireError;
+}
+
+export interface ResumeBody {
+  readonly handle: KvHandle;
+  readonly outputs: readonly string[];
+  readonly endedChoices: readonly number[];
+}
+
+export interface SnapshotBody {
+  readonly engine: EngineSnapshot;
+  readonly hasWork: boolean;
+  /** Grows with every step: proof of progress. */
+  readonly progressCount: number;
+  readonly connectors: readonly ConnectorStatus[];
+  readonly residentBytes: number;
+}
+
+/** How KV goes from this worker to another. */
+export interface ConnectorStatus {
+  readonly peer: WorkerId;
+  readonly name: string;
+  readonly pushedBytes: number;
+  readonly transferCount: number;
+}
+
+export interface IdBody {
+  readonly id: RequestId;
+}
+
+export interface StopChoiceBody {
+  readonly id: RequestId;
+  readonly choiceIndex: number;
+}
+
+export interface ForgetPeerBody {
+  readonly workerId: WorkerId;
+  /** Caches of this and earlier incarnations are gone. */
+  readonly incarnation: number;
+}
+
+/** Tokens so far of each choice: what recovery hands on. */
+export type Outputs = readonly (readonly TokenId[])[];
