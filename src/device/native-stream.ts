@@ -1,0 +1,160 @@
+/** A Stream over a native library: copies, fills, events and graphs; its ops are in native-ops.ts. Made by native-device.ts.
+ *  Invariant: after close() nothing of the stream runs. */
+import { assert } from '../base/assert.js';
+import { DeviceError } from '../base/errors.js';
+import type { BlockPair, BlockSlice, EventHandle, GraphHandle, Ops, Stream, StreamHandle, Weight } from './device.js';
+import type { Dtype } from './dtype.js';
+import { dtypeCodes } from './dtype.js';
+import type { NativeLibrary } from './native.js';
+import { NativeOps } from './native-ops.js';
+import { setUint64 } from './native-structs.js';
+import type { Pointer, Tensor } from './tensor.js';
+import { elementCount } from './tensor.js';
+
+const pdInvalid = 2;
+const sliceBytes = 24;
+
+export class NativeStream implements Stream {
+  readonly handle: StreamHandle;
+  readonly ops: Ops;
+  readonly #library: NativeLibrary;
+  readonly #onClose: () => void;
+  readonly #closeOps: () => void;
+  readonly #marker: number; // an event of its own, recorded before each wait: it keeps the message of a failure
+  #isOpen = true;
+
+  constructor(library: NativeLibrary, device: number, onClose: () => void) {
+    const out = new BigUint64Array(1);
+    this.#library = library;
+    this.#onClose = onClose;
+    library.check(library.call.pd_stream_create(device, out), 'create stream');
+    this.handle = Number(out[0]) as StreamHandle;
+    library.check(library.call.pd_event_create(device, out), 'create event');
+    this.#marker = Number(out[0]);
+    const ops = new NativeOps(library, device, this.handle);
+    this.ops = ops;
+    this.#closeOps = () => ops.close();
+  }
+
+  copy(target: Pointer, source: Pointer, bytes: number): void {
+    this.#check(this.#library.call.pd_copy(this.handle, target, source, bytes), `copy ${bytes} bytes`);
+  }
+
+  zero(target: Pointer, bytes: number): void {
+    this.#check(this.#library.call.pd_zero(this.handle, target, bytes), `zero ${bytes} bytes`);
+  }
+
+  convert(target: Pointer, targetDtype: Dtype, source: Pointer, sourceDtype: Dtype, count: number): void {
+    const [to, from] = [dtypeCodes[targetDtype], dtypeCodes[sourceDtype]];
+    const status = this.#library.call.pd_convert(this.handle, target, to, source, from, count);
+    this.#check(status, `convert ${count} elements from ${sourceDtype} to ${targetDtype}`);
+  }
+
+  random(target: Tensor, seed: number, standardDeviation: number, mean: number): void {
+    const { call } = this.#library;
+    const { pointer, shape } = target;
+    const count = elementCount(shape);
+    const status = call.pd_random(this.handle, pointer, dtypeCodes[target.dtype], count, seed, standardDeviation, mean);
+    this.#check(status, `random [${shape}] ${target.dtype}`);
+  }
+
+  fillWeight(
+    weight: Weight,
+    place: { index: number; firstRow: number; rowCount: number },
+    source: { pointer: Pointer; dtype: Dtype; rowStride: number },
+  ): void {
+    const { index, firstRow, rowCount } = place;
+    const what = `fill rows ${firstRow}..${firstRow + rowCount} of weight ${index} of [${weight.count}, ${weight.n}, ${weight.k}]`;
+    const fits = index >= 0 && index < weight.count && firstRow >= 0 && rowCount >= 0 && firstRow + rowCount <= weight.n;
+    if (!fits || source.rowStride < weight.k)
+      throw new DeviceError(`${what}: out of range or row stride ${source.rowStride}`, pdInvalid);
+    const { call } = this.#library;
+    const dtype = dtypeCodes[source.dtype];
+    this.#check(
+      call.pd_weight_fill(this.handle, weight.handle, index, firstRow, rowCount, source.pointer, dtype, source.rowStride),
+      what,
+    );
+  }
+
+  fillWeightRandom(weight: Weight, seed: number, standardDeviation: number): void {
+    const status = this.#library.call.pd_weight_fill_random(this.handle, weight.handle, seed, standardDeviation);
+    this.#check(status, `fill weight [${weight.count}, ${weight.n}, ${weight.k}] with random numbers`);
+  }
+
+  copySlices(
+    target: { base: Pointer; blockBytes: number },
+    source: { base: Pointer; blockBytes: number },
+    pairs: readonly BlockPair[],
+    slices: readonly BlockSlice[],
+  ): void {
+    if (pairs.length === 0 || slices.length === 0) return;
+    const pairList = new Int32Array(pairs.length * 2);
+    pairs.forEach((pair, i) => {
+      pairList[2 * i] = pair.target;
+      pairList[2 * i + 1] = pair.source;
+    });
+    const sliceList = new DataView(new ArrayBuffer(slices.length * sliceBytes));
+    slices.forEach((slice, i) => {
+      setUint64(sliceList, i * sliceBytes, slice.targetOffset);
+      setUint64(sliceList, i * sliceBytes + 8, slice.sourceOffset);
+      setUint64(sliceList, i * sliceBytes + 16, slice.bytes);
+    });
+    const [to, from] = [target.base, source.base];
+    const status = this.#library.call.pd_copy_slices(
+      ...([
+        this.handle,
+        to,
+        from,
+        target.blockBytes,
+        source.blockBytes,
+        pairList,
+        pairs.length,
+        sliceList,
+        slices.length,
+      ] as const),
+    );
+    this.#check(status, `copy ${slices.length} slices of ${pairs.length} blocks`);
+  }
+
+  record(event: EventHandle): void {
+    this.#check(this.#library.call.pd_event_record(this.handle, event), 'record event');
+  }
+
+  waitFor(event: EventHandle): void {
+    this.#check(this.#library.call.pd_stream_wait_event(this.handle, event), 'wait for event');
+  }
+
+  beginGraph(): void {
+    this.#check(this.#library.call.pd_graph_begin(this.handle), 'begin graph');
+  }
+
+  endGraph(): GraphHandle {
+    const out = new BigUint64Array(1);
+    this.#check(this.#library.call.pd_graph_end(this.handle, out), 'end graph');
+    return Number(out[0]) as GraphHandle;
+  }
+
+  launch(graph: GraphHandle): void {
+    this.#check(this.#library.call.pd_graph_launch(this.handle, graph), 'launch graph');
+  }
+
+  async wait(): Promise<void> {
+    this.#check(this.#library.call.pd_event_record(this.handle, this.#marker), 'wait for stream');
+    if ((await this.#library.blocking.pd_stream_wait(this.handle)) === 0) return;
+    this.#check(this.#library.call.pd_event_wait(this.#marker), 'work on a stream failed');
+  }
+
+  close(): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    this.#library.check(this.#library.call.pd_stream_destroy(this.handle), 'close stream');
+    this.#library.check(this.#library.call.pd_event_destroy(this.#marker), 'close stream');
+    this.#closeOps();
+    this.#onClose();
+  }
+
+  #check(status: number, what: string): void {
+    assert(this.#isOpen, `${what} on a closed stream`);
+    this.#library.check(status, what);
+  }
+}

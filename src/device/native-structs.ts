@@ -1,0 +1,38 @@
+/** The structs of native/pd.h that ops take by address, written into one piece of native memory per stream. Used by native-ops.ts.
+ *  Invariant: the callee copies a struct during the call, so the next call may overwrite it. */
+import type { BatchView, KvLayerView } from './device.js';
+import { dtypeCodes } from './dtype.js';
+import type { Pointer } from './tensor.js';
+
+export const layerOffset = 0;
+export const batchOffset = 64;
+export const structBytes = 128;
+
+/** A DataView setter for integers up to 2^53, without a bigint. */
+export function setUint64(view: DataView, offset: number, value: number): void {
+  view.setUint32(offset, value % 0x1_0000_0000, true);
+  view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000), true);
+}
+
+/** PdKvLayer, 48 bytes. */
+export function writeLayer(view: DataView, layer: KvLayerView): void {
+  setUint64(view, layerOffset, layer.base);
+  setUint64(view, layerOffset + 8, layer.blockBytes);
+  setUint64(view, layerOffset + 16, layer.keyOffset);
+  setUint64(view, layerOffset + 24, layer.valueOffset);
+  view.setInt32(layerOffset + 32, dtypeCodes[layer.dtype], true);
+  view.setInt32(layerOffset + 36, layer.blockTokenCount, true);
+  view.setInt32(layerOffset + 40, layer.kvHeadCount, true);
+  view.setInt32(layerOffset + 44, layer.headDim, true);
+}
+
+/** PdBatch, 64 bytes. */
+export function writeBatch(view: DataView, batch: BatchView): void {
+  view.setInt32(batchOffset, batch.rowCount, true);
+  view.setInt32(batchOffset + 4, batch.sequenceCount, true);
+  view.setInt32(batchOffset + 8, batch.blockTableStride, true);
+  view.setInt32(batchOffset + 12, batch.queryCountMax, true);
+  view.setInt32(batchOffset + 16, batch.kvCountMax, true);
+  const pointers: readonly Pointer[] = [batch.positions, batch.slots, batch.queryStart, batch.kvCount, batch.blockTable];
+  for (const [i, pointer] of pointers.entries()) setUint64(view, batchOffset + 24 + 8 * i, pointer);
+}
