@@ -1,0 +1,110 @@
+/** Token ids in, text out, as it becomes certain. Used by server/ and cli/, one per choice. The invariant: the texts given out, laid
+ *  end to end, are tokenizer.decode of the ids (up to the stop string), however the tokens cut characters or stop strings.
+ *
+ *    bytes of tokens ─► whole characters ─► not part of a possible stop string ─► out
+ *                        (incomplete UTF-8 waits)   (its prefix waits)
+ */
+import type { TokenId } from '../base/ids.js';
+import type { Tokenizer } from './tokenizer.js';
+
+export interface TextStreamOptions {
+  readonly stopStrings: readonly string[];
+  readonly includeStopString: boolean;
+  readonly special: 'keep' | 'skip';
+  /** As in Tokenizer.decode. */
+  readonly position?: 'start' | 'continuation';
+}
+
+export interface TextPiece {
+  readonly text: string;
+  /** Present once this stop string has been completed; nothing more will come. */
+  readonly stopString?: string;
+}
+
+export class TextStream {
+  readonly #tokenizer: Tokenizer;
+  readonly #options: TextStreamOptions;
+  readonly #stopStrings: readonly string[];
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  /** Leading spaces still to be taken off. */
+  #spacesToStrip: number;
+  #held = '';
+  #state: 'open' | 'ended' = 'open';
+
+  constructor(tokenizer: Tokenizer, options: TextStreamOptions) {
+    this.#tokenizer = tokenizer;
+    this.#options = options;
+    this.#stopStrings = options.stopStrings.filter((stop) => stop !== '');
+    this.#spacesToStrip = options.position === 'continuation' ? 0 : tokenizer.leadingSpaceCount;
+  }
+
+  /** The text that has become certain with this token; empty after the end. */
+  push(tokenId: TokenId): TextPiece {
+    if (this.#state === 'ended') return { text: '' };
+    if (this.#options.special === 'skip' && this.#tokenizer.isSpecial(tokenId)) return { text: '' };
+    return this.#take(this.#decoder.decode(this.#tokenizer.tokenBytes(tokenId), { stream: true }));
+  }
+
+  /** No more tokens: what was held back. An incomplete character becomes U+FFFD. Empty after a stop string. */
+  flush(): string {
+    if (this.#state === 'ended') return '';
+    const last = this.#take(this.#decoder.decode());
+    this.#state = 'ended';
+    const text = last.stopString === undefined ? last.text + this.#held : last.text;
+    this.#held = '';
+    return text;
+  }
+
+  #take(fresh: string): TextPiece {
+    const scanned = this.#held.length;
+    this.#held += this.#withoutLeadingSpaces(fresh);
+    const match = this.#findStop(scanned);
+    if (match !== null) {
+      this.#state = 'ended';
+      const text = this.#held.slice(0, this.#options.includeStopString ? match.end : match.start);
+      this.#held = '';
+      return { text, stopString: match.stopString };
+    }
+    const certain = this.#held.length - this.#possibleStopLength();
+    const text = this.#held.slice(0, certain);
+    this.#held = this.#held.slice(certain);
+    return { text };
+  }
+
+  #withoutLeadingSpaces(text: string): string {
+    let start = 0;
+    while (start < text.length && this.#spacesToStrip > 0) {
+      if (text[start] === ' ') {
+        start++;
+        this.#spacesToStrip--;
+      } else {
+        this.#spacesToStrip = 0;
+      }
+    }
+    return text.slice(start);
+  }
+
+  /** The stop string completed first, as if the text came one character at a time; of several that end there, the longest.
+   *  Ends before `scanned` were looked for earlier. */
+  #findStop(scanned: number): { readonly stopString: string; readonly start: number; readonly end: number } | null {
+    let best: { readonly stopString: string; readonly start: number; readonly end: number } | null = null;
+    for (const stopString of this.#stopStrings) {
+      const start = this.#held.indexOf(stopString, Math.max(0, scanned - stopString.length + 1));
+      if (start < 0) continue;
+      const end = start + stopString.length;
+      if (best === null || end < best.end || (end === best.end && start < best.start)) best = { stopString, start, end };
+    }
+    return best;
+  }
+
+  /** Length of the longest end of the held text that a stop string starts with. */
+  #possibleStopLength(): number {
+    let longest = 0;
+    for (const stop of this.#stopStrings) {
+      for (let length = Math.min(stop.length - 1, this.#held.length); length > longest; length--) {
+        if (this.#held.endsWith(stop.slice(0, length))) longest = length;
+      }
+    }
+    return longest;
+  }
+}

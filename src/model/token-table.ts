@@ -1,0 +1,149 @@
+/** The bytes each token id stands for, read from tokenizer.json's vocabulary and decoder. Used by tokenizer.ts and, through it, by
+ *  text-stream.ts; the invariant: text is always the UTF-8 decoding of the tokens' bytes laid end to end, so that a stream and a
+ *  whole decode agree. Two alphabets exist:
+ *
+ *    byte level   each vocabulary character stands for one byte (GPT-2's table): 'Ġ' is 0x20
+ *    metaspace    '▁' is a space, '<0xE6>' one byte (byte fallback), everything else itself */
+import { ModelError } from '../base/errors.js';
+import type { TokenId } from '../base/ids.js';
+import { describeJson, isJsonObject, type JsonObject, type JsonValue } from './json-file.js';
+
+type BytesOf = (token: string) => Uint8Array;
+
+const encoder = new TextEncoder();
+const empty = new Uint8Array(0);
+
+export class TokenTable {
+  /** One past the largest id that has a token. */
+  readonly vocabCount: number;
+  /** How many leading spaces the decoder takes off a text (SentencePiece puts one in front when it encodes). */
+  readonly leadingSpaceCount: number;
+  readonly #tokens: readonly (string | undefined)[];
+  readonly #specialIds: ReadonlySet<TokenId>;
+  readonly #bytesOf: BytesOf;
+  readonly #bytes: Uint8Array[] = [];
+
+  /** `file` is named in messages. @throws ModelError for a tokenizer whose decoding is not known here. */
+  constructor(file: string, tokenizer: JsonObject) {
+    const added = readAddedTokens(file, tokenizer.added_tokens);
+    this.#tokens = readVocabulary(file, tokenizer.model, added);
+    this.#specialIds = new Set(added.filter((token) => token.special).map((token) => token.id));
+    this.vocabCount = this.#tokens.length;
+    const steps = decoderSteps(tokenizer.decoder);
+    this.#bytesOf = chooseAlphabet(file, steps);
+    this.leadingSpaceCount = countLeadingSpaces(steps);
+  }
+
+  isSpecial(id: TokenId): boolean {
+    return this.#specialIds.has(id);
+  }
+
+  /** Empty for an id without a token (padding of the vocabulary). Callers must not change it. */
+  bytes(id: TokenId): Uint8Array {
+    const known = this.#bytes[id];
+    if (known !== undefined) return known;
+    const token = this.#tokens[id];
+    if (token === undefined) return empty;
+    const bytes = this.#bytesOf(token);
+    this.#bytes[id] = bytes;
+    return bytes;
+  }
+}
+
+interface AddedToken {
+  readonly id: TokenId;
+  readonly content: string;
+  readonly special: boolean;
+}
+
+function readAddedTokens(file: string, value: JsonValue | undefined): readonly AddedToken[] {
+  if (value === undefined || value === null) return [];
+  if (!Array.isArray(value)) throw new ModelError(`${file}: "added_tokens" must be a list, got ${describeJson(value)}`);
+  return (value as readonly JsonValue[]).map((token) => {
+    if (!isJsonObject(token) || !isTokenId(token.id) || typeof token.content !== 'string') {
+      throw new ModelError(`${file}: "added_tokens" holds ${describeJson(token)}, which has no id and content`);
+    }
+    return { id: token.id, content: token.content, special: token.special === true };
+  });
+}
+
+/** Every token by its id. BPE and WordPiece: an object token → id. Unigram: a list of [token, score]. */
+function readVocabulary(
+  file: string,
+  model: JsonValue | undefined,
+  added: readonly AddedToken[],
+): readonly (string | undefined)[] {
+  const vocabulary = isJsonObject(model) ? model.vocab : undefined;
+  const tokens: (string | undefined)[] = [];
+  if (Array.isArray(vocabulary)) {
+    for (const entry of vocabulary as readonly JsonValue[]) tokens.push(Array.isArray(entry) ? String(entry[0]) : undefined);
+  } else if (isJsonObject(vocabulary)) {
+    for (const [token, id] of Object.entries(vocabulary)) {
+      if (!isTokenId(id)) throw new ModelError(`${file}: token ${describeJson(token)} has the id ${describeJson(id)}`);
+      tokens[id] = token;
+    }
+  } else {
+    throw new ModelError(`${file}: "model.vocab" is missing or of an unknown form`);
+  }
+  for (const token of added) tokens[token.id] = token.content;
+  return tokens;
+}
+
+/** A decoder is one step or a sequence of them. */
+function decoderSteps(decoder: JsonValue | undefined): readonly JsonObject[] {
+  if (!isJsonObject(decoder)) return [];
+  if (decoder.type !== 'Sequence') return [decoder];
+  return Array.isArray(decoder.decoders) ? (decoder.decoders as readonly JsonValue[]).filter(isJsonObject) : [];
+}
+
+function chooseAlphabet(file: string, steps: readonly JsonObject[]): BytesOf {
+  const kinds = steps.map((step) => String(step.type));
+  const unknown = kinds.find((kind) => !['ByteLevel', 'Metaspace', 'Replace', 'ByteFallback', 'Fuse', 'Strip'].includes(kind));
+  if (unknown !== undefined || kinds.length === 0) {
+    throw new ModelError(
+      `${file}: decoder ${unknown ?? describeJson(null)} is not supported (supported: ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip)`,
+    );
+  }
+  if (kinds.includes('ByteLevel')) return byteLevelBytes;
+  const replacements = steps.flatMap(readReplacement);
+  const bytesOfText: BytesOf = (token) =>
+    encoder.encode(replacements.reduce((text, [pattern, content]) => text.replaceAll(pattern, content), token));
+  if (!kinds.includes('ByteFallback')) return bytesOfText;
+  return (token) => {
+    const hex = /^<0x([0-9A-Fa-f]{2})>$/.exec(token)?.[1];
+    return hex === undefined ? bytesOfText(token) : Uint8Array.of(Number.parseInt(hex, 16));
+  };
+}
+
+function readReplacement(step: JsonObject): readonly (readonly [string, string])[] {
+  if (step.type === 'Metaspace') return [[typeof step.replacement === 'string' ? step.replacement : '▁', ' ']];
+  if (step.type !== 'Replace' || !isJsonObject(step.pattern) || typeof step.pattern.String !== 'string') return [];
+  return [[step.pattern.String, String(step.content)]];
+}
+
+function countLeadingSpaces(steps: readonly JsonObject[]): number {
+  const strip = steps.find((step) => step.type === 'Strip' && step.content === ' ');
+  if (strip !== undefined) return typeof strip.start === 'number' ? strip.start : 0;
+  const metaspace = steps.find((step) => step.type === 'Metaspace');
+  return metaspace !== undefined && metaspace.prepend_scheme !== 'never' && metaspace.add_prefix_space !== false ? 1 : 0;
+}
+
+/** GPT-2's table: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and on, in order. */
+const byteOfCharacter: ReadonlyMap<string, number> = (() => {
+  const isPrintable = (byte: number) =>
+    (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
+  const table = new Map<string, number>();
+  let next = 256;
+  for (let byte = 0; byte < 256; byte++) table.set(String.fromCodePoint(isPrintable(byte) ? byte : next++), byte);
+  return table;
+})();
+
+/** A token with a character outside the table (an added token with a plain space, say) stands for its own UTF-8. */
+function byteLevelBytes(token: string): Uint8Array {
+  const bytes = [...token].map((character) => byteOfCharacter.get(character));
+  return bytes.every((byte) => byte !== undefined) ? Uint8Array.from(bytes) : encoder.encode(token);
+}
+
+function isTokenId(value: JsonValue | undefined): value is TokenId {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 24;
+}

@@ -1,0 +1,97 @@
+/** Text to token ids and back. Used by server/, cli/ and text-stream.ts. Encoding is Hugging Face's library (same ids as the Rust
+ *  one); decoding is our own byte table, so that streaming is exact: decode(a ++ b) never rewrites what decode(a) showed, except
+ *  for an incomplete character at its end. */
+import path from 'node:path';
+import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { ModelError, messageOf } from '../base/errors.js';
+import type { TokenId } from '../base/ids.js';
+import { type JsonObject, readOptionalJsonObject } from './json-file.js';
+import { TokenTable } from './token-table.js';
+
+export interface EncodeOptions {
+  /** auto: whatever the tokenizer puts around a text (a begin-of-text token, often nothing). Special tokens written in the text are
+   *  always recognised. */
+  readonly addSpecialTokens: 'auto' | 'none';
+}
+
+export interface DecodeOptions {
+  readonly special: 'keep' | 'skip';
+  /** SentencePiece tokenizers put a space in front of a text and take it off again: not in text that continues other text. */
+  readonly position?: 'start' | 'continuation';
+}
+
+export class Tokenizer {
+  /** One past the largest token id; a model's own vocabulary may be padded beyond it. */
+  readonly vocabCount: number;
+  readonly #library: HuggingFaceTokenizer;
+  readonly #table: TokenTable;
+
+  constructor(library: HuggingFaceTokenizer, table: TokenTable) {
+    this.vocabCount = table.vocabCount;
+    this.#library = library;
+    this.#table = table;
+  }
+
+  encode(text: string, options: EncodeOptions): TokenId[] {
+    if (text === '' && options.addSpecialTokens === 'none') return [];
+    const { ids }: { readonly ids: readonly (TokenId | undefined)[] } = this.#library.encode(text, {
+      add_special_tokens: options.addSpecialTokens === 'auto',
+    });
+    // Without an unknown token the library gives undefined for what no token covers; the Rust library drops it.
+    return ids.filter((id) => id !== undefined);
+  }
+
+  decode(ids: readonly TokenId[], options: DecodeOptions): string {
+    const shown = options.special === 'keep' ? ids : ids.filter((id) => !this.#table.isSpecial(id));
+    const text = Buffer.concat(shown.map((id) => this.#table.bytes(id))).toString('utf8');
+    return options.position === 'continuation' ? text : withoutLeadingSpaces(text, this.leadingSpaceCount);
+  }
+
+  /** The exact bytes of a token, which may be part of a character. Empty for an id without a token. */
+  tokenBytes(id: TokenId): Uint8Array {
+    return this.#table.bytes(id);
+  }
+
+  /** A token alone as text; bytes that are no whole character become U+FFFD. */
+  tokenText(id: TokenId): string {
+    return Buffer.from(this.#table.bytes(id)).toString('utf8');
+  }
+
+  isSpecial(id: TokenId): boolean {
+    return this.#table.isSpecial(id);
+  }
+
+  /** How many spaces `decode` takes off the start of a text. */
+  get leadingSpaceCount(): number {
+    return this.#table.leadingSpaceCount;
+  }
+}
+
+/** Reads tokenizer.json and, if there, tokenizer_config.json. @throws ModelError */
+export function loadTokenizer(folder: string): Tokenizer {
+  const file = path.join(folder, 'tokenizer.json');
+  const tokenizer = readTokenizerJson(file);
+  const config = readOptionalJsonObject(path.join(folder, 'tokenizer_config.json')) ?? {};
+  const table = new TokenTable(file, tokenizer);
+  try {
+    return new Tokenizer(new HuggingFaceTokenizer(tokenizer, config), table);
+  } catch (error) {
+    throw new ModelError(`${file}: this tokenizer is not supported: ${messageOf(error)}`, error);
+  }
+}
+
+function readTokenizerJson(file: string): JsonObject {
+  const tokenizer = readOptionalJsonObject(file);
+  if (tokenizer !== null) return tokenizer;
+  throw new ModelError(
+    `${file}: no such file. A model needs a fast tokenizer (tokenizer.json; tokenizer.model alone is not enough), ` +
+      'or run it on token ids with --skip-tokenizer-init',
+  );
+}
+
+/** At most `count` spaces off the start. */
+function withoutLeadingSpaces(text: string, count: number): string {
+  let start = 0;
+  while (start < count && text[start] === ' ') start++;
+  return text.slice(start);
+}
