@@ -17,6 +17,7 @@ import type { TokenEvent } from '../engine/token-event.js';
 import type { KvHandle } from '../kv/kv-handle.js';
 import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
+import type { KvIdentity, KvTarget } from '../transfer/connector.js';
 
 /** Both sides of a hand-over must speak the same. */
 export const protocolVersion = 1;
@@ -58,14 +59,6 @@ export interface HelloBody {
 
 export interface LoadingBody {
   readonly progress: LoadProgress;
-}
-
-/** What a transfer to this worker must agree with; see transfer/connector.ts. */
-export interface KvIdentity {
-  readonly protocolVersion: number;
-  readonly layoutHash: string;
-  readonly dtype: Dtype;
-  readonly modelName: string;
 }
 
 export interface ReadyBody {
@@ -118,16 +111,8 @@ export interface ReservationBody {
 /** Where the K and V of a prefilling request go. */
 export interface PushToBody {
   readonly id: RequestId;
-  readonly target: PeerAddress;
+  readonly target: KvTarget;
   readonly reservation: ReservationBody;
-}
-
-export interface PeerAddress {
-  readonly workerId: WorkerId;
-  /** Grows with every restart of that worker: a new process has a new cache. */
-  readonly incarnation: number;
-  readonly cache: CacheExport;
-  readonly kv: KvIdentity;
 }
 
 /** Every byte has arrived at the decode side. */
