@@ -1,0 +1,165 @@
+/** The HTTP surface: every route, the checks before them, and the one place where errors become responses. Made by http-server.ts.
+ *  Headers that must also be on streamed answers are set on the raw response, since those never pass through hono. */
+import type { HttpBindings } from '@hono/node-server';
+import { type Context, Hono } from 'hono';
+import { TwostrokeError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { freshId } from '../base/prng.js';
+import { HttpError, toApiError } from './api-error.js';
+import { ApiKeys } from './auth.js';
+import { chatCompletion } from './chat.js';
+import { completion } from './completions.js';
+import type { Exchange, ServerContext } from './exchange.js';
+import { readJsonBody } from './request-body.js';
+import type { ServedModel } from './served-model.js';
+import { detokenize, tokenize } from './tokenize.js';
+
+export interface AppOptions {
+  readonly apiKeys: readonly string[];
+  /** Value of access-control-allow-origin; null: no CORS headers. */
+  readonly corsOrigin: string | null;
+  readonly version: string;
+  readonly logger: Logger;
+  /** True once shutdown began: open connections are told to go elsewhere. */
+  readonly isStopping: () => boolean;
+}
+
+type Env = { Bindings: HttpBindings; Variables: { requestIdText: string } };
+type Handler = (context: Context<Env>) => Response | Promise<Response>;
+
+export function createApp(context: ServerContext, options: AppOptions): Hono<Env> {
+  const app = new Hono<Env>();
+  prepareResponses(app, context, options);
+  for (const [method, path, handler] of routes(context, options)) {
+    app.on(method, path, handler);
+  }
+  const methodsOf = new Map<string, string[]>();
+  for (const [method, path] of routes(context, options)) methodsOf.set(path, [...(methodsOf.get(path) ?? []), method]);
+  for (const [path, methods] of methodsOf) {
+    app.all(path, ({ req }) => {
+      const allow = methods.join(', ');
+      throw new HttpError(405, 'invalid_request', `${req.method} is not allowed on ${path}. Use ${allow}.`, {
+        headers: { allow },
+      });
+    });
+  }
+  app.notFound(({ req }) =>
+    errorResponse(new TwostrokeError('not_found', `There is nothing at ${req.method} ${req.path}. GET / lists the endpoints.`)),
+  );
+  app.onError((error, { req, get }) => {
+    if (!(error instanceof TwostrokeError))
+      options.logger.error({ err: error, path: req.path, requestId: get('requestIdText') }, 'internal error');
+    return errorResponse(error);
+  });
+  return app;
+}
+
+/** Before and after every handler: request id, CORS, shutdown, key, counting. */
+function prepareResponses(app: Hono<Env>, { metrics }: ServerContext, options: AppOptions): void {
+  const keys = new ApiKeys(options.apiKeys);
+  app.use(async (c, next) => {
+    const { incoming, outgoing } = c.env;
+    c.set('requestIdText', requestIdText(c.req.header('x-request-id')));
+    outgoing.setHeader('x-request-id', c.get('requestIdText'));
+    if (options.corsOrigin !== null) setCorsHeaders(c, options.corsOrigin);
+    if (c.req.method === 'OPTIONS' && options.corsOrigin !== null) return c.body(null, 204);
+    if (options.isStopping()) {
+      outgoing.setHeader('connection', 'close');
+      throw new TwostrokeError('unavailable', 'The server is shutting down');
+    }
+    keys.check(c.req.path, incoming.headers.authorization);
+    await next();
+    metrics.onResponse(c.error !== undefined && c.res.status === 404 ? 'unknown' : c.req.routePath, c.res.status);
+    return;
+  });
+}
+
+function setCorsHeaders(c: Context<Env>, origin: string): void {
+  const { outgoing } = c.env;
+  outgoing.setHeader('access-control-allow-origin', origin);
+  outgoing.setHeader('access-control-expose-headers', 'x-request-id, x-twostroke-route');
+  if (c.req.method !== 'OPTIONS') return;
+  outgoing.setHeader('access-control-allow-methods', 'GET, POST, OPTIONS');
+  outgoing.setHeader(
+    'access-control-allow-headers',
+    c.req.header('access-control-request-headers') ?? 'authorization, content-type',
+  );
+  outgoing.setHeader('access-control-max-age', '86400');
+}
+
+/** The client's own id if it is short and printable, so that it can stand in a header and a log line. */
+function requestIdText(given: string | undefined): string {
+  return given !== undefined && /^[\x21-\x7e]{1,200}$/.test(given) ? given : freshId('req');
+}
+
+function routes(
+  context: ServerContext,
+  options: AppOptions,
+): readonly (readonly [method: string, path: string, handler: Handler])[] {
+  const { backend, model, metrics } = context;
+  const json =
+    (handle: (body: unknown) => object): Handler =>
+    async (c) =>
+      c.json(handle(await readJsonBody(c.env.incoming, context.bodyBytesMax)));
+  const generating =
+    (handle: typeof chatCompletion): Handler =>
+    async (c) => {
+      if (backend.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
+      const { incoming, outgoing } = c.env;
+      const exchange: Exchange = { incoming, outgoing, requestIdText: c.get('requestIdText') };
+      const result = await handle(context, exchange, await readJsonBody(incoming, context.bodyBytesMax));
+      return result === null ? alreadySent() : c.json(result);
+    };
+  return [
+    ['POST', '/v1/chat/completions', generating(chatCompletion)],
+    ['POST', '/v1/completions', generating(completion)],
+    ['GET', '/v1/models', (c) => c.json({ object: 'list', data: model.names.map((name) => modelCard(model, name)) })],
+    ['GET', '/v1/models/:id{.+}', (c) => c.json(modelCard(model, knownName(model, c.req.param('id') ?? '')))],
+    ['POST', '/tokenize', json((body) => tokenize(model, body))],
+    ['POST', '/detokenize', json((body) => detokenize(model, body))],
+    ['GET', '/health', (c) => c.json(backend.health(), backend.health().status === 'ok' ? 200 : 503)],
+    ['GET', '/workers', (c) => c.json({ ...backend.health(), workers: backend.describeWorkers() })],
+    ['GET', '/version', (c) => c.json({ version: options.version })],
+    [
+      'GET',
+      '/metrics',
+      async (c) => {
+        const { contentType, text } = await metrics.render();
+        return c.body(text, 200, { 'content-type': contentType });
+      },
+    ],
+    ['GET', '/', (c) => c.text(`${indexText(model, options)}\n`)],
+  ];
+}
+
+function indexText(model: ServedModel, options: AppOptions): string {
+  return `twostroke ${options.version} serves ${model.names[0]}: POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize; GET /v1/models, /health, /workers, /metrics, /version`;
+}
+
+function modelCard(model: ServedModel, id: string): object {
+  return {
+    id,
+    object: 'model',
+    created: model.createdSeconds,
+    owned_by: 'twostroke',
+    root: model.names[0],
+    max_model_len: model.maxModelTokenCount,
+  };
+}
+
+function knownName(model: ServedModel, name: string): string {
+  if (model.names.includes(name)) return name;
+  throw new TwostrokeError('not_found', `The model "${name}" does not exist. This server has "${model.names.join('", "')}".`, {
+    param: 'model',
+  });
+}
+
+function errorResponse(error: unknown): Response {
+  const { status, headers, body } = toApiError(error);
+  return Response.json(body, { status, headers });
+}
+
+/** Tells the Node adapter that the handler wrote the response itself. */
+function alreadySent(): Response {
+  return new Response(null, { headers: { 'x-hono-already-sent': 'true' } });
+}

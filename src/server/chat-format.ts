@@ -1,0 +1,105 @@
+/** OpenAI's chat.completion and chat.completion.chunk objects, with vLLM's token ids and stop reason. Used by chat.ts. */
+import type { Tokenizer } from '../model/tokenizer.js';
+import { contentText } from './chat-prompt.js';
+import type { ChatBody } from './chat-schema.js';
+import type { ChoiceDelta } from './choice-text.js';
+import type { ResponseFormat, ServerContext, WholeChoice } from './exchange.js';
+import type { Generation } from './generation.js';
+import { chatLogprobs, promptLogprobs } from './logprobs.js';
+import { usageOf } from './usage.js';
+
+export class ChatFormat implements ResponseFormat {
+  readonly #frame: { id: string; created: number; model: string; system_fingerprint: string };
+  readonly #body: ChatBody;
+  readonly #generation: Generation;
+  readonly #tokenizer: Tokenizer;
+  readonly #opened = new Set<number>();
+  /** With `echo`, a last message of the assistant's own is what the answer continues. */
+  readonly #echoText: string;
+
+  constructor(id: string, context: ServerContext, body: ChatBody, generation: Generation, tokenizer: Tokenizer) {
+    const { model, clock } = context;
+    this.#frame = {
+      id,
+      created: Math.floor(clock.wallMs() / 1000),
+      model: model.names[0],
+      system_fingerprint: model.fingerprint,
+    };
+    this.#body = body;
+    this.#generation = generation;
+    this.#tokenizer = tokenizer;
+    const last = body.messages.at(-1);
+    this.#echoText = body.echo === true && last?.role === 'assistant' ? contentText(last) : '';
+  }
+
+  chunks(_promptIndex: number, delta: ChoiceDelta): readonly object[] {
+    const content = this.#chunk([
+      {
+        index: delta.choiceIndex,
+        delta: delta.text === '' ? {} : { content: delta.text },
+        logprobs: this.#logprobs(delta.tokens),
+        finish_reason: delta.finishReason ?? null,
+        ...(delta.finishReason === undefined ? {} : { stop_reason: delta.stopReason ?? null }),
+        ...this.#tokenIds(delta.tokens),
+      },
+    ]);
+    if (this.#opened.has(delta.choiceIndex)) return [content];
+    this.#opened.add(delta.choiceIndex);
+    const opening = {
+      index: delta.choiceIndex,
+      delta: { role: 'assistant', content: this.#echoText },
+      logprobs: null,
+      finish_reason: null,
+    };
+    return [this.#chunk([opening], this.#promptTokenIds()), content];
+  }
+
+  usageChunk(): object {
+    return { ...this.#frame, object: 'chat.completion.chunk', choices: [], usage: usageOf([this.#generation]) };
+  }
+
+  whole([choices = []]: readonly (readonly WholeChoice[])[]): object {
+    const isScored = (this.#body.prompt_logprobs ?? null) !== null;
+    return {
+      ...this.#frame,
+      object: 'chat.completion',
+      choices: choices.map(({ text, tokens, ending }, index) => ({
+        index,
+        message: { role: 'assistant', content: this.#echoText + text, refusal: null },
+        logprobs: this.#logprobs(tokens),
+        finish_reason: ending.finishReason,
+        stop_reason: ending.stopReason ?? null,
+        ...this.#tokenIds(tokens),
+      })),
+      usage: usageOf([this.#generation]),
+      ...this.#promptTokenIds(),
+      ...(isScored
+        ? { prompt_logprobs: promptLogprobs(this.#tokenizer, this.#generation.input.promptIds, this.#generation.promptLogprobs) }
+        : {}),
+    };
+  }
+
+  #chunk(choices: readonly object[], extra: object = {}): object {
+    const options = this.#body.stream_options;
+    const usage = options?.continuous_usage_stats === true ? usageOf([this.#generation]) : null;
+    return {
+      ...this.#frame,
+      object: 'chat.completion.chunk',
+      choices,
+      ...(options?.include_usage === true ? { usage } : {}),
+      ...extra,
+    };
+  }
+
+  #logprobs(tokens: WholeChoice['tokens']): object | null {
+    return this.#body.logprobs === true ? chatLogprobs(this.#tokenizer, tokens, this.#body.top_logprobs ?? 0) : null;
+  }
+
+  #tokenIds(tokens: WholeChoice['tokens']): object {
+    return this.#body.return_token_ids === true ? { token_ids: tokens.map(({ tokenId }) => tokenId) } : {};
+  }
+
+  #promptTokenIds(): object {
+    return this.#body.return_token_ids === true ? { prompt_token_ids: this.#generation.input.promptIds } : {};
+  }
+}

@@ -1,0 +1,67 @@
+/** The body of POST /v1/chat/completions. */
+import { z } from 'zod';
+import {
+  ignoredFields,
+  isEmptyArray,
+  isTextFormat,
+  responseFields,
+  samplingFields,
+  schedulingFields,
+  topLogprobCountMax,
+  unsupported,
+  unsupportedFields,
+} from './request-fields.js';
+
+const textPart = z.strictObject(
+  { type: z.literal('text', 'only content parts of type "text" are supported'), text: z.string() },
+  { error: 'expected a content part {"type": "text", "text": …}' },
+);
+
+/** What assistant messages carry when a client sends back what it was given. */
+const echoedFields = {
+  refusal: z.unknown().optional(),
+  annotations: z.unknown().optional(),
+  audio: unsupported(),
+  tool_calls: unsupported(isEmptyArray),
+  function_call: unsupported(),
+  reasoning_content: z.unknown().optional(),
+};
+
+export const messageSchema = z.strictObject({
+  role: z.enum(['system', 'developer', 'user', 'assistant', 'tool']),
+  content: z.union([z.string(), z.array(textPart)], { error: 'expected a string or a list of text parts' }).nullish(),
+  name: z.string().nullish(),
+  tool_call_id: z.string().nullish(),
+  ...echoedFields,
+});
+
+export const chatTemplateFields = {
+  messages: z.array(messageSchema).min(1, 'at least one message is needed'),
+  add_generation_prompt: z.boolean().nullish(),
+  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+};
+
+export const chatSchema = z.strictObject({
+  ...samplingFields,
+  ...responseFields,
+  ...schedulingFields,
+  ...ignoredFields,
+  ...unsupportedFields,
+  ...chatTemplateFields,
+  max_tokens: z.int().min(1).nullish(),
+  max_completion_tokens: z.int().min(1).nullish(),
+  logprobs: z.boolean().nullish(),
+  top_logprobs: z.int().min(0).max(topLogprobCountMax).nullish(),
+  tools: z.unknown().optional(),
+  tool_choice: unsupported((value) => value === 'none' || value === 'auto'),
+  functions: unsupported(isEmptyArray),
+  function_call: unsupported((value) => value === 'none'),
+  response_format: unsupported(isTextFormat),
+  modalities: unsupported((value) => Array.isArray(value) && value.every((kind) => kind === 'text')),
+  audio: unsupported(),
+  prediction: unsupported(),
+  web_search_options: unsupported(),
+});
+
+export type ChatMessage = z.output<typeof messageSchema>;
+export type ChatBody = z.output<typeof chatSchema>;

@@ -1,0 +1,60 @@
+/** POST /v1/chat/completions: messages → prompt ids by the model's chat template → a generation → OpenAI's chat shapes. */
+import { InvalidRequestError } from '../base/errors.js';
+import { requestId } from '../base/ids.js';
+import { freshId } from '../base/prng.js';
+import { ChatFormat } from './chat-format.js';
+import { renderChat, requireChatTemplate } from './chat-prompt.js';
+import { type ChatBody, chatSchema } from './chat-schema.js';
+import { answer, type Exchange, type ServerContext } from './exchange.js';
+import { Generation } from './generation.js';
+import { encodePrompt } from './prompt.js';
+import { isEmptyArray, notSupported } from './request-fields.js';
+import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
+import { samplingParams } from './sampling.js';
+import { requireTokenizer } from './served-model.js';
+import { validate } from './validation.js';
+
+/** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear about. */
+export async function chatCompletion(context: ServerContext, exchange: Exchange, json: unknown): Promise<object | null> {
+  const body = validate(chatSchema, json);
+  const { model } = context;
+  checkModelName(model, body.model);
+  checkChat(body);
+  const tokenizer = requireTokenizer(model, 'messages');
+  const promptText = renderChat(requireChatTemplate(model), body, body.add_generation_prompt ?? true);
+  const promptIds = encodePrompt(model, tokenizer, promptText, body.add_special_tokens === true ? 'auto' : 'none', 'messages');
+  const sampling = samplingParams(model, body, promptIds.length, {
+    maxTokens: chatMaxTokens(body),
+    topLogprobCount: body.logprobs === true ? (body.top_logprobs ?? 0) : null,
+    promptLogprobCount: body.prompt_logprobs ?? null,
+  });
+  const id = freshId('chatcmpl');
+  const generation = new Generation(
+    context,
+    { id: requestId(id), promptIds, sampling, ...schedulingOf(body) },
+    {
+      tokenizer,
+      stopStrings: stopStringsOf(body.stop),
+      includeStop: body.include_stop_str_in_output ?? false,
+      special: body.skip_special_tokens === false ? 'keep' : 'skip',
+    },
+  );
+  const format = new ChatFormat(id, context, body, generation, tokenizer);
+  return answer(exchange, [generation], format, streamOptionsOf(body));
+}
+
+function checkChat(body: ChatBody): void {
+  const hasTools = body.tools !== undefined && body.tools !== null && !isEmptyArray(body.tools);
+  if (hasTools && body.tool_choice !== 'none') throw new InvalidRequestError(`tools: ${notSupported}`, 'tools');
+  if ((body.top_logprobs ?? 0) > 0 && body.logprobs !== true) {
+    throw new InvalidRequestError('top_logprobs: needs "logprobs": true', 'top_logprobs');
+  }
+  if (body.stream === true && (body.prompt_logprobs ?? null) !== null) {
+    throw new InvalidRequestError('prompt_logprobs: not available with "stream": true', 'prompt_logprobs');
+  }
+}
+
+function chatMaxTokens(body: ChatBody): { field: string; count: number | null } {
+  const field = (body.max_completion_tokens ?? null) === null ? 'max_tokens' : 'max_completion_tokens';
+  return { field, count: body.max_completion_tokens ?? body.max_tokens ?? null };
+}

@@ -1,0 +1,123 @@
+/** One HTTP exchange of a generating endpoint: runs its generations, then answers as one JSON object or as a stream of events.
+ *  Used by chat.ts and completions.ts, which differ in the ResponseFormat they hand in.
+ *  Invariant: however the exchange ends (done, failed, client gone), no generation of it keeps running. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { TwostrokeError } from '../base/errors.js';
+import type { TokenOutput } from '../engine/token-event.js';
+import { toApiError } from './api-error.js';
+import type { ChoiceDelta } from './choice-text.js';
+import type { Generation, GenerationContext } from './generation.js';
+import { mergeDeltas } from './merge-deltas.js';
+import type { ServedModel } from './served-model.js';
+import { SseWriter } from './sse.js';
+
+export interface ServerContext extends GenerationContext {
+  readonly model: ServedModel;
+  readonly bodyBytesMax: number;
+}
+
+export interface Exchange {
+  readonly incoming: IncomingMessage;
+  readonly outgoing: ServerResponse;
+  /** The client's x-request-id, or a fresh one. */
+  readonly requestIdText: string;
+}
+
+/** A finished choice of a non-streamed answer. */
+export interface WholeChoice {
+  readonly text: string;
+  readonly tokens: readonly TokenOutput[];
+  readonly ending: ChoiceDelta;
+}
+
+/** How one endpoint shapes its answers. `promptIndex` is always 0 for chat. */
+export interface ResponseFormat {
+  /** The payloads that tell one delta; the first of a choice may need an opening payload before it. */
+  chunks(promptIndex: number, delta: ChoiceDelta): readonly object[];
+  usageChunk(): object;
+  whole(choices: readonly (readonly WholeChoice[])[]): object;
+}
+
+export interface StreamOptions {
+  readonly stream: 'yes' | 'no';
+  readonly usage: 'none' | 'last' | 'every';
+}
+
+/** The JSON answer of a request that does not stream; null: it was streamed to the client already. */
+export async function answer(
+  exchange: Exchange,
+  generations: readonly Generation[],
+  format: ResponseFormat,
+  options: StreamOptions,
+): Promise<object | null> {
+  const cancelAll = () => {
+    for (const generation of generations) generation.cancel();
+  };
+  const { outgoing } = exchange;
+  outgoing.once('close', cancelAll);
+  try {
+    if (outgoing.destroyed) throw new TwostrokeError('cancelled', 'the client closed the connection');
+    if (options.stream === 'no') return format.whole(await collect(generations));
+    await stream(exchange, generations, format, options);
+    return null;
+  } finally {
+    outgoing.off('close', cancelAll);
+    cancelAll();
+  }
+}
+
+async function collect(generations: readonly Generation[]): Promise<WholeChoice[][]> {
+  const choices = generations.map(({ input }) =>
+    Array.from({ length: input.sampling.choiceCount }, () => ({
+      texts: [] as string[],
+      tokens: [] as TokenOutput[],
+      last: null as ChoiceDelta | null,
+    })),
+  );
+  for await (const [promptIndex, delta] of mergeDeltas(generations)) {
+    const choice = choices[promptIndex]?.[delta.choiceIndex];
+    if (choice === undefined) continue;
+    choice.texts.push(delta.text);
+    choice.tokens.push(...delta.tokens);
+    choice.last = delta;
+  }
+  return choices.map((ofPrompt) =>
+    ofPrompt.map(({ texts, tokens, last }) => {
+      if (last === null) throw new TwostrokeError('internal', 'a choice ended without a delta');
+      return { text: texts.join(''), tokens, ending: last };
+    }),
+  );
+}
+
+/** Headers wait for the first delta, so that what fails before it still gets its own status. */
+async function stream(
+  exchange: Exchange,
+  generations: readonly Generation[],
+  format: ResponseFormat,
+  options: StreamOptions,
+): Promise<void> {
+  const sse = new SseWriter(exchange.outgoing);
+  const deltas = mergeDeltas(generations);
+  const first = await deltas.next();
+  sse.open({ 'x-request-id': exchange.requestIdText, ...(await routeHeader(generations)) });
+  try {
+    for (let item = first; item.done !== true; item = await deltas.next()) {
+      for (const chunk of format.chunks(item.value[0], item.value[1])) await sse.send(chunk);
+    }
+    if (options.usage !== 'none') await sse.send(format.usageChunk());
+  } catch (error) {
+    await sse.send(toApiError(error).body);
+  } finally {
+    await deltas.return();
+  }
+  await sse.send('[DONE]');
+  sse.close();
+}
+
+/** Known by the time of the first token; never waited for. */
+export async function routeHeader(generations: readonly Generation[]): Promise<Record<string, string>> {
+  const [generation] = generations;
+  if (generation === undefined) return {};
+  const route = await Promise.race([generation.route.catch(() => null), Promise.resolve().then(() => null)]);
+  return route === null ? {} : { 'x-twostroke-route': `${route.path}; ${route.workers.join(' -> ')}` };
+}

@@ -1,0 +1,128 @@
+/** One prompt's generation as text deltas: submits it, follows its events, ends choices at stop strings, counts tokens, observes metrics.
+ *  Used by chat.ts and completions.ts. Invariant: whatever happens, the stream under it is finished or cancelled. */
+import { at } from '../base/assert.js';
+import type { Clock } from '../base/clock.js';
+import { fromWire, TwostrokeError } from '../base/errors.js';
+import type { TokenEvent, TokenLogprob } from '../engine/token-event.js';
+import type { Backend, GenerationStream, RequestInput } from './backend.js';
+import { type ChoiceDelta, ChoiceText, type TextOptions } from './choice-text.js';
+import type { ServerMetrics } from './metrics.js';
+
+export interface GenerationContext {
+  readonly backend: Backend;
+  readonly metrics: ServerMetrics;
+  readonly clock: Clock;
+}
+
+export class Generation {
+  readonly input: RequestInput;
+  readonly #stream: GenerationStream;
+  readonly #choices: readonly ChoiceText[];
+  readonly #metrics: ServerMetrics;
+  readonly #clock: Clock;
+  readonly #arrivalMs: number;
+  #lastTokenMs: number[] = [];
+  #cachedTokenCount = 0;
+  #completionTokenCount = 0;
+  #promptLogprobs: readonly TokenLogprob[] = [];
+
+  constructor(context: GenerationContext, input: RequestInput, text: TextOptions) {
+    this.input = input;
+    this.#metrics = context.metrics;
+    this.#clock = context.clock;
+    this.#arrivalMs = context.clock.nowMs();
+    this.#choices = Array.from({ length: input.sampling.choiceCount }, (_, index) => new ChoiceText(index, text));
+    this.#stream = context.backend.submit(input);
+  }
+
+  get promptTokenCount(): number {
+    return this.input.promptIds.length;
+  }
+  get cachedTokenCount(): number {
+    return this.#cachedTokenCount;
+  }
+  get completionTokenCount(): number {
+    return this.#completionTokenCount;
+  }
+  /** Of prompt tokens 1..n-1; complete when the first delta arrives. */
+  get promptLogprobs(): readonly TokenLogprob[] {
+    return this.#promptLogprobs;
+  }
+  get route(): GenerationStream['route'] {
+    return this.#stream.route;
+  }
+
+  cancel(): void {
+    this.#stream.cancel();
+  }
+
+  /** Deltas of all choices as they come. Throws TwostrokeError when the generation fails. Leaving early cancels. */
+  async *deltas(): AsyncGenerator<ChoiceDelta, void, undefined> {
+    let outcome: 'stop' | 'length' | 'abort' | 'error' = 'abort';
+    try {
+      for await (const event of this.#stream) {
+        const delta = this.#accept(event);
+        if (delta === null) continue;
+        outcome = delta.finishReason ?? outcome;
+        yield delta;
+        if (this.#choices.every((choice) => choice.isFinished)) break;
+      }
+      if (!this.#choices.every((choice) => choice.isFinished)) {
+        throw new TwostrokeError('cancelled', 'the generation was cancelled before it ended');
+      }
+    } catch (error) {
+      outcome = error instanceof TwostrokeError && error.code === 'cancelled' ? 'abort' : 'error';
+      throw error;
+    } finally {
+      this.cancel();
+      this.#observeEnd(this.#choices.every((choice) => choice.isFinished) || outcome === 'error' ? outcome : 'abort');
+    }
+  }
+
+  #accept(event: TokenEvent): ChoiceDelta | null {
+    switch (event.kind) {
+      case 'cached':
+        this.#cachedTokenCount = event.cachedTokenCount;
+        return null;
+      case 'promptLogprobs':
+        this.#promptLogprobs = event.logprobs;
+        return null;
+      case 'failed':
+        throw fromWire(event.error);
+      case 'tokens':
+        return this.#acceptTokens(event);
+    }
+  }
+
+  #acceptTokens(event: Extract<TokenEvent, { kind: 'tokens' }>): ChoiceDelta | null {
+    const choice = at(this.#choices, event.choiceIndex);
+    if (choice.isFinished) return null;
+    this.#observeTokens(event.choiceIndex, event.tokens.length);
+    const delta = choice.accept(event);
+    if (delta === null) return null;
+    this.#completionTokenCount += delta.tokens.length;
+    if (choice.isFinished && event.finishReason === undefined) this.#stream.stopChoice(event.choiceIndex);
+    return delta;
+  }
+
+  #observeTokens(choiceIndex: number, tokenCount: number): void {
+    if (tokenCount === 0) return;
+    const now = this.#clock.nowMs();
+    const last = this.#lastTokenMs[choiceIndex];
+    if (last === undefined) {
+      if (this.#lastTokenMs.length === 0) this.#metrics.onFirstToken(now - this.#arrivalMs);
+    } else {
+      for (let i = 0; i < tokenCount; i++) this.#metrics.onTokenGap((now - last) / tokenCount);
+    }
+    this.#lastTokenMs[choiceIndex] = now;
+  }
+
+  #observeEnd(outcome: 'stop' | 'length' | 'abort' | 'error'): void {
+    this.#metrics.onRequestEnd({
+      outcome,
+      durationMs: this.#clock.nowMs() - this.#arrivalMs,
+      promptTokenCount: this.promptTokenCount,
+      completionTokenCount: this.#completionTokenCount,
+    });
+  }
+}

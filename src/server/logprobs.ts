@@ -1,0 +1,106 @@
+/** Log-probabilities in the API's three shapes: chat, completions (legacy) and vLLM's prompt_logprobs. */
+import type { TokenId } from '../base/ids.js';
+import type { TokenLogprob, TokenOutput } from '../engine/token-event.js';
+import type { Tokenizer } from '../model/tokenizer.js';
+
+/** JSON has no -Infinity; vLLM and OpenAI write this. */
+const lowestLogprob = -9999;
+const finite = (logprob: number) => Math.max(logprob, lowestLogprob);
+
+interface ChatToken {
+  readonly token: string;
+  readonly logprob: number;
+  readonly bytes: readonly number[];
+}
+export interface ChatLogprobs {
+  readonly content: readonly (ChatToken & { readonly top_logprobs: readonly ChatToken[] })[];
+  readonly refusal: null;
+}
+
+export function chatLogprobs(tokenizer: Tokenizer, tokens: readonly TokenOutput[], topCount: number): ChatLogprobs {
+  const entry = (id: TokenId, logprob: number): ChatToken => ({
+    token: tokenizer.tokenText(id),
+    logprob: finite(logprob),
+    bytes: [...tokenizer.tokenBytes(id)],
+  });
+  const content = tokens.map(({ tokenId, logprob }) => ({
+    ...entry(tokenId, logprob?.logprob ?? Number.NEGATIVE_INFINITY),
+    top_logprobs: (logprob?.top ?? []).slice(0, topCount).map(([id, value]) => entry(id, value)),
+  }));
+  return { content, refusal: null };
+}
+
+export interface CompletionLogprobs {
+  readonly tokens: readonly string[];
+  readonly token_logprobs: readonly (number | null)[];
+  readonly top_logprobs: readonly (Readonly<Record<string, number>> | null)[];
+  /** In code points, where the token's first complete character begins, counted from the start of the choice's text. */
+  readonly text_offset: readonly number[];
+}
+
+/** A token whose log-probability may be unknown: the first of a prompt has none. */
+export interface ScoredToken {
+  readonly tokenId: TokenId;
+  readonly logprob?: TokenLogprob | undefined;
+}
+
+/** Keeps the text offset of one choice from chunk to chunk. */
+export class CompletionLogprobWriter {
+  readonly #tokenizer: Tokenizer;
+  readonly #topCount: number;
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  #offset = 0;
+
+  constructor(tokenizer: Tokenizer, topCount: number) {
+    this.#tokenizer = tokenizer;
+    this.#topCount = topCount;
+  }
+
+  write(tokens: readonly ScoredToken[]): CompletionLogprobs {
+    return {
+      tokens: tokens.map(({ tokenId }) => this.#tokenizer.tokenText(tokenId)),
+      token_logprobs: tokens.map(({ logprob }) => (logprob === undefined ? null : finite(logprob.logprob))),
+      top_logprobs: tokens.map(({ tokenId, logprob }) => (logprob === undefined ? null : this.#top(tokenId, logprob))),
+      text_offset: tokens.map(({ tokenId }) => this.#advance(tokenId)),
+    };
+  }
+
+  /** As vLLM: the best `topCount`, and the token itself even when it is not among them. */
+  #top(tokenId: TokenId, logprob: TokenLogprob): Record<string, number> {
+    const entries = logprob.top
+      .slice(0, this.#topCount)
+      .map(([id, value]) => [this.#tokenizer.tokenText(id), finite(value)] as const);
+    return { ...Object.fromEntries(entries), [this.#tokenizer.tokenText(tokenId)]: finite(logprob.logprob) };
+  }
+
+  #advance(tokenId: TokenId): number {
+    const start = this.#offset;
+    if (!this.#tokenizer.isSpecial(tokenId)) {
+      this.#offset += [...this.#decoder.decode(this.#tokenizer.tokenBytes(tokenId), { stream: true })].length;
+    }
+    return start;
+  }
+}
+
+type PromptLogprobEntry = Readonly<
+  Record<string, { readonly logprob: number; readonly rank?: number; readonly decoded_token: string | null }>
+>;
+
+/** vLLM's shape: one entry per prompt token, null for the first. `rank` is given where the alternatives show it. */
+export function promptLogprobs(
+  tokenizer: Tokenizer | null,
+  promptIds: readonly TokenId[],
+  logprobs: readonly TokenLogprob[],
+): readonly (PromptLogprobEntry | null)[] {
+  const text = (id: TokenId) => tokenizer?.tokenText(id) ?? null;
+  return promptIds.map((tokenId, index) => {
+    const scored = logprobs[index - 1];
+    if (scored === undefined) return null;
+    const top = scored.top.map(
+      ([id, value], rank) => [String(id), { logprob: finite(value), rank: rank + 1, decoded_token: text(id) }] as const,
+    );
+    const isAmongTop = scored.top.some(([id]) => id === tokenId);
+    const own = isAmongTop ? {} : { [String(tokenId)]: { logprob: finite(scored.logprob), decoded_token: text(tokenId) } };
+    return { ...Object.fromEntries(top), ...own };
+  });
+}

@@ -1,0 +1,94 @@
+/** zod fields that both completion endpoints share. Ranges are OpenAI's and vLLM's; `null` means "not given", as OpenAI allows.
+ *  Objects built from these are strict: a field named nowhere here is a 400 that names it. */
+import { z } from 'zod';
+
+const stopCountMax = 16;
+const tokenIdsMax = 1024;
+/** Alternatives per token that a sampling kernel reports (PD_TOP_MAX of native/pd.h). */
+export const topLogprobCountMax = 20;
+
+const tokenId = z.int().min(0);
+export const tokenIds = z.array(tokenId);
+const stopString = z.string().min(1, 'a stop string must not be empty');
+
+/** How tokens are drawn, and the vLLM extras around it. */
+export const samplingFields = {
+  temperature: z.number().min(0).max(100).nullish(),
+  top_p: z.number().gt(0).max(1).nullish(),
+  top_k: z.int().min(-1).nullish(),
+  min_p: z.number().min(0).max(1).nullish(),
+  presence_penalty: z.number().min(-2).max(2).nullish(),
+  frequency_penalty: z.number().min(-2).max(2).nullish(),
+  repetition_penalty: z.number().gt(0).max(10).nullish(),
+  logit_bias: z.record(z.string(), z.number().min(-100).max(100)).nullish(),
+  seed: z.int().nullish(),
+  n: z.int().min(1).max(128).nullish(),
+  stop: z.union([stopString, z.array(stopString).max(stopCountMax)]).nullish(),
+  stop_token_ids: tokenIds.max(tokenIdsMax).nullish(),
+  ignore_eos: z.boolean().nullish(),
+  min_tokens: z.int().min(0).nullish(),
+  prompt_logprobs: z.int().min(0).max(topLogprobCountMax).nullish(),
+};
+
+/** What the response looks like. */
+export const responseFields = {
+  model: z.string().nullish(),
+  stream: z.boolean().nullish(),
+  stream_options: z
+    .strictObject({
+      include_usage: z.boolean().nullish(),
+      continuous_usage_stats: z.boolean().nullish(),
+      include_obfuscation: z.unknown().optional(),
+    })
+    .nullish(),
+  echo: z.boolean().nullish(),
+  include_stop_str_in_output: z.boolean().nullish(),
+  skip_special_tokens: z.boolean().nullish(),
+  return_token_ids: z.boolean().nullish(),
+  add_special_tokens: z.boolean().nullish(),
+};
+
+/** How the request is scheduled (vLLM's names). */
+export const schedulingFields = {
+  priority: z.int().nullish(),
+  cache_salt: z.string().min(1).nullish(),
+};
+
+/** Accepted so that clients which always send them work, and without effect on the result. */
+export const ignoredFields = {
+  user: z.unknown().optional(),
+  store: z.unknown().optional(),
+  metadata: z.unknown().optional(),
+  service_tier: z.unknown().optional(),
+  parallel_tool_calls: z.unknown().optional(),
+  prompt_cache_key: z.unknown().optional(),
+  prompt_cache_retention: z.unknown().optional(),
+  safety_identifier: z.unknown().optional(),
+  reasoning_effort: z.unknown().optional(),
+  verbosity: z.unknown().optional(),
+};
+
+export const notSupported = 'not supported yet';
+
+/** A known field that works only when it says "nothing": absent, null, or what `isHarmless` lets through. */
+export function unsupported(isHarmless: (value: unknown) => boolean = () => false): z.ZodType<unknown> {
+  return z
+    .unknown()
+    .optional()
+    .refine((value) => value === undefined || value === null || isHarmless(value), { message: notSupported });
+}
+
+/** Known fields of both endpoints that would change the result in ways not built yet. */
+export const unsupportedFields = {
+  guided_json: unsupported(),
+  guided_regex: unsupported(),
+  guided_choice: unsupported(),
+  guided_grammar: unsupported(),
+  structured_outputs: unsupported(),
+  use_beam_search: unsupported((value) => value === false),
+  length_penalty: unsupported((value) => value === 1),
+};
+
+export const isEmptyArray = (value: unknown): boolean => Array.isArray(value) && value.length === 0;
+export const isTextFormat = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && 'type' in value && value.type === 'text';

@@ -1,0 +1,35 @@
+/** Small readings of request fields that both completion endpoints share. */
+import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
+import type { ChatBody } from './chat-schema.js';
+import type { StreamOptions } from './exchange.js';
+import type { ServedModel } from './served-model.js';
+
+/** No name means the one model there is, as vLLM allows. */
+export function checkModelName(model: ServedModel, name: string | null | undefined): void {
+  if (name === null || name === undefined || model.names.includes(name)) return;
+  throw new TwostrokeError('not_found', `The model "${name}" does not exist. This server has "${model.names.join('", "')}".`, {
+    param: 'model',
+  });
+}
+
+export function streamOptionsOf(body: Pick<ChatBody, 'stream' | 'stream_options'>): StreamOptions {
+  const options = body.stream_options ?? {};
+  if (body.stream !== true) {
+    if (body.stream_options) throw new InvalidRequestError('stream_options: only allowed with "stream": true', 'stream_options');
+    return { stream: 'no', usage: 'none' };
+  }
+  if (options.include_usage !== true) return { stream: 'yes', usage: 'none' };
+  return { stream: 'yes', usage: options.continuous_usage_stats === true ? 'every' : 'last' };
+}
+
+export function stopStringsOf(stop: ChatBody['stop']): readonly string[] {
+  if (stop === null || stop === undefined) return [];
+  return typeof stop === 'string' ? [stop] : stop;
+}
+
+export function schedulingOf(body: Pick<ChatBody, 'priority' | 'cache_salt'>): { priority?: number; cacheSalt?: string } {
+  return {
+    ...(body.priority === null || body.priority === undefined ? {} : { priority: body.priority }),
+    ...(body.cache_salt === null || body.cache_salt === undefined ? {} : { cacheSalt: body.cache_salt }),
+  };
+}

@@ -1,0 +1,107 @@
+/** Request fields and the model's own defaults → SamplingParams with every value explicit. Used by chat.ts and completions.ts.
+ *  Order of precedence: the request, generation_config.json, OpenAI's default. */
+import { InvalidRequestError } from '../base/errors.js';
+import type { TokenId } from '../base/ids.js';
+import { freshSeed } from '../base/prng.js';
+import type { SamplingParams } from '../engine/sampling-params.js';
+import type { ChatBody } from './chat-schema.js';
+import type { CompletionBody } from './completion-schema.js';
+import type { ServedModel } from './served-model.js';
+
+/** What the two bodies name differently. */
+export interface SamplingExtras {
+  /** The field the limit came from, for the error message; null count: the rest of the context. */
+  readonly maxTokens: { readonly field: string; readonly count: number | null };
+  readonly topLogprobCount: number | null;
+  readonly promptLogprobCount: number | null;
+}
+
+type SamplingBody = Pick<
+  ChatBody & CompletionBody,
+  | 'temperature'
+  | 'top_p'
+  | 'top_k'
+  | 'min_p'
+  | 'presence_penalty'
+  | 'frequency_penalty'
+  | 'repetition_penalty'
+  | 'logit_bias'
+  | 'seed'
+  | 'n'
+  | 'stop_token_ids'
+  | 'ignore_eos'
+  | 'min_tokens'
+>;
+
+/** Throws InvalidRequestError when prompt and limits do not fit the context, or ids lie outside the vocabulary. */
+export function samplingParams(
+  model: ServedModel,
+  body: SamplingBody,
+  promptTokenCount: number,
+  extras: SamplingExtras,
+): SamplingParams {
+  const maxTokenCount = checkedMaxTokens(model, promptTokenCount, extras.maxTokens);
+  const minTokenCount = body.min_tokens ?? 0;
+  if (minTokenCount > maxTokenCount) {
+    throw new InvalidRequestError(`min_tokens: ${minTokenCount} is more than the ${maxTokenCount} tokens allowed`, 'min_tokens');
+  }
+  const { defaults } = model;
+  return {
+    temperature: body.temperature ?? defaults.temperature ?? 1,
+    topK: Math.max(0, body.top_k ?? defaults.topK ?? 0),
+    topP: body.top_p ?? defaults.topP ?? 1,
+    minP: body.min_p ?? defaults.minP ?? 0,
+    repetitionPenalty: body.repetition_penalty ?? defaults.repetitionPenalty ?? 1,
+    presencePenalty: body.presence_penalty ?? 0,
+    frequencyPenalty: body.frequency_penalty ?? 0,
+    logitBias: logitBias(model, body.logit_bias ?? {}),
+    seed: body.seed === null || body.seed === undefined ? freshSeed() : nonNegativeSeed(body.seed),
+    choiceCount: body.n ?? 1,
+    maxTokenCount,
+    minTokenCount,
+    endTokenIds: body.ignore_eos === true ? [] : model.endTokenIds,
+    stopTokenIds: checkedTokenIds(model, body.stop_token_ids ?? [], 'stop_token_ids'),
+    topLogprobCount: extras.topLogprobCount,
+    promptLogprobCount: extras.promptLogprobCount,
+  };
+}
+
+/** As vLLM: a prompt needs room for at least one token, and an explicit limit must fit behind it. */
+function checkedMaxTokens(model: ServedModel, promptTokenCount: number, limit: SamplingExtras['maxTokens']): number {
+  const context = model.maxModelTokenCount;
+  const room = context - promptTokenCount;
+  if (room < 1) {
+    throw new InvalidRequestError(
+      `This model's maximum context length is ${context} tokens. The prompt has ${promptTokenCount} tokens and at least 1 must be generated. Shorten the prompt.`,
+      'prompt',
+    );
+  }
+  if (limit.count !== null && limit.count > room) {
+    throw new InvalidRequestError(
+      `${limit.field}: this model's maximum context length is ${context} tokens, but ${promptTokenCount + limit.count} were asked for (${promptTokenCount} in the prompt, ${limit.count} to generate). Shorten the prompt or lower ${limit.field}.`,
+      limit.field,
+    );
+  }
+  return limit.count ?? room;
+}
+
+function logitBias(model: ServedModel, bias: Readonly<Record<string, number>>): readonly (readonly [TokenId, number])[] {
+  return Object.entries(bias).map(([key, value]) => {
+    const id = /^\d+$/.test(key) ? Number(key) : Number.NaN;
+    if (!(id < model.vocabCount)) {
+      throw new InvalidRequestError(`logit_bias: "${key}" is not a token id (0 to ${model.vocabCount - 1})`, 'logit_bias');
+    }
+    return [id, value] as const;
+  });
+}
+
+export function checkedTokenIds(model: ServedModel, ids: readonly TokenId[], field: string): readonly TokenId[] {
+  const bad = ids.find((id) => id >= model.vocabCount);
+  if (bad === undefined) return ids;
+  throw new InvalidRequestError(`${field}: ${bad} is not a token id (0 to ${model.vocabCount - 1})`, field);
+}
+
+/** Seeds are 53-bit and not negative further down; a negative one keeps its identity. */
+function nonNegativeSeed(seed: number): number {
+  return seed < 0 ? seed + Number.MAX_SAFE_INTEGER : seed;
+}

@@ -1,0 +1,49 @@
+/** Server-sent events written straight to the Node response: no web stream in between, which costs more than half of the throughput.
+ *  Invariant: at most one write is pending beyond the socket's buffer; a writer awaits `send`, so a slow reader holds its generation's
+ *  events back instead of growing this process. */
+import type { ServerResponse } from 'node:http';
+
+export const sseHeaders: Readonly<Record<string, string>> = {
+  'content-type': 'text/event-stream; charset=utf-8',
+  'cache-control': 'no-cache, no-transform',
+  connection: 'keep-alive',
+  'x-accel-buffering': 'no',
+};
+
+export class SseWriter {
+  readonly #outgoing: ServerResponse;
+
+  constructor(outgoing: ServerResponse) {
+    this.#outgoing = outgoing;
+  }
+
+  get isClosed(): boolean {
+    return this.#outgoing.destroyed || this.#outgoing.writableEnded;
+  }
+
+  open(headers: Readonly<Record<string, string>>): void {
+    this.#outgoing.writeHead(200, { ...headers, ...sseHeaders });
+    this.#outgoing.flushHeaders();
+  }
+
+  /** Resolves when the client may be sent more, or is gone. */
+  send(data: object | '[DONE]'): Promise<void> | void {
+    if (this.isClosed) return;
+    const isRoomLeft = this.#outgoing.write(`data: ${data === '[DONE]' ? data : JSON.stringify(data)}\n\n`);
+    if (!isRoomLeft) return this.#drained();
+  }
+
+  close(): void {
+    if (!this.isClosed) this.#outgoing.end();
+  }
+
+  #drained(): Promise<void> {
+    return new Promise((resolve) => {
+      const settle = () => {
+        this.#outgoing.off('drain', settle).off('close', settle);
+        resolve();
+      };
+      this.#outgoing.on('drain', settle).on('close', settle);
+    });
+  }
+}

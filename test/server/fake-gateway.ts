@@ -1,0 +1,141 @@
+/** A gateway without workers for fast server tests: answers with scripted tokens, one per choice and turn of the event loop.
+ *  Keeps what was submitted and cancelled so that tests can check it; `activeCount` must be 0 when a test ends. */
+import { systemClock } from '../../src/base/clock.js';
+import { type ErrorCode, TwostrokeError, toWire } from '../../src/base/errors.js';
+import type { TokenId } from '../../src/base/ids.js';
+import type { TokenEvent, TokenLogprob, TokenOutput } from '../../src/engine/token-event.js';
+import type { Backend, GenerationStream, Health, RequestInput, WorkerView } from '../../src/server/backend.js';
+
+/** The tokens a choice gives before it ends by itself with an end token; cycled when the request ignores the end. */
+export type Script = (input: RequestInput, choiceIndex: number) => readonly TokenId[];
+
+export class FakeGateway implements Backend {
+  script: Script;
+  healthNow: Health = { status: 'ok', detail: 'fake' };
+  /** Emitted before any token, instead of one, or after this many events. */
+  failure: { readonly code: ErrorCode; readonly message: string; readonly afterEventCount: number } | null = null;
+  cachedTokenCount = 0;
+  /** Milliseconds between steps; 0: the next turn of the event loop. */
+  stepMs = 0;
+  readonly submitted: RequestInput[] = [];
+  readonly cancelledIds: string[] = [];
+  readonly stoppedChoices: [string, number][] = [];
+  activeCount = 0;
+  eventCount = 0;
+
+  constructor(script: Script) {
+    this.script = script;
+  }
+
+  submit(input: RequestInput): GenerationStream {
+    this.submitted.push(input);
+    this.activeCount += 1;
+    const state = { isCancelled: false, stopped: new Set<number>() };
+    const events = this.#events(input, state);
+    return {
+      [Symbol.asyncIterator]: () => events,
+      cancel: () => {
+        if (!state.isCancelled) this.cancelledIds.push(input.id);
+        state.isCancelled = true;
+      },
+      stopChoice: (choiceIndex) => {
+        this.stoppedChoices.push([input.id, choiceIndex]);
+        state.stopped.add(choiceIndex);
+      },
+      route: Promise.resolve({ path: 'disaggregated', workers: ['fake-0', 'fake-1'] }),
+    };
+  }
+
+  health(): Health {
+    return this.healthNow;
+  }
+
+  workers(): readonly WorkerView[] {
+    const load = {
+      runningCount: this.activeCount,
+      waitingCount: 0,
+      blockCount: 100,
+      freeBlockCount: 90,
+      ownedBlockCount: 8,
+      cachedBlockCount: 2,
+      preemptionCount: 3,
+      prefixQueryTokenCount: 50,
+      prefixHitTokenCount: 20,
+    };
+    return [{ id: 'fake-0', role: 'any', state: 'ready', load }];
+  }
+
+  describeWorkers(): readonly object[] {
+    return this.workers();
+  }
+
+  async *#events(input: RequestInput, state: { isCancelled: boolean; stopped: Set<number> }): AsyncGenerator<TokenEvent> {
+    const requestId = input.id;
+    try {
+      let sentCount = 0;
+      for (const event of this.#script(input, state.stopped)) {
+        await (this.stepMs > 0 ? systemClock.sleep(this.stepMs) : systemClock.yield());
+        if (state.isCancelled) return;
+        if (this.failure !== null && sentCount >= this.failure.afterEventCount) {
+          yield { kind: 'failed', requestId, error: toWire(new TwostrokeError(this.failure.code, this.failure.message)) };
+          return;
+        }
+        sentCount += 1;
+        this.eventCount += 1;
+        yield event;
+      }
+    } finally {
+      this.activeCount -= 1;
+    }
+  }
+
+  *#script(input: RequestInput, stopped: ReadonlySet<number>): Generator<TokenEvent> {
+    const { id: requestId, sampling, promptIds } = input;
+    yield { kind: 'cached', requestId, cachedTokenCount: this.cachedTokenCount };
+    if (sampling.promptLogprobCount !== null) {
+      const count = sampling.promptLogprobCount;
+      yield { kind: 'promptLogprobs', requestId, logprobs: promptIds.slice(1).map((id) => fakeLogprob(id, count)) };
+    }
+    const scripts = Array.from({ length: sampling.choiceCount }, (_, index) => this.script(input, index));
+    const running = new Set(scripts.keys());
+    for (let step = 0; running.size > 0; step++) {
+      for (const choiceIndex of [...running]) {
+        if (stopped.has(choiceIndex)) {
+          running.delete(choiceIndex);
+          continue;
+        }
+        const event = tokensEvent(input, choiceIndex, scripts[choiceIndex] ?? [], step);
+        if (event.finishReason !== undefined) running.delete(choiceIndex);
+        yield event;
+      }
+    }
+  }
+}
+
+function tokensEvent(
+  input: RequestInput,
+  choiceIndex: number,
+  script: readonly TokenId[],
+  step: number,
+): Extract<TokenEvent, { kind: 'tokens' }> {
+  const { sampling } = input;
+  const endId = sampling.endTokenIds[0];
+  const tokenId = script[step] ?? endId ?? script[step % script.length] ?? 0;
+  const isStop = step + 1 > sampling.minTokenCount && [...sampling.endTokenIds, ...sampling.stopTokenIds].includes(tokenId);
+  const finishReason = isStop ? 'stop' : step + 1 >= sampling.maxTokenCount ? 'length' : undefined;
+  const token: TokenOutput =
+    sampling.topLogprobCount === null ? { tokenId } : { tokenId, logprob: fakeLogprob(tokenId, sampling.topLogprobCount) };
+  return {
+    kind: 'tokens',
+    requestId: input.id,
+    choiceIndex,
+    tokens: [token],
+    ...(finishReason === undefined ? {} : { finishReason }),
+    ...(isStop && sampling.stopTokenIds.includes(tokenId) ? { stopTokenId: tokenId } : {}),
+  };
+}
+
+/** The token itself first, then its successors in the vocabulary. */
+export function fakeLogprob(tokenId: TokenId, topCount: number): TokenLogprob {
+  return { logprob: -0.25, top: Array.from({ length: topCount }, (_, rank) => [tokenId + rank, -0.25 - rank] as const) };
+}
