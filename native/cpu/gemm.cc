@@ -145,9 +145,9 @@ int64_t panels_per_piece(const Pool &pool, const GemmJob &job) {
 }  // namespace
 
 const GemmKernel &gemm_kernel(const IsaLevel &isa, int32_t weight_format) {
-  const GemmKernel *kernel = nullptr;
-  if (isa.isa == PD_ISA_AVX512) kernel = gemm_kernel_avx512(isa, weight_format);
-  if (kernel == nullptr && isa.isa >= PD_ISA_AVX2) kernel = gemm_kernel_avx2(weight_format);
+  const GemmKernel *kernel = gemm_kernel_dot(isa, weight_format);
+  if (kernel == nullptr) kernel = gemm_kernel_float(isa, weight_format);
+  if (kernel == nullptr) kernel = gemm_kernel_avx2(isa, weight_format);
   return kernel != nullptr ? *kernel : *gemm_kernel_scalar(weight_format);
 }
 

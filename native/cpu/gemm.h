@@ -1,4 +1,5 @@
-/* The matrix product under pd_linear and pd_moe_linear.   Kernels: gemm_scalar.cc (oracle), gemm_avx2.cc, gemm_avx512.cc.
+/* The matrix product under pd_linear and pd_moe_linear.   Kernels: gemm_scalar.cc (oracle), gemm_float.cc,
+   gemm_avx2.cc (int8), gemm_dot.cc (AVX-512 dot products).
 
    x rows are first rewritten ("staged") as 4-byte words in the kernel's number format, row tiles interleaved:
 
@@ -28,9 +29,11 @@ struct GemmKernel {
 };
 const GemmKernel &gemm_kernel(const IsaLevel &isa, int32_t weight_format);
 
-const GemmKernel *gemm_kernel_scalar(int32_t weight_format);
-const GemmKernel *gemm_kernel_avx2(int32_t weight_format);                          /* NULL: not compiled in */
-const GemmKernel *gemm_kernel_avx512(const IsaLevel &isa, int32_t weight_format);   /* NULL: not compiled in or isa lacks what it needs */
+/* NULL: not for this instruction set and format */
+const GemmKernel *gemm_kernel_dot(const IsaLevel &isa, int32_t weight_format);    /* gemm_dot.cc */
+const GemmKernel *gemm_kernel_float(const IsaLevel &isa, int32_t weight_format);  /* gemm_float.cc */
+const GemmKernel *gemm_kernel_avx2(const IsaLevel &isa, int32_t weight_format);   /* gemm_avx2.cc */
+const GemmKernel *gemm_kernel_scalar(int32_t weight_format);                      /* gemm_scalar.cc: always */
 
 /* Rows that meet the same matrix of the stack. */
 struct GemmBlock { int32_t weight_index, first_row, row_count; };
