@@ -1,0 +1,160 @@
+/** Lays one step's metadata out in 32-bit words, as native/pd.h reads it. Used by model-runner; pure.
+ *
+ *  words: ids [rows] | positions [rows] | slots [rows] | queryStart [sequences + 1] | kvCount [sequences]
+ *         | blockTable [sequences, stride] | logitRows [samples] | sampleRows [samples, 20] | history | biasIds | biasValues */
+import { at } from '../base/assert.js';
+import { sampleRowBytes } from '../device/device.js';
+import type { RequestState } from './request-state.js';
+import type { StepPlan, StepSample } from './step-plan.js';
+
+const sampleRowWords = sampleRowBytes / 4;
+
+/** Where the parts start, in words, and what launch shapes need. */
+export interface PackedLayout {
+  readonly rowCount: number;
+  readonly sequenceCount: number;
+  readonly sampleCount: number;
+  readonly blockTableStride: number;
+  readonly queryCountMax: number;
+  readonly kvCountMax: number;
+  readonly positions: number;
+  readonly slots: number;
+  readonly queryStart: number;
+  readonly kvCount: number;
+  readonly blockTable: number;
+  readonly logitRows: number;
+  readonly sampleRows: number;
+  readonly history: number;
+  readonly biasIds: number;
+  readonly biasValues: number;
+  readonly wordCount: number;
+}
+
+/** One memory seen three ways. */
+export interface Words {
+  readonly i32: Int32Array;
+  readonly u32: Uint32Array;
+  readonly f32: Float32Array;
+}
+
+export function layoutOf(plan: StepPlan): PackedLayout {
+  let [stride, queryCountMax, kvCountMax, historyCount, biasCount] = [1, 1, 1, 0, 0];
+  for (const { sequence, firstToken, endToken } of plan.entries) {
+    stride = Math.max(stride, sequence.blockIds.length);
+    queryCountMax = Math.max(queryCountMax, endToken - firstToken);
+    kvCountMax = Math.max(kvCountMax, endToken);
+  }
+  for (const { choice, task } of plan.samples) {
+    if (task.kind === 'score') continue;
+    if (choice.request.needsHistory) historyCount += choice.knownCount;
+    biasCount += biasCountOf(choice.request, task.drawIndex);
+  }
+  const { rowCount } = plan;
+  const sequenceCount = plan.entries.length;
+  const sampleCount = plan.samples.length;
+  const queryStart = 3 * rowCount;
+  const kvCount = queryStart + sequenceCount + 1;
+  const blockTable = kvCount + sequenceCount;
+  const logitRows = blockTable + sequenceCount * stride;
+  const sampleRows = logitRows + sampleCount;
+  const history = sampleRows + sampleCount * sampleRowWords;
+  const biasIds = history + historyCount;
+  const biasValues = biasIds + biasCount;
+  return {
+    ...{ rowCount, sequenceCount, sampleCount, blockTableStride: stride, queryCountMax, kvCountMax },
+    ...{ positions: rowCount, slots: 2 * rowCount, queryStart, kvCount, blockTable, logitRows, sampleRows, history },
+    ...{ biasIds, biasValues, wordCount: biasValues + biasCount },
+  };
+}
+
+/** Writes the plan into `words`, which has room for `layout.wordCount`. */
+export function packPlan(plan: StepPlan, layout: PackedLayout, words: Words, blockTokenCount: number): void {
+  packRows(plan, layout, words.i32, blockTokenCount);
+  packSamples(plan, layout, words);
+}
+
+function packRows(plan: StepPlan, layout: PackedLayout, i32: Int32Array, blockTokenCount: number): void {
+  let row = 0;
+  let table = layout.blockTable;
+  plan.entries.forEach(({ sequence, firstToken, endToken }, index) => {
+    const { blockIds } = sequence;
+    i32[layout.queryStart + index] = row;
+    i32[layout.kvCount + index] = endToken;
+    for (let position = firstToken; position < endToken; position++, row++) {
+      i32[row] = sequence.inputAt(position);
+      i32[layout.positions + row] = position;
+      const offset = position % blockTokenCount;
+      i32[layout.slots + row] = at(blockIds, (position - offset) / blockTokenCount) * blockTokenCount + offset;
+    }
+    for (let i = 0; i < layout.blockTableStride; i++) i32[table + i] = blockIds[i] ?? -1;
+    table += layout.blockTableStride;
+  });
+  i32[layout.queryStart + plan.entries.length] = row;
+}
+
+function packSamples(plan: StepPlan, layout: PackedLayout, words: Words): void {
+  const { i32, f32 } = words;
+  let historyIndex = 0;
+  let biasIndex = 0;
+  plan.samples.forEach((sample, index) => {
+    const { choice, task } = sample;
+    i32[layout.logitRows + index] = sample.row;
+    const historyStart = historyIndex;
+    const biasStart = biasIndex;
+    if (task.kind === 'draw') {
+      if (choice.request.needsHistory) {
+        for (let p = 0; p < choice.knownCount; p++) i32[layout.history + historyIndex++] = choice.tokenAt(p);
+      }
+      for (const [id, value] of biasesOf(choice.request, task.drawIndex)) {
+        i32[layout.biasIds + biasIndex] = id;
+        f32[layout.biasValues + biasIndex++] = value;
+      }
+    }
+    const place = { historyStart, historyCount: historyIndex - historyStart, biasStart, biasCount: biasIndex - biasStart };
+    packSampleRow(sample, layout.sampleRows + index * sampleRowWords, words, place);
+  });
+}
+
+interface SamplePlace {
+  readonly historyStart: number;
+  readonly historyCount: number;
+  readonly biasStart: number;
+  readonly biasCount: number;
+}
+
+/** PdSampleRow, field by field in the order of native/pd.h. */
+function packSampleRow({ choice, task }: StepSample, start: number, { i32, u32, f32 }: Words, place: SamplePlace): void {
+  const { sampling } = choice.request;
+  const seed = sampling.seed + choice.choiceIndex;
+  const promptCount = Math.min(choice.promptCount, place.historyCount);
+  f32[start] = sampling.temperature;
+  f32[start + 1] = sampling.topP;
+  f32[start + 2] = sampling.minP;
+  i32[start + 3] = sampling.topK;
+  f32[start + 4] = sampling.repetitionPenalty;
+  f32[start + 5] = sampling.presencePenalty;
+  f32[start + 6] = sampling.frequencyPenalty;
+  u32[start + 7] = seed >>> 0;
+  u32[start + 8] = Math.floor(seed / 2 ** 32) >>> 0;
+  u32[start + 9] = task.kind === 'draw' ? task.drawIndex : 0;
+  i32[start + 10] = place.historyStart;
+  i32[start + 11] = promptCount;
+  i32[start + 12] = place.historyCount - promptCount;
+  i32[start + 13] = place.biasStart;
+  i32[start + 14] = place.biasCount;
+  i32[start + 15] = -1; // no mask
+  i32[start + 16] = (task.kind === 'draw' ? sampling.topLogprobCount : sampling.promptLogprobCount) ?? 0;
+  i32[start + 17] = task.kind === 'draw' ? -1 : task.target;
+  i32[start + 18] = task.kind === 'draw' ? (choice.seat ?? -1) : -1;
+  i32[start + 19] = 0;
+}
+
+function biasCountOf(request: RequestState, drawIndex: number): number {
+  return request.sampling.logitBias.length + (drawIndex < request.sampling.minTokenCount ? request.stopIds.size : 0);
+}
+
+function* biasesOf(request: RequestState, drawIndex: number): Generator<readonly [number, number]> {
+  yield* request.sampling.logitBias;
+  if (drawIndex >= request.sampling.minTokenCount) return;
+  for (const id of request.stopIds) yield [id, Number.NEGATIVE_INFINITY];
+}

@@ -1,0 +1,101 @@
+/** Records what a finished step produced: tokens to their sequences, events to the caller, blocks back to their owner. The third word of
+ *  the engine's loop. A token that arrives for a choice that has ended meanwhile is dropped here; its blocks were kept until now. */
+import { at } from '../base/assert.js';
+import { topLogprobsMax } from '../device/device.js';
+import type { RequestState } from './request-state.js';
+import type { Scheduler } from './scheduler.js';
+import type { Sequence } from './sequence.js';
+import type { SequenceMemory } from './sequence-memory.js';
+import type { StepPlan, StepSample } from './step-plan.js';
+import type { TokenEvent, TokenLogprob, TokenOutput } from './token-event.js';
+
+/** One value (or topLogprobsMax of them) for each sample of the plan; valid until its runner launches again. */
+export interface StepResult {
+  readonly tokens: Int32Array;
+  readonly logprobs: Float32Array;
+  readonly topIds: Int32Array;
+  readonly topLogprobs: Float32Array;
+}
+
+export interface CommitParts {
+  readonly scheduler: Scheduler;
+  readonly memory: SequenceMemory;
+  /** Called once all choices of a request have ended. */
+  readonly onRequestEnd: (request: RequestState) => void;
+}
+
+/** Returns the events of the step in the order of its rows. */
+export function commitStep(plan: StepPlan, result: StepResult, parts: CommitParts): readonly TokenEvent[] {
+  const events: TokenEvent[] = [];
+  for (const { sequence } of plan.entries) sequence.inFlightCount--;
+  for (const { choice } of plan.samples) choice.inFlightCount--;
+  for (let i = 0; i < plan.samples.length; i++) commitSample(at(plan.samples, i), i, result, parts, events);
+  for (const { sequence, endToken } of plan.entries) {
+    if (sequence.request.outputLimit === 0 && endToken === sequence.promptCount)
+      endWithoutTokens(sequence.request, parts, events);
+  }
+  parts.memory.unpin(plan);
+  for (const { sequence } of plan.entries) leaveOrPublish(sequence, parts);
+  for (const { choice } of plan.samples) leaveOrPublish(choice, parts);
+  return events;
+}
+
+function commitSample(sample: StepSample, index: number, result: StepResult, parts: CommitParts, events: TokenEvent[]): void {
+  const { choice, task } = sample;
+  const { request } = choice;
+  if (task.kind === 'score') {
+    const scores = request.promptLogprobs;
+    if (scores === undefined || choice.state === 'ended') return;
+    scores[task.position - 1] = readLogprob(result, index, request.sampling.promptLogprobCount ?? 0);
+    if (task.position === choice.promptCount - 1) tellPromptLogprobs(request, events);
+    return;
+  }
+  if (choice.state === 'ended') return;
+  if (request.promptLogprobs !== undefined) tellPromptLogprobs(request, events);
+  const tokenId = at(result.tokens, index);
+  choice.acceptToken(tokenId);
+  const end = choice.end();
+  const { topLogprobCount } = request.sampling;
+  const output: TokenOutput =
+    topLogprobCount === null ? { tokenId } : { tokenId, logprob: readLogprob(result, index, topLogprobCount) };
+  const event = { kind: 'tokens', requestId: request.id, choiceIndex: choice.choiceIndex, tokens: [output] } as const;
+  if (end === undefined) {
+    events.push(event);
+    return;
+  }
+  const { reason: finishReason, stopTokenId } = end;
+  events.push(stopTokenId === undefined ? { ...event, finishReason } : { ...event, finishReason, stopTokenId });
+  if (request.mode !== 'prefill') endChoice(choice, parts); // a held prompt stays until it is released
+}
+
+/** The request asked for no tokens, only for the log-probabilities of its prompt. */
+function endWithoutTokens(request: RequestState, parts: CommitParts, events: TokenEvent[]): void {
+  if (request.promptLogprobs !== undefined) tellPromptLogprobs(request, events);
+  for (const choice of request.choices) {
+    if (choice.state === 'ended') continue;
+    events.push({ kind: 'tokens', requestId: request.id, choiceIndex: choice.choiceIndex, tokens: [], finishReason: 'length' });
+    if (request.mode !== 'prefill') endChoice(choice, parts);
+  }
+}
+
+function tellPromptLogprobs(request: RequestState, events: TokenEvent[]): void {
+  events.push({ kind: 'promptLogprobs', requestId: request.id, logprobs: request.promptLogprobs ?? [] });
+  request.promptLogprobs = undefined;
+}
+
+function endChoice(choice: Sequence, { scheduler, onRequestEnd }: CommitParts): void {
+  scheduler.end(choice);
+  if (choice.request.isEnded) onRequestEnd(choice.request);
+}
+
+function leaveOrPublish(sequence: Sequence, { scheduler, memory }: CommitParts): void {
+  if (sequence.blockIds.length > 0) memory.publish(sequence);
+  scheduler.settle(sequence);
+}
+
+function readLogprob(result: StepResult, index: number, topCount: number): TokenLogprob {
+  const top: [number, number][] = [];
+  for (let i = index * topLogprobsMax; i < index * topLogprobsMax + topCount; i++)
+    top.push([at(result.topIds, i), at(result.topLogprobs, i)]);
+  return { logprob: at(result.logprobs, index), top };
+}

@@ -1,0 +1,33 @@
+/** What is asked of an engine and what `generate` answers. Plain data. Read by engine/, worker/, cli/, examples/. */
+import type { RequestId, TokenId } from '../base/ids.js';
+import type { SamplingParams } from './sampling-params.js';
+import type { FinishReason, TokenLogprob, TokenOutput } from './token-event.js';
+
+export interface GenerationRequest {
+  readonly id: RequestId;
+  readonly promptIds: readonly TokenId[];
+  readonly sampling: SamplingParams;
+  /** Tokens each choice already has (resumed after a hand-over, a preempted or dead worker). Absent or empty: none yet.
+   *  A choice whose tokens already end it (stop id, length) stays ended and emits nothing. */
+  readonly outputs?: readonly (readonly TokenId[])[];
+  /** Lower first, then arrival order. Default 0. */
+  readonly priority?: number;
+  /** Requests share cached prefixes only with requests of the same salt. */
+  readonly cacheSalt?: string;
+}
+
+export interface ChoiceResult {
+  readonly tokens: readonly TokenOutput[];
+  readonly finishReason: FinishReason;
+}
+
+export interface GenerationResult {
+  readonly id: RequestId;
+  readonly choices: readonly ChoiceResult[];
+  readonly promptLogprobs: readonly TokenLogprob[] | null;
+  readonly cachedTokenCount: number;
+  /** From the call of `generate` to the first token of any choice. */
+  readonly ttftMs: number;
+  /** From the call of `generate` to the last token. */
+  readonly e2elMs: number;
+}

@@ -1,0 +1,84 @@
+/** Changes of a request that come from outside the loop: the decode side of a hand-over, abort, stop. Used by engine.ts alone. */
+import { assert, at } from '../base/assert.js';
+import { InvalidRequestError } from '../base/errors.js';
+import type { TokenId } from '../base/ids.js';
+import type { Reservation } from './engine-options.js';
+import type { RequestState } from './request-state.js';
+import type { Scheduler } from './scheduler.js';
+import type { SequenceMemory } from './sequence-memory.js';
+
+/** Seats for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when there is no room now. */
+export function reserveRequest(
+  request: RequestState,
+  growthTokenCount: number,
+  scheduler: Scheduler,
+  memory: SequenceMemory,
+): Reservation | null {
+  const leader = at(request.choices, 0);
+  if (scheduler.freeSeatCount < request.choices.length) return null;
+  const growthMax = Math.max(0, request.outputLimit - leader.outputIds.length);
+  const admitted = memory.admit(leader, {
+    tokenCount: leader.knownCount + Math.min(growthTokenCount, growthMax),
+    reusableTokenCount: leader.knownCount, // its logits come from the other side
+    spareBlockCount: scheduler.spareBlockCount,
+  });
+  if (!admitted) return null;
+  request.leader = leader;
+  for (const choice of request.choices) {
+    choice.state = 'reserved';
+    scheduler.takeSeat(choice);
+  }
+  return { blockIds: [...leader.blockIds], cachedTokenCount: leader.cachedCount };
+}
+
+/** The reserved blocks hold K and V of the first `tokenCount` positions: the choices decode from here. */
+export function resumeRequest(
+  request: RequestState,
+  outputs: readonly (readonly TokenId[])[],
+  tokenCount: number,
+  scheduler: Scheduler,
+  memory: SequenceMemory,
+): void {
+  const { choices } = request;
+  const leader = at(choices, 0);
+  if (request.mode !== 'reserved' || outputs.length !== choices.length) {
+    throw new InvalidRequestError(
+      `request ${request.id}: resume needs a reservation and the tokens of all ${choices.length} choices`,
+    );
+  }
+  choices.forEach((choice, i) => {
+    choice.outputIds = [...at(outputs, i)];
+  });
+  const promptCount = leader.promptCount;
+  const sharedCount = choices.length === 1 ? tokenCount : Math.min(tokenCount, promptCount);
+  assert(
+    sharedCount < leader.knownCount && sharedCount >= leader.cachedCount,
+    `resume at ${tokenCount} of ${leader.knownCount} tokens`,
+  );
+  request.mode = 'generate';
+  leader.hashes.length = Math.min(leader.hashes.length, Math.floor(leader.cachedCount / memory.blockTokenCount));
+  leader.advance(sharedCount);
+  memory.publish(leader);
+  const forks = choices.slice(1);
+  if (sharedCount >= promptCount) for (const fork of forks) memory.fork(leader, fork, promptCount);
+  else request.forks = forks;
+  for (const choice of choices) {
+    if (request.forks.includes(choice)) choice.state = 'forking';
+    else {
+      choice.state = 'running';
+      scheduler.running.insert(choice);
+    }
+  }
+  for (const choice of choices) if (request.stopped.has(choice.choiceIndex) || choice.end() !== undefined) scheduler.end(choice);
+}
+
+export function abortRequest(request: RequestState, scheduler: Scheduler): void {
+  for (const choice of request.choices) scheduler.end(choice);
+}
+
+export function stopChoiceOf(request: RequestState, choiceIndex: number, scheduler: Scheduler): void {
+  const choice = request.choices[choiceIndex];
+  if (choice === undefined) throw new InvalidRequestError(`request ${request.id} has no choice ${choiceIndex}`);
+  if (request.mode === 'generate') scheduler.end(choice);
+  else request.stopped.add(choiceIndex);
+}

@@ -1,0 +1,117 @@
+/** One request inside the engine: n choices over one prompt. The prompt is computed once, by the leading choice; the others fork
+ *  from it. Made by engine.ts, changed by the scheduler and commit. */
+import { InvalidRequestError } from '../base/errors.js';
+import type { RequestId, TokenId } from '../base/ids.js';
+import type { GenerationRequest } from './generation-request.js';
+import type { SamplingParams } from './sampling-params.js';
+import { Sequence } from './sequence.js';
+import type { TokenLogprob } from './token-event.js';
+
+/** generate: prompt and decode here. prefill: prompt and first tokens, then hold. reserved: decode here what was prefilled elsewhere. */
+export type RequestMode = 'generate' | 'prefill' | 'reserved';
+
+export class RequestState {
+  readonly id: RequestId;
+  mode: RequestMode;
+  readonly arrival: number;
+  readonly priority: number;
+  readonly promptIds: readonly TokenId[];
+  readonly sampling: SamplingParams;
+  readonly cacheSalt: string;
+  /** Most output tokens of a choice: asked for, and what the context leaves. */
+  readonly outputLimit: number;
+  /** End and stop ids together. */
+  readonly stopIds: ReadonlySet<TokenId>;
+  readonly choices: readonly Sequence[];
+  /** Computes the prompt; in a hand-over it also owns the prompt's blocks. */
+  leader: Sequence | undefined;
+  /** Choices that wait for the leader to compute the prompt. */
+  forks: Sequence[] = [];
+  /** Filled while the prompt is computed; undefined when not asked for or already told. */
+  promptLogprobs: TokenLogprob[] | undefined;
+  isCachedTold = false;
+  /** Choices stopped from outside before they could run here. */
+  readonly stopped = new Set<number>();
+
+  constructor(request: GenerationRequest, mode: RequestMode, arrival: number, maxModelTokenCount: number) {
+    this.id = request.id;
+    this.mode = mode;
+    this.arrival = arrival;
+    this.priority = request.priority ?? 0;
+    this.promptIds = request.promptIds;
+    this.sampling = request.sampling;
+    this.cacheSalt = request.cacheSalt ?? '';
+    this.outputLimit = Math.min(request.sampling.maxTokenCount, maxModelTokenCount - request.promptIds.length);
+    this.stopIds = new Set([...request.sampling.endTokenIds, ...request.sampling.stopTokenIds]);
+    this.promptLogprobs = request.sampling.promptLogprobCount === null ? undefined : [];
+    this.choices = Array.from(
+      { length: request.sampling.choiceCount },
+      (_, i) => new Sequence(this, i, request.outputs?.[i] ?? []),
+    );
+  }
+
+  /** Penalties read the token history on the host, so the next step cannot be packed before the last token is known. */
+  get needsHistory(): boolean {
+    const { repetitionPenalty, presencePenalty, frequencyPenalty } = this.sampling;
+    return repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
+  }
+
+  get isEnded(): boolean {
+    return this.choices.every((choice) => choice.state === 'ended');
+  }
+}
+
+export interface RequestLimits {
+  readonly vocabCount: number;
+  readonly maxModelTokenCount: number;
+  readonly sequenceCountMax: number;
+  readonly blockCount: number;
+  readonly blockTokenCount: number;
+  readonly topLogprobCountMax: number;
+}
+
+/** Throws InvalidRequestError for what this engine can never do. */
+export function validateRequest(request: GenerationRequest, mode: RequestMode, limits: RequestLimits): void {
+  const { promptIds, sampling, outputs } = request;
+  const reject = (message: string, param: string) => {
+    throw new InvalidRequestError(message, param);
+  };
+  if (promptIds.length === 0) reject('the prompt is empty: give at least one token', 'prompt');
+  const isId = (id: number) => Number.isInteger(id) && id >= 0 && id < limits.vocabCount;
+  const strange = promptIds.find((id) => !isId(id)) ?? outputs?.flat().find((id) => !isId(id));
+  if (strange !== undefined) reject(`token id ${strange} is not in the vocabulary of ${limits.vocabCount}`, 'prompt');
+  if (sampling.choiceCount < 1 || sampling.choiceCount > limits.sequenceCountMax) {
+    reject(`n must be between 1 and ${limits.sequenceCountMax}, not ${sampling.choiceCount}`, 'n');
+  }
+  if (outputs !== undefined && outputs.length > sampling.choiceCount) reject('more outputs than choices', 'outputs');
+  if (mode !== 'generate' && sampling.choiceCount > 1 && outputs?.some((ids) => ids.length > 0) === true) {
+    reject('a hand-over with tokens already generated takes one choice', 'n');
+  }
+  for (const count of [sampling.topLogprobCount, sampling.promptLogprobCount]) {
+    if (count !== null && (count < 0 || count > limits.topLogprobCountMax)) {
+      reject(`at most ${limits.topLogprobCountMax} alternatives a token, not ${count}`, 'top_logprobs');
+    }
+  }
+  const biased = sampling.logitBias.find(([id]) => !isId(id));
+  if (biased !== undefined) reject(`logit_bias names token ${biased[0]}, the vocabulary has ${limits.vocabCount}`, 'logit_bias');
+  validateRoom(request, limits);
+}
+
+function validateRoom({ promptIds, sampling }: GenerationRequest, limits: RequestLimits): void {
+  const roomNeeded = promptIds.length + Math.min(1, sampling.maxTokenCount);
+  if (roomNeeded > limits.maxModelTokenCount) {
+    throw new InvalidRequestError(
+      `the prompt has ${promptIds.length} tokens; the context of ${limits.maxModelTokenCount} leaves no room for an answer: shorten it`,
+      'prompt',
+    );
+  }
+  const tokenCount = Math.min(promptIds.length + sampling.maxTokenCount, limits.maxModelTokenCount);
+  const blockCount = Math.ceil(tokenCount / limits.blockTokenCount);
+  if (blockCount > limits.blockCount) {
+    throw new InvalidRequestError(
+      `prompt and answer may need ${tokenCount} tokens (${blockCount} KV blocks), this worker has ${limits.blockCount} blocks: ` +
+        'lower max_tokens, shorten the prompt, or give the worker more KV memory',
+      'max_tokens',
+    );
+  }
+}

@@ -1,0 +1,292 @@
+/** Decides what the next step computes. Pure: no device, no time. Used by engine.ts; commit.ts settles what it launched.
+ *
+ *  Order is priority, then arrival, then choice. A step takes, while the token budget lasts:
+ *    1. one row for each sequence that decodes;   2. prefill chunks of those that run;   3. the head of the waiting queue.
+ *  When blocks run out, the latest running sequence is preempted: its blocks go, its tokens stay, it is computed again later.
+ *
+ *  Progress: a sequence is preempted only for one that comes before it, and nobody overtakes the head of the waiting queue, so the
+ *  first in order always gets the memory it needs, which validateRequest has checked to exist. Hand-over prefills get all their
+ *  blocks on admission and are never preempted: a transfer may be reading them. */
+import { assert } from '../base/assert.js';
+import type { EngineHooks } from './engine-options.js';
+import type { RequestState } from './request-state.js';
+import type { Sequence } from './sequence.js';
+import type { SequenceMemory } from './sequence-memory.js';
+import { compareOrder, SequenceQueue } from './sequence-queue.js';
+import { StepPlan, type StepPlanLimits } from './step-plan.js';
+import type { TokenEvent } from './token-event.js';
+
+export interface SchedulerOptions extends StepPlanLimits {
+  readonly prefillChunkTokenCount: number;
+  readonly seatCount: number;
+}
+
+export class Scheduler {
+  readonly waiting = new SequenceQueue();
+  readonly running = new SequenceQueue();
+  /** Preempted or ended, but a step in flight still touches their blocks. */
+  readonly leaving = new Set<Sequence>();
+  /** Events that need no device: handed out with the next step's. */
+  readonly events: TokenEvent[] = [];
+  readonly counters = { preemption: 0, prefixHitToken: 0, prefixQueryToken: 0 };
+  readonly #memory: SequenceMemory;
+  readonly #options: SchedulerOptions;
+  readonly #hooks: EngineHooks;
+  readonly #freeSeats: number[];
+  #planCount = 0;
+
+  constructor(memory: SequenceMemory, options: SchedulerOptions, hooks: EngineHooks) {
+    this.#memory = memory;
+    this.#options = options;
+    this.#hooks = hooks;
+    this.#freeSeats = Array.from({ length: options.seatCount }, (_, i) => options.seatCount - 1 - i);
+  }
+
+  get freeSeatCount(): number {
+    return this.#freeSeats.length;
+  }
+
+  /** The next step, or null when nothing can be computed now. */
+  schedule(): StepPlan | null {
+    const plan = new StepPlan(this.#planCount, this.#options);
+    this.#planDecodes(plan);
+    this.#planPrefills(plan);
+    this.#admitWaiting(plan);
+    if (plan.entries.length === 0) return null;
+    this.#planCount++;
+    return plan;
+  }
+
+  /** Queues a request: its first live choice computes the prompt, the others fork from it. */
+  enqueue(request: RequestState): void {
+    const live = request.choices.filter((choice) => choice.state !== 'ended');
+    const [leader, ...rest] = live;
+    if (leader === undefined) return;
+    const forks = request.mode === 'generate' ? rest : [];
+    for (const choice of rest) choice.state = 'forking';
+    request.forks = forks;
+    request.leader = leader;
+    leader.state = 'waiting';
+    this.waiting.insert(leader);
+  }
+
+  takeSeat(sequence: Sequence): void {
+    const seat = this.#freeSeats.pop();
+    assert(seat !== undefined && sequence.seat === undefined, 'no free seat, or two for one');
+    sequence.seat = seat;
+  }
+
+  giveSeat(sequence: Sequence): void {
+    if (sequence.seat === undefined) return;
+    this.#freeSeats.push(sequence.seat);
+    sequence.seat = undefined;
+  }
+
+  /** Blocks that admission leaves alone: room for every running sequence to grow by one, and 1 % of all. */
+  get spareBlockCount(): number {
+    if (this.running.count === 0) return 0;
+    return Math.max(this.running.count, Math.ceil(this.#memory.blocks.blockCount / 100));
+  }
+
+  /** Ends a choice in any state; its blocks go back once no step in flight touches them. */
+  end(sequence: Sequence): void {
+    if (sequence.state === 'ended') return;
+    this.running.remove(sequence);
+    this.waiting.remove(sequence);
+    sequence.state = 'ended';
+    sequence.dropPending();
+    this.giveSeat(sequence);
+    this.leaving.add(sequence);
+    this.settle(sequence);
+    this.#replaceLeader(sequence);
+  }
+
+  /** A leader that ends before the fork leaves its forks without a prompt: the first of them starts over. */
+  #replaceLeader(ended: Sequence): void {
+    const { request } = ended;
+    request.forks = request.forks.filter((fork) => fork !== ended);
+    if (request.leader !== ended) return;
+    for (const fork of request.forks) this.giveSeat(fork);
+    request.leader = request.forks.shift();
+    if (request.leader === undefined) return;
+    request.leader.state = 'waiting';
+    this.waiting.insert(request.leader);
+  }
+
+  /** Takes the blocks of a leaving sequence once no step in flight touches them; a preempted one queues again. */
+  settle(sequence: Sequence): void {
+    if (sequence.inFlightCount > 0 || !this.leaving.delete(sequence)) return;
+    this.#memory.free(sequence);
+    if (sequence.state !== 'draining') return;
+    this.giveSeat(sequence);
+    for (const fork of sequence.request.forks) this.giveSeat(fork);
+    sequence.state = 'waiting';
+    this.waiting.insert(sequence);
+  }
+
+  #planDecodes(plan: StepPlan): void {
+    const { items } = this.running; // preemption removes later items only, so the index stays good
+    for (let i = 0; i < items.length && plan.rowRoom > 0; i++) {
+      const sequence = items[i];
+      if (sequence === undefined || !sequence.isDecoding || !isReady(sequence)) continue;
+      if (!this.#makeWritable(sequence, sequence.tokenCount, plan)) continue;
+      const row = plan.addEntry(sequence, sequence.computedCount, sequence.tokenCount);
+      sequence.advance(sequence.tokenCount);
+      plan.addDraw(sequence, row);
+    }
+  }
+
+  #planPrefills(plan: StepPlan): void {
+    const { items } = this.running;
+    for (let i = 0; i < items.length && plan.rowRoom > 0; i++) {
+      const sequence = items[i];
+      if (sequence === undefined || sequence.planNumber === plan.number || sequence.isDecoding || !isReady(sequence)) continue;
+      this.#planChunk(sequence, plan);
+    }
+  }
+
+  #admitWaiting(plan: StepPlan): void {
+    while (plan.rowRoom > 0 && plan.sampleRoom > 0) {
+      const head = this.waiting.first;
+      if (head === undefined || !this.#admit(head)) return;
+      this.waiting.remove(head);
+      head.state = 'running';
+      this.running.insert(head);
+      this.#announce(head, plan);
+      this.#planChunk(head, plan);
+    }
+  }
+
+  #admit(head: Sequence): boolean {
+    const { request } = head;
+    const seated = [head, ...request.forks];
+    if (seated.length > this.#freeSeats.length) return false;
+    const tokenCount = request.forks.length > 0 ? head.promptCount : head.knownCount;
+    const admitted = this.#memory.admit(head, {
+      tokenCount,
+      reusableTokenCount: request.promptLogprobs === undefined ? tokenCount - 1 : 0, // one position is computed, for its logits
+      spareBlockCount: this.spareBlockCount,
+    });
+    if (admitted) for (const choice of seated) this.takeSeat(choice);
+    return admitted;
+  }
+
+  #announce(head: Sequence, plan: StepPlan): void {
+    const { request, cachedCount } = head;
+    if (request.mode === 'prefill') {
+      this.#hooks.onPrefillStart?.(request.id, cachedCount);
+      if (cachedCount > 0) {
+        plan.chunks.push({
+          requestId: request.id,
+          firstToken: 0,
+          endToken: cachedCount,
+          blockIds: [...head.blockIds],
+          isLast: false,
+        });
+      }
+    }
+    if (request.isCachedTold) return;
+    request.isCachedTold = true;
+    this.counters.prefixHitToken += cachedCount;
+    this.counters.prefixQueryToken += head.promptCount;
+    this.events.push({ kind: 'cached', requestId: request.id, cachedTokenCount: cachedCount });
+  }
+
+  /** The next rows of a sequence that is behind its tokens. */
+  #planChunk(sequence: Sequence, plan: StepPlan): void {
+    const { request } = sequence;
+    const goal = request.forks.length > 0 ? sequence.promptCount : sequence.tokenCount;
+    const drawing = choicesDrawingAt(sequence, goal);
+    const first = sequence.computedCount;
+    const end = first + this.#chunkTokenCount(sequence, goal, drawing.length, plan);
+    if (end === first || !this.#makeWritable(sequence, end, plan)) return;
+    const row = plan.addEntry(sequence, first, end);
+    sequence.advance(end);
+    if (request.promptLogprobs !== undefined) this.#planScores(sequence, first, row, plan);
+    if (request.mode === 'prefill') {
+      plan.chunks.push({
+        requestId: request.id,
+        firstToken: first,
+        endToken: end,
+        blockIds: [...sequence.blockIds],
+        isLast: end === goal,
+      });
+    }
+    if (end < goal) return;
+    this.#fork(sequence, plan);
+    for (const choice of drawing) plan.addDraw(choice, row + end - first - 1);
+    if (request.mode === 'prefill') this.#hold(sequence);
+  }
+
+  /** As many positions as the budget, the chunk limit and the rows of logits allow. */
+  #chunkTokenCount(sequence: Sequence, goal: number, drawCount: number, plan: StepPlan): number {
+    const leftCount = goal - sequence.computedCount;
+    const isScored = sequence.request.promptLogprobs !== undefined; // each position but the last may need a row of logits
+    const count = Math.min(leftCount, this.#options.prefillChunkTokenCount, plan.rowRoom, isScored ? plan.sampleRoom : leftCount);
+    const sampleCount = (isScored ? count - 1 : 0) + drawCount;
+    return count === leftCount && sampleCount > plan.sampleRoom ? count - 1 : count; // the last position waits for room for its draws
+  }
+
+  /** Prompt log-probabilities: the logits at a position score the token after it. */
+  #planScores(sequence: Sequence, first: number, row: number, plan: StepPlan): void {
+    const end = Math.min(sequence.computedCount, sequence.promptCount - 1);
+    for (let p = first; p < end; p++) plan.addScore(sequence, row + p - first, p + 1, sequence.tokenAt(p + 1));
+  }
+
+  /** The prompt is enqueued: the other choices share its blocks and run from here on. */
+  #fork(leader: Sequence, plan: StepPlan): void {
+    const { request } = leader;
+    for (const choice of request.forks) {
+      this.#memory.fork(leader, choice, leader.promptCount);
+      choice.state = 'running';
+      choice.planNumber = plan.number; // its tail reads the shared block as it is after this step
+      this.running.insert(choice);
+    }
+    request.forks = [];
+  }
+
+  #hold(sequence: Sequence): void {
+    this.running.remove(sequence);
+    this.giveSeat(sequence);
+    sequence.state = 'held';
+  }
+
+  /** Gets the blocks for positions up to `endToken`, preempting later sequences if it must; false: not this step. */
+  #makeWritable(sequence: Sequence, endToken: number, plan: StepPlan): boolean {
+    const missing = this.#memory.missingCount(sequence, endToken);
+    while (missing > this.#memory.blocks.availableCount) {
+      if (this.leaving.size > 0) return false; // their blocks come back when the steps in flight have ended
+      const victim = this.running.items.findLast(
+        (candidate) => candidate.planNumber !== plan.number && candidate.request.mode !== 'prefill',
+      );
+      if (victim === undefined || compareOrder(victim, sequence) <= 0) return false;
+      this.#preempt(victim);
+    }
+    this.#memory.grow(sequence, endToken, plan);
+    return true;
+  }
+
+  #preempt(victim: Sequence): void {
+    this.counters.preemption++;
+    this.running.remove(victim);
+    victim.state = 'draining';
+    this.leaving.add(victim);
+    this.settle(victim);
+  }
+}
+
+/** May be part of the next step: has tokens to compute, more to draw, and its last token where the packer needs it. */
+function isReady(sequence: Sequence): boolean {
+  const { request } = sequence;
+  if (sequence.pendingCount > 0 && request.needsHistory) return false;
+  return sequence.computedCount < sequence.promptCount || sequence.drawCount < request.outputLimit;
+}
+
+/** Who draws a token from the logits before position `goal`: choices that have exactly the tokens before it. */
+function choicesDrawingAt(sequence: Sequence, goal: number): readonly Sequence[] {
+  const { request } = sequence;
+  if (request.outputLimit === 0) return [];
+  if (request.mode === 'prefill')
+    return request.choices.filter((choice) => choice.state !== 'ended' && choice.knownCount === goal);
+  return [sequence, ...request.forks].filter((choice) => choice.knownCount === goal && choice.state !== 'ended');
+}

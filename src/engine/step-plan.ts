@@ -1,0 +1,80 @@
+/** What one step computes, in rows: made by the scheduler, packed and launched by model-runner, settled by commit. */
+import type { BlockId, TokenId } from '../base/ids.js';
+import type { PrefillChunk } from './engine-options.js';
+import type { Sequence } from './sequence.js';
+
+/** Positions firstToken .. endToken - 1 of a sequence: its query rows of this step. */
+export interface StepEntry {
+  readonly sequence: Sequence;
+  readonly firstToken: number;
+  readonly endToken: number;
+}
+
+/** One row of logits and what is done with it. */
+export interface StepSample {
+  /** Whose token it is: the entry's sequence, or a choice that forks from it. */
+  readonly choice: Sequence;
+  /** Query row of the step whose logits are read. */
+  readonly row: number;
+  /** Draw the choice's next token, or only score the prompt token at `position`. */
+  readonly task:
+    | { readonly kind: 'draw'; readonly drawIndex: number }
+    | { readonly kind: 'score'; readonly position: number; readonly target: TokenId };
+}
+
+export interface StepPlanLimits {
+  readonly rowCountMax: number;
+  readonly sampleCountMax: number;
+}
+
+export class StepPlan {
+  readonly number: number;
+  readonly entries: StepEntry[] = [];
+  /** Ascending by row. */
+  readonly samples: StepSample[] = [];
+  /** Copy-on-write, done before the forward pass. */
+  readonly copies: { target: BlockId; source: BlockId }[] = [];
+  /** References this plan holds until it has run: sources of copies. */
+  readonly pinnedBlockIds: BlockId[] = [];
+  /** Hand-over prompts in this step, cached spans included. */
+  readonly chunks: PrefillChunk[] = [];
+  rowCount = 0;
+  /** On the engine's clock. */
+  launchedMs = 0;
+  readonly #limits: StepPlanLimits;
+
+  constructor(number: number, limits: StepPlanLimits) {
+    this.number = number;
+    this.#limits = limits;
+  }
+
+  get rowRoom(): number {
+    return this.#limits.rowCountMax - this.rowCount;
+  }
+
+  get sampleRoom(): number {
+    return this.#limits.sampleCountMax - this.samples.length;
+  }
+
+  /** Returns the step's row of `firstToken`. */
+  addEntry(sequence: Sequence, firstToken: number, endToken: number): number {
+    const row = this.rowCount;
+    this.entries.push({ sequence, firstToken, endToken });
+    this.rowCount += endToken - firstToken;
+    sequence.planNumber = this.number;
+    sequence.inFlightCount++;
+    return row;
+  }
+
+  addDraw(choice: Sequence, row: number): void {
+    this.samples.push({ choice, row, task: { kind: 'draw', drawIndex: choice.drawCount } });
+    choice.planNumber = this.number;
+    choice.inFlightCount++;
+    choice.expectToken();
+  }
+
+  addScore(choice: Sequence, row: number, position: number, target: TokenId): void {
+    this.samples.push({ choice, row, task: { kind: 'score', position, target } });
+    choice.inFlightCount++;
+  }
+}
