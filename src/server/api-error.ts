@@ -1,6 +1,7 @@
 /** Errors as OpenAI clients expect them: `{"error": {message, type, param, code}}` with a matching status.
  *  Used by every handler through the app's one error hook. Internal errors never show their stack. */
 import { type ErrorCode, TwostrokeError } from '../base/errors.js';
+import { OverloadedError } from '../control/admission.js';
 
 /** For statuses that only HTTP has (404 route, 405, 413, 415). */
 export class HttpError extends TwostrokeError {
@@ -60,8 +61,13 @@ export function toApiError(error: unknown): ApiError {
     return apiError(500, 'The server had an internal error. It is in the server log.', null, 'internal');
   }
   const status = error instanceof HttpError ? error.status : statusOf[error.code];
-  const headers = error instanceof HttpError ? error.headers : status === 429 || status === 503 ? { 'retry-after': '1' } : {};
-  return { ...apiError(status, error.message, error.param ?? null, codeOf(error)), headers };
+  return { ...apiError(status, error.message, error.param ?? null, codeOf(error)), headers: headersOf(error, status) };
+}
+
+function headersOf(error: TwostrokeError, status: number): Readonly<Record<string, string>> {
+  if (error instanceof HttpError) return error.headers;
+  if (error instanceof OverloadedError) return { 'retry-after': String(Math.ceil(error.retryAfterMs / 1000)) };
+  return status === 503 || status === 429 ? { 'retry-after': '1' } : {};
 }
 
 /** The codes OpenAI's clients know, where there is one. */

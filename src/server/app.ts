@@ -96,7 +96,7 @@ function routes(
   context: ServerContext,
   options: AppOptions,
 ): readonly (readonly [method: string, path: string, handler: Handler])[] {
-  const { backend, model, metrics } = context;
+  const { gateway, model, metrics } = context;
   const json =
     (handle: (body: unknown) => object): Handler =>
     async (c) =>
@@ -104,9 +104,9 @@ function routes(
   const generating =
     (handle: typeof chatCompletion): Handler =>
     async (c) => {
-      if (backend.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
+      if (gateway.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
       const { incoming, outgoing } = c.env;
-      const exchange: Exchange = { incoming, outgoing, requestIdText: c.get('requestIdText') };
+      const exchange: Exchange = { incoming, outgoing };
       const result = await handle(context, exchange, await readJsonBody(incoming, context.bodyBytesMax));
       return result === null ? alreadySent() : c.json(result);
     };
@@ -117,8 +117,8 @@ function routes(
     ['GET', '/v1/models/:id{.+}', (c) => c.json(modelCard(model, knownName(model, c.req.param('id') ?? '')))],
     ['POST', '/tokenize', json((body) => tokenize(model, body))],
     ['POST', '/detokenize', json((body) => detokenize(model, body))],
-    ['GET', '/health', (c) => c.json(backend.health(), backend.health().status === 'ok' ? 200 : 503)],
-    ['GET', '/workers', (c) => c.json({ ...backend.health(), workers: backend.describeWorkers() })],
+    ['GET', '/health', (c) => c.json(gateway.health(), gateway.health().status === 'ok' ? 200 : 503)],
+    ['GET', '/workers', (c) => c.json({ ...gateway.health(), workers: gateway.workers(), state: gateway.state })],
     ['GET', '/version', (c) => c.json({ version: options.version })],
     [
       'GET',

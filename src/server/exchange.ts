@@ -3,6 +3,7 @@
  *  Invariant: however the exchange ends (done, failed, client gone), no generation of it keeps running. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { TwostrokeError } from '../base/errors.js';
+import type { GatewayApi } from '../control/gateway-api.js';
 import type { TokenOutput } from '../engine/token-event.js';
 import { toApiError } from './api-error.js';
 import type { ChoiceDelta } from './choice-text.js';
@@ -11,7 +12,11 @@ import { mergeDeltas } from './merge-deltas.js';
 import type { ServedModel } from './served-model.js';
 import { SseWriter } from './sse.js';
 
+/** The part of the gateway that HTTP needs; tests use a fake one. */
+export type ServerGateway = Pick<GatewayApi, 'submit' | 'health' | 'state' | 'workers' | 'onRequestDone'>;
+
 export interface ServerContext extends GenerationContext {
+  readonly gateway: ServerGateway;
   readonly model: ServedModel;
   readonly bodyBytesMax: number;
 }
@@ -19,8 +24,6 @@ export interface ServerContext extends GenerationContext {
 export interface Exchange {
   readonly incoming: IncomingMessage;
   readonly outgoing: ServerResponse;
-  /** The client's x-request-id, or a fresh one. */
-  readonly requestIdText: string;
 }
 
 /** A finished choice of a non-streamed answer. */
@@ -57,7 +60,11 @@ export async function answer(
   outgoing.once('close', cancelAll);
   try {
     if (outgoing.destroyed) throw new TwostrokeError('cancelled', 'the client closed the connection');
-    if (options.stream === 'no') return format.whole(await collect(generations));
+    if (options.stream === 'no') {
+      const choices = await collect(generations);
+      setRouteHeader(outgoing, generations);
+      return format.whole(choices);
+    }
     await stream(exchange, generations, format, options);
     return null;
   } finally {
@@ -99,7 +106,8 @@ async function stream(
   const sse = new SseWriter(exchange.outgoing);
   const deltas = mergeDeltas(generations);
   const first = await deltas.next();
-  sse.open({ 'x-request-id': exchange.requestIdText, ...(await routeHeader(generations)) });
+  setRouteHeader(exchange.outgoing, generations);
+  sse.open();
   try {
     for (let item = first; item.done !== true; item = await deltas.next()) {
       for (const chunk of format.chunks(item.value[0], item.value[1])) await sse.send(chunk);
@@ -115,9 +123,8 @@ async function stream(
 }
 
 /** Known by the time of the first token; never waited for. */
-export async function routeHeader(generations: readonly Generation[]): Promise<Record<string, string>> {
-  const [generation] = generations;
-  if (generation === undefined) return {};
-  const route = await Promise.race([generation.route.catch(() => null), Promise.resolve().then(() => null)]);
-  return route === null ? {} : { 'x-twostroke-route': `${route.path}; ${route.workers.join(' -> ')}` };
+function setRouteHeader(outgoing: ServerResponse, [generation]: readonly Generation[]): void {
+  const route = generation?.route ?? null;
+  if (route !== null && !outgoing.headersSent)
+    outgoing.setHeader('x-twostroke-route', `${route.path}; ${route.workers.join(' -> ')}`);
 }

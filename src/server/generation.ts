@@ -3,20 +3,25 @@
 import { at } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
+import type { GatewayApi, RequestInput } from '../control/gateway-api.js';
+import type { GenerationStream } from '../control/generation-stream.js';
+import type { RouteSummary } from '../control/request-record.js';
 import type { TokenEvent, TokenLogprob } from '../engine/token-event.js';
-import type { Backend, GenerationStream, RequestInput } from './backend.js';
 import { type ChoiceDelta, ChoiceText, type TextOptions } from './choice-text.js';
 import type { ServerMetrics } from './metrics.js';
 
 export interface GenerationContext {
-  readonly backend: Backend;
+  readonly gateway: Pick<GatewayApi, 'submit'>;
   readonly metrics: ServerMetrics;
   readonly clock: Clock;
 }
 
 export class Generation {
   readonly input: RequestInput;
-  readonly #stream: GenerationStream;
+  readonly #gateway: GenerationContext['gateway'];
+  #stream: GenerationStream | null = null;
+  #isCancelled = false;
+  #route: RouteSummary | null = null;
   readonly #choices: readonly ChoiceText[];
   readonly #metrics: ServerMetrics;
   readonly #clock: Clock;
@@ -32,7 +37,7 @@ export class Generation {
     this.#clock = context.clock;
     this.#arrivalMs = context.clock.nowMs();
     this.#choices = Array.from({ length: input.sampling.choiceCount }, (_, index) => new ChoiceText(index, text));
-    this.#stream = context.backend.submit(input);
+    this.#gateway = context.gateway;
   }
 
   get promptTokenCount(): number {
@@ -48,28 +53,29 @@ export class Generation {
   get promptLogprobs(): readonly TokenLogprob[] {
     return this.#promptLogprobs;
   }
-  get route(): GenerationStream['route'] {
-    return this.#stream.route;
+  /** null: not decided yet. */
+  get route(): RouteSummary | null {
+    return this.#route;
   }
 
+  /** Also before it has begun: then it is never submitted. */
   cancel(): void {
-    this.#stream.cancel();
+    this.#isCancelled = true;
+    this.#stream?.cancel();
   }
 
-  /** Deltas of all choices as they come. Throws TwostrokeError when the generation fails. Leaving early cancels. */
+  /** Submits, then gives the deltas of all choices as they come. Call once. Throws TwostrokeError when the generation fails. Leaving early cancels. */
   async *deltas(): AsyncGenerator<ChoiceDelta, void, undefined> {
     let outcome: 'stop' | 'length' | 'abort' | 'error' = 'abort';
     try {
-      for await (const event of this.#stream) {
+      for await (const event of this.#submit()) {
         const delta = this.#accept(event);
         if (delta === null) continue;
         outcome = delta.finishReason ?? outcome;
         yield delta;
         if (this.#choices.every((choice) => choice.isFinished)) break;
       }
-      if (!this.#choices.every((choice) => choice.isFinished)) {
-        throw new TwostrokeError('cancelled', 'the generation was cancelled before it ended');
-      }
+      if (!this.#choices.every((choice) => choice.isFinished)) throw cancelledError();
     } catch (error) {
       outcome = error instanceof TwostrokeError && error.code === 'cancelled' ? 'abort' : 'error';
       throw error;
@@ -77,6 +83,19 @@ export class Generation {
       this.cancel();
       this.#observeEnd(this.#choices.every((choice) => choice.isFinished) || outcome === 'error' ? outcome : 'abort');
     }
+  }
+
+  #submit(): GenerationStream {
+    if (this.#isCancelled) throw cancelledError();
+    const stream = this.#gateway.submit(this.input);
+    this.#stream = stream;
+    stream.route.then(
+      (route) => {
+        this.#route = route;
+      },
+      () => undefined, // the iteration reports the same failure
+    );
+    return stream;
   }
 
   #accept(event: TokenEvent): ChoiceDelta | null {
@@ -101,7 +120,7 @@ export class Generation {
     const delta = choice.accept(event);
     if (delta === null) return null;
     this.#completionTokenCount += delta.tokens.length;
-    if (choice.isFinished && event.finishReason === undefined) this.#stream.stopChoice(event.choiceIndex);
+    if (choice.isFinished && event.finishReason === undefined) this.#stream?.stopChoice(event.choiceIndex);
     return delta;
   }
 
@@ -125,4 +144,8 @@ export class Generation {
       completionTokenCount: this.#completionTokenCount,
     });
   }
+}
+
+function cancelledError(): TwostrokeError {
+  return new TwostrokeError('cancelled', 'the generation was cancelled before it ended');
 }

@@ -1,7 +1,9 @@
 /** Prometheus metrics: our names (twostroke_*), and the main ones again under vLLM's names so that existing dashboards work.
- *  Gauges are read from the backend when scraped; histograms and counters are fed by generation.ts. Times on the wire are seconds. */
+ *  Gauges are read from the gateway when scraped; histograms and counters are fed by generation.ts. Times on the wire are seconds. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { Backend, WorkerLoad } from './backend.js';
+import type { RequestRecord } from '../control/request-record.js';
+import type { EngineSnapshot } from '../engine/engine-options.js';
+import type { ServerGateway } from './exchange.js';
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
 
@@ -41,12 +43,13 @@ export interface ServerMetrics {
 }
 
 /** One registry per server: nothing global, so that tests may run several. */
-export function createServerMetrics(backend: Backend, modelName: string): ServerMetrics {
+export function createServerMetrics(gateway: ServerGateway, modelName: string): ServerMetrics {
   const registry = new Registry();
   registry.setDefaultLabels({ model_name: modelName });
   collectDefaultMetrics({ register: registry, prefix: 'twostroke_' });
-  registerLoadMetrics(registry, backend);
-  registerBlockGauge(registry, backend);
+  registerLoadMetrics(registry, gateway);
+  registerBlockGauge(registry, gateway);
+  observeRecords(registry, gateway);
   const histogram = (name: string, help: string) =>
     new Histogram({ name: `twostroke_${name}`, help, buckets: latencyBuckets, registers: [registry] });
   const counter = (name: string, help: string, labelNames: string[] = []) =>
@@ -84,9 +87,9 @@ async function vllmText(registry: Registry): Promise<string> {
 }
 
 /** Sums and ratios over the workers, taken when scraped. */
-function registerLoadMetrics(registry: Registry, backend: Backend): void {
-  const sum = (pick: (load: WorkerLoad) => number) =>
-    backend.workers().reduce((total, { load }) => total + (load === undefined ? 0 : pick(load)), 0);
+function registerLoadMetrics(registry: Registry, gateway: ServerGateway): void {
+  const sum = (pick: (load: EngineSnapshot) => number) =>
+    gateway.workers().reduce((total, { snapshot }) => total + (snapshot === null ? 0 : pick(snapshot)), 0);
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
       name: `twostroke_${name}`,
@@ -107,20 +110,22 @@ function registerLoadMetrics(registry: Registry, backend: Backend): void {
         this.inc(read());
       },
     });
-  gauge('requests_running', 'Requests in a batch.', () => sum((load) => load.runningCount));
-  gauge('requests_waiting', 'Requests waiting for one.', () => sum((load) => load.waitingCount));
+  gauge('requests_running', 'Requests in a batch.', () => sum((snapshot) => snapshot.runningCount));
+  gauge('requests_waiting', 'Requests waiting for one.', () => sum((snapshot) => snapshot.waitingCount));
   gauge('kv_cache_usage_ratio', 'Share of KV blocks owned by requests, 0 to 1.', () => {
-    const blockCount = sum((load) => load.blockCount);
-    return blockCount === 0 ? 0 : sum((load) => load.ownedBlockCount) / blockCount;
+    const blockCount = sum((snapshot) => snapshot.blockCount);
+    return blockCount === 0 ? 0 : sum((snapshot) => snapshot.ownedBlockCount) / blockCount;
   });
-  counter('preemptions_total', 'Sequences preempted for memory.', () => sum((load) => load.preemptionCount));
+  counter('preemptions_total', 'Sequences preempted for memory.', () => sum((snapshot) => snapshot.preemptionCount));
   counter('prefix_cache_queries_total', 'Prompt tokens looked up in the prefix cache.', () =>
-    sum((load) => load.prefixQueryTokenCount),
+    sum((snapshot) => snapshot.prefixQueryTokenCount),
   );
-  counter('prefix_cache_hits_total', 'Prompt tokens found in the prefix cache.', () => sum((load) => load.prefixHitTokenCount));
+  counter('prefix_cache_hits_total', 'Prompt tokens found in the prefix cache.', () =>
+    sum((snapshot) => snapshot.prefixHitTokenCount),
+  );
 }
 
-function registerBlockGauge(registry: Registry, backend: Backend): void {
+function registerBlockGauge(registry: Registry, gateway: ServerGateway): void {
   new Gauge({
     name: 'twostroke_kv_blocks',
     help: 'KV blocks of a worker by state.',
@@ -128,12 +133,42 @@ function registerBlockGauge(registry: Registry, backend: Backend): void {
     registers: [registry],
     collect() {
       this.reset();
-      for (const { id, load } of backend.workers()) {
-        if (load === undefined) continue;
-        this.set({ worker: id, state: 'free' }, load.freeBlockCount);
-        this.set({ worker: id, state: 'owned' }, load.ownedBlockCount);
-        this.set({ worker: id, state: 'cached' }, load.cachedBlockCount);
+      for (const { id, snapshot } of gateway.workers()) {
+        if (snapshot === null) continue;
+        this.set({ worker: id, state: 'free' }, snapshot.freeBlockCount);
+        this.set({ worker: id, state: 'owned' }, snapshot.ownedBlockCount);
+        this.set({ worker: id, state: 'cached' }, snapshot.cachedBlockCount);
       }
     },
+  });
+}
+
+/** What only the control side knows of a request: its path, its hand-over, the workers it lost. */
+function observeRecords(registry: Registry, gateway: ServerGateway): void {
+  const options = { registers: [registry] };
+  const routed = new Counter({
+    name: 'twostroke_requests_routed_total',
+    help: 'Requests by the path they took last.',
+    labelNames: ['path'],
+    ...options,
+  });
+  const transferBytes = new Counter({ name: 'twostroke_kv_transfer_bytes_total', help: 'KV bytes handed over.', ...options });
+  const losses = new Counter({
+    name: 'twostroke_worker_losses_total',
+    help: 'Times that a request lost its worker and went on.',
+    ...options,
+  });
+  const exposed = new Histogram({
+    name: 'twostroke_kv_transfer_exposed_seconds',
+    help: 'From the first token until the sequence could go on at the decode side.',
+    buckets: latencyBuckets,
+    ...options,
+  });
+  gateway.onRequestDone((record: RequestRecord) => {
+    const path = record.routes.at(-1)?.path;
+    if (path !== undefined) routed.inc({ path });
+    if (record.resumedMs !== undefined) exposed.observe(record.exposedTransferMs / 1000);
+    transferBytes.inc(record.transferBytes);
+    losses.inc(record.lossCount);
   });
 }

@@ -3,7 +3,7 @@
  *  events back instead of growing this process. */
 import type { ServerResponse } from 'node:http';
 
-export const sseHeaders: Readonly<Record<string, string>> = {
+const sseHeaders = {
   'content-type': 'text/event-stream; charset=utf-8',
   'cache-control': 'no-cache, no-transform',
   connection: 'keep-alive',
@@ -21,8 +21,8 @@ export class SseWriter {
     return this.#outgoing.destroyed || this.#outgoing.writableEnded;
   }
 
-  open(headers: Readonly<Record<string, string>>): void {
-    this.#outgoing.writeHead(200, { ...headers, ...sseHeaders });
+  open(): void {
+    this.#outgoing.writeHead(200, sseHeaders);
     this.#outgoing.flushHeaders();
   }
 

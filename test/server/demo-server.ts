@@ -47,7 +47,7 @@ export async function startTestServer(
   const gateway = new FakeGateway(script);
   const model = { ...demoModel, ...options.model };
   const context = {
-    backend: gateway,
+    gateway,
     model,
     clock: systemClock,
     metrics: createServerMetrics(gateway, model.names[0]),

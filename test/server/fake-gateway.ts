@@ -2,14 +2,19 @@
  *  Keeps what was submitted and cancelled so that tests can check it; `activeCount` must be 0 when a test ends. */
 import { systemClock } from '../../src/base/clock.js';
 import { type ErrorCode, TwostrokeError, toWire } from '../../src/base/errors.js';
-import type { TokenId } from '../../src/base/ids.js';
+import { type TokenId, workerId } from '../../src/base/ids.js';
+import type { RequestInput } from '../../src/control/gateway-api.js';
+import type { GenerationStream } from '../../src/control/generation-stream.js';
+import type { RequestRecord } from '../../src/control/request-record.js';
+import type { Health, WorkerStatus } from '../../src/control/worker-status.js';
+import type { EngineSnapshot } from '../../src/engine/engine-options.js';
 import type { TokenEvent, TokenLogprob, TokenOutput } from '../../src/engine/token-event.js';
-import type { Backend, GenerationStream, Health, RequestInput, WorkerView } from '../../src/server/backend.js';
+import type { ServerGateway } from '../../src/server/exchange.js';
 
 /** The tokens a choice gives before it ends by itself with an end token; cycled when the request ignores the end. */
 export type Script = (input: RequestInput, choiceIndex: number) => readonly TokenId[];
 
-export class FakeGateway implements Backend {
+export class FakeGateway implements ServerGateway {
   script: Script;
   healthNow: Health = { status: 'ok', detail: 'fake' };
   /** Emitted before any token, instead of one, or after this many events. */
@@ -20,6 +25,7 @@ export class FakeGateway implements Backend {
   readonly submitted: RequestInput[] = [];
   readonly cancelledIds: string[] = [];
   readonly stoppedChoices: [string, number][] = [];
+  readonly recordListeners: ((record: RequestRecord) => void)[] = [];
   activeCount = 0;
   eventCount = 0;
 
@@ -42,7 +48,12 @@ export class FakeGateway implements Backend {
         this.stoppedChoices.push([input.id, choiceIndex]);
         state.stopped.add(choiceIndex);
       },
-      route: Promise.resolve({ path: 'disaggregated', workers: ['fake-0', 'fake-1'] }),
+      route: Promise.resolve({
+        path: 'disaggregated',
+        workers: [workerId('fake-0'), workerId('fake-1')],
+        reason: 'fake',
+        estimates: {},
+      }),
     };
   }
 
@@ -50,23 +61,16 @@ export class FakeGateway implements Backend {
     return this.healthNow;
   }
 
-  workers(): readonly WorkerView[] {
-    const load = {
-      runningCount: this.activeCount,
-      waitingCount: 0,
-      blockCount: 100,
-      freeBlockCount: 90,
-      ownedBlockCount: 8,
-      cachedBlockCount: 2,
-      preemptionCount: 3,
-      prefixQueryTokenCount: 50,
-      prefixHitTokenCount: 20,
-    };
-    return [{ id: 'fake-0', role: 'any', state: 'ready', load }];
+  get state() {
+    return this.healthNow.status === 'ok' ? ('ready' as const) : ('loading' as const);
   }
 
-  describeWorkers(): readonly object[] {
-    return this.workers();
+  onRequestDone(listener: (record: RequestRecord) => void): void {
+    this.recordListeners.push(listener);
+  }
+
+  workers(): readonly WorkerStatus[] {
+    return [fakeWorker(this.activeCount)];
   }
 
   async *#events(input: RequestInput, state: { isCancelled: boolean; stopped: Set<number> }): AsyncGenerator<TokenEvent> {
@@ -138,4 +142,47 @@ function tokensEvent(
 /** The token itself first, then its successors in the vocabulary. */
 export function fakeLogprob(tokenId: TokenId, topCount: number): TokenLogprob {
   return { logprob: -0.25, top: Array.from({ length: topCount }, (_, rank) => [tokenId + rank, -0.25 - rank] as const) };
+}
+
+function fakeWorker(runningCount: number): WorkerStatus {
+  const snapshot: EngineSnapshot = {
+    runningCount,
+    decodingCount: runningCount,
+    waitingCount: 0,
+    heldCount: 0,
+    reservedCount: 0,
+    queuedTokenCount: 0,
+    runningTokenCount: 0,
+    sequenceCountMax: 64,
+    blockTokenCount: 16,
+    blockCount: 100,
+    freeBlockCount: 90,
+    ownedBlockCount: 8,
+    cachedBlockCount: 2,
+    stepsInFlightCount: 0,
+    stepCount: 7,
+    lastStepMs: 1.5,
+    preemptionCount: 3,
+    promptTokenCount: 0,
+    generatedTokenCount: 0,
+    prefixHitTokenCount: 20,
+    prefixQueryTokenCount: 50,
+  };
+  return {
+    id: workerId('fake-0'),
+    role: 'any',
+    effectiveRole: 'any',
+    device: 'cpu',
+    threadCount: 1,
+    state: 'ready',
+    pid: 1,
+    restartCount: 0,
+    loading: null,
+    ready: null,
+    snapshot,
+    residentBytes: 0,
+    connectors: [],
+    lastProgressMsAgo: 0,
+    error: null,
+  };
 }
