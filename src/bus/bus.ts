@@ -29,7 +29,7 @@ export interface BusHandlers {
 }
 
 export interface BusConnection {
-  /** Rejects with the other side's error, `deadline_exceeded`, or BusClosedError when the connection ends first. */
+  /** Rejects with the other side's error, BusDeadlineError, or BusClosedError when the connection ends first. */
   request(kind: string, body: Body, deadlineMs: number): Promise<unknown>;
   /** One-way; dropped silently when the connection has ended. */
   send(kind: string, body: Body): void;
@@ -52,5 +52,12 @@ export interface BusServer {
 export class BusClosedError extends TwostrokeError {
   constructor(reason: string) {
     super('unavailable', `the connection ended: ${reason}`);
+  }
+}
+
+/** Thrown into requests that the other side did not answer in time. */
+export class BusDeadlineError extends TwostrokeError {
+  constructor(kind: string, deadlineMs: number) {
+    super('deadline_exceeded', `no answer to '${kind}' within ${Math.round(deadlineMs)} ms`);
   }
 }

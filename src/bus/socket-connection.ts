@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, messageOf, TwostrokeError, toWire, type WireError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { type Body, BusClosedError, type BusConnection, type BusHandlers, type BusLimits } from './bus.js';
+import { type Body, BusClosedError, type BusConnection, BusDeadlineError, type BusHandlers, type BusLimits } from './bus.js';
 import { encodeFrame, type Frame, FrameDecoder } from './frames.js';
 
 interface Pending {
@@ -58,7 +58,7 @@ export class SocketConnection implements BusConnection {
     return new Promise((resolve, reject) => {
       const timer = this.#options.clock.after(deadlineMs, () => {
         this.#pending.delete(id);
-        reject(new TwostrokeError('deadline_exceeded', `no answer to '${kind}' within ${Math.round(deadlineMs)} ms`));
+        reject(new BusDeadlineError(kind, deadlineMs));
       });
       this.#pending.set(id, { resolve, reject, timer });
       try {

@@ -30,6 +30,8 @@ export interface GatewayLimits {
   readonly requestDeadlineMs: number;
   /** For a worker's answer to a control message that needs no computing. */
   readonly replyDeadlineMs: number;
+  /** For the answer to a release: a step and its copies may have to end first. */
+  readonly releaseDeadlineMs: number;
   /** A worker that says nothing for this long is frozen: it is killed, reaped and restarted. */
   readonly heartbeatMs: number;
   /** Work, but no step for this long: /health says stalled. */
@@ -54,6 +56,7 @@ export const defaultGatewayLimits: GatewayLimits = {
   requestCountMax: 4096,
   requestDeadlineMs: 30 * 60_000,
   replyDeadlineMs: 10_000,
+  releaseDeadlineMs: 60_000,
   heartbeatMs: 15_000,
   stalledMs: 30_000,
   stalledKillMs: 180_000,

@@ -1,0 +1,168 @@
+/** A worker process as a WorkerClient, over the bus. One per incarnation of a worker; made by worker-slot.ts when it is ready.
+ *  Invariant: it says "lost" only when the process has been reaped (the supervisor calls `lose`); until then an unanswered question or a
+ *  broken connection only asks for the process to be killed. */
+
+import { fromWire, messageOf, TwostrokeError } from '../base/errors.js';
+import type { RequestId, WorkerId } from '../base/ids.js';
+import { type Body, BusClosedError, type BusConnection, BusDeadlineError } from '../bus/bus.js';
+import type { KvTarget } from '../transfer/connector.js';
+import type {
+  HandOverFailedBody,
+  LandedBody,
+  PrefillStartedBody,
+  PushToBody,
+  ReservationBody,
+  ReserveBody,
+  ResumeBody,
+  TokensBody,
+} from '../worker/messages.js';
+import { packTokens } from '../worker/token-list.js';
+import type { GatewayLimits } from './gateway-options.js';
+import { Lifeline } from './lifeline.js';
+import type { Request } from './request.js';
+import { HandOverError, type Reserved, type WorkerClient, WorkerLostError } from './worker-client.js';
+
+interface Prefilling {
+  readonly request: Request;
+  readonly reserve: () => Promise<Reserved>;
+  readonly resolve: (landed: LandedBody) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export interface RemoteWorkerOptions {
+  readonly target: KvTarget;
+  readonly connection: BusConnection;
+  readonly limits: GatewayLimits;
+  /** Asks the supervisor to kill the process; `lose` follows when it has been reaped. */
+  readonly kill: (reason: string) => void;
+}
+
+export class RemoteWorker implements WorkerClient {
+  readonly id: WorkerId;
+  readonly target: KvTarget;
+  readonly #options: RemoteWorkerOptions;
+  readonly #life = new Lifeline();
+  readonly #requests = new Map<RequestId, Request>();
+  readonly #prefillings = new Map<RequestId, Prefilling>();
+
+  constructor(options: RemoteWorkerOptions) {
+    this.id = options.target.workerId;
+    this.target = options.target;
+    this.#options = options;
+  }
+
+  async generate(request: Request): Promise<void> {
+    this.#watch(request);
+    await this.#ask('generate', request.toBody());
+  }
+
+  prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody> {
+    this.#watch(request);
+    const landed = new Promise<LandedBody>((resolve, reject) => {
+      this.#prefillings.set(request.id, { request, reserve, resolve, reject });
+      this.#ask('prefill', request.toBody()).catch(reject);
+    });
+    return this.orLost(landed);
+  }
+
+  async reserve(request: Request, growthTokenCount: number): Promise<Reserved | null> {
+    const body: ReserveBody = { request: request.toBody(), growthTokenCount };
+    const reservation = (await this.#ask('reserve', body)) as ReservationBody | null;
+    return reservation === null ? null : { target: this.target, reservation };
+  }
+
+  async resume(request: Request, landed: LandedBody): Promise<void> {
+    this.#watch(request);
+    const { outputs, endedChoices } = request;
+    const body: ResumeBody = { handle: landed.handle, outputs: outputs.map(packTokens), endedChoices };
+    await this.#ask('resume', body);
+  }
+
+  orLost<T>(work: Promise<T>): Promise<T> {
+    return this.#life.guard(work);
+  }
+
+  stopChoice(id: RequestId, choiceIndex: number): void {
+    this.#options.connection.send('stopChoice', { id, choiceIndex });
+  }
+
+  async release(id: RequestId): Promise<void> {
+    this.#requests.delete(id);
+    this.#prefillings.delete(id);
+    try {
+      await this.#ask('release', { id }, this.#options.limits.releaseDeadlineMs);
+    } catch (error) {
+      if (!(error instanceof WorkerLostError)) this.#kill(`release of ${id} failed: ${messageOf(error)}`);
+      await this.#reaped();
+    }
+  }
+
+  /** Rejects naming what is wrong with the worker's accounting. */
+  async checkIntegrity(): Promise<void> {
+    await this.#ask('integrity', null);
+  }
+
+  forgetPeer(workerId: WorkerId, incarnation: number): void {
+    this.#options.connection.send('forgetPeer', { workerId, incarnation });
+  }
+
+  /** The process has been reaped. */
+  lose(reason: string): void {
+    this.#life.cut(new WorkerLostError(this.id, reason));
+    this.#requests.clear();
+    this.#prefillings.clear();
+  }
+
+  onTokens(body: TokensBody): void {
+    for (const event of body.events) this.#requests.get(event.requestId)?.accept(event);
+  }
+
+  onPrefillStarted(body: PrefillStartedBody): void {
+    const prefilling = this.#prefillings.get(body.id);
+    if (prefilling === undefined) return; // released meanwhile
+    prefilling.request.mark('prefillStartedMs');
+    void this.#sendReservation(prefilling).catch(prefilling.reject);
+  }
+
+  onLanded(body: LandedBody): void {
+    this.#prefillings.get(body.handle.requestId)?.resolve(body);
+  }
+
+  onHandOverFailed(body: HandOverFailedBody): void {
+    const error = fromWire(body.error);
+    this.#prefillings.get(body.id)?.reject(new HandOverError(error.code, error.message));
+  }
+
+  async #sendReservation({ request, reserve }: Prefilling): Promise<void> {
+    const { target, reservation } = await reserve();
+    if (this.#prefillings.get(request.id)?.request !== request) return; // released meanwhile: nobody may write there
+    const body: PushToBody = { id: request.id, target, reservation };
+    await this.#ask('pushTo', body);
+  }
+
+  #watch(request: Request): void {
+    this.#requests.set(request.id, request);
+    void request.settled.then(() => {
+      if (this.#requests.get(request.id) === request) this.#requests.delete(request.id);
+    });
+  }
+
+  async #ask(kind: string, body: Body, deadlineMs = this.#options.limits.replyDeadlineMs): Promise<unknown> {
+    try {
+      return await this.orLost(this.#options.connection.request(kind, body, deadlineMs));
+    } catch (error) {
+      const isSilent = error instanceof BusDeadlineError || error instanceof BusClosedError;
+      if (!isSilent) throw error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error));
+      this.#kill(error.message);
+      return this.orLost(new Promise<never>(() => {}));
+    }
+  }
+
+  #kill(reason: string): void {
+    if (!this.#life.isCut) this.#options.kill(reason);
+  }
+
+  async #reaped(): Promise<void> {
+    await this.orLost(new Promise<never>(() => {})).catch(() => {});
+  }
+}

@@ -1,0 +1,207 @@
+/** One request on its way through the workers: what it asks, what it has got so far, when what happened. Used by coordinator.ts and
+ *  paths.ts. Invariants: tokens are appended in order and exactly once, whichever worker they come from; after it has settled nothing is
+ *  emitted; `outputs` is always enough to continue on another worker. */
+import { assert, at } from '../base/assert.js';
+import type { Clock, TimerHandle } from '../base/clock.js';
+import { fromWire, TwostrokeError } from '../base/errors.js';
+import type { RequestId, TokenId } from '../base/ids.js';
+import type { TokenEvent } from '../engine/token-event.js';
+import type { RequestBody } from '../worker/messages.js';
+import { packTokens } from '../worker/token-list.js';
+import type { RequestInput } from './gateway-api.js';
+import { EventQueue, type GenerationStream } from './generation-stream.js';
+import type { RequestOutcome, RequestRecord, RouteSummary } from './request-record.js';
+
+type TokensEvent = Extract<TokenEvent, { kind: 'tokens' }>;
+export type ChoiceEnd = 'stop' | 'length' | 'stop_string';
+type Times = Partial<Record<'routedMs' | 'prefillStartedMs' | 'firstTokenMs' | 'landedMs' | 'resumedMs', number>>;
+
+export class Request {
+  readonly id: RequestId;
+  readonly input: RequestInput;
+  readonly arrivalMs: number;
+  readonly outputs: TokenId[][];
+  readonly ended: (ChoiceEnd | null)[];
+  readonly routes: RouteSummary[] = [];
+  readonly times: Times = {};
+  /** Resolves once the request has finished, failed or been cancelled. */
+  readonly settled: Promise<void>;
+  cachedTokenCount = 0;
+  transferBytes = 0;
+  reservationWaitMs = 0;
+  /** Workers that died under it. */
+  lossCount = 0;
+  /** Hand-overs that came to nothing: after one, it stays on one worker. */
+  handOverFailureCount = 0;
+  /** Told when a choice is stopped from outside; set by whoever drives the request now. */
+  onStopChoice: ((choiceIndex: number) => void) | null = null;
+  readonly #clock: Clock;
+  readonly #queue: EventQueue;
+  readonly #deadline: TimerHandle;
+  #outcome: { readonly kind: RequestOutcome; readonly error: TwostrokeError | null; readonly doneMs: number } | null = null;
+  #hasPromptLogprobs = false;
+  #hasCached = false;
+  #resolveSettled: () => void = () => {};
+  #resolveRoute: (summary: RouteSummary) => void = () => {};
+  #rejectRoute: (error: Error) => void = () => {};
+  readonly #route: Promise<RouteSummary>;
+
+  constructor(input: RequestInput, clock: Clock, defaultDeadlineMs: number) {
+    this.id = input.id;
+    this.input = input;
+    this.#clock = clock;
+    this.arrivalMs = clock.nowMs();
+    this.outputs = Array.from({ length: input.sampling.choiceCount }, () => []);
+    this.ended = this.outputs.map(() => null);
+    this.#queue = new EventQueue(() => this.cancel());
+    this.settled = new Promise((resolve) => {
+      this.#resolveSettled = resolve;
+    });
+    this.#route = new Promise((resolve, reject) => {
+      this.#resolveRoute = resolve;
+      this.#rejectRoute = reject;
+    });
+    this.#route.catch(() => {}); // whoever wants it gets the rejection; nobody has to want it
+    const deadlineMs = input.deadlineMs ?? defaultDeadlineMs;
+    this.#deadline = clock.after(deadlineMs, () =>
+      this.fail(new TwostrokeError('deadline_exceeded', `request ${this.id} did not end within ${Math.round(deadlineMs)} ms`)),
+    );
+  }
+
+  get isSettled(): boolean {
+    return this.#outcome !== null;
+  }
+
+  /** Every choice ended by itself or by its stop string: the workers know, and hold nothing of it. */
+  get isFinished(): boolean {
+    return this.#outcome?.kind === 'finished';
+  }
+
+  get outputTokenCount(): number {
+    return this.outputs.reduce((count, output) => count + output.length, 0);
+  }
+
+  get endedChoices(): readonly number[] {
+    return this.ended.flatMap((end, index) => (end === null ? [] : [index]));
+  }
+
+  /** The client's end. */
+  get stream(): GenerationStream {
+    return {
+      [Symbol.asyncIterator]: () => this.#queue,
+      cancel: () => this.cancel(),
+      stopChoice: (choiceIndex) => this.stopChoice(choiceIndex),
+      route: this.#route,
+    };
+  }
+
+  /** What the engine said about this request. What comes after an end, or a second time after a recovery, is dropped. */
+  accept(event: TokenEvent): void {
+    if (this.isSettled) return;
+    if (event.kind === 'tokens') this.#acceptTokens(event);
+    else if (event.kind === 'failed') this.fail(fromWire(event.error));
+    else if (event.kind === 'cached') this.#acceptCached(event);
+    else if (!this.#hasPromptLogprobs) {
+      this.#hasPromptLogprobs = true;
+      this.#queue.push(event);
+    }
+  }
+
+  stopChoice(choiceIndex: number): void {
+    if (this.isSettled || at(this.ended, choiceIndex) !== null) return;
+    this.#end(choiceIndex, 'stop_string');
+    this.onStopChoice?.(choiceIndex);
+  }
+
+  cancel(): void {
+    this.#settle('cancelled', null);
+  }
+
+  fail(error: TwostrokeError): void {
+    this.#settle('failed', error);
+  }
+
+  /** `work`'s result, or null when the request settles first. A late rejection of `work` is swallowed. */
+  orSettled<T>(work: Promise<T>): Promise<T | null> {
+    return Promise.race([work, this.settled.then(() => null)]);
+  }
+
+  routed(summary: RouteSummary): void {
+    this.routes.push(summary);
+    this.mark('routedMs');
+    this.#resolveRoute(summary);
+  }
+
+  /** The first time counts. */
+  mark(name: keyof Times): void {
+    this.times[name] ??= this.#clock.nowMs();
+  }
+
+  toBody(): RequestBody {
+    const { id, promptIds, sampling, priority = 0, cacheSalt } = this.input;
+    return {
+      id,
+      promptIds: packTokens(promptIds),
+      sampling: this.#hasPromptLogprobs ? { ...sampling, promptLogprobCount: null } : sampling,
+      outputs: this.outputTokenCount === 0 ? [] : this.outputs.map(packTokens),
+      priority,
+      ...(cacheSalt === undefined ? {} : { cacheSalt }),
+      endedChoices: this.endedChoices,
+    };
+  }
+
+  toRecord(): RequestRecord {
+    assert(this.#outcome !== null, 'a record is made of a settled request');
+    const { kind, error, doneMs } = this.#outcome;
+    const { firstTokenMs, resumedMs } = this.times;
+    return {
+      id: this.id,
+      outcome: kind,
+      ...(error === null ? {} : { errorCode: error.code }),
+      routes: this.routes,
+      promptTokenCount: this.input.promptIds.length,
+      cachedTokenCount: this.cachedTokenCount,
+      outputTokenCount: this.outputTokenCount,
+      finishReasons: this.ended,
+      arrivalMs: this.arrivalMs,
+      ...this.times,
+      doneMs,
+      transferBytes: this.transferBytes,
+      exposedTransferMs: firstTokenMs === undefined || resumedMs === undefined ? 0 : Math.max(0, resumedMs - firstTokenMs),
+      reservationWaitMs: this.reservationWaitMs,
+      lossCount: this.lossCount,
+    };
+  }
+
+  #acceptTokens(event: TokensEvent): void {
+    const { choiceIndex, tokens, finishReason } = event;
+    if (at(this.ended, choiceIndex) !== null) return;
+    const output = at(this.outputs, choiceIndex);
+    for (const { tokenId } of tokens) output.push(tokenId);
+    this.mark('firstTokenMs');
+    this.#queue.push(event);
+    if (finishReason !== undefined) this.#end(choiceIndex, finishReason);
+  }
+
+  /** A recovered request finds its own blocks in the cache; only the first answer is the client's. */
+  #acceptCached(event: Extract<TokenEvent, { kind: 'cached' }>): void {
+    if (this.#hasCached) return;
+    this.#hasCached = true;
+    this.cachedTokenCount = event.cachedTokenCount;
+    this.#queue.push(event);
+  }
+
+  #end(choiceIndex: number, reason: ChoiceEnd): void {
+    this.ended[choiceIndex] = reason;
+    if (this.ended.every((end) => end !== null)) this.#settle('finished', null);
+  }
+
+  #settle(kind: RequestOutcome, error: TwostrokeError | null): void {
+    if (this.#outcome !== null) return;
+    this.#outcome = { kind, error, doneMs: this.#clock.nowMs() };
+    this.#deadline.cancel();
+    this.#rejectRoute(error ?? new TwostrokeError('cancelled', `request ${this.id} ended before it was routed`));
+    this.#queue.end(error);
+    this.#resolveSettled();
+  }
+}

@@ -1,0 +1,111 @@
+/** Lines before the decode workers: whoever finds no room waits its turn, first come, first served, while the head asks again.
+ *  Used by paths.ts. A finished prefill keeps its blocks only `holdMs` long while it waits: then it gives them back and the request is
+ *  recomputed where it decodes, so that two workers that wait for each other's memory cannot stand still. */
+import type { Clock } from '../base/clock.js';
+import type { WorkerId } from '../base/ids.js';
+import type { GatewayLimits } from './gateway-options.js';
+import { Lifeline } from './lifeline.js';
+import type { Request } from './request.js';
+import { HandOverError, type Reserved, type WorkerClient } from './worker-client.js';
+
+const retryEveryMs = 5;
+
+/** Just in time: when the first chunk is about to run, so that no memory waits behind a queue. Before prefill: when decode is short of
+ *  memory, so that no finished prefill is stranded. */
+export type ReservationTiming = 'just_in_time' | 'before_prefill';
+
+interface ReservingOptions {
+  readonly timing: ReservationTiming;
+  readonly line: Reserving[];
+  readonly clock: Clock;
+  readonly limits: GatewayLimits;
+}
+
+/** One request's place before one decode worker. */
+export class Reserving {
+  readonly timing: ReservationTiming;
+  readonly #request: Request;
+  readonly #worker: WorkerClient;
+  readonly #line: Reserving[];
+  readonly #clock: Clock;
+  readonly #limits: GatewayLimits;
+  #granted: Promise<Reserved> | null = null;
+  #isEnded = false;
+
+  constructor(request: Request, worker: WorkerClient, options: ReservingOptions) {
+    this.#request = request;
+    this.#worker = worker;
+    this.timing = options.timing;
+    this.#line = options.line;
+    this.#clock = options.clock;
+    this.#limits = options.limits;
+  }
+
+  /** Asks until there is room. Rejects with HandOverError when the finished prefill has waited too long. The same promise every time. */
+  granted(): Promise<Reserved> {
+    if (this.#granted === null) {
+      this.#line.push(this);
+      this.#granted = this.#ask().finally(() => this.#line.splice(this.#line.indexOf(this), 1));
+      this.#granted.catch(() => {}); // seen by whoever awaits it, if anybody still does
+    }
+    return this.#granted;
+  }
+
+  /** `prefilling`, but a reservation made before it is worth only `leaseMs` of waiting for its first chunk. */
+  async leased<T>(prefilling: Promise<T>): Promise<T> {
+    if (this.timing === 'just_in_time') return prefilling;
+    const lease = new Lifeline();
+    const timer = this.#clock.after(this.#limits.leaseMs, () => {
+      if (this.#request.times.prefillStartedMs !== undefined) return;
+      lease.cut(
+        new HandOverError('overloaded', `the prefill did not start within ${this.#limits.leaseMs} ms of its reservation`),
+      );
+    });
+    return lease.guard(prefilling).finally(() => timer.cancel());
+  }
+
+  /** Resolves when it has stopped asking: what was granted is the caller's to release. */
+  async end(): Promise<void> {
+    this.#isEnded = true;
+    await this.#granted?.catch(() => {});
+  }
+
+  async #ask(): Promise<Reserved> {
+    const startMs = this.#clock.nowMs();
+    for (;;) {
+      if (this.#isEnded) throw new HandOverError('cancelled', 'the reservation is not wanted any more');
+      if (this.#line[0] === this) {
+        const reserved = await this.#worker.reserve(this.#request, this.#limits.growthTokenCount);
+        this.#request.reservationWaitMs = this.#clock.nowMs() - startMs;
+        if (reserved !== null) return reserved;
+      }
+      const { firstTokenMs } = this.#request.times;
+      if (firstTokenMs !== undefined && this.#clock.nowMs() - firstTokenMs > this.#limits.holdMs) {
+        throw new HandOverError('overloaded', `no room on ${this.#worker.id} for ${this.#limits.holdMs} ms after the prefill`);
+      }
+      await this.#clock.sleep(retryEveryMs);
+    }
+  }
+}
+
+export class Reservations {
+  readonly #lines = new Map<WorkerId, Reserving[]>();
+  readonly #clock: Clock;
+  readonly #limits: GatewayLimits;
+
+  constructor(clock: Clock, limits: GatewayLimits) {
+    this.#clock = clock;
+    this.#limits = limits;
+  }
+
+  open(request: Request, worker: WorkerClient, timing: ReservationTiming): Reserving {
+    const line = this.#lines.get(worker.id) ?? [];
+    this.#lines.set(worker.id, line);
+    return new Reserving(request, worker, { timing, line, clock: this.#clock, limits: this.#limits });
+  }
+
+  /** Requests that wait for room on this worker. */
+  waitingCount(worker: WorkerId): number {
+    return this.#lines.get(worker)?.length ?? 0;
+  }
+}

@@ -1,0 +1,42 @@
+/** A live worker as paths.ts sees it. Implemented by remote-worker.ts over the bus, and by fakes in tests.
+ *  Invariants: every method settles within a deadline; WorkerLostError means that the process has been reaped, so that nothing of it
+ *  touches anybody's memory any more; `release` never rejects. */
+import { TwostrokeError } from '../base/errors.js';
+import type { RequestId, WorkerId } from '../base/ids.js';
+import type { KvTarget } from '../transfer/connector.js';
+import type { LandedBody, ReservationBody } from '../worker/messages.js';
+import type { Request } from './request.js';
+
+/** The worker died: its requests go on elsewhere. */
+export class WorkerLostError extends TwostrokeError {
+  constructor(worker: WorkerId, reason: string) {
+    super('unavailable', `worker ${worker} was lost: ${reason}`);
+  }
+}
+
+/** The hand-over came to nothing (no room, failed transfer, nobody started it): the request goes on by recomputing. */
+export class HandOverError extends TwostrokeError {}
+
+export interface Reserved {
+  readonly target: KvTarget;
+  readonly reservation: ReservationBody;
+}
+
+export interface WorkerClient {
+  readonly id: WorkerId;
+  /** Runs the whole request, its tokens so far included. Resolves when it has been accepted; tokens go to `request.accept`. */
+  generate(request: Request): Promise<void>;
+  /** Computes the prompt, emits the first token of every choice, and pushes K and V to where `reserve` says. `reserve` is called when the
+   *  first chunk is about to run. Resolves when every byte has landed. */
+  prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody>;
+  /** Null: no room now. */
+  reserve(request: Request, growthTokenCount: number): Promise<Reserved | null>;
+  /** Takes over a request whose K and V have landed here. Resolves when it is schedulable. */
+  resume(request: Request, landed: LandedBody): Promise<void>;
+  /** `work`, unless the worker is lost first. */
+  orLost<T>(work: Promise<T>): Promise<T>;
+  stopChoice(id: RequestId, choiceIndex: number): void;
+  /** Resolves when nothing of the request runs, is held or is written here or from here any more. Idempotent; a worker that does not
+   *  answer is killed and reaped first. */
+  release(id: RequestId): Promise<void>;
+}
