@@ -1,0 +1,81 @@
+/** Every architecture and the demo model against transformers in float32: greedy ids equal, log-probabilities close.
+ *  Prompts go through chunked prefill, continuations through decode steps, both over the paged cache. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { at } from '../../src/base/assert.js';
+import {
+  argmax,
+  demoFolder,
+  fixtureFolder,
+  fixtureNames,
+  type GoldenCase,
+  Harness,
+  largest,
+  logSoftmax,
+  readGolden,
+} from './harness.js';
+
+const isFull = process.env.TWOSTROKE_TEST === 'full';
+const folders = [...fixtureNames.map(fixtureFolder), demoFolder];
+/** Both spellings of a config make the same model: all cases with the first, a few with the second. */
+const runs = folders.flatMap((folder) => [
+  { folder, configName: 'config.json', caseNames: readGolden(folder).cases.map(({ name }) => name) },
+  { folder, configName: 'config.v5.json', caseNames: someNames(folder) },
+]);
+
+function someNames(folder: string): string[] {
+  const names = readGolden(folder).cases.map(({ name }) => name);
+  return isFull ? names : names.filter((name) => ['chat_capital', 'raw_once', 'len33', 'len100'].includes(name));
+}
+
+/** Agreement with another float32 implementation: its own error against float64 is up to 4e-5, and 4e-4 in long contexts. */
+const tolerance = (tokenCount: number) => (tokenCount > 1500 ? 1e-3 : 2e-4);
+
+describe.each(runs)('$folder $configName', ({ folder, configName, caseNames }) => {
+  let harness: Harness;
+  const { cases } = readGolden(folder);
+  beforeAll(async () => {
+    const maxTokenCount = Math.max(...cases.map((each) => each.prompt_ids.length + each.continuation_ids.length));
+    harness = await Harness.open({ folder, configName, maxTokenCount });
+  });
+  afterAll(() => harness.close());
+
+  it.each(caseNames)('%s', async (name) => {
+    const golden = cases.find((each) => each.name === name)!;
+    const run = await runGreedy(harness, golden);
+    const bound = tolerance(golden.prompt_ids.length);
+    expect(run.ids).toEqual(golden.continuation_ids);
+    expect(largest(run.logprobs.map((logprob, i) => Math.abs(logprob - at(golden.continuation_logprobs, i))))).toBeLessThan(
+      bound,
+    );
+    for (const [position, { ids, logprobs }] of golden.top5.entries()) {
+      const row = at(run.rows, position);
+      expect(best(row, ids.length)).toEqual(ids);
+      expect(largest(ids.map((id, i) => Math.abs(at(row, id) - at(logprobs, i))))).toBeLessThan(bound);
+    }
+    expect(Math.abs(run.promptLogprob - golden.prompt_logprob)).toBeLessThan(1e-2);
+  });
+});
+
+/** Greedy generation of the golden's length; `rows` are log-probabilities at each position of the continuation. */
+async function runGreedy(harness: Harness, golden: GoldenCase) {
+  const { prompt_ids: prompt, continuation_ids: continuation } = golden;
+  const sequence = harness.start(prompt.length + continuation.length);
+  const promptRows = await harness.prefill(sequence, prompt, 200, 'all');
+  const promptLogprob = prompt.slice(1).reduce((sum, id, i) => sum + at(logSoftmax(at(promptRows, i)), id), 0);
+  const rows: Float64Array[] = [];
+  const ids: number[] = [];
+  let logits = at(promptRows, prompt.length - 1);
+  for (;;) {
+    const row = logSoftmax(logits);
+    rows.push(row);
+    ids.push(argmax(logits));
+    if (ids.length === continuation.length) break;
+    logits = at(await harness.step([{ sequence, ids: ids.slice(-1), logits: 'last' }]), 0);
+  }
+  return { ids, rows, promptLogprob, logprobs: ids.map((id, i) => at(at(rows, i), id)) };
+}
+
+/** The ids of the `count` largest, best first. */
+function best(row: Float64Array, count: number): number[] {
+  return [...row.keys()].sort((a, b) => at(row, b) - at(row, a)).slice(0, count);
+}
