@@ -42,18 +42,19 @@ struct Workspace {
 };
 
 size_t workspace_bytes(int rows, int head_dim) {
-  return sizeof(float) * (2 * static_cast<size_t>(kKeyTile) * head_dim + 2 * static_cast<size_t>(rows) * head_dim +
-                          static_cast<size_t>(rows) * kKeyTile + static_cast<size_t>(rows)) + sizeof(SoftmaxState) * static_cast<size_t>(rows);
+  const size_t stride = padded_dim(head_dim), row_count = rows;
+  return sizeof(float) * (2 * kKeyTile * stride + 2 * row_count * stride + row_count * kKeyTile + row_count) + sizeof(SoftmaxState) * row_count;
 }
 
 Workspace place_workspace(void *memory, int rows, int head_dim) {
+  const int stride = padded_dim(head_dim);
   float *at = static_cast<float *>(memory);
   Workspace space;
   space.keys_t = at;
-  space.values = at += kKeyTile * head_dim;
-  space.q = at += kKeyTile * head_dim;
-  space.out = at += rows * head_dim;
-  space.scores = at += rows * head_dim;
+  space.values = at += kKeyTile * stride;
+  space.q = at += kKeyTile * stride;
+  space.out = at += rows * stride;
+  space.scores = at += rows * stride;
   space.alpha = at += rows * kKeyTile;
   space.states = reinterpret_cast<SoftmaxState *>(at + rows);
   return space;
@@ -123,24 +124,24 @@ void run_tile(const Job &job, const Piece &piece, int32_t tile, const Workspace 
 // ---- one piece
 
 void read_queries(const Job &job, const Piece &piece, const Workspace &space) {
-  const int head_dim = job.layer.head_dim, row_count = piece.token_count * job.group;
+  const int head_dim = job.layer.head_dim, stride = padded_dim(head_dim), row_count = piece.token_count * job.group;
   const int64_t first_row = job.batch.query_start[piece.sequence] + piece.first_token;
   for (int row = 0; row < row_count; row++) {
     const float *q = job.q + (first_row + row / job.group) * job.q_row_stride + (piece.kv_head * job.group + row % job.group) * head_dim;
-    for (int d = 0; d < head_dim; d++) space.q[row * head_dim + d] = q[d] * job.scale;
+    for (int d = 0; d < head_dim; d++) space.q[row * stride + d] = q[d] * job.scale;
     space.states[row] = {-INFINITY, 0.0f};
   }
-  std::memset(space.out, 0, static_cast<size_t>(row_count) * head_dim * sizeof(float));
+  std::memset(space.out, 0, static_cast<size_t>(row_count) * stride * sizeof(float));
 }
 
 /* Adding +0 turns -0 into +0: whether a hidden key's p = 0 was added or the tile skipped leaves no trace. */
 void write_results(const Job &job, const Piece &piece, const Workspace &space) {
-  const int head_dim = job.layer.head_dim, row_count = piece.token_count * job.group;
+  const int head_dim = job.layer.head_dim, stride = padded_dim(head_dim), row_count = piece.token_count * job.group;
   const int64_t first_row = job.batch.query_start[piece.sequence] + piece.first_token;
   for (int row = 0; row < row_count; row++) {
     float inverse = 1.0f / space.states[row].sum;
     float *out = job.out + ((first_row + row / job.group) * job.head_count + piece.kv_head * job.group + row % job.group) * head_dim;
-    for (int d = 0; d < head_dim; d++) out[d] = space.out[row * head_dim + d] * inverse + 0.0f;
+    for (int d = 0; d < head_dim; d++) out[d] = space.out[row * stride + d] * inverse + 0.0f;
   }
 }
 
@@ -196,9 +197,7 @@ void run_attention(Pool &pool, const Job &job) {
 }
 
 const AttentionKernel *attention_kernel(const IsaLevel &isa) {
-  const AttentionKernel *kernel = nullptr;
-  if (isa.isa == PD_ISA_AVX512) kernel = attention_kernel_avx512();
-  if (kernel == nullptr && isa.isa >= PD_ISA_AVX2) kernel = attention_kernel_avx2();
+  const AttentionKernel *kernel = attention_kernel_vector(isa);
   return kernel != nullptr ? kernel : attention_kernel_scalar();
 }
 

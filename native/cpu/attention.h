@@ -1,5 +1,5 @@
-/* The inner steps of paged attention, one set per instruction set: attention_scalar.cc (oracle), attention_avx2.cc, attention_avx512.cc.
-   Driven by attention.cc. All sets compute, for each query row, the same arithmetic in the same order, so their results are equal bit
+/* The inner steps of paged attention, one set per instruction set: attention_scalar.cc (oracle), attention_vector.cc (AVX2,
+   AVX-512). Driven by attention.cc. All sets compute, for each query row, the same arithmetic in the same order, so their results are equal bit
    for bit, and a row's result does not depend on which rows it is blocked with:
 
      s[j] = sum over d ascending of q[d] * k[j][d]                  one fma per d, from 0; q carries the scale already
@@ -14,24 +14,26 @@ namespace pd {
 
 constexpr int kKeyTile = PD_KEY_TILE;
 
+/* Row stride of q, values and out in a workspace: whole 16-lane groups; what lies past head_dim is computed and ignored. */
+constexpr int padded_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
+
 /* What a row keeps between key tiles. */
 struct SoftmaxState { float maximum, sum; };
 
 struct AttentionKernel {
   /* keys_t[d][j] = float32 of rows[j][d]; rows: [64] pointers to head_dim elements of dtype */
   void (*load_keys)(float *keys_t, const void *const *rows, int32_t dtype, int head_dim);
-  /* values[j][d] = float32 of rows[j][d] for j < key_count */
+  /* values: [64][padded_dim], values[j][d] = float32 of rows[j][d] for j < key_count */
   void (*load_values)(float *values, const void *const *rows, int32_t dtype, int head_dim, int key_count);
-  /* scores: [row_count][64]; q: [row_count][head_dim] */
+  /* scores: [row_count][64]; q: [row_count][padded_dim] */
   void (*score)(float *scores, const float *q, const float *keys_t, int row_count, int head_dim);
   /* One row: scores [64] become probabilities; only keys first <= j < end are seen (first < end). Returns alpha. */
   float (*soften)(float *scores, int first, int end, float softcap, SoftmaxState *state);
-  /* out: [row_count][head_dim] = out * alpha[row] + p . values over j < key_count */
+  /* out: [row_count][padded_dim] = out * alpha[row] + p . values over j < key_count */
   void (*accumulate)(float *out, const float *alpha, const float *p, const float *values, int row_count, int head_dim, int key_count);
 };
 
+const AttentionKernel *attention_kernel_vector(const IsaLevel &isa); /* NULL: not for this instruction set */
 const AttentionKernel *attention_kernel_scalar();
-const AttentionKernel *attention_kernel_avx2();    /* NULL: not compiled in */
-const AttentionKernel *attention_kernel_avx512();  /* NULL: not compiled in */
 
 }  // namespace pd

@@ -20,14 +20,14 @@ void load_keys(float *keys_t, const void *const *rows, int32_t dtype, int head_d
 
 void load_values(float *values, const void *const *rows, int32_t dtype, int head_dim, int key_count) {
   for (int j = 0; j < key_count; j++)
-    for (int d = 0; d < head_dim; d++) values[j * head_dim + d] = element(rows[j], dtype, d);
+    for (int d = 0; d < head_dim; d++) values[j * padded_dim(head_dim) + d] = element(rows[j], dtype, d);
 }
 
 void score(float *scores, const float *q, const float *keys_t, int row_count, int head_dim) {
   for (int r = 0; r < row_count; r++) {
     for (int j = 0; j < kKeyTile; j++) {
       float sum = 0.0f;
-      for (int d = 0; d < head_dim; d++) sum = std::fma(q[r * head_dim + d], keys_t[d * kKeyTile + j], sum);
+      for (int d = 0; d < head_dim; d++) sum = std::fma(q[r * padded_dim(head_dim) + d], keys_t[d * kKeyTile + j], sum);
       scores[r * kKeyTile + j] = sum;
     }
   }
@@ -57,11 +57,12 @@ float soften(float *scores, int first, int end, float softcap, SoftmaxState *sta
 }
 
 void accumulate(float *out, const float *alpha, const float *p, const float *values, int row_count, int head_dim, int key_count) {
+  const int stride = padded_dim(head_dim);
   for (int r = 0; r < row_count; r++) {
     for (int d = 0; d < head_dim; d++) {
-      float sum = out[r * head_dim + d] * alpha[r];
-      for (int j = 0; j < key_count; j++) sum = std::fma(p[r * kKeyTile + j], values[j * head_dim + d], sum);
-      out[r * head_dim + d] = sum;
+      float sum = out[r * stride + d] * alpha[r];
+      for (int j = 0; j < key_count; j++) sum = std::fma(p[r * kKeyTile + j], values[j * stride + d], sum);
+      out[r * stride + d] = sum;
     }
   }
 }

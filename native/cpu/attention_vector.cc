@@ -1,0 +1,267 @@
+/* The inner steps of paged attention on AVX2 and AVX-512. Equal to attention_scalar.cc bit for bit (order: attention.h).
+   Scores and outputs are both small matrix products over a float32 tile, so one register-blocked product serves both:
+
+     score       [rows, 64]       = q [rows, head_dim] . keys_t [head_dim, 64]
+     accumulate  [rows, head_dim] = p [rows, 64]       . values [64, head_dim]   */
+#include "attention.h"
+#define PD_KERNELS "attention_vector.cc"
+#include "each_isa.h"
+
+#ifdef PD_PASS
+#if PD_PASS != PD_PASS_SCALAR
+
+#if PD_PASS == PD_PASS_AVX512
+constexpr int kRows = 6, kGroups = 4; /* 24 of 32 registers accumulate */
+
+PD_INLINE float first_lane(F16 a) { return _mm512_cvtss_f32(a.v); }
+/* Lanes i and i + 8 meet; the rest of the tree is done on 8, then 4 lanes. */
+PD_INLINE __m256 low_lanes(F16 a) { return _mm512_castps512_ps256(a.v); }
+PD_INLINE __m256 high_lanes(F16 a) { return _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xFF, _mm512_castps_pd(a.v), 1)); }
+
+/* rows[i][d] to rows[d][i] */
+PD_INLINE void transpose(F16 *rows) {
+  __m512 a[16], b[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+    a[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xEE);
+    b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+  }
+  /* b[4 g + c], 128-bit part p: rows 4 g .. 4 g + 3 of column 4 p + c */
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; c++) {
+    const __m512 even_low = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x88), odd_low = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xDD);
+    const __m512 even_high = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x88), odd_high = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xDD);
+    rows[c].v = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+    rows[8 + c].v = _mm512_shuffle_f32x4(even_low, even_high, 0xDD);
+    rows[4 + c].v = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+    rows[12 + c].v = _mm512_shuffle_f32x4(odd_low, odd_high, 0xDD);
+  }
+}
+
+#else
+constexpr int kRows = 6, kGroups = 1; /* 12 of 16 registers accumulate */
+
+PD_INLINE float first_lane(F16 a) { return _mm256_cvtss_f32(a.low); }
+PD_INLINE __m256 low_lanes(F16 a) { return a.low; }
+PD_INLINE __m256 high_lanes(F16 a) { return a.high; }
+
+PD_INLINE void transpose8(__m256 *rows) {
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    a[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xEE);
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+  }
+  for (int c = 0; c < 4; c++) {
+    rows[c] = _mm256_permute2f128_ps(b[c], b[4 + c], 0x20);
+    rows[4 + c] = _mm256_permute2f128_ps(b[c], b[4 + c], 0x31);
+  }
+}
+
+/* rows[i][d] to rows[d][i], in four quarters */
+PD_INLINE void transpose(F16 *rows) {
+  __m256 quarters[4][8];
+  for (int i = 0; i < 8; i++) {
+    quarters[0][i] = rows[i].low;
+    quarters[1][i] = rows[8 + i].low;
+    quarters[2][i] = rows[i].high;
+    quarters[3][i] = rows[8 + i].high;
+  }
+  for (int i = 0; i < 4; i++) transpose8(quarters[i]);
+  for (int i = 0; i < 8; i++) {
+    rows[i] = {quarters[0][i], quarters[1][i]};
+    rows[8 + i] = {quarters[2][i], quarters[3][i]};
+  }
+}
+#endif
+
+PD_INLINE float tree_sum(F16 a) {
+  const __m256 eight = _mm256_add_ps(low_lanes(a), high_lanes(a));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+PD_INLINE float tree_max(F16 a) {
+  const __m256 eight = _mm256_max_ps(low_lanes(a), high_lanes(a));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+/* 16 elements from `first` of a row of head_dim (a multiple of 8); lanes past its end are 0 */
+PD_INLINE F16 widen_row(const void *row, int32_t dtype, int first, int head_dim) {
+  const int count = head_dim - first;
+  if (dtype == PD_F32) return count >= 16 ? load((const float *)row + first) : load((const float *)row + first, count);
+  const uint16_t *half = (const uint16_t *)row + first;
+  uint16_t copy[16];
+  if (count < 16) {
+    _mm_storeu_si128((__m128i *)copy, _mm_loadu_si128((const __m128i *)half));
+    _mm_storeu_si128((__m128i *)(copy + 8), _mm_setzero_si128());
+    half = copy;
+  }
+  return dtype == PD_BF16 ? load_bf16(half) : load_f16(half);
+}
+
+template <int32_t dtype>
+static void load_keys_of(float *keys_t, const void *const *rows, int head_dim) {
+  for (int first_key = 0; first_key < kKeyTile; first_key += 16) {
+    for (int first = 0; first < head_dim; first += 16) {
+      F16 block[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; i++) block[i] = widen_row(rows[first_key + i], dtype, first, head_dim);
+      transpose(block);
+      const int count = head_dim - first < 16 ? head_dim - first : 16;
+      float *target = keys_t + first * kKeyTile + first_key;
+      if (count == 16) {
+#pragma GCC unroll 16
+        for (int d = 0; d < 16; d++) store(target + d * kKeyTile, block[d]);
+      } else {
+#pragma GCC unroll 8
+        for (int d = 0; d < 8; d++) store(target + d * kKeyTile, block[d]);
+      }
+    }
+  }
+}
+
+static void load_keys(float *keys_t, const void *const *rows, int32_t dtype, int head_dim) {
+  if (dtype == PD_F32) load_keys_of<PD_F32>(keys_t, rows, head_dim);
+  else if (dtype == PD_BF16) load_keys_of<PD_BF16>(keys_t, rows, head_dim);
+  else load_keys_of<PD_F16>(keys_t, rows, head_dim);
+}
+
+template <int32_t dtype>
+static void load_values_of(float *values, const void *const *rows, int head_dim, int key_count) {
+  const int stride = padded_dim(head_dim);
+  for (int j = 0; j < key_count; j++)
+    for (int first = 0; first < head_dim; first += 16) store(values + j * stride + first, widen_row(rows[j], dtype, first, head_dim));
+}
+
+static void load_values(float *values, const void *const *rows, int32_t dtype, int head_dim, int key_count) {
+  if (dtype == PD_F32) load_values_of<PD_F32>(values, rows, head_dim, key_count);
+  else if (dtype == PD_BF16) load_values_of<PD_BF16>(values, rows, head_dim, key_count);
+  else load_values_of<PD_F16>(values, rows, head_dim, key_count);
+}
+
+/* c[r][columns] = (alpha ? c[r] * alpha[r] : 0) + sum over t ascending of a[r][t] * b[t][columns] */
+struct Product {
+  float *c;
+  const float *a, *b, *alpha;
+  int c_stride, a_stride, b_stride, steps;
+};
+
+template <int rows, int groups>
+static void multiply(const Product &product) {
+  F16 sums[rows][groups];
+#pragma GCC unroll 6
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; g++)
+      sums[r][g] = product.alpha == nullptr ? splat(0.0f) : mul(load(product.c + r * product.c_stride + g * 16), splat(product.alpha[r]));
+  const float *a = product.a, *b = product.b;
+  const int a_stride = product.a_stride, b_stride = product.b_stride;
+  for (int t = 0; t < product.steps; t++, b += b_stride) {
+    F16 columns[groups];
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; g++) columns[g] = load(b + g * 16);
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+      const F16 value = splat(a[r * a_stride + t]);
+#pragma GCC unroll 4
+      for (int g = 0; g < groups; g++) sums[r][g] = fma(value, columns[g], sums[r][g]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; g++) store(product.c + r * product.c_stride + g * 16, sums[r][g]);
+}
+
+template <int groups>
+static void multiply_rows(Product product, int rows) {
+  switch (rows) {
+    case 1: return multiply<1, groups>(product);
+    case 2: return multiply<2, groups>(product);
+    case 3: return multiply<3, groups>(product);
+    case 4: return multiply<4, groups>(product);
+    case 5: return multiply<5, groups>(product);
+    default: return multiply<6, groups>(product);
+  }
+}
+
+/* all rows, all `columns` (a multiple of 16) */
+static void multiply_all(const Product &whole, int row_count, int columns) {
+  for (int row = 0; row < row_count; row += kRows) {
+    Product product = whole;
+    product.a += row * whole.a_stride;
+    if (whole.alpha != nullptr) product.alpha += row;
+    const int rows = row_count - row < kRows ? row_count - row : kRows;
+    for (int column = 0; column < columns;) {
+      const bool is_wide = columns - column >= kGroups * 16;
+      product.b = whole.b + column;
+      product.c = whole.c + row * whole.c_stride + column;
+      if (is_wide) multiply_rows<kGroups>(product, rows);
+      else multiply_rows<1>(product, rows);
+      column += is_wide ? kGroups * 16 : 16;
+    }
+  }
+}
+
+static void score(float *scores, const float *q, const float *keys_t, int row_count, int head_dim) {
+  multiply_all({scores, q, keys_t, nullptr, kKeyTile, padded_dim(head_dim), kKeyTile, head_dim}, row_count, kKeyTile);
+}
+
+static void accumulate(float *out, const float *alpha, const float *p, const float *values, int row_count, int head_dim, int key_count) {
+  const int stride = padded_dim(head_dim);
+  multiply_all({out, p, values, alpha, stride, kKeyTile, stride, key_count}, row_count, stride);
+}
+
+static float soften(float *scores, int first, int end, float softcap, SoftmaxState *state) {
+  if (softcap > 0.0f)
+    for (int j = 0; j < kKeyTile; j += 16) store(scores + j, mul(splat(softcap), tanh(div(load(scores + j), splat(softcap)))));
+  for (int j = 0; j < first; j++) scores[j] = -INFINITY;
+  for (int j = end; j < kKeyTile; j++) scores[j] = -INFINITY;
+  F16 s[4];
+  for (int g = 0; g < 4; g++) s[g] = load(scores + g * 16);
+  const float tile_maximum = tree_max(max(max(s[0], s[1]), max(s[2], s[3])));
+  const float maximum = tile_maximum > state->maximum ? tile_maximum : state->maximum;
+  const float alpha = first_lane(exp(splat(state->maximum - maximum)));
+  for (int g = 0; g < 4; g++) {
+    s[g] = exp(sub(s[g], splat(maximum)));
+    store(scores + g * 16, s[g]);
+  }
+  state->maximum = maximum;
+  state->sum = __builtin_fmaf(state->sum, alpha, tree_sum(add(add(s[0], s[1]), add(s[2], s[3]))));
+  return alpha;
+}
+
+#endif
+#else
+
+namespace pd {
+
+const AttentionKernel *attention_kernel_vector(const IsaLevel &isa) {
+#if defined(__x86_64__)
+  static const AttentionKernel on_avx2 = {avx2::load_keys, avx2::load_values, avx2::score, avx2::soften, avx2::accumulate};
+  static const AttentionKernel on_avx512 = {avx512::load_keys, avx512::load_values, avx512::score, avx512::soften, avx512::accumulate};
+  if (isa.isa == PD_ISA_AVX512) return &on_avx512;
+  if (isa.isa == PD_ISA_AVX2) return &on_avx2;
+#endif
+  (void)isa;
+  return nullptr;
+}
+
+}  // namespace pd
+#endif
