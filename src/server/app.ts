@@ -10,6 +10,7 @@ import { ApiKeys } from './auth.js';
 import { chatCompletion } from './chat.js';
 import { completion } from './completions.js';
 import type { Exchange, ServerContext } from './exchange.js';
+import { RecentRequests } from './recent-requests.js';
 import { readJsonBody } from './request-body.js';
 import type { ServedModel } from './served-model.js';
 import { detokenize, tokenize } from './tokenize.js';
@@ -30,11 +31,10 @@ type Handler = (context: Context<Env>) => Response | Promise<Response>;
 export function createApp(context: ServerContext, options: AppOptions): Hono<Env> {
   const app = new Hono<Env>();
   prepareResponses(app, context, options);
-  for (const [method, path, handler] of routes(context, options)) {
-    app.on(method, path, handler);
-  }
+  const table = routes(context, options);
+  for (const [method, path, handler] of table) app.on(method, path, handler);
   const methodsOf = new Map<string, string[]>();
-  for (const [method, path] of routes(context, options)) methodsOf.set(path, [...(methodsOf.get(path) ?? []), method]);
+  for (const [method, path] of table) methodsOf.set(path, [...(methodsOf.get(path) ?? []), method]);
   for (const [path, methods] of methodsOf) {
     app.all(path, ({ req }) => {
       const allow = methods.join(', ');
@@ -97,6 +97,7 @@ function routes(
   options: AppOptions,
 ): readonly (readonly [method: string, path: string, handler: Handler])[] {
   const { gateway, model, metrics } = context;
+  const recent = new RecentRequests(gateway);
   const json =
     (handle: (body: unknown) => object): Handler =>
     async (c) =>
@@ -119,6 +120,14 @@ function routes(
     ['POST', '/detokenize', json((body) => detokenize(model, body))],
     ['GET', '/health', (c) => c.json(gateway.health(), gateway.health().status === 'ok' ? 200 : 503)],
     ['GET', '/workers', (c) => c.json({ ...gateway.health(), workers: gateway.workers(), state: gateway.state })],
+    [
+      'GET',
+      '/routes',
+      (c) => {
+        const count = Math.max(1, Math.trunc(Number(c.req.query('count') ?? 10)) || 10);
+        return c.json({ requests: recent.last(count) });
+      },
+    ],
     ['GET', '/version', (c) => c.json({ version: options.version })],
     [
       'GET',

@@ -37,6 +37,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
       stopStrings: stopStringsOf(body.stop),
       includeStop: body.include_stop_str_in_output ?? false,
       special: body.skip_special_tokens === false ? 'keep' : 'skip',
+      position: 'start',
     },
   );
   const format = new ChatFormat(id, context, body, generation, tokenizer);

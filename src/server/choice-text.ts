@@ -11,6 +11,8 @@ export interface TextOptions {
   /** Keep the stop string, or the text of the end or stop token, in the text. */
   readonly includeStop: boolean;
   readonly special: 'keep' | 'skip';
+  /** continuation: the text goes on where the prompt's text ended, so a leading space is kept. */
+  readonly position: 'start' | 'continuation';
 }
 
 export interface ChoiceDelta {
@@ -43,6 +45,7 @@ export class ChoiceText {
             stopStrings: options.stopStrings,
             includeStopString: options.includeStop,
             special: options.special,
+            position: options.position,
           });
   }
 

@@ -39,6 +39,7 @@ export async function completion(context: ServerContext, exchange: Exchange, jso
           stopStrings: stopStringsOf(body.stop),
           includeStop: body.include_stop_str_in_output ?? false,
           special: body.skip_special_tokens === false ? 'keep' : 'skip',
+          position: 'continuation',
         },
       ),
   );

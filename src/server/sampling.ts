@@ -59,7 +59,7 @@ export function samplingParams(
     choiceCount: body.n ?? 1,
     maxTokenCount,
     minTokenCount,
-    endTokenIds: body.ignore_eos === true ? [] : model.endTokenIds,
+    endTokenIds: body.ignore_eos === true ? [] : model.defaults.endTokenIds,
     stopTokenIds: checkedTokenIds(model, body.stop_token_ids ?? [], 'stop_token_ids'),
     topLogprobCount: extras.topLogprobCount,
     promptLogprobCount: extras.promptLogprobCount,
@@ -82,7 +82,7 @@ function checkedMaxTokens(model: ServedModel, promptTokenCount: number, limit: S
       limit.field,
     );
   }
-  return limit.count ?? room;
+  return limit.count ?? Math.min(room, model.defaults.maxTokenCount ?? room);
 }
 
 function logitBias(model: ServedModel, bias: Readonly<Record<string, number>>): readonly (readonly [TokenId, number])[] {

@@ -1,18 +1,9 @@
 /** The one model this server offers: its names, limits, text side and request defaults. Made once at start, read by every handler. */
-
 import { InvalidRequestError } from '../base/errors.js';
-import type { TokenId } from '../base/ids.js';
-import type { ChatTemplate } from '../model/chat-template.js';
-import type { Tokenizer } from '../model/tokenizer.js';
-
-/** Sampling defaults of the model's generation_config.json; a field of the request wins over them. */
-export interface SamplingDefaults {
-  readonly temperature?: number;
-  readonly topK?: number;
-  readonly topP?: number;
-  readonly minP?: number;
-  readonly repetitionPenalty?: number;
-}
+import { type ChatTemplate, findChatTemplate } from '../model/chat-template.js';
+import type { ModelConfig } from '../model/config.js';
+import { type GenerationDefaults, readGenerationConfig } from '../model/generation-config.js';
+import { loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
 
 export interface ServedModel {
   /** The first is the one reported; requests may use any of them. */
@@ -21,14 +12,39 @@ export interface ServedModel {
   /** Context: prompt and output together. */
   readonly maxModelTokenCount: number;
   readonly vocabCount: number;
-  readonly endTokenIds: readonly TokenId[];
-  readonly defaults: SamplingDefaults;
+  /** What the model's authors recommend; a field of the request wins over it. */
+  readonly defaults: GenerationDefaults;
   /** null with --skip-tokenizer-init: token ids in, token ids out. */
   readonly tokenizer: Tokenizer | null;
   /** null: the model has none (or no tokenizer). */
   readonly chatTemplate: ChatTemplate | null;
   /** Changes when the served model or the engine version does. */
   readonly fingerprint: string;
+}
+
+export interface ServedModelOptions {
+  readonly folder: string;
+  readonly config: ModelConfig;
+  readonly names: ServedModel['names'];
+  readonly maxModelTokenCount: number;
+  readonly tokenizer: 'load' | 'none';
+  readonly createdSeconds: number;
+  readonly version: string;
+}
+
+/** @throws ModelError for a tokenizer or template that cannot be used. */
+export function loadServedModel(options: ServedModelOptions): ServedModel {
+  const { folder, config, names, maxModelTokenCount, createdSeconds } = options;
+  return {
+    names,
+    createdSeconds,
+    maxModelTokenCount,
+    vocabCount: config.vocabCount,
+    defaults: readGenerationConfig(folder),
+    tokenizer: options.tokenizer === 'load' ? loadTokenizer(folder) : null,
+    chatTemplate: options.tokenizer === 'load' ? findChatTemplate(folder) : null,
+    fingerprint: `twostroke-${options.version}-${config.architecture}-${config.layerCount}x${config.hiddenCount}`,
+  };
 }
 
 /** The tokenizer, or a 400 that says why there is none. */

@@ -1,0 +1,31 @@
+#!/usr/bin/env node
+/** Entry of the `twostroke` command: finds the subcommand, runs it, and turns what it throws into one line and an exit code. */
+import { Command } from 'commander';
+import { describeFailure, exitCodeOf, exitCodes } from './fail.js';
+import { generateCommand } from './generate.js';
+import { routeCommand } from './route.js';
+import { serveCommand } from './serve.js';
+import { packageVersion } from './version.js';
+import { workersCommand } from './workers.js';
+
+const program = new Command('twostroke')
+  .description('LLM inference with prefill and decode on separate workers')
+  .version(packageVersion())
+  .showHelpAfterError('(twostroke --help, or twostroke <command> --help, shows what there is)')
+  .addCommand(serveCommand())
+  .addCommand(generateCommand())
+  .addCommand(workersCommand())
+  .addCommand(routeCommand());
+for (const command of [program, ...program.commands]) {
+  command.exitOverride().configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'twostroke: ')) });
+}
+
+try {
+  await program.parseAsync(process.argv);
+  process.exit(process.exitCode ?? exitCodes.done);
+} catch (error) {
+  const isDebug = process.argv.join(' ').match(/--log-level[= ]debug/) !== null;
+  const text = describeFailure(error, isDebug ? 'stack' : 'short');
+  if (text !== '') process.stderr.write(`${text}\n`);
+  process.exit(exitCodeOf(error));
+}

@@ -1,0 +1,18 @@
+/** How many parameters a model has, from its shapes alone: for the start-up screen. Tied embeddings count once; norms are left out of
+ *  nothing but the per-head ones, which are a rounding error. */
+import type { ModelConfig } from '../model/config.js';
+
+export function parameterCount(config: ModelConfig): number {
+  const { hiddenCount, headCount, kvHeadCount, headDim, vocabCount } = config;
+  const attention = hiddenCount * headDim * (2 * headCount + 2 * kvHeadCount);
+  const norms = hiddenCount * (config.sandwichNorms ? 4 : 2);
+  const layers = config.layers.map(({ feedForward }) => attention + norms + feedForwardCount(config, feedForward));
+  const embeddings = vocabCount * hiddenCount * (config.tiedEmbeddings ? 1 : 2);
+  return embeddings + hiddenCount + layers.reduce((sum, count) => sum + count, 0);
+}
+
+/** Gate, up and down projections; for a mixture all experts and the router. */
+function feedForwardCount({ hiddenCount, interCount, moe }: ModelConfig, kind: 'dense' | 'moe'): number {
+  if (kind === 'dense' || moe === null) return 3 * hiddenCount * interCount;
+  return moe.expertCount * (3 * hiddenCount * moe.interCount + hiddenCount);
+}

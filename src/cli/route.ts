@@ -1,0 +1,51 @@
+/** `twostroke route`: the last routing decisions of a running server and why each was taken. */
+import { Command } from 'commander';
+import type { RequestRecord } from '../control/request-record.js';
+import { askServer, type ServerAddress } from './ask-server.js';
+import { wholeNumber } from './option-values.js';
+import { table } from './quantities.js';
+import { apiKeyOption, urlOption } from './workers.js';
+
+export interface RoutesAnswer {
+  /** Newest first. */
+  readonly requests: readonly RequestRecord[];
+}
+
+export function routeCommand(): Command {
+  return new Command('route')
+    .description('show the last routing decisions of a running server, newest first')
+    .addOption(urlOption())
+    .addOption(apiKeyOption())
+    .option('--count <count>', 'how many', wholeNumber(1, 1000), 10)
+    .option('--json', 'one JSON object on the last line', false)
+    .action(showRoutes);
+}
+
+async function showRoutes(options: ServerAddress & { readonly count: number; readonly json: boolean }): Promise<void> {
+  const answer = await askServer<RoutesAnswer>(options, `/routes?count=${options.count}`);
+  process.stdout.write(options.json ? `${JSON.stringify(answer)}\n` : routesText(answer));
+}
+
+export function routesText({ requests }: RoutesAnswer): string {
+  if (requests.length === 0) return 'no request has ended yet\n';
+  const head = ['REQUEST', 'PATH', 'WORKERS', 'PROMPT', 'OUTPUT', 'TTFT MS', 'TOTAL MS', 'KV MOVED', 'EXPOSED MS', 'WHY'];
+  return `${table([head, ...requests.map(row)]).join('\n')}\n`;
+}
+
+function row(record: RequestRecord): string[] {
+  const route = record.routes.at(-1);
+  const ms = (value: number | undefined) => (value === undefined ? '-' : value.toFixed(1));
+  const since = (value: number | undefined) => (value === undefined ? undefined : value - record.arrivalMs);
+  return [
+    record.id,
+    record.outcome === 'finished' ? (route?.path ?? '-') : `${route?.path ?? '-'} (${record.errorCode ?? record.outcome})`,
+    route?.workers.join(' -> ') ?? '-',
+    `${record.promptTokenCount} (${record.cachedTokenCount} cached)`,
+    String(record.outputTokenCount),
+    ms(since(record.firstTokenMs)),
+    ms(since(record.doneMs)),
+    record.transferBytes === 0 ? '-' : `${(record.transferBytes / 2 ** 20).toFixed(2)} MiB`,
+    record.transferBytes === 0 ? '-' : ms(record.exposedTransferMs),
+    route?.reason ?? '-',
+  ];
+}

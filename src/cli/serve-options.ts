@@ -1,0 +1,89 @@
+/** The options of `twostroke serve`: their texts, their parsing, their defaults. Used by serve.ts. */
+import { Command, Option } from 'commander';
+import type { LogLevel } from '../base/log.js';
+import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
+import type { Split, Strategy } from '../router/route.js';
+import { blockTokenCount, byteCount, collect, split, wholeNumber } from './option-values.js';
+
+/** What commander gives, after the parsers below. */
+export interface ServeOptions {
+  readonly model: string;
+  readonly host: string;
+  readonly port: number;
+  readonly workers: readonly WorkerSpec[];
+  readonly strategy: Strategy;
+  readonly split?: Split;
+  readonly loadFormat: 'auto' | 'dummy';
+  readonly dtype: 'auto' | 'f32' | 'bf16';
+  readonly kvCacheDtype: 'auto' | 'f32' | 'bf16' | 'f16';
+  readonly quantize: 'none' | 'int8' | 'fp8';
+  readonly blockSize: number;
+  readonly kvCacheMemory?: number;
+  readonly numBlocks?: number;
+  readonly maxModelLen?: number;
+  readonly maxNumBatchedTokens: number;
+  readonly maxNumSeqs: number;
+  readonly prefillChunk: number;
+  readonly prefixCaching: boolean;
+  readonly skipTokenizerInit: boolean;
+  readonly servedModelName?: readonly string[];
+  readonly apiKey?: readonly string[];
+  readonly corsOrigin?: string;
+  readonly threads?: number;
+  readonly maxQueue: number;
+  readonly maxBody: number;
+  readonly drain: number;
+  readonly logLevel: LogLevel;
+  readonly json: boolean;
+}
+
+export const logLevelOption = () =>
+  new Option('--log-level <level>', 'what goes to stderr').choices(['debug', 'info', 'warn', 'error', 'silent']).default('warn');
+
+const choice = (flags: string, text: string, choices: readonly string[], fallback: string) =>
+  new Option(flags, text).choices(choices).default(fallback);
+const count = (flags: string, text: string, min: number, max?: number) =>
+  new Option(flags, text).argParser(wholeNumber(min, max));
+
+export function serveCommand(): Command {
+  return new Command('serve')
+    .description('serve a model over an OpenAI-compatible HTTP API')
+    .requiredOption('--model <model>', 'a folder, a Hugging Face id that is in the cache, or "demo"')
+    .option('--host <host>', 'address to listen on', '127.0.0.1')
+    .addOption(count('--port <port>', 'port to listen on; 0: any free one', 0, 65535).default(8000))
+    .addOption(
+      new Option('--workers <spec>', 'role:device[*count][?threads=N&…], comma separated; roles any, prefill, decode')
+        .argParser((text) => parseWorkerSpecs(text))
+        .default(parseWorkerSpecs('any:cpu'), 'any:cpu'),
+    )
+    .addOption(
+      choice('--strategy <strategy>', 'which path requests take', ['adaptive', 'collocated', 'disaggregated'], 'adaptive'),
+    )
+    .addOption(new Option('--split <P:D>', 'how "any" workers are divided when disaggregated').argParser(split))
+    .addOption(choice('--load-format <format>', 'dummy: random weights from config.json alone', ['auto', 'dummy'], 'auto'))
+    .addOption(choice('--dtype <dtype>', 'of the weights', ['auto', 'f32', 'bf16'], 'auto'))
+    .addOption(choice('--kv-cache-dtype <dtype>', 'of the KV cache', ['auto', 'f32', 'bf16', 'f16'], 'auto'))
+    .addOption(choice('--quantize <format>', 'quantise weights at load', ['none', 'int8', 'fp8'], 'none'))
+    .addOption(new Option('--block-size <tokens>', 'tokens per KV block, a power of two').argParser(blockTokenCount).default(16))
+    .addOption(
+      new Option('--kv-cache-memory <bytes>', "of each worker's KV cache, e.g. 2GiB").argParser(byteCount).conflicts('numBlocks'),
+    )
+    .addOption(count('--num-blocks <count>', 'KV blocks of each worker', 2))
+    .addOption(count('--max-model-len <tokens>', "longest context; default: the model's own", 2))
+    .addOption(count('--max-num-batched-tokens <tokens>', 'tokens per step', 1, 65536).default(512))
+    .addOption(count('--max-num-seqs <count>', 'sequences per batch', 1, 4096).default(64))
+    .addOption(count('--prefill-chunk <tokens>', 'most prompt tokens of one sequence per step', 1, 65536).default(512))
+    .option('--no-prefix-caching', 'do not reuse the KV of equal prompt beginnings')
+    .option('--skip-tokenizer-init', 'token ids in, token ids out; no tokenizer is loaded', false)
+    .addOption(new Option('--served-model-name <name>', 'name in the API; may be repeated').argParser(collect))
+    .addOption(
+      new Option('--api-key <key>', 'key that clients must send; may be repeated').env('TWOSTROKE_API_KEY').argParser(collect),
+    )
+    .option('--cors-origin <origin>', 'allow browsers of this origin ("*": all)')
+    .addOption(count('--threads <count>', 'compute threads of all CPU workers together; default: all cores', 1, 1024))
+    .addOption(count('--max-queue <count>', 'requests accepted and unfinished; more get 429', 1).default(4096))
+    .addOption(new Option('--max-body <bytes>', 'largest request body').argParser(byteCount).default(8 * 2 ** 20, '8MiB'))
+    .addOption(count('--drain <seconds>', 'how long open requests may finish on shutdown', 0).default(10))
+    .addOption(logLevelOption())
+    .option('--json', 'one JSON object on the last line instead of the screen', false);
+}

@@ -1,0 +1,184 @@
+/** `twostroke serve`: loads the model's text side, starts the gateway with its workers and the HTTP server in front of them, shows one
+ *  screen, and ends in order on a signal: stop accepting, let open requests finish, end the workers. */
+import os from 'node:os';
+import path from 'node:path';
+import type { Command } from 'commander';
+import { systemClock } from '../base/clock.js';
+import { InvalidRequestError } from '../base/errors.js';
+import { createLogger, type Logger } from '../base/log.js';
+import { Gateway } from '../control/gateway.js';
+import type { GatewayApi } from '../control/gateway-api.js';
+import { ensureLibrary } from '../device/native-library.js';
+import { type ModelConfig, readModelConfig } from '../model/config.js';
+import { type HttpServer, startHttpServer } from '../server/http-server.js';
+import { createServerMetrics } from '../server/metrics.js';
+import { loadServedModel, type ServedModel } from '../server/served-model.js';
+import { askFirstQuestion } from './first-answer.js';
+import { LoadDisplay } from './load-display.js';
+import { findModel } from './model-option.js';
+import { screenText } from './screen.js';
+import { type ServeOptions, serveCommand as serveOptions } from './serve-options.js';
+import { listenForStop } from './signals.js';
+import { packageVersion } from './version.js';
+
+export function serveCommand(): Command {
+  return serveOptions().action((options: ServeOptions) => serve(options));
+}
+
+interface Served {
+  readonly folder: string;
+  readonly config: ModelConfig;
+  readonly model: ServedModel;
+}
+
+/** Returns when the server has ended in order. */
+async function serve(options: ServeOptions): Promise<void> {
+  const logger = createLogger(options.logLevel, 'twostroke');
+  const stop = listenForStop();
+  const served = openModel(options);
+  for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
+    await ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`));
+  }
+  const gateway = await Gateway.start(gatewayOptions(options, served, logger));
+  let server: HttpServer | null = null;
+  try {
+    server = await startServer(options, served.model, gateway, logger);
+    const signal = await Promise.race([loaded(gateway), stop.received]);
+    if (signal === 'loaded') {
+      await showReady(options, served, gateway, server);
+      await stop.received;
+    }
+    if (!options.json) process.stderr.write('stopping: open requests may finish, Ctrl-C again ends at once\n');
+  } finally {
+    const drainMs = options.drain * 1000;
+    await server?.close(drainMs);
+    await gateway.stop({ drainMs: 0 });
+    stop.dispose();
+  }
+}
+
+function openModel(options: ServeOptions): Served {
+  const folder = findModel(options.model);
+  const config = readModelConfig(folder);
+  const maxModelTokenCount = options.maxModelLen ?? config.maxPositionCount;
+  if (maxModelTokenCount > config.maxPositionCount) {
+    throw new InvalidRequestError(
+      `--max-model-len ${maxModelTokenCount} is more than the ${config.maxPositionCount} positions of this model`,
+    );
+  }
+  const [name = defaultName(options.model), ...aliases] = options.servedModelName ?? [];
+  const model = loadServedModel({
+    folder,
+    config,
+    names: [name, ...aliases],
+    maxModelTokenCount,
+    tokenizer: options.skipTokenizerInit ? 'none' : 'load',
+    createdSeconds: Math.floor(systemClock.wallMs() / 1000),
+    version: packageVersion(),
+  });
+  return { folder, config, model };
+}
+
+/** A path's last part; an id or "demo" as it is. */
+function defaultName(model: string): string {
+  return path.isAbsolute(model) || model.startsWith('.') ? path.basename(path.resolve(model)) : model;
+}
+
+/** Native waits occupy a libuv thread each; the default of 4 would make a worker's copies wait for its steps. */
+const workerThreadPoolSize = '16';
+
+function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger: Logger) {
+  return {
+    workers: options.workers,
+    strategy: options.strategy,
+    ...(options.split === undefined ? {} : { split: options.split }),
+    settings: {
+      modelFolder: folder,
+      loadFormat: options.loadFormat,
+      dtype: options.dtype,
+      kvDtype: options.kvCacheDtype,
+      quantize: options.quantize,
+      blockTokenCount: options.blockSize,
+      ...(options.kvCacheMemory === undefined ? {} : { kvBytes: options.kvCacheMemory }),
+      ...(options.numBlocks === undefined ? {} : { blockCount: options.numBlocks }),
+      tokenBudget: options.maxNumBatchedTokens,
+      prefillChunkTokenCount: Math.min(options.prefillChunk, options.maxNumBatchedTokens),
+      sequenceCountMax: options.maxNumSeqs,
+      maxModelTokenCount: model.maxModelTokenCount,
+      prefixCaching: options.prefixCaching ? ('on' as const) : ('off' as const),
+      depth: 2 as const,
+    },
+    threads: options.threads ?? os.availableParallelism(),
+    workerEntry: path.join(import.meta.dirname, 'worker.js'),
+    workerEnvironment: { ...process.env, UV_THREADPOOL_SIZE: process.env.UV_THREADPOOL_SIZE ?? workerThreadPoolSize },
+    logger,
+    clock: systemClock,
+    limits: { requestCountMax: options.maxQueue },
+  };
+}
+
+function startServer(options: ServeOptions, model: ServedModel, gateway: GatewayApi, logger: Logger): Promise<HttpServer> {
+  const metrics = createServerMetrics(gateway, model.names[0]);
+  return startHttpServer(
+    { gateway, model, metrics, clock: systemClock, bodyBytesMax: options.maxBody },
+    {
+      host: options.host,
+      port: options.port,
+      apiKeys: options.apiKey ?? [],
+      corsOrigin: options.corsOrigin ?? null,
+      version: packageVersion(),
+      logger,
+    },
+  );
+}
+
+async function loaded(gateway: GatewayApi): Promise<'loaded'> {
+  const display = new LoadDisplay(process.stderr);
+  gateway.onLoadProgress((workerId, progress) => display.update(workerId, progress));
+  try {
+    await gateway.ready;
+    return 'loaded';
+  } finally {
+    display.close();
+  }
+}
+
+async function showReady(
+  options: ServeOptions,
+  { config, model }: Served,
+  gateway: GatewayApi,
+  server: HttpServer,
+): Promise<void> {
+  const workers = gateway.workers();
+  const modelName = model.names[0];
+  if (options.json) {
+    const shown = workers.map(({ id, effectiveRole, device, threadCount, pid }) => ({
+      id,
+      role: effectiveRole,
+      device,
+      threadCount,
+      pid,
+    }));
+    process.stdout.write(`${JSON.stringify({ url: server.url, port: server.port, model: modelName, workers: shown })}\n`);
+    return;
+  }
+  const apiKey = options.apiKey?.[0] ?? null;
+  const firstAnswer =
+    options.model === 'demo' && options.loadFormat === 'auto' && model.tokenizer !== null
+      ? await askFirstQuestion(server.url, modelName, apiKey)
+      : null;
+  process.stdout.write(
+    screenText({
+      version: packageVersion(),
+      modelName,
+      config,
+      maxModelTokenCount: model.maxModelTokenCount,
+      strategy: options.strategy,
+      workers,
+      url: server.url,
+      needsApiKey: apiKey !== null,
+      hasChat: model.chatTemplate !== null,
+      firstAnswer,
+    }),
+  );
+}
