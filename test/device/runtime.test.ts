@@ -1,7 +1,5 @@
 /** Streams, events, graphs and errors of the native runtime. */
 import { afterEach, describe, expect, it } from 'vitest';
-import { DeviceError } from '../../src/base/errors.js';
-import { offsetPointer } from '../../src/device/tensor.js';
 import { Bench } from './tensors.js';
 
 const open: Bench[] = [];
