@@ -93,7 +93,7 @@ function packRows(plan: StepPlan, layout: PackedLayout, i32: Int32Array, blockTo
 }
 
 function packSamples(plan: StepPlan, layout: PackedLayout, words: Words): void {
-  const { i32, f32 } = words;
+  const { i32 } = words;
   let historyIndex = 0;
   let biasIndex = 0;
   plan.samples.forEach((sample, index) => {
@@ -105,10 +105,7 @@ function packSamples(plan: StepPlan, layout: PackedLayout, words: Words): void {
       if (choice.request.needsHistory) {
         for (let p = 0; p < choice.knownCount; p++) i32[layout.history + historyIndex++] = choice.tokenAt(p);
       }
-      for (const [id, value] of biasesOf(choice.request, task.drawIndex)) {
-        i32[layout.biasIds + biasIndex] = id;
-        f32[layout.biasValues + biasIndex++] = value;
-      }
+      biasIndex += packBiases(choice.request, task.drawIndex, words, layout, biasIndex);
     }
     const place = { historyStart, historyCount: historyIndex - historyStart, biasStart, biasCount: biasIndex - biasStart };
     packSampleRow(sample, layout.sampleRows + index * sampleRowWords, words, place);
@@ -153,8 +150,14 @@ function biasCountOf(request: RequestState, drawIndex: number): number {
   return request.sampling.logitBias.length + (drawIndex < request.sampling.minTokenCount ? request.stopIds.size : 0);
 }
 
-function* biasesOf(request: RequestState, drawIndex: number): Generator<readonly [number, number]> {
-  yield* request.sampling.logitBias;
-  if (drawIndex >= request.sampling.minTokenCount) return;
-  for (const id of request.stopIds) yield [id, Number.NEGATIVE_INFINITY];
+/** The request's own biases, and minus infinity on everything that would end it too early. Returns how many. */
+function packBiases(request: RequestState, drawIndex: number, { i32, f32 }: Words, layout: PackedLayout, start: number): number {
+  let index = start;
+  const put = (id: number, value: number) => {
+    i32[layout.biasIds + index] = id;
+    f32[layout.biasValues + index++] = value;
+  };
+  for (const [id, value] of request.sampling.logitBias) put(id, value);
+  if (drawIndex < request.sampling.minTokenCount) for (const id of request.stopIds) put(id, Number.NEGATIVE_INFINITY);
+  return index - start;
 }

@@ -134,7 +134,7 @@ export class Engine {
       if (plan !== null && this.#inFlight.length < this.#options.depth) return this.#takeEvents([]);
       const oldest = this.#inFlight[0];
       if (oldest !== undefined) return this.#takeEvents(await this.#commit(oldest));
-      if (this.hasWork) await this.#options.clock.sleep(1); // blocked: others hold the memory or the seats
+      if (this.#scheduler.events.length === 0 && this.hasWork) await this.#options.clock.sleep(1); // blocked: others hold the memory or the seats
       return this.#takeEvents([]);
     } finally {
       this.#isStepping = false;
@@ -212,7 +212,9 @@ export class Engine {
 
   #launch(plan: Parameters<ModelRunner['launch']>[0]): void {
     plan.launchedMs = this.#options.clock.nowMs();
-    this.#inFlight.push(this.#runner.launch(plan));
+    const inFlight = this.#runner.launch(plan);
+    inFlight.result.catch(() => undefined); // seen by whoever awaits it; a failure ahead of it may make that nobody
+    this.#inFlight.push(inFlight);
   }
 
   async #commit({ plan, result }: InFlight): Promise<readonly TokenEvent[]> {
@@ -222,8 +224,10 @@ export class Engine {
     const events = commitStep(plan, stepResult, { scheduler: this.#scheduler, memory: this.#memory, onRequestEnd });
     this.#counters.step++;
     this.#counters.lastStepMs = this.#options.clock.nowMs() - plan.launchedMs;
-    this.#counters.promptToken += plan.rowCount;
-    for (const { task } of plan.samples) if (task.kind === 'draw') this.#counters.generatedToken++;
+    for (const { sequence, firstToken, endToken } of plan.entries) {
+      this.#counters.promptToken += Math.max(0, Math.min(endToken, sequence.promptCount) - firstToken);
+    }
+    for (const event of events) if (event.kind === 'tokens') this.#counters.generatedToken += event.tokens.length;
     return events;
   }
 

@@ -152,7 +152,7 @@ export class Scheduler {
       this.waiting.remove(head);
       head.state = 'running';
       this.running.insert(head);
-      this.#announce(head, plan);
+      this.#announce(head);
       this.#planChunk(head, plan);
     }
   }
@@ -171,20 +171,9 @@ export class Scheduler {
     return admitted;
   }
 
-  #announce(head: Sequence, plan: StepPlan): void {
+  #announce(head: Sequence): void {
     const { request, cachedCount } = head;
-    if (request.mode === 'prefill') {
-      this.#hooks.onPrefillStart?.(request.id, cachedCount);
-      if (cachedCount > 0) {
-        plan.chunks.push({
-          requestId: request.id,
-          firstToken: 0,
-          endToken: cachedCount,
-          blockIds: [...head.blockIds],
-          isLast: false,
-        });
-      }
-    }
+    if (request.mode === 'prefill') this.#hooks.onPrefillStart?.(request.id, cachedCount);
     if (request.isCachedTold) return;
     request.isCachedTold = true;
     this.counters.prefixHitToken += cachedCount;
@@ -203,15 +192,7 @@ export class Scheduler {
     const row = plan.addEntry(sequence, first, end);
     sequence.advance(end);
     if (request.promptLogprobs !== undefined) this.#planScores(sequence, first, row, plan);
-    if (request.mode === 'prefill') {
-      plan.chunks.push({
-        requestId: request.id,
-        firstToken: first,
-        endToken: end,
-        blockIds: [...sequence.blockIds],
-        isLast: end === goal,
-      });
-    }
+    if (request.mode === 'prefill') planHandOver(sequence, first, end, plan);
     if (end < goal) return;
     this.#fork(sequence, plan);
     for (const choice of drawing) plan.addDraw(choice, row + end - first - 1);
@@ -289,4 +270,17 @@ function choicesDrawingAt(sequence: Sequence, goal: number): readonly Sequence[]
   if (request.mode === 'prefill')
     return request.choices.filter((choice) => choice.state !== 'ended' && choice.knownCount === goal);
   return [sequence, ...request.forks].filter((choice) => choice.knownCount === goal && choice.state !== 'ended');
+}
+
+/** Tells the transfer which spans this step makes valid; what the prefix cache held comes first, once. */
+function planHandOver(
+  { request, blockIds, cachedCount, tokenCount }: Sequence,
+  firstToken: number,
+  endToken: number,
+  plan: StepPlan,
+): void {
+  const chunk = { requestId: request.id, blockIds: [...blockIds] };
+  if (firstToken === cachedCount && cachedCount > 0)
+    plan.chunks.push({ ...chunk, firstToken: 0, endToken: cachedCount, isLast: false });
+  plan.chunks.push({ ...chunk, firstToken, endToken, isLast: endToken === tokenCount });
 }

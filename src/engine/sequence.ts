@@ -99,7 +99,7 @@ export class Sequence {
   /** What the embedding reads at `position`: a token id, or -1 - seat for the token that only the device knows. */
   inputAt(position: number): number {
     if (position < this.knownCount) return this.tokenAt(position);
-    assert(position === this.tokenCount - 1 && this.seat !== undefined, `position ${position} is not the last sampled token`);
+    assert(position === this.knownCount && this.seat !== undefined, `position ${position} is not the token in flight`);
     return -1 - this.seat;
   }
 
