@@ -38,6 +38,8 @@ export interface CoordinatorOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly onDone: (record: RequestRecord) => void;
+  /** Requests wait for it: before, the roles that are loaded first would get everything. Its rejection fails them. */
+  readonly ready: Promise<void>;
 }
 
 /** A request and where it is now. */
@@ -87,6 +89,7 @@ export class Coordinator {
 
   async #run(placed: Placed): Promise<void> {
     const { request } = placed;
+    await request.orSettled(this.#options.ready).catch((error) => this.#afterFailure(request, error));
     while (!request.isSettled) {
       try {
         const route = await this.#chooseRoute(placed);

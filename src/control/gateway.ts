@@ -1,12 +1,156 @@
-/** Supervisor, registry and coordinator in one object: what `serve` starts. */
-import { TwostrokeError } from '../base/errors.js';
-import type { GatewayApi } from './gateway-api.js';
-import type { GatewayOptions } from './gateway-options.js';
+/** Supervisor and coordinator in one object: what `serve` starts. Used by cli/ (and, as GatewayApi, by server/).
+ *  Invariant: after stop() has resolved no worker process is left. */
+import { messageOf, TwostrokeError } from '../base/errors.js';
+import type { WorkerId } from '../base/ids.js';
+import type { LoadProgress } from '../model/model.js';
+import { validateStrategy } from '../router/candidates.js';
+import { Coordinator } from './coordinator.js';
+import type { GatewayApi, RequestInput } from './gateway-api.js';
+import { defaultGatewayLimits, type GatewayLimits, type GatewayOptions } from './gateway-options.js';
+import type { GenerationStream } from './generation-stream.js';
+import { healthOf } from './health.js';
+import type { RequestRecord } from './request-record.js';
+import { Supervisor } from './supervisor.js';
+import { spawnWorker } from './worker-process.js';
+import { slotError, type WorkerSlot } from './worker-slot.js';
+import type { Health, WorkerStatus } from './worker-status.js';
 
-export const Gateway = {
-  /** Spawns the workers; resolves when their sockets are up (they may still load). Throws InvalidRequestError for a strategy that the
-   *  roles forbid. */
-  start(_options: GatewayOptions): Promise<GatewayApi> {
-    return Promise.reject(new TwostrokeError('unavailable', 'the gateway is being written'));
-  },
-};
+const drainPollMs = 10;
+
+export class Gateway implements GatewayApi {
+  readonly ready: Promise<void>;
+  readonly #options: GatewayOptions;
+  readonly #limits: GatewayLimits;
+  readonly #supervisor: Supervisor;
+  readonly #coordinator: Coordinator;
+  readonly #listeners: Listeners;
+  #isStopping = false;
+  #stopping: Promise<void> | null = null;
+
+  /** Spawns the workers; resolves when the bus is up (the workers may still load: see `ready`). Throws InvalidRequestError for a strategy
+   *  that the roles forbid, naming both. */
+  static async start(options: GatewayOptions): Promise<Gateway> {
+    const roles = options.workers.map(({ role }) => role);
+    validateStrategy(roles, options.strategy, options.split);
+    const limits = { ...defaultGatewayLimits, ...options.limits };
+    const listeners = new Listeners();
+    const supervisor = await Supervisor.start({ ...options, limits, spawn: spawnWorker, ...listeners.forSupervisor() });
+    return new Gateway(options, limits, supervisor, listeners);
+  }
+
+  private constructor(options: GatewayOptions, limits: GatewayLimits, supervisor: Supervisor, listeners: Listeners) {
+    const { clock, logger, strategy } = options;
+    this.#options = options;
+    this.#limits = limits;
+    this.#supervisor = supervisor;
+    this.#listeners = listeners;
+    const onDone = (record: RequestRecord) => listeners.requestDone(record, logger);
+    this.#coordinator = new Coordinator({
+      directory: supervisor,
+      strategy,
+      limits,
+      clock,
+      logger,
+      onDone,
+      ready: listeners.ready,
+    });
+    listeners.onLost = (id) => this.#coordinator.forgetWorker(id);
+    listeners.slots = supervisor.slots;
+    this.ready = listeners.ready;
+  }
+
+  get state(): GatewayApi['state'] {
+    if (this.#isStopping) return 'stopping';
+    if (!this.#listeners.isReady) return 'loading';
+    return this.#supervisor.slots.every((slot) => slot.isLive) ? 'ready' : 'degraded';
+  }
+
+  get requestCount(): number {
+    return this.#coordinator.requestCount;
+  }
+
+  submit(input: RequestInput): GenerationStream {
+    if (this.#isStopping) throw new TwostrokeError('unavailable', 'the server is stopping');
+    return this.#coordinator.submit(input);
+  }
+
+  workers(): readonly WorkerStatus[] {
+    return this.#supervisor.slots.map((slot) => slot.status());
+  }
+
+  health(): Health {
+    return healthOf(this.#supervisor.slots, this.#listeners.isReady ? 'ready' : 'loading', this.#limits.stalledMs);
+  }
+
+  onLoadProgress(listener: (workerId: WorkerId, progress: LoadProgress) => void): void {
+    this.#listeners.loadProgress.push(listener);
+  }
+
+  onRequestDone(listener: (record: RequestRecord) => void): void {
+    this.#listeners.done.push(listener);
+  }
+
+  async checkIntegrity(): Promise<void> {
+    for (const { id, client } of this.#supervisor.slots) {
+      await client?.checkIntegrity().catch((error) => {
+        throw new TwostrokeError('internal', `worker ${id}: ${messageOf(error)}`, { cause: error });
+      });
+    }
+  }
+
+  stop({ drainMs = 0 }: { readonly drainMs?: number } = {}): Promise<void> {
+    this.#isStopping = true;
+    this.#stopping ??= this.#stop(drainMs);
+    return this.#stopping;
+  }
+
+  async #stop(drainMs: number): Promise<void> {
+    const { clock } = this.#options;
+    const endMs = clock.nowMs() + drainMs;
+    while (this.requestCount > 0 && clock.nowMs() < endMs) await clock.sleep(drainPollMs);
+    this.#coordinator.cancelAll();
+    await this.#supervisor.stop();
+  }
+}
+
+/** What happens below reaches whoever listens; `ready` settles once. */
+class Listeners {
+  readonly loadProgress: ((workerId: WorkerId, progress: LoadProgress) => void)[] = [];
+  readonly done: ((record: RequestRecord) => void)[] = [];
+  readonly ready: Promise<void>;
+  isReady = false;
+  onLost: (id: WorkerId) => void = () => {};
+  slots: readonly WorkerSlot[] = [];
+  #resolve: () => void = () => {};
+  #reject: (error: Error) => void = () => {};
+
+  constructor() {
+    this.ready = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.ready.catch(() => {}); // whoever wants it gets the rejection
+  }
+
+  forSupervisor() {
+    return {
+      onLoadProgress: (id: WorkerId, progress: LoadProgress) => {
+        for (const listen of this.loadProgress) listen(id, progress);
+      },
+      onChange: (slot: WorkerSlot) => this.#onChange(slot),
+      onLost: (id: WorkerId) => this.onLost(id),
+    };
+  }
+
+  requestDone(record: RequestRecord, logger: GatewayOptions['logger']): void {
+    logger.debug({ record }, 'request done');
+    for (const listen of this.done) listen(record);
+  }
+
+  #onChange(slot: WorkerSlot): void {
+    if (slot.state === 'failed') this.#reject(slotError(slot));
+    if (this.slots.length === 0 || !this.slots.every((each) => each.isLive)) return;
+    this.isReady = true;
+    this.#resolve();
+  }
+}

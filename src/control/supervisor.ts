@@ -1,0 +1,169 @@
+/** All worker processes of this host: one slot each, one bus for all. Used by gateway.ts; a WorkerDirectory for the coordinator.
+ *  Invariants: a connection belongs to the process that the slot has started (id and pid must agree); when a worker dies, every other one
+ *  lets go of its cache. */
+import os from 'node:os';
+import type { Clock } from '../base/clock.js';
+import { TwostrokeError } from '../base/errors.js';
+import { type WorkerId, workerId } from '../base/ids.js';
+import type { Logger } from '../base/log.js';
+import type { BusConnection, BusHandlers, BusServer } from '../bus/bus.js';
+import { listenUnix } from '../bus/unix-socket.js';
+import type { LoadProgress } from '../model/model.js';
+import { effectiveRoles } from '../router/candidates.js';
+import type { Split, Strategy } from '../router/route.js';
+import type { HelloBody, WorkerConfig, WorkerSettings } from '../worker/messages.js';
+import type { WorkerDirectory, WorkerFacts } from './coordinator.js';
+import type { GatewayLimits } from './gateway-options.js';
+import type { WorkerClient } from './worker-client.js';
+import type { SpawnWorker } from './worker-process.js';
+import { type SlotOptions, WorkerSlot } from './worker-slot.js';
+import type { WorkerSpec } from './worker-spec.js';
+
+export interface SupervisorOptions {
+  readonly workers: readonly WorkerSpec[];
+  readonly strategy: Strategy;
+  readonly split?: Split;
+  readonly settings: WorkerSettings;
+  readonly threads?: number;
+  readonly workerEntry: string;
+  readonly workerEnvironment?: Readonly<Record<string, string | undefined>>;
+  readonly spawn: SpawnWorker;
+  readonly limits: GatewayLimits;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly onLoadProgress: (workerId: WorkerId, progress: LoadProgress) => void;
+  /** A slot has changed its state. */
+  readonly onChange: (slot: WorkerSlot) => void;
+  readonly onLost: (workerId: WorkerId) => void;
+}
+
+const heartbeatsPerLimit = 8;
+
+export class Supervisor implements WorkerDirectory {
+  readonly slots: readonly WorkerSlot[];
+  readonly #options: SupervisorOptions;
+  readonly #bus: BusServer;
+  #changeWaiters: (() => void)[] = [];
+  #isStopping = false;
+
+  static async start(options: SupervisorOptions): Promise<Supervisor> {
+    const supervisor: { current: Supervisor | null } = { current: null };
+    const bus = await listenUnix({ clock: options.clock, logger: options.logger }, (connection) => {
+      if (supervisor.current === null) throw new Error('a connection before the first worker was started');
+      return supervisor.current.#accept(connection);
+    });
+    supervisor.current = new Supervisor(options, bus);
+    for (const slot of supervisor.current.slots) slot.start();
+    void supervisor.current.#watch();
+    return supervisor.current;
+  }
+
+  private constructor(options: SupervisorOptions, bus: BusServer) {
+    this.#options = options;
+    this.#bus = bus;
+    this.slots = slotOptions(options, bus.address, (slot) => this.#onChange(slot)).map((each) => new WorkerSlot(each));
+  }
+
+  workers(): readonly WorkerFacts[] {
+    return this.slots.map((slot) => {
+      const engine = slot.snapshot?.engine;
+      const blockCount = slot.ready?.blockCount ?? 1;
+      return {
+        id: slot.id,
+        role: slot.options.effectiveRole,
+        isLive: slot.isLive,
+        blockTokenCount: slot.ready?.blockTokenCount ?? 1,
+        blockCount,
+        availableBlockCount: engine === undefined ? blockCount : engine.freeBlockCount + engine.cachedBlockCount,
+      };
+    });
+  }
+
+  client(id: WorkerId): WorkerClient | null {
+    return this.slots.find((slot) => slot.id === id)?.client ?? null;
+  }
+
+  changed(): Promise<void> {
+    return new Promise((resolve) => this.#changeWaiters.push(resolve));
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    await Promise.all(this.slots.map((slot) => slot.stop()));
+    await this.#bus.close();
+  }
+
+  /** A connection is nobody's until it has said hello as a process that was started here. */
+  #accept(connection: () => BusConnection): BusHandlers {
+    let slot: WorkerSlot | null = null;
+    return {
+      onRequest: async (kind, body) => {
+        if (kind !== 'hello' || slot !== null) throw new TwostrokeError('internal', `a worker may not ask '${kind}'`);
+        const { workerId: id, pid } = body as HelloBody;
+        slot = this.slots.find((each) => each.id === id && each.pid === pid && each.state === 'starting') ?? null;
+        if (slot !== null) return slot.greet(connection());
+        connection().close(`no worker ${id} with pid ${pid} was started here`);
+        return null;
+      },
+      onEvent: (kind, body) => slot?.onEvent(kind, body),
+    };
+  }
+
+  async #watch(): Promise<void> {
+    const everyMs = this.#options.limits.heartbeatMs / heartbeatsPerLimit;
+    let lastMs = this.#options.clock.nowMs();
+    while (!this.#isStopping) {
+      await this.#sleep(everyMs);
+      const nowMs = this.#options.clock.nowMs();
+      const hasSlept = nowMs - lastMs > 2 * everyMs;
+      lastMs = nowMs;
+      for (const slot of this.slots) hasSlept ? slot.excuse() : slot.watch();
+    }
+  }
+
+  /** Does not keep the process alive. */
+  #sleep(delayMs: number): Promise<void> {
+    return new Promise((resolve) => this.#options.clock.after(delayMs, resolve));
+  }
+
+  #onChange(slot: WorkerSlot): void {
+    if (slot.state === 'dead') this.#onDead(slot);
+    this.#options.onChange(slot);
+    const waiters = this.#changeWaiters;
+    this.#changeWaiters = [];
+    for (const wake of waiters) wake();
+  }
+
+  #onDead(dead: WorkerSlot): void {
+    this.#options.onLost(dead.id);
+    for (const slot of this.slots) slot.client?.forgetPeer(dead.id, dead.incarnation);
+  }
+}
+
+function slotOptions(options: SupervisorOptions, address: string, onChange: (slot: WorkerSlot) => void): SlotOptions[] {
+  const { workers, strategy, split, limits } = options;
+  const roles = workers.map(({ role }) => role);
+  const effective = effectiveRoles(roles, strategy, split);
+  return workers.map((spec, index) => {
+    const effectiveRole = effective[index] ?? spec.role;
+    const config: WorkerConfig = {
+      ...options.settings,
+      ...(spec.quantize === undefined ? {} : { quantize: spec.quantize }),
+      ...(spec.blockCount === undefined ? {} : { blockCount: spec.blockCount }),
+      role: effectiveRole,
+      device: { ...spec.device, threadCount: threadCountOf(spec, options) },
+      deviceShareCount: workers.filter((each) => each.device.kind === spec.device.kind && each.device.index === spec.device.index)
+        .length,
+      heartbeatEveryMs: limits.heartbeatMs / heartbeatsPerLimit,
+    };
+    return { id: workerId(`w${index}`), role: spec.role, effectiveRole, config, address, supervisor: options, onChange };
+  });
+}
+
+/** CPU workers share the cores evenly, at least one thread each. */
+function threadCountOf(spec: WorkerSpec, { workers, threads }: SupervisorOptions): number {
+  if (spec.device.kind !== 'cpu') return 0;
+  if (spec.threadCount !== undefined) return spec.threadCount;
+  const cpuWorkerCount = workers.filter(({ device }) => device.kind === 'cpu').length;
+  return Math.max(1, Math.floor((threads ?? os.availableParallelism()) / cpuWorkerCount));
+}

@@ -1,0 +1,39 @@
+/** A child process that runs a worker. Made by worker-slot.ts; the only place in control/ that knows of processes.
+ *  Invariant: `exited` resolves when the process has been reaped: from then on nothing of it touches shared memory. */
+import { spawn } from 'node:child_process';
+import type { WorkerId } from '../base/ids.js';
+
+export interface WorkerProcess {
+  readonly pid: number | null;
+  /** Resolves, with what ended it, once the process has been reaped. */
+  readonly exited: Promise<string>;
+  /** SIGKILL: works on a stopped process too. */
+  kill(): void;
+}
+
+export interface SpawnOptions {
+  readonly entry: string;
+  readonly address: string;
+  readonly workerId: WorkerId;
+  readonly logLevel: string;
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+}
+
+export type SpawnWorker = (options: SpawnOptions) => WorkerProcess;
+
+/** Its standard output goes to our standard error: ours may carry JSON. */
+export const spawnWorker: SpawnWorker = ({ entry, address, workerId, logLevel, environment }) => {
+  const child = spawn(process.execPath, [entry, '--address', address, '--id', workerId, '--log-level', logLevel], {
+    stdio: ['ignore', 2, 2],
+    ...(environment === undefined ? {} : { env: environment }),
+  });
+  const exited = new Promise<string>((resolve) => {
+    child.once('exit', (code, signal) => resolve(signal === null ? `it exited with code ${code}` : `it was killed by ${signal}`));
+    child.once('error', (error) => resolve(`it could not be started: ${error.message}`));
+  });
+  return {
+    pid: child.pid ?? null,
+    exited,
+    kill: () => void child.kill('SIGKILL'),
+  };
+};

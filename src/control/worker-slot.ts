@@ -1,0 +1,275 @@
+/** One worker's place: starts its process, hears its messages, watches that it lives, and starts it again when it has died.
+ *  Made by supervisor.ts, one per worker spec, for the life of the gateway.
+ *  Invariants: at most one process at a time; `onLost` is called only after the process has been reaped; a process whose connection
+ *  broke, or that went silent, is killed first. */
+import { fromWire, TwostrokeError, type WireError } from '../base/errors.js';
+import type { WorkerId } from '../base/ids.js';
+import type { BusConnection } from '../bus/bus.js';
+import type { LoadProgress } from '../model/model.js';
+import type { WorkerRole } from '../router/snapshot.js';
+import type {
+  HandOverFailedBody,
+  LandedBody,
+  LoadingBody,
+  PrefillStartedBody,
+  ReadyBody,
+  SnapshotBody,
+  TokensBody,
+  WorkerConfig,
+} from '../worker/messages.js';
+import { RemoteWorker } from './remote-worker.js';
+import type { SupervisorOptions } from './supervisor.js';
+import type { WorkerProcess } from './worker-process.js';
+import { formatDevice } from './worker-spec.js';
+import type { WorkerState, WorkerStatus } from './worker-status.js';
+
+export interface SlotOptions {
+  readonly id: WorkerId;
+  readonly role: WorkerRole;
+  readonly effectiveRole: WorkerRole;
+  readonly config: WorkerConfig;
+  /** Of the bus. */
+  readonly address: string;
+  readonly supervisor: SupervisorOptions;
+  readonly onChange: (slot: WorkerSlot) => void;
+}
+
+/** Errors that another start will not cure, as long as the worker has never been ready. */
+const permanentCodes: readonly string[] = ['model_error', 'device_error', 'invalid_request'];
+/** A worker that has lived this long starts its restart delays from the smallest again. */
+const steadyMs = 60_000;
+
+export class WorkerSlot {
+  readonly id: WorkerId;
+  readonly options: SlotOptions;
+  state: WorkerState = 'starting';
+  incarnation = 0;
+  restartCount = 0;
+  client: RemoteWorker | null = null;
+  ready: ReadyBody | null = null;
+  snapshot: SnapshotBody | null = null;
+  error: WireError | null = null;
+  #process: WorkerProcess | null = null;
+  #connection: BusConnection | null = null;
+  #loading: LoadProgress | null = null;
+  #killReason: string | null = null;
+  #lastHeardMs = 0;
+  #lastProgressMs = 0;
+  #isStopping = false;
+  #stopWaiting: () => void = () => {};
+  #life: Promise<void> = Promise.resolve();
+
+  constructor(options: SlotOptions) {
+    this.id = options.id;
+    this.options = options;
+  }
+
+  get pid(): number | null {
+    return this.#process?.pid ?? null;
+  }
+
+  get isLive(): boolean {
+    return this.state === 'ready';
+  }
+
+  /** How long it has had work and made no step; 0 while it has none. */
+  get stalledMs(): number {
+    return this.snapshot?.hasWork === true ? this.#clock.nowMs() - this.#lastProgressMs : 0;
+  }
+
+  start(): void {
+    this.#life = this.#live();
+  }
+
+  /** Kills the process for good; resolves when it has been reaped. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    this.#stopWaiting();
+    this.#connection?.close('the gateway stops');
+    this.kill('the gateway stops');
+    await this.#life;
+  }
+
+  kill(reason: string): void {
+    if (this.#process === null || this.#killReason !== null) return;
+    this.#killReason = reason;
+    if (!this.#isStopping) this.#logger.warn({ worker: this.id, pid: this.pid, reason }, 'worker killed');
+    this.#process.kill();
+  }
+
+  /** The process has said hello: what it is to do. */
+  greet(connection: BusConnection): WorkerConfig {
+    this.#connection = connection;
+    this.#heard();
+    this.#setState('loading');
+    void connection.closed.then((reason) => {
+      if (this.#connection === connection) this.kill(`its connection ended: ${reason}`);
+    });
+    return this.options.config;
+  }
+
+  onEvent(kind: string, body: unknown): void {
+    this.#heard();
+    if (kind === 'tokens') this.client?.onTokens(body as TokensBody);
+    else if (kind === 'snapshot') this.#onSnapshot(body as SnapshotBody);
+    else if (kind === 'prefillStarted') this.client?.onPrefillStarted(body as PrefillStartedBody);
+    else if (kind === 'landed') this.client?.onLanded(body as LandedBody);
+    else if (kind === 'handOverFailed') this.client?.onHandOverFailed(body as HandOverFailedBody);
+    else if (kind === 'loading') this.#onLoading(body as LoadingBody);
+    else if (kind === 'ready') this.#onReady(body as ReadyBody);
+    else if (kind === 'fatal') this.error = body as WireError;
+  }
+
+  status(): WorkerStatus {
+    const { role, effectiveRole, config } = this.options;
+    return {
+      id: this.id,
+      role,
+      effectiveRole,
+      device: formatDevice(config.device),
+      threadCount: config.device.threadCount,
+      state: this.state,
+      pid: this.pid,
+      restartCount: this.restartCount,
+      loading: this.#loading,
+      ready: this.ready,
+      snapshot: this.snapshot?.engine ?? null,
+      residentBytes: this.snapshot?.residentBytes ?? 0,
+      connectors: this.snapshot?.connectors ?? [],
+      lastProgressMsAgo: this.stalledMs,
+      error: this.error,
+    };
+  }
+
+  /** Called by the supervisor every now and then. */
+  watch(): void {
+    const { limits } = this.options.supervisor;
+    if (this.#process === null) return;
+    const silentMs = this.#clock.nowMs() - this.#lastHeardMs;
+    const silentMsMax = this.state === 'ready' ? limits.heartbeatMs : limits.loadSilenceMs;
+    if (silentMs > silentMsMax) this.kill(`it said nothing for ${Math.round(silentMs)} ms`);
+    else if (this.stalledMs > limits.stalledKillMs)
+      this.kill(`it has work but made no step for ${Math.round(this.stalledMs)} ms`);
+  }
+
+  /** The gateway itself has slept: nobody was silent. */
+  excuse(): void {
+    this.#heard();
+    this.#lastProgressMs = this.#clock.nowMs();
+  }
+
+  /** One process after another, until stopped or hopeless. */
+  async #live(): Promise<void> {
+    const { limits } = this.options.supervisor;
+    let delayMs = limits.restartDelayMsMin;
+    while (!this.#isStopping) {
+      const startMs = this.#clock.nowMs();
+      const reason = await this.#runProcess();
+      if (this.#isStopping) break;
+      if (this.ready === null && this.error !== null && permanentCodes.includes(this.error.code)) return this.#setState('failed');
+      if (this.#clock.nowMs() - startMs > steadyMs) delayMs = limits.restartDelayMsMin;
+      this.#logger.error({ worker: this.id, reason, delayMs }, 'worker died, restarting');
+      await this.#pause(delayMs);
+      delayMs = Math.min(2 * delayMs, limits.restartDelayMsMax);
+      this.restartCount++;
+    }
+    this.#setState('dead');
+  }
+
+  /** Resolves, with what ended it, when the process has been reaped. */
+  async #runProcess(): Promise<string> {
+    const { supervisor, address } = this.options;
+    this.incarnation++;
+    this.#killReason = null;
+    this.error = null;
+    this.#loading = null;
+    this.#heard();
+    this.#setState('starting');
+    this.#process = supervisor.spawn({
+      entry: supervisor.workerEntry,
+      address,
+      workerId: this.id,
+      logLevel: supervisor.logger.level,
+      ...(supervisor.workerEnvironment === undefined ? {} : { environment: supervisor.workerEnvironment }),
+    });
+    const exit = await this.#process.exited;
+    const reason = this.#killReason === null ? exit : `${exit}: ${this.#killReason}`;
+    this.#process = null;
+    this.error ??= { code: 'unavailable', message: `worker ${this.id}: ${reason}` };
+    this.#lose(reason);
+    return reason;
+  }
+
+  #lose(reason: string): void {
+    const { client } = this;
+    this.client = null;
+    this.snapshot = null;
+    this.#connection?.close(reason);
+    this.#connection = null;
+    this.#setState('dead');
+    client?.lose(reason);
+  }
+
+  #onLoading({ progress }: LoadingBody): void {
+    this.#loading = progress;
+    this.options.supervisor.onLoadProgress(this.id, progress);
+  }
+
+  #onReady(body: ReadyBody): void {
+    const connection = this.#connection;
+    if (connection === null || this.state !== 'loading') return;
+    const { limits } = this.options.supervisor;
+    const target = {
+      workerId: this.id,
+      incarnation: this.incarnation,
+      cache: body.cache,
+      blockCount: body.blockCount,
+      kv: body.kv,
+    };
+    this.ready = body;
+    this.client = new RemoteWorker({ target, connection, limits, kill: (reason) => this.kill(reason) });
+    this.#logger.info(
+      { worker: this.id, pid: this.pid, loadMs: Math.round(body.loadMs), blocks: body.blockCount },
+      'worker ready',
+    );
+    this.#setState('ready');
+  }
+
+  #onSnapshot(body: SnapshotBody): void {
+    const before = this.snapshot;
+    this.snapshot = body;
+    if (before?.progressCount !== body.progressCount || !before.hasWork) this.#lastProgressMs = this.#clock.nowMs();
+  }
+
+  #pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.#clock.after(delayMs, resolve);
+      this.#stopWaiting = () => {
+        timer.cancel();
+        resolve();
+      };
+    });
+  }
+
+  #setState(state: WorkerState): void {
+    this.state = state;
+    this.options.onChange(this);
+  }
+
+  #heard(): void {
+    this.#lastHeardMs = this.#clock.nowMs();
+  }
+
+  get #clock() {
+    return this.options.supervisor.clock;
+  }
+
+  get #logger() {
+    return this.options.supervisor.logger;
+  }
+}
+
+/** What made a slot give up. */
+export function slotError(slot: WorkerSlot): TwostrokeError {
+  return slot.error === null ? new TwostrokeError('unavailable', `worker ${slot.id} failed`) : fromWire(slot.error);
+}

@@ -1,0 +1,106 @@
+/** Answers the gateway's messages with an engine and its hand-overs. Made by worker.ts; messages.ts has the protocol.
+ *  Invariants: an answer to `release` comes when nothing of the request runs, is held or is written from here any more; every request
+ *  here came from the gateway and ends by itself or by `release`. */
+import { TwostrokeError } from '../base/errors.js';
+import type { RequestId } from '../base/ids.js';
+import type { Body, BusHandlers } from '../bus/bus.js';
+import type { EngineSnapshot } from '../engine/engine-options.js';
+import type { GenerationRequest } from '../engine/generation-request.js';
+import type { HandOverSource } from './hand-over-source.js';
+import { HandOverTarget, type ReservingEngine } from './hand-over-target.js';
+import type { ForgetPeerBody, IdBody, PushToBody, RequestBody, ReserveBody, ResumeBody, StopChoiceBody } from './messages.js';
+import { toGenerationRequest } from './request-body.js';
+
+/** What it needs of an Engine. */
+export interface ServedEngine extends ReservingEngine {
+  add(request: GenerationRequest): void;
+  addPrefill(request: GenerationRequest): void;
+  abort(id: RequestId): void;
+  checkIntegrity(): void;
+  snapshot(): EngineSnapshot;
+}
+
+export class WorkerService implements BusHandlers {
+  readonly #engine: ServedEngine;
+  readonly #source: HandOverSource;
+  readonly #target: HandOverTarget;
+  readonly #wake: () => void;
+
+  constructor(engine: ServedEngine, source: HandOverSource, layoutHash: string, wake: () => void) {
+    this.#engine = engine;
+    this.#source = source;
+    this.#target = new HandOverTarget(engine, layoutHash);
+    this.#wake = wake;
+  }
+
+  async onRequest(kind: string, body: unknown): Promise<Body> {
+    try {
+      return await this.#answer(kind, body);
+    } finally {
+      this.#wake();
+    }
+  }
+
+  onEvent(kind: string, body: unknown): void {
+    if (kind === 'stopChoice') this.#stopChoice(body as StopChoiceBody);
+    else if (kind === 'forgetPeer') this.#forgetPeer(body as ForgetPeerBody);
+    this.#wake();
+  }
+
+  async #answer(kind: string, body: unknown): Promise<Body> {
+    switch (kind) {
+      case 'generate':
+        return this.#generate(body as RequestBody);
+      case 'prefill':
+        return this.#prefill(body as RequestBody);
+      case 'pushTo':
+        await this.#source.pushTo(body as PushToBody);
+        return null;
+      case 'reserve':
+        return this.#target.reserve(body as ReserveBody);
+      case 'resume':
+        this.#target.resume(body as ResumeBody);
+        return null;
+      case 'release':
+        return this.#release((body as IdBody).id);
+      case 'integrity':
+        this.#engine.checkIntegrity();
+        return null;
+      default:
+        throw new TwostrokeError('internal', `unknown message '${kind}'`);
+    }
+  }
+
+  #generate(body: RequestBody): null {
+    this.#engine.add(toGenerationRequest(body));
+    for (const choiceIndex of body.endedChoices) this.#engine.stopChoice(body.id, choiceIndex);
+    return null;
+  }
+
+  #prefill(body: RequestBody): null {
+    this.#source.add(body);
+    try {
+      this.#engine.addPrefill(toGenerationRequest(body));
+    } catch (error) {
+      void this.#source.release(body.id);
+      throw error;
+    }
+    return null;
+  }
+
+  /** Quiet first: the source's blocks are read, and the target's written, until the transfer has ended. */
+  async #release(id: RequestId): Promise<null> {
+    this.#target.release(id);
+    await this.#source.release(id);
+    this.#engine.abort(id);
+    return null;
+  }
+
+  #stopChoice({ id, choiceIndex }: StopChoiceBody): void {
+    this.#engine.stopChoice(id, choiceIndex);
+  }
+
+  #forgetPeer({ workerId, incarnation }: ForgetPeerBody): void {
+    void this.#source.forgetPeer(workerId, incarnation).catch(() => {}); // unmapping fails only with the device itself
+  }
+}

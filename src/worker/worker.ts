@@ -1,0 +1,161 @@
+/** A worker process: an engine, its hand-overs, and one connection to the gateway. Started by cli/worker.ts.
+ *  Invariant: it never outlives its gateway: when the connection ends, so does the process. */
+import type { Clock } from '../base/clock.js';
+import { messageOf, toWire } from '../base/errors.js';
+import type { WorkerId } from '../base/ids.js';
+import type { Logger } from '../base/log.js';
+import type { BusConnection, BusHandlers } from '../bus/bus.js';
+import { connectUnix } from '../bus/unix-socket.js';
+import type { TokenEvent } from '../engine/token-event.js';
+import type { KvIdentity } from '../transfer/connector.js';
+import { PeerConnector } from '../transfer/peer.js';
+import { EngineLoop } from './engine-loop.js';
+import { HandOverSource } from './hand-over-source.js';
+import { type LoadedEngine, loadEngine } from './load-engine.js';
+import { type HelloBody, protocolVersion, type ReadyBody, type SnapshotBody, type WorkerConfig } from './messages.js';
+import { WorkerService } from './worker-service.js';
+
+export interface WorkerOptions {
+  readonly address: string;
+  readonly workerId: WorkerId;
+  readonly pid: number;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+const helloDeadlineMs = 30_000;
+/** Snapshots while the engine works; when it rests, one per heartbeat. */
+const busySnapshotEveryMs = 100;
+
+/** Runs until the gateway is gone or the engine has failed; resolves with the exit code. */
+export async function runWorker(options: WorkerOptions): Promise<number> {
+  const { address, workerId, pid, clock, logger } = options;
+  const handlers = new LateHandlers();
+  const connection = await connectUnix(address, { clock, logger }, handlers);
+  const hello: HelloBody = { workerId, pid };
+  const config = (await connection.request('hello', hello, helloDeadlineMs)) as WorkerConfig;
+  const closed = connection.closed.then((reason) => {
+    logger.debug({ reason }, 'the gateway is gone');
+    return 0;
+  });
+  const served = serve(config, options, connection, handlers).catch((error) => {
+    logger.error({ err: error }, `worker ${workerId} ends: ${messageOf(error)}`);
+    connection.send('fatal', toWire(error));
+    return 1;
+  });
+  const exitCode = await Promise.race([closed, served]);
+  await Promise.race([connection.drained(), clock.sleep(100)]);
+  return exitCode;
+}
+
+async function serve(
+  config: WorkerConfig,
+  options: WorkerOptions,
+  connection: BusConnection,
+  handlers: LateHandlers,
+): Promise<number> {
+  const { clock } = options;
+  const startMs = clock.nowMs();
+  const hooks: { source: HandOverSource | null } = { source: null };
+  const loaded = await loadEngine(
+    config,
+    clock,
+    {
+      onPrefillStart: (requestId, cachedTokenCount) => hooks.source?.onPrefillStart(requestId, cachedTokenCount),
+      onLayer: (layer, chunks, stream) => hooks.source?.onLayer(layer, chunks, stream),
+    },
+    (progress) => connection.send('loading', { progress }),
+  );
+  const { engine, device } = loaded;
+  const kv = identityOf(loaded);
+  const source = new HandOverSource({
+    connector: new PeerConnector(device, engine.cache, kv),
+    layout: engine.cache.layout,
+    device,
+    clock,
+    events: {
+      prefillStarted: (body) => connection.send('prefillStarted', body),
+      landed: (body) => connection.send('landed', body),
+      handOverFailed: (body) => connection.send('handOverFailed', body),
+    },
+  });
+  hooks.source = source;
+  const deliver = (events: readonly TokenEvent[]): Promise<void> | undefined => {
+    connection.send('tokens', { events });
+    source.onTokens(events);
+    return connection.isCongested ? connection.drained() : undefined;
+  };
+  const loop = new EngineLoop(engine, clock, deliver);
+  handlers.use(new WorkerService(engine, source, kv.layoutHash, () => loop.wake()));
+  connection.send('ready', readyBody(loaded, kv, config, clock.nowMs() - startMs));
+  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, loop, source));
+  await loop.run();
+  return 0;
+}
+
+/** Snapshots for as long as the connection lives: they are the heartbeat too. */
+async function report(connection: BusConnection, clock: Clock, everyMs: number, snapshot: () => SnapshotBody): Promise<void> {
+  let lastState = '';
+  let sinceMs = Number.POSITIVE_INFINITY;
+  while (!connection.isClosed) {
+    const body = snapshot();
+    const { runningCount, waitingCount, heldCount, reservedCount, ownedBlockCount } = body.engine;
+    const state = [body.progressCount, runningCount, waitingCount, heldCount, reservedCount, ownedBlockCount].join();
+    if (state !== lastState || sinceMs >= everyMs) {
+      connection.send('snapshot', body);
+      lastState = state;
+      sinceMs = 0;
+    }
+    await clock.sleep(Math.min(busySnapshotEveryMs, everyMs));
+    sinceMs += Math.min(busySnapshotEveryMs, everyMs);
+  }
+}
+
+function snapshotBody({ engine }: LoadedEngine, loop: EngineLoop, source: HandOverSource): SnapshotBody {
+  return {
+    engine: engine.snapshot(),
+    hasWork: engine.hasWork,
+    progressCount: loop.progressCount,
+    connectors: source.status(),
+    residentBytes: process.memoryUsage.rss(),
+  };
+}
+
+function identityOf({ engine }: LoadedEngine): KvIdentity {
+  const { shape, hash } = engine.cache.layout;
+  return { protocolVersion, modelName: shape.modelName, dtype: shape.dtype, layoutHash: hash };
+}
+
+function readyBody({ device, model, engine }: LoadedEngine, kv: KvIdentity, config: WorkerConfig, loadMs: number): ReadyBody {
+  const { layout, blockCount } = engine.cache;
+  return {
+    device: device.info,
+    kv,
+    cache: engine.cache.export(),
+    blockTokenCount: layout.shape.blockTokenCount,
+    blockCount,
+    blockBytes: layout.blockBytes,
+    weightBytes: model.weightBytes,
+    weightFormat: model.weightFormat,
+    maxModelTokenCount: config.maxModelTokenCount,
+    loadMs,
+  };
+}
+
+/** The connection is there before the engine is. */
+class LateHandlers implements BusHandlers {
+  #service: BusHandlers | null = null;
+
+  use(service: BusHandlers): void {
+    this.#service = service;
+  }
+
+  onRequest(kind: string, body: unknown): ReturnType<BusHandlers['onRequest']> {
+    if (this.#service === null) return Promise.reject(new Error(`'${kind}' before the worker was ready`));
+    return this.#service.onRequest(kind, body);
+  }
+
+  onEvent(kind: string, body: unknown): void {
+    this.#service?.onEvent(kind, body);
+  }
+}
