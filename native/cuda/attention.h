@@ -1,0 +1,41 @@
+/* What the three attention kernels take, and who takes which sequences. Used by paged_attention.cu (dispatch) and attention_*.cu.
+
+   decode  (attention_decode.cu)   sequences with one query, 16-bit cache, a head_dim compiled in: tensor cores, split over the keys
+   prefill (attention_prefill*.cu) sequences with several queries, likewise: tensor-core flash attention
+   plain   (attention_plain.cu)    everything else (float32, mixed dtypes, odd head_dim), any number of queries */
+#pragma once
+#include "paged.cuh"
+
+namespace pd {
+
+struct Attention {
+  const void *q; /* first heads of qkv: [rows, q_row_stride] */
+  void *out;     /* [rows, heads * headDim] */
+  PagedLayer layer;
+  int q_row_stride, head_count, group; /* group = heads per kv head */
+  float scale, softcap;                /* softcap 0: none */
+  int window;                          /* 0: none */
+  int row_count, sequence_count, block_table_stride, kv_count_max;
+  const int *query_start, *kv_count, *block_table;
+};
+
+/* Scores as powers of two: a score s becomes exp2(to_exponent(s) - max). */
+struct ScoreScale {
+  float scale, softcap;
+  __device__ __forceinline__ float operator()(float dot) const {
+    constexpr float kLog2e = 1.4426950408889634f;
+    if (softcap > 0.0f) return softcap * tanhf(dot * scale / softcap) * kLog2e;
+    return dot * (scale * kLog2e);
+  }
+};
+
+/* head_dims that the tensor-core kernels are compiled for; others take the plain kernel. */
+inline bool has_tensor_core_dim(int head_dim) {
+  return head_dim == 16 || head_dim == 32 || head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 192 || head_dim == 256;
+}
+
+int attention_decode(PdStream *stream, int32_t dtype, const Attention &attention);
+int attention_prefill(PdStream *stream, int32_t dtype, const Attention &attention);
+int attention_plain(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &attention);
+
+}  // namespace pd

@@ -1,0 +1,385 @@
+/* Decode attention over the paged cache: one query per sequence, all query heads of a kv head in one pass over its keys, on tensor cores
+   with float32 softmax and accumulation. Twin: ../cpu/attention.cc
+
+   The work of all sequences and kv heads, counted in tiles of 64 keys, lies in one line that is cut into equal pieces, one per block of
+   threads, so that every multiprocessor reads the same number of bytes whatever the lengths:
+
+     sequence 0, head 0     head 1        sequence 1, head 0 …
+     [tile tile tile tile ][tile tile … ][tile …             ]
+     |-- block 0 --|-- block 1 --|-- block 2 --|                a (sequence, head) that is cut leaves partial results; its last
+                                                                 block to arrive merges them in ascending order
+   Within a block each warp has its own 16 keys of a tile, its own copies in flight and its own softmax: no barrier while reading. */
+#include "attention.h"
+#include "mma.cuh"
+
+namespace pd {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kWarpKeys = 16;
+constexpr int kTileKeys = kWarps * kWarpKeys; /* PD_KEY_TILE */
+constexpr int kRows = 16;                     /* query heads per pass: the rows of an mma */
+
+static_assert(kTileKeys == PD_KEY_TILE, "a tile is one softmax step of the contract");
+
+template <int kDim>
+struct Shape {
+  static constexpr int kPitch = kDim * 2 + 16; /* bytes of a row in shared memory: odd in units of 16, so ldmatrix has no bank conflicts */
+  static constexpr int kHalfBytes = kWarpKeys * kPitch;
+  static constexpr int kStages = kDim <= 64 ? 4 : 3;
+  static constexpr int kRingBytes = kWarps * kStages * 2 * kHalfBytes;
+  static constexpr int kPartialFloats = kRows * (kDim + 2);
+  static constexpr int kMergeBytes = kWarps * kPartialFloats * 4;
+  static constexpr int kSharedBytes = kRingBytes > kMergeBytes ? kRingBytes : kMergeBytes;
+};
+
+/* One (sequence, head pass) and a range of its tiles. */
+struct Piece {
+  int sequence, head_pass, tile_first, tile_end;
+  int tile_count;    /* of the whole (sequence, head pass) */
+  int64_t line_start; /* where the whole (sequence, head pass) starts in the line */
+};
+
+// ---- kernels
+
+/* Tiles a sequence contributes per head pass; 0 for padding and for what prefill takes. first: the first tile inside the window. */
+__device__ __forceinline__ int tiles_of(const Attention &a, int sequence, int *first) {
+  const int kv_count = a.kv_count[sequence];
+  *first = a.window > 0 && kv_count > a.window ? (kv_count - a.window) / kTileKeys : 0;
+  if (a.query_start[sequence + 1] - a.query_start[sequence] != 1) return 0;
+  return (kv_count + kTileKeys - 1) / kTileKeys - *first;
+}
+
+/* starts[s] = tiles before sequence s; starts[sequence_count] = all. One pass of the block over the sequences. */
+__device__ void scan_tiles(const Attention &a, int *starts, int *warp_sums) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int before = 0, first;
+  for (int base = 0; base < a.sequence_count; base += kThreads) {
+    const int sequence = base + threadIdx.x;
+    const int count = sequence < a.sequence_count ? tiles_of(a, sequence, &first) : 0;
+    int inclusive = count;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(~0u, inclusive, step);
+      if (lane >= step) inclusive += other;
+    }
+    if (lane == 31) warp_sums[warp] = inclusive;
+    __syncthreads();
+    int offset = before, all = 0;
+    for (int w = 0; w < kWarps; w++) {
+      if (w < warp) offset += warp_sums[w];
+      all += warp_sums[w];
+    }
+    if (sequence < a.sequence_count) starts[sequence] = offset + inclusive - count;
+    before += all;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) starts[a.sequence_count] = before;
+  __syncthreads();
+}
+
+__device__ __forceinline__ Piece piece_at(const Attention &a, const int *starts, int head_passes, int64_t at, int64_t end) {
+  int low = 0, high = a.sequence_count - 1;
+  const int64_t tile = at / head_passes; /* starts count tiles of one head pass */
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (starts[middle] <= tile) low = middle;
+    else high = middle - 1;
+  }
+  Piece piece;
+  piece.sequence = low;
+  piece.tile_count = starts[low + 1] - starts[low];
+  const int64_t within = at - (int64_t)starts[low] * head_passes;
+  piece.head_pass = (int)(within / piece.tile_count);
+  piece.tile_first = (int)(within % piece.tile_count);
+  piece.line_start = at - piece.tile_first;
+  const int64_t left = end - at;
+  piece.tile_end = piece.tile_first + left < piece.tile_count ? (int)(piece.tile_first + left) : piece.tile_count;
+  return piece;
+}
+
+/* Reads 16 keys at a time of one (sequence, kv head): this warp's share of the piece's tiles, kStages copies in flight. */
+template <typename T, int kDim>
+struct WarpReader {
+  const Attention &a;
+  const int *table;
+  int kv_head, kv_count, key_first, count, lane;
+  uint32_t ring;             /* this warp's stages in shared memory */
+  int low_block, high_block; /* of key group `lane` of the current run of 32: blocks of its keys 0..7 and 8..15 */
+
+  __device__ __forceinline__ int key_of(int index) const { return key_first + index * kTileKeys; }
+
+  __device__ __forceinline__ int block_of(int key) const { return key < kv_count ? table[key >> a.layer.block_shift] : -1; }
+
+  __device__ __forceinline__ void issue(int index) {
+    if (index < count) {
+      if (index % 32 == 0) {
+        low_block = block_of(key_of(index + lane));
+        high_block = block_of(key_of(index + lane) + 8);
+      }
+      const int blocks[2] = {__shfl_sync(~0u, low_block, index % 32), __shfl_sync(~0u, high_block, index % 32)};
+      const uint32_t stage = ring + (index % Shape<kDim>::kStages) * 2 * Shape<kDim>::kHalfBytes;
+      constexpr int kChunks = kDim / 8; /* of 16 bytes in a row */
+#pragma unroll
+      for (int i = 0; i < kWarpKeys * kChunks / 32; i++) {
+        const int chunk = i * 32 + lane, row = chunk / kChunks, col = chunk % kChunks;
+        const int block = row < 8 ? blocks[0] : blocks[1];
+        const int key = key_of(index) + row;
+        const bool is_valid = block >= 0 && key < kv_count;
+        const size_t offset = is_valid ? (size_t)block * a.layer.block_bytes +
+                                             (((size_t)(kv_head << a.layer.block_shift) + (key & ((1 << a.layer.block_shift) - 1))) * kDim + col * 8) * 2
+                                       : 0;
+        const uint32_t target = stage + row * Shape<kDim>::kPitch + col * 16;
+        copy_async16(target, a.layer.keys + offset, is_valid);
+        copy_async16(target + Shape<kDim>::kHalfBytes, a.layer.values + offset, is_valid);
+      }
+    }
+    copy_async_commit();
+  }
+};
+
+/* What a warp, a block or a merge has gathered for 16 query heads. Rows g and g + 8 of the lane's quad. */
+template <int kDim>
+struct Gathered {
+  float out[kDim / 8][4];
+  float best[2], sum[2];
+};
+
+template <typename T, int kDim>
+__device__ __forceinline__ void attend_keys(const Attention &a, const uint32_t (&query)[kDim / 16][4], uint32_t stage, int key, int kv_count,
+                                            int window_first, Gathered<kDim> &gathered) {
+  const int lane = threadIdx.x % 32, t = lane % 4;
+  const ScoreScale to_exponent{a.scale, a.softcap};
+  float scores[2][4] = {};
+  {
+    const int row = (lane / 16) * 8 + lane % 8, col = (lane / 8) % 2;
+    const uint32_t address = stage + row * Shape<kDim>::kPitch + col * 16;
+#pragma unroll
+    for (int k = 0; k < kDim / 16; k++) {
+      uint32_t keys[4];
+      ldmatrix4(keys, address + k * 32);
+      mma16816<T>(scores[0], query[k], keys[0], keys[1]);
+      mma16816<T>(scores[1], query[k], keys[2], keys[3]);
+    }
+  }
+  uint32_t weights[4];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    float s[4];
+    float best = gathered.best[half];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int at = key + (i / 2) * 8 + 2 * t + i % 2;
+      s[i] = at < kv_count && at >= window_first ? to_exponent(scores[i / 2][half * 2 + i % 2]) : -INFINITY;
+      best = fmaxf(best, s[i]);
+    }
+    best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
+    best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
+    const float base = best == -INFINITY ? 0.0f : best; /* nothing visible yet */
+    const float rescale = exp2_fast(gathered.best[half] - base);
+    gathered.best[half] = best;
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      s[i] = exp2_fast(s[i] - base);
+      sum += s[i];
+    }
+    gathered.sum[half] = gathered.sum[half] * rescale + sum; /* over this lane's columns; lanes are added up at the end */
+    weights[half] = pack<T>(s[0], s[1]);
+    weights[half + 2] = pack<T>(s[2], s[3]);
+#pragma unroll
+    for (int n = 0; n < kDim / 8; n++) {
+      gathered.out[n][half * 2] *= rescale;
+      gathered.out[n][half * 2 + 1] *= rescale;
+    }
+  }
+  const uint32_t address = stage + Shape<kDim>::kHalfBytes + (lane % 16) * Shape<kDim>::kPitch + (lane / 16) * 16;
+#pragma unroll
+  for (int n = 0; n < kDim / 16; n++) {
+    uint32_t values[4];
+    ldmatrix4_transposed(values, address + n * 32);
+    mma16816<T>(gathered.out[2 * n], weights, values[0], values[1]);
+    mma16816<T>(gathered.out[2 * n + 1], weights, values[2], values[3]);
+  }
+}
+
+/* Merges `count` partial results [rows][dim] + [rows] best + [rows] sum (each kPartialFloats apart through slot()), ascending.
+   Writes the normalised output, or another partial when target is given. Called by all threads. */
+template <typename T, int kDim, typename Slot>
+__device__ void merge(const Attention &a, int count, Slot slot, int rows, T *out, float *target) {
+  for (int i = threadIdx.x; i < rows * kDim; i += kThreads) {
+    const int row = i / kDim;
+    float best = -INFINITY, sum = 0.0f, value = 0.0f;
+    for (int p = 0; p < count; p++) best = fmaxf(best, slot(p)[kRows * kDim + row]);
+    const float base = best == -INFINITY ? 0.0f : best;
+    for (int p = 0; p < count; p++) {
+      const float *part = slot(p);
+      const float rescale = exp2f(part[kRows * kDim + row] - base);
+      sum = fmaf(part[kRows * kDim + kRows + row], rescale, sum);
+      value = fmaf(part[i], rescale, value);
+    }
+    if (target == nullptr) {
+      out[i] = from_float<T>(value / sum);
+    } else {
+      target[i] = value;
+      if (i % kDim == 0) {
+        target[kRows * kDim + row] = best;
+        target[kRows * kDim + kRows + row] = sum;
+      }
+    }
+  }
+}
+
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attention a, int head_passes, int passes_per_kv_head,
+                                                                    float *partials,  // [gridDim.x][2][kPartialFloats]
+                                                                    int *arrivals) {  // [sequences * head_passes], zero between launches
+  using S = Shape<kDim>;
+  extern __shared__ __align__(16) char shared[];
+  int *starts = (int *)(shared + S::kSharedBytes);
+  __shared__ int warp_sums[kWarps];
+  __shared__ int is_last_arrival;
+  grid_wait();
+  grid_release();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  scan_tiles(a, starts, warp_sums);
+  for (int s = blockIdx.x; s < a.sequence_count; s += gridDim.x) { /* padding: zero rows */
+    const int row = a.query_start[s];
+    if (a.kv_count[s] != 0 || a.query_start[s + 1] - row != 1) continue;
+    for (int i = threadIdx.x; i < a.head_count * kDim; i += kThreads) ((T *)a.out)[(size_t)row * a.head_count * kDim + i] = from_float<T>(0.0f);
+  }
+  const int64_t all = (int64_t)starts[a.sequence_count] * head_passes;
+  const int64_t blocks = all < gridDim.x ? all : gridDim.x;
+  if (blockIdx.x >= blocks) return;
+  const int64_t line_begin = all * blockIdx.x / blocks, line_end = all * (blockIdx.x + 1) / blocks;
+  for (int64_t at = line_begin; at < line_end;) {
+    const Piece piece = piece_at(a, starts, head_passes, at, line_end);
+    const int row = a.query_start[piece.sequence], kv_count = a.kv_count[piece.sequence];
+    const int kv_head = piece.head_pass / passes_per_kv_head;
+    const int head_first = kv_head * a.group + piece.head_pass % passes_per_kv_head * kRows;
+    const int head_end = (kv_head + 1) * a.group;
+    const int rows = head_end - head_first < kRows ? head_end - head_first : kRows;
+    int window_tile;
+    tiles_of(a, piece.sequence, &window_tile);
+    const int window_first = a.window > 0 && kv_count > a.window ? kv_count - a.window : 0;
+
+    uint32_t query[kDim / 16][4];
+    const T *q = (const T *)a.q + (size_t)row * a.q_row_stride + (size_t)head_first * kDim;
+#pragma unroll
+    for (int k = 0; k < kDim / 16; k++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int r = g + i % 2 * 8, col = k * 16 + i / 2 * 8 + 2 * t;
+        query[k][i] = r < rows ? *(const uint32_t *)(q + r * kDim + col) : 0u;
+      }
+    }
+    Gathered<kDim> gathered{};
+    gathered.best[0] = gathered.best[1] = -INFINITY;
+    const int key_first = (window_tile + piece.tile_first) * kTileKeys + warp * kWarpKeys;
+    WarpReader<T, kDim> reader{a, a.block_table + (size_t)piece.sequence * a.block_table_stride, kv_head, kv_count, key_first,
+                               piece.tile_end - piece.tile_first, lane,
+                               shared_address(shared) + warp * S::kStages * 2 * S::kHalfBytes, -1, -1};
+#pragma unroll
+    for (int i = 0; i < S::kStages - 1; i++) reader.issue(i);
+    for (int i = 0; i < reader.count; i++) {
+      copy_async_wait<S::kStages - 2>();
+      __syncwarp();
+      reader.issue(i + S::kStages - 1);
+      attend_keys<T, kDim>(a, query, reader.ring + (i % S::kStages) * 2 * S::kHalfBytes, reader.key_of(i), kv_count, window_first, gathered);
+      __syncwarp();
+    }
+    copy_async_wait<0>();
+    __syncthreads(); /* the ring becomes the place where the warps meet */
+
+    float *mine = (float *)shared + warp * S::kPartialFloats;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float sum = gathered.sum[half];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      const int r = g + half * 8;
+      if (r >= rows) continue;
+      if (t == 0) {
+        mine[kRows * kDim + r] = gathered.best[half];
+        mine[kRows * kDim + kRows + r] = sum;
+      }
+#pragma unroll
+      for (int n = 0; n < kDim / 8; n++) *(float2 *)(mine + r * kDim + n * 8 + 2 * t) = make_float2(gathered.out[n][half * 2], gathered.out[n][half * 2 + 1]);
+    }
+    __syncthreads();
+    T *out = (T *)a.out + ((size_t)row * a.head_count + head_first) * kDim;
+    const float *parts = (const float *)shared;
+    const auto warp_slot = [parts](int w) { return parts + w * S::kPartialFloats; };
+    const bool is_whole = piece.tile_first == 0 && piece.tile_end == piece.tile_count;
+    if (is_whole) {
+      merge<T, kDim>(a, kWarps, warp_slot, rows, out, nullptr);
+    } else {
+      const int side = at == line_begin ? 0 : 1; /* a block cuts at most its first and its last (sequence, head) */
+      merge<T, kDim>(a, kWarps, warp_slot, rows, out, partials + ((size_t)blockIdx.x * 2 + side) * S::kPartialFloats);
+      const int64_t line_last = piece.line_start + piece.tile_count - 1;
+      const int block_first = (int)(((piece.line_start + 1) * blocks - 1) / all), block_last = (int)(((line_last + 1) * blocks - 1) / all);
+      __threadfence();
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        int *arrived = arrivals + (size_t)piece.sequence * head_passes + piece.head_pass;
+        is_last_arrival = atomicAdd(arrived, 1) == block_last - block_first;
+        if (is_last_arrival) *arrived = 0;
+        __threadfence();
+      }
+      __syncthreads();
+      if (is_last_arrival) {
+        const auto block_slot = [=](int p) {
+          const int b = block_first + p;
+          const int s = all * b / blocks >= piece.line_start ? 0 : 1;
+          return (const float *)partials + ((size_t)b * 2 + s) * S::kPartialFloats;
+        };
+        merge<T, kDim>(a, block_last - block_first + 1, block_slot, rows, out, nullptr);
+      }
+    }
+    __syncthreads(); /* the ring is free for the next piece */
+    at += piece.tile_end - piece.tile_first;
+  }
+}
+
+// ---- launchers
+
+template <typename T, int kDim>
+int launch_decode(PdStream *stream, const Attention &a) {
+  using S = Shape<kDim>;
+  const PdDevice *device = stream->device;
+  const int passes_per_kv_head = ceil_div(a.group, kRows), head_passes = passes_per_kv_head * a.layer.kv_head_count;
+  const size_t shared_bytes = S::kSharedBytes + (size_t)(a.sequence_count + 1) * sizeof(int);
+  if (shared_bytes + 1024 > device->shared_bytes_max) return fail(PD_UNSUPPORTED, "paged_attention: %d sequences in one step", a.sequence_count);
+  const int per_multiprocessor = shared_bytes * 2 + 2048 <= device->shared_bytes_max + 1024 ? 2 : 1;
+  const int grid = device->multiprocessor_count * per_multiprocessor;
+  void *partials = nullptr, *arrivals = nullptr;
+  if (int status = scratch(stream, Scratch::kAttentionPartials, (size_t)device->multiprocessor_count * 4 * Shape<256>::kPartialFloats * 4, &partials))
+    return status;
+  const size_t arrival_bytes = (size_t)a.sequence_count * head_passes * sizeof(int);
+  if (int status = scratch(stream, Scratch::kAttentionCounters, arrival_bytes < 65536 ? 65536 : arrival_bytes, &arrivals)) return status;
+  return launch(stream, "paged_attention (decode)", attention_decode_kernel<T, kDim>, grid, kThreads, shared_bytes, a, head_passes,
+                passes_per_kv_head, (float *)partials, (int *)arrivals);
+}
+
+template <typename T>
+int launch_decode_dim(PdStream *stream, const Attention &a) {
+  switch (a.layer.head_dim) {
+    case 16: return launch_decode<T, 16>(stream, a);
+    case 32: return launch_decode<T, 32>(stream, a);
+    case 64: return launch_decode<T, 64>(stream, a);
+    case 96: return launch_decode<T, 96>(stream, a);
+    case 128: return launch_decode<T, 128>(stream, a);
+    case 192: return launch_decode<T, 192>(stream, a);
+    case 256: return launch_decode<T, 256>(stream, a);
+    default: return fail(PD_UNSUPPORTED, "paged_attention: head_dim %d", a.layer.head_dim);
+  }
+}
+
+}  // namespace
+
+int attention_decode(PdStream *stream, int32_t dtype, const Attention &attention) {
+  return dtype == PD_BF16 ? launch_decode_dim<bf16>(stream, attention) : launch_decode_dim<f16>(stream, attention);
+}
+
+}  // namespace pd

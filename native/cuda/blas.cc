@@ -1,0 +1,241 @@
+/* Finds and opens cuBLASLt, and keeps the fastest algorithm of every product seen. Declared in blas.h; used by linear.cu.
+   Invariant: an algorithm is chosen once per problem and process, so equal calls give equal bits. */
+#include "blas.h"
+#include <dlfcn.h>
+#include <glob.h>
+#include <library_types.h>
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace pd {
+namespace {
+
+// ---- what cublasLt.h declares
+
+using Handle = void *;
+using MatmulDesc = void *;
+using Layout = void *;
+using Preference = void *;
+struct Algorithm { uint64_t data[8]; };
+struct Heuristic {
+  Algorithm algorithm;
+  size_t workspace_bytes;
+  int status;
+  float waves_count;
+  int reserved[4];
+};
+constexpr int kCompute32F = 68;         /* CUBLAS_COMPUTE_32F */
+constexpr int kTransposed = 1;          /* CUBLAS_OP_T */
+constexpr int kDescTransA = 3;          /* CUBLASLT_MATMUL_DESC_TRANSA */
+constexpr int kPreferenceWorkspace = 1; /* CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES */
+constexpr int kMajor = 13;              /* tried first; 12 has the same interface */
+
+constexpr size_t kWorkspaceBytes = 32u << 20; /* NVIDIA's advice for Hopper */
+constexpr int kCandidateCount = 12;
+constexpr int kTrialCount = 4;
+
+struct Plan {
+  MatmulDesc description;
+  Layout a, b, d;
+  Algorithm algorithm;
+};
+
+cudaDataType type_of(int32_t dtype) { return dtype == PD_F32 ? CUDA_R_32F : dtype == PD_BF16 ? CUDA_R_16BF : CUDA_R_16F; }
+
+}  // namespace
+
+struct Blas {
+  PdDevice *device;
+  void *library;
+  Handle handle;
+  std::mutex mutex;
+  std::map<BlasProblem, Plan> plans;
+  struct { void *pointer; size_t bytes; } trial[4]; /* x, out, workspace, something to push the L2's content out with */
+  cudaEvent_t start, end;
+
+  int (*create)(Handle *);
+  int (*destroy)(Handle);
+  int (*desc_create)(MatmulDesc *, int, int);
+  int (*desc_set)(MatmulDesc, int, const void *, size_t);
+  int (*layout_create)(Layout *, int, uint64_t, uint64_t, int64_t);
+  int (*preference_create)(Preference *);
+  int (*preference_set)(Preference, int, const void *, size_t);
+  int (*preference_destroy)(Preference);
+  int (*heuristic)(Handle, MatmulDesc, Layout, Layout, Layout, Layout, Preference, int, Heuristic *, int *);
+  int (*matmul)(Handle, MatmulDesc, const void *, const void *, Layout, const void *, Layout, const void *, const void *, Layout, void *,
+                Layout, const Algorithm *, void *, size_t, cudaStream_t);
+};
+
+namespace {
+
+// ---- opening
+
+std::vector<std::string> candidates() {
+  std::vector<std::string> found;
+  if (const char *chosen = std::getenv("PD_CUBLASLT")) return {chosen};
+  for (int major = kMajor; major >= 12; major--) {
+    std::string name = "libcublasLt.so." + std::to_string(major);
+    found.push_back(name);
+    for (const char *folder : {"/usr/local/cuda/lib64/", "/usr/lib/x86_64-linux-gnu/", "/opt/cuda/lib64/"}) found.push_back(folder + name);
+    const std::string suffixes[] = {"/nvidia/cu" + std::to_string(major) + "/lib/" + name, "/nvidia/cublas/lib/" + name};
+    for (const char *site : {"/usr/lib/python3*/*-packages", "/usr/local/lib/python3*/*-packages", "/opt/*/lib/python3*/site-packages",
+                             "/opt/*/.venv/lib/python3*/site-packages", "/opt/*/*/lib/python3*/site-packages"}) {
+      for (const std::string &suffix : suffixes) {
+        glob_t matches{};
+        if (glob((site + suffix).c_str(), 0, nullptr, &matches) == 0)
+          for (size_t i = 0; i < matches.gl_pathc; i++) found.push_back(matches.gl_pathv[i]);
+        globfree(&matches);
+      }
+    }
+  }
+  return found;
+}
+
+template <typename Function>
+bool load(void *library, const char *name, Function *function) {
+  *function = reinterpret_cast<Function>(dlsym(library, name));
+  return *function != nullptr;
+}
+
+bool load_all(Blas *blas) {
+  void *from = blas->library;
+  return load(from, "cublasLtCreate", &blas->create) && load(from, "cublasLtDestroy", &blas->destroy) &&
+         load(from, "cublasLtMatmulDescCreate", &blas->desc_create) && load(from, "cublasLtMatmulDescSetAttribute", &blas->desc_set) &&
+         load(from, "cublasLtMatrixLayoutCreate", &blas->layout_create) &&
+         load(from, "cublasLtMatmulPreferenceCreate", &blas->preference_create) &&
+         load(from, "cublasLtMatmulPreferenceSetAttribute", &blas->preference_set) &&
+         load(from, "cublasLtMatmulPreferenceDestroy", &blas->preference_destroy) &&
+         load(from, "cublasLtMatmulAlgoGetHeuristic", &blas->heuristic) && load(from, "cublasLtMatmul", &blas->matmul);
+}
+
+// ---- choosing
+
+int run(Blas *blas, const Plan &plan, void *out, const void *x, const void *weight, void *workspace, cudaStream_t stream) {
+  const float one = 1.0f, zero = 0.0f;
+  return blas->matmul(blas->handle, plan.description, &one, weight, plan.a, x, plan.b, &zero, out, plan.d, out, plan.d, &plan.algorithm,
+                      workspace, kWorkspaceBytes, stream);
+}
+
+bool reserve_trial(Blas *blas, int index, size_t bytes) {
+  auto &piece = blas->trial[index];
+  if (piece.bytes >= bytes) return true;
+  cudaFree(piece.pointer);
+  piece = {nullptr, 0};
+  if (cudaMalloc(&piece.pointer, bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return false;
+  }
+  piece.bytes = bytes;
+  cudaMemsetAsync(piece.pointer, 0x3c, bytes, blas->device->side_stream); /* small positive numbers */
+  return true;
+}
+
+/* Best of a few runs with a cold L2, in ms; infinity when the algorithm does not run. */
+float time_of(Blas *blas, const Plan &plan, const void *weight) {
+  cudaStream_t stream = blas->device->side_stream;
+  float best = INFINITY;
+  for (int trial = 0; trial < kTrialCount; trial++) {
+    cudaMemsetAsync(blas->trial[3].pointer, trial, blas->trial[3].bytes, stream);
+    cudaEventRecord(blas->start, stream);
+    if (run(blas, plan, blas->trial[1].pointer, blas->trial[0].pointer, weight, blas->trial[2].pointer, stream) != 0) return INFINITY;
+    cudaEventRecord(blas->end, stream);
+    float elapsed = 0.0f;
+    if (cudaEventSynchronize(blas->end) != cudaSuccess || cudaEventElapsedTime(&elapsed, blas->start, blas->end) != cudaSuccess) return INFINITY;
+    if (trial > 0) best = std::min(best, elapsed); /* the first run loads the kernel */
+  }
+  return best;
+}
+
+int choose(Blas *blas, const BlasProblem &problem, const void *weight, Plan *plan) {
+  Preference preference = nullptr;
+  Heuristic results[kCandidateCount];
+  int count = 0;
+  blas->preference_create(&preference);
+  blas->preference_set(preference, kPreferenceWorkspace, &kWorkspaceBytes, sizeof kWorkspaceBytes);
+  int status = blas->heuristic(blas->handle, plan->description, plan->a, plan->b, plan->d, plan->d, preference, kCandidateCount, results, &count);
+  blas->preference_destroy(preference);
+  if (status != 0 || count == 0)
+    return fail(PD_UNSUPPORTED, "linear: cuBLASLt has no algorithm for rows %d, n %d, k %d in %s (status %d)", problem.row_count, problem.n,
+                problem.k, dtype_name(problem.dtype), status);
+  plan->algorithm = results[0].algorithm;
+  size_t rows = static_cast<size_t>(problem.row_count);
+  std::lock_guard<std::mutex> lock(blas->device->side_mutex);
+  if (!reserve_trial(blas, 0, rows * problem.k * 2) || !reserve_trial(blas, 1, rows * problem.n * 4) ||
+      !reserve_trial(blas, 2, kWorkspaceBytes) || !reserve_trial(blas, 3, 2 * blas->device->l2_bytes))
+    return PD_OK; /* no room to try: the library's own first choice */
+  float best = INFINITY;
+  for (int i = 0; i < count; i++) {
+    Plan attempt = *plan;
+    attempt.algorithm = results[i].algorithm;
+    float elapsed = time_of(blas, attempt, weight);
+    if (elapsed < best) {
+      best = elapsed;
+      plan->algorithm = attempt.algorithm;
+    }
+  }
+  return PD_OK;
+}
+
+int make_plan(Blas *blas, const BlasProblem &problem, const void *weight, Plan *plan) {
+  const cudaDataType type = type_of(problem.dtype);
+  const uint64_t n = problem.n, k = problem.k, rows = problem.row_count;
+  int status = blas->desc_create(&plan->description, kCompute32F, CUDA_R_32F);
+  if (status == 0) status = blas->desc_set(plan->description, kDescTransA, &kTransposed, sizeof kTransposed);
+  if (status == 0) status = blas->layout_create(&plan->a, type, k, n, static_cast<int64_t>(k)); /* column-major views of row-major data */
+  if (status == 0) status = blas->layout_create(&plan->b, type, k, rows, static_cast<int64_t>(k));
+  if (status == 0) status = blas->layout_create(&plan->d, type_of(problem.out_dtype), n, rows, static_cast<int64_t>(n));
+  if (status != 0) return fail(PD_INTERNAL, "linear: cuBLASLt refused rows %d, n %d, k %d (status %d)", problem.row_count, problem.n, problem.k, status);
+  return choose(blas, problem, weight, plan);
+}
+
+}  // namespace
+
+int blas_open(PdDevice *device, Blas **blas) {
+  Blas *made = new Blas{};
+  made->device = device;
+  for (const std::string &path : candidates())
+    if ((made->library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) != nullptr) break;
+  if (made->library == nullptr || !load_all(made)) {
+    delete made;
+    return fail(PD_NO_DEVICE, "cuda device %d: libcublasLt.so.13 (or .12) was not found: install the CUDA toolkit or the pip package "
+                "nvidia-cublas, or set PD_CUBLASLT to the library's path", device->index);
+  }
+  int status = made->create(&made->handle);
+  if (status == 0) status = cudaEventCreate(&made->start) != cudaSuccess || cudaEventCreate(&made->end) != cudaSuccess;
+  if (status != 0) {
+    delete made;
+    return fail(PD_INTERNAL, "cuda device %d: cuBLASLt could not start (status %d)", device->index, status);
+  }
+  *blas = made;
+  return PD_OK;
+}
+
+void blas_close(Blas *blas) {
+  for (auto &piece : blas->trial) cudaFree(piece.pointer);
+  cudaEventDestroy(blas->start);
+  cudaEventDestroy(blas->end);
+  blas->destroy(blas->handle);
+  delete blas;
+}
+
+int blas_matmul(PdStream *stream, const BlasProblem &problem, void *out, const void *x, const void *weight) {
+  Blas *blas = stream->device->blas;
+  void *workspace = nullptr;
+  if (int status = scratch(stream, Scratch::kBlasWorkspace, kWorkspaceBytes, &workspace)) return status;
+  std::lock_guard<std::mutex> lock(blas->mutex);
+  auto found = blas->plans.find(problem);
+  if (found == blas->plans.end()) {
+    Plan plan{};
+    if (int status = make_plan(blas, problem, weight, &plan)) return status;
+    found = blas->plans.emplace(problem, plan).first;
+  }
+  int status = run(blas, found->second, out, x, weight, workspace, stream->cuda);
+  if (status != 0)
+    return fail(PD_INTERNAL, "linear: cuBLASLt failed for rows %d, n %d, k %d (status %d)", problem.row_count, problem.n, problem.k, status);
+  return PD_OK;
+}
+
+}  // namespace pd

@@ -1,0 +1,31 @@
+/* out[i] = x[indices[i]]: the rows whose logits are wanted. Twin: ../cpu/gather_rows.cc */
+#include "kernel.cuh"
+
+namespace pd {
+namespace {
+
+// ---- kernels
+
+template <typename T>
+__global__ void gather_rows_kernel(T *out, const T *x, const int *indices, int cols) {
+  grid_wait();
+  grid_release();
+  const T *source = x + (size_t)indices[blockIdx.x] * cols;
+  T *target = out + (size_t)blockIdx.x * cols;
+  for (int i = threadIdx.x; i < cols; i += blockDim.x) target[i] = source[i];
+}
+
+}  // namespace
+}  // namespace pd
+
+using namespace pd;
+
+// ---- launchers
+
+extern "C" int pd_gather_rows(PdStream *stream, int32_t dtype, void *out, const void *x, const int32_t *indices, int32_t count, int32_t cols) {
+  if (int status = enter(stream->device)) return status;
+  return with_dtype("gather_rows", dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return launch(stream, "gather_rows", gather_rows_kernel<T>, count, 512, 0, (T *)out, (const T *)x, indices, (int)cols);
+  });
+}

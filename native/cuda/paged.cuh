@@ -1,0 +1,29 @@
+/* Where a key or value lies in the paged cache, for kernels. Built from PdKvLayer by the launchers of rope_store.cu and attention_*.cu. */
+#pragma once
+#include "kernel.cuh"
+
+namespace pd {
+
+struct PagedLayer {
+  char *keys, *values;   /* base + key_offset, base + value_offset */
+  uint64_t block_bytes;
+  int block_shift;       /* log2 of the tokens in a block */
+  int head_dim, kv_head_count;
+
+  /* Element offset of [kvHead][slot] within a block's half. */
+  __device__ __forceinline__ size_t within(int kv_head, int slot) const {
+    return ((size_t)(kv_head << block_shift) + slot) * head_dim;
+  }
+};
+
+inline int make_paged(const char *op, const PdKvLayer *layer, PagedLayer *paged) {
+  const int tokens = layer->block_token_count;
+  if (tokens < 8 || tokens > 256 || (tokens & (tokens - 1)) != 0) return fail(PD_INVALID, "%s: block of %d tokens is not a power of two from 8 to 256", op, tokens);
+  if (layer->head_dim < 8 || layer->head_dim > 256 || layer->head_dim % 8 != 0)
+    return fail(PD_UNSUPPORTED, "%s: head_dim %d is not a multiple of 8 from 8 to 256", op, layer->head_dim);
+  *paged = PagedLayer{(char *)layer->base + layer->key_offset, (char *)layer->base + layer->value_offset, layer->block_bytes,
+                      __builtin_ctz((unsigned)tokens), layer->head_dim, layer->kv_head_count};
+  return PD_OK;
+}
+
+}  // namespace pd
