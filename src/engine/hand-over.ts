@@ -56,6 +56,7 @@ export function resumeRequest(
     `resume at ${tokenCount} of ${leader.knownCount} tokens`,
   );
   request.mode = 'generate';
+  request.isCachedTold = true; // by the side that computed the prompt
   leader.hashes.length = Math.min(leader.hashes.length, Math.floor(leader.cachedCount / memory.blockTokenCount));
   leader.advance(sharedCount);
   memory.publish(leader);
@@ -72,7 +73,10 @@ export function resumeRequest(
   for (const choice of choices) if (request.stopped.has(choice.choiceIndex) || choice.end() !== undefined) scheduler.end(choice);
 }
 
+/** Ends every choice; nothing is told about the request any more. */
 export function abortRequest(request: RequestState, scheduler: Scheduler): void {
+  const { events } = scheduler;
+  for (let i = events.length - 1; i >= 0; i--) if (events[i]?.requestId === request.id) events.splice(i, 1);
   for (const choice of request.choices) scheduler.end(choice);
 }
 
