@@ -1,15 +1,14 @@
 /* The model's forward pass alone: batches made by hand in host memory (which a CPU device reads as its own), no scheduler, no sampling.
-   Used by twostroke-side.mjs. Keys and values of the decode prompts are random: their number costs time, not their meaning. */
+   Used by twostroke-side.mjs and profile.mjs. Keys and values of the decode prompts are random: their number costs time, not their meaning. */
 import { offsetPointer } from '../../dist/src/device/tensor.js';
 import { KvCache } from '../../dist/src/kv/kv-cache.js';
 import { batchCountMax, promptIds, promptTokenCount } from './workload.mjs';
 
 /** Sequence s owns blocks s * blocksEach .. (s + 1) * blocksEach - 1. */
-export function createForwardRunner({ device, model, layout, maxModelTokenCount }) {
+export function createForwardRunner({ device, model, layout, maxModelTokenCount, stream = device.createStream() }) {
   const blocksEach = layout.blockCountFor(maxModelTokenCount);
   const blockTokenCount = layout.shape.blockTokenCount;
   const cache = new KvCache(device, layout, batchCountMax * blocksEach);
-  const stream = device.createStream();
   const cacheBytes = batchCountMax * blocksEach * layout.blockBytes;
   stream.random({ pointer: cache.pointer, shape: [cacheBytes / 2], dtype: 'bf16' }, 1, 1, 0);
   const arrays = createArrays(device, blocksEach);

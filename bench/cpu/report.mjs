@@ -1,5 +1,4 @@
 /* Samples → medians, ratios, bandwidth shares → text, Markdown and the one JSON line. Pure; used by bench.mjs and tested on made-up samples. */
-import { percentile } from '../../dist/src/base/percentiles.js';
 import { decodeStepBytes, phases, prefillOperations, promptTokenCount } from './workload.mjs';
 
 const speed = (tokenCount, ms) => (tokenCount / ms) * 1000;
@@ -7,7 +6,9 @@ const speed = (tokenCount, ms) => (tokenCount / ms) * 1000;
 /** Median and range of numbers. */
 function spread(values) {
   const sorted = [...values].sort((a, b) => a - b);
-  return { median: percentile(sorted, 0.5), min: sorted[0], max: sorted.at(-1), count: sorted.length };
+  const middle = (sorted.length - 1) / 2;
+  const median = (sorted[Math.floor(middle)] + sorted[Math.ceil(middle)]) / 2;
+  return { median, min: sorted[0], max: sorted.at(-1), count: sorted.length };
 }
 
 /** Tokens per second of one variant in one phase; null when it was not run. */
@@ -55,7 +56,7 @@ export function summariseRun(run) {
     }
     return { ...row, ...workOf(row, settings, loaded, read) };
   });
-  return { read, rows, sameFirstToken: countSameFirstTokens(samples), line: jsonLine(rows, read, settings, run.commit) };
+  return { read, rows, sameFirstToken: countSameFirstTokens(samples), line: jsonLine(rows, read, run) };
 }
 
 function readSpread(reads) {
@@ -86,7 +87,7 @@ function countSameFirstTokens(samples) {
   return { same: pairs.filter((sample) => theirs.get(sample.alternation) === sample.firstToken).length, of: pairs.length };
 }
 
-function jsonLine(rows, read, settings, commit) {
+function jsonLine(rows, read, { settings, commit, samples }) {
   const each = (pick) =>
     Object.fromEntries(rows.map((row) => [row.phase, rounded(pick(row))]).filter(([, value]) => value !== null));
   return {
@@ -96,9 +97,16 @@ function jsonLine(rows, read, settings, commit) {
     tokensPerSecond: { twostroke: each((row) => row.engine.ours?.median), llama: each((row) => row.engine.llama?.speed.median) },
     readBytesPerSecond:
       read === null ? null : { oneThread: rounded(read.oneThread.median), allThreads: rounded(read.allThreads.median) },
+    othersShare: rounded(othersOf(samples)?.median),
     settings,
     commit,
   };
+}
+
+/** Part of the cores that others took while we measured; null where the system does not tell. */
+function othersOf(samples) {
+  const shares = samples.map((sample) => sample.othersShare).filter((share) => share !== null);
+  return shares.length === 0 ? null : spread(shares);
 }
 
 function rounded(value) {
@@ -178,14 +186,13 @@ export function renderText(run, summary) {
 export function renderMarkdown(run, summary) {
   const { machine, settings, versions } = run;
   const weights = settings.quantize === 'int8' ? 'int8 (llama.cpp: q8_0)' : 'bf16';
-  const others = spread(run.samples.map((sample) => sample.othersShare ?? Number.NaN));
   return `# CPU: Twostroke and llama.cpp, ${run.date.slice(0, 10)}
 
 Qwen3-0.6B's shape with random ${weights} weights, the same on both sides; ${settings.threadCount} threads on both; medians of
 ${settings.alternationCount} alternations in one run, ranges in brackets. Ratio = Twostroke ÷ llama.cpp in speed, its range over the single alternations.
 
 \`npm run bench:cpu\` at commit ${run.commit}, on ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}, Node ${machine.node};
-${isa(run)}node-llama-cpp ${versions['node-llama-cpp']} (llama.cpp ${versions['llama.cpp']}). ${othersText(others)}
+${isa(run)}node-llama-cpp ${versions['node-llama-cpp']} (llama.cpp ${versions['llama.cpp']}). ${othersText(othersOf(run.samples))}
 
 ${markdownTable(engineHead, tableRows(summary, 'engine'))}
 
@@ -212,6 +219,6 @@ function isa(run) {
 }
 
 function othersText(others) {
-  if (!Number.isFinite(others.median)) return '';
+  if (others === null) return '';
   return `Other processes took ${(others.median * 100).toFixed(1)} % of the cores (at most ${(others.max * 100).toFixed(1)} %).`;
 }
