@@ -1,5 +1,7 @@
 /** A Device over a native library: memory, events, weights and caches. Made by native.ts's openDevice. Streams are in native-stream.ts.
- *  Invariant: every handle made here is known until it is destroyed, so close() leaves no thread and no memory behind. */
+ *  Invariant: no native handle is used after it was destroyed: what is closed while a wait is on its way in another thread is
+ *  destroyed when that wait has returned. close() leaves no thread and no memory behind. */
+import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
 import type {
   CacheExport,
@@ -50,7 +52,11 @@ export class NativeDevice implements Device {
   readonly #handle: number;
   readonly #out = new BigUint64Array(2);
   readonly #streams = new Set<NativeStream>();
+  readonly #eventWaits = new Map<EventHandle, number>();
+  readonly #doomedEvents = new Set<EventHandle>();
+  #measurementCount = 0;
   #isOpen = true;
+  #isDestroyed = false;
 
   constructor(library: NativeLibrary, options: DeviceOptions) {
     this.#library = library;
@@ -63,26 +69,26 @@ export class NativeDevice implements Device {
   }
 
   supports(op: OpName, dtype: Dtype): boolean {
-    return this.#library.call.pd_supports(this.#handle, opOrder.indexOf(op), dtypeCodes[dtype]) === 1;
+    return this.#library.call.pd_supports(this.#live, opOrder.indexOf(op), dtypeCodes[dtype]) === 1;
   }
 
   allocate(bytes: number): Pointer {
-    return this.#make(`allocate ${bytes} bytes`, (out) => this.#library.call.pd_alloc(this.#handle, bytes, out)) as Pointer;
+    return this.#make(`allocate ${bytes} bytes`, (out) => this.#library.call.pd_alloc(this.#live, bytes, out)) as Pointer;
   }
 
   release(pointer: Pointer): void {
-    this.#library.check(this.#library.call.pd_free(this.#handle, pointer), 'release');
+    this.#library.check(this.#library.call.pd_free(this.#live, pointer), 'release');
   }
 
   allocateHost(bytes: number): HostBuffer {
     const what = `allocate ${bytes} bytes of host memory`;
     if (bytes >= 2 ** 32) throw new DeviceError(`${what}: one buffer holds less than 4 GiB`, pdUnsupported);
-    const pointer = this.#make(what, (out) => this.#library.call.pd_host_alloc(this.#handle, bytes, out)) as Pointer;
+    const pointer = this.#make(what, (out) => this.#library.call.pd_host_alloc(this.#live, bytes, out)) as Pointer;
     return { pointer, bytes: new Uint8Array(this.#library.view(pointer, bytes)) };
   }
 
   releaseHost(buffer: HostBuffer): void {
-    this.#library.check(this.#library.call.pd_host_free(this.#handle, buffer.pointer), 'release host memory');
+    this.#library.check(this.#library.call.pd_host_free(this.#live, buffer.pointer), 'release host memory');
   }
 
   mapFile(path: string): MappedFile {
@@ -97,23 +103,32 @@ export class NativeDevice implements Device {
   }
 
   createStream(): Stream {
-    const stream = new NativeStream(this.#library, this.#handle, () => this.#streams.delete(stream));
+    const stream = new NativeStream(this.#library, this.#live, () => {
+      this.#streams.delete(stream);
+      this.#destroyWhenIdle();
+    });
     this.#streams.add(stream);
     return stream;
   }
 
   createEvent(): EventHandle {
-    return this.#make('create event', (out) => this.#library.call.pd_event_create(this.#handle, out)) as EventHandle;
+    return this.#make('create event', (out) => this.#library.call.pd_event_create(this.#live, out)) as EventHandle;
   }
 
   destroyEvent(event: EventHandle): void {
-    this.#library.check(this.#library.call.pd_event_destroy(event), 'destroy event');
+    if (this.#eventWaits.has(event)) this.#doomedEvents.add(event);
+    else this.#library.check(this.#library.call.pd_event_destroy(event), 'destroy event');
   }
 
   async waitEvent(event: EventHandle): Promise<void> {
     // A reached event is asked here at once; so is the message after a failure, because it belongs to the asking thread.
-    if (!this.isReached(event) && (await this.#library.blocking.pd_event_wait(event)) === 0) return;
-    this.#library.check(this.#library.call.pd_event_wait(event), 'work before an event failed');
+    this.#eventWaits.set(event, (this.#eventWaits.get(event) ?? 0) + 1);
+    try {
+      if (!this.isReached(event) && (await this.#library.blocking.pd_event_wait(event)) === 0) return;
+      this.#library.check(this.#library.call.pd_event_wait(event), 'work before an event failed');
+    } finally {
+      this.#endEventWait(event);
+    }
   }
 
   isReached(event: EventHandle): boolean {
@@ -129,7 +144,7 @@ export class NativeDevice implements Device {
     const { n, k } = shape;
     const what = `create weight [${count}, ${n}, ${k}] ${format}`;
     const { call, check } = this.#library;
-    const handle = this.#make(what, (out) => call.pd_weight_create(this.#handle, count, n, k, dtypeCodes[format], out));
+    const handle = this.#make(what, (out) => call.pd_weight_create(this.#live, count, n, k, dtypeCodes[format], out));
     check(call.pd_weight_bytes(handle, this.#out), what);
     return { handle: handle as Weight['handle'], count, n, k, format, bytes: Number(this.#out[0]) };
   }
@@ -140,7 +155,7 @@ export class NativeDevice implements Device {
 
   createCache(bytes: number): CacheHandle {
     const what = `create a cache of ${bytes} bytes`;
-    return this.#make(what, (out) => this.#library.call.pd_cache_create(this.#handle, bytes, out)) as CacheHandle;
+    return this.#make(what, (out) => this.#library.call.pd_cache_create(this.#live, bytes, out)) as CacheHandle;
   }
 
   exportCache(cache: CacheHandle): CacheExport {
@@ -164,7 +179,7 @@ export class NativeDevice implements Device {
     struct.setBigUint64(16, BigInt(from.bytes), true);
     new Uint8Array(struct.buffer, 24, 64).set(Buffer.from(from.ipcHandle, 'base64').subarray(0, 64));
     const what = `import the cache of process ${from.processId}`;
-    return this.#make(what, (out) => this.#library.call.pd_cache_import(this.#handle, struct, out)) as CacheHandle;
+    return this.#make(what, (out) => this.#library.call.pd_cache_import(this.#live, struct, out)) as CacheHandle;
   }
 
   cachePointer(cache: CacheHandle): Pointer {
@@ -176,13 +191,16 @@ export class NativeDevice implements Device {
   }
 
   async measureReadBytesPerSecond(bytes: number, repeats: number): Promise<number> {
+    this.#measurementCount++;
     const result = this.allocateHost(8); // native memory: a JavaScript buffer may move while another thread writes to it
     try {
-      const status = await this.#library.blocking.pd_measure_read(this.#handle, bytes, repeats, result.pointer);
+      const status = await this.#library.blocking.pd_measure_read(this.#live, bytes, repeats, result.pointer);
       if (status !== 0) throw new DeviceError(`measuring read bandwidth over ${bytes} bytes failed`, status);
       return new DataView(result.bytes.buffer).getFloat64(0, true);
     } finally {
-      this.releaseHost(result);
+      this.#library.check(this.#library.call.pd_host_free(this.#handle, result.pointer), 'release host memory'); // even when closed
+      this.#measurementCount--;
+      this.#destroyWhenIdle();
     }
   }
 
@@ -190,7 +208,28 @@ export class NativeDevice implements Device {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     for (const stream of this.#streams) stream.close();
+    this.#destroyWhenIdle();
+  }
+
+  get #live(): number {
+    assert(this.#isOpen, 'a closed device is not used');
+    return this.#handle;
+  }
+
+  #destroyWhenIdle(): void {
+    if (this.#isOpen || this.#isDestroyed || this.#streams.size > 0 || this.#measurementCount > 0) return;
+    this.#isDestroyed = true;
     this.#library.check(this.#library.call.pd_device_close(this.#handle), 'close device');
+  }
+
+  #endEventWait(event: EventHandle): void {
+    const left = (this.#eventWaits.get(event) ?? 1) - 1;
+    if (left > 0) {
+      this.#eventWaits.set(event, left);
+      return;
+    }
+    this.#eventWaits.delete(event);
+    if (this.#doomedEvents.delete(event)) this.destroyEvent(event);
   }
 
   /** A call that fills one 64-bit result: a handle or an address. */

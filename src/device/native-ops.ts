@@ -1,5 +1,6 @@
 /** The ops of a stream, over a native library. Made by native-stream.ts.
  *  Invariant: shapes and dtypes are checked here, once, before the call; native code trusts them. */
+import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
 import type { BatchView, KvLayerView, Ops, SampleArguments, Weight } from './device.js';
 import type { Dtype } from './dtype.js';
@@ -18,6 +19,7 @@ export class NativeOps implements Ops {
   readonly #stream: number;
   readonly #structs: Pointer;
   readonly #structView: DataView;
+  #isOpen = true;
 
   constructor(library: NativeLibrary, device: number, stream: number) {
     const out = new BigUint64Array(1);
@@ -29,7 +31,9 @@ export class NativeOps implements Ops {
     this.#structView = new DataView(library.view(this.#structs, structBytes));
   }
 
+  /** Ends with its stream. */
   close(): void {
+    this.#isOpen = false;
     this.#library.check(this.#library.call.pd_host_free(this.#device, this.#structs), 'free structs');
   }
 
@@ -39,7 +43,7 @@ export class NativeOps implements Ops {
     const [type, tableType] = [dtypeCodes[out.dtype], dtypeCodes[table.dtype]];
     const { call } = this.#library;
     this.#check(
-      call.pd_embedding(this.#stream, type, out.pointer, table.pointer, tableType, ids, lastTokens, rows, hidden, scale),
+      call.pd_embedding(this.#live, type, out.pointer, table.pointer, tableType, ids, lastTokens, rows, hidden, scale),
       'embedding',
       { out, table },
     );
@@ -58,7 +62,7 @@ export class NativeOps implements Ops {
     if (columns(x) !== cols || x.dtype !== residual.dtype || Math.min(rowsOf(x), rowsOf(residual)) < rows) {
       throw mismatch('add', { residual, x }, `${rows} rows`);
     }
-    const status = this.#library.call.pd_add(this.#stream, dtypeCodes[x.dtype], residual.pointer, x.pointer, rows * cols);
+    const status = this.#library.call.pd_add(this.#live, dtypeCodes[x.dtype], residual.pointer, x.pointer, rows * cols);
     this.#check(status, 'add', { residual, x });
   }
 
@@ -70,7 +74,7 @@ export class NativeOps implements Ops {
     const [type, outType, biasPointer] = [dtypeCodes[x.dtype], dtypeCodes[out.dtype], bias?.pointer ?? 0];
     const { call } = this.#library;
     this.#check(
-      call.pd_linear(this.#stream, type, out.pointer, outType, x.pointer, weight.handle, biasPointer, rows),
+      call.pd_linear(this.#live, type, out.pointer, outType, x.pointer, weight.handle, biasPointer, rows),
       `linear with weight ${shapeOf(weight)}`,
       { out, x },
     );
@@ -92,7 +96,7 @@ export class NativeOps implements Ops {
     writeLayer(this.#structView, layer);
     writeBatch(this.#structView, batch);
     const status = this.#library.call.pd_rope_store(
-      this.#stream,
+      this.#live,
       dtypeCodes[qkv.dtype],
       qkv.pointer,
       this.#structs + layerOffset,
@@ -123,7 +127,7 @@ export class NativeOps implements Ops {
     writeLayer(this.#structView, layer);
     writeBatch(this.#structView, batch);
     const status = this.#library.call.pd_paged_attention(
-      this.#stream,
+      this.#live,
       dtypeCodes[qkv.dtype],
       out.pointer,
       qkv.pointer,
@@ -145,7 +149,7 @@ export class NativeOps implements Ops {
     }
     const { call } = this.#library;
     const code = activationCodes[activation];
-    const status = call.pd_act_mul(this.#stream, dtypeCodes[out.dtype], out.pointer, gateUp.pointer, rows, inter, code);
+    const status = call.pd_act_mul(this.#live, dtypeCodes[out.dtype], out.pointer, gateUp.pointer, rows, inter, code);
     this.#check(status, 'act_mul', { out, gateUp });
   }
 
@@ -156,7 +160,7 @@ export class NativeOps implements Ops {
       throw mismatch('moe_route', { expertIds, expertWeights, logits }, `${rows} rows`);
     }
     const [ids, weights, flag] = [expertIds.pointer, expertWeights.pointer, normalise === 'topk' ? 1 : 0];
-    const status = this.#library.call.pd_moe_route(this.#stream, ids, weights, logits.pointer, rows, columns(logits), topK, flag);
+    const status = this.#library.call.pd_moe_route(this.#live, ids, weights, logits.pointer, rows, columns(logits), topK, flag);
     this.#check(status, 'moe_route', { expertIds, expertWeights, logits });
   }
 
@@ -168,7 +172,7 @@ export class NativeOps implements Ops {
     const { call } = this.#library;
     const type = dtypeCodes[x.dtype];
     this.#check(
-      call.pd_moe_linear(this.#stream, type, out.pointer, x.pointer, weight.handle, expertIds.pointer, pairs, divisor),
+      call.pd_moe_linear(this.#live, type, out.pointer, x.pointer, weight.handle, expertIds.pointer, pairs, divisor),
       `moe_linear with weight ${shapeOf(weight)}`,
       { out, x },
     );
@@ -182,13 +186,13 @@ export class NativeOps implements Ops {
     }
     const { call } = this.#library;
     const type = dtypeCodes[out.dtype];
-    const status = call.pd_moe_combine(this.#stream, type, out.pointer, x.pointer, expertWeights.pointer, rows, topK, hidden);
+    const status = call.pd_moe_combine(this.#live, type, out.pointer, x.pointer, expertWeights.pointer, rows, topK, hidden);
     this.#check(status, 'moe_combine', { out, x });
   }
 
   softcap(x: Tensor, rows: number, cap: number): void {
     if (x.dtype !== 'f32' || rowsOf(x) < rows) throw mismatch('softcap', { x }, `${rows} rows`);
-    this.#check(this.#library.call.pd_softcap(this.#stream, x.pointer, rows * columns(x), cap), 'softcap', { x });
+    this.#check(this.#library.call.pd_softcap(this.#live, x.pointer, rows * columns(x), cap), 'softcap', { x });
   }
 
   gatherRows(out: Tensor, x: Tensor, indices: Pointer, count: number): void {
@@ -196,7 +200,7 @@ export class NativeOps implements Ops {
     if (columns(x) !== cols || x.dtype !== out.dtype || rowsOf(out) < count)
       throw mismatch('gather_rows', { out, x }, `${count} rows`);
     const status = this.#library.call.pd_gather_rows(
-      this.#stream,
+      this.#live,
       dtypeCodes[x.dtype],
       out.pointer,
       x.pointer,
@@ -211,7 +215,7 @@ export class NativeOps implements Ops {
     const { logits, rowCount } = args;
     if (logits.dtype !== 'f32' || rowsOf(logits) < rowCount) throw mismatch('sample', { logits }, `${rowCount} rows`);
     const status = this.#library.call.pd_sample(
-      this.#stream,
+      this.#live,
       logits.pointer,
       rowCount,
       columns(logits),
@@ -237,8 +241,13 @@ export class NativeOps implements Ops {
       throw mismatch('rmsnorm', { out, x, weight }, `${rows} rows`);
     const [type, residualPointer] = [dtypeCodes[x.dtype], residual?.pointer ?? 0];
     const { call } = this.#library;
-    const status = call.pd_rmsnorm(this.#stream, type, out.pointer, x.pointer, residualPointer, weight.pointer, rows, cols, eps);
+    const status = call.pd_rmsnorm(this.#live, type, out.pointer, x.pointer, residualPointer, weight.pointer, rows, cols, eps);
     this.#check(status, 'rmsnorm', { out, x, weight });
+  }
+
+  get #live(): number {
+    assert(this.#isOpen, 'a closed stream is not used');
+    return this.#stream;
   }
 
   #check(status: number, op: string, tensors: Record<string, Tensor>): void {

@@ -1,8 +1,9 @@
 /** A Stream over a native library: copies, fills, events and graphs; its ops are in native-ops.ts. Made by native-device.ts.
- *  Invariant: after close() nothing of the stream runs. */
+ *  Invariant: a native handle is never used after it was destroyed: calls on a closed stream throw, and a stream that is
+ *  closed while a wait is on its way is destroyed when that wait has returned. */
 import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
-import type { BlockPair, BlockSlice, EventHandle, GraphHandle, Ops, Stream, StreamHandle, Weight } from './device.js';
+import type { BlockPair, BlockSlice, EventHandle, GraphHandle, Stream, StreamHandle, Weight } from './device.js';
 import type { Dtype } from './dtype.js';
 import { dtypeCodes } from './dtype.js';
 import type { NativeLibrary } from './native.js';
@@ -16,12 +17,12 @@ const sliceBytes = 24;
 
 export class NativeStream implements Stream {
   readonly handle: StreamHandle;
-  readonly ops: Ops;
+  readonly ops: NativeOps;
   readonly #library: NativeLibrary;
   readonly #onClose: () => void;
-  readonly #closeOps: () => void;
   readonly #marker: number; // an event of its own, recorded before each wait: it keeps the message of a failure
   #isOpen = true;
+  #waitCount = 0;
 
   constructor(library: NativeLibrary, device: number, onClose: () => void) {
     const out = new BigUint64Array(1);
@@ -31,22 +32,20 @@ export class NativeStream implements Stream {
     this.handle = Number(out[0]) as StreamHandle;
     library.check(library.call.pd_event_create(device, out), 'create event');
     this.#marker = Number(out[0]);
-    const ops = new NativeOps(library, device, this.handle);
-    this.ops = ops;
-    this.#closeOps = () => ops.close();
+    this.ops = new NativeOps(library, device, this.handle);
   }
 
   copy(target: Pointer, source: Pointer, bytes: number): void {
-    this.#check(this.#library.call.pd_copy(this.handle, target, source, bytes), `copy ${bytes} bytes`);
+    this.#check(this.#library.call.pd_copy(this.#live, target, source, bytes), `copy ${bytes} bytes`);
   }
 
   zero(target: Pointer, bytes: number): void {
-    this.#check(this.#library.call.pd_zero(this.handle, target, bytes), `zero ${bytes} bytes`);
+    this.#check(this.#library.call.pd_zero(this.#live, target, bytes), `zero ${bytes} bytes`);
   }
 
   convert(target: Pointer, targetDtype: Dtype, source: Pointer, sourceDtype: Dtype, count: number): void {
     const [to, from] = [dtypeCodes[targetDtype], dtypeCodes[sourceDtype]];
-    const status = this.#library.call.pd_convert(this.handle, target, to, source, from, count);
+    const status = this.#library.call.pd_convert(this.#live, target, to, source, from, count);
     this.#check(status, `convert ${count} elements from ${sourceDtype} to ${targetDtype}`);
   }
 
@@ -54,7 +53,7 @@ export class NativeStream implements Stream {
     const { call } = this.#library;
     const { pointer, shape } = target;
     const count = elementCount(shape);
-    const status = call.pd_random(this.handle, pointer, dtypeCodes[target.dtype], count, seed, standardDeviation, mean);
+    const status = call.pd_random(this.#live, pointer, dtypeCodes[target.dtype], count, seed, standardDeviation, mean);
     this.#check(status, `random [${shape}] ${target.dtype}`);
   }
 
@@ -71,13 +70,13 @@ export class NativeStream implements Stream {
     const { call } = this.#library;
     const dtype = dtypeCodes[source.dtype];
     this.#check(
-      call.pd_weight_fill(this.handle, weight.handle, index, firstRow, rowCount, source.pointer, dtype, source.rowStride),
+      call.pd_weight_fill(this.#live, weight.handle, index, firstRow, rowCount, source.pointer, dtype, source.rowStride),
       what,
     );
   }
 
   fillWeightRandom(weight: Weight, seed: number, standardDeviation: number): void {
-    const status = this.#library.call.pd_weight_fill_random(this.handle, weight.handle, seed, standardDeviation);
+    const status = this.#library.call.pd_weight_fill_random(this.#live, weight.handle, seed, standardDeviation);
     this.#check(status, `fill weight [${weight.count}, ${weight.n}, ${weight.k}] with random numbers`);
   }
 
@@ -102,7 +101,7 @@ export class NativeStream implements Stream {
     const [to, from] = [target.base, source.base];
     const status = this.#library.call.pd_copy_slices(
       ...([
-        this.handle,
+        this.#live,
         to,
         from,
         target.blockBytes,
@@ -117,44 +116,59 @@ export class NativeStream implements Stream {
   }
 
   record(event: EventHandle): void {
-    this.#check(this.#library.call.pd_event_record(this.handle, event), 'record event');
+    this.#check(this.#library.call.pd_event_record(this.#live, event), 'record event');
   }
 
   waitFor(event: EventHandle): void {
-    this.#check(this.#library.call.pd_stream_wait_event(this.handle, event), 'wait for event');
+    this.#check(this.#library.call.pd_stream_wait_event(this.#live, event), 'wait for event');
   }
 
   beginGraph(): void {
-    this.#check(this.#library.call.pd_graph_begin(this.handle), 'begin graph');
+    this.#check(this.#library.call.pd_graph_begin(this.#live), 'begin graph');
   }
 
   endGraph(): GraphHandle {
     const out = new BigUint64Array(1);
-    this.#check(this.#library.call.pd_graph_end(this.handle, out), 'end graph');
+    this.#check(this.#library.call.pd_graph_end(this.#live, out), 'end graph');
     return Number(out[0]) as GraphHandle;
   }
 
   launch(graph: GraphHandle): void {
-    this.#check(this.#library.call.pd_graph_launch(this.handle, graph), 'launch graph');
+    this.#check(this.#library.call.pd_graph_launch(this.#live, graph), 'launch graph');
   }
 
   async wait(): Promise<void> {
-    this.#check(this.#library.call.pd_event_record(this.handle, this.#marker), 'wait for stream');
-    if ((await this.#library.blocking.pd_stream_wait(this.handle)) === 0) return;
-    this.#check(this.#library.call.pd_event_wait(this.#marker), 'work on a stream failed');
+    const handle = this.#live;
+    this.#check(this.#library.call.pd_event_record(handle, this.#marker), 'wait for stream');
+    this.#waitCount++;
+    try {
+      if ((await this.#library.blocking.pd_stream_wait(handle)) === 0) return;
+      this.#check(this.#library.call.pd_event_wait(this.#marker), 'work on a stream failed');
+    } finally {
+      this.#waitCount--;
+      if (!this.#isOpen && this.#waitCount === 0) this.#destroy();
+    }
   }
 
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    this.#library.check(this.#library.call.pd_stream_destroy(this.handle), 'close stream');
-    this.#library.check(this.#library.call.pd_event_destroy(this.#marker), 'close stream');
-    this.#closeOps();
+    if (this.#waitCount === 0) this.#destroy();
+  }
+
+  #destroy(): void {
+    this.#check(this.#library.call.pd_stream_destroy(this.handle), 'close stream');
+    this.#check(this.#library.call.pd_event_destroy(this.#marker), 'close stream');
+    this.ops.close();
     this.#onClose();
   }
 
+  get #live(): number {
+    assert(this.#isOpen, 'a closed stream is not used');
+    return this.handle;
+  }
+
   #check(status: number, what: string): void {
-    assert(this.#isOpen, `${what} on a closed stream`);
     this.#library.check(status, what);
   }
 }
