@@ -10,7 +10,7 @@ import { Decoder } from './families/decoder.js';
 import { declareDecoder } from './families/parameters.js';
 import type { LoadOptions, Model } from './model.js';
 import { weightDtype } from './safetensors.js';
-import { ParameterStore, type WeightFormats } from './weights.js';
+import { ParameterStore } from './weights.js';
 
 /** Resolves when every weight is on the device. On failure nothing stays allocated.
  *  @throws ModelError what is wrong with the folder; DeviceError when the device refuses, for instance for lack of memory. */
@@ -22,7 +22,7 @@ export function loadModel(folder: string, options: LoadOptions): Promise<Model> 
 export async function loadConfiguredModel(folder: string, config: ModelConfig, options: LoadOptions): Promise<Decoder> {
   const checkpoint = options.loadFormat === 'dummy' ? null : Checkpoint.open(folder);
   const dtypes = chooseDtypes(config, checkpoint, options);
-  const store = new ParameterStore(options.device, checkpoint, dtypes.formats);
+  const store = new ParameterStore(options.device, checkpoint, dtypes.linear);
   let releaseActivations = () => {};
   const release = () => {
     releaseActivations();
@@ -40,7 +40,7 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
       parameters,
       activations: buffers.activations,
       weightBytes: store.bytes,
-      weightFormat: dtypes.formats.linear,
+      weightFormat: dtypes.linear,
       embeddingScale: dtypes.embeddingScale,
       release,
     });
@@ -51,7 +51,7 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
 }
 
 interface ModelDtypes {
-  readonly formats: WeightFormats;
+  readonly linear: Dtype;
   readonly embedding: Dtype;
   readonly embeddingScale: number;
 }
@@ -65,7 +65,7 @@ function chooseDtypes(config: ModelConfig, checkpoint: Checkpoint | null, option
   // A bf16 table is exact for f32 arithmetic; an f32 one is rounded when bf16 was asked for.
   const embedding = options.dtype === 'bf16' ? 'bf16' : fileDtype;
   return {
-    formats: { linear, plain },
+    linear,
     embedding,
     // transformers multiplies by the scale rounded to the model's dtype.
     embeddingScale: plain === 'bf16' ? roundToBf16(config.embeddingScale) : Math.fround(config.embeddingScale),

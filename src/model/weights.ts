@@ -19,13 +19,6 @@ export interface MatrixPart {
   readonly rowCount: number;
 }
 
-export interface WeightFormats {
-  /** Of linear layers; i8 with --quantize int8. */
-  readonly linear: Dtype;
-  /** Of matrices that are never quantised, such as a router. */
-  readonly plain: Dtype;
-}
-
 /** Standard deviation of random weights: what transformers initialises with. */
 const dummyDeviation = 0.02;
 /** Bytes enqueued before waiting: bounds staging, and how coarse progress is. */
@@ -39,7 +32,7 @@ interface FillJob {
 export class ParameterStore {
   readonly #device: Device;
   readonly #checkpoint: Checkpoint | null;
-  readonly #formats: WeightFormats;
+  readonly #linearFormat: Dtype;
   readonly #jobs: FillJob[] = [];
   readonly #weights: Weight[] = [];
   readonly #tensors: Tensor[] = [];
@@ -47,11 +40,11 @@ export class ParameterStore {
   readonly #staging: (() => void)[] = [];
   #dummySeed = 1;
 
-  /** `checkpoint` null: random weights. */
-  constructor(device: Device, checkpoint: Checkpoint | null, formats: WeightFormats) {
+  /** `checkpoint` null: random weights. `linearFormat`: of every matrix that is not declared with another. */
+  constructor(device: Device, checkpoint: Checkpoint | null, linearFormat: Dtype) {
     this.#device = device;
     this.#checkpoint = checkpoint;
-    this.#formats = formats;
+    this.#linearFormat = linearFormat;
   }
 
   /** Device memory of all parameters, in bytes. */
@@ -63,15 +56,15 @@ export class ParameterStore {
   }
 
   /** A packed matrix [sum of rows, k] out of one or more checkpoint tensors [rows, k]. @throws ModelError */
-  matrix(parts: readonly MatrixPart[], k: number, kind: 'linear' | 'plain' = 'linear'): Weight {
-    return this.matrixStack([parts], k, kind);
+  matrix(parts: readonly MatrixPart[], k: number, format: Dtype = this.#linearFormat): Weight {
+    return this.matrixStack([parts], k, format);
   }
 
   /** Equal matrices, one per expert. @throws ModelError */
-  matrixStack(stack: readonly (readonly MatrixPart[])[], k: number, kind: 'linear' | 'plain' = 'linear'): Weight {
+  matrixStack(stack: readonly (readonly MatrixPart[])[], k: number, format: Dtype = this.#linearFormat): Weight {
     const n = (stack[0] ?? []).reduce((sum, part) => sum + part.rowCount, 0);
     const entries = stack.map((parts) => parts.map((part) => this.#checkpoint?.find(part.name, [part.rowCount, k]) ?? null));
-    const weight = this.#device.createWeight({ count: stack.length, n, k }, this.#formats[kind]);
+    const weight = this.#device.createWeight({ count: stack.length, n, k }, format);
     this.#weights.push(weight);
     if (this.#checkpoint === null) {
       const seed = this.#dummySeed++;

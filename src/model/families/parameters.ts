@@ -141,7 +141,8 @@ function declareMoe(config: ModelConfig, store: ParameterStore, prefix: string):
     );
   return {
     kind: 'moe',
-    router: store.matrix([{ name: `${prefix}.gate.weight`, rowCount: expertCount }], hiddenCount, 'plain'),
+    // float32 whatever the model's format: it is tiny, and a rounding that flips a choice of expert changes the text
+    router: store.matrix([{ name: `${prefix}.gate.weight`, rowCount: expertCount }], hiddenCount, 'f32'),
     gateUp: store.matrixStack(experts(['gate_proj', 'up_proj'], interCount), hiddenCount),
     down: store.matrixStack(experts(['down_proj'], hiddenCount), interCount),
   };

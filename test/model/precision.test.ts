@@ -1,0 +1,96 @@
+/** Lower precision stays near float32: the goldens' tokens are fed (teacher forcing), and each position's logits compared. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { at } from '../../src/base/assert.js';
+import { argmax, demoFolder, fixtureFolder, fixtureNames, type GoldenCase, Harness, logSoftmax, readGolden } from './harness.js';
+
+const isFull = process.env.TWOSTROKE_TEST === 'full';
+
+interface Agreement {
+  /** Positions with a gap of at least the threshold whose best token is another one. */
+  readonly wrongCount: number;
+  readonly checkedCount: number;
+  /** |log-probability - golden| of every top-5 entry, ascending. */
+  readonly errors: readonly number[];
+}
+
+async function compare(harness: Harness, cases: readonly GoldenCase[], gapThreshold: number): Promise<Agreement> {
+  const errors: number[] = [];
+  let wrongCount = 0;
+  let checkedCount = 0;
+  for (const golden of cases) {
+    const { prompt_ids: prompt, continuation_ids: continuation } = golden;
+    const sequence = harness.start(prompt.length + continuation.length);
+    await harness.prefill(sequence, prompt.slice(0, -1), 512, 'last');
+    const rows = await harness.prefill(sequence, [...prompt.slice(-1), ...continuation.slice(0, -1)], 512, 'all');
+    for (const [position, row] of rows.entries()) {
+      if (at(golden.gaps, position) >= gapThreshold) {
+        checkedCount++;
+        if (argmax(row) !== at(continuation, position)) wrongCount++;
+      }
+      const { ids = [], logprobs = [] } = golden.top5[position] ?? {};
+      const found = ids.length > 0 ? logSoftmax(row) : row;
+      for (const [i, id] of ids.entries()) errors.push(Math.abs(at(found, id) - at(logprobs, i)));
+    }
+  }
+  return { wrongCount, checkedCount, errors: errors.sort((a, b) => a - b) };
+}
+
+const median = (sorted: readonly number[]) => at(sorted, Math.floor(sorted.length / 2));
+const most = (sorted: readonly number[]) => at(sorted, sorted.length - 1);
+const casesOf = (folder: string) => readGolden(folder).cases.filter(({ prompt_ids }) => isFull || prompt_ids.length < 1500);
+const maxTokenCountOf = (cases: readonly GoldenCase[]) =>
+  Math.max(...cases.map(({ prompt_ids, continuation_ids }) => prompt_ids.length + continuation_ids.length));
+
+const bf16Runs = [...fixtureNames.map(fixtureFolder), demoFolder].flatMap((folder) => [
+  { folder, dtype: 'bf16', kvDtype: 'bf16' } as const,
+  ...(isFull
+    ? ([
+        { folder, dtype: 'f32', kvDtype: 'bf16' },
+        { folder, dtype: 'f32', kvDtype: 'f16' },
+      ] as const)
+    : []),
+]);
+
+describe.each(bf16Runs)('$folder, weights $dtype, cache $kvDtype', ({ folder, dtype, kvDtype }) => {
+  const cases = casesOf(folder);
+  let harness: Harness;
+  beforeAll(async () => {
+    harness = await Harness.open({ folder, dtype, kvDtype, maxTokenCount: maxTokenCountOf(cases) });
+  });
+  afterAll(() => harness.close());
+
+  it('chooses the same tokens where the golden is sure, with close probabilities', async () => {
+    const agreement = await compare(harness, cases, folder === demoFolder ? 0.05 : 0.5);
+    expect(agreement.checkedCount).toBeGreaterThan(100);
+    expect(median(agreement.errors)).toBeLessThan(0.25);
+    if (folder.endsWith('moe')) {
+      // A choice of expert is a step: rounding the weights flips some near ties, and with them the text, in any arithmetic.
+      expect(agreement.wrongCount).toBeLessThan(0.03 * agreement.checkedCount);
+      return;
+    }
+    expect(agreement.wrongCount).toBe(0);
+    expect(most(agreement.errors)).toBeLessThan(0.6);
+  });
+});
+
+describe('int8 weights on the demo model', () => {
+  const cases = casesOf(demoFolder);
+  let harness: Harness;
+  beforeAll(async () => {
+    harness = await Harness.open({
+      folder: demoFolder,
+      quantize: 'int8',
+      kvDtype: 'bf16',
+      maxTokenCount: maxTokenCountOf(cases),
+    });
+  });
+  afterAll(() => harness.close());
+
+  it('keep every choice the golden is sure of', async () => {
+    const agreement = await compare(harness, cases, 1);
+    expect(agreement.checkedCount).toBeGreaterThan(100);
+    expect(agreement.wrongCount).toBe(0);
+    expect(median(agreement.errors)).toBeLessThan(0.2); // measured: 0.09, most 1.1
+    expect(most(agreement.errors)).toBeLessThan(2);
+  });
+});
