@@ -24,6 +24,8 @@ interface ReservingOptions {
 /** One request's place before one decode worker. */
 export class Reserving {
   readonly timing: ReservationTiming;
+  /** It has asked at least once and there was no room. */
+  isRefused = false;
   readonly #request: Request;
   readonly #worker: WorkerClient;
   readonly #line: Reserving[];
@@ -78,6 +80,7 @@ export class Reserving {
         const reserved = await this.#worker.reserve(this.#request, this.#limits.growthTokenCount);
         this.#request.reservationWaitMs = this.#clock.nowMs() - startMs;
         if (reserved !== null) return reserved;
+        this.isRefused = true;
       }
       const { firstTokenMs } = this.#request.times;
       if (firstTokenMs !== undefined && this.#clock.nowMs() - firstTokenMs > this.#limits.holdMs) {
@@ -104,8 +107,8 @@ export class Reservations {
     return new Reserving(request, worker, { timing, line, clock: this.#clock, limits: this.#limits });
   }
 
-  /** Requests that wait for room on this worker. */
+  /** Requests that were refused by this worker, and wait. */
   waitingCount(worker: WorkerId): number {
-    return this.#lines.get(worker)?.length ?? 0;
+    return this.#lines.get(worker)?.filter(({ isRefused }) => isRefused).length ?? 0;
   }
 }

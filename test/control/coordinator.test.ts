@@ -1,0 +1,292 @@
+/** The coordinator against workers that die, refuse and dawdle at every moment there is: each request ends, with exactly its tokens or with
+ *  a typed error; nothing is released under a writer; nothing is held afterwards. */
+import { describe, expect, it } from 'vitest';
+import { TwostrokeError } from '../../src/base/errors.js';
+import { requestId } from '../../src/base/ids.js';
+import { Prng } from '../../src/base/prng.js';
+import { HandOverError } from '../../src/control/worker-client.js';
+import { greedy } from '../../src/engine/sampling-params.js';
+import type { Strategy } from '../../src/router/route.js';
+import type { WorkerRole } from '../../src/router/snapshot.js';
+import { FakeCluster, idealOutput } from './fake-cluster.js';
+
+const setups: readonly [string, readonly WorkerRole[], Strategy][] = [
+  ['collocated on one', ['any'], 'collocated'],
+  ['collocated on two', ['any', 'any'], 'collocated'],
+  ['disaggregated', ['prefill', 'decode'], 'disaggregated'],
+  ['disaggregated, two of each', ['prefill', 'prefill', 'decode', 'decode'], 'disaggregated'],
+  ['disaggregated on any', ['any', 'any'], 'disaggregated'],
+];
+
+type Asked = Awaited<ReturnType<FakeCluster['ask']>>;
+function expectIdeal({ outputs, promptIds, error }: Asked, maxTokenCount: number): void {
+  expect(error).toBeNull();
+  for (const [i, output] of outputs.entries()) expect(output).toEqual(idealOutput(promptIds, i, maxTokenCount));
+}
+
+describe.each(setups)('%s', (_name, roles, strategy) => {
+  const run = async (interfere: ((cluster: FakeCluster) => void) | null, choiceCount = 1) => {
+    const cluster = new FakeCluster({ roles, strategy });
+    interfere?.(cluster);
+    const asked = await cluster.clock.drive(cluster.ask('r', 100, 8, choiceCount));
+    await cluster.clock.drive(cluster.settle());
+    return { cluster, asked };
+  };
+
+  it.each([1, 3])('gives the ideal tokens for %d choices and says how', async (choiceCount) => {
+    const { cluster, asked } = await run(null, choiceCount);
+    expectIdeal(asked, 8);
+    const [record] = cluster.records;
+    expect(record).toMatchObject({ outcome: 'finished', outputTokenCount: 8 * choiceCount, lossCount: 0 });
+    expect(record?.routes).toHaveLength(1);
+    expect(record?.routes[0]?.path).toBe(strategy);
+    if (strategy === 'disaggregated') expect(record?.resumedMs).toBeGreaterThan(record!.firstTokenMs!);
+  });
+
+  it.each(['restart', 'stay_dead'] as const)(
+    'any one worker dies at any moment (%s): same tokens, nothing lost',
+    async (restart) => {
+      const stageCount = (await run(null)).cluster.stageCount;
+      expect(stageCount).toBeGreaterThan(8);
+      for (let victim = 0; victim < roles.length; victim++) {
+        for (let moment = 0; moment < stageCount; moment++) {
+          if (restart === 'stay_dead' && roles.length === 1) continue;
+          const { cluster, asked } = await run((each) => {
+            each.restart = restart;
+            each.onStage = (index) => {
+              if (index === moment) each.kill(each.everyone[victim]!.id);
+            };
+          });
+          expectIdeal(asked, 8);
+          expect(cluster.leaks(), `w${victim} killed at ${moment}`).toEqual([]);
+        }
+      }
+    },
+  );
+
+  it('two deaths at any two moments: same tokens', async () => {
+    const stageCount = (await run(null)).cluster.stageCount;
+    for (let first = 0; first < stageCount; first++) {
+      for (let second = first + 1; second < stageCount + 6; second += 2) {
+        const { asked } = await run((cluster) => {
+          cluster.onStage = (index, _stage, worker) => {
+            if (index === first || index === second) cluster.kill(worker.id);
+          };
+        });
+        expectIdeal(asked, 8);
+      }
+    }
+  });
+
+  it('cancelled at any moment: ends at once, nothing is held', async () => {
+    const stageCount = (await run(null)).cluster.stageCount;
+    for (let moment = 0; moment < stageCount; moment++) {
+      const { cluster, asked } = await run((each) => {
+        each.onStage = (index, _stage, _worker, request) => {
+          if (index === moment) request.cancel();
+        };
+      }, 2);
+      expect(asked.error).toBeNull();
+      expect(cluster.records[0]?.outcome, `at ${moment}`).toBe('cancelled');
+      for (const [i, output] of asked.outputs.entries()) {
+        expect(output).toEqual(idealOutput(asked.promptIds, i, 8).slice(0, output.length));
+      }
+    }
+  });
+
+  it('a client that leaves the iteration cancels everywhere', async () => {
+    const cluster = new FakeCluster({ roles, strategy });
+    const stream = cluster.coordinator.submit({
+      id: requestId('r'),
+      promptIds: [1, 2, 3],
+      sampling: { ...greedy, maxTokenCount: 50 },
+    });
+    const leave = async () => {
+      for await (const event of stream) if (event.kind === 'tokens') return event;
+      return null;
+    };
+    expect(await cluster.clock.drive(leave())).not.toBeNull();
+    await cluster.clock.drive(cluster.settle());
+    expect(cluster.records[0]).toMatchObject({ outcome: 'cancelled' });
+  });
+
+  it('a deadline ends it with a typed error at any moment', async () => {
+    const { cluster: whole } = await run(null);
+    const totalMs = whole.records[0]!.doneMs;
+    for (let deadlineMs = 1; deadlineMs < totalMs; deadlineMs += 3) {
+      const cluster = new FakeCluster({ roles, strategy });
+      const asked = await cluster.clock.drive(cluster.ask('r', 100, 8, 1, deadlineMs));
+      await cluster.clock.drive(cluster.settle());
+      expect(asked.error?.code).toBe('deadline_exceeded');
+      expect(cluster.records[0]).toMatchObject({ outcome: 'failed', errorCode: 'deadline_exceeded' });
+    }
+  });
+
+  it('an error of the worker is the request’s error, unless it is the worker’s own end', async () => {
+    const { asked } = await run((cluster) => {
+      cluster.onStage = (_index, _stage, _worker, request) => {
+        request.accept({
+          kind: 'failed',
+          requestId: request.id,
+          error: { code: 'invalid_request', message: 'no', param: 'prompt' },
+        });
+      };
+    });
+    expect(asked.error).toMatchObject({ code: 'invalid_request', param: 'prompt' });
+  });
+
+  it('gives up on a request that takes every worker with it', async () => {
+    const { cluster, asked } = await run((each) => {
+      each.onStage = (_index, stage, worker) => {
+        if (stage === 'step' || stage === 'prefilling') each.kill(worker.id);
+      };
+    });
+    expect(asked.error?.code).toBe('unavailable');
+    expect(cluster.records[0]?.lossCount).toBe(4);
+  });
+
+  it('many at once, with seeded deaths, cancels and memory pressure: every one ends right', async () => {
+    for (let seed = 1; seed <= (process.env.TWOSTROKE_TEST === 'full' ? 60 : 6); seed++) {
+      const prng = new Prng(seed);
+      const cluster = new FakeCluster({
+        roles,
+        strategy,
+        blockCount: 40,
+        limits: { lossCountMax: 1000, holdMs: 30, leaseMs: 200 },
+      });
+      const cancelled = new Set<string>();
+      cluster.onStage = (_index, _stage, worker, request) => {
+        if (prng.uniform() < 0.004) cluster.kill(worker.id);
+        if (prng.uniform() < 0.004) {
+          request.cancel();
+          cancelled.add(request.id);
+        }
+      };
+      const jobs = Array.from({ length: 24 }, async (_, i) => {
+        await cluster.clock.sleep(prng.integer(0, 100));
+        return { id: `r${i}`, asked: await cluster.ask(`r${i}`, prng.integer(1, 300), 6, prng.integer(1, 2)) };
+      });
+      for (const { id, asked } of await cluster.clock.drive(Promise.all(jobs))) {
+        if (!cancelled.has(id)) expectIdeal(asked, 6);
+      }
+      await cluster.clock.drive(cluster.settle());
+      expect(cluster.records).toHaveLength(24);
+    }
+  });
+});
+
+describe('hand-overs that come to nothing', () => {
+  it('a failed transfer: the request goes on by recomputing, same tokens', async () => {
+    const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated' });
+    cluster.failTransfer = () => true;
+    cluster.transferError = () => new HandOverError('transfer_error', 'the cable is cut');
+    expectIdeal(await cluster.clock.drive(cluster.ask('r', 100, 8, 2)), 8);
+    await cluster.clock.drive(cluster.settle());
+    const [record] = cluster.records;
+    expect(record?.routes.map(({ path, workers }) => [path, ...workers])).toEqual([
+      ['disaggregated', 'w0', 'w1'],
+      ['collocated', 'w1'],
+    ]);
+  });
+
+  it('an unexpected error fails the request, typed, and frees everything', async () => {
+    const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated' });
+    cluster.failTransfer = () => true;
+    cluster.transferError = () => new RangeError('a bug');
+    const { error } = await cluster.clock.drive(cluster.ask('r', 100, 8));
+    expect(error).toBeInstanceOf(TwostrokeError);
+    expect(error?.code).toBe('internal');
+    await cluster.clock.drive(cluster.settle());
+  });
+
+  it('no room at decode: waits in line, first come, first served', async () => {
+    const cluster = new FakeCluster({
+      roles: ['prefill', 'decode'],
+      strategy: 'disaggregated',
+      blockCount: 10,
+      limits: { holdMs: 1e6 },
+    });
+    const order: string[] = [];
+    const ask = async (id: string) => {
+      expectIdeal(await cluster.ask(id, 100, 8), 8);
+      order.push(id);
+    };
+    const all = Promise.all([ask('a'), ask('bb'), ask('ccc'), ask('dddd')]);
+    await cluster.clock.drive(all);
+    await cluster.clock.drive(cluster.settle());
+    expect(order).toEqual(['a', 'bb', 'ccc', 'dddd']);
+    expect(cluster.records.every(({ routes }) => routes.length === 1)).toBe(true);
+    expect(cluster.records[3]!.reservationWaitMs).toBeGreaterThan(0);
+  });
+
+  it('a finished prefill does not hold its blocks for ever', async () => {
+    const cluster = new FakeCluster({
+      roles: ['prefill', 'decode'],
+      strategy: 'disaggregated',
+      blockCount: 10,
+      limits: { holdMs: 20 },
+    });
+    const long = cluster.ask('long', 100, 40);
+    const started = cluster.clock.sleep(8).then(() => cluster.ask('short', 100, 4));
+    expectIdeal(await cluster.clock.drive(started), 4);
+    expectIdeal(await cluster.clock.drive(long), 40);
+    await cluster.clock.drive(cluster.settle());
+    const record = cluster.records.find(({ id }) => id === 'short');
+    expect(record?.routes.map(({ path }) => path)).toEqual(['disaggregated', 'collocated']);
+  });
+});
+
+describe('admission', () => {
+  it('refuses what is too much, says when to come back, and takes the next one after an end', async () => {
+    const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated', limits: { requestCountMax: 2 } });
+    const both = Promise.all([cluster.ask('a', 10, 4), cluster.ask('b', 10, 4)]);
+    const input = { id: requestId('c'), promptIds: [1], sampling: greedy };
+    expect(() => cluster.coordinator.submit(input)).toThrow(/2 requests/);
+    try {
+      cluster.coordinator.submit(input);
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'overloaded' });
+      expect((error as { retryAfterMs: number }).retryAfterMs).toBeGreaterThanOrEqual(1000);
+    }
+    await cluster.clock.drive(both);
+    expectIdeal(await cluster.clock.drive(cluster.ask('c', 10, 4)), 4);
+  });
+
+  it('refuses an id that is in use', async () => {
+    const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated' });
+    const first = cluster.ask('a', 10, 4);
+    expect(() => cluster.coordinator.submit({ id: requestId('a'), promptIds: [1], sampling: greedy })).toThrow(/in use/);
+    await cluster.clock.drive(first);
+  });
+
+  it('waits for a worker within the deadline while none lives', async () => {
+    const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated' });
+    cluster.kill(cluster.everyone[0]!.id);
+    expectIdeal(await cluster.clock.drive(cluster.ask('a', 10, 4)), 4);
+    cluster.restart = 'stay_dead';
+    cluster.kill(cluster.everyone[1]!.id);
+    const { error } = await cluster.clock.drive(cluster.ask('b', 10, 4, 1, 5000));
+    expect(error?.code).toBe('deadline_exceeded');
+    expect(cluster.clock.nowMs()).toBeGreaterThan(5000);
+  });
+});
+
+it('a stop string ends one choice silently; the others go on', async () => {
+  const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated' });
+  const sampling = { ...greedy, maxTokenCount: 10, choiceCount: 2 };
+  const stream = cluster.coordinator.submit({ id: requestId('r'), promptIds: [5, 6], sampling });
+  const counts = [0, 0];
+  const read = async () => {
+    for await (const event of stream) {
+      if (event.kind !== 'tokens') continue;
+      counts[event.choiceIndex]! += event.tokens.length;
+      if (counts[0] === 3) stream.stopChoice(0);
+    }
+  };
+  await cluster.clock.drive(read());
+  expect(counts).toEqual([3, 10]);
+  expect(cluster.records).toEqual([]);
+  await cluster.clock.yield();
+  await cluster.clock.drive(cluster.settle());
+  expect(cluster.records[0]).toMatchObject({ outcome: 'finished', finishReasons: ['stop_string', 'length'] });
+});
