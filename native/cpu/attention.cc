@@ -71,22 +71,27 @@ int32_t first_position(const Job &job, int32_t sequence) { return job.batch.kv_c
 
 // ---- one tile
 
-/* Pointers to 64 rows of one KV head; rows past kv_count read as zero, so that stale cache contents cannot reach a result. */
-void find_rows(const Job &job, const Piece &piece, int32_t first_key, uint64_t offset, const void **rows) {
+/* Where the 64 keys and values of one tile lie, for one KV head. */
+struct TileRows { const void *keys[kKeyTile], *values[kKeyTile]; };
+
+/* Rows past kv_count read as zero, so that stale cache contents cannot reach a result. */
+void find_rows(const Job &job, const Piece &piece, int32_t tile, TileRows *rows) {
   const PdKvLayer &layer = job.layer;
   const uint64_t row_bytes = static_cast<uint64_t>(layer.head_dim) * dtype_bytes(layer.dtype);
   const int32_t *table = job.batch.block_table + static_cast<int64_t>(piece.sequence) * job.batch.block_table_stride;
-  const int32_t kv_count = job.batch.kv_count[piece.sequence];
-  for (int j = 0; j < kKeyTile; j++) {
-    int32_t key = first_key + j;
-    int32_t block = key < kv_count ? table[key / layer.block_token_count] : -1;
-    if (block < 0) {
-      rows[j] = kZeroRow;
-      continue;
+  const int32_t slots = layer.block_token_count, first_key = tile * kKeyTile;
+  const int32_t count = std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key);
+  int32_t block_index = first_key / slots, slot = first_key % slots;
+  for (int32_t j = 0; j < count; block_index++, slot = 0) {
+    const int32_t block = table[block_index], end = std::min(count, j + slots - slot);
+    const uint8_t *row = static_cast<const uint8_t *>(layer.base) + static_cast<uint64_t>(std::max(block, 0)) * layer.block_bytes +
+                         (static_cast<uint64_t>(piece.kv_head) * slots + slot) * row_bytes;
+    for (; j < end; j++, row += row_bytes) {
+      rows->keys[j] = block < 0 ? static_cast<const void *>(kZeroRow) : row + layer.key_offset;
+      rows->values[j] = block < 0 ? static_cast<const void *>(kZeroRow) : row + layer.value_offset;
     }
-    uint64_t slot = static_cast<uint64_t>(piece.kv_head) * layer.block_token_count + key % layer.block_token_count;
-    rows[j] = static_cast<const uint8_t *>(layer.base) + static_cast<uint64_t>(block) * layer.block_bytes + offset + slot * row_bytes;
   }
+  for (int32_t j = std::max(count, 0); j < kKeyTile; j++) rows->keys[j] = rows->values[j] = kZeroRow;
 }
 
 /* Turns the scores of a piece's rows into probabilities. Rows that see no key of the tile get p = 0, alpha = 1. */
@@ -107,18 +112,26 @@ void soften_rows(const Job &job, const Piece &piece, int32_t first_key, const Wo
   }
 }
 
-void run_tile(const Job &job, const Piece &piece, int32_t tile, const Workspace &space) {
-  const void *rows[kKeyTile];
+/* 1, 2, 4 or 8: what AttentionFew takes */
+int few_rows(int row_count) { return row_count > 4 ? 8 : row_count > 2 ? 4 : row_count; }
+
+void run_tile(const Job &job, const Piece &piece, int32_t tile, const TileRows &rows, const TileRows &next, const Workspace &space) {
+  const AttentionKernel &kernel = *job.kernel;
   const int head_dim = job.layer.head_dim, row_count = piece.token_count * job.group;
-  const int32_t first_key = tile * kKeyTile;
+  const int32_t dtype = job.layer.dtype, first_key = tile * kKeyTile;
   const int key_count = std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key);
-  find_rows(job, piece, first_key, job.layer.key_offset, rows);
-  job.kernel->load_keys(space.keys_t, rows, job.layer.dtype, head_dim);
-  job.kernel->score(space.scores, space.q, space.keys_t, row_count, head_dim);
-  soften_rows(job, piece, first_key, space);
-  find_rows(job, piece, first_key, job.layer.value_offset, rows);
-  job.kernel->load_values(space.values, rows, job.layer.dtype, head_dim, key_count);
-  job.kernel->accumulate(space.out, space.alpha, space.scores, space.values, row_count, head_dim, key_count);
+  if (kernel.few != nullptr && row_count <= kFewRows) {
+    const int rows_taken = few_rows(row_count);
+    kernel.few->score(space.scores, space.q, rows.keys, next.keys, dtype, rows_taken, head_dim);
+    soften_rows(job, piece, first_key, space);
+    kernel.few->accumulate(space.out, space.alpha, space.scores, rows.values, next.values, dtype, rows_taken, head_dim, key_count);
+  } else {
+    kernel.load_keys(space.keys_t, rows.keys, dtype, head_dim);
+    kernel.score(space.scores, space.q, space.keys_t, row_count, head_dim);
+    soften_rows(job, piece, first_key, space);
+    kernel.load_values(space.values, rows.values, dtype, head_dim, key_count);
+    kernel.accumulate(space.out, space.alpha, space.scores, space.values, row_count, head_dim, key_count);
+  }
 }
 
 // ---- one piece
@@ -149,7 +162,13 @@ void run_piece(const Job &job, const Piece &piece, const Workspace &space) {
   read_queries(job, piece, space);
   int32_t first_query = first_position(job, piece.sequence) + piece.first_token, last_query = first_query + piece.token_count - 1;
   int32_t first_key = job.window > 0 ? std::max(0, first_query - job.window + 1) : 0;
-  for (int32_t tile = first_key / kKeyTile; tile <= last_query / kKeyTile; tile++) run_tile(job, piece, tile, space);
+  TileRows rows, next;
+  find_rows(job, piece, first_key / kKeyTile, &next);
+  for (int32_t tile = first_key / kKeyTile; tile <= last_query / kKeyTile; tile++) {
+    rows = next;
+    find_rows(job, piece, std::min(tile + 1, last_query / kKeyTile), &next);
+    run_tile(job, piece, tile, rows, next, space);
+  }
   write_results(job, piece, space);
 }
 
@@ -189,7 +208,7 @@ void run_attention(Pool &pool, const Job &job) {
   Piece *pieces = reinterpret_cast<Piece *>(scratch);
   int32_t *order = reinterpret_cast<int32_t *>(scratch + static_cast<size_t>(most_pieces) * sizeof(Piece));
   const int64_t piece_count = cut_pieces(job, order, pieces);
-  const int rows = tokens_per_piece(job) * job.group;
+  const int rows = std::max(kFewRows, tokens_per_piece(job) * job.group);
   pool.parallel_for(piece_count, 1, [&](int64_t begin, int64_t end, int thread) {
     Workspace space = place_workspace(pool.scratch(thread, workspace_bytes(rows, job.layer.head_dim)), rows, job.layer.head_dim);
     for (int64_t i = begin; i < end; i++) run_piece(job, pieces[i], space);

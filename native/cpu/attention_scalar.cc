@@ -70,7 +70,7 @@ void accumulate(float *out, const float *alpha, const float *p, const float *val
 }  // namespace
 
 const AttentionKernel *attention_kernel_scalar() {
-  static const AttentionKernel kernel = {load_keys, load_values, score, soften, accumulate};
+  static const AttentionKernel kernel = {load_keys, load_values, score, accumulate, soften, nullptr};
   return &kernel;
 }
 
