@@ -146,7 +146,11 @@ function readHeads(
   const familyHeadDim: Partial<Record<Architecture, number>> = { qwen3: 128, gemma2: 256 };
   const headDim = fields.count('head_dim', familyHeadDim[architecture] ?? fields.count('hidden_size') / headCount);
   if (headCount % kvHeadCount !== 0) fields.fail('num_key_value_heads', `a divisor of num_attention_heads (${headCount})`);
-  if (headDim % 2 !== 0) fields.fail('head_dim', 'even');
+  if (headDim % 8 !== 0 || headDim > 256) {
+    throw new ModelError(
+      `${fields.file}: heads of ${headDim} dimensions are not supported: kernels need a multiple of 8, at most 256`,
+    );
+  }
   return { headCount, kvHeadCount, headDim };
 }
 

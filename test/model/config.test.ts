@@ -87,6 +87,12 @@ describe('configs', () => {
     ['a fraction', 'llama', { vocab_size: 1.5 }, /"vocab_size" must be a positive integer, got 1.5/],
     ['heads that do not divide', 'llama', { num_key_value_heads: 3 }, /"num_key_value_heads" must be a divisor/],
     ['hidden size no multiple of heads', 'qwen2', { hidden_size: 66 }, /"head_dim" must be a positive integer, it is missing/],
+    [
+      'a head size kernels lack',
+      'llama',
+      { head_dim: 10 },
+      /heads of 10 dimensions are not supported: kernels need a multiple of 8/,
+    ],
     ['rope scaling', 'llama', { rope_scaling: { rope_type: 'dynamic', factor: 2 } }, /rope scaling "dynamic" is not supported/],
     ['rope factor', 'llama', { rope_scaling: { rope_type: 'linear' } }, /"rope_scaling.factor" must be a number, it is missing/],
     [
