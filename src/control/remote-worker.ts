@@ -66,7 +66,8 @@ export class RemoteWorker implements WorkerClient {
   }
 
   async reserve(request: Request, growthTokenCount: number): Promise<Reserved | null> {
-    const body: ReserveBody = { request: request.toBody(), growthTokenCount };
+    // the prompt's place: what has been sampled since it was computed comes with resume
+    const body: ReserveBody = { request: { ...request.toBody(), outputs: [] }, growthTokenCount };
     const reservation = (await this.#ask('reserve', body)) as ReservationBody | null;
     return reservation === null ? null : { target: this.target, reservation };
   }
