@@ -29,8 +29,11 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
     store.close();
   };
   try {
-    const positionCount = options.maxModelTokenCount;
-    const parameters = declareDecoder(config, store, { embeddingDtype: dtypes.embedding, positionCount });
+    const parameters = declareDecoder(config, store, {
+      embeddingDtype: dtypes.embedding,
+      routerFormat: dtypes.router,
+      positionCount: options.maxModelTokenCount,
+    });
     const buffers = allocateActivations(options.device, config, options.limits);
     releaseActivations = buffers.release;
     const stage = checkpoint === null ? 'dummy' : 'weights';
@@ -52,6 +55,7 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
 
 interface ModelDtypes {
   readonly linear: Dtype;
+  readonly router: Dtype;
   readonly embedding: Dtype;
   readonly embeddingScale: number;
 }
@@ -66,6 +70,8 @@ function chooseDtypes(config: ModelConfig, checkpoint: Checkpoint | null, option
   const embedding = options.dtype === 'bf16' ? 'bf16' : fileDtype;
   return {
     linear,
+    // Whatever the model's format: it is tiny, and a rounding that flips a choice of expert changes the text.
+    router: options.device.supports('linear', 'f32') ? 'f32' : plain,
     embedding,
     // transformers multiplies by the scale rounded to the model's dtype.
     embeddingScale: plain === 'bf16' ? roundToBf16(config.embeddingScale) : Math.fround(config.embeddingScale),

@@ -16,10 +16,17 @@ import {
 
 const isFull = process.env.TWOSTROKE_TEST === 'full';
 const folders = [...fixtureNames.map(fixtureFolder), demoFolder];
-/** Both spellings of a config make the same model: all cases with the first, a few with the second. */
+/** Both spellings of a config make the same model, and all instruction sets compute it: all cases with the first, a few with the others. */
 const runs = folders.flatMap((folder) => [
-  { folder, configName: 'config.json', caseNames: readGolden(folder).cases.map(({ name }) => name) },
-  { folder, configName: 'config.v5.json', caseNames: someNames(folder) },
+  { folder, configName: 'config.json', isa: 'auto', caseNames: readGolden(folder).cases.map(({ name }) => name) } as const,
+  { folder, configName: 'config.v5.json', isa: 'auto', caseNames: someNames(folder) } as const,
+  { folder, configName: 'config.json', isa: 'avx2', caseNames: someNames(folder) } as const,
+  {
+    folder,
+    configName: 'config.json',
+    isa: 'scalar',
+    caseNames: someNames(folder).filter((name) => !/_\d{4}/.test(name)),
+  } as const,
 ]);
 
 function someNames(folder: string): string[] {
@@ -30,12 +37,12 @@ function someNames(folder: string): string[] {
 /** Agreement with another float32 implementation: its own error against float64 is up to 4e-5, and 4e-4 in long contexts. */
 const tolerance = (tokenCount: number) => (tokenCount > 1500 ? 1e-3 : 2e-4);
 
-describe.each(runs)('$folder $configName', ({ folder, configName, caseNames }) => {
+describe.each(runs)('$folder $configName $isa', ({ folder, configName, isa, caseNames }) => {
   let harness: Harness;
   const { cases } = readGolden(folder);
   beforeAll(async () => {
     const maxTokenCount = Math.max(...cases.map((each) => each.prompt_ids.length + each.continuation_ids.length));
-    harness = await Harness.open({ folder, configName, maxTokenCount });
+    harness = await Harness.open({ folder, configName, isa, maxTokenCount });
   });
   afterAll(() => harness.close());
 

@@ -56,11 +56,11 @@ export interface DecoderParameters {
 export function declareDecoder(
   config: ModelConfig,
   store: ParameterStore,
-  options: { readonly embeddingDtype: Dtype; readonly positionCount: number },
+  options: { readonly embeddingDtype: Dtype; readonly routerFormat: Dtype; readonly positionCount: number },
 ): DecoderParameters {
   const { vocabCount, hiddenCount, rope } = config;
   const embedding = store.table('model.embed_tokens.weight', [vocabCount, hiddenCount], options.embeddingDtype);
-  const layers = config.layers.map((_, layer) => declareLayer(config, store, layer));
+  const layers = config.layers.map((_, layer) => declareLayer(config, store, layer, options.routerFormat));
   const headName = config.tiedEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
   return {
     embedding,
@@ -71,7 +71,7 @@ export function declareDecoder(
   };
 }
 
-function declareLayer(config: ModelConfig, store: ParameterStore, layer: number): LayerParameters {
+function declareLayer(config: ModelConfig, store: ParameterStore, layer: number, routerFormat: Dtype): LayerParameters {
   const prefix = `model.layers.${layer}`;
   const norm = (name: string) => store.norm(`${prefix}.${name}.weight`, config.hiddenCount, config.normOffset);
   // Llama calls the norm before feed-forward "post_attention_layernorm"; Gemma 2 has a real one of that name.
@@ -84,7 +84,9 @@ function declareLayer(config: ModelConfig, store: ParameterStore, layer: number)
     attentionOutputNorm: sandwichNorms ? norm('post_attention_layernorm') : null,
     feedForwardNorm: norm(sandwichNorms ? 'pre_feedforward_layernorm' : 'post_attention_layernorm'),
     feedForward:
-      feedForward === 'moe' ? declareMoe(config, store, `${prefix}.mlp`) : declareDense(config, store, `${prefix}.mlp`),
+      feedForward === 'moe'
+        ? declareMoe(config, store, `${prefix}.mlp`, routerFormat)
+        : declareDense(config, store, `${prefix}.mlp`),
     feedForwardOutputNorm: sandwichNorms ? norm('post_feedforward_layernorm') : null,
   };
 }
@@ -132,7 +134,7 @@ function declareDense(config: ModelConfig, store: ParameterStore, prefix: string
   };
 }
 
-function declareMoe(config: ModelConfig, store: ParameterStore, prefix: string): MoeParameters {
+function declareMoe(config: ModelConfig, store: ParameterStore, prefix: string, routerFormat: Dtype): MoeParameters {
   const { expertCount = 0, interCount = 0 } = config.moe ?? {};
   const { hiddenCount } = config;
   const experts = (projections: readonly string[], rowCount: number) =>
@@ -141,8 +143,7 @@ function declareMoe(config: ModelConfig, store: ParameterStore, prefix: string):
     );
   return {
     kind: 'moe',
-    // float32 whatever the model's format: it is tiny, and a rounding that flips a choice of expert changes the text
-    router: store.matrix([{ name: `${prefix}.gate.weight`, rowCount: expertCount }], hiddenCount, 'f32'),
+    router: store.matrix([{ name: `${prefix}.gate.weight`, rowCount: expertCount }], hiddenCount, routerFormat),
     gateUp: store.matrixStack(experts(['gate_proj', 'up_proj'], interCount), hiddenCount),
     down: store.matrixStack(experts(['down_proj'], hiddenCount), interCount),
   };
