@@ -202,6 +202,29 @@ describe('memory', () => {
   });
 });
 
+describe('copy-on-write', () => {
+  it('keeps the source of a copy until the copy has run, whoever lets go of it', async () => {
+    // 2 choices share a partial block; one copies it in a step that is still on its way when the other ends.
+    const { engine } = fakeEngine({ depth: 2, prefixCaching: 'off' });
+    const asked = request(promptOf(1, 12), { choiceCount: 2, maxTokenCount: 9, temperature: 1 });
+    const transcripts = new Transcripts();
+    const transcript = transcripts.open(asked);
+    engine.add(asked);
+    transcripts.push(await engine.step()); // prompt and fork in flight
+    const stepping = engine.step(); // both copies in flight
+    const owned = engine.snapshot().ownedBlockCount;
+    expect(owned).toBe(4); // a full one for both, the shared partial one, and its two copies
+    engine.stopChoice(asked.id, 1);
+    expect(engine.snapshot().ownedBlockCount).toBe(owned);
+    transcripts.push(await stepping);
+    expect(engine.snapshot().ownedBlockCount).toBe(owned);
+    await drain(engine, (events) => transcripts.push(events));
+    expect(transcript.tokens[0]).toEqual(idealChoice(asked, 0, maxModelTokenCount).tokens);
+    expect(transcript.tokens[1]!.length).toBeLessThan(2);
+    await engine.close();
+  });
+});
+
 describe('order', () => {
   it('serves priority first, then arrival', async () => {
     const { engine } = fakeEngine({ sequenceCountMax: 1 });

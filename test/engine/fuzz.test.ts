@@ -12,11 +12,12 @@ import { idealChoice } from './oracle.js';
 const maxModelTokenCount = 128;
 
 function randomOptions(prng: Prng, depth: 1 | 2): FakeEngineOptions {
+  const blockTokenCount = prng.pick([8, 16]);
   return {
     depth,
     maxModelTokenCount,
-    blockTokenCount: prng.pick([8, 16]),
-    blockCount: prng.pick([16, 20, 40]),
+    blockTokenCount,
+    blockCount: Math.ceil((maxModelTokenCount / blockTokenCount) * prng.pick([1, 1.25, 2.5])), // one full context always fits
     tokenBudget: prng.pick([8, 17, 64]),
     prefillChunkTokenCount: prng.pick([1, 5, 16, 64]),
     sequenceCountMax: prng.pick([4, 8]),
@@ -26,6 +27,16 @@ function randomOptions(prng: Prng, depth: 1 | 2): FakeEngineOptions {
 }
 
 function randomRequest(prng: Prng): GenerationRequest {
+  const fresh = freshRequest(prng);
+  if (prng.integer(0, 5) > 0) return fresh;
+  const outputs = Array.from({ length: fresh.sampling.choiceCount }, (_, c) => {
+    const { tokens } = idealChoice(fresh, c, maxModelTokenCount);
+    return tokens.slice(0, prng.integer(0, tokens.length));
+  });
+  return { ...fresh, outputs };
+}
+
+function freshRequest(prng: Prng): GenerationRequest {
   // few distinct beginnings, so that prefixes are shared
   const prompt = [...promptOf(prng.integer(1, 3), prng.integer(0, 50)), ...promptOf(prng.integer(1, 1000), prng.integer(1, 20))];
   const isPenalised = prng.integer(0, 3) === 0;
@@ -67,7 +78,11 @@ class Fuzz {
   constructor(seed: number, depth: 1 | 2) {
     this.#prng = new Prng(seed);
     const prefill = randomOptions(this.#prng, depth);
-    const decode = { ...randomOptions(this.#prng, depth), blockTokenCount: prefill.blockTokenCount ?? 8 };
+    const decode = {
+      ...randomOptions(this.#prng, depth),
+      blockTokenCount: prefill.blockTokenCount ?? 8,
+      blockCount: prefill.blockCount ?? 16,
+    };
     this.#pair = new FakePair({ prefill, decode, growthTokenCount: this.#prng.integer(0, 20) });
   }
 
@@ -111,7 +126,8 @@ class Fuzz {
   #add(): void {
     if (this.#live.size > 12) return;
     const asked = randomRequest(this.#prng);
-    const isHandOver = this.#prng.integer(0, 1) === 0 && asked.sampling.promptLogprobCount === null;
+    const isHandOver =
+      this.#prng.integer(0, 1) === 0 && asked.sampling.promptLogprobCount === null && asked.outputs === undefined;
     const engine = isHandOver ? this.#pair.prefill.engine : this.#prng.pick(this.#pair.engines);
     const live: Live = {
       asked,
@@ -123,6 +139,10 @@ class Fuzz {
     this.#live.set(asked.id, live);
     if (isHandOver) this.#pair.start(asked);
     else engine.add(asked);
+    asked.outputs?.forEach((given, c) => {
+      if (idealChoice(asked, c, maxModelTokenCount).tokens.length === given.length) live.stopped.add(c); // complete already: stays silent
+    });
+    this.#finishIfDone(live);
   }
 
   #abort(): void {
@@ -141,7 +161,8 @@ class Fuzz {
     if (this.#live.size === 0) return;
     const live = this.#prng.pick([...this.#live.values()]);
     const choiceIndex = this.#prng.integer(0, live.asked.sampling.choiceCount - 1);
-    if (live.transcript.tokens[choiceIndex]!.length === 0 || live.transcript.finishReasons[choiceIndex] !== undefined) return;
+    if (live.phase === 'prefilling' && live.transcript.tokens[choiceIndex]!.length === 0) return; // nobody has seen a token of it
+    if (live.transcript.finishReasons[choiceIndex] !== undefined) return;
     live.stopped.add(choiceIndex);
     for (const engine of live.phase === 'local' ? [live.engine] : this.#pair.engines)
       engine.stopChoice(live.asked.id, choiceIndex);
@@ -149,8 +170,13 @@ class Fuzz {
   }
 
   async #step(engine: Engine): Promise<void> {
-    const events = await engine.step();
+    const before = new Set(this.#live.keys());
+    const stepping = engine.step();
+    if (this.#prng.integer(0, 4) === 0) this.#prng.pick([() => this.#abort(), () => this.#stopChoice(), () => this.#add()])();
+    // a step that had nothing to wait for has told its events before the abort came
+    const events = (await stepping).filter(({ requestId: id }) => this.#live.has(id) || !before.has(id));
     this.#transcripts.push(events);
+    engine.checkIntegrity();
     for (const id of new Set(events.map((event: TokenEvent) => event.requestId))) {
       const live = this.#live.get(id);
       if (live !== undefined) this.#finishIfDone(live);
@@ -198,7 +224,9 @@ class Fuzz {
       return;
     }
     transcript.tokens.forEach((tokens, c) => {
-      const ideal = idealChoice(asked, c, maxModelTokenCount);
+      const whole = idealChoice(asked, c, maxModelTokenCount);
+      const givenCount = asked.outputs?.[c]?.length ?? 0;
+      const ideal = { ...whole, tokens: whole.tokens.slice(givenCount), logprobs: whole.logprobs.slice(givenCount) };
       if (stopped.has(c)) expect(tokens).toEqual(ideal.tokens.slice(0, tokens.length));
       else {
         expect(tokens, `${asked.id} choice ${c}`).toEqual(ideal.tokens);
@@ -232,5 +260,5 @@ describe('fuzz', () => {
     expect(totals.handedOver).toBeGreaterThan(2 * seedCount);
     expect(totals.preempted).toBeGreaterThan(seedCount);
     expect(totals.prefixHits).toBeGreaterThan(100 * seedCount);
-  });
+  }, 400_000);
 });
