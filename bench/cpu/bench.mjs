@@ -18,6 +18,10 @@ import { renderMarkdown, renderText, summariseRun } from './report.mjs';
 import { cpuSeconds, startSide } from './side.mjs';
 import { phases } from './workload.mjs';
 
+/** After this long no new alternation begins, once there are three: a busy machine makes llama.cpp's spinning threads crawl. */
+const secondsMax = { full: 330, quick: 100 };
+const alternationCountMin = 3;
+
 const root = path.resolve(import.meta.dirname, '../..');
 const say = (line) => console.log(line);
 
@@ -41,6 +45,7 @@ function readOptions() {
   if (!['none', 'int8'].includes(values.quantize)) throw new Error('--quantize: none or int8');
   return {
     json: values.json,
+    secondsMax: values.quick ? secondsMax.quick : secondsMax.full,
     alternationCount: wholeNumber('--alternations', values.alternations ?? (values.quick ? '3' : '7')),
     stepCount: wholeNumber('--steps', values.steps ?? (values.quick ? '12' : '32')),
     threadCount: wholeNumber('--threads', values.threads),
@@ -94,11 +99,17 @@ async function alternate(alternation, { runners, stepCount }, sides) {
   return samples;
 }
 
-async function measureAll(options, sides) {
+/** The options tell how many alternations there should be; samples and reads tell how many there were. */
+async function measureAll(options, sides, startedMs) {
   const samples = [];
   const reads = [];
   await alternate(0, { ...options, stepCount: Math.min(4, options.stepCount) }, sides);
   for (let alternation = 1; alternation <= options.alternationCount; alternation++) {
+    const tookSeconds = (performance.now() - startedMs) / 1000;
+    if (alternation > alternationCountMin && tookSeconds > options.secondsMax) {
+      say(`stopped after ${alternation - 1} alternations and ${tookSeconds.toFixed(0)} s: the machine is too busy for more`);
+      break;
+    }
     const started = await cpuNow(sides);
     const twostroke = sides.get('twostroke');
     if (twostroke !== undefined) reads.push(await twostroke.call('measureRead', { repeats: 3 }));
@@ -137,8 +148,8 @@ async function main() {
   const files = prepare({ shapeName: '0.6b', ggufType: options.ggufType, say });
   const { sides, loaded } = await loadSides(options, files);
   try {
-    const measured = await measureAll(options, sides);
-    const { runners, outFolder, json, ...settings } = options;
+    const measured = await measureAll(options, sides, started);
+    const { runners, outFolder, json, secondsMax: _, ...settings } = options;
     const facts = { machine, commit: describeCommit(root), date: new Date().toISOString(), versions: files.versions, settings };
     const run = { ...facts, wallSeconds: (performance.now() - started) / 1000, loaded, ...measured };
     const summary = summariseRun(run);

@@ -26,13 +26,14 @@ function bestLlama(samples, phase, field) {
   return found[0] ?? null;
 }
 
+const alternationsOf = (samples) => [...new Set(samples.map((sample) => sample.alternation))];
+
 /** Ratio of medians, and the range of the ratios within each alternation. */
 function ratioOf(samples, phase, ours, llama, field) {
   if (ours === null || llama === null) return null;
   const of = (side, variant, alternation) =>
     samples.find((s) => s.phase === phase && s.side === side && s.variant === variant && s.alternation === alternation);
-  const alternations = [...new Set(samples.map((sample) => sample.alternation))];
-  const paired = alternations.map((alternation) => {
+  const paired = alternationsOf(samples).map((alternation) => {
     const a = of('twostroke', field === 'ms' ? 'engine' : 'forward', alternation);
     const b = of('llama', llama.variant, alternation);
     return speed(a.tokenCount, a.ms) / speed(b.tokenCount, b[field]);
@@ -97,6 +98,7 @@ function jsonLine(rows, read, { settings, commit, samples }) {
     tokensPerSecond: { twostroke: each((row) => row.engine.ours?.median), llama: each((row) => row.engine.llama?.speed.median) },
     readBytesPerSecond:
       read === null ? null : { oneThread: rounded(read.oneThread.median), allThreads: rounded(read.allThreads.median) },
+    alternations: alternationsOf(samples).length,
     othersShare: rounded(othersOf(samples)?.median),
     settings,
     commit,
@@ -189,7 +191,7 @@ export function renderMarkdown(run, summary) {
   return `# CPU: Twostroke and llama.cpp, ${run.date.slice(0, 10)}
 
 Qwen3-0.6B's shape with random ${weights} weights, the same on both sides; ${settings.threadCount} threads on both; medians of
-${settings.alternationCount} alternations in one run, ranges in brackets. Ratio = Twostroke ÷ llama.cpp in speed, its range over the single alternations.
+${alternationsOf(run.samples).length} alternations in one run, ranges in brackets. Ratio = Twostroke ÷ llama.cpp in speed, its range over the single alternations.
 
 \`npm run bench:cpu\` at commit ${run.commit}, on ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}, Node ${machine.node};
 ${isa(run)}node-llama-cpp ${versions['node-llama-cpp']} (llama.cpp ${versions['llama.cpp']}). ${othersText(othersOf(run.samples))}
