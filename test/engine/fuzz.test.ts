@@ -242,23 +242,27 @@ class Fuzz {
 const seedCount = process.env.TWOSTROKE_TEST === 'full' ? 400 : 24;
 
 describe('fuzz', () => {
-  it.each([1, 2] as const)('two engines, hand-overs, aborts: ideal tokens and exact accounting, depth %i', async (depth) => {
-    const totals = { finished: 0, handedOver: 0, preempted: 0, prefixHits: 0 };
-    for (let seed = 0; seed < seedCount; seed++) {
-      const fuzz = new Fuzz(1000 * depth + seed, depth);
-      try {
-        await fuzz.run(600);
-      } catch (error) {
-        throw new Error(`seed ${1000 * depth + seed}: ${error instanceof Error ? error.stack : String(error)}`);
+  it.each([1, 2] as const)(
+    'two engines, hand-overs, aborts: ideal tokens and exact accounting, depth %i',
+    async (depth) => {
+      const totals = { finished: 0, handedOver: 0, preempted: 0, prefixHits: 0 };
+      for (let seed = 0; seed < seedCount; seed++) {
+        const fuzz = new Fuzz(1000 * depth + seed, depth);
+        try {
+          await fuzz.run(600);
+        } catch (error) {
+          throw new Error(`seed ${1000 * depth + seed}: ${error instanceof Error ? error.stack : String(error)}`);
+        }
+        totals.finished += fuzz.finishedCount;
+        totals.handedOver += fuzz.handedOverCount;
+        totals.preempted += fuzz.preemptionCount;
+        totals.prefixHits += fuzz.prefixHitCount;
       }
-      totals.finished += fuzz.finishedCount;
-      totals.handedOver += fuzz.handedOverCount;
-      totals.preempted += fuzz.preemptionCount;
-      totals.prefixHits += fuzz.prefixHitCount;
-    }
-    expect(totals.finished).toBeGreaterThan(20 * seedCount);
-    expect(totals.handedOver).toBeGreaterThan(2 * seedCount);
-    expect(totals.preempted).toBeGreaterThan(seedCount);
-    expect(totals.prefixHits).toBeGreaterThan(100 * seedCount);
-  }, 400_000);
+      expect(totals.finished).toBeGreaterThan(20 * seedCount);
+      expect(totals.handedOver).toBeGreaterThan(2 * seedCount);
+      expect(totals.preempted).toBeGreaterThan(seedCount);
+      expect(totals.prefixHits).toBeGreaterThan(100 * seedCount);
+    },
+    400_000,
+  );
 });
