@@ -238,7 +238,7 @@ export class WorkerSlot {
   #onSnapshot(body: SnapshotBody): void {
     const before = this.snapshot;
     this.snapshot = body;
-    if (before?.progressCount !== body.progressCount || !before.hasWork) this.#lastProgressMs = this.#clock.nowMs();
+    if (before?.engine.stepCount !== body.engine.stepCount || !before.hasWork) this.#lastProgressMs = this.#clock.nowMs();
   }
 
   #pause(delayMs: number): Promise<void> {

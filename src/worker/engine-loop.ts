@@ -13,7 +13,6 @@ export class EngineLoop {
   readonly #engine: Steppable;
   readonly #clock: Clock;
   readonly #deliver: (events: readonly TokenEvent[]) => Promise<void> | undefined;
-  #progressCount = 0;
   #wake: (() => void) | null = null;
   #isStopped = false;
 
@@ -22,11 +21,6 @@ export class EngineLoop {
     this.#engine = engine;
     this.#clock = clock;
     this.#deliver = deliver;
-  }
-
-  /** Steps done: grows as long as there is progress. */
-  get progressCount(): number {
-    return this.#progressCount;
   }
 
   /** There may be work: to be called after everything that gives the engine some. */
@@ -50,7 +44,6 @@ export class EngineLoop {
         continue;
       }
       const events = await this.#engine.step();
-      this.#progressCount++;
       if (events.length > 0) await this.#deliver(events);
       await this.#clock.yield();
     }

@@ -135,10 +135,9 @@ export interface ResumeBody {
 }
 
 export interface SnapshotBody {
+  /** Its stepCount grows with every step that was computed: proof of progress. */
   readonly engine: EngineSnapshot;
   readonly hasWork: boolean;
-  /** Grows with every step: proof of progress. */
-  readonly progressCount: number;
   readonly connectors: readonly ConnectorStatus[];
   readonly residentBytes: number;
 }

@@ -88,7 +88,7 @@ async function serve(
   const loop = new EngineLoop(engine, clock, deliver);
   handlers.use(new WorkerService(engine, source, kv.layoutHash, () => loop.wake()));
   connection.send('ready', readyBody(loaded, kv, config, clock.nowMs() - startMs));
-  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, loop, source));
+  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source));
   await loop.run();
   return 0;
 }
@@ -99,8 +99,8 @@ async function report(connection: BusConnection, clock: Clock, everyMs: number, 
   let sinceMs = Number.POSITIVE_INFINITY;
   while (!connection.isClosed) {
     const body = snapshot();
-    const { runningCount, waitingCount, heldCount, reservedCount, ownedBlockCount } = body.engine;
-    const state = [body.progressCount, runningCount, waitingCount, heldCount, reservedCount, ownedBlockCount].join();
+    const { stepCount, runningCount, waitingCount, heldCount, reservedCount, ownedBlockCount } = body.engine;
+    const state = [stepCount, runningCount, waitingCount, heldCount, reservedCount, ownedBlockCount].join();
     if (state !== lastState || sinceMs >= everyMs) {
       connection.send('snapshot', body);
       lastState = state;
@@ -111,11 +111,10 @@ async function report(connection: BusConnection, clock: Clock, everyMs: number, 
   }
 }
 
-function snapshotBody({ engine }: LoadedEngine, loop: EngineLoop, source: HandOverSource): SnapshotBody {
+function snapshotBody({ engine }: LoadedEngine, source: HandOverSource): SnapshotBody {
   return {
     engine: engine.snapshot(),
     hasWork: engine.hasWork,
-    progressCount: loop.progressCount,
     connectors: source.status(),
     residentBytes: process.memoryUsage.rss(),
   };
