@@ -70,5 +70,5 @@ namespace avx512 {
 #define PD_PICK(level, kernel) \
   ((level).isa == PD_ISA_AVX512 ? pd::avx512::kernel : (level).isa == PD_ISA_AVX2 ? pd::avx2::kernel : pd::scalar::kernel)
 #else
-#define PD_PICK(level, kernel) (pd::scalar::kernel)
+#define PD_PICK(level, kernel) ((void)(level), pd::scalar::kernel)
 #endif
