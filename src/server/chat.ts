@@ -35,6 +35,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
     {
       tokenizer,
       stopStrings: stopStringsOf(body.stop),
+      stopTokenIds: sampling.stopTokenIds,
       includeStop: body.include_stop_str_in_output ?? false,
       special: body.skip_special_tokens === false ? 'keep' : 'skip',
       position: 'start',

@@ -1,5 +1,6 @@
 /** The text of one choice as its tokens arrive: stop strings, end tokens, text that is still held back. Used by generation.ts.
  *  Invariant: the deltas' texts joined are the choice's whole text, and the deltas' tokens are what `usage` counts. */
+import type { TokenId } from '../base/ids.js';
 import type { FinishReason, TokenEvent, TokenOutput } from '../engine/token-event.js';
 import { TextStream } from '../model/text-stream.js';
 import type { Tokenizer } from '../model/tokenizer.js';
@@ -8,6 +9,7 @@ export interface TextOptions {
   /** null: no text at all, tokens only. */
   readonly tokenizer: Tokenizer | null;
   readonly stopStrings: readonly string[];
+  readonly stopTokenIds: readonly TokenId[];
   /** Keep the stop string, or the text of the end or stop token, in the text. */
   readonly includeStop: boolean;
   readonly special: 'keep' | 'skip';
@@ -68,8 +70,13 @@ export class ChoiceText {
     if (event.finishReason === undefined) return this.#delta(text);
     return this.#finish(text + (this.#stream?.flush() ?? ''), {
       finishReason: event.finishReason,
-      ...(event.stopTokenId === undefined ? {} : { stopReason: event.stopTokenId }),
+      ...(this.#isOwnStop(event.stopTokenId) ? { stopReason: event.stopTokenId } : {}),
     });
+  }
+
+  /** A stop token the request named, as opposed to the model's own end. */
+  #isOwnStop(stopTokenId: TokenId | undefined): stopTokenId is TokenId {
+    return stopTokenId !== undefined && this.#options.stopTokenIds.includes(stopTokenId);
   }
 
   #delta(text: string): ChoiceDelta | null {

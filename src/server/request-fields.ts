@@ -23,7 +23,11 @@ export const samplingFields = {
   logit_bias: z.record(z.string(), z.number().min(-100).max(100)).nullish(),
   seed: z.int().nullish(),
   n: z.int().min(1).max(128).nullish(),
-  stop: z.union([stopString, z.array(stopString).max(stopCountMax)]).nullish(),
+  stop: z
+    .union([stopString, z.array(stopString).max(stopCountMax)], {
+      error: `expected a string, or a list of up to ${stopCountMax}, none of them empty`,
+    })
+    .nullish(),
   stop_token_ids: tokenIds.max(tokenIdsMax).nullish(),
   ignore_eos: z.boolean().nullish(),
   min_tokens: z.int().min(0).nullish(),

@@ -22,7 +22,7 @@ function describe(issue: Issue): { path: readonly PropertyKey[]; message: string
   }
   if (issue.code === 'invalid_union') return describeUnion(issue);
   if (issue.message.endsWith('received undefined')) return { path: issue.path, message: 'required, but missing' };
-  return { path: issue.path, message: issue.message };
+  return { path: issue.path, message: issue.message.replace(/^Invalid input: /, '') };
 }
 
 /** Of a union's alternatives, the one that got furthest says what is wrong; if none got anywhere, the union's own message does. */
@@ -31,7 +31,7 @@ function describeUnion(issue: Issue & { code: 'invalid_union' }): { path: readon
     .map((issues) => issues[0])
     .filter((inner) => inner !== undefined)
     .sort((a, b) => b.path.length - a.path.length)[0];
-  if (deepest === undefined || deepest.path.length === 0) return { path: issue.path, message: issue.message };
+  if (deepest === undefined || deepest.path.length === 0) return describe({ ...issue, code: 'custom', params: {} } as Issue);
   const inner = describe(deepest);
   return { path: [...issue.path, ...inner.path], message: inner.message };
 }

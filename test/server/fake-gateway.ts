@@ -135,7 +135,7 @@ function tokensEvent(
     choiceIndex,
     tokens: [token],
     ...(finishReason === undefined ? {} : { finishReason }),
-    ...(isStop && sampling.stopTokenIds.includes(tokenId) ? { stopTokenId: tokenId } : {}),
+    ...(isStop ? { stopTokenId: tokenId } : {}),
   };
 }
 
