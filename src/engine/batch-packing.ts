@@ -61,9 +61,23 @@ export function layoutOf(plan: StepPlan): PackedLayout {
   const biasIds = history + historyCount;
   const biasValues = biasIds + biasCount;
   return {
-    ...{ rowCount, sequenceCount, sampleCount, blockTableStride: stride, queryCountMax, kvCountMax },
-    ...{ positions: rowCount, slots: 2 * rowCount, queryStart, kvCount, blockTable, logitRows, sampleRows, history },
-    ...{ biasIds, biasValues, wordCount: biasValues + biasCount },
+    rowCount,
+    sequenceCount,
+    sampleCount,
+    blockTableStride: stride,
+    queryCountMax,
+    kvCountMax,
+    positions: rowCount,
+    slots: 2 * rowCount,
+    queryStart,
+    kvCount,
+    blockTable,
+    logitRows,
+    sampleRows,
+    history,
+    biasIds,
+    biasValues,
+    wordCount: biasValues + biasCount,
   };
 }
 

@@ -99,9 +99,12 @@ export class ModelRunner {
 
 function batchAt(base: Pointer, layout: PackedLayout, lastTokens: Pointer): Batch {
   const place = (word: number) => offsetPointer(base, 4 * word);
-  const { rowCount, sequenceCount, blockTableStride, queryCountMax, kvCountMax } = layout;
   const view: BatchView = {
-    ...{ rowCount, sequenceCount, blockTableStride, queryCountMax, kvCountMax },
+    rowCount: layout.rowCount,
+    sequenceCount: layout.sequenceCount,
+    blockTableStride: layout.blockTableStride,
+    queryCountMax: layout.queryCountMax,
+    kvCountMax: layout.kvCountMax,
     positions: place(layout.positions),
     slots: place(layout.slots),
     queryStart: place(layout.queryStart),
