@@ -157,9 +157,10 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
       const cancelled = new Set<string>();
       cluster.onStage = (_index, _stage, worker, request) => {
         if (prng.uniform() < 0.004) cluster.kill(worker.id);
-        if (prng.uniform() < 0.004) {
-          request.cancel();
-          cancelled.add(request.id);
+        if (prng.uniform() < 0.006) {
+          const victim = prng.pick([request, ...cluster.seen]); // it may be waiting in line
+          if (!victim.isSettled) cancelled.add(victim.id);
+          victim.cancel();
         }
       };
       const jobs = Array.from({ length: 24 }, async (_, i) => {
@@ -217,6 +218,22 @@ describe('hand-overs that come to nothing', () => {
     expect(order).toEqual(['a', 'bb', 'ccc', 'dddd']);
     expect(cluster.records.every(({ routes }) => routes.length === 1)).toBe(true);
     expect(cluster.records[3]!.reservationWaitMs).toBeGreaterThan(0);
+  });
+
+  it('who needs little room does not overtake who needs much', async () => {
+    const cluster = new FakeCluster({
+      roles: ['prefill', 'decode'],
+      strategy: 'disaggregated',
+      blockCount: 10,
+      limits: { holdMs: 1e6 },
+    });
+    const first = cluster.ask('first', 60, 30);
+    const large = cluster.clock.sleep(40).then(() => cluster.ask('large', 100, 4));
+    const small = cluster.clock.sleep(50).then(() => cluster.ask('small', 10, 4));
+    await cluster.clock.drive(Promise.all([first, large, small]));
+    await cluster.clock.drive(cluster.settle());
+    const resumedMs = (id: string) => cluster.records.find((record) => record.id === id)!.resumedMs!;
+    expect(resumedMs('small')).toBeGreaterThanOrEqual(resumedMs('large'));
   });
 
   it('a finished prefill does not hold its blocks for ever', async () => {

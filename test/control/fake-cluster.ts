@@ -217,6 +217,8 @@ export class FakeCluster implements WorkerDirectory {
   readonly coordinator: Coordinator;
   readonly records: RequestRecord[] = [];
   readonly everyone: FakeWorker[] = [];
+  /** Every request that has reached a worker. */
+  readonly seen = new Set<Request>();
   /** Moments so far. */
   stageCount = 0;
   onStage: ((index: number, name: string, worker: FakeWorker, request: Request) => void) | null = null;
@@ -265,6 +267,7 @@ export class FakeCluster implements WorkerDirectory {
 
   reach(name: string, worker: FakeWorker, request: Request): void {
     const index = this.stageCount++;
+    this.seen.add(request);
     this.onStage?.(index, name, worker, request);
   }
 
