@@ -7,7 +7,8 @@
    - A function that takes a PdStream* first ENQUEUES and returns; it runs later, in order, on that stream. Structs and lists passed
      by host pointer (PdBatch, PdKvLayer, PdBlockPair, PdSlice) are copied at the call. Tensor pointers must stay valid until it ran.
    - Only pd_stream_wait, pd_event_wait, pd_device_* , pd_alloc/free, pd_map_* and *_create/_destroy may block. TypeScript calls the two waits off its event loop.
-   - A failure while running is sticky on its stream: the next pd_stream_wait or pd_event_wait on work behind it returns it.
+   - A failure while running is sticky on its stream: the next pd_stream_wait or pd_event_wait on work behind it returns it. Until
+     pd_stream_wait has returned it, later work of the stream is skipped (events are still reached, and hand it to waiting streams).
    - Any thread may call; each entry sets its device.
    - Accumulation order of every output element is fixed whatever the number of rows, the chunking or the thread count:
      matrix products take K ascending with one accumulator per output, never split over threads; attention takes keys in tiles of
@@ -86,7 +87,7 @@ PD_API int pd_event_record(PdStream *stream, PdEvent *event);
 PD_API int pd_event_wait(PdEvent *event);          /* blocks; PD_OK at once if never recorded */
 PD_API int pd_event_query(PdEvent *event);         /* returns 1 when reached (or never recorded), else 0; no status */
 PD_API int pd_event_elapsed(PdEvent *start, PdEvent *end, double *milliseconds); /* both reached */
-PD_API int pd_graph_begin(PdStream *stream);       /* ops enqueued until pd_graph_end are recorded, not run */
+PD_API int pd_graph_begin(PdStream *stream);       /* ops enqueued until pd_graph_end are recorded, not run; events cannot be recorded */
 PD_API int pd_graph_end(PdStream *stream, PdGraph **graph);
 PD_API int pd_graph_launch(PdStream *stream, PdGraph *graph);
 PD_API int pd_graph_destroy(PdGraph *graph);
@@ -232,7 +233,10 @@ typedef struct {            /* one sampled row: 80 bytes, all fields 4 bytes */
 
 /* Order: logits -> mask, bias, repetition, frequency, presence -> temperature -> top-k -> top-p -> min-p -> draw.
    Log-probabilities are those of the raw logits (log-softmax before everything above).
-   logits: [rows, vocab] float32, not changed; tokens: [rows]; logprobs: [rows]; top_ids, top_logprobs: [rows, PD_TOP_MAX], best first */
+   The draw: u * total walks the kept tokens' weights in ascending id, u from Philox 4x32-10 (cpu/philox.h).
+   Nothing allowed (all masked, all -infinity or NaN): token -1, logprob -infinity, 0 in last_tokens.
+   logits: [rows, vocab] float32, not changed; tokens: [rows]; logprobs: [rows]; top_ids, top_logprobs: [rows, PD_TOP_MAX], best first,
+   then -1 and -infinity */
 PD_API int pd_sample(PdStream *stream, const float *logits, int32_t row_count, int32_t vocab, const PdSampleRow *rows, const int32_t *history,
                      const int32_t *bias_ids, const float *bias_values, const uint32_t *masks, int32_t *last_tokens, int32_t *tokens,
                      float *logprobs, int32_t *top_ids, float *top_logprobs);

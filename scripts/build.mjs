@@ -28,7 +28,8 @@ function run(command, args) {
   if (status !== 0) stop(`${command} ${args.join(' ')} failed (exit code ${status}); its messages are above`);
 }
 
-/** A file naming its owner's process. One whose owner is gone is taken over: the outputs are renamed into place anyway. */
+/** A file naming its owner's process. It only saves double work, because outputs are renamed into place: one whose owner is gone is
+ *  taken over, and after two minutes (a process id may have been reused) the build goes on without it. */
 function acquireLock() {
   mkdirSync(path.dirname(lock), { recursive: true });
   for (let attempt = 0; ; attempt++) {
@@ -40,6 +41,7 @@ function acquireLock() {
       return;
     } catch {
       if (attempt === 0) say('waiting for another build');
+      if (attempt === 600) return;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
       if (existsSync(lock) && !existsSync(`/proc/${readOwner()}`)) rmSync(lock, { force: true });
     }
@@ -64,6 +66,7 @@ function buildNative() {
   }
   const jobs = `-j${os.availableParallelism()}`;
   run('make', ['--no-print-directory', jobs, '-C', 'native']);
+  if (flags.has('--cuda') && !isInstalled('nvcc')) stop('the CUDA library needs nvcc (the CUDA toolkit) on the PATH');
   if (flags.has('--cuda')) run('make', ['--no-print-directory', jobs, '-C', 'native', 'cuda']);
   say('native library ready: build/cpu/libpd_cpu.so');
 }

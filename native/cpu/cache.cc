@@ -41,6 +41,9 @@ bool is_cache(const char *path) {
 
 extern "C" int pd_cache_create(PdDevice *, uint64_t bytes, PdCache **cache) {
   if (bytes == 0) return fail(PD_INVALID, "cache_create: 0 bytes");
+  const uint64_t total = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+  if (bytes > total)  // a memfd takes any size and its user dies later, so the check is here
+    return fail(PD_OUT_OF_MEMORY, "cache_create: %llu bytes; this machine has %llu", (unsigned long long)bytes, (unsigned long long)total);
   const int file = memfd_create(kName, MFD_CLOEXEC);
   if (file < 0) return fail(PD_IO, "cache_create: memfd_create: %s", strerror(errno));
   const int status = ftruncate(file, (off_t)bytes) != 0

@@ -82,7 +82,7 @@ void *map_memory(size_t bytes) {
   }
   const size_t wanted = mapped_bytes(bytes);
   if (wanted < bytes || wanted + kHugePage < wanted) return nullptr;
-  char *start = (char *)mmap(nullptr, wanted + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  char *start = (char *)mmap(nullptr, wanted + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (start == MAP_FAILED) return nullptr;
   char *aligned = (char *)(((uintptr_t)start + kHugePage - 1) / kHugePage * kHugePage);
   if (aligned != start) munmap(start, aligned - start);

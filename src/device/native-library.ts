@@ -91,12 +91,14 @@ function runMake(kind: DeviceKind, folder: string, onProgress: (line: string) =>
       reject(new DeviceError('make and g++ are needed to compile the native library: apt-get install g++ make', pdIo)),
     );
     make.on('exit', (code) =>
-      code === 0 ? resolve() : reject(new DeviceError(`compiling the native ${kind} library failed (${code}):\n${errors}`, pdIo)),
+      code === 0
+        ? resolve()
+        : reject(new DeviceError(`compiling the native ${kind} library failed; it needs g++ and make:\n${errors}`, pdIo)),
     );
   });
 }
 
-/** A file that names its owner's process; one whose owner is gone is taken over. */
+/** A file that names its owner's process; one whose owner is gone is taken over, any after ten minutes. */
 async function acquireLock(file: string, onProgress: (line: string) => void): Promise<() => void> {
   for (let attempt = 0; ; attempt++) {
     try {
@@ -107,7 +109,7 @@ async function acquireLock(file: string, onProgress: (line: string) => void): Pr
     } catch {
       if (attempt === 0) onProgress('waiting for another process that compiles the native library');
       await systemClock.sleep(200);
-      if (isAbandoned(file)) rmSync(file, { force: true });
+      if (isAbandoned(file) || attempt === 3000) rmSync(file, { force: true });
     }
   }
 }

@@ -86,6 +86,10 @@ describe('cache', () => {
   });
 });
 
+it('refuses a cache that the machine cannot hold', () => {
+  expect(() => b.device.createCache(2 ** 50)).toThrow(/1125899906842624 bytes; this machine has/);
+});
+
 describe('copySlices', () => {
   const blockWords = 32;
   const block = blockWords * 4;

@@ -7,6 +7,7 @@ import { systemClock } from '../../src/base/clock.js';
 import { DeviceError } from '../../src/base/errors.js';
 import type { Stream } from '../../src/device/device.js';
 import { loadLibrary, openDevice } from '../../src/device/native.js';
+import { ensureLibrary } from '../../src/device/native-library.js';
 import type { Pointer, Tensor } from '../../src/device/tensor.js';
 import { offsetPointer } from '../../src/device/tensor.js';
 import { availableIsas, Bench, cpu } from './tensors.js';
@@ -332,6 +333,13 @@ describe('device', () => {
     expect(() => openDevice({ kind: 'cpu', index: 3 })).toThrow(/cpu device 3 does not exist/);
     expect(() => openDevice({ ...cpu, threadCount: -1 })).toThrow(/thread count -1/);
     expect(() => loadLibrary('/nowhere/libpd_cpu.so')).toThrow(/does not exist: run "npm run build"/);
+  });
+
+  it('finds the built library without compiling, and says how to get one that is not there', async () => {
+    const lines: string[] = [];
+    expect(await ensureLibrary('cpu', (line) => lines.push(line))).toMatch(/build\/cpu\/libpd_cpu\.so$/);
+    expect(lines).toEqual([]);
+    expect(() => loadLibrary(path.join(tmpdir(), 'no.so'))).toThrow(/npm run build/);
   });
 
   it('measures its read bandwidth off the event loop', async () => {

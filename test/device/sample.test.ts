@@ -175,6 +175,13 @@ describe('sample draws from the reference distribution', () => {
     }
   });
 
+  it('draws by Philox 4x32-10, the same on every device', async () => {
+    // Known answer of the generator's authors for key 0, counter 0: 6627e8d5 e169c58d; u = 0xe169c58d6627e8d5 / 2^64
+    const logits = b.f32(new Float32Array(1000), [1, 1000]);
+    expect((await sample(b, logits, [{ temperature: 1 }])).tokens).toEqual([Math.floor((0xe169c58d / 2 ** 32) * 1000)]);
+    expect((await sample(b, logits, [{ temperature: 1, topK: 500 }])).tokens).toEqual([Math.floor((0xe169c58d / 2 ** 32) * 500)]);
+  });
+
   it('keeps exactly the reference set where it is flat', async () => {
     const vocab = 1000; // the nucleus is larger than the first few candidates, and full of equal values
     const logits = normals(vocab, 5, 0.3).map((value) => Math.round(value * 8) / 8);
