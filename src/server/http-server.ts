@@ -5,6 +5,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { type AppOptions, createApp } from './app.js';
+import { Connections } from './connections.js';
 import type { ServerContext } from './exchange.js';
 
 export interface HttpServerOptions extends Omit<AppOptions, 'isStopping'> {
@@ -29,6 +30,7 @@ export async function startHttpServer(context: ServerContext, options: HttpServe
   let isStopping = false;
   const app = createApp(context, { ...options, isStopping: () => isStopping });
   const server = createServer({ keepAliveTimeout: keepAliveMs }, getRequestListener(app.fetch, { overrideGlobalObjects: false }));
+  const connections = new Connections(server);
   server.on('clientError', onClientError);
   await listen(server, options);
   const { port } = server.address() as AddressInfo;
@@ -37,7 +39,7 @@ export async function startHttpServer(context: ServerContext, options: HttpServe
     port,
     close: (drainMs) => {
       isStopping = true;
-      return close(server, context, drainMs);
+      return close(server, connections, context, drainMs);
     },
   };
 }
@@ -82,11 +84,11 @@ function onClientError(error: NodeJS.ErrnoException, socket: Socket): void {
   );
 }
 
-async function close(server: Server, { clock }: ServerContext, drainMs: number): Promise<void> {
+async function close(server: Server, connections: Connections, { clock }: ServerContext, drainMs: number): Promise<void> {
   const closed = new Promise<'closed'>((resolve) => server.close(() => resolve('closed')));
   const deadlineMs = clock.nowMs() + drainMs;
   while (clock.nowMs() < deadlineMs) {
-    server.closeIdleConnections();
+    connections.closeIdle();
     if ((await Promise.race([closed, clock.sleep(drainPollMs)])) === 'closed') return;
   }
   server.closeAllConnections();

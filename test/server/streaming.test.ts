@@ -310,6 +310,14 @@ describe('shutdown', () => {
     await (await endless).body?.getReader().read();
     await test.server.close(100);
     await expect.poll(() => test.gateway.activeCount).toBe(0);
-    idle.destroy();
+    await expect.poll(() => idle.destroyed).toBe(true);
+  });
+
+  it('does not wait for connections that are idle or never sent a request', async () => {
+    const silent = net.connect(test.server.port, '127.0.0.1').on('error', () => undefined);
+    await new Promise((resolve) => silent.on('connect', resolve));
+    await (await fetch(`${test.url}/health`)).text();
+    const waitedTooLong = systemClock.sleep(20_000).then(() => 'waited for the deadline');
+    expect(await Promise.race([test.server.close(60_000).then(() => 'closed'), waitedTooLong])).toBe('closed');
   });
 });
