@@ -45,7 +45,7 @@ function commitSample(sample: StepSample, index: number, result: StepResult, par
   const { request } = choice;
   if (task.kind === 'score') {
     const scores = request.promptLogprobs;
-    if (scores === undefined || choice.state === 'ended') return;
+    if (scores === undefined || request.isEnded) return; // the scoring choice alone may have ended: its siblings want them too
     scores[task.position - 1] = readLogprob(result, index, request.sampling.promptLogprobCount ?? 0);
     if (task.position === choice.promptCount - 1) tellPromptLogprobs(request, events);
     return;

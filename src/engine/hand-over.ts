@@ -56,7 +56,8 @@ export function resumeRequest(
     `resume at ${tokenCount} of ${leader.knownCount} tokens`,
   );
   request.mode = 'generate';
-  request.isCachedTold = true; // by the side that computed the prompt
+  request.isCachedTold = true; // like the prompt's log-probabilities, by the side that computed it
+  request.promptLogprobs = undefined;
   leader.hashes.length = Math.min(leader.hashes.length, Math.floor(leader.cachedCount / memory.blockTokenCount));
   leader.advance(sharedCount);
   memory.publish(leader);

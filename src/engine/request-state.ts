@@ -43,7 +43,8 @@ export class RequestState {
     this.cacheSalt = request.cacheSalt ?? '';
     this.outputLimit = Math.min(request.sampling.maxTokenCount, maxModelTokenCount - request.promptIds.length);
     this.stopIds = new Set([...request.sampling.endTokenIds, ...request.sampling.stopTokenIds]);
-    this.promptLogprobs = request.sampling.promptLogprobCount === null ? undefined : [];
+    const hasTokens = request.outputs?.some((ids) => ids.length > 0) === true; // then the prompt's part has been told before
+    this.promptLogprobs = request.sampling.promptLogprobCount === null || hasTokens ? undefined : [];
     this.choices = Array.from(
       { length: request.sampling.choiceCount },
       (_, i) => new Sequence(this, i, request.outputs?.[i] ?? []),

@@ -7,7 +7,7 @@ import type { Engine, GenerationRequest } from '../../src/engine/engine.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import { FakePair } from './cluster.js';
 import { type FakeEngineOptions, promptOf, request, type Transcript, Transcripts } from './fake-engine.js';
-import { idealChoice } from './oracle.js';
+import { idealChoice, idealPromptLogprobs } from './oracle.js';
 
 const maxModelTokenCount = 128;
 
@@ -126,8 +126,7 @@ class Fuzz {
   #add(): void {
     if (this.#live.size > 12) return;
     const asked = randomRequest(this.#prng);
-    const isHandOver =
-      this.#prng.integer(0, 1) === 0 && asked.sampling.promptLogprobCount === null && asked.outputs === undefined;
+    const isHandOver = this.#prng.integer(0, 1) === 0 && asked.outputs === undefined;
     const engine = isHandOver ? this.#pair.prefill.engine : this.#prng.pick(this.#pair.engines);
     const live: Live = {
       asked,
@@ -195,6 +194,7 @@ class Fuzz {
         this.#pair.prefill.engine.abort(id);
         this.#pair.reservations.delete(id);
         live.transcript.cachedTokenCount = undefined;
+        live.transcript.promptLogprobs = undefined;
         live.phase = 'local';
         live.engine = this.#pair.decode.engine;
         live.engine.add(live.asked);
@@ -234,6 +234,11 @@ class Fuzz {
         if (asked.sampling.topLogprobCount !== null) expect(transcript.logprobs[c]).toEqual(ideal.logprobs);
       }
     });
+    const isScored = asked.sampling.promptLogprobCount !== null && !asked.outputs?.some((given) => given.length > 0);
+    if (!isScored) expect(transcript.promptLogprobs).toBeUndefined();
+    else if (transcript.tokens.some((tokens) => tokens.length > 0)) {
+      expect(transcript.promptLogprobs).toEqual(idealPromptLogprobs(asked));
+    }
     this.finishedCount++;
     this.#forget(live);
   }
