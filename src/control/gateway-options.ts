@@ -44,6 +44,10 @@ export interface GatewayLimits {
   readonly holdMs: number;
   /** How long a reservation waits for its prefill to start. */
   readonly leaseMs: number;
+  /** From the first token (and a place to go) until every byte of a hand-over has landed. */
+  readonly landDeadlineMs: number;
+  /** Crashes of a worker that has never been ready before it is given up. */
+  readonly startCountMax: number;
   /** Tokens of growth reserved with a prompt, per choice. */
   readonly growthTokenCount: number;
   /** Workers a request may lose before it fails: a request that kills its workers must not kill them all. */
@@ -63,6 +67,8 @@ export const defaultGatewayLimits: GatewayLimits = {
   loadSilenceMs: 10 * 60_000,
   holdMs: 1_000,
   leaseMs: 10_000,
+  landDeadlineMs: 30_000,
+  startCountMax: 5,
   growthTokenCount: 32,
   lossCountMax: 3,
   restartDelayMsMin: 100,

@@ -76,7 +76,7 @@ export class RemoteWorker implements WorkerClient {
     this.#watch(request);
     const { outputs, endedChoices } = request;
     const body: ResumeBody = { handle: landed.handle, outputs: outputs.map(packTokens), endedChoices };
-    await this.#ask('resume', body);
+    await this.#ask('resume', body).catch(asHandOverError);
   }
 
   orLost<T>(work: Promise<T>): Promise<T> {
@@ -138,7 +138,7 @@ export class RemoteWorker implements WorkerClient {
     const { target, reservation } = await reserve();
     if (this.#prefillings.get(request.id)?.request !== request) return; // released meanwhile: nobody may write there
     const body: PushToBody = { id: request.id, target, reservation };
-    await this.#ask('pushTo', body);
+    await this.#ask('pushTo', body).catch(asHandOverError);
   }
 
   #watch(request: Request): void {
@@ -166,4 +166,11 @@ export class RemoteWorker implements WorkerClient {
   async #reaped(): Promise<void> {
     await this.orLost(new Promise<never>(() => {})).catch(() => {});
   }
+}
+
+/** What is wrong with a hand-over is not wrong with the request: it goes on by recomputing. */
+function asHandOverError(error: unknown): never {
+  const isOfTransfer =
+    error instanceof TwostrokeError && ['transfer_error', 'layout_mismatch', 'device_error'].includes(error.code);
+  throw isOfTransfer ? new HandOverError(error.code, error.message) : error;
 }

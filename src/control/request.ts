@@ -39,6 +39,7 @@ export class Request {
   readonly #queue: EventQueue;
   readonly #deadline: TimerHandle;
   #outcome: { readonly kind: RequestOutcome; readonly error: TwostrokeError | null; readonly doneMs: number } | null = null;
+  #promptText: string | null = null;
   #hasPromptLogprobs = false;
   #hasCached = false;
   #resolveSettled: () => void = () => {};
@@ -128,6 +129,7 @@ export class Request {
 
   routed(summary: RouteSummary): void {
     this.routes.push(summary);
+    delete this.times.prefillStartedMs; // of an attempt that came to nothing
     this.mark('routedMs');
     this.#resolveRoute(summary);
   }
@@ -138,16 +140,22 @@ export class Request {
   }
 
   toBody(): RequestBody {
-    const { id, promptIds, sampling, priority = 0, cacheSalt } = this.input;
+    const { id, sampling, priority = 0, cacheSalt } = this.input;
     return {
       id,
-      promptIds: packTokens(promptIds),
+      promptIds: this.#packedPrompt(),
       sampling: this.#hasPromptLogprobs ? { ...sampling, promptLogprobCount: null } : sampling,
       outputs: this.outputTokenCount === 0 ? [] : this.outputs.map(packTokens),
       priority,
       ...(cacheSalt === undefined ? {} : { cacheSalt }),
       endedChoices: this.endedChoices,
     };
+  }
+
+  /** Packed once: it goes to the prefill worker, to the decode worker, and again when that had no room. */
+  #packedPrompt(): string {
+    this.#promptText ??= packTokens(this.input.promptIds);
+    return this.#promptText;
   }
 
   toRecord(): RequestRecord {

@@ -1,7 +1,7 @@
 /** Lines before the decode workers: whoever finds no room waits its turn, first come, first served, while the head asks again.
  *  Used by paths.ts. A finished prefill keeps its blocks only `holdMs` long while it waits: then it gives them back and the request is
  *  recomputed where it decodes, so that two workers that wait for each other's memory cannot stand still. */
-import type { Clock } from '../base/clock.js';
+import type { Clock, TimerHandle } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { GatewayLimits } from './gateway-options.js';
 import { Lifeline } from './lifeline.js';
@@ -9,6 +9,9 @@ import type { Request } from './request.js';
 import { HandOverError, type Reserved, type WorkerClient } from './worker-client.js';
 
 const retryEveryMs = 5;
+/** Every question carries the prompt: a long one, which waits longer anyway, asks less often. */
+const retryMsPerPromptToken = 0.005;
+const watchEveryMs = 250;
 
 /** Just in time: when the first chunk is about to run, so that no memory waits behind a queue. Before prefill: when decode is short of
  *  memory, so that no finished prefill is stranded. */
@@ -32,6 +35,7 @@ export class Reserving {
   readonly #clock: Clock;
   readonly #limits: GatewayLimits;
   #granted: Promise<Reserved> | null = null;
+  #grantedMs: number | null = null;
   #isEnded = false;
 
   constructor(request: Request, worker: WorkerClient, options: ReservingOptions) {
@@ -53,23 +57,38 @@ export class Reserving {
     return this.#granted;
   }
 
-  /** `prefilling`, but a reservation made before it is worth only `leaseMs` of waiting for its first chunk. */
+  /** `prefilling`, but not for ever: a reservation made before it is worth `leaseMs` of waiting for its first chunk, and when the first
+   *  token is out and there is a place, the bytes have `landDeadlineMs` to get there. */
   async leased<T>(prefilling: Promise<T>): Promise<T> {
-    if (this.timing === 'just_in_time') return prefilling;
     const lease = new Lifeline();
-    const timer = this.#clock.after(this.#limits.leaseMs, () => {
-      if (this.#request.times.prefillStartedMs !== undefined) return;
-      lease.cut(
-        new HandOverError('overloaded', `the prefill did not start within ${this.#limits.leaseMs} ms of its reservation`),
-      );
-    });
-    return lease.guard(prefilling).finally(() => timer.cancel());
+    let timer: TimerHandle | null = null;
+    const watch = () => {
+      const overdue = this.#overdue();
+      if (overdue !== null) lease.cut(new HandOverError('deadline_exceeded', overdue));
+      else timer = this.#clock.after(watchEveryMs, watch);
+    };
+    timer = this.#clock.after(watchEveryMs, watch);
+    return lease.guard(prefilling).finally(() => timer?.cancel());
   }
 
   /** Resolves when it has stopped asking: what was granted is the caller's to release. */
   async end(): Promise<void> {
     this.#isEnded = true;
     await this.#granted?.catch(() => {});
+  }
+
+  /** What has taken too long; null: nothing. */
+  #overdue(): string | null {
+    const { prefillStartedMs, firstTokenMs } = this.#request.times;
+    const { leaseMs, landDeadlineMs } = this.#limits;
+    const nowMs = this.#clock.nowMs();
+    if (this.#grantedMs === null) return null;
+    if (prefillStartedMs === undefined) {
+      return nowMs - this.#grantedMs > leaseMs ? `the prefill did not start within ${leaseMs} ms of its reservation` : null;
+    }
+    if (firstTokenMs === undefined) return null;
+    const isLate = nowMs - Math.max(firstTokenMs, this.#grantedMs) > landDeadlineMs;
+    return isLate ? `KV did not land on ${this.#worker.id} within ${landDeadlineMs} ms` : null;
   }
 
   async #ask(): Promise<Reserved> {
@@ -79,14 +98,17 @@ export class Reserving {
       if (this.#line[0] === this) {
         const reserved = await this.#worker.reserve(this.#request, this.#limits.growthTokenCount);
         this.#request.reservationWaitMs = this.#clock.nowMs() - startMs;
-        if (reserved !== null) return reserved;
+        if (reserved !== null) {
+          this.#grantedMs = this.#clock.nowMs();
+          return reserved;
+        }
         this.isRefused = true;
       }
       const { firstTokenMs } = this.#request.times;
       if (firstTokenMs !== undefined && this.#clock.nowMs() - firstTokenMs > this.#limits.holdMs) {
         throw new HandOverError('overloaded', `no room on ${this.#worker.id} for ${this.#limits.holdMs} ms after the prefill`);
       }
-      await this.#clock.sleep(retryEveryMs);
+      await this.#clock.sleep(retryEveryMs + this.#request.input.promptIds.length * retryMsPerPromptToken);
     }
   }
 }

@@ -166,7 +166,7 @@ export class WorkerSlot {
       const startMs = this.#clock.nowMs();
       const reason = await this.#runProcess();
       if (this.#isStopping) break;
-      if (this.ready === null && this.error !== null && permanentCodes.includes(this.error.code)) return this.#setState('failed');
+      if (this.ready === null && this.#isHopeless()) return this.#setState('failed');
       if (this.#clock.nowMs() - startMs > steadyMs) delayMs = limits.restartDelayMsMin;
       this.#logger.error({ worker: this.id, reason, delayMs }, 'worker died, restarting');
       await this.#pause(delayMs);
@@ -174,6 +174,12 @@ export class WorkerSlot {
       this.restartCount++;
     }
     this.#setState('dead');
+  }
+
+  /** Another start will not cure it. Only asked while it has never been ready. */
+  #isHopeless(): boolean {
+    const isPermanent = this.error !== null && permanentCodes.includes(this.error.code);
+    return isPermanent || this.incarnation >= this.options.supervisor.limits.startCountMax;
   }
 
   /** Resolves, with what ended it, when the process has been reaped. */

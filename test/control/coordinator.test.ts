@@ -190,6 +190,32 @@ describe('hand-overs that come to nothing', () => {
     ]);
   });
 
+  it('bytes that never land: given up after their deadline, the request goes on by recomputing', async () => {
+    const limits = { landDeadlineMs: 3000 };
+    const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated', limits });
+    cluster.hangs = (name) => name === 'landing';
+    expectIdeal(await cluster.clock.drive(cluster.ask('r', 100, 8)), 8);
+    await cluster.clock.drive(cluster.settle());
+    expect(cluster.records[0]?.routes.map(({ path }) => path)).toEqual(['disaggregated', 'collocated']);
+    expect(cluster.records[0]?.doneMs).toBeGreaterThan(3000);
+    expect(cluster.records[0]?.doneMs).toBeLessThan(4000);
+  });
+
+  it('a reservation made before a prefill that never starts goes back after its lease', async () => {
+    const limits = { leaseMs: 2000, holdMs: 1e6 };
+    const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated', blockCount: 10, limits });
+    cluster.hangs = (name, request) => name === 'prefill' && request.id === 'late';
+    const first = cluster.ask('first', 100, 40);
+    const late = cluster.clock.sleep(60).then(() => cluster.ask('late', 100, 8));
+    expectIdeal(await cluster.clock.drive(late), 8);
+    expectIdeal(await cluster.clock.drive(first), 40);
+    await cluster.clock.drive(cluster.settle());
+    const record = cluster.records.find(({ id }) => id === 'late');
+    expect(record?.routes.map(({ path }) => path)).toEqual(['disaggregated', 'collocated']);
+    expect(record?.reservationWaitMs).toBeGreaterThan(50);
+    expect(record!.doneMs - record!.arrivalMs).toBeLessThan(3000);
+  });
+
   it('an unexpected error fails the request, typed, and frees everything', async () => {
     const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated' });
     cluster.failTransfer = () => true;

@@ -176,6 +176,12 @@ describe('start and end', () => {
     rmSync(folder, { recursive: true });
   });
 
+  it('a worker that cannot even start is given up after a few attempts', async () => {
+    const limits = { startCountMax: 3, restartDelayMsMin: 1, restartDelayMsMax: 1 };
+    const starting = startGateway('any:cpu', { limits, workerEntry: path.join(os.tmpdir(), 'no-such-worker.js') });
+    await expect(starting).rejects.toThrow(/worker w0: it exited with code 1/);
+  });
+
   it('too little KV memory for one context is said in numbers', async () => {
     const starting = startGateway('any:cpu', { settings: { blockCount: 10 } });
     await expect(starting).rejects.toThrow(/4096 tokens needs 256 KV blocks.*there are 10/);

@@ -197,6 +197,7 @@ export class FakeWorker implements WorkerClient {
   /** A moment at which a test may interfere; takes a step of time. */
   async #stage(name: string, request: Request): Promise<void> {
     this.#cluster.reach(name, this, request);
+    if (this.#cluster.hangs?.(name, request) === true) await new Promise<never>(() => {});
     await this.#cluster.clock.sleep(stepMs);
     if (this.life.isCut) await new Promise<never>(() => {}); // a dead process does nothing more
   }
@@ -222,6 +223,8 @@ export class FakeCluster implements WorkerDirectory {
   /** Moments so far. */
   stageCount = 0;
   onStage: ((index: number, name: string, worker: FakeWorker, request: Request) => void) | null = null;
+  /** Moments after which nothing comes any more, until the request is released. */
+  hangs: ((name: string, request: Request) => boolean) | null = null;
   failTransfer: ((request: Request) => boolean) | null = null;
   transferError: () => Error = () => new Error('unset');
   restart: 'restart' | 'stay_dead' = 'restart';
