@@ -59,7 +59,7 @@ profile.samples.forEach((id, i) => {
   const { functionName, url } = nodes.get(id).callFrame;
   const folder =
     /dist\/src\/(\w+)\//.exec(url)?.[1] ??
-    (functionName === '(idle)' ? 'idle' : functionName === '(program)' ? 'native calls' : 'node');
+    (functionName === '(idle)' ? 'idle' : functionName === '(program)' ? 'native calls' : 'node and profiler');
   microseconds[folder] = (microseconds[folder] ?? 0) + profile.timeDeltas[i] / stepCount;
 });
 const rounded = Object.fromEntries(Object.entries(microseconds).map(([folder, value]) => [folder, Math.round(value)]));
