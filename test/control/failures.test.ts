@@ -166,6 +166,49 @@ describe('a worker that dies', () => {
   });
 });
 
+it('chaos: workers killed and frozen at random under load, clients that leave: every stream that stays is right', async () => {
+  const durationMs = isFull ? 60_000 : 6_000;
+  const { gateway, records } = await startGateway('any:cpu*2?threads=1,prefill:cpu?threads=1,decode:cpu?threads=1', {
+    strategy: 'disaggregated',
+    settings: { prefillChunkTokenCount: 32, blockCount: 200, maxModelTokenCount: 600, sequenceCountMax: 16 },
+    limits: { heartbeatMs: 1000, lossCountMax: 1000, holdMs: 200, restartDelayMsMax: 300 },
+  });
+  const cases = bySize(1, 300);
+  const endMs = systemClock.nowMs() + durationMs;
+  let harmCount = 0;
+  const harm = async () => {
+    const prng = new Prng(99);
+    while (systemClock.nowMs() < endMs - 1000) {
+      await systemClock.sleep(prng.exponential(700));
+      const victim = prng.pick(gateway.workers().filter(({ state }) => state === 'ready'));
+      if (gateway.workers().filter(({ state }) => state === 'ready').length < 2) continue;
+      process.kill(victim.pid!, prng.uniform() < 0.7 ? 'SIGKILL' : 'SIGSTOP');
+      harmCount++;
+    }
+  };
+  const client = async (seed: number) => {
+    const prng = new Prng(seed);
+    while (systemClock.nowMs() < endMs) {
+      const golden = prng.pick(cases);
+      const stream = gateway.submit(inputOf(golden));
+      const leaveAfter = prng.uniform() < 0.25 ? prng.integer(0, 20) : Number.POSITIVE_INFINITY;
+      const output: number[] = [];
+      for await (const event of stream) {
+        if (event.kind === 'tokens') output.push(...event.tokens.map(({ tokenId }) => tokenId));
+        if (output.length >= leaveAfter) break;
+      }
+      expect(output, golden.name).toEqual(golden.continuation_ids.slice(0, output.length));
+      if (leaveAfter === Number.POSITIVE_INFINITY) expect(output.length).toBe(golden.continuation_ids.length);
+    }
+  };
+  await Promise.all([harm(), ...Array.from({ length: 24 }, (_, i) => client(i + 1))]);
+  expect(harmCount).toBeGreaterThan(3);
+  expect(records.filter(({ lossCount }) => lossCount > 0).length).toBeGreaterThan(3);
+  await until(() => gateway.workers().every(({ state }) => state === 'ready'), 'all are back');
+  await expectNothingOwned(gateway);
+  await gateway.stop();
+}, 120_000);
+
 describe('start and end', () => {
   it('a model that cannot be loaded rejects ready with the file’s name', async () => {
     const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-test-'));
