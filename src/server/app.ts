@@ -99,9 +99,9 @@ function routes(
   const { gateway, model, metrics } = context;
   const recent = new RecentRequests(gateway);
   const json =
-    (handle: (body: unknown) => object): Handler =>
+    (handle: (body: unknown) => object | Promise<object>): Handler =>
     async (c) =>
-      c.json(handle(await readJsonBody(c.env.incoming, context.bodyBytesMax)));
+      c.json(await handle(await readJsonBody(c.env.incoming, context.bodyBytesMax)));
   const generating =
     (handle: typeof chatCompletion): Handler =>
     async (c) => {

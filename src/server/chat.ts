@@ -22,7 +22,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
   checkChat(body);
   const tokenizer = requireTokenizer(model, 'messages');
   const promptText = renderChat(requireChatTemplate(model), body, body.add_generation_prompt ?? true);
-  const promptIds = encodePrompt(model, tokenizer, promptText, body.add_special_tokens === true ? 'auto' : 'none', 'messages');
+  const promptIds = await encodePrompt(model, promptText, body.add_special_tokens === true ? 'auto' : 'none', 'messages');
   const sampling = samplingParams(model, body, promptIds.length, {
     maxTokens: chatMaxTokens(body),
     topLogprobCount: body.logprobs === true ? (body.top_logprobs ?? 0) : null,

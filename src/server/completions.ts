@@ -26,7 +26,7 @@ export async function completion(context: ServerContext, exchange: Exchange, jso
     requireTokenizer(model, body.stop ? 'stop' : body.echo === true ? 'echo' : 'logprobs');
   }
   const options = streamOptionsOf(body);
-  const prompts = promptsOf(model, body);
+  const prompts = await promptsOf(model, body);
   const inputs = prompts.map((prompt, index) => inputOf(context, body, prompt, index));
   const id = freshId('cmpl');
   const generations = inputs.map(

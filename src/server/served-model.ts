@@ -4,6 +4,7 @@ import { type ChatTemplate, findChatTemplate } from '../model/chat-template.js';
 import type { ModelConfig } from '../model/config.js';
 import { type GenerationDefaults, readGenerationConfig } from '../model/generation-config.js';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
+import { type PromptEncoder, ThreadEncoder } from './prompt-encoder.js';
 
 export interface ServedModel {
   /** The first is the one reported; requests may use any of them. */
@@ -16,6 +17,8 @@ export interface ServedModel {
   readonly defaults: GenerationDefaults;
   /** null with --skip-tokenizer-init: token ids in, token ids out. */
   readonly tokenizer: Tokenizer | null;
+  /** The tokenizer's other half, for texts of any length; null as above. */
+  readonly encoder: PromptEncoder | null;
   /** null: the model has none (or no tokenizer). */
   readonly chatTemplate: ChatTemplate | null;
   /** Changes when the served model or the engine version does. */
@@ -35,14 +38,16 @@ export interface ServedModelOptions {
 /** @throws ModelError for a tokenizer or template that cannot be used. */
 export function loadServedModel(options: ServedModelOptions): ServedModel {
   const { folder, config, names, maxModelTokenCount, createdSeconds } = options;
+  const tokenizer = options.tokenizer === 'load' ? loadTokenizer(folder) : null;
   return {
     names,
     createdSeconds,
     maxModelTokenCount,
     vocabCount: config.vocabCount,
     defaults: readGenerationConfig(folder),
-    tokenizer: options.tokenizer === 'load' ? loadTokenizer(folder) : null,
-    chatTemplate: options.tokenizer === 'load' ? findChatTemplate(folder) : null,
+    tokenizer,
+    encoder: tokenizer === null ? null : new ThreadEncoder(tokenizer, folder),
+    chatTemplate: tokenizer !== null ? findChatTemplate(folder) : null,
     fingerprint: `twostroke-${options.version}-${config.architecture}-${config.layerCount}x${config.hiddenCount}`,
   };
 }

@@ -18,13 +18,13 @@ const promptSchema = z.strictObject({ ...tokenizeFields, prompt: z.string() });
 const messagesSchema = z.strictObject({ ...tokenizeFields, ...chatTemplateFields });
 const detokenizeSchema = z.strictObject({ model: z.string().nullish(), tokens: tokenIds });
 
-export function tokenize(model: ServedModel, json: unknown): object {
+export async function tokenize(model: ServedModel, json: unknown): Promise<object> {
   const isChat = typeof json === 'object' && json !== null && 'messages' in json;
   const { text, addSpecialTokens, body } = isChat ? chatText(model, json) : promptText(json);
   checkModelName(model, body.model);
   const param = isChat ? 'messages' : 'prompt';
   const tokenizer = requireTokenizer(model, param);
-  const tokens = text === '' ? [] : encodePrompt(model, tokenizer, text, addSpecialTokens, param);
+  const tokens = text === '' ? [] : await encodePrompt(model, text, addSpecialTokens, param);
   return {
     count: tokens.length,
     max_model_len: model.maxModelTokenCount,

@@ -6,6 +6,7 @@ import { loadChatTemplate } from '../../src/model/chat-template.js';
 import { loadTokenizer } from '../../src/model/tokenizer.js';
 import { type HttpServer, type HttpServerOptions, startHttpServer } from '../../src/server/http-server.js';
 import { createServerMetrics } from '../../src/server/metrics.js';
+import { directEncoder } from '../../src/server/prompt-encoder.js';
 import type { ServedModel } from '../../src/server/served-model.js';
 import { FakeGateway, type Script } from './fake-gateway.js';
 
@@ -20,6 +21,7 @@ export const demoModel: ServedModel = {
   vocabCount: 4096,
   defaults: { temperature: 0.6, topK: 20, topP: 0.9, endTokenIds: [2, 0] },
   tokenizer,
+  encoder: directEncoder(tokenizer),
   chatTemplate: loadChatTemplate(demoFolder),
   fingerprint: 'fp_test',
 };
