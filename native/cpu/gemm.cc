@@ -2,14 +2,12 @@
    Used by linear.cc and moe_linear.cc. Which thread takes a piece, and how k is cut for the caches, changes no result. */
 #include "gemm.h"
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include "half.h"
 
 namespace pd {
 namespace {
 
-constexpr int64_t kUnitsPerPass = 256;   /* units of a panel per pass: 32 KiB, stays in L1 while the tiles go over it */
+constexpr int64_t kUnitsPerPass = 512;   /* units of a panel per pass: 64 KiB, stays in L2 while the tiles go over it */
+constexpr int64_t kStageAlone = 1 << 15; /* elements of x that one thread stages sooner than two */
 constexpr int64_t kPieceBytes = 1 << 18; /* weights per piece of work when rows are few: long enough to stream, short enough to balance */
 
 int64_t words_per_row(const GemmKernel &kernel, const PdWeight *weight) {
@@ -27,95 +25,57 @@ Tile tile_at(int row_count, int tile_rows, int index) {
 
 int tile_count(int row_count, int tile_rows) { return (row_count + tile_rows - 1) / tile_rows; }
 
-// ---- staging x: words + [r + stride * word]
-
-void stage_f32(uint32_t *words, int stride, const float *x, int64_t k, int64_t word_count) {
-  for (int64_t i = 0; i < k; i++) words[i * stride] = float_to_bits(x[i]);
-  for (int64_t i = k; i < word_count; i++) words[i * stride] = 0;
-}
-
-void stage_bf16(uint32_t *words, int stride, const float *x, int64_t k, int64_t word_count) {
-  for (int64_t i = 0; i < k / 2; i++)
-    words[i * stride] = float_to_bf16(x[2 * i]) | static_cast<uint32_t>(float_to_bf16(x[2 * i + 1])) << 16;
-  if (k % 2 != 0) words[(word_count - 1) * stride] = float_to_bf16(x[k - 1]);
-}
-
-/* x = int8 * scale, scale = max |x| / 127; flip: 0x80808080 stores int8 + 128 as unsigned. Returns the scale. */
-float stage_i8(uint32_t *words, int stride, const float *x, int64_t k, int64_t word_count, uint32_t flip) {
-  float largest = 0.0f;
-  for (int64_t i = 0; i < k; i++) {
-    float magnitude = std::fabs(x[i]);
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-  for (int64_t w = 0; w < word_count; w++) {
-    uint32_t word = 0;
-    for (int64_t i = 4 * w; i < std::min(4 * w + 4, k); i++) {
-      uint32_t rounded = float_to_bits(x[i] * inverse + 12582912.0f); /* low byte: the nearest integer, ties to even */
-      word |= (rounded & 0xFFu) << (8 * (i - 4 * w));
-    }
-    words[w * stride] = word ^ flip;
-  }
-  return largest / 127.0f;
-}
-
 struct Staged {
   uint32_t *words;  /* tile by tile, block by block: row tiles start at row * word_count */
-  float *scales;    /* [row_count], int8 only */
+  float *scales;    /* [row_count], of int8 rows */
   int64_t word_count;
 };
 
-void stage_row(const GemmKernel &kernel, const GemmJob &job, const Staged &staged, int row, int tile_first_row, int tile_rows) {
+int64_t target_of(const GemmJob &job, int row) { return job.targets == nullptr ? row : job.targets[row]; }
+
+void stage_tile(const Gemm &gemm, const GemmJob &job, const Staged &staged, int first_row, int rows) {
   const int64_t k = job.weight->k;
-  int64_t target = job.targets == nullptr ? row : job.targets[row];
-  const float *x = job.x + target / job.source_divisor * k;
-  uint32_t *words = staged.words + tile_first_row * staged.word_count + (row - tile_first_row);
-  if (kernel.x_format == XFormat::F32) return stage_f32(words, tile_rows, x, k, staged.word_count);
-  if (kernel.x_format == XFormat::BF16) return stage_bf16(words, tile_rows, x, k, staged.word_count);
-  staged.scales[row] = stage_i8(words, tile_rows, x, k, staged.word_count, kernel.uses_offsets ? 0x80808080u : 0u);
+  for (int r = 0; r < rows; r++) {
+    uint32_t *words = staged.words + first_row * staged.word_count + r;
+    const float *x = job.x + target_of(job, first_row + r) / job.source_divisor * k;
+    words[(staged.word_count - 1) * rows] = 0; /* stays when it lies past k */
+    staged.scales[first_row + r] = gemm.edges.stage(words, rows, x, k, gemm.kernel.x_format, gemm.kernel.uses_offsets ? 0x80 : 0);
+  }
 }
 
-void stage(Pool &pool, const GemmKernel &kernel, const GemmJob &job, const Staged &staged) {
+void stage(Pool &pool, const Gemm &gemm, const GemmJob &job, const Staged &staged) {
   for (int64_t b = 0; b < job.block_count; b++) {
     const GemmBlock &block = job.blocks[b];
+    const int tile_rows = gemm.kernel.tile_rows, tiles = tile_count(block.row_count, tile_rows);
     auto body = [&](int64_t begin, int64_t end, int) {
       for (int64_t t = begin; t < end; t++) {
-        Tile tile = tile_at(block.row_count, kernel.tile_rows, static_cast<int>(t));
-        int first = block.first_row + tile.first_row;
-        for (int r = 0; r < tile.rows; r++) stage_row(kernel, job, staged, first + r, first, tile.rows);
+        Tile tile = tile_at(block.row_count, tile_rows, static_cast<int>(t));
+        stage_tile(gemm, job, staged, block.first_row + tile.first_row, tile.rows);
       }
     };
-    int tiles = tile_count(block.row_count, kernel.tile_rows);
-    if (static_cast<int64_t>(block.row_count) * job.weight->k < (1 << 15)) body(0, tiles, 0);
+    if (static_cast<int64_t>(block.row_count) * job.weight->k < kStageAlone) body(0, tiles, 0);
     else pool.parallel_for(tiles, 1, body);
   }
 }
 
 // ---- one panel for one block of rows
 
-void finish_row(const GemmJob &job, const Staged &staged, const GemmBlock &block, int32_t panel_index, int row, const void *acc) {
+void finish(const Gemm &gemm, const GemmJob &job, const Staged &staged, const GemmBlock &block, int32_t panel_index, const uint8_t *acc) {
   const PdWeight *weight = job.weight;
-  int64_t first_column = static_cast<int64_t>(panel_index) * kPanelRows;
-  int columns = static_cast<int>(std::min<int64_t>(kPanelRows, weight->n - first_column));
-  int32_t packed_row = block.first_row + row;
-  int64_t target = job.targets == nullptr ? packed_row : job.targets[packed_row];
-  float *out = job.out + target * weight->n + first_column;
-  float values[kPanelRows];
-  if (weight->format == PD_I8) {
-    const int32_t *sums = static_cast<const int32_t *>(acc) + row * kPanelRows;
-    const float *scales = weight->scales + block.weight_index * weight->padded_rows() + first_column;
-    float x_scale = staged.scales[packed_row];
-    for (int c = 0; c < kPanelRows; c++) values[c] = static_cast<float>(sums[c]) * (x_scale * scales[c]);
-  } else {
-    std::memcpy(values, static_cast<const float *>(acc) + row * kPanelRows, sizeof(values));
+  const int64_t column = static_cast<int64_t>(panel_index) * kPanelRows;
+  const int columns = static_cast<int>(std::min<int64_t>(kPanelRows, weight->n - column));
+  const float *scales = weight->scales == nullptr ? nullptr : weight->scales + block.weight_index * weight->padded_rows() + column;
+  const float *bias = job.bias == nullptr ? nullptr : job.bias + column;
+  for (int r = 0; r < block.row_count; r++) {
+    const int row = block.first_row + r;
+    gemm.edges.finish(job.out + target_of(job, row) * weight->n + column, acc + r * kPanelUnitBytes, columns, bias, scales, staged.scales[row]);
   }
-  if (job.bias != nullptr) for (int c = 0; c < columns; c++) values[c] += job.bias[first_column + c];
-  std::memcpy(out, values, static_cast<size_t>(columns) * sizeof(float));
 }
 
 /* acc: [block.row_count][32] of this thread */
-void multiply_panel(const GemmKernel &kernel, const GemmJob &job, const Staged &staged, const GemmBlock &block, int32_t panel_index, void *acc) {
+void multiply_panel(const Gemm &gemm, const GemmJob &job, const Staged &staged, const GemmBlock &block, int32_t panel_index, void *acc) {
   const PdWeight *weight = job.weight;
+  const GemmKernel &kernel = gemm.kernel;
   static const int32_t zeros[kPanelRows] = {};
   const void *start = zeros;
   if (kernel.uses_offsets) start = weight->offsets + block.weight_index * weight->padded_rows() + panel_index * kPanelRows;
@@ -132,7 +92,7 @@ void multiply_panel(const GemmKernel &kernel, const GemmJob &job, const Staged &
       kernel.tile(tile.rows, x, panel + unit * kPanelUnitBytes, units, tile_acc, unit == 0 ? start : nullptr);
     }
   }
-  for (int r = 0; r < block.row_count; r++) finish_row(job, staged, block, panel_index, r, acc);
+  finish(gemm, job, staged, block, panel_index, static_cast<const uint8_t *>(acc));
 }
 
 int64_t panels_per_piece(const Pool &pool, const GemmJob &job) {
@@ -144,28 +104,31 @@ int64_t panels_per_piece(const Pool &pool, const GemmJob &job) {
 
 }  // namespace
 
-const GemmKernel &gemm_kernel(const IsaLevel &isa, int32_t weight_format) {
+Gemm choose_gemm(const IsaLevel &isa, int32_t weight_format) {
   const GemmKernel *kernel = gemm_kernel_dot(isa, weight_format);
   if (kernel == nullptr) kernel = gemm_kernel_float(isa, weight_format);
   if (kernel == nullptr) kernel = gemm_kernel_avx2(isa, weight_format);
-  return kernel != nullptr ? *kernel : *gemm_kernel_scalar(weight_format);
+  if (kernel == nullptr) kernel = gemm_kernel_scalar(weight_format);
+  return {*kernel, gemm_edges(isa)};
 }
 
-size_t gemm_scratch_bytes(const GemmKernel &kernel, const PdWeight *weight, int32_t row_count) {
-  return static_cast<size_t>(row_count) * (static_cast<size_t>(words_per_row(kernel, weight)) * 4 + sizeof(float)) + 128;
+int64_t gemm_row_bytes(const Gemm &gemm, const PdWeight *weight) { return words_per_row(gemm.kernel, weight) * 4; }
+
+size_t gemm_scratch_bytes(const Gemm &gemm, const PdWeight *weight, int32_t row_count) {
+  return static_cast<size_t>(row_count) * (static_cast<size_t>(words_per_row(gemm.kernel, weight)) * 4 + sizeof(float)) + 128;
 }
 
-void run_gemm(Pool &pool, const GemmKernel &kernel, const GemmJob &job, void *scratch) {
-  Staged staged = {static_cast<uint32_t *>(scratch), nullptr, words_per_row(kernel, job.weight)};
+void run_gemm(Pool &pool, const Gemm &gemm, const GemmJob &job, void *scratch) {
+  Staged staged = {static_cast<uint32_t *>(scratch), nullptr, words_per_row(gemm.kernel, job.weight)};
   staged.scales = reinterpret_cast<float *>(staged.words + staged.word_count * job.row_count);
-  stage(pool, kernel, job, staged);
+  stage(pool, gemm, job, staged);
   int32_t most_rows = 0;
   for (int64_t b = 0; b < job.block_count; b++) most_rows = std::max(most_rows, job.blocks[b].row_count);
   const int64_t panels = job.weight->panel_count;
   pool.parallel_for(job.block_count * panels, panels_per_piece(pool, job), [&](int64_t begin, int64_t end, int thread) {
     void *acc = pool.scratch(thread, static_cast<size_t>(most_rows) * kPanelUnitBytes);
     for (int64_t i = begin; i < end; i++)
-      multiply_panel(kernel, job, staged, job.blocks[i / panels], static_cast<int32_t>(i % panels), acc);
+      multiply_panel(gemm, job, staged, job.blocks[i / panels], static_cast<int32_t>(i % panels), acc);
   });
 }
 

@@ -27,8 +27,22 @@ struct GemmKernel {
   void (*tile)(int rows, const uint32_t *x, const uint8_t *panel, int64_t unit_count, void *acc, const void *start);
   bool uses_offsets; /* int8: x is stored as x + 128, accumulators start at weight->offsets */
 };
-const GemmKernel &gemm_kernel(const IsaLevel &isa, int32_t weight_format);
 
+/* What surrounds the tiles, per row. */
+struct GemmEdges {
+  /* words[i * stride] = the row's i-th word; flip: xored into each int8. Returns the row's scale (int8) or 1. */
+  float (*stage)(uint32_t *words, int stride, const float *x, int64_t k, XFormat format, uint8_t flip);
+  /* out[columns] = acc (times scales[c] * x_scale when scales are given) + bias; acc, scales: [32] */
+  void (*finish)(float *out, const void *acc, int columns, const float *bias, const float *scales, float x_scale);
+};
+
+struct Gemm {
+  GemmKernel kernel;
+  GemmEdges edges;
+};
+Gemm choose_gemm(const IsaLevel &isa, int32_t weight_format);
+
+GemmEdges gemm_edges(const IsaLevel &isa);                                        /* gemm_edges.cc */
 /* NULL: not for this instruction set and format */
 const GemmKernel *gemm_kernel_dot(const IsaLevel &isa, int32_t weight_format);    /* gemm_dot.cc */
 const GemmKernel *gemm_kernel_float(const IsaLevel &isa, int32_t weight_format);  /* gemm_float.cc */
@@ -50,8 +64,9 @@ struct GemmJob {
   int32_t row_count;
 };
 
+int64_t gemm_row_bytes(const Gemm &gemm, const PdWeight *weight); /* of a staged row */
 /* Scratch of the whole op that run_gemm needs besides what its caller keeps there. */
-size_t gemm_scratch_bytes(const GemmKernel &kernel, const PdWeight *weight, int32_t row_count);
-void run_gemm(Pool &pool, const GemmKernel &kernel, const GemmJob &job, void *scratch);
+size_t gemm_scratch_bytes(const Gemm &gemm, const PdWeight *weight, int32_t row_count);
+void run_gemm(Pool &pool, const Gemm &gemm, const GemmJob &job, void *scratch);
 
 }  // namespace pd

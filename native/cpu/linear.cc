@@ -5,12 +5,17 @@
 namespace pd {
 namespace {
 
-constexpr int32_t kBlockRows = 504; /* rows whose staged form shares the cache with one panel; a multiple of the tile heights */
+constexpr int64_t kBlockBytes = 1 << 22; /* of staged x, shared by all panels: stays in L3 */
 
-void run_linear(Pool &pool, const GemmKernel &kernel, GemmJob job) {
-  const int64_t block_count = (job.row_count + kBlockRows - 1) / kBlockRows;
+int32_t rows_per_block(const Gemm &gemm, const PdWeight *weight) {
+  return std::max<int32_t>(4, static_cast<int32_t>(kBlockBytes / gemm_row_bytes(gemm, weight) / kMaxTileRows)) * kMaxTileRows;
+}
+
+void run_linear(Pool &pool, const Gemm &gemm, GemmJob job) {
+  const int32_t block_rows = rows_per_block(gemm, job.weight);
+  const int64_t block_count = (job.row_count + block_rows - 1) / block_rows;
   const size_t blocks_bytes = (static_cast<size_t>(block_count) * sizeof(GemmBlock) + 63) / 64 * 64;
-  uint8_t *scratch = static_cast<uint8_t *>(pool.scratch(-1, blocks_bytes + gemm_scratch_bytes(kernel, job.weight, job.row_count)));
+  uint8_t *scratch = static_cast<uint8_t *>(pool.scratch(-1, blocks_bytes + gemm_scratch_bytes(gemm, job.weight, job.row_count)));
   GemmBlock *blocks = reinterpret_cast<GemmBlock *>(scratch);
   int32_t base = job.row_count / static_cast<int32_t>(block_count), extra = job.row_count % static_cast<int32_t>(block_count), first = 0;
   for (int32_t b = 0; b < block_count; b++) {
@@ -19,7 +24,7 @@ void run_linear(Pool &pool, const GemmKernel &kernel, GemmJob job) {
   }
   job.blocks = blocks;
   job.block_count = block_count;
-  run_gemm(pool, kernel, job, scratch + blocks_bytes);
+  run_gemm(pool, gemm, job, scratch + blocks_bytes);
 }
 
 }  // namespace
@@ -34,7 +39,7 @@ extern "C" int pd_linear(PdStream *stream, int32_t dtype, void *out, int32_t out
   if (weight->count != 1) return fail(PD_INVALID, "linear: the weight is a stack of %d; use moe_linear", weight->count);
   if (row_count < 0) return fail(PD_INVALID, "linear: row_count %d is negative", row_count);
   if (row_count == 0) return PD_OK;
-  const GemmKernel *kernel = &gemm_kernel(isa_of(stream), weight->format);
+  const Gemm gemm = choose_gemm(isa_of(stream), weight->format);
   GemmJob job = {weight, static_cast<const float *>(x), static_cast<float *>(out), bias, nullptr, 1, nullptr, 0, row_count};
-  return enqueue(stream, [kernel, job](Pool &pool) { run_linear(pool, *kernel, job); });
+  return enqueue(stream, [gemm, job](Pool &pool) { run_linear(pool, gemm, job); });
 }

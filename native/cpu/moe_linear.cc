@@ -54,15 +54,15 @@ int64_t cut_blocks(const Plan &plan, int32_t expert_count) {
   return count;
 }
 
-void run_moe_linear(Pool &pool, const GemmKernel &kernel, GemmJob job, const int32_t *expert_ids) {
+void run_moe_linear(Pool &pool, const Gemm &gemm, GemmJob job, const int32_t *expert_ids) {
   const PdWeight *weight = job.weight;
-  size_t bytes = plan_bytes(weight, job.row_count) + gemm_scratch_bytes(kernel, weight, job.row_count);
+  size_t bytes = plan_bytes(weight, job.row_count) + gemm_scratch_bytes(gemm, weight, job.row_count);
   Plan plan = place_plan(weight, job.row_count, static_cast<uint8_t *>(pool.scratch(-1, bytes)));
   sort_by_expert(plan, expert_ids, job.row_count, weight->count);
   job.targets = plan.targets;
   job.blocks = plan.blocks;
   job.block_count = cut_blocks(plan, weight->count);
-  run_gemm(pool, kernel, job, plan.rest);
+  run_gemm(pool, gemm, job, plan.rest);
 }
 
 }  // namespace
@@ -75,7 +75,7 @@ extern "C" int pd_moe_linear(PdStream *stream, int32_t dtype, void *out, const v
   if (dtype != PD_F32) return fail(PD_UNSUPPORTED, "moe_linear: activations are float32 on the cpu (dtype %d)", dtype);
   if (pair_count < 0 || divisor < 1) return fail(PD_INVALID, "moe_linear: pair_count %d, divisor %d", pair_count, divisor);
   if (pair_count == 0) return PD_OK;
-  const GemmKernel *kernel = &gemm_kernel(isa_of(stream), weight->format);
+  const Gemm gemm = choose_gemm(isa_of(stream), weight->format);
   GemmJob job = {weight, static_cast<const float *>(x), static_cast<float *>(out), nullptr, nullptr, divisor, nullptr, 0, pair_count};
-  return enqueue(stream, [kernel, job, expert_ids](Pool &pool) { run_moe_linear(pool, *kernel, job, expert_ids); });
+  return enqueue(stream, [gemm, job, expert_ids](Pool &pool) { run_moe_linear(pool, gemm, job, expert_ids); });
 }
