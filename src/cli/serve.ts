@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { Command } from 'commander';
 import { systemClock } from '../base/clock.js';
-import { InvalidRequestError } from '../base/errors.js';
+import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { createLogger, type Logger } from '../base/log.js';
 import { Gateway } from '../control/gateway.js';
 import type { GatewayApi } from '../control/gateway-api.js';
@@ -13,7 +13,7 @@ import { type ModelConfig, readModelConfig } from '../model/config.js';
 import { type HttpServer, startHttpServer } from '../server/http-server.js';
 import { createServerMetrics } from '../server/metrics.js';
 import { loadServedModel, type ServedModel } from '../server/served-model.js';
-import { askFirstQuestion } from './first-answer.js';
+import { askFirstQuestion, type FirstAnswer } from './first-answer.js';
 import { LoadDisplay } from './load-display.js';
 import { findModel } from './model-option.js';
 import { screenText } from './screen.js';
@@ -120,14 +120,13 @@ function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger
 function startServer(options: ServeOptions, model: ServedModel, gateway: GatewayApi, logger: Logger): Promise<HttpServer> {
   const metrics = createServerMetrics(gateway, model.names[0]);
   return startHttpServer(
-    { gateway, model, metrics, clock: systemClock, bodyBytesMax: options.maxBody },
+    { gateway, model, metrics, clock: systemClock, bodyBytesMax: options.maxBody, logger },
     {
       host: options.host,
       port: options.port,
       apiKeys: options.apiKey ?? [],
       corsOrigin: options.corsOrigin ?? null,
       version: packageVersion(),
-      logger,
     },
   );
 }
@@ -149,10 +148,9 @@ async function showReady(
   gateway: GatewayApi,
   server: HttpServer,
 ): Promise<void> {
-  const workers = gateway.workers();
   const modelName = model.names[0];
   if (options.json) {
-    const shown = workers.map(({ id, effectiveRole, device, threadCount, pid }) => ({
+    const shown = gateway.workers().map(({ id, effectiveRole, device, threadCount, pid }) => ({
       id,
       role: effectiveRole,
       device,
@@ -162,11 +160,7 @@ async function showReady(
     process.stdout.write(`${JSON.stringify({ url: server.url, port: server.port, model: modelName, workers: shown })}\n`);
     return;
   }
-  const apiKey = options.apiKey?.[0] ?? null;
-  const firstAnswer =
-    options.model === 'demo' && options.loadFormat === 'auto' && model.tokenizer !== null
-      ? await askFirstQuestion(server.url, modelName, apiKey)
-      : null;
+  const firstAnswer = await answerOnce(options, model, server.url);
   process.stdout.write(
     screenText({
       version: packageVersion(),
@@ -174,11 +168,22 @@ async function showReady(
       config,
       maxModelTokenCount: model.maxModelTokenCount,
       strategy: options.strategy,
-      workers,
+      workers: gateway.workers(),
       url: server.url,
-      needsApiKey: apiKey !== null,
+      needsApiKey: options.apiKey !== undefined,
       hasChat: model.chatTemplate !== null,
       firstAnswer,
     }),
   );
+}
+
+/** For the demo model only: others may not know, or take long. A failure is told and does not stop the server. */
+async function answerOnce(options: ServeOptions, model: ServedModel, url: string): Promise<FirstAnswer | null> {
+  if (options.model !== 'demo' || options.loadFormat === 'dummy' || model.chatTemplate === null) return null;
+  try {
+    return await askFirstQuestion(url, model.names[0], options.apiKey?.[0] ?? null);
+  } catch (error) {
+    process.stderr.write(`twostroke: ${messageOf(error)}\n`);
+    return null;
+  }
 }

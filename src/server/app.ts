@@ -3,7 +3,6 @@
 import type { HttpBindings } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { TwostrokeError } from '../base/errors.js';
-import type { Logger } from '../base/log.js';
 import { freshId } from '../base/prng.js';
 import { HttpError, toApiError } from './api-error.js';
 import { ApiKeys } from './auth.js';
@@ -20,7 +19,6 @@ export interface AppOptions {
   /** Value of access-control-allow-origin; null: no CORS headers. */
   readonly corsOrigin: string | null;
   readonly version: string;
-  readonly logger: Logger;
   /** True once shutdown began: open connections are told to go elsewhere. */
   readonly isStopping: () => boolean;
 }
@@ -48,14 +46,14 @@ export function createApp(context: ServerContext, options: AppOptions): Hono<Env
   );
   app.onError((error, { req, get }) => {
     if (!(error instanceof TwostrokeError))
-      options.logger.error({ err: error, path: req.path, requestId: get('requestIdText') }, 'internal error');
+      context.logger.error({ err: error, path: req.path, requestId: get('requestIdText') }, 'internal error');
     return errorResponse(error);
   });
   return app;
 }
 
 /** Before and after every handler: request id, CORS, shutdown, key, counting. */
-function prepareResponses(app: Hono<Env>, { metrics }: ServerContext, options: AppOptions): void {
+function prepareResponses(app: Hono<Env>, { metrics, clock, logger }: ServerContext, options: AppOptions): void {
   const keys = new ApiKeys(options.apiKeys);
   app.use(async (c, next) => {
     const { incoming, outgoing } = c.env;
@@ -68,8 +66,19 @@ function prepareResponses(app: Hono<Env>, { metrics }: ServerContext, options: A
       throw new TwostrokeError('unavailable', 'The server is shutting down');
     }
     keys.check(c.req.path, incoming.headers.authorization);
+    const startMs = clock.nowMs();
     await next();
     metrics.onResponse(c.error !== undefined && c.res.status === 404 ? 'unknown' : c.req.routePath, c.res.status);
+    logger.debug(
+      {
+        requestId: c.get('requestIdText'),
+        method: c.req.method,
+        path: c.req.path,
+        status: c.res.status,
+        ms: clock.nowMs() - startMs,
+      },
+      'request',
+    );
     return;
   });
 }

@@ -42,7 +42,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
     },
   );
   const format = new ChatFormat(id, context, body, generation, tokenizer);
-  return answer(exchange, [generation], format, streamOptionsOf(body));
+  return answer(context, exchange, [generation], format, streamOptionsOf(body));
 }
 
 function checkChat(body: ChatBody): void {

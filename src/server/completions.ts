@@ -44,7 +44,7 @@ export async function completion(context: ServerContext, exchange: Exchange, jso
         },
       ),
   );
-  return answer(exchange, generations, new CompletionFormat(id, context, body, prompts, generations), options);
+  return answer(context, exchange, generations, new CompletionFormat(id, context, body, prompts, generations), options);
 }
 
 function inputOf(context: ServerContext, body: CompletionBody, prompt: Prompt, index: number) {

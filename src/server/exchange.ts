@@ -2,7 +2,9 @@
  *  Used by chat.ts and completions.ts, which differ in the ResponseFormat they hand in.
  *  Invariant: however the exchange ends (done, failed, client gone), no generation of it keeps running. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Clock, TimerHandle } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
 import type { GatewayApi } from '../control/gateway-api.js';
 import type { TokenOutput } from '../engine/token-event.js';
 import { toApiError } from './api-error.js';
@@ -19,6 +21,7 @@ export interface ServerContext extends GenerationContext {
   readonly gateway: ServerGateway;
   readonly model: ServedModel;
   readonly bodyBytesMax: number;
+  readonly logger: Logger;
 }
 
 export interface Exchange {
@@ -48,6 +51,7 @@ export interface StreamOptions {
 
 /** The JSON answer of a request that does not stream; null: it was streamed to the client already. */
 export async function answer(
+  context: ServerContext,
   exchange: Exchange,
   generations: readonly Generation[],
   format: ResponseFormat,
@@ -65,7 +69,7 @@ export async function answer(
       setRouteHeader(outgoing, generations);
       return format.whole(choices);
     }
-    await stream(exchange, generations, format, options);
+    await stream(context, exchange, generations, format, options);
     return null;
   } finally {
     outgoing.off('close', cancelAll);
@@ -96,8 +100,9 @@ async function collect(generations: readonly Generation[]): Promise<WholeChoice[
   );
 }
 
-/** Headers wait for the first delta, so that what fails before it still gets its own status. */
+/** Headers wait for the first delta, so that what fails before it still gets a status of its own; but not longer than proxies wait. */
 async function stream(
+  context: ServerContext,
   exchange: Exchange,
   generations: readonly Generation[],
   format: ResponseFormat,
@@ -105,21 +110,42 @@ async function stream(
 ): Promise<void> {
   const sse = new SseWriter(exchange.outgoing);
   const deltas = mergeDeltas(generations);
-  const first = await deltas.next();
-  setRouteHeader(exchange.outgoing, generations);
-  sse.open();
+  const patience = keepAlive(sse, context.clock);
   try {
-    for (let item = first; item.done !== true; item = await deltas.next()) {
+    for (let item = await deltas.next(); item.done !== true; item = await deltas.next()) {
+      patience.cancel();
+      if (!sse.isOpen) openStream(sse, exchange, generations);
       for (const chunk of format.chunks(item.value[0], item.value[1])) await sse.send(chunk);
     }
     if (options.usage !== 'none') await sse.send(format.usageChunk());
   } catch (error) {
+    if (!sse.isOpen) throw error;
+    if (!(error instanceof TwostrokeError)) context.logger.error({ err: error }, 'internal error in a stream');
     await sse.send(toApiError(error).body);
   } finally {
+    patience.cancel();
     await deltas.return();
   }
   await sse.send('[DONE]');
   sse.close();
+}
+
+const patienceMs = 15_000;
+
+/** Comments, which clients skip, while a request waits long for its first token: a silent connection would be cut on the way. */
+function keepAlive(sse: SseWriter, clock: Clock): TimerHandle {
+  let timer = clock.after(patienceMs, tell);
+  function tell(): void {
+    if (!sse.isOpen) sse.open();
+    sse.comment('waiting for the first token');
+    timer = clock.after(patienceMs, tell);
+  }
+  return { cancel: () => timer.cancel() };
+}
+
+function openStream(sse: SseWriter, { outgoing }: Exchange, generations: readonly Generation[]): void {
+  setRouteHeader(outgoing, generations);
+  sse.open();
 }
 
 /** Known by the time of the first token; never waited for. */

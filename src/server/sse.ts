@@ -17,13 +17,22 @@ export class SseWriter {
     this.#outgoing = outgoing;
   }
 
+  get isOpen(): boolean {
+    return this.#outgoing.headersSent;
+  }
+
   get isClosed(): boolean {
     return this.#outgoing.destroyed || this.#outgoing.writableEnded;
   }
 
+  /** The headers leave with what is sent next. */
   open(): void {
     this.#outgoing.writeHead(200, sseHeaders);
-    this.#outgoing.flushHeaders();
+  }
+
+  /** A line that clients skip. */
+  comment(text: string): void {
+    if (!this.isClosed) this.#outgoing.write(`: ${text}\n\n`);
   }
 
   /** Resolves when the client may be sent more, or is gone. */

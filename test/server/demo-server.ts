@@ -1,6 +1,6 @@
 /** Starts the real HTTP server on a free port, with the demo model's text side and a fake gateway behind it. */
 import path from 'node:path';
-import { systemClock } from '../../src/base/clock.js';
+import { type Clock, systemClock } from '../../src/base/clock.js';
 import { silentLogger } from '../../src/base/log.js';
 import { loadChatTemplate } from '../../src/model/chat-template.js';
 import { loadTokenizer } from '../../src/model/tokenizer.js';
@@ -43,14 +43,15 @@ export interface TestServer {
 
 export async function startTestServer(
   script: Script,
-  options: { model?: Partial<ServedModel>; http?: Partial<HttpServerOptions>; bodyBytesMax?: number } = {},
+  options: { model?: Partial<ServedModel>; http?: Partial<HttpServerOptions>; bodyBytesMax?: number; clock?: Clock } = {},
 ): Promise<TestServer> {
   const gateway = new FakeGateway(script);
   const model = { ...demoModel, ...options.model };
   const context = {
     gateway,
     model,
-    clock: systemClock,
+    clock: options.clock ?? systemClock,
+    logger: silentLogger,
     metrics: createServerMetrics(gateway, model.names[0]),
     bodyBytesMax: options.bodyBytesMax ?? 1 << 20,
   };
@@ -60,7 +61,6 @@ export async function startTestServer(
     apiKeys: [],
     corsOrigin: null,
     version: '0.0.0-test',
-    logger: silentLogger,
     ...options.http,
   });
   const url = `http://127.0.0.1:${server.port}`;

@@ -2,7 +2,7 @@
 import net from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { assert } from '../../src/base/assert.js';
-import { systemClock } from '../../src/base/clock.js';
+import { type Clock, systemClock } from '../../src/base/clock.js';
 import { type Answer, answerOf, firstChoice } from './answers.js';
 import { say, startTestServer, type TestServer, tokenizer } from './demo-server.js';
 
@@ -177,6 +177,33 @@ describe('failures', () => {
     expect(await health.json()).toEqual({ status: 'loading', detail: '1 of 2 workers' });
     test.gateway.healthNow = { status: 'ok', detail: '' };
     expect((await fetch(`${test.url}/health`)).status).toBe(200);
+  });
+});
+
+describe('a long wait for the first token', () => {
+  it('is bridged by comments; a failure then comes in the stream', async () => {
+    const clock: Clock = {
+      nowMs: () => systemClock.nowMs(),
+      wallMs: () => systemClock.wallMs(),
+      sleep: (delayMs) => systemClock.sleep(delayMs),
+      yield: () => systemClock.yield(),
+      after: (delayMs, fire) => systemClock.after(delayMs / 1000, fire),
+    };
+    const waiting = await startTestServer(say('at last'), { clock });
+    waiting.gateway.stepMs = 60;
+    try {
+      const text = await (await waiting.post('/v1/chat/completions', { messages, stream: true })).text();
+      expect(text).toMatch(/^(: waiting for the first token\n\n)+data: \{/);
+      expect(text.endsWith('data: [DONE]\n\n')).toBe(true);
+      waiting.gateway.failure = { code: 'unavailable', message: 'nobody left', afterEventCount: 0 };
+      const failed = await waiting.post('/v1/chat/completions', { messages, stream: true });
+      expect(failed.status).toBe(200);
+      expect(await failed.text()).toMatch(
+        /^(: waiting.*\n\n)+data: \{"error":\{"message":"nobody left".*\n\ndata: \[DONE\]\n\n$/,
+      );
+    } finally {
+      await waiting.close();
+    }
   });
 });
 
