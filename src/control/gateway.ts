@@ -10,9 +10,10 @@ import { defaultGatewayLimits, type GatewayLimits, type GatewayOptions } from '.
 import type { GenerationStream } from './generation-stream.js';
 import { healthOf } from './health.js';
 import type { RequestRecord } from './request-record.js';
+import { slotError, statusOf } from './slot-status.js';
 import { Supervisor } from './supervisor.js';
 import { spawnWorker } from './worker-process.js';
-import { slotError, type WorkerSlot } from './worker-slot.js';
+import type { WorkerSlot } from './worker-slot.js';
 import type { Health, WorkerStatus } from './worker-status.js';
 
 const drainPollMs = 10;
@@ -75,7 +76,7 @@ export class Gateway implements GatewayApi {
   }
 
   workers(): readonly WorkerStatus[] {
-    return this.#supervisor.slots.map((slot) => slot.status());
+    return this.#supervisor.slots.map(statusOf);
   }
 
   health(): Health {

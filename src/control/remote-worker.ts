@@ -103,6 +103,10 @@ export class RemoteWorker implements WorkerClient {
     await this.#ask('integrity', null);
   }
 
+  openPeer(target: KvTarget): void {
+    this.#options.connection.send('openPeer', { target });
+  }
+
   forgetPeer(workerId: WorkerId, incarnation: number): void {
     this.#options.connection.send('forgetPeer', { workerId, incarnation });
   }

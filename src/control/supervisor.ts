@@ -128,10 +128,24 @@ export class Supervisor implements WorkerDirectory {
 
   #onChange(slot: WorkerSlot): void {
     if (slot.state === 'dead') this.#onDead(slot);
+    if (slot.state === 'ready') this.#connectPeers(slot);
     this.#options.onChange(slot);
     const waiters = this.#changeWaiters;
     this.#changeWaiters = [];
     for (const wake of waiters) wake();
+  }
+
+  /** Ways for hand-overs, to and from a worker that has come. */
+  #connectPeers(fresh: WorkerSlot): void {
+    const open = (from: WorkerSlot, to: WorkerSlot) => {
+      const mayHandOver = from.options.effectiveRole !== 'decode' && to.options.effectiveRole !== 'prefill';
+      if (mayHandOver && to.client !== null) from.client?.openPeer(to.client.target);
+    };
+    for (const other of this.slots) {
+      if (other === fresh || !other.isLive) continue;
+      open(fresh, other);
+      open(other, fresh);
+    }
   }
 
   #onDead(dead: WorkerSlot): void {

@@ -2,7 +2,7 @@
  *  Made by supervisor.ts, one per worker spec, for the life of the gateway.
  *  Invariants: at most one process at a time; `onLost` is called only after the process has been reaped; a process whose connection
  *  broke, or that went silent, is killed first. */
-import { fromWire, TwostrokeError, type WireError } from '../base/errors.js';
+import type { WireError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { BusConnection } from '../bus/bus.js';
 import type { LoadProgress } from '../model/model.js';
@@ -20,8 +20,7 @@ import type {
 import { RemoteWorker } from './remote-worker.js';
 import type { SupervisorOptions } from './supervisor.js';
 import type { WorkerProcess } from './worker-process.js';
-import { formatDevice } from './worker-spec.js';
-import type { WorkerState, WorkerStatus } from './worker-status.js';
+import type { WorkerState } from './worker-status.js';
 
 export interface SlotOptions {
   readonly id: WorkerId;
@@ -62,6 +61,10 @@ export class WorkerSlot {
   constructor(options: SlotOptions) {
     this.id = options.id;
     this.options = options;
+  }
+
+  get loading(): LoadProgress | null {
+    return this.#loading;
   }
 
   get pid(): number | null {
@@ -118,27 +121,6 @@ export class WorkerSlot {
     else if (kind === 'loading') this.#onLoading(body as LoadingBody);
     else if (kind === 'ready') this.#onReady(body as ReadyBody);
     else if (kind === 'fatal') this.error = body as WireError;
-  }
-
-  status(): WorkerStatus {
-    const { role, effectiveRole, config } = this.options;
-    return {
-      id: this.id,
-      role,
-      effectiveRole,
-      device: formatDevice(config.device),
-      threadCount: config.device.threadCount,
-      state: this.state,
-      pid: this.pid,
-      restartCount: this.restartCount,
-      loading: this.#loading,
-      ready: this.ready,
-      snapshot: this.snapshot?.engine ?? null,
-      residentBytes: this.snapshot?.residentBytes ?? 0,
-      connectors: this.snapshot?.connectors ?? [],
-      lastProgressMsAgo: this.stalledMs,
-      error: this.error,
-    };
   }
 
   /** Called by the supervisor every now and then. */
@@ -273,9 +255,4 @@ export class WorkerSlot {
   get #logger() {
     return this.options.supervisor.logger;
   }
-}
-
-/** What made a slot give up. */
-export function slotError(slot: WorkerSlot): TwostrokeError {
-  return slot.error === null ? new TwostrokeError('unavailable', `worker ${slot.id} failed`) : fromWire(slot.error);
 }

@@ -1,7 +1,7 @@
 /** The prefill side of all hand-overs of this worker: hooks the engine's layers to the transfers. Used by worker-service.ts.
  *  Invariant: after `release(id)` has resolved, nothing of the request runs here or is written anywhere from here. */
 import type { Clock } from '../base/clock.js';
-import { toWire } from '../base/errors.js';
+import { TwostrokeError, toWire } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Device, EventHandle, Stream } from '../device/device.js';
 import type { EngineHooks, PrefillChunk } from '../engine/engine-options.js';
@@ -84,6 +84,11 @@ export class HandOverSource implements EngineHooks {
     }
   }
 
+  /** Prepares the way to a worker. Throws `layout_mismatch` or `transfer_error` when KV cannot go there. */
+  async openPeer(target: KvTarget): Promise<void> {
+    await this.#channelTo(target);
+  }
+
   async release(id: RequestId): Promise<void> {
     const handOver = this.#handOvers.get(id);
     this.#handOvers.delete(id);
@@ -117,7 +122,13 @@ export class HandOverSource implements EngineHooks {
   async #channelTo(target: KvTarget): Promise<KvChannel> {
     const known = this.#channels.get(target.workerId);
     if (known !== undefined && known.incarnation === target.incarnation) return known.channel;
-    if (known !== undefined) await this.forgetPeer(target.workerId, known.incarnation);
+    if (known !== undefined && known.incarnation > target.incarnation) {
+      throw new TwostrokeError('transfer_error', `worker ${target.workerId} has been restarted: that cache is gone`);
+    }
+    if (known !== undefined) {
+      await this.forgetPeer(target.workerId, known.incarnation);
+      return this.#channelTo(target); // someone else may have opened it meanwhile
+    }
     const open: OpenChannel = { incarnation: target.incarnation, channel: this.#connector.open(target), opened: null };
     this.#channels.set(target.workerId, open);
     try {

@@ -3,7 +3,7 @@
  *    worker → gateway   hello (request, answered with WorkerConfig), loading, ready, fatal, tokens, snapshot,
  *                       prefillStarted, landed, handOverFailed (events)
  *    gateway → worker   generate, prefill, pushTo, reserve, resume, release, integrity, drain (requests),
- *                       stopChoice, forgetPeer (events)
+ *                       stopChoice, openPeer, forgetPeer (events)
  *
  *  Invariants: an answer to `release` means that nothing of that request runs, is held or is being written there any more;
  *  events of one request never come after the answer to its release. */
@@ -157,6 +157,11 @@ export interface IdBody {
 export interface StopChoiceBody {
   readonly id: RequestId;
   readonly choiceIndex: number;
+}
+
+/** Hand-overs may go there: the way is prepared, so that the first one does not pay for it. */
+export interface OpenPeerBody {
+  readonly target: KvTarget;
 }
 
 export interface ForgetPeerBody {

@@ -1,14 +1,24 @@
 /** Answers the gateway's messages with an engine and its hand-overs. Made by worker.ts; messages.ts has the protocol.
  *  Invariants: an answer to `release` comes when nothing of the request runs, is held or is written from here any more; every request
  *  here came from the gateway and ends by itself or by `release`. */
-import { TwostrokeError } from '../base/errors.js';
+import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId } from '../base/ids.js';
+import type { Logger } from '../base/log.js';
 import type { Body, BusHandlers } from '../bus/bus.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { GenerationRequest } from '../engine/generation-request.js';
 import type { HandOverSource } from './hand-over-source.js';
 import { HandOverTarget, type ReservingEngine } from './hand-over-target.js';
-import type { ForgetPeerBody, IdBody, PushToBody, RequestBody, ReserveBody, ResumeBody, StopChoiceBody } from './messages.js';
+import type {
+  ForgetPeerBody,
+  IdBody,
+  OpenPeerBody,
+  PushToBody,
+  RequestBody,
+  ReserveBody,
+  ResumeBody,
+  StopChoiceBody,
+} from './messages.js';
 import { toGenerationRequest } from './request-body.js';
 
 /** What it needs of an Engine. */
@@ -24,13 +34,15 @@ export class WorkerService implements BusHandlers {
   readonly #engine: ServedEngine;
   readonly #source: HandOverSource;
   readonly #target: HandOverTarget;
+  readonly #logger: Logger;
   readonly #wake: () => void;
 
-  constructor(engine: ServedEngine, source: HandOverSource, layoutHash: string, wake: () => void) {
-    this.#engine = engine;
-    this.#source = source;
-    this.#target = new HandOverTarget(engine, layoutHash);
-    this.#wake = wake;
+  constructor(parts: { engine: ServedEngine; source: HandOverSource; layoutHash: string; logger: Logger; wake: () => void }) {
+    this.#engine = parts.engine;
+    this.#source = parts.source;
+    this.#target = new HandOverTarget(parts.engine, parts.layoutHash);
+    this.#logger = parts.logger;
+    this.#wake = parts.wake;
   }
 
   async onRequest(kind: string, body: unknown): Promise<Body> {
@@ -43,6 +55,7 @@ export class WorkerService implements BusHandlers {
 
   onEvent(kind: string, body: unknown): void {
     if (kind === 'stopChoice') this.#stopChoice(body as StopChoiceBody);
+    else if (kind === 'openPeer') this.#openPeer(body as OpenPeerBody);
     else if (kind === 'forgetPeer') this.#forgetPeer(body as ForgetPeerBody);
     this.#wake();
   }
@@ -98,6 +111,12 @@ export class WorkerService implements BusHandlers {
 
   #stopChoice({ id, choiceIndex }: StopChoiceBody): void {
     this.#engine.stopChoice(id, choiceIndex);
+  }
+
+  #openPeer({ target }: OpenPeerBody): void {
+    void this.#source.openPeer(target).catch((error) => {
+      this.#logger.warn({ peer: target.workerId, reason: messageOf(error) }, 'no hand-overs to this worker');
+    });
   }
 
   #forgetPeer({ workerId, incarnation }: ForgetPeerBody): void {

@@ -54,7 +54,7 @@ async function serve(
   connection: BusConnection,
   handlers: LateHandlers,
 ): Promise<number> {
-  const { clock } = options;
+  const { clock, logger } = options;
   const startMs = clock.nowMs();
   const hooks: { source: HandOverSource | null } = { source: null };
   const loaded = await loadEngine(
@@ -86,7 +86,7 @@ async function serve(
     return connection.isCongested ? connection.drained() : undefined;
   };
   const loop = new EngineLoop(engine, clock, deliver);
-  handlers.use(new WorkerService(engine, source, kv.layoutHash, () => loop.wake()));
+  handlers.use(new WorkerService({ engine, source, layoutHash: kv.layoutHash, logger, wake: () => loop.wake() }));
   connection.send('ready', readyBody(loaded, kv, config, clock.nowMs() - startMs));
   void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source));
   await loop.run();

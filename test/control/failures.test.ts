@@ -180,8 +180,9 @@ it('chaos: workers killed and frozen at random under load, clients that leave: e
     const prng = new Prng(99);
     while (systemClock.nowMs() < endMs - 1000) {
       await systemClock.sleep(prng.exponential(700));
-      const victim = prng.pick(gateway.workers().filter(({ state }) => state === 'ready'));
-      if (gateway.workers().filter(({ state }) => state === 'ready').length < 2) continue;
+      const live = gateway.workers().filter(({ state }) => state === 'ready');
+      if (live.length < 2) continue;
+      const victim = prng.pick(live);
       process.kill(victim.pid!, prng.uniform() < 0.7 ? 'SIGKILL' : 'SIGSTOP');
       harmCount++;
     }

@@ -261,6 +261,12 @@ describe('outgoing hand-over', () => {
     expect(source.status()).toEqual([{ peer: 'w1', name: 'fake', pushedBytes: 0, transferCount: 2 }]);
     await push('c', target('w1', 2));
     expect([connector.opened.length, connector.closeCount]).toEqual([2, 1]);
+    await expect(push('late', target('w1', 1))).rejects.toThrow(/has been restarted/);
+    await Promise.all([push('x', target('w3')), source.openPeer(target('w3', 2)), push('y', target('w3', 2))]);
+    expect(connector.opened.filter(({ workerId: id, incarnation }) => id === 'w3' && incarnation === 2)).toHaveLength(1);
+    await source.forgetPeer(workerId('w3'), 2);
+    expect(connector.closeCount).toBe(3);
+    connector.closeCount = 1;
     await source.forgetPeer(workerId('w1'), 1); // old news
     expect(connector.closeCount).toBe(1);
     await source.forgetPeer(workerId('w1'), 2);
