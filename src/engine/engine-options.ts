@@ -7,6 +7,7 @@ import type { Model } from '../model/model.js';
 
 export interface EngineOptions {
   readonly device: Device;
+  /** For this engine alone: its activations serve one stream. */
   readonly model: Model;
   readonly kv: { readonly blockTokenCount: number; readonly blockCount: number; readonly dtype: Dtype };
   /** Query tokens per step, prefill chunks included; at most the model's rowCountMax. */

@@ -1,97 +1,28 @@
 /** The engine on the real CPU device with the demo model, against its goldens: alone and batched, whatever the chunk size, depth, thread
  *  count, memory pressure or prefix cache. f32 arithmetic and KV, so tokens are equal and log-probabilities close to the reference. */
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { systemClock } from '../../src/base/clock.js';
-import { requestId } from '../../src/base/ids.js';
-import type { Device } from '../../src/device/device.js';
-import { openDevice } from '../../src/device/native.js';
-import { Engine, type EngineOptions, type GenerationRequest, type GenerationResult } from '../../src/engine/engine.js';
-import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
-import { loadModel } from '../../src/model/load.js';
-import type { Model } from '../../src/model/model.js';
+import type { GenerationRequest, GenerationResult } from '../../src/engine/engine.js';
+import type { SamplingParams } from '../../src/engine/sampling-params.js';
+import {
+  ask,
+  expectGolden as expectTokens,
+  type GoldenCase,
+  golden,
+  longCases,
+  openEngine,
+  openRig,
+  type Rig,
+  type Shape,
+  shortCases,
+} from './demo-rig.js';
 
-interface GoldenCase {
-  readonly name: string;
-  readonly prompt_ids: readonly number[];
-  readonly continuation_ids: readonly number[];
-  readonly continuation_logprobs: readonly number[];
-  readonly prompt_logprob: number;
-  readonly top5: readonly { readonly ids: readonly number[]; readonly logprobs: readonly number[] }[];
-}
-
-const folder = path.resolve(import.meta.dirname, '../../models/demo-6m');
-const golden = JSON.parse(readFileSync(path.join(folder, 'golden.json'), 'utf8')) as {
-  eos_token_ids: number[];
-  cases: GoldenCase[];
-};
 const isFull = process.env.TWOSTROKE_TEST === 'full';
-const shortCases = golden.cases.filter((one) => one.prompt_ids.length <= 300);
-const longCases = golden.cases.filter((one) => one.prompt_ids.length > 300);
-const logprobTolerance = (one: GoldenCase) => (one.prompt_ids.length > 1500 ? 1e-3 : 5e-4);
-
-interface Rig {
-  readonly device: Device;
-  readonly model: Model;
-}
-
-async function openRig(threadCount: number): Promise<Rig> {
-  const device = openDevice({ kind: 'cpu', index: 0, threadCount });
-  const limits = { rowCountMax: 600, logitRowCountMax: 64 };
-  const model = await loadModel(folder, {
-    ...{ device, limits, loadFormat: 'auto', dtype: 'f32', quantize: 'none', maxModelTokenCount: 4096 },
-  });
-  return { device, model };
-}
-
-type Shape = Partial<
-  Pick<EngineOptions, 'depth' | 'prefillChunkTokenCount' | 'prefixCaching' | 'sequenceCountMax' | 'tokenBudget'>
-> & {
-  readonly blockCount?: number;
-};
-
-function openEngine({ device, model }: Rig, { blockCount = 512, ...shape }: Shape = {}): Engine {
-  return new Engine({
-    ...{ device, model, clock: systemClock, maxModelTokenCount: 4096, depth: 2, prefixCaching: 'on' },
-    ...{
-      kv: { blockTokenCount: 16, blockCount, dtype: 'f32' },
-      tokenBudget: 600,
-      prefillChunkTokenCount: 512,
-      sequenceCountMax: 32,
-    },
-    ...shape,
-  });
-}
-
-let serial = 0;
-function ask(one: GoldenCase, sampling: Partial<SamplingParams> = {}): GenerationRequest {
-  return {
-    id: requestId(`demo-${serial++}`),
-    promptIds: one.prompt_ids,
-    sampling: { ...greedy, maxTokenCount: 128, endTokenIds: golden.eos_token_ids, topLogprobCount: 5, ...sampling },
-  };
-}
-
 const idsOf = (result: GenerationResult, choiceIndex = 0) => result.choices[choiceIndex]!.tokens.map(({ tokenId }) => tokenId);
 
 function expectGolden(one: GoldenCase, result: GenerationResult): void {
-  expect(idsOf(result), one.name).toEqual(one.continuation_ids);
   const { tokens, finishReason } = result.choices[0]!;
+  expectTokens(one, tokens);
   expect(finishReason).toBe(golden.eos_token_ids.includes(one.continuation_ids.at(-1)!) ? 'stop' : 'length');
-  const tolerance = logprobTolerance(one);
-  tokens.forEach(({ logprob }, i) => {
-    expect(Math.abs(logprob!.logprob - one.continuation_logprobs[i]!), `${one.name}, token ${i}`).toBeLessThan(tolerance);
-  });
-  one.top5.slice(0, tokens.length).forEach(({ ids, logprobs }, i) => {
-    const top = new Map(tokens[i]!.logprob!.top);
-    expect(tokens[i]!.logprob!.top).toHaveLength(5);
-    ids.forEach((id, rank) => {
-      const mine = top.get(id); // absent only when two alternatives are as good as equal
-      if (mine !== undefined) expect(Math.abs(mine - logprobs[rank]!)).toBeLessThan(4 * tolerance);
-    });
-    expect([...top.keys()][0]).toBe(ids[0]);
-  });
 }
 
 async function run(rig: Rig, requests: readonly GenerationRequest[], shape: Shape = {}) {
