@@ -81,7 +81,7 @@ export class Engine {
   }
 
   /** Decode side of a hand-over: owns seats for all choices and blocks for the prompt and `growthTokenCount` tokens ahead; null when
-   *  there is no room now. */
+   *  there is no room now, or a queued sequence comes first. */
   reserve(request: GenerationRequest, growthTokenCount: number): Reservation | null {
     const state = this.#register(request, 'reserved');
     const reservation = reserveRequest(state, growthTokenCount, this.#scheduler, this.#memory);

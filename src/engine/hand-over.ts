@@ -6,8 +6,10 @@ import type { Reservation } from './engine-options.js';
 import type { RequestState } from './request-state.js';
 import type { Scheduler } from './scheduler.js';
 import type { SequenceMemory } from './sequence-memory.js';
+import { compareOrder } from './sequence-queue.js';
 
-/** Seats for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when there is no room now. */
+/** Seats for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when there is no room now, or someone
+ *  waits for room who comes first (a preempted sequence must not be overtaken by one reservation after the other). */
 export function reserveRequest(
   request: RequestState,
   growthTokenCount: number,
@@ -15,7 +17,8 @@ export function reserveRequest(
   memory: SequenceMemory,
 ): Reservation | null {
   const leader = at(request.choices, 0);
-  if (scheduler.freeSeatCount < request.choices.length) return null;
+  const head = scheduler.waiting.first;
+  if (scheduler.freeSeatCount < request.choices.length || (head !== undefined && compareOrder(head, leader) < 0)) return null;
   const growthMax = Math.max(0, request.outputLimit - leader.outputIds.length);
   const admitted = memory.admit(leader, {
     tokenCount: leader.knownCount + Math.min(growthTokenCount, growthMax),

@@ -254,6 +254,30 @@ describe('order', () => {
   });
 });
 
+describe('reservations', () => {
+  it('do not overtake a sequence that waits for memory, unless they matter more', async () => {
+    const { engine } = fakeEngine({ blockCount: 16, sequenceCountMax: 4 });
+    const [running, waiting] = [request(promptOf(1, 60), { maxTokenCount: 30 }), request(promptOf(2, 70), { maxTokenCount: 2 })];
+    engine.add(running);
+    await engine.step();
+    engine.add(waiting);
+    await engine.step();
+    expect(engine.snapshot().waitingCount).toBe(1);
+    const small = request(promptOf(3, 8));
+    expect(engine.reserve(small, 0)).toBeNull();
+    expect(engine.snapshot().reservedCount).toBe(0);
+    const urgent = request(promptOf(3, 8), {}, { priority: -1 });
+    expect(engine.reserve(urgent, 8)?.blockIds).toHaveLength(2);
+    engine.checkIntegrity();
+    engine.release(urgent.id);
+    await drain(engine);
+    expect(engine.reserve(small, 0)?.blockIds).toHaveLength(1);
+    engine.abort(small.id);
+    expect(engine.snapshot().ownedBlockCount).toBe(0);
+    await engine.close();
+  });
+});
+
 describe('refusals', () => {
   const { engine } = fakeEngine({ blockCount: 8, sequenceCountMax: 4 });
   it.each([
