@@ -24,6 +24,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
   const promptText = renderChat(requireChatTemplate(model), body, body.add_generation_prompt ?? true);
   const promptIds = await encodePrompt(model, promptText, body.add_special_tokens === true ? 'auto' : 'none', 'messages');
   const sampling = samplingParams(model, body, promptIds.length, {
+    promptField: 'messages',
     maxTokens: chatMaxTokens(body),
     topLogprobCount: body.logprobs === true ? (body.top_logprobs ?? 0) : null,
     promptLogprobCount: body.prompt_logprobs ?? null,

@@ -40,13 +40,13 @@ export class CompletionFormat implements ResponseFormat {
     const isFirst = !this.#opened.has(index);
     this.#opened.add(index);
     const options = this.#body.stream_options;
-    const usage = options?.continuous_usage_stats === true ? usageOf(this.#generations) : null;
+    const usage = options?.continuous_usage_stats === true ? this.#usage() : null;
     const choice = this.#choice(promptIndex, index, delta.text, delta.tokens, delta, isFirst ? 'first' : 'later');
     return [{ ...this.#frame, choices: [choice], ...(options?.include_usage === true ? { usage } : {}) }];
   }
 
   usageChunk(): object {
-    return { ...this.#frame, choices: [], usage: usageOf(this.#generations) };
+    return { ...this.#frame, choices: [], usage: this.#usage() };
   }
 
   whole(choices: readonly (readonly WholeChoice[])[]): object {
@@ -56,7 +56,7 @@ export class CompletionFormat implements ResponseFormat {
         ...this.#promptLogprobs(promptIndex),
       })),
     );
-    return { ...this.#frame, choices: flat, usage: usageOf(this.#generations) };
+    return { ...this.#frame, choices: flat, usage: this.#usage() };
   }
 
   /** With max_tokens 0 one token was generated to score the prompt, and is not told. */
@@ -107,6 +107,10 @@ export class CompletionFormat implements ResponseFormat {
     if ((this.#body.prompt_logprobs ?? null) === null) return {};
     const { input, promptLogprobs: logprobs } = at(this.#generations, promptIndex);
     return { prompt_logprobs: promptLogprobs(this.#context.model.tokenizer, input.promptIds, logprobs) };
+  }
+
+  #usage(): object {
+    return usageOf(this.#generations, this.#body.max_tokens === 0 ? 'not told' : 'told');
   }
 
   #indexOf(promptIndex: number, choiceIndex: number): number {

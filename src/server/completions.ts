@@ -53,6 +53,7 @@ function inputOf(context: ServerContext, body: CompletionBody, prompt: Prompt, i
   const count = requested === null ? Math.max(1, Math.min(defaultMaxTokenCount, room)) : Math.max(1, requested);
   const isPromptScored = body.echo === true && (body.logprobs ?? null) !== null;
   const sampling = samplingParams(context.model, body, prompt.ids.length, {
+    promptField: 'prompt',
     maxTokens: { field: 'max_tokens', count },
     topLogprobCount: body.logprobs ?? null,
     promptLogprobCount: body.prompt_logprobs ?? (isPromptScored ? (body.logprobs ?? null) : null),

@@ -10,6 +10,8 @@ import type { ServedModel } from './served-model.js';
 
 /** What the two bodies name differently. */
 export interface SamplingExtras {
+  /** The field the prompt came in, for error messages. */
+  readonly promptField: string;
   /** The field the limit came from, for the error message; null count: the rest of the context. */
   readonly maxTokens: { readonly field: string; readonly count: number | null };
   readonly topLogprobCount: number | null;
@@ -40,7 +42,7 @@ export function samplingParams(
   promptTokenCount: number,
   extras: SamplingExtras,
 ): SamplingParams {
-  const maxTokenCount = checkedMaxTokens(model, promptTokenCount, extras.maxTokens);
+  const maxTokenCount = checkedMaxTokens(model, promptTokenCount, extras);
   const minTokenCount = body.min_tokens ?? 0;
   if (minTokenCount > maxTokenCount) {
     throw new InvalidRequestError(`min_tokens: ${minTokenCount} is more than the ${maxTokenCount} tokens allowed`, 'min_tokens');
@@ -67,13 +69,14 @@ export function samplingParams(
 }
 
 /** As vLLM: a prompt needs room for at least one token, and an explicit limit must fit behind it. */
-function checkedMaxTokens(model: ServedModel, promptTokenCount: number, limit: SamplingExtras['maxTokens']): number {
+function checkedMaxTokens(model: ServedModel, promptTokenCount: number, extras: SamplingExtras): number {
+  const limit = extras.maxTokens;
   const context = model.maxModelTokenCount;
   const room = context - promptTokenCount;
   if (room < 1) {
     throw new InvalidRequestError(
-      `This model's maximum context length is ${context} tokens. The prompt has ${promptTokenCount} tokens and at least 1 must be generated. Shorten the prompt.`,
-      'prompt',
+      `${extras.promptField}: this model's maximum context length is ${context} tokens. The prompt has ${promptTokenCount} tokens and at least 1 must be generated. Shorten the prompt.`,
+      extras.promptField,
     );
   }
   if (limit.count !== null && limit.count > room) {

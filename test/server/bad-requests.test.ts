@@ -81,7 +81,7 @@ const cases: readonly (readonly [readonly [string, unknown], string | null, RegE
   [chat({ messages: [{ role: 'assistant', content: 'a', tool_calls: [{}] }] }), 'messages[0].tool_calls', /not supported yet/],
   [
     chat({ messages: [{ role: 'user', content: longText }] }),
-    'prompt',
+    'messages',
     /maximum context length is 512 tokens. The prompt has \d+/,
   ],
   [text({ prompt: undefined }), 'prompt', /required, but missing|expected/],

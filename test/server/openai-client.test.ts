@@ -172,6 +172,7 @@ describe('completions', () => {
     const result = await client.completions.create({ model: 'demo', prompt: 'The cat', echo: true, logprobs: 1, max_tokens: 0 });
     expect(result.choices[0]?.text).toBe('The cat');
     expect(result.choices[0]?.logprobs?.tokens?.join('')).toBe('The cat');
+    expect(result.usage?.completion_tokens).toBe(0);
   });
 
   it('streams several prompts at once', async () => {
