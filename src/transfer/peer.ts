@@ -132,7 +132,7 @@ class PeerChannel implements KvChannel {
   async #close(): Promise<void> {
     await Promise.all([...this.#transfers].map((transfer) => transfer.abort()));
     await this.#waiting;
-    await this.#stream.wait();
+    await this.#stream.wait().catch(() => {}); // a failed copy has ended too
     this.#stream.close();
     this.#device.closeCache(this.#handle);
     this.#onClosed(this);
@@ -188,7 +188,11 @@ class PeerTransfer implements KvTransfer {
   }
 
   abort(): Promise<void> {
-    this.#aborting ??= this.#channel.settled().finally(this.#onEnd);
+    // a copy that failed has ended too: its error is finish's to tell
+    this.#aborting ??= this.#channel
+      .settled()
+      .catch(() => {})
+      .finally(this.#onEnd);
     return this.#aborting;
   }
 }
