@@ -8,7 +8,8 @@
      [tile tile tile tile ][tile tile … ][tile …             ]
      |-- block 0 --|-- block 1 --|-- block 2 --|                a (sequence, head) that is cut leaves partial results; its last
                                                                  block to arrive merges them in ascending order
-   Within a block each warp has its own 16 keys of a tile, its own copies in flight and its own softmax: no barrier while reading. */
+   Within a block each warp has its own 16 keys of a tile, its own copies in flight and its own softmax: no barrier while reading. The copies
+   run ahead across the ends of (sequence, head)s, so the memory bus never waits for a merge. */
 #include "attention.h"
 #include "mma.cuh"
 
@@ -27,12 +28,13 @@ template <int kDim>
 struct Shape {
   static constexpr int kPitch = kDim * 2 + 16; /* bytes of a row in shared memory: odd in units of 16, so ldmatrix has no bank conflicts */
   static constexpr int kHalfBytes = kWarpKeys * kPitch;
-  static constexpr int kStages = kDim <= 64 ? 4 : 3;
+  static constexpr int kStages = kDim <= 64 ? 4 : kDim <= 192 ? 3 : 2;
   static constexpr int kRingBytes = kWarps * kStages * 2 * kHalfBytes;
-  static constexpr int kPartialFloats = kRows * (kDim + 2);
-  static constexpr int kMergeBytes = kWarps * kPartialFloats * 4;
-  static constexpr int kSharedBytes = kRingBytes > kMergeBytes ? kRingBytes : kMergeBytes;
 };
+
+/* A partial result of `rows` query heads: [rows][kDim] weighted values, [rows] best exponent, [rows] sum of weights. */
+template <int kDim>
+__host__ __device__ constexpr int partial_floats(int rows) { return rows * (kDim + 2); }
 
 /* One (sequence, head pass) and a range of its tiles. */
 struct Piece {
@@ -99,43 +101,62 @@ __device__ __forceinline__ Piece piece_at(const Attention &a, const int *starts,
   return piece;
 }
 
-/* Reads 16 keys at a time of one (sequence, kv head): this warp's share of the piece's tiles, kStages copies in flight. */
-template <typename T, int kDim>
+/* The copies of one warp: its 16 keys of every tile of the block's stretch of the line, kStages in flight. */
+template <int kDim>
 struct WarpReader {
   const Attention &a;
-  const int *table;
-  int kv_head, kv_count, key_first, count, lane;
+  const int *starts;
+  int head_passes, passes_per_kv_head, warp, lane;
+  int64_t at, end;           /* next tile to copy; end of the stretch */
   uint32_t ring;             /* this warp's stages in shared memory */
-  int low_block, high_block; /* of key group `lane` of the current run of 32: blocks of its keys 0..7 and 8..15 */
-
-  __device__ __forceinline__ int key_of(int index) const { return key_first + index * kTileKeys; }
+  Piece piece;               /* the one `at` lies in */
+  int64_t piece_begin, piece_end;
+  const int *table;
+  int kv_head, kv_count, key_first, stage;
+  int low_block, high_block; /* of tile `lane` of the current run of 32: blocks of this warp's keys 0..7 and 8..15 */
 
   __device__ __forceinline__ int block_of(int key) const { return key < kv_count ? table[key >> a.layer.block_shift] : -1; }
 
-  __device__ __forceinline__ void issue(int index) {
-    if (index < count) {
+  __device__ void enter_piece() {
+    piece = piece_at(a, starts, head_passes, at, end);
+    piece_begin = at;
+    piece_end = at + piece.tile_end - piece.tile_first;
+    kv_head = piece.head_pass / passes_per_kv_head;
+    kv_count = a.kv_count[piece.sequence];
+    table = a.block_table + (size_t)piece.sequence * a.block_table_stride;
+    int window_tile;
+    tiles_of(a, piece.sequence, &window_tile);
+    key_first = (window_tile + piece.tile_first) * kTileKeys + warp * kWarpKeys;
+  }
+
+  __device__ __forceinline__ void issue() {
+    if (at < end) {
+      if (at == piece_end) enter_piece();
+      const int index = (int)(at - piece_begin);
       if (index % 32 == 0) {
-        low_block = block_of(key_of(index + lane));
-        high_block = block_of(key_of(index + lane) + 8);
+        low_block = block_of(key_first + (index + lane) * kTileKeys);
+        high_block = block_of(key_first + (index + lane) * kTileKeys + 8);
       }
       const int blocks[2] = {__shfl_sync(~0u, low_block, index % 32), __shfl_sync(~0u, high_block, index % 32)};
-      const uint32_t stage = ring + (index % Shape<kDim>::kStages) * 2 * Shape<kDim>::kHalfBytes;
+      const uint32_t target_first = ring + stage * 2 * Shape<kDim>::kHalfBytes;
       constexpr int kChunks = kDim / 8; /* of 16 bytes in a row */
 #pragma unroll
       for (int i = 0; i < kWarpKeys * kChunks / 32; i++) {
         const int chunk = i * 32 + lane, row = chunk / kChunks, col = chunk % kChunks;
         const int block = row < 8 ? blocks[0] : blocks[1];
-        const int key = key_of(index) + row;
+        const int key = key_first + index * kTileKeys + row;
         const bool is_valid = block >= 0 && key < kv_count;
         const size_t offset = is_valid ? (size_t)block * a.layer.block_bytes +
                                              (((size_t)(kv_head << a.layer.block_shift) + (key & ((1 << a.layer.block_shift) - 1))) * kDim + col * 8) * 2
                                        : 0;
-        const uint32_t target = stage + row * Shape<kDim>::kPitch + col * 16;
+        const uint32_t target = target_first + row * Shape<kDim>::kPitch + col * 16;
         copy_async16(target, a.layer.keys + offset, is_valid);
         copy_async16(target + Shape<kDim>::kHalfBytes, a.layer.values + offset, is_valid);
       }
+      at++;
     }
     copy_async_commit();
+    stage = stage + 1 == Shape<kDim>::kStages ? 0 : stage + 1;
   }
 };
 
@@ -204,40 +225,78 @@ __device__ __forceinline__ void attend_keys(const Attention &a, const uint32_t (
   }
 }
 
-/* Merges `count` partial results [rows][dim] + [rows] best + [rows] sum (each kPartialFloats apart through slot()), ascending.
-   Writes the normalised output, or another partial when target is given. Called by all threads. */
-template <typename T, int kDim, typename Slot>
-__device__ void merge(const Attention &a, int count, Slot slot, int rows, T *out, float *target) {
+/* Merges what the warps have left in shared memory. Writes the normalised output, or a partial when target is given. All threads. */
+template <typename T, int kDim>
+__device__ void merge_warps(const float *parts, int rows, int row_alloc, T *out, float *target) {
+  const int stride = partial_floats<kDim>(row_alloc), best_at = row_alloc * kDim, sum_at = best_at + row_alloc;
   for (int i = threadIdx.x; i < rows * kDim; i += kThreads) {
     const int row = i / kDim;
     float best = -INFINITY, sum = 0.0f, value = 0.0f;
-    for (int p = 0; p < count; p++) best = fmaxf(best, slot(p)[kRows * kDim + row]);
+#pragma unroll
+    for (int w = 0; w < kWarps; w++) best = fmaxf(best, parts[w * stride + best_at + row]);
     const float base = best == -INFINITY ? 0.0f : best;
-    for (int p = 0; p < count; p++) {
-      const float *part = slot(p);
-      const float rescale = exp2f(part[kRows * kDim + row] - base);
-      sum = fmaf(part[kRows * kDim + kRows + row], rescale, sum);
-      value = fmaf(part[i], rescale, value);
+#pragma unroll
+    for (int w = 0; w < kWarps; w++) {
+      const float rescale = exp2_fast(parts[w * stride + best_at + row] - base);
+      sum = fmaf(parts[w * stride + sum_at + row], rescale, sum);
+      value = fmaf(parts[w * stride + i], rescale, value);
     }
     if (target == nullptr) {
       out[i] = from_float<T>(value / sum);
     } else {
       target[i] = value;
       if (i % kDim == 0) {
-        target[kRows * kDim + row] = best;
-        target[kRows * kDim + kRows + row] = sum;
+        target[best_at + row] = best;
+        target[sum_at + row] = sum;
       }
     }
   }
 }
 
+/* Merges the partials of `count` blocks, ascending, into the output. slot(p): the p-th. factors: shared, [count * rows]. All threads. */
+template <typename T, int kDim, typename Slot>
+__device__ void merge_blocks(int count, Slot slot, int rows, int row_alloc, float *factors, T *out) {
+  const int best_at = row_alloc * kDim, sum_at = best_at + row_alloc, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int row = warp; row < rows; row += kWarps) {
+    float best = -INFINITY, sum = 0.0f;
+    for (int p = lane; p < count; p += 32) best = fmaxf(best, __ldcg(slot(p) + best_at + row));
+    best = warp_max(best);
+    const float base = best == -INFINITY ? 0.0f : best;
+    for (int p = lane; p < count; p += 32) {
+      const float factor = exp2_fast(__ldcg(slot(p) + best_at + row) - base);
+      factors[p * rows + row] = factor;
+      sum = fmaf(__ldcg(slot(p) + sum_at + row), factor, sum);
+    }
+    sum = warp_sum(sum);
+    __syncwarp();
+    for (int p = lane; p < count; p += 32) factors[p * rows + row] /= sum;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x * 4; i < rows * kDim; i += kThreads * 4) {
+    const int row = i / kDim;
+    float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 8
+    for (int p = 0; p < count; p++) {
+      const float4 part = __ldcg((const float4 *)(slot(p) + i));
+      const float factor = factors[p * rows + row];
+      value.x = fmaf(part.x, factor, value.x);
+      value.y = fmaf(part.y, factor, value.y);
+      value.z = fmaf(part.z, factor, value.z);
+      value.w = fmaf(part.w, factor, value.w);
+    }
+    *(uint2 *)(out + i) = make_uint2(pack<T>(value.x, value.y), pack<T>(value.z, value.w));
+  }
+}
+
 template <typename T, int kDim>
-__global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attention a, int head_passes, int passes_per_kv_head,
-                                                                    float *partials,  // [gridDim.x][2][kPartialFloats]
+__global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attention a, int head_passes, int passes_per_kv_head, int row_alloc,
+                                                                    int meeting_bytes,
+                                                                    float *partials,  // [gridDim.x][2][partial]
                                                                     int *arrivals) {  // [sequences * head_passes], zero between launches
   using S = Shape<kDim>;
   extern __shared__ __align__(16) char shared[];
-  int *starts = (int *)(shared + S::kSharedBytes);
+  float *meeting = (float *)(shared + S::kRingBytes);
+  int *starts = (int *)(shared + S::kRingBytes + meeting_bytes);
   __shared__ int warp_sums[kWarps];
   __shared__ int is_last_arrival;
   grid_wait();
@@ -253,13 +312,18 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
   const int64_t blocks = all < gridDim.x ? all : gridDim.x;
   if (blockIdx.x >= blocks) return;
   const int64_t line_begin = all * blockIdx.x / blocks, line_end = all * (blockIdx.x + 1) / blocks;
+  WarpReader<kDim> reader{a, starts, head_passes, passes_per_kv_head, warp, lane, line_begin, line_end,
+                          shared_address(shared) + warp * S::kStages * 2 * S::kHalfBytes};
+  reader.piece_end = line_begin;
+#pragma unroll
+  for (int i = 0; i < S::kStages - 1; i++) reader.issue();
+  int stage = 0;
   for (int64_t at = line_begin; at < line_end;) {
     const Piece piece = piece_at(a, starts, head_passes, at, line_end);
     const int row = a.query_start[piece.sequence], kv_count = a.kv_count[piece.sequence];
     const int kv_head = piece.head_pass / passes_per_kv_head;
     const int head_first = kv_head * a.group + piece.head_pass % passes_per_kv_head * kRows;
-    const int head_end = (kv_head + 1) * a.group;
-    const int rows = head_end - head_first < kRows ? head_end - head_first : kRows;
+    const int rows = min(kRows, (kv_head + 1) * a.group - head_first);
     int window_tile;
     tiles_of(a, piece.sequence, &window_tile);
     const int window_first = a.window > 0 && kv_count > a.window ? kv_count - a.window : 0;
@@ -276,23 +340,17 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
     }
     Gathered<kDim> gathered{};
     gathered.best[0] = gathered.best[1] = -INFINITY;
-    const int key_first = (window_tile + piece.tile_first) * kTileKeys + warp * kWarpKeys;
-    WarpReader<T, kDim> reader{a, a.block_table + (size_t)piece.sequence * a.block_table_stride, kv_head, kv_count, key_first,
-                               piece.tile_end - piece.tile_first, lane,
-                               shared_address(shared) + warp * S::kStages * 2 * S::kHalfBytes, -1, -1};
-#pragma unroll
-    for (int i = 0; i < S::kStages - 1; i++) reader.issue(i);
-    for (int i = 0; i < reader.count; i++) {
+    int key = (window_tile + piece.tile_first) * kTileKeys + warp * kWarpKeys;
+    for (int tile = piece.tile_first; tile < piece.tile_end; tile++, key += kTileKeys) {
       copy_async_wait<S::kStages - 2>();
       __syncwarp();
-      reader.issue(i + S::kStages - 1);
-      attend_keys<T, kDim>(a, query, reader.ring + (i % S::kStages) * 2 * S::kHalfBytes, reader.key_of(i), kv_count, window_first, gathered);
+      reader.issue();
+      attend_keys<T, kDim>(a, query, reader.ring + stage * 2 * S::kHalfBytes, key, kv_count, window_first, gathered);
+      stage = stage + 1 == S::kStages ? 0 : stage + 1;
       __syncwarp();
     }
-    copy_async_wait<0>();
-    __syncthreads(); /* the ring becomes the place where the warps meet */
 
-    float *mine = (float *)shared + warp * S::kPartialFloats;
+    float *mine = meeting + warp * partial_floats<kDim>(row_alloc);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       float sum = gathered.sum[half];
@@ -301,22 +359,20 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
       const int r = g + half * 8;
       if (r >= rows) continue;
       if (t == 0) {
-        mine[kRows * kDim + r] = gathered.best[half];
-        mine[kRows * kDim + kRows + r] = sum;
+        mine[row_alloc * kDim + r] = gathered.best[half];
+        mine[row_alloc * kDim + row_alloc + r] = sum;
       }
 #pragma unroll
       for (int n = 0; n < kDim / 8; n++) *(float2 *)(mine + r * kDim + n * 8 + 2 * t) = make_float2(gathered.out[n][half * 2], gathered.out[n][half * 2 + 1]);
     }
     __syncthreads();
     T *out = (T *)a.out + ((size_t)row * a.head_count + head_first) * kDim;
-    const float *parts = (const float *)shared;
-    const auto warp_slot = [parts](int w) { return parts + w * S::kPartialFloats; };
-    const bool is_whole = piece.tile_first == 0 && piece.tile_end == piece.tile_count;
-    if (is_whole) {
-      merge<T, kDim>(a, kWarps, warp_slot, rows, out, nullptr);
+    if (piece.tile_first == 0 && piece.tile_end == piece.tile_count) {
+      merge_warps<T, kDim>(meeting, rows, row_alloc, out, nullptr);
     } else {
       const int side = at == line_begin ? 0 : 1; /* a block cuts at most its first and its last (sequence, head) */
-      merge<T, kDim>(a, kWarps, warp_slot, rows, out, partials + ((size_t)blockIdx.x * 2 + side) * S::kPartialFloats);
+      const int stride = partial_floats<kDim>(row_alloc);
+      merge_warps<T, kDim>(meeting, rows, row_alloc, out, partials + ((size_t)blockIdx.x * 2 + side) * stride);
       const int64_t line_last = piece.line_start + piece.tile_count - 1;
       const int block_first = (int)(((piece.line_start + 1) * blocks - 1) / all), block_last = (int)(((line_last + 1) * blocks - 1) / all);
       __threadfence();
@@ -329,17 +385,18 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
       }
       __syncthreads();
       if (is_last_arrival) {
-        const auto block_slot = [=](int p) {
+        const auto slot = [=](int p) {
           const int b = block_first + p;
           const int s = all * b / blocks >= piece.line_start ? 0 : 1;
-          return (const float *)partials + ((size_t)b * 2 + s) * S::kPartialFloats;
+          return (const float *)partials + ((size_t)b * 2 + s) * stride;
         };
-        merge<T, kDim>(a, block_last - block_first + 1, block_slot, rows, out, nullptr);
+        merge_blocks<T, kDim>(block_last - block_first + 1, slot, rows, row_alloc, meeting, out);
       }
     }
-    __syncthreads(); /* the ring is free for the next piece */
+    __syncthreads(); /* the meeting place is free for the next piece */
     at += piece.tile_end - piece.tile_first;
   }
+  copy_async_wait<0>();
 }
 
 // ---- launchers
@@ -349,17 +406,20 @@ int launch_decode(PdStream *stream, const Attention &a) {
   using S = Shape<kDim>;
   const PdDevice *device = stream->device;
   const int passes_per_kv_head = ceil_div(a.group, kRows), head_passes = passes_per_kv_head * a.layer.kv_head_count;
-  const size_t shared_bytes = S::kSharedBytes + (size_t)(a.sequence_count + 1) * sizeof(int);
+  const int row_alloc = ((a.group < kRows ? a.group : kRows) + 1) / 2 * 2; /* even: partials stay 16-byte aligned */
+  const int most = device->multiprocessor_count * 2;
+  const size_t warps_bytes = kWarps * partial_floats<kDim>(row_alloc) * 4, factor_bytes = (size_t)most * row_alloc * 4;
+  const size_t meeting_bytes = ((warps_bytes > factor_bytes ? warps_bytes : factor_bytes) + 15) / 16 * 16;
+  const size_t shared_bytes = S::kRingBytes + meeting_bytes + (size_t)(a.sequence_count + 1) * sizeof(int);
   if (shared_bytes + 1024 > device->shared_bytes_max) return fail(PD_UNSUPPORTED, "paged_attention: %d sequences in one step", a.sequence_count);
-  const int per_multiprocessor = shared_bytes * 2 + 2048 <= device->shared_bytes_max + 1024 ? 2 : 1;
-  const int grid = device->multiprocessor_count * per_multiprocessor;
+  const int grid = (shared_bytes + 1024 + 64) * 2 <= device->shared_bytes_max + 1024 ? most : device->multiprocessor_count;
   void *partials = nullptr, *arrivals = nullptr;
-  if (int status = scratch(stream, Scratch::kAttentionPartials, (size_t)device->multiprocessor_count * 4 * Shape<256>::kPartialFloats * 4, &partials))
-    return status;
+  const size_t partial_bytes = (size_t)most * 2 * partial_floats<256>(kRows) * 4;
+  if (int status = scratch(stream, Scratch::kAttentionPartials, partial_bytes, &partials)) return status;
   const size_t arrival_bytes = (size_t)a.sequence_count * head_passes * sizeof(int);
   if (int status = scratch(stream, Scratch::kAttentionCounters, arrival_bytes < 65536 ? 65536 : arrival_bytes, &arrivals)) return status;
   return launch(stream, "paged_attention (decode)", attention_decode_kernel<T, kDim>, grid, kThreads, shared_bytes, a, head_passes,
-                passes_per_kv_head, (float *)partials, (int *)arrivals);
+                passes_per_kv_head, row_alloc, (int)meeting_bytes, (float *)partials, (int *)arrivals);
 }
 
 template <typename T>

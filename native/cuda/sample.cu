@@ -140,71 +140,93 @@ __device__ int cut_candidates(const DrawRow &row, const PdSampleRow &settings, i
 /* Draws from a kept set of any length: weights per chunk, then the chunk in which the goal lies. statistics: the chunks' weights when
    nothing is cut, or NULL to sum here. */
 __device__ int draw_row(const DrawRow &row, const Kept &kept, float min_p, double uniform, const ChunkStatistics *statistics, PickShared &shared) {
-  constexpr int kEach = kSampleChunk / kSampleThreads;
-  const int chunks = (row.vocab + kSampleChunk - 1) / kSampleChunk;
-  int ties_before = 0, chosen_chunk = -1;
+  const int chunks = (row.vocab + kSampleChunk - 1) / kSampleChunk, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const auto weight_of = [&](float value) {
+    const float weight = row.weight(value);
+    return weight >= min_p || value == row.best ? weight : 0.0f;
+  };
+  __syncthreads();
+  if (statistics != nullptr) {
+    for (int chunk = threadIdx.x; chunk < chunks; chunk += kSampleThreads) {
+      shared.chunks.sums[chunk] = statistics[chunk].best == -INFINITY ? 0.0 : (double)statistics[chunk].tempered_sum * (double)row.weight(statistics[chunk].best);
+      shared.chunks.ties[chunk] = 0;
+    }
+  } else {
+    for (int chunk = warp; chunk < chunks; chunk += kSampleThreads / 32) {
+      double sum = 0.0;
+      int ties = 0;
+      for (int base = chunk * kSampleChunk + lane; base < min(row.vocab, (chunk + 1) * kSampleChunk); base += 8 * 32) {
+        float values[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[i] = base + i * 32 < row.vocab ? row.x[base + i * 32] : NAN;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+          const uint32_t key = order_key(values[i]);
+          if (key > kept.threshold && key >= kLowestKey) sum += (double)weight_of(values[i]);
+          ties += key == kept.threshold;
+        }
+      }
+#pragma unroll
+      for (int step = 16; step > 0; step /= 2) {
+        sum += __shfl_xor_sync(~0u, sum, step);
+        ties += __shfl_xor_sync(~0u, ties, step);
+      }
+      if (lane == 0) {
+        shared.chunks.sums[chunk] = sum;
+        shared.chunks.ties[chunk] = ties;
+      }
+    }
+  }
+  __syncthreads();
+  const double tie_weight = kept.tie_count > 0 ? (double)weight_of(key_value(kept.threshold)) : 0.0;
+  const auto sum_of = [&](int chunk, int ties_before) {
+    return shared.chunks.sums[chunk] + tie_weight * max(0, min(kept.tie_count - ties_before, shared.chunks.ties[chunk]));
+  };
   double total = 0.0, passed = 0.0;
-  /* weights and kept flags of this thread's kEach values of a chunk; returns the chunk's sum, and each value's sum before it */
-  const auto chunk_weights = [&](int chunk, float (&weights)[kEach], double *before) {
-    float values[kEach];
-    int ties = 0;
-    for (int i = 0; i < kEach; i++) {
-      const int id = chunk * kSampleChunk + threadIdx.x * kEach + i;
-      values[i] = id < row.vocab ? row.x[id] : -INFINITY;
-      ties += order_key(values[i]) == kept.threshold;
-    }
-    double tie_total = 0.0;
-    int rank = ties_before;
-    if (kept.tie_count > 0) rank += (int)block_scan_double(ties, &tie_total, shared);
-    double sum = 0.0, all;
-    for (int i = 0; i < kEach; i++) {
-      const uint32_t key = order_key(values[i]);
-      const bool is_kept = key > kept.threshold || (key == kept.threshold && rank++ < kept.tie_count);
-      const float weight = is_kept && key >= kLowestKey ? row.weight(values[i]) : 0.0f;
-      weights[i] = weight >= min_p || values[i] == row.best ? weight : 0.0f;
-      sum += (double)weights[i];
-    }
-    *before = block_scan_double(sum, &all, shared);
-    ties_before += (int)tie_total;
-    return all;
-  };
-  const auto sum_of = [&](int chunk, float (&weights)[kEach], double *before) {
-    if (statistics == nullptr) return chunk_weights(chunk, weights, before);
-    return statistics[chunk].best == -INFINITY ? 0.0 : (double)statistics[chunk].tempered_sum * (double)row.weight(statistics[chunk].best);
-  };
-  float weights[kEach];
-  double before;
-  for (int chunk = 0; chunk < chunks; chunk++) total += sum_of(chunk, weights, &before);
+  for (int chunk = 0, ties = 0; chunk < chunks; ties += shared.chunks.ties[chunk++]) total += sum_of(chunk, ties);
   const double goal = uniform * total;
-  ties_before = 0;
-  for (int chunk = 0; chunk < chunks; chunk++) {
-    const double sum = sum_of(chunk, weights, &before);
+  int chosen_chunk = -1, chosen_ties = 0;
+  for (int chunk = 0, ties = 0; chunk < chunks; ties += shared.chunks.ties[chunk++]) {
+    const double sum = sum_of(chunk, ties);
     if (sum <= 0.0) continue;
     chosen_chunk = chunk; /* the goal's, or the last with any weight when rounding walks past the end */
+    chosen_ties = ties;
     if (passed + sum > goal) break;
     passed += sum;
   }
   if (chosen_chunk < 0) return -1;
-  ties_before = 0;
-  if (kept.tie_count > 0)
-    for (int chunk = 0; chunk < chosen_chunk; chunk++) chunk_weights(chunk, weights, &before);
-  chunk_weights(chosen_chunk, weights, &before);
-  const double rest = goal - passed;
-  if (threadIdx.x == 0) shared.found = -1;
+  /* within the chunk: the first value whose inclusive sum exceeds the rest; the last weighty one should none do */
+  constexpr int kEach = kSampleChunk / kSampleThreads;
+  const int id_first = chosen_chunk * kSampleChunk + threadIdx.x * kEach;
+  float values[kEach], weights[kEach];
+  double ties = 0.0, ignored, sum = 0.0;
+  for (int i = 0; i < kEach; i++) {
+    values[i] = id_first + i < row.vocab ? row.x[id_first + i] : -INFINITY;
+    ties += order_key(values[i]) == kept.threshold;
+  }
+  int rank = chosen_ties + (kept.tie_count > 0 ? (int)block_scan_double(ties, &ignored, shared) : 0);
+  for (int i = 0; i < kEach; i++) {
+    const uint32_t key = order_key(values[i]);
+    const bool is_kept = key > kept.threshold || (key == kept.threshold && rank++ < kept.tie_count);
+    weights[i] = is_kept && key >= kLowestKey ? weight_of(values[i]) : 0.0f;
+    sum += (double)weights[i];
+  }
+  double before = passed + block_scan_double(sum, &ignored, shared);
+  constexpr int kNone = 0x7fffffff;
+  if (threadIdx.x == 0) {
+    shared.count = kNone;
+    shared.found = -1;
+  }
   __syncthreads();
-  /* the first value whose inclusive sum exceeds the rest; the last weighty one should none do */
-  int mine = -1, last = -1;
   for (int i = 0; i < kEach; i++) {
     before += (double)weights[i];
-    const int id = chosen_chunk * kSampleChunk + threadIdx.x * kEach + i;
-    if (weights[i] > 0.0f) last = id;
-    if (mine < 0 && before > rest && weights[i] > 0.0f) mine = id;
+    if (weights[i] <= 0.0f) continue;
+    atomicMax(&shared.found, id_first + i);
+    if (before > goal) {
+      atomicMin(&shared.count, id_first + i);
+      break;
+    }
   }
-  constexpr int kNone = 0x7fffffff;
-  if (threadIdx.x == 0) shared.count = kNone;
-  __syncthreads();
-  if (mine >= 0) atomicMin(&shared.count, mine);
-  if (last >= 0) atomicMax(&shared.found, last);
   __syncthreads();
   return shared.count != kNone ? shared.count : shared.found;
 }
@@ -245,7 +267,8 @@ __device__ int choose(const SampleArguments &a, const PdSampleRow &row, const fl
   if (cuts_k) kept = shortest_prefix<false>(draw, row.top_k, kept, shared);
   if (cuts_p) {
     if (cuts_k) total = measure<true>(draw, 0, kept, shared);
-    kept = shortest_prefix<true>(draw, (double)row.top_p * total, kept, shared);
+    const double goal = (double)row.top_p * total;
+    if (cuts_k || !bucket_prefix(draw, goal, &kept, shared)) kept = shortest_prefix<true>(draw, goal, kept, shared);
   }
   return draw_row(draw, kept, row.min_p, uniform, nullptr, shared);
 }
@@ -273,22 +296,29 @@ __device__ void report_alternatives(const SampleArguments &a, int index, const P
 
 __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const SampleArguments a) {
   __shared__ PickShared shared;
+  const int lane = threadIdx.x % 32;
   grid_wait();
   for (int index = blockIdx.x; index < a.row_count; index += gridDim.x) {
     const PdSampleRow row = a.rows[index];
     const float *logits = a.logits + (size_t)index * a.vocab;
     const ChunkStatistics *statistics = a.statistics + (size_t)index * a.chunk_count;
-    float best = -INFINITY;
-    int best_id = -1;
-    for (int chunk = 0; chunk < a.chunk_count; chunk++) {
-      if (statistics[chunk].best > best) {
-        best = statistics[chunk].best;
-        best_id = statistics[chunk].best_id;
-      }
+    uint64_t highest = 0; /* (order key, ~id); every warp finds the same */
+    for (int chunk = lane; chunk < a.chunk_count; chunk += 32) {
+      const uint64_t candidate = (uint64_t)order_key(statistics[chunk].best) << 32 | (uint32_t)~statistics[chunk].best_id;
+      highest = candidate > highest ? candidate : highest;
     }
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+      const uint64_t other = __shfl_xor_sync(~0u, highest, step);
+      highest = other > highest ? other : highest;
+    }
+    const float best = key_value((uint32_t)(highest >> 32));
+    const int best_id = (int)~(uint32_t)highest;
     double exponentials = 0.0;
-    for (int chunk = 0; chunk < a.chunk_count; chunk++)
+    for (int chunk = lane; chunk < a.chunk_count; chunk += 32)
       if (statistics[chunk].best != -INFINITY) exponentials += (double)statistics[chunk].sum * (double)expf(statistics[chunk].best - best);
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) exponentials += __shfl_xor_sync(~0u, exponentials, step);
     const double log_sum = (double)best + log(exponentials);
     report_alternatives(a, index, row, logits, log_sum, shared);
     const int token = row.target >= 0 ? (row.target < a.vocab ? row.target : -1) : choose(a, row, logits, best, best_id, statistics, shared);
@@ -313,6 +343,7 @@ extern "C" int pd_sample(PdStream *stream, const float *logits, int32_t row_coun
                          int32_t *last_tokens, int32_t *tokens, float *logprobs, int32_t *top_ids, float *top_logprobs) {
   if (int status = enter(stream->device)) return status;
   if (vocab < 1) return fail(PD_INVALID, "sample: a vocabulary of %d", vocab);
+  if (vocab > kSampleChunk * kChunksMax) return fail(PD_UNSUPPORTED, "sample: a vocabulary of %d; at most %d", vocab, kSampleChunk * kChunksMax);
   if (row_count == 0) return PD_OK;
   const int chunk_count = ceil_div(vocab, kSampleChunk);
   const int most = stream->device->multiprocessor_count / 2, blocks = row_count < most ? row_count : most;

@@ -16,11 +16,32 @@ struct Kept {
   int tie_count = 0;
 };
 
+constexpr int kBuckets = 2047; /* of width 1/64 in the exponent; one more for everything below */
+constexpr int kChunksMax = 256;
+
 struct PickShared {
-  uint64_t candidates[kCandidatesMax];
+  union {
+    uint64_t candidates[kCandidatesMax];
+    struct { uint32_t low[kBuckets + 1], high[kBuckets + 1]; } buckets; /* weights in units of 2^-40 */
+    struct { double sums[kChunksMax]; int ties[kChunksMax]; } chunks;
+  };
   double sums[32];
   int count, found;
 };
+
+/* body(id, value) for every value of the row, eight loads in flight. */
+template <typename Body>
+__device__ __forceinline__ void for_each_value(const float *x, int vocab, Body body) {
+  constexpr int kFlight = 8;
+  for (int base = threadIdx.x; base < vocab; base += kFlight * kSampleThreads) {
+    float values[kFlight];
+#pragma unroll
+    for (int i = 0; i < kFlight; i++) values[i] = base + i * kSampleThreads < vocab ? x[base + i * kSampleThreads] : NAN;
+#pragma unroll
+    for (int i = 0; i < kFlight; i++)
+      if (base + i * kSampleThreads < vocab) body(base + i * kSampleThreads, values[i]);
+  }
+}
 
 __device__ inline double block_sum_double(double x, PickShared &shared) {
 #pragma unroll
@@ -78,15 +99,29 @@ __device__ inline void sort_candidates(int count, PickShared &shared) {
   }
 }
 
+__device__ __forceinline__ void add_candidate(bool is_wanted, int id, float value, PickShared &shared) {
+  if (!is_wanted) return;
+  const int at = atomicAdd(&shared.count, 1);
+  if (at < kCandidatesMax) shared.candidates[at] = (uint64_t)~order_key(value) << 32 | (uint32_t)id;
+}
+
+/* Sorts what add_candidate gathered, best first. Returns how many, or -1 when they did not fit. */
+__device__ inline int finish_candidates(PickShared &shared) {
+  __syncthreads();
+  const int count = shared.count;
+  if (count > kCandidatesMax) return -1;
+  sort_candidates(count, shared);
+  return count;
+}
+
 /* At least the best `wanted` (<= kWantedMax) values above -infinity, best first, as (~key, id) in shared.candidates. Returns how many there
    are, or -1 when they do not fit. The wanted-th largest of the threads' own maxima bounds the wanted-th largest value from below. */
 __device__ inline int best_candidates(const float *x, int vocab, int wanted, PickShared &shared) {
   uint32_t mine = 0;
-#pragma unroll 8
-  for (int i = threadIdx.x; i < vocab; i += kSampleThreads) {
-    const uint32_t key = order_key(x[i]);
+  for_each_value(x, vocab, [&](int, float value) {
+    const uint32_t key = order_key(value);
     mine = key > mine ? key : mine;
-  }
+  });
   uint32_t threshold = 0;
   for (int bit = 31; bit >= 0; bit--) {
     const uint32_t higher = threshold | 1u << bit;
@@ -95,18 +130,8 @@ __device__ inline int best_candidates(const float *x, int vocab, int wanted, Pic
   if (threshold < kLowestKey) threshold = kLowestKey;
   if (threadIdx.x == 0) shared.count = 0;
   __syncthreads();
-#pragma unroll 8
-  for (int i = threadIdx.x; i < vocab; i += kSampleThreads) {
-    const uint32_t key = order_key(x[i]);
-    if (key < threshold) continue;
-    const int at = atomicAdd(&shared.count, 1);
-    if (at < kCandidatesMax) shared.candidates[at] = (uint64_t)~key << 32 | (uint32_t)i;
-  }
-  __syncthreads();
-  const int count = shared.count;
-  if (count > kCandidatesMax) return -1;
-  sort_candidates(count, shared);
-  return count;
+  for_each_value(x, vocab, [&](int id, float value) { add_candidate(order_key(value) >= threshold, id, value, shared); });
+  return finish_candidates(shared);
 }
 
 __device__ __forceinline__ float candidate_value(uint64_t candidate) { return key_value(~(uint32_t)(candidate >> 32)); }
@@ -123,12 +148,10 @@ struct DrawRow {
 template <bool kIsMass>
 __device__ inline double measure(const DrawRow &row, uint32_t threshold, const Kept &kept, PickShared &shared) {
   double sum = 0.0;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < row.vocab; i += kSampleThreads) {
-    const float value = row.x[i];
+  for_each_value(row.x, row.vocab, [&](int, float value) {
     const uint32_t key = order_key(value);
     if (key >= threshold && key > kept.threshold) sum += kIsMass ? (double)row.weight(value) : 1.0;
-  }
+  });
   sum = block_sum_double(sum, shared);
   if (threshold <= kept.threshold) sum += kept.tie_count * (kIsMass ? (double)row.weight(key_value(kept.threshold)) : 1.0);
   return sum;
@@ -151,6 +174,74 @@ __device__ inline Kept shortest_prefix(const DrawRow &row, double goal, const Ke
   shorter.tie_count = max(1, (int)ceil(fmin((goal - above) / each, 1e9)));
   if (threshold == kept.threshold) shorter.tie_count = min(shorter.tie_count, kept.tie_count);
   return shorter;
+}
+
+/* The shortest prefix of the whole row that weighs at least `goal`, by buckets of the exponent: integers, so the order of the additions does not
+   matter. Sorts only the bucket in which the goal is passed. False when that bucket is the lowest or too full: use shortest_prefix. */
+__device__ inline bool bucket_prefix(const DrawRow &row, double goal, Kept *kept, PickShared &shared) {
+  const auto bucket_of = [&](float value) {
+    const float depth = (row.best - value) * row.scale * 64.0f; /* falls as the value grows: buckets are ordered as values are */
+    return depth < kBuckets ? (int)depth : kBuckets;
+  };
+  __syncthreads();
+  for (int i = threadIdx.x; i <= kBuckets; i += kSampleThreads) shared.buckets.low[i] = shared.buckets.high[i] = 0;
+  __syncthreads();
+  for_each_value(row.x, row.vocab, [&](int, float value) {
+    if (order_key(value) < kLowestKey) return;
+    const int bucket = bucket_of(value);
+    const uint64_t units = (uint64_t)((double)row.weight(value) * 0x1p40);
+    const uint32_t low = (uint32_t)units, before = atomicAdd(&shared.buckets.low[bucket], low);
+    const uint32_t high = (uint32_t)(units >> 32) + (before + low < before ? 1 : 0);
+    if (high != 0) atomicAdd(&shared.buckets.high[bucket], high);
+  });
+  __syncthreads();
+  const auto weight_of = [&](int bucket) { return (double)((uint64_t)shared.buckets.high[bucket] << 32 | shared.buckets.low[bucket]) * 0x1p-40; };
+  const int first = 2 * threadIdx.x;
+  double total, before = block_scan_double(weight_of(first) + weight_of(first + 1), &total, shared);
+  if (threadIdx.x == 0) shared.found = kBuckets;
+  __syncthreads();
+  for (int bucket = first; bucket < first + 2; bucket++) {
+    before += weight_of(bucket);
+    if (before >= goal) {
+      atomicMin(&shared.found, bucket);
+      break;
+    }
+  }
+  __syncthreads();
+  const int edge_bucket = shared.found;
+  double passed = 0.0;
+  for (int bucket = first; bucket < first + 2; bucket++)
+    if (bucket < edge_bucket) passed += weight_of(bucket);
+  passed = block_sum_double(passed, shared);
+  if (edge_bucket == kBuckets) return false;
+  if (threadIdx.x == 0) shared.count = 0;
+  __syncthreads();
+  for_each_value(row.x, row.vocab, [&](int id, float value) {
+    add_candidate(order_key(value) >= kLowestKey && bucket_of(value) == edge_bucket, id, value, shared);
+  });
+  const int count = finish_candidates(shared);
+  if (count < 1) return false;
+  constexpr int kEach = kCandidatesMax / kSampleThreads;
+  double mine = 0.0;
+  for (int i = threadIdx.x * kEach; i < (int)(threadIdx.x + 1) * kEach && i < count; i++) mine += (double)row.weight(candidate_value(shared.candidates[i]));
+  before = passed + block_scan_double(mine, &total, shared);
+  if (threadIdx.x == 0) shared.found = count - 1;
+  __syncthreads();
+  for (int i = threadIdx.x * kEach; i < (int)(threadIdx.x + 1) * kEach && i < count; i++) {
+    before += (double)row.weight(candidate_value(shared.candidates[i]));
+    if (before >= goal) {
+      atomicMin(&shared.found, i);
+      break;
+    }
+  }
+  __syncthreads();
+  const int edge = shared.found;
+  kept->threshold = ~(uint32_t)(shared.candidates[edge] >> 32);
+  int ties = 0;
+  for (int i = threadIdx.x; i <= edge; i += kSampleThreads) ties += ~(uint32_t)(shared.candidates[i] >> 32) == kept->threshold;
+  kept->tie_count = (int)block_sum_double(ties, shared);
+  __syncthreads();
+  return true;
 }
 
 }  // namespace pd
