@@ -15,6 +15,9 @@
 namespace pd {
 
 constexpr int kMaxTileRows = 12;
+/* Tiles of few rows wait for memory, not for arithmetic: they ask for the panel this far ahead. Measured: docs/experiments/cpu-kernels.md */
+constexpr int kPrefetchBytes = 8192;
+constexpr int kPrefetchRows = 8;
 
 enum class XFormat { F32, BF16, I8 };
 

@@ -40,6 +40,10 @@ void tile_rows(const uint32_t *x, const uint8_t *panel, int64_t unit_count, uint
     high[r] = Dot::load(from + 64);
   }
   for (int64_t u = 0; u < unit_count; u++, x += rows, panel += kPanelUnitBytes) {
+    if (rows <= kPrefetchRows) {
+      _mm_prefetch(reinterpret_cast<const char *>(panel + kPrefetchBytes), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char *>(panel + kPrefetchBytes + 64), _MM_HINT_T0);
+    }
     const __m512i w_low = _mm512_loadu_si512(panel), w_high = _mm512_loadu_si512(panel + 64);
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {

@@ -8,15 +8,17 @@
 #ifdef PD_PASS
 #if PD_PASS != PD_PASS_SCALAR
 
-/* Rows and 16-column groups per call that fill the registers: 24 of 32 zmm, or 12 of 16 ymm. */
+/* Rows and 16-column groups whose sums fill the registers: 24 of 32 zmm, or 12 of 16 ymm. */
 #if PD_PASS == PD_PASS_AVX512
-constexpr int kTileRows = 12, kGroups = 2;
+constexpr int kTileRows = 12;
+constexpr int groups_for(int) { return 2; }
 PD_INLINE F16 even_half(const uint8_t *p) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))}; }
 PD_INLINE F16 odd_half(const uint8_t *p) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xFFFF0000u))))};
 }
 #else
-constexpr int kTileRows = 6, kGroups = 1;
+constexpr int kTileRows = 6;
+constexpr int groups_for(int rows) { return rows <= 3 ? 2 : 1; }
 PD_INLINE F16 even_half(const uint8_t *p) {
   const __m256i *words = reinterpret_cast<const __m256i *>(p);
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(words), 16)),
@@ -41,25 +43,28 @@ struct Bfloat16Weight {
 
 template <class Weight, int rows>
 static void tile_rows(const uint32_t *words, const uint8_t *panel, int64_t unit_count, float *acc, const float *start) {
-  for (int group = 0; group < kPanelRows / 16; group += kGroups) {
-    F16 sums[rows][kGroups];
+  constexpr int groups = groups_for(rows);
+  for (int group = 0; group < kPanelRows / 16; group += groups) {
+    F16 sums[rows][groups];
     for (int r = 0; r < rows; r++)
-      for (int g = 0; g < kGroups; g++)
+      for (int g = 0; g < groups; g++)
         sums[r][g] = load((start != nullptr ? start : acc + r * kPanelRows) + (group + g) * 16);
     const float *x = reinterpret_cast<const float *>(words);
     const uint8_t *w = panel + group * 64;
     for (int64_t u = 0; u < unit_count; u++, w += kPanelUnitBytes) {
+      if (rows <= kPrefetchRows && rows < kTileRows)
+        for (int g = 0; g < groups; g++) _mm_prefetch(reinterpret_cast<const char *>(w + kPrefetchBytes + g * 64), _MM_HINT_T0);
       for (int step = 0; step < Weight::steps; step++, x += rows) {
-        F16 columns[kGroups];
-        for (int g = 0; g < kGroups; g++) columns[g] = Weight::at(w + g * 64, step);
+        F16 columns[groups];
+        for (int g = 0; g < groups; g++) columns[g] = Weight::at(w + g * 64, step);
         for (int r = 0; r < rows; r++) {
           const F16 value = splat(x[r]);
-          for (int g = 0; g < kGroups; g++) sums[r][g] = fma(value, columns[g], sums[r][g]);
+          for (int g = 0; g < groups; g++) sums[r][g] = fma(value, columns[g], sums[r][g]);
         }
       }
     }
     for (int r = 0; r < rows; r++)
-      for (int g = 0; g < kGroups; g++) store(acc + r * kPanelRows + (group + g) * 16, sums[r][g]);
+      for (int g = 0; g < groups; g++) store(acc + r * kPanelRows + (group + g) * 16, sums[r][g]);
   }
 }
 
