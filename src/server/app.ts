@@ -68,7 +68,7 @@ function prepareResponses(app: Hono<Env>, { metrics, clock, logger }: ServerCont
     keys.check(c.req.path, incoming.headers.authorization);
     const startMs = clock.nowMs();
     await next();
-    metrics.onResponse(c.error !== undefined && c.res.status === 404 ? 'unknown' : c.req.routePath, c.res.status);
+    metrics.onResponse(c.req.routePath, c.res.status);
     logger.debug(
       {
         requestId: c.get('requestIdText'),
