@@ -46,24 +46,32 @@ static void tile_rows(const uint32_t *words, const uint8_t *panel, int64_t unit_
   constexpr int groups = groups_for(rows);
   for (int group = 0; group < kPanelRows / 16; group += groups) {
     F16 sums[rows][groups];
+#pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
       for (int g = 0; g < groups; g++)
         sums[r][g] = load((start != nullptr ? start : acc + r * kPanelRows) + (group + g) * 16);
     const float *x = reinterpret_cast<const float *>(words);
     const uint8_t *w = panel + group * 64;
     for (int64_t u = 0; u < unit_count; u++, w += kPanelUnitBytes) {
       if (rows <= kPrefetchRows && rows < kTileRows)
+#pragma GCC unroll 2
         for (int g = 0; g < groups; g++) _mm_prefetch(reinterpret_cast<const char *>(w + kPrefetchBytes + g * 64), _MM_HINT_T0);
       for (int step = 0; step < Weight::steps; step++, x += rows) {
         F16 columns[groups];
+#pragma GCC unroll 2
         for (int g = 0; g < groups; g++) columns[g] = Weight::at(w + g * 64, step);
+#pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
           const F16 value = splat(x[r]);
+#pragma GCC unroll 2
           for (int g = 0; g < groups; g++) sums[r][g] = fma(value, columns[g], sums[r][g]);
         }
       }
     }
+#pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
       for (int g = 0; g < groups; g++) store(acc + r * kPanelRows + (group + g) * 16, sums[r][g]);
   }
 }
