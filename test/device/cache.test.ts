@@ -1,6 +1,6 @@
 /** KV cache memory between processes, and block copies. */
 import { fork } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -80,7 +80,12 @@ describe('cache', () => {
   it('is not confused by a descriptor that is something else', () => {
     const cache = b.device.createCache(4096);
     const record = b.device.exportCache(cache);
-    expect(() => b.device.importCache({ ...record, fileDescriptor: 0 })).toThrow(/no longer holds a cache|cannot be opened/);
+    const folder = mkdtempSync(path.join(tmpdir(), 'twostroke-cache-'));
+    const impostor = openSync(path.join(folder, 'same-length'), 'w+');
+    ftruncateSync(impostor, 4096);
+    expect(() => b.device.importCache({ ...record, fileDescriptor: impostor })).toThrow(/no longer holds a cache/);
+    closeSync(impostor);
+    rmSync(folder, { recursive: true });
     b.device.closeCache(cache);
     expect(() => b.device.importCache(record)).toThrow(/gone or has closed|no longer holds/);
   });
