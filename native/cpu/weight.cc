@@ -1,11 +1,9 @@
 /* pd_weight_*: makes, fills and frees packed weights (layout: weight.h). Filling may come in any row ranges, one shard at a time, so
-   that q, k, v or gate and up end up as one matrix. Rows are converted to float32, then rounded to the format, on all threads. */
+   that q, k, v or gate and up end up as one matrix. Panels are packed on all threads (weight_pack.cc). */
 #include "weight.h"
-#include <algorithm>
-#include <cmath>
 #include <new>
-#include "half.h"
 #include "runtime.h"
+#include "weight_pack.h"
 
 namespace pd {
 namespace {
@@ -14,76 +12,12 @@ constexpr int64_t kMaxInt8K = 131072; /* 127 * 127 * k must fit 31 bits */
 
 int unit_elements_of(int32_t format) { return format == PD_F32 ? 1 : format == PD_BF16 ? 2 : 4; }
 
-/* row[k] = source row as float32 */
-void read_row(float *row, const void *source, int32_t dtype, uint64_t first, int64_t k) {
-  if (dtype == PD_F32) {
-    std::memcpy(row, static_cast<const float *>(source) + first, static_cast<size_t>(k) * sizeof(float));
-    return;
-  }
-  const uint16_t *half = static_cast<const uint16_t *>(source) + first;
-  if (dtype == PD_BF16) for (int64_t i = 0; i < k; i++) row[i] = bf16_to_float(half[i]);
-  else for (int64_t i = 0; i < k; i++) row[i] = f16_to_float(half[i]);
-}
-
-void put_f32(uint8_t *target, const float *row, int64_t k) {
-  for (int64_t i = 0; i < k; i++) std::memcpy(target + i * kPanelUnitBytes, &row[i], 4);
-}
-
-void put_bf16(uint8_t *target, const float *row, int64_t k) {
-  for (int64_t i = 0; i < k; i += 2) {
-    uint32_t pair = float_to_bf16(row[i]);
-    if (i + 1 < k) pair |= static_cast<uint32_t>(float_to_bf16(row[i + 1])) << 16;
-    std::memcpy(target + i / 2 * kPanelUnitBytes, &pair, 4);
-  }
-}
-
-/* Symmetric: scale = max |w| / 127. Returns the sum of the int8 values. */
-int32_t put_i8(uint8_t *target, const float *row, int64_t k, float *scale) {
-  float largest = 0.0f;
-  for (int64_t i = 0; i < k; i++) largest = std::max(largest, std::fabs(row[i]));
-  *scale = largest / 127.0f;
-  float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-  int32_t sum = 0;
-  for (int64_t i = 0; i < k; i += 4) {
-    int8_t unit[4] = {0, 0, 0, 0};
-    for (int64_t j = 0; j < std::min<int64_t>(4, k - i); j++) {
-      float rounded = std::nearbyintf(row[i + j] * inverse);
-      unit[j] = static_cast<int8_t>(std::max(-127.0f, std::min(127.0f, rounded)));
-      sum += unit[j];
-    }
-    std::memcpy(target + i / 4 * kPanelUnitBytes, unit, 4);
-  }
-  return sum;
-}
-
-void put_row(PdWeight *weight, int32_t index, int64_t row_index, const float *row) {
-  int64_t panel = row_index / kPanelRows, lane = row_index % kPanelRows;
-  uint8_t *target = weight->panel(index, static_cast<int32_t>(panel)) + lane * kUnitBytes;
-  if (weight->format == PD_F32) return put_f32(target, row, weight->k);
-  if (weight->format == PD_BF16) return put_bf16(target, row, weight->k);
-  int64_t at = index * weight->padded_rows() + row_index;
-  weight->offsets[at] = -128 * put_i8(target, row, weight->k, &weight->scales[at]);
-}
-
-uint64_t mix(uint64_t z) { /* splitmix64's finaliser */
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-  return z ^ (z >> 31);
-}
-
-/* Near-normal: the sum of four uniform 16-bit draws has variance 4 / 12 around its mean. A pure function of (key, k). */
-void random_row(float *row, int64_t k, uint64_t key, float standard_deviation) {
-  const float unit = standard_deviation * 1.7320508f / 65536.0f;
-  for (int64_t i = 0; i < k; i++) {
-    uint64_t draw = mix(key + static_cast<uint64_t>(i) * 0x9E3779B97F4A7C15ull);
-    int32_t sum = static_cast<int32_t>((draw & 0xFFFF) + ((draw >> 16) & 0xFFFF) + ((draw >> 32) & 0xFFFF) + (draw >> 48));
-    row[i] = static_cast<float>(sum - 131070) * unit;
-  }
-}
-
-int64_t rows_per_piece(const PdWeight *weight) { /* whole panels, about 256 KiB of float32 */
-  int64_t rows = (1 << 16) / std::max(1, weight->k);
-  return std::max<int64_t>(1, rows / kPanelRows) * kPanelRows;
+void pack(Pool &pool, PackPanel pack_panel, const PackJob &job) {
+  const int64_t first = job.first_row / kPanelRows, last = (static_cast<int64_t>(job.first_row) + job.row_count - 1) / kPanelRows;
+  if (job.row_count == 0) return;
+  pool.parallel_for(last - first + 1, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t panel = begin; panel < end; panel++) pack_panel(job, static_cast<int32_t>(first + panel));
+  });
 }
 
 }  // namespace
@@ -129,28 +63,16 @@ int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t fi
                 weight->count, weight->n);
   if (row_count > 1 && source_row_stride < static_cast<uint64_t>(weight->k))
     return fail(PD_INVALID, "weight_fill: row stride %llu is below k %d", static_cast<unsigned long long>(source_row_stride), weight->k);
-  return enqueue(stream, [=](Pool &pool) {
-    pool.parallel_for(row_count, rows_per_piece(weight), [&](int64_t begin, int64_t end, int thread) {
-      float *row = static_cast<float *>(pool.scratch(thread, static_cast<size_t>(weight->k) * sizeof(float)));
-      for (int64_t r = begin; r < end; r++) {
-        read_row(row, source, source_dtype, static_cast<uint64_t>(r) * source_row_stride, weight->k);
-        put_row(weight, index, first_row + r, row);
-      }
-    });
-  });
+  const PackPanel pack_panel = pack_panel_for(isa_of(stream));
+  const PackJob job = {weight, {source, source_dtype, source_row_stride, 0, 0.0f}, index, first_row, row_count};
+  return enqueue(stream, [pack_panel, job](Pool &pool) { pack(pool, pack_panel, job); });
 }
 
 int pd_weight_fill_random(PdStream *stream, PdWeight *weight, uint64_t seed, float standard_deviation) {
+  const PackPanel pack_panel = pack_panel_for(isa_of(stream));
   return enqueue(stream, [=](Pool &pool) {
-    int64_t rows = static_cast<int64_t>(weight->count) * weight->n;
-    pool.parallel_for(rows, rows_per_piece(weight), [&](int64_t begin, int64_t end, int thread) {
-      float *row = static_cast<float *>(pool.scratch(thread, static_cast<size_t>(weight->k) * sizeof(float)));
-      for (int64_t r = begin; r < end; r++) {
-        uint64_t key = mix(seed ^ mix(static_cast<uint64_t>(r) + 0x632BE59BD9B4E019ull));
-        random_row(row, weight->k, key, standard_deviation);
-        put_row(weight, static_cast<int32_t>(r / weight->n), r % weight->n, row);
-      }
-    });
+    for (int32_t index = 0; index < weight->count; index++)
+      pack(pool, pack_panel, {weight, {nullptr, PD_F32, 0, seed, standard_deviation}, index, 0, weight->n});
   });
 }
 

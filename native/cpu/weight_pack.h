@@ -1,0 +1,29 @@
+/* Packing rows into panels (layout: weight.h). Implemented in weight_pack.cc, called by weight.cc. */
+#pragma once
+#include <cstdint>
+#include "runtime.h"
+#include "weight.h"
+
+namespace pd {
+
+/* Where rows come from: memory (row r at data + r * stride elements), or the random generator when data is NULL. */
+struct RowSource {
+  const void *data;
+  int32_t dtype;
+  uint64_t stride;
+  uint64_t seed;
+  float standard_deviation;
+};
+
+/* Source row 0 becomes row `first_row` of matrix `index`. */
+struct PackJob {
+  PdWeight *weight;
+  RowSource source;
+  int32_t index, first_row, row_count;
+};
+
+/* Packs the rows of the job that lie in one panel. */
+typedef void (*PackPanel)(const PackJob &job, int32_t panel_index);
+PackPanel pack_panel_for(const IsaLevel &isa);
+
+}  // namespace pd
