@@ -1,11 +1,14 @@
 /** Lays one step's metadata out in 32-bit words, as native/pd.h reads it. Used by model-runner; pure.
  *
  *  words: ids [rows] | positions [rows] | slots [rows] | queryStart [sequences + 1] | kvCount [sequences]
- *         | blockTable [sequences, stride] | logitRows [samples] | sampleRows [samples, 20] | history | biasIds | biasValues */
+ *         | blockTable [sequences, stride] | logitRows [samples] | sampleRows [samples, 20] | history | biasIds | biasValues
+ *
+ *  A repeated shape (step-shape.ts) is padded, so that every part starts where the recorded graph reads it. */
 import { at } from '../base/assert.js';
 import { sampleRowBytes } from '../device/device.js';
 import type { RequestState } from './request-state.js';
 import type { StepPlan, StepSample } from './step-plan.js';
+import type { StepShape } from './step-shape.js';
 
 const sampleRowWords = sampleRowBytes / 4;
 
@@ -37,7 +40,13 @@ export interface Words {
   readonly f32: Float32Array;
 }
 
-export function layoutOf(plan: StepPlan): PackedLayout {
+/** `shape`: the repeated shape that a pure decode step is padded to (see step-shape.ts); null: exactly what the plan has. */
+export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout {
+  if (shape !== null) {
+    const { rowCount, blockTableStride, kvCountMax } = shape;
+    const counts = { rowCount, sequenceCount: rowCount, sampleCount: rowCount, historyCount: 0, biasCount: 0 };
+    return place({ ...counts, blockTableStride, queryCountMax: 1, kvCountMax });
+  }
   let [stride, queryCountMax, kvCountMax, historyCount, biasCount] = [1, 1, 1, 0, 0];
   for (const { sequence, firstToken, endToken } of plan.entries) {
     stride = Math.max(stride, sequence.blockIds.length);
@@ -47,24 +56,35 @@ export function layoutOf(plan: StepPlan): PackedLayout {
   for (const { choice, task } of plan.samples) {
     if (task.kind === 'score') continue;
     if (choice.request.needsHistory) historyCount += choice.knownCount;
-    biasCount += biasCountOf(choice.request, task.drawIndex);
+    biasCount += choice.request.biasCountAt(task.drawIndex);
   }
-  const { rowCount } = plan;
-  const sequenceCount = plan.entries.length;
-  const sampleCount = plan.samples.length;
+  const counts = { rowCount: plan.rowCount, sequenceCount: plan.entries.length, sampleCount: plan.samples.length };
+  return place({ ...counts, historyCount, biasCount, blockTableStride: stride, queryCountMax, kvCountMax });
+}
+
+type Counts = Pick<
+  PackedLayout,
+  'rowCount' | 'sequenceCount' | 'sampleCount' | 'blockTableStride' | 'queryCountMax' | 'kvCountMax'
+> & {
+  readonly historyCount: number;
+  readonly biasCount: number;
+};
+
+function place(counts: Counts): PackedLayout {
+  const { rowCount, sequenceCount, sampleCount, blockTableStride, queryCountMax, kvCountMax } = counts;
   const queryStart = 3 * rowCount;
   const kvCount = queryStart + sequenceCount + 1;
   const blockTable = kvCount + sequenceCount;
-  const logitRows = blockTable + sequenceCount * stride;
+  const logitRows = blockTable + sequenceCount * blockTableStride;
   const sampleRows = logitRows + sampleCount;
   const history = sampleRows + sampleCount * sampleRowWords;
-  const biasIds = history + historyCount;
-  const biasValues = biasIds + biasCount;
+  const biasIds = history + counts.historyCount;
+  const biasValues = biasIds + counts.biasCount;
   return {
     rowCount,
     sequenceCount,
     sampleCount,
-    blockTableStride: stride,
+    blockTableStride,
     queryCountMax,
     kvCountMax,
     positions: rowCount,
@@ -77,7 +97,7 @@ export function layoutOf(plan: StepPlan): PackedLayout {
     history,
     biasIds,
     biasValues,
-    wordCount: biasValues + biasCount,
+    wordCount: biasValues + counts.biasCount,
   };
 }
 
@@ -85,6 +105,24 @@ export function layoutOf(plan: StepPlan): PackedLayout {
 export function packPlan(plan: StepPlan, layout: PackedLayout, words: Words, blockTokenCount: number): void {
   packRows(plan, layout, words.i32, blockTokenCount);
   packSamples(plan, layout, words);
+  for (let index = plan.samples.length; index < layout.sampleCount; index++) packPadding(index, layout, words);
+}
+
+/** A row that computes nothing anyone reads: no key, no slot, a greedy draw that goes nowhere. Row, sequence and sample `index` at once. */
+function packPadding(index: number, layout: PackedLayout, { i32, f32 }: Words): void {
+  i32[index] = 0;
+  i32[layout.positions + index] = 0;
+  i32[layout.slots + index] = -1;
+  i32[layout.queryStart + index + 1] = index + 1;
+  i32[layout.kvCount + index] = 0;
+  i32[layout.logitRows + index] = index;
+  const start = layout.sampleRows + index * sampleRowWords;
+  i32.fill(0, start, start + sampleRowWords);
+  f32[start + 1] = 1; // top_p off
+  f32[start + 4] = 1; // repetition penalty off
+  i32[start + 15] = -1; // no mask
+  i32[start + 17] = -1; // no target
+  i32[start + 18] = -1; // no seat
 }
 
 function packRows(plan: StepPlan, layout: PackedLayout, i32: Int32Array, blockTokenCount: number): void {
@@ -158,10 +196,6 @@ function packSampleRow({ choice, task }: StepSample, start: number, { i32, u32, 
   i32[start + 17] = task.kind === 'draw' ? -1 : task.target;
   i32[start + 18] = task.kind === 'draw' ? (choice.seat ?? -1) : -1;
   i32[start + 19] = 0;
-}
-
-function biasCountOf(request: RequestState, drawIndex: number): number {
-  return request.sampling.logitBias.length + (drawIndex < request.sampling.minTokenCount ? request.stopIds.size : 0);
 }
 
 /** The request's own biases, and minus infinity on everything that would end it too early. Returns how many. */

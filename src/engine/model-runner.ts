@@ -4,7 +4,15 @@
  *  Each step in flight has its own lane (pinned buffers and an event), so packing the next step never touches what the device may
  *  still read. All lanes share one stream: steps run in launch order. */
 import { assert, at } from '../base/assert.js';
-import { type BatchView, type Device, type EventHandle, type HostBuffer, type Stream, topLogprobsMax } from '../device/device.js';
+import {
+  type BatchView,
+  type Device,
+  type EventHandle,
+  type GraphHandle,
+  type HostBuffer,
+  type Stream,
+  topLogprobsMax,
+} from '../device/device.js';
 import { offsetPointer, type Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
 import type { Batch } from '../model/batch.js';
@@ -13,6 +21,10 @@ import { layoutOf, type PackedLayout, packPlan, type Words } from './batch-packi
 import type { StepResult } from './commit.js';
 import type { EngineHooks } from './engine-options.js';
 import type { StepPlan } from './step-plan.js';
+import { stepShapeOf } from './step-shape.js';
+
+/** Recorded shapes a lane keeps: rows times table widths that a server settles into. */
+const graphCountMax = 64;
 
 export interface InFlight {
   readonly plan: StepPlan;
@@ -48,13 +60,24 @@ export class ModelRunner {
 
   /** Enqueues one step. At most `laneCount` may be in flight. */
   launch(plan: StepPlan): InFlight {
-    const { model, cache, hooks, device } = this.#options;
+    const { cache, device, sampleCountMax } = this.#options;
     const lane = at(this.#lanes, this.#launchCount++ % this.#lanes.length);
     assert(!lane.isBusy, 'more steps in flight than lanes');
-    const layout = layoutOf(plan);
+    const { blockTokenCount } = cache.layout.shape;
+    const shape = stepShapeOf(plan, { device: device.info.kind, blockTokenCount, rowCountMax: sampleCountMax });
+    const layout = layoutOf(plan, shape);
     lane.ensureWords(layout.wordCount);
-    packPlan(plan, layout, lane.words, cache.layout.shape.blockTokenCount);
+    packPlan(plan, layout, lane.words, blockTokenCount);
     cache.copyBlocks(this.stream, plan.copies);
+    if (shape === null) this.#enqueue(lane, layout, plan);
+    else this.stream.launch(lane.graph(shape.key, this.stream, () => this.#enqueue(lane, layout, plan)));
+    this.stream.record(lane.event);
+    return { plan, result: lane.finish(device, layout.sampleCount) };
+  }
+
+  /** Input to the device, forward, sampling, result to the host: everything of a step that a graph may repeat. */
+  #enqueue(lane: Lane, layout: PackedLayout, plan: StepPlan): void {
+    const { model, cache, hooks } = this.#options;
     this.stream.copy(lane.input, lane.hostInput.pointer, 4 * layout.wordCount);
     const { onLayer } = hooks;
     const notify =
@@ -63,8 +86,6 @@ export class ModelRunner {
         : (layer: number) => onLayer.call(hooks, layer, plan.chunks, this.stream);
     model.forward(this.stream, batchAt(lane.input, layout, this.#lastTokens), cache, notify);
     if (layout.sampleCount > 0) this.#sample(lane, layout, plan);
-    this.stream.record(lane.event);
-    return { plan, result: lane.finish(device, layout.sampleCount) };
   }
 
   close(): void {
@@ -125,6 +146,8 @@ class Lane {
   isBusy = false;
   readonly #device: Device;
   readonly #outputWords: Words;
+  /** By shape, least recently used first; they name this lane's buffers. */
+  readonly #graphs = new Map<string, GraphHandle>();
 
   constructor(device: Device, sampleCountMax: number) {
     this.#device = device;
@@ -142,11 +165,29 @@ class Lane {
   ensureWords(wordCount: number): void {
     if (wordCount <= this.words.i32.length) return;
     const bytes = 4 * 2 ** Math.ceil(Math.log2(wordCount));
+    this.#dropGraphs(0);
     this.#device.releaseHost(this.hostInput);
     this.#device.release(this.input);
     this.hostInput = this.#device.allocateHost(bytes);
     this.input = this.#device.allocate(bytes);
     this.words = wordsOf(this.hostInput);
+  }
+
+  /** The ops that `enqueue` puts on the stream, recorded once per shape. */
+  graph(key: string, stream: Stream, enqueue: () => void): GraphHandle {
+    const graph = this.#graphs.get(key) ?? recordGraph(stream, enqueue);
+    this.#graphs.delete(key);
+    this.#dropGraphs(graphCountMax - 1);
+    this.#graphs.set(key, graph);
+    return graph;
+  }
+
+  #dropGraphs(keptCount: number): void {
+    for (const [key, graph] of this.#graphs) {
+      if (this.#graphs.size <= keptCount) return;
+      this.#graphs.delete(key);
+      this.#device.destroyGraph(graph);
+    }
   }
 
   resultAt(count: number): { tokens: Pointer; logprobs: Pointer; topIds: Pointer; topLogprobs: Pointer } {
@@ -173,12 +214,25 @@ class Lane {
   }
 
   close(device: Device): void {
+    this.#dropGraphs(0);
     device.destroyEvent(this.event);
     device.releaseHost(this.hostOutput);
     device.releaseHost(this.hostInput);
     device.release(this.output);
     device.release(this.input);
   }
+}
+
+/** Ends the recording also when an op is refused, so that the stream stays usable. */
+function recordGraph(stream: Stream, enqueue: () => void): GraphHandle {
+  stream.beginGraph();
+  try {
+    enqueue();
+  } catch (error) {
+    stream.endGraph();
+    throw error;
+  }
+  return stream.endGraph();
 }
 
 function wordsOf({ bytes }: HostBuffer): Words {

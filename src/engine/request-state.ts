@@ -57,6 +57,11 @@ export class RequestState {
     return repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
   }
 
+  /** Biases on a choice's draw number `drawIndex`: the request's own, and those that keep it from ending too early. */
+  biasCountAt(drawIndex: number): number {
+    return this.sampling.logitBias.length + (drawIndex < this.sampling.minTokenCount ? this.stopIds.size : 0);
+  }
+
   get isEnded(): boolean {
     return this.choices.every((choice) => choice.state === 'ended');
   }

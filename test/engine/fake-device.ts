@@ -6,6 +6,7 @@ import type {
   CacheHandle,
   Device,
   EventHandle,
+  GraphHandle,
   KvLayerView,
   Ops,
   SampleArguments,
@@ -55,7 +56,12 @@ export class FakeMemory {
 /** Only what the engine uses; everything else is absent and would throw. */
 export class FakeDevice {
   readonly memory: FakeMemory;
-  readonly jobs: Job[] = [];
+  /** As on a GPU, pure decode steps are padded to the shapes that graphs are recorded for. */
+  readonly info = { kind: 'cuda' as const };
+  readonly graphs = new Map<GraphHandle, readonly Job[]>();
+  jobs: Job[] = [];
+  #graphCount = 0;
+  #queued: Job[] = [];
   readonly #caches: Pointer[] = [];
   #eventCount = 0;
   /** How often each event was recorded and reached. */
@@ -91,6 +97,10 @@ export class FakeDevice {
 
   destroyEvent(): void {}
 
+  destroyGraph(graph: GraphHandle): void {
+    if (!this.graphs.delete(graph)) throw new Error('a graph is destroyed twice');
+  }
+
   createCache(bytes: number): CacheHandle {
     this.#caches.push(this.memory.allocate(bytes));
     return (this.#caches.length - 1) as CacheHandle;
@@ -124,6 +134,22 @@ export class FakeDevice {
     const { memory } = this;
     const enqueue = (run: () => void) => this.jobs.push({ run });
     const ops: Pick<Ops, 'sample'> = { sample: (args) => enqueue(() => sampleRows(memory, args)) };
+    const graphs: Pick<Stream, 'beginGraph' | 'endGraph' | 'launch'> = {
+      beginGraph: () => {
+        [this.#queued, this.jobs] = [this.jobs, []];
+      },
+      endGraph: () => {
+        const graph = this.#graphCount++ as GraphHandle;
+        this.graphs.set(graph, this.jobs);
+        this.jobs = this.#queued;
+        return graph;
+      },
+      launch: (graph) => {
+        const recorded = this.graphs.get(graph);
+        if (recorded === undefined) throw new Error('a graph is launched that was destroyed');
+        this.jobs.push(...recorded);
+      },
+    };
     const stream: Pick<Stream, 'copy' | 'copySlices' | 'record' | 'close'> & { ops: Pick<Ops, 'sample'> } = {
       ops,
       copy: (target, source, bytes) => enqueue(() => memory.bytes.copyWithin(target, source, source + bytes)),
@@ -145,7 +171,7 @@ export class FakeDevice {
       },
       close: () => {},
     };
-    return Object.assign(stream, { enqueue }) as unknown as Stream;
+    return Object.assign(stream, graphs, { enqueue }) as unknown as Stream;
   }
 }
 
@@ -203,6 +229,7 @@ const cellAt = (view: KvLayerView, block: number, offset: number, half: 'key' | 
 function storeLayer(memory: FakeMemory, batch: BatchView, view: KvLayerView, layer: number, xs: readonly number[]): void {
   for (let row = 0; row < batch.rowCount; row++) {
     const slot = memory.i32[batch.slots / 4 + row]!;
+    if (slot < 0) continue; // padding
     const position = memory.i32[batch.positions / 4 + row]!;
     const [block, offset] = [Math.floor(slot / view.blockTokenCount), slot % view.blockTokenCount];
     memory.u32[cellAt(view, block, offset, 'key')] = cellValue(xs[row]!, position, layer);
@@ -217,6 +244,10 @@ function attendLayer(memory: FakeMemory, batch: BatchView, view: KvLayerView): n
     const end = memory.i32[batch.queryStart / 4 + sequence + 1]!;
     const kvCount = memory.i32[batch.kvCount / 4 + sequence]!;
     for (let row = first; row < end; row++) {
+      if (kvCount === 0) {
+        out.push(0); // padding
+        continue;
+      }
       const position = kvCount - (end - row);
       if (memory.i32[batch.positions / 4 + row] !== position) throw new Error('positions and key counts disagree');
       let x = 0;
