@@ -54,6 +54,11 @@ export async function connectUnix(address: string, options: UnixSocketOptions, h
   return connect(socket, options, handlers);
 }
 
+/** Removes the socket of a bus whose process was killed before it could. Only for a caller that knows it is dead. */
+export async function removeAbandoned(address: string): Promise<void> {
+  await rm(path.dirname(address), { recursive: true, force: true });
+}
+
 function connect(socket: Socket, options: UnixSocketOptions, handlers: BusHandlers): BusConnection {
   const { clock, logger, limits = defaultBusLimits } = options;
   return new SocketConnection(socket, { handlers, limits, clock, logger });

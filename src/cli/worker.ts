@@ -25,7 +25,9 @@ process.on('SIGINT', () => {});
 process.on('SIGTERM', () => {});
 const logger = createLogger(values['log-level'] as LogLevel, `worker ${id}`);
 try {
-  process.exit(await runWorker({ address, workerId: workerId(id), pid: process.pid, clock: systemClock, logger }));
+  const { pid } = process;
+  const parentPid = () => process.ppid;
+  process.exit(await runWorker({ address, workerId: workerId(id), pid, parentPid, clock: systemClock, logger }));
 } catch (error) {
   logger.error(messageOf(error));
   process.exit(1);

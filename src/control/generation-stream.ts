@@ -7,7 +7,7 @@ import type { RouteSummary } from './request-record.js';
 
 export interface GenerationStream extends AsyncIterable<TokenEvent> {
   cancel(): void;
-  /** A stop string was seen: that choice gets no more tokens, the others go on. */
+  /** A stop string was seen: from this call on no more tokens of that choice come, the others go on. */
   stopChoice(choiceIndex: number): void;
   /** The first route taken; rejects when the request fails before it has one. */
   readonly route: Promise<RouteSummary>;
@@ -27,6 +27,12 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
     if (this.#end !== null) return;
     if (this.#waiter === null) this.#events.push(event);
     else this.#take().resolve({ done: false, value: event });
+  }
+
+  /** Forgets the tokens of a choice that nobody has read yet. */
+  drop(choiceIndex: number): void {
+    const kept = this.#events.filter((event) => event.kind !== 'tokens' || event.choiceIndex !== choiceIndex);
+    this.#events.splice(0, this.#events.length, ...kept);
   }
 
   /** After what is queued, the iteration ends, or throws `error`. */

@@ -109,6 +109,7 @@ export class Request {
   }
 
   stopChoice(choiceIndex: number): void {
+    this.#queue.drop(choiceIndex);
     if (this.isSettled || at(this.ended, choiceIndex) !== null) return;
     this.#end(choiceIndex, 'stop_string');
     this.onStopChoice?.(choiceIndex);

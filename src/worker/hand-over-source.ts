@@ -60,6 +60,9 @@ export class HandOverSource implements EngineHooks {
     const channel = await this.#channelTo(target);
     const handOver = this.#handOvers.get(id);
     if (handOver === undefined) return; // released meanwhile
+    if (this.#channels.get(target.workerId)?.opened !== channel) {
+      throw new TwostrokeError('transfer_error', `worker ${target.workerId} went away before the first push`);
+    }
     handOver.start(channel.begin(id), reservation, (stream) => this.#record(stream));
     this.#finishIfWhole(handOver);
   }

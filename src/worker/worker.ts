@@ -5,7 +5,7 @@ import { messageOf, toWire } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import type { BusConnection, BusHandlers } from '../bus/bus.js';
-import { connectUnix } from '../bus/unix-socket.js';
+import { connectUnix, removeAbandoned } from '../bus/unix-socket.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import type { KvIdentity } from '../transfer/connector.js';
 import { PeerConnector } from '../transfer/peer.js';
@@ -19,6 +19,8 @@ export interface WorkerOptions {
   readonly address: string;
   readonly workerId: WorkerId;
   readonly pid: number;
+  /** Of the gateway, as this process sees it now: another number once the gateway is dead. */
+  readonly parentPid: () => number;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -29,7 +31,8 @@ const busySnapshotEveryMs = 100;
 
 /** Runs until the gateway is gone or the engine has failed; resolves with the exit code. */
 export async function runWorker(options: WorkerOptions): Promise<number> {
-  const { address, workerId, pid, clock, logger } = options;
+  const { address, workerId, pid, parentPid, clock, logger } = options;
+  const gatewayPid = parentPid();
   const handlers = new LateHandlers();
   const connection = await connectUnix(address, { clock, logger }, handlers);
   const hello: HelloBody = { workerId, pid };
@@ -45,7 +48,14 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   });
   const exitCode = await Promise.race([closed, served]);
   await Promise.race([connection.drained(), clock.sleep(100)]);
+  if (exitCode === 0 && (await isOrphan(gatewayPid, parentPid, clock))) await removeAbandoned(address);
   return exitCode;
+}
+
+/** A killed gateway's sockets close a moment before its children get another parent. */
+async function isOrphan(gatewayPid: number, parentPid: () => number, clock: Clock): Promise<boolean> {
+  for (let attempt = 0; attempt < 20 && parentPid() === gatewayPid; attempt++) await clock.sleep(10);
+  return parentPid() !== gatewayPid;
 }
 
 async function serve(

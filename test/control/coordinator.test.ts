@@ -314,6 +314,20 @@ describe('admission', () => {
   });
 });
 
+it('tokens of a stopped choice that nobody has read yet do not come', async () => {
+  const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated' });
+  const sampling = { ...greedy, maxTokenCount: 6, choiceCount: 2 };
+  const stream = cluster.coordinator.submit({ id: requestId('r'), promptIds: [5, 6], sampling });
+  await cluster.clock.drive(cluster.settle()); // everything is queued
+  const counts = [0, 0];
+  for await (const event of stream) {
+    if (event.kind !== 'tokens') continue;
+    counts[event.choiceIndex]! += event.tokens.length;
+    if (event.choiceIndex === 1) stream.stopChoice(1);
+  }
+  expect(counts).toEqual([6, 1]);
+});
+
 it('a stop string ends one choice silently; the others go on', async () => {
   const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated' });
   const sampling = { ...greedy, maxTokenCount: 10, choiceCount: 2 };

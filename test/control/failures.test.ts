@@ -1,7 +1,7 @@
 /** Real worker processes that are aborted, killed, frozen or cannot start: streams go on with the same tokens, blocks come back, errors are
  *  typed, no process is left behind. */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -222,8 +222,11 @@ describe('start and end', () => {
 
   it('a worker that cannot even start is given up after a few attempts', async () => {
     const limits = { startCountMax: 3, restartDelayMsMin: 1, restartDelayMsMax: 1 };
-    const starting = startGateway('any:cpu', { limits, workerEntry: path.join(os.tmpdir(), 'no-such-worker.js') });
-    await expect(starting).rejects.toThrow(/worker w0: it exited with code 1/);
+    const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-test-'));
+    const entry = path.join(folder, 'broken.mjs');
+    writeFileSync(entry, 'process.exit(7);');
+    await expect(startGateway('any:cpu', { limits, workerEntry: entry })).rejects.toThrow(/worker w0: it exited with code 7/);
+    rmSync(folder, { recursive: true });
   });
 
   it('too little KV memory for one context is said in numbers', async () => {
@@ -275,11 +278,16 @@ describe('start and end', () => {
       await gateway.ready;
       console.log(gateway.workers().map(({ pid }) => pid).join());
     `;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-test-'));
+    const env = { ...process.env, TMPDIR: folder };
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'], env });
     const line = await new Promise<string>((resolve) => child.stdout.once('data', (bytes) => resolve(String(bytes))));
     const pids = line.trim().split(',').map(Number);
     expect(pids.map(isAlive)).toEqual([true, true]);
+    expect(readdirSync(folder)).toHaveLength(1);
     child.kill('SIGKILL');
     await until(() => !pids.some(isAlive), 'the workers end');
+    expect(readdirSync(folder), 'its socket is gone').toEqual([]);
+    rmSync(folder, { recursive: true });
   });
 });

@@ -249,6 +249,16 @@ describe('outgoing hand-over', () => {
     expect([connector.pushed.size, landed.length, failed.length, connector.transferCount]).toEqual([0, 0, 0, 1]);
   });
 
+  it('a peer that dies while its channel opens is a transfer error', async () => {
+    const { source } = makeSource();
+    source.add(bodyOf('r', 4));
+    const reservation = { blockIds: [blockId(0)], cachedTokenCount: 0, epoch: 1 };
+    const pushing = source.pushTo({ id: requestId('r'), target: target('w1'), reservation });
+    const forgetting = source.forgetPeer(workerId('w1'), 1);
+    await expect(pushing).rejects.toMatchObject({ code: 'transfer_error' });
+    await forgetting;
+  });
+
   it('opens one channel per peer and incarnation, and lets go of one that died', async () => {
     const { source, connector } = makeSource();
     const reservation = { blockIds: [], cachedTokenCount: 0, epoch: 1 };

@@ -1,0 +1,269 @@
+/** Slots and health without models: scripted processes that say hello, go silent, stall, lie or die. Real sockets, small limits. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/base/clock.js';
+import { type WorkerId, workerId } from '../../src/base/ids.js';
+import { silentLogger } from '../../src/base/log.js';
+import { Prng } from '../../src/base/prng.js';
+import type { BusConnection } from '../../src/bus/bus.js';
+import { connectUnix } from '../../src/bus/unix-socket.js';
+import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gateway-options.js';
+import { healthOf } from '../../src/control/health.js';
+import { PrefixAffinity } from '../../src/control/prefix-affinity.js';
+import { Supervisor } from '../../src/control/supervisor.js';
+import type { SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
+import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
+import type { ReadyBody, SnapshotBody, WorkerConfig } from '../../src/worker/messages.js';
+import { settings } from './real-cluster.js';
+
+const bus = { clock: systemClock, logger: silentLogger };
+const ready = { blockCount: 10, blockTokenCount: 16, blockBytes: 1, kv: {}, cache: {}, loadMs: 1 } as unknown as ReadyBody;
+const snapshotOf = (stepCount: number, hasWork: boolean) =>
+  ({
+    engine: { stepCount, freeBlockCount: 3, cachedBlockCount: 4 },
+    hasWork,
+    connectors: [],
+    residentBytes: 1,
+  }) as unknown as SnapshotBody;
+
+/** A process that is a script over a connection; "killed" means that its exit is told. */
+class Puppet implements WorkerProcess {
+  readonly exited: Promise<string>;
+  readonly pid: number;
+  readonly options: SpawnOptions;
+  isKilled = false;
+  connection: BusConnection | null = null;
+  config: WorkerConfig | null = null;
+  exit: (reason: string) => void = () => {};
+  readonly heard: string[] = [];
+
+  constructor(pid: number, options: SpawnOptions) {
+    this.pid = pid;
+    this.options = options;
+    this.exited = new Promise((resolve) => {
+      this.exit = resolve;
+    });
+  }
+
+  kill(): void {
+    this.isKilled = true;
+    this.connection?.close('killed');
+    this.exit('it was killed by SIGKILL');
+  }
+
+  async hello(pid = this.pid): Promise<void> {
+    const onEvent = (kind: string) => void this.heard.push(kind);
+    this.connection = await connectUnix(this.options.address, bus, { onRequest: async () => null, onEvent });
+    this.config = (await this.connection.request('hello', { workerId: this.options.workerId, pid }, 1000)) as WorkerConfig;
+  }
+
+  async start(): Promise<void> {
+    await this.hello();
+    this.connection?.send('ready', ready);
+  }
+}
+
+const supervisors: Supervisor[] = [];
+afterEach(async () => {
+  for (const supervisor of supervisors.splice(0)) await supervisor.stop();
+});
+
+async function make(workers: string, limits: Partial<GatewayLimits> = {}, threads = 8) {
+  const puppets: Puppet[] = [];
+  const lost: WorkerId[] = [];
+  const supervisor = await Supervisor.start({
+    workers: parseWorkerSpecs(workers),
+    strategy: 'adaptive',
+    settings,
+    threads,
+    workerEntry: 'nowhere.js',
+    spawn: (options) => {
+      const puppet = new Puppet(1000 + puppets.length, options);
+      puppets.push(puppet);
+      return puppet;
+    },
+    limits: { ...defaultGatewayLimits, restartDelayMsMin: 5, restartDelayMsMax: 20, ...limits },
+    ...bus,
+    onLoadProgress: () => {},
+    onChange: () => {},
+    onLost: (id) => lost.push(id),
+  });
+  supervisors.push(supervisor);
+  return { supervisor, puppets, lost };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const endMs = systemClock.nowMs() + 5000;
+  while (!condition()) {
+    if (systemClock.nowMs() > endMs) throw new Error('not within 5 s');
+    await systemClock.sleep(2);
+  }
+}
+
+describe('slots', () => {
+  it('tell each worker its role, device and share of the cores', async () => {
+    const { puppets, supervisor } = await make('prefill:cpu*2?threads=3,decode:cpu,any:cuda:1?quantize=fp8&blocks=77');
+    await Promise.all(puppets.map((puppet) => puppet.start()));
+    await until(() => supervisor.slots.every((slot) => slot.isLive));
+    expect(
+      puppets.map(({ config }) => [config?.role, config?.device.kind, config?.device.threadCount, config?.deviceShareCount]),
+    ).toEqual([
+      ['prefill', 'cpu', 3, 3],
+      ['prefill', 'cpu', 3, 3],
+      ['decode', 'cpu', 2, 3],
+      ['any', 'cuda', 0, 1],
+    ]);
+    expect(puppets[3]?.config).toMatchObject({ quantize: 'fp8', blockCount: 77, device: { index: 1 } });
+    expect(supervisor.workers()[0]).toMatchObject({ id: 'w0', isLive: true, blockCount: 10, availableBlockCount: 10 });
+    puppets[0]?.connection?.send('snapshot', snapshotOf(1, true));
+    await until(() => supervisor.workers()[0]?.availableBlockCount === 7);
+  });
+
+  it('a stranger with the wrong pid is hung up on, the right one still gets in', async () => {
+    const { puppets, supervisor } = await make('any:cpu');
+    const stranger = new Puppet(4711, puppets[0]!.options);
+    await stranger.hello().catch(() => {});
+    await until(() => stranger.connection?.isClosed === true);
+    expect(supervisor.slots[0]?.state).toBe('starting');
+    await puppets[0]?.start();
+    await until(() => supervisor.slots[0]?.isLive === true);
+    const second = new Puppet(puppets[0]!.pid, puppets[0]!.options);
+    await second.hello().catch(() => {});
+    await until(() => second.connection?.isClosed === true);
+    expect(supervisor.slots[0]?.isLive).toBe(true);
+  });
+
+  it('opens ways from those that prefill to those that decode, and closes them when one dies', async () => {
+    const { puppets, supervisor, lost } = await make('prefill:cpu,decode:cpu');
+    await Promise.all(puppets.map((puppet) => puppet.start()));
+    await until(() => puppets[0]!.heard.length > 0);
+    expect([puppets[0]?.heard, puppets[1]?.heard]).toEqual([['openPeer'], []]);
+    puppets[1]!.kill();
+    await until(() => puppets[0]!.heard.includes('forgetPeer'));
+    expect(lost).toContain('w1');
+    await until(() => puppets.length === 3);
+    await puppets[2]?.start();
+    await until(() => supervisor.slots[1]?.isLive === true && puppets[0]!.heard.length === 3);
+    expect(puppets[0]?.heard).toEqual(['openPeer', 'forgetPeer', 'openPeer']);
+    expect(supervisor.slots[1]).toMatchObject({ incarnation: 2, restartCount: 1 });
+  });
+
+  it('silence kills, and so does work without a step; steps and rest do not', async () => {
+    const { puppets, supervisor } = await make('any:cpu', { heartbeatMs: 80, stalledKillMs: 200 });
+    await puppets[0]!.start();
+    await until(() => puppets.length === 2); // it said nothing more
+    expect(puppets[0]?.isKilled).toBe(true);
+    await puppets[1]!.start();
+    const say = (body: SnapshotBody) => puppets[1]?.connection?.send('snapshot', body);
+    for (let i = 0; i < 30; i++) {
+      say(snapshotOf(i, true));
+      await systemClock.sleep(10);
+    }
+    for (let i = 0; i < 30; i++) {
+      say(snapshotOf(30, false));
+      await systemClock.sleep(10);
+    }
+    expect(puppets[1]?.isKilled).toBe(false);
+    while (!puppets[1]?.isKilled && supervisor.slots[0]!.stalledMs < 2000) {
+      say(snapshotOf(30, true));
+      await systemClock.sleep(10);
+    }
+    expect(puppets[1]?.isKilled).toBe(true);
+  });
+
+  it('a dropped connection is a dead worker: killed and reaped before it is said', async () => {
+    const { puppets, supervisor, lost } = await make('any:cpu');
+    await puppets[0]!.start();
+    await until(() => supervisor.slots[0]?.isLive === true);
+    const client = supervisor.slots[0]!.client!;
+    const losing = client.orLost(new Promise<never>(() => {}));
+    losing.catch(() => {});
+    const { exit } = puppets[0]!;
+    puppets[0]!.exit = () => {}; // killed, but not reaped yet
+    puppets[0]!.connection!.close('cut');
+    await until(() => puppets[0]!.isKilled);
+    await systemClock.sleep(20);
+    expect(lost).toEqual([]);
+    exit('it was killed by SIGKILL');
+    await expect(losing).rejects.toMatchObject({ code: 'unavailable' });
+    expect(lost).toEqual(['w0']);
+  });
+
+  it('an error that another start will not cure ends the attempts; after it has been ready it does not', async () => {
+    const { puppets, supervisor } = await make('any:cpu,any:cpu');
+    const fatal = { code: 'model_error', message: 'config.json: not JSON' };
+    await puppets[0]!.hello();
+    puppets[0]!.connection!.send('fatal', fatal);
+    await systemClock.sleep(10);
+    puppets[0]!.exit('it exited with code 1');
+    await until(() => supervisor.slots[0]?.state === 'failed');
+    await puppets[1]!.start();
+    await until(() => supervisor.slots[1]?.isLive === true);
+    puppets[1]!.connection!.send('fatal', fatal);
+    await systemClock.sleep(10);
+    puppets[1]!.exit('it exited with code 1');
+    await until(() => puppets.length === 3);
+    expect(puppets[2]?.options.workerId).toBe('w1');
+  });
+});
+
+describe('health', () => {
+  const slot = (id: string, state: 'ready' | 'loading' | 'dead' | 'failed', stalledMs = 0) => ({
+    id: workerId(id),
+    state,
+    isLive: state === 'ready',
+    stalledMs,
+    error: { code: 'model_error' as const, message: 'broken' },
+  });
+  it.each([
+    ['loading', [slot('a', 'ready'), slot('b', 'loading')], 'loading', 'loading', /loading: b/],
+    ['all there', [slot('a', 'ready'), slot('b', 'ready')], 'ready', 'ok', /2 workers/],
+    ['one gone', [slot('a', 'ready'), slot('b', 'dead')], 'ready', 'ok', /a live; not live: b/],
+    ['none', [slot('a', 'dead'), slot('b', 'loading')], 'ready', 'no_workers', /restarting: b/],
+    ['stalled', [slot('a', 'ready'), slot('b', 'ready', 40_000)], 'ready', 'stalled', /40 s on b/],
+    ['hopeless', [slot('a', 'failed')], 'loading', 'no_workers', /broken/],
+  ] as const)('%s', (_name, slots, phase, status, detail) => {
+    const health = healthOf(slots, phase, 30_000);
+    expect(health.status).toBe(status);
+    expect(health.detail).toMatch(detail);
+  });
+});
+
+describe('prefix affinity', () => {
+  const [a, b] = [workerId('a'), workerId('b')];
+  const prompt = (seed: number, count: number) => {
+    const prng = new Prng(seed);
+    return Array.from({ length: count }, () => prng.integer(0, 4000));
+  };
+
+  it('knows who saw a beginning, and how much of it', () => {
+    const affinity = new PrefixAffinity();
+    const long = prompt(1, 300);
+    affinity.record(long, undefined, a);
+    affinity.record(long.slice(0, 130), undefined, b);
+    expect(affinity.lookup([...long, 1, 2, 3], undefined)).toEqual(
+      new Map([
+        [a, 256],
+        [b, 128],
+      ]),
+    );
+    expect(affinity.lookup([...long.slice(0, 100), ...prompt(2, 200)], undefined)).toEqual(
+      new Map([
+        [a, 64],
+        [b, 64],
+      ]),
+    );
+    expect(affinity.lookup(prompt(3, 300), undefined)).toEqual(new Map());
+    expect(affinity.lookup(long, 'another tenant')).toEqual(new Map());
+    affinity.forget(a);
+    expect(affinity.lookup(long, undefined)).toEqual(new Map([[b, 128]]));
+  });
+
+  it('is bounded: the oldest go first', () => {
+    const affinity = new PrefixAffinity();
+    const first = prompt(0, 64 * 4);
+    affinity.record(first, undefined, a);
+    for (let i = 1; i <= 400; i++) affinity.record(prompt(i, 64 * 64), undefined, b);
+    expect(affinity.lookup(first, undefined)).toEqual(new Map());
+    expect(affinity.lookup(prompt(400, 64 * 64), undefined)).toEqual(new Map([[b, 64 * 64]]));
+  });
+});
