@@ -3,7 +3,7 @@ import { Command, Option } from 'commander';
 import type { LogLevel } from '../base/log.js';
 import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
 import type { Split, Strategy } from '../router/route.js';
-import { blockTokenCount, byteCount, collect, split, wholeNumber } from './option-values.js';
+import { blockTokenCount, byteCount, collect, realNumber, split, wholeNumber } from './option-values.js';
 
 /** What commander gives, after the parsers below. */
 export interface ServeOptions {
@@ -14,12 +14,13 @@ export interface ServeOptions {
   readonly strategy: Strategy;
   readonly split?: Split;
   readonly loadFormat: 'auto' | 'dummy';
-  readonly dtype: 'auto' | 'f32' | 'bf16';
+  readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
   readonly kvCacheDtype: 'auto' | 'f32' | 'bf16' | 'f16';
   readonly quantize: 'none' | 'int8' | 'fp8';
   readonly blockSize: number;
   readonly kvCacheMemory?: number;
   readonly numBlocks?: number;
+  readonly gpuMemoryUtilization: number;
   readonly maxModelLen?: number;
   readonly maxNumBatchedTokens: number;
   readonly maxNumSeqs: number;
@@ -34,6 +35,7 @@ export interface ServeOptions {
   readonly maxBody: number;
   readonly drain: number;
   readonly logLevel: LogLevel;
+  readonly allowForcedLength: boolean;
   readonly json: boolean;
 }
 
@@ -61,12 +63,17 @@ export function serveCommand(): Command {
     )
     .addOption(new Option('--split <P:D>', 'how "any" workers are divided when disaggregated').argParser(split))
     .addOption(choice('--load-format <format>', 'dummy: random weights from config.json alone', ['auto', 'dummy'], 'auto'))
-    .addOption(choice('--dtype <dtype>', 'of the weights', ['auto', 'f32', 'bf16'], 'auto'))
+    .addOption(choice('--dtype <dtype>', 'of the weights', ['auto', 'f32', 'bf16', 'f16'], 'auto'))
     .addOption(choice('--kv-cache-dtype <dtype>', 'of the KV cache', ['auto', 'f32', 'bf16', 'f16'], 'auto'))
     .addOption(choice('--quantize <format>', 'quantise weights at load', ['none', 'int8', 'fp8'], 'none'))
     .addOption(new Option('--block-size <tokens>', 'tokens per KV block, a power of two').argParser(blockTokenCount).default(16))
     .addOption(
       new Option('--kv-cache-memory <bytes>', "of each worker's KV cache, e.g. 2GiB").argParser(byteCount).conflicts('numBlocks'),
+    )
+    .addOption(
+      new Option('--gpu-memory-utilization <share>', "of each GPU's memory, for all workers on it together")
+        .argParser(realNumber(0.05, 1))
+        .default(0.9),
     )
     .addOption(count('--num-blocks <count>', 'KV blocks of each worker', 2))
     .addOption(count('--max-model-len <tokens>', "longest context; default: the model's own", 2))
@@ -84,6 +91,7 @@ export function serveCommand(): Command {
     .addOption(count('--max-queue <count>', 'requests accepted and unfinished; more get 429', 1).default(4096))
     .addOption(new Option('--max-body <bytes>', 'largest request body').argParser(byteCount).default(8 * 2 ** 20, '8MiB'))
     .addOption(count('--drain <seconds>', 'how long open requests may finish on shutdown', 0).default(10))
+    .option('--allow-forced-length', 'let requests fix their output length (forced_output_tokens): for benchmarks only', false)
     .addOption(logLevelOption())
     .option('--json', 'one JSON object on the last line instead of the screen', false);
 }

@@ -101,6 +101,7 @@ function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger
       blockTokenCount: options.blockSize,
       ...(options.kvCacheMemory === undefined ? {} : { kvBytes: options.kvCacheMemory }),
       ...(options.numBlocks === undefined ? {} : { blockCount: options.numBlocks }),
+      gpuMemoryShare: options.gpuMemoryUtilization,
       tokenBudget: options.maxNumBatchedTokens,
       prefillChunkTokenCount: Math.min(options.prefillChunk, options.maxNumBatchedTokens),
       sequenceCountMax: options.maxNumSeqs,
@@ -120,7 +121,15 @@ function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger
 function startServer(options: ServeOptions, model: ServedModel, gateway: GatewayApi, logger: Logger): Promise<HttpServer> {
   const metrics = createServerMetrics(gateway, model.names[0]);
   return startHttpServer(
-    { gateway, model, metrics, clock: systemClock, bodyBytesMax: options.maxBody, logger },
+    {
+      gateway,
+      model,
+      metrics,
+      clock: systemClock,
+      bodyBytesMax: options.maxBody,
+      allowForcedLength: options.allowForcedLength,
+      logger,
+    },
     {
       host: options.host,
       port: options.port,

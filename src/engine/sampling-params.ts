@@ -15,6 +15,9 @@ export interface SamplingParams {
   readonly choiceCount: number; // n
   readonly maxTokenCount: number;
   readonly minTokenCount: number;
+  /** For benchmarks: each choice ends with reason 'stop' after this many tokens, at most maxTokenCount, whatever they are. Read where
+   *  the engine ends a choice and nowhere else: a length known beforehand would make routing and admission look better than they are. */
+  readonly forcedTokenCount?: number;
   /** End-of-sequence ids of the model; empty with ignore_eos. */
   readonly endTokenIds: readonly TokenId[];
   /** The request's own stop ids. */

@@ -151,6 +151,10 @@ export class Sequence {
   end(): SequenceEnd | undefined {
     const { sampling, outputLimit } = this.request;
     const last = this.outputIds.at(-1);
+    const { forcedTokenCount } = sampling;
+    if (forcedTokenCount !== undefined && forcedTokenCount <= outputLimit) {
+      return this.outputIds.length >= forcedTokenCount ? { reason: 'stop' } : undefined;
+    }
     if (last !== undefined && this.outputIds.length > sampling.minTokenCount && this.request.stopIds.has(last)) {
       return { reason: 'stop', stopTokenId: last };
     }

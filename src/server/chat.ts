@@ -6,6 +6,7 @@ import { ChatFormat } from './chat-format.js';
 import { renderChat, requireChatTemplate } from './chat-prompt.js';
 import { type ChatBody, chatSchema } from './chat-schema.js';
 import { answer, type Exchange, type ServerContext } from './exchange.js';
+import { withForcedLength } from './forced-length.js';
 import { Generation } from './generation.js';
 import { encodePrompt } from './prompt.js';
 import { isEmptyArray, notSupported } from './request-fields.js';
@@ -23,12 +24,13 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
   const tokenizer = requireTokenizer(model, 'messages');
   const promptText = renderChat(requireChatTemplate(model), body, body.add_generation_prompt ?? true);
   const promptIds = await encodePrompt(model, promptText, body.add_special_tokens === true ? 'auto' : 'none', 'messages');
-  const sampling = samplingParams(model, body, promptIds.length, {
+  const drawn = samplingParams(model, body, promptIds.length, {
     promptField: 'messages',
     maxTokens: chatMaxTokens(body),
     topLogprobCount: body.logprobs === true ? (body.top_logprobs ?? 0) : null,
     promptLogprobCount: body.prompt_logprobs ?? null,
   });
+  const sampling = withForcedLength(context, body, drawn);
   const id = freshId('chatcmpl');
   const generation = new Generation(
     context,

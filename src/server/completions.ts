@@ -5,6 +5,7 @@ import { freshId } from '../base/prng.js';
 import { CompletionFormat } from './completion-format.js';
 import { type CompletionBody, completionSchema } from './completion-schema.js';
 import { answer, type Exchange, type ServerContext } from './exchange.js';
+import { withForcedLength } from './forced-length.js';
 import { Generation } from './generation.js';
 import { type Prompt, promptsOf } from './prompt.js';
 import { notSupported } from './request-fields.js';
@@ -52,12 +53,13 @@ function inputOf(context: ServerContext, body: CompletionBody, prompt: Prompt, i
   const room = context.model.maxModelTokenCount - prompt.ids.length;
   const count = requested === null ? Math.max(1, Math.min(defaultMaxTokenCount, room)) : Math.max(1, requested);
   const isPromptScored = body.echo === true && (body.logprobs ?? null) !== null;
-  const sampling = samplingParams(context.model, body, prompt.ids.length, {
+  const drawn = samplingParams(context.model, body, prompt.ids.length, {
     promptField: 'prompt',
     maxTokens: { field: 'max_tokens', count },
     topLogprobCount: body.logprobs ?? null,
     promptLogprobCount: body.prompt_logprobs ?? (isPromptScored ? (body.logprobs ?? null) : null),
   });
+  const sampling = withForcedLength(context, body, drawn);
   // Prompts of one request draw differently even when they are equal.
   return { ids: prompt.ids, sampling: { ...sampling, seed: sampling.seed + index * sampling.choiceCount } };
 }

@@ -21,6 +21,8 @@ export interface ServerContext extends GenerationContext {
   readonly gateway: ServerGateway;
   readonly model: ServedModel;
   readonly bodyBytesMax: number;
+  /** Requests may say how long their answer is (benchmarks). Absent: they may not. */
+  readonly allowForcedLength?: boolean;
   readonly logger: Logger;
 }
 

@@ -31,6 +31,8 @@ export const samplingFields = {
   stop_token_ids: tokenIds.max(tokenIdsMax).nullish(),
   ignore_eos: z.boolean().nullish(),
   min_tokens: z.int().min(0).nullish(),
+  /** Benchmarks only, see forced-length.ts. */
+  forced_output_tokens: z.int().min(1).nullish(),
   prompt_logprobs: z.int().min(0).max(topLogprobCountMax).nullish(),
 };
 

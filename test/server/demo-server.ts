@@ -43,7 +43,13 @@ export interface TestServer {
 
 export async function startTestServer(
   script: Script,
-  options: { model?: Partial<ServedModel>; http?: Partial<HttpServerOptions>; bodyBytesMax?: number; clock?: Clock } = {},
+  options: {
+    model?: Partial<ServedModel>;
+    http?: Partial<HttpServerOptions>;
+    bodyBytesMax?: number;
+    allowForcedLength?: boolean;
+    clock?: Clock;
+  } = {},
 ): Promise<TestServer> {
   const gateway = new FakeGateway(script);
   const model = { ...demoModel, ...options.model };
@@ -54,6 +60,7 @@ export async function startTestServer(
     logger: silentLogger,
     metrics: createServerMetrics(gateway, model.names[0]),
     bodyBytesMax: options.bodyBytesMax ?? 1 << 20,
+    allowForcedLength: options.allowForcedLength ?? false,
   };
   const server = await startHttpServer(context, {
     host: '127.0.0.1',
