@@ -27,7 +27,7 @@ async function load({ packageFolder, modelFile, threadCount, stepCountMax }) {
     maxThreads: threadCount,
     logLevel: LlamaLogLevel.error,
   });
-  model = await llama.loadModel({ modelPath: modelFile, gpuLayers: 0, useMmap: true });
+  model = await llama.loadModel({ modelPath: modelFile, gpuLayers: 0, useMmap: false }); // anonymous memory was no slower in any phase
   sampler = new llama._bindings.AddonSampler(model._model);
   sampler.applyConfig({ temperature: 0 });
   for (const [variant, flashAttention] of Object.entries(variants)) {
@@ -53,7 +53,7 @@ async function load({ packageFolder, modelFile, threadCount, stepCountMax }) {
       batch: promptTokenCount,
       ubatch: promptTokenCount,
       kvDtype: 'f16',
-      mmap: true,
+      mmap: false,
       flashAttention: 'on and off, better one counts',
     },
   };
