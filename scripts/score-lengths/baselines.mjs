@@ -1,6 +1,6 @@
-/* What the length predictor is compared with. Used by ../score-lengths.mjs. Each has `predict(facts)` → {point, quantile(p),
-   interval: [{length, insideShare}, {…}]} and `observe(facts, {tokenCount, isCensored})`. None knows censoring: a cut length counts as a length, as
-   a mean kept by a server would. */
+/* What the length predictor is compared with. Used by ../score-lengths.mjs. Each has `predict(facts)` → {point, quantile(fraction),
+   cumulative(n)} with cumulative(n) = P(length ≤ n), and `observe(facts, {tokenCount, isCensored})`. None knows censoring: a cut length
+   counts as a length, as it does in a server that keeps a mean. */
 
 const startTokenCount = 1024;
 
@@ -43,24 +43,51 @@ export class GlobalMean {
   }
 }
 
-/** Classes of prompt length, one an octave. */
-const bucketOf = ({ promptTokenCount }) => Math.floor(Math.log2(1 + promptTokenCount));
+/** nanoPD's classes of prompt length by their longest prompt, its windows and defaults (router/output_lenth_predictor.py, read 2026). */
+const nanoPd = { longestPrompts: [64, 128, 256, 512, 1024, 2048], windowCount: 50, countMin: 5, startTokenCount: 256 };
 
-/** nanoPD's predictor: a running mean per class of prompt length; the mean of all while a class is empty. */
-export class BucketMean {
-  #all = new RunningMean();
-  #buckets = new Map();
-  predict(facts) {
-    const mean = this.#buckets.get(bucketOf(facts)) ?? this.#all;
-    return point(mean.isEmpty ? startTokenCount : mean.value);
+/** The last few lengths and their sum. */
+class MeanWindow {
+  #lengths = [];
+  #total = 0;
+  #capacity;
+  constructor(capacity) {
+    this.#capacity = capacity;
   }
-  observe(facts, { tokenCount }) {
-    const bucket = bucketOf(facts);
-    if (!this.#buckets.has(bucket)) this.#buckets.set(bucket, new RunningMean());
-    this.#buckets.get(bucket).add(tokenCount);
-    this.#all.add(tokenCount);
+  get count() {
+    return this.#lengths.length;
+  }
+  get mean() {
+    return this.#total / this.#lengths.length;
+  }
+  add(tokenCount) {
+    this.#total += tokenCount;
+    this.#lengths.push(tokenCount);
+    if (this.#lengths.length > this.#capacity) this.#total -= this.#lengths.shift();
   }
 }
+
+/** nanoPD's predictor: the mean of the last 50 lengths in a class of prompt length, of the last 300 of all while a class has under 5. */
+export class BucketMean {
+  #all = new MeanWindow(nanoPd.windowCount * nanoPd.longestPrompts.length);
+  #buckets = nanoPd.longestPrompts.map(() => new MeanWindow(nanoPd.windowCount));
+  predict(facts) {
+    const bucket = this.#bucketOf(facts);
+    const mean = bucket.count >= nanoPd.countMin ? bucket : this.#all;
+    return point(mean.count === 0 ? nanoPd.startTokenCount : Math.max(1, Math.round(mean.mean)));
+  }
+  observe(facts, { tokenCount }) {
+    this.#bucketOf(facts).add(tokenCount);
+    this.#all.add(tokenCount);
+  }
+  #bucketOf({ promptTokenCount }) {
+    const index = nanoPd.longestPrompts.findIndex((longest) => promptTokenCount <= longest);
+    return this.#buckets.at(index);
+  }
+}
+
+/** Classes of prompt length, one an octave. */
+const bucketOf = ({ promptTokenCount }) => Math.floor(Math.log2(1 + promptTokenCount));
 
 const windowCount = 1000;
 /** With fewer lengths in its class a request takes the window over all: below ten, p90 is the maximum. */

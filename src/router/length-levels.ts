@@ -42,6 +42,8 @@ export interface LevelOptions {
   readonly halfLifeCount: number;
   readonly contextCountMax: number;
   readonly resolutions: readonly Resolution[];
+  /** The most observations that the level above is taken to be worth before anything is learned; any number if left out. */
+  readonly firstStrengthMax?: number;
 }
 
 /** Context classes per octave of a prompt's length or a limit. */
@@ -54,50 +56,53 @@ const historyClass = (history: History | undefined) =>
 /** A beginning gets counts of its own when it was seen that often; until then its history says what there is to say, in less memory. */
 const ownCountsFrom = 4;
 
+/** Halves of the parent's distribution, then eighths, then bins: few observations move it as a whole, many shape it in detail. */
+const coarseToFine: readonly Resolution[] = [2, 8, 'bins'];
+
 export const levelOptions: readonly LevelOptions[] = [
-  { name: 'all', contextOf: () => 0, halfLifeCount: 4096, contextCountMax: 1, resolutions: ['bins'] },
-  { name: 'recent', contextOf: () => 0, halfLifeCount: 128, contextCountMax: 1, resolutions: [8, 'bins'] },
+  { name: 'all', contextOf: () => 0, halfLifeCount: 4096, contextCountMax: 1, resolutions: coarseToFine, firstStrengthMax: 8 },
+  { name: 'recent', contextOf: () => 0, halfLifeCount: 128, contextCountMax: 1, resolutions: coarseToFine },
   {
     name: 'promptLength',
     contextOf: ({ facts }) => classOf(facts.promptTokenCount),
     halfLifeCount: 1024,
     contextCountMax: 64,
-    resolutions: [8, 'bins'],
+    resolutions: coarseToFine,
   },
   {
     name: 'limit',
     contextOf: ({ facts }) => (facts.maxTokenCount === undefined ? undefined : classOf(facts.maxTokenCount)),
     halfLifeCount: 1024,
     contextCountMax: 64,
-    resolutions: [8, 'bins'],
+    resolutions: coarseToFine,
   },
   {
     name: 'samePromptLength',
     contextOf: ({ sameLengthHistory }) => historyClass(sameLengthHistory),
     halfLifeCount: 1024,
     contextCountMax: 256,
-    resolutions: [8, 'bins'],
+    resolutions: coarseToFine,
   },
   {
     name: 'client',
     contextOf: ({ facts }) => facts.client,
     halfLifeCount: 512,
     contextCountMax: 256,
-    resolutions: [8, 'bins'],
+    resolutions: coarseToFine,
   },
   {
     name: 'shortestPrefix',
     contextOf: ({ shortestPrefix }) => shortestPrefix,
     halfLifeCount: 512,
     contextCountMax: 256,
-    resolutions: [8, 'bins'],
+    resolutions: coarseToFine,
   },
   {
     name: 'conversation',
     contextOf: ({ deepestHistory }) => historyClass(deepestHistory),
     halfLifeCount: 1024,
     contextCountMax: 256,
-    resolutions: [8, 'bins'],
+    resolutions: coarseToFine,
   },
   {
     name: 'deepestPrefix',
@@ -105,7 +110,7 @@ export const levelOptions: readonly LevelOptions[] = [
       (deepestHistory?.count ?? 0) < ownCountsFrom || deepestPrefix === shortestPrefix ? undefined : deepestPrefix,
     halfLifeCount: 256,
     contextCountMax: 512,
-    resolutions: [8, 'bins'],
+    resolutions: coarseToFine,
   },
 ];
 
@@ -119,7 +124,9 @@ export class LengthLevel {
     this.name = options.name;
     this.#options = options;
     this.#contexts = new RecentMap(options.contextCountMax);
-    this.shrinkages = options.resolutions.map((resolution) => new Shrinkage(resolution));
+    this.shrinkages = options.resolutions.map(
+      (resolution) => new Shrinkage(resolution, options.firstStrengthMax ?? Number.POSITIVE_INFINITY),
+    );
   }
 
   /** What was counted for such requests; undefined if nothing was. */
