@@ -31,7 +31,7 @@ interface GenerateOptions {
   readonly system?: string;
   readonly raw: boolean;
   readonly loadFormat: 'auto' | 'dummy';
-  readonly dtype: 'auto' | 'f32' | 'bf16';
+  readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
   readonly quantize: 'none' | 'int8' | 'fp8';
   readonly threads?: number;
   readonly json: boolean;
@@ -51,7 +51,7 @@ export function generateCommand(): Command {
     .option('--system <text>', 'system message')
     .option('--raw', 'the prompt as it is, without the chat template', false)
     .addOption(new Option('--load-format <format>', 'dummy: random weights').choices(['auto', 'dummy']).default('auto'))
-    .addOption(new Option('--dtype <dtype>', 'of the weights').choices(['auto', 'f32', 'bf16']).default('auto'))
+    .addOption(new Option('--dtype <dtype>', 'of the weights').choices(['auto', 'f32', 'bf16', 'f16']).default('auto'))
     .addOption(new Option('--quantize <format>', 'quantise weights at load').choices(['none', 'int8', 'fp8']).default('none'))
     .option('--threads <count>', 'compute threads; default: all cores', wholeNumber(1, 1024))
     .addOption(logLevelOption())
@@ -132,6 +132,7 @@ async function load(folder: string, contextTokenCount: number, options: Generate
       role: 'any' as const,
       device: { ...device, threadCount: options.threads ?? 0 },
       deviceShareCount: 1,
+      gpuMemoryShare: 0.9,
       heartbeatEveryMs: 0,
     },
   };

@@ -208,9 +208,9 @@ export interface Stream {
 
 export interface Device {
   readonly info: DeviceInfo;
-  /** dtype of activations on this device: f32 on the CPU. */
-  readonly activationDtype: Dtype;
   supports(op: OpName, dtype: Dtype): boolean;
+  /** Bytes of its memory that no process uses now. */
+  readFreeBytes(): number;
   allocate(bytes: number): Pointer;
   release(pointer: Pointer): void;
   allocateHost(bytes: number): HostBuffer;

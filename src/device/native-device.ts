@@ -8,6 +8,7 @@ import type {
   CacheHandle,
   Device,
   DeviceInfo,
+  DeviceKind,
   DeviceOptions,
   EventHandle,
   GraphHandle,
@@ -47,7 +48,6 @@ const infoBytes = 152;
 
 export class NativeDevice implements Device {
   readonly info: DeviceInfo;
-  readonly activationDtype: Dtype;
   readonly #library: NativeLibrary;
   readonly #handle: number;
   readonly #out = new BigUint64Array(2);
@@ -64,12 +64,15 @@ export class NativeDevice implements Device {
     this.#handle = this.#make(`device ${options.kind}:${options.index}`, (out) =>
       library.call.pd_device_open(options.index, options.threadCount ?? 0, isaCodes[isa], out),
     );
-    this.info = this.#readInfo(options);
-    this.activationDtype = options.kind === 'cpu' ? 'f32' : 'bf16';
+    this.info = this.#readInfo(options.kind);
   }
 
   supports(op: OpName, dtype: Dtype): boolean {
     return this.#library.call.pd_supports(this.#live, opOrder.indexOf(op), dtypeCodes[dtype]) === 1;
+  }
+
+  readFreeBytes(): number {
+    return this.#readInfo(this.info.kind).freeBytes;
   }
 
   allocate(bytes: number): Pointer {
@@ -238,7 +241,7 @@ export class NativeDevice implements Device {
     return Number(this.#out[0]);
   }
 
-  #readInfo(options: DeviceOptions): DeviceInfo {
+  #readInfo(kind: DeviceKind): DeviceInfo {
     const struct = new DataView(new ArrayBuffer(infoBytes));
     this.#library.check(this.#library.call.pd_device_info(this.#handle, struct), 'device info');
     const text = (offset: number, byteCount: number) => {
@@ -248,7 +251,7 @@ export class NativeDevice implements Device {
     return {
       name: text(0, 96),
       isa: text(96, 32),
-      kind: options.kind,
+      kind,
       index: struct.getInt32(132, true),
       threadCount: struct.getInt32(128, true),
       totalBytes: Number(struct.getBigUint64(136, true)),

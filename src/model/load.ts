@@ -34,7 +34,7 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
       routerFormat: dtypes.router,
       positionCount: options.maxModelTokenCount,
     });
-    const buffers = allocateActivations(options.device, config, options.limits);
+    const buffers = allocateActivations(options.device, config, options.limits, dtypes.activation);
     releaseActivations = buffers.release;
     const stage = checkpoint === null ? 'dummy' : 'weights';
     await store.fill((doneBytes, totalBytes) => options.onProgress?.({ stage, doneBytes, totalBytes }));
@@ -43,6 +43,7 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
       parameters,
       activations: buffers.activations,
       weightBytes: store.bytes,
+      activationBytes: buffers.bytes,
       weightFormat: dtypes.linear,
       embeddingScale: dtypes.embeddingScale,
       release,
@@ -54,28 +55,35 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
 }
 
 interface ModelDtypes {
+  readonly activation: Dtype;
   readonly linear: Dtype;
   readonly router: Dtype;
   readonly embedding: Dtype;
   readonly embeddingScale: number;
 }
 
-/** auto: f32 files stay f32, bf16 and f16 files become bf16. */
+/** auto: what the files have, where the device has it; f16 files become bf16 on the CPU. */
 function chooseDtypes(config: ModelConfig, checkpoint: Checkpoint | null, options: LoadOptions): ModelDtypes {
   const fileDtype = checkpoint === null ? dummyDtype(config) : embeddingDtype(config, checkpoint);
-  const plain = options.dtype === 'auto' ? (fileDtype === 'f32' ? 'f32' : 'bf16') : options.dtype;
+  const plain = options.dtype === 'auto' ? plainDtype(fileDtype, options.device) : options.dtype;
   const linear = ({ none: plain, int8: 'i8', fp8: 'fp8' } as const)[options.quantize];
   requireSupport(options.device, config, linear, options.quantize);
-  // A bf16 table is exact for f32 arithmetic; an f32 one is rounded when bf16 was asked for.
-  const embedding = options.dtype === 'bf16' ? 'bf16' : fileDtype;
+  // A bf16 table is exact for f32 arithmetic; an f32 one is rounded when a shorter dtype was asked for.
+  const embedding = options.dtype === 'auto' || options.dtype === 'f32' ? fileDtype : options.dtype;
   return {
+    activation: options.device.info.kind === 'cpu' ? 'f32' : plain,
     linear,
     // Whatever the model's format: it is tiny, and a rounding that flips a choice of expert changes the text.
     router: options.device.supports('linear', 'f32') ? 'f32' : plain,
     embedding,
-    // transformers multiplies by the scale rounded to the model's dtype.
+    // transformers multiplies by the scale rounded to the model's dtype; f16 holds sqrt(hidden) well enough.
     embeddingScale: plain === 'bf16' ? roundToBf16(config.embeddingScale) : Math.fround(config.embeddingScale),
   };
+}
+
+function plainDtype(fileDtype: Dtype, device: Device): 'f32' | 'bf16' | 'f16' {
+  if (fileDtype === 'f32') return 'f32';
+  return fileDtype === 'f16' && device.supports('linear', 'f16') ? 'f16' : 'bf16';
 }
 
 function embeddingDtype(config: ModelConfig, checkpoint: Checkpoint): Dtype {

@@ -16,6 +16,8 @@ export interface ModelLimits {
 export interface Model {
   readonly config: ModelConfig;
   readonly weightBytes: number;
+  /** Buffers of a forward pass, on the device. */
+  readonly activationBytes: number;
   readonly weightFormat: Dtype;
   /** [logitRowCountMax, vocab] f32; rows 0..logitRowCount-1 hold the result after forward. */
   readonly logits: Tensor;
@@ -33,8 +35,9 @@ export interface LoadProgress {
 export interface LoadOptions {
   readonly device: Device;
   readonly loadFormat: 'auto' | 'dummy';
-  /** Weight format: the file's own (bf16 and f16 files → bf16 on the CPU, f32 → f32) unless asked otherwise. */
-  readonly dtype: 'auto' | 'f32' | 'bf16';
+  /** Weight format: the file's own where the device has it (the CPU has no f16: bf16) unless asked otherwise. On a GPU also
+   *  the dtype of activations; on the CPU those are f32. */
+  readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
   readonly quantize: 'none' | 'int8' | 'fp8';
   readonly limits: ModelLimits;
   /** Longest context that rope tables are made for. */

@@ -18,9 +18,11 @@ export interface LoadedEngine {
   readonly engine: Engine;
 }
 
-/** Without a wish: this share of the device's free memory, but not more than every seat with a full context needs, nor this many bytes. */
+/** Without a wish, on the CPU: this share of the free memory, but not more than every seat with a full context needs, nor this many bytes. */
 const freeMemoryShare = 0.3;
 const cpuKvBytesMax = 8 * 2 ** 30;
+/** On a GPU: left for the driver's context, cuBLASLt's workspace and graphs of each worker. */
+const gpuReserveBytes = 2 ** 30;
 
 /** Throws ModelError or DeviceError; nothing stays allocated that the end of the process does not free. */
 export async function loadEngine(
@@ -42,7 +44,7 @@ export async function loadEngine(
     onProgress,
   });
   const dtype = kvDtypeOf(config, model);
-  const blockCount = kvBlockCount(config, modelConfig, dtype, device);
+  const blockCount = kvBlockCount(config, modelConfig, dtype, automaticKvBytes(config, model, device));
   const { blockTokenCount, tokenBudget, prefillChunkTokenCount, sequenceCountMax, maxModelTokenCount, prefixCaching, depth } =
     config;
   const limits = { tokenBudget, prefillChunkTokenCount, sequenceCountMax, maxModelTokenCount };
@@ -56,15 +58,21 @@ function kvDtypeOf(config: WorkerConfig, model: Model): Dtype {
   return dtype === 'bf16' || dtype === 'f16' ? dtype : 'f32';
 }
 
+function automaticKvBytes(config: WorkerConfig, model: Model, device: Device): number {
+  const { kind, totalBytes, freeBytes } = device.info;
+  if (kind === 'cpu') return Math.min((freeMemoryShare * freeBytes) / config.deviceShareCount, cpuKvBytesMax);
+  const share = (config.gpuMemoryShare * totalBytes) / config.deviceShareCount;
+  const left = share - model.weightBytes - model.activationBytes - gpuReserveBytes;
+  return Math.max(0, Math.min(left, device.readFreeBytes() - gpuReserveBytes));
+}
+
 /** Throws ModelError when not even one full context fits. */
-function kvBlockCount(config: WorkerConfig, model: ModelConfig, dtype: Dtype, device: Device): number {
+function kvBlockCount(config: WorkerConfig, model: ModelConfig, dtype: Dtype, automaticBytes: number): number {
   const { layerCount, kvHeadCount, headDim } = model;
   const { blockTokenCount, maxModelTokenCount, sequenceCountMax } = config;
   const layout = new KvLayout({ modelName: 'for size only', layerCount, kvHeadCount, headDim, blockTokenCount, dtype });
   const contextBlockCount = layout.blockCountFor(maxModelTokenCount);
-  const shareBytes = (freeMemoryShare * device.info.freeBytes) / config.deviceShareCount;
-  const wantedBytes = config.kvBytes ?? Math.min(shareBytes, device.info.kind === 'cpu' ? cpuKvBytesMax : shareBytes);
-  const fittingCount = Math.floor(wantedBytes / layout.blockBytes);
+  const fittingCount = Math.floor((config.kvBytes ?? automaticBytes) / layout.blockBytes);
   const chosenCount = config.kvBytes === undefined ? Math.min(fittingCount, sequenceCountMax * contextBlockCount) : fittingCount;
   const blockCount = config.blockCount ?? chosenCount;
   if (blockCount >= contextBlockCount) return blockCount;

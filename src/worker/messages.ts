@@ -26,7 +26,7 @@ export interface WorkerSettings {
   /** A folder, as resolveModelFolder gives it. */
   readonly modelFolder: string;
   readonly loadFormat: 'auto' | 'dummy';
-  readonly dtype: 'auto' | 'f32' | 'bf16';
+  readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
   /** auto: bf16 for a bf16 model, f16 for an f16 one, else f32. */
   readonly kvDtype: 'auto' | 'f32' | 'bf16' | 'f16';
   readonly quantize: 'none' | 'int8' | 'fp8';
@@ -34,6 +34,8 @@ export interface WorkerSettings {
   /** Memory of each worker's KV cache; blockCount wins. Neither: a share of the free memory. */
   readonly kvBytes?: number;
   readonly blockCount?: number;
+  /** Of a GPU's memory, for all workers on it together: weights, activations and KV. */
+  readonly gpuMemoryShare: number;
   /** Query tokens per step. */
   readonly tokenBudget: number;
   readonly prefillChunkTokenCount: number;

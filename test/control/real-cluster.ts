@@ -38,6 +38,7 @@ export const settings: WorkerSettings = {
   quantize: 'none',
   blockTokenCount: 16,
   blockCount: 1024,
+  gpuMemoryShare: 0.9,
   tokenBudget: 512,
   prefillChunkTokenCount: 512,
   sequenceCountMax: 32,

@@ -6,7 +6,7 @@ import { byteCount, type Tensor } from '../../device/tensor.js';
 import type { ModelConfig } from '../config.js';
 import type { ModelLimits } from '../model.js';
 
-/** R = rowCountMax, L = logitRowCountMax; dtype: the device's, unless said. */
+/** R = rowCountMax, L = logitRowCountMax; dtype: activationDtype, unless said. */
 export interface Activations {
   readonly residual: Tensor; // [R, hidden] the residual stream
   readonly normed: Tensor; // [R, hidden] its norm: what attention and feed-forward read
@@ -36,9 +36,10 @@ export function allocateActivations(
   device: Device,
   config: ModelConfig,
   limits: ModelLimits,
-): { readonly activations: Activations; readonly release: () => void } {
+  activationDtype: Dtype,
+): { readonly activations: Activations; readonly bytes: number; readonly release: () => void } {
   const owned: Tensor[] = [];
-  const allocate = (shape: readonly number[], dtype: Dtype = device.activationDtype): Tensor => {
+  const allocate = (shape: readonly number[], dtype: Dtype = activationDtype): Tensor => {
     const tensor = { pointer: device.allocate(byteCount({ shape, dtype })), shape, dtype };
     owned.push(tensor);
     return tensor;
@@ -47,7 +48,8 @@ export function allocateActivations(
     for (const tensor of owned.splice(0)) device.release(tensor.pointer);
   };
   try {
-    return { activations: makeActivations(config, limits, allocate), release };
+    const activations = makeActivations(config, limits, allocate);
+    return { activations, bytes: owned.reduce((sum, tensor) => sum + byteCount(tensor), 0), release };
   } catch (error) {
     release();
     throw error;

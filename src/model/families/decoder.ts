@@ -28,6 +28,7 @@ interface Rows {
 export class Decoder implements Model {
   readonly config: ModelConfig;
   readonly weightBytes: number;
+  readonly activationBytes: number;
   readonly weightFormat: Dtype;
   readonly logits: Tensor;
   /** [rowCountMax, hidden]; in `onLayer(i)` of a forward pass it holds the residual stream as layer i reads it. For tests. */
@@ -42,12 +43,14 @@ export class Decoder implements Model {
     readonly parameters: DecoderParameters;
     readonly activations: Activations;
     readonly weightBytes: number;
+    readonly activationBytes: number;
     readonly weightFormat: Dtype;
     readonly embeddingScale: number;
     readonly release: () => void;
   }) {
     this.config = parts.config;
     this.weightBytes = parts.weightBytes;
+    this.activationBytes = parts.activationBytes;
     this.weightFormat = parts.weightFormat;
     this.logits = parts.activations.logits;
     this.residual = parts.activations.residual;
