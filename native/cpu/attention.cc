@@ -17,6 +17,7 @@ namespace pd {
 namespace {
 
 constexpr int kPieceRows = 96;
+constexpr int kDiagonalRows = 24;
 constexpr int kMaxHeadDim = 256;
 alignas(64) const float kZeroRow[kMaxHeadDim] = {};
 
@@ -94,44 +95,91 @@ void find_rows(const Job &job, const Piece &piece, int32_t tile, TileRows *rows)
   for (int32_t j = std::max(count, 0); j < kKeyTile; j++) rows->keys[j] = rows->values[j] = kZeroRow;
 }
 
-/* Turns the scores of a piece's rows into probabilities. Rows that see no key of the tile get p = 0, alpha = 1. */
-void soften_rows(const Job &job, const Piece &piece, int32_t first_key, const Workspace &space) {
-  int32_t position = first_position(job, piece.sequence) + piece.first_token;
-  for (int t = 0; t < piece.token_count; t++, position++) {
-    int first = job.window > 0 ? std::max(0, position - job.window + 1 - first_key) : 0;
-    int end = std::min(kKeyTile, position + 1 - first_key);
-    for (int row = t * job.group; row < (t + 1) * job.group; row++) {
-      float *scores = space.scores + row * kKeyTile;
-      if (first < end) {
-        space.alpha[row] = job.kernel->soften(scores, first, end, job.softcap, &space.states[row]);
-      } else {
-        std::fill(scores, scores + kKeyTile, 0.0f);
-        space.alpha[row] = 1.0f;
-      }
+/* The piece's tokens that see a key of the tile: early ones come before it, late ones have left it behind their window. */
+struct TokenRange { int begin, end; };
+
+TokenRange tokens_seeing(const Job &job, const Piece &piece, int32_t first_key) {
+  const int32_t first_query = first_position(job, piece.sequence) + piece.first_token;
+  const int begin = std::max(0, first_key - first_query);
+  if (job.window <= 0) return {begin, piece.token_count};
+  return {begin, static_cast<int>(std::min<int64_t>(piece.token_count, static_cast<int64_t>(first_key) + kKeyTile - 1 + job.window - first_query))};
+}
+
+/* A share of the next tile's rows towards the cache, so that they arrive while this tile is computed. */
+void prefetch_share(const Job &job, const TileRows &next, int index, int count) {
+  const int row_bytes = job.layer.head_dim * static_cast<int>(dtype_bytes(job.layer.dtype));
+  for (int j = index * kKeyTile / count; j < (index + 1) * kKeyTile / count; j++) {
+    for (int at = 0; at < row_bytes; at += 64) {
+      __builtin_prefetch(static_cast<const uint8_t *>(next.keys[j]) + at, 0, 2);
+      __builtin_prefetch(static_cast<const uint8_t *>(next.values[j]) + at, 0, 2);
     }
+  }
+}
+
+/* Turns one token's scores into probabilities. */
+void soften_token(const Job &job, const Piece &piece, int32_t first_key, int token, const Workspace &space) {
+  const int32_t position = first_position(job, piece.sequence) + piece.first_token + token;
+  const int first = job.window > 0 ? std::max(0, position - job.window + 1 - first_key) : 0;
+  const int end = std::min(kKeyTile, position + 1 - first_key);
+  for (int row = token * job.group; row < (token + 1) * job.group; row++)
+    space.alpha[row] = job.kernel->soften(space.scores + row * kKeyTile, first, end, job.softcap, &space.states[row]);
+}
+
+/* Rows that see nothing of the tile: nothing is added, nothing is scaled. */
+void hide_rows(const Job &job, int first_token, int end_token, const Workspace &space) {
+  for (int row = first_token * job.group; row < end_token * job.group; row++) {
+    std::fill(space.scores + row * kKeyTile, space.scores + (row + 1) * kKeyTile, 0.0f);
+    space.alpha[row] = 1.0f;
   }
 }
 
 /* 1, 2, 4 or 8: what AttentionFew takes */
 int few_rows(int row_count) { return row_count > 4 ? 8 : row_count > 2 ? 4 : row_count; }
 
-void run_tile(const Job &job, const Piece &piece, int32_t tile, const TileRows &rows, const TileRows &next, const Workspace &space) {
-  const AttentionKernel &kernel = *job.kernel;
-  const int head_dim = job.layer.head_dim, row_count = piece.token_count * job.group;
-  const int32_t dtype = job.layer.dtype, first_key = tile * kKeyTile;
+void run_tile_few(const Job &job, const Piece &piece, int32_t first_key, const TileRows &rows, const TileRows &next, const Workspace &space) {
+  const AttentionFew &few = *job.kernel->few;
+  const int head_dim = job.layer.head_dim, row_count = few_rows(piece.token_count * job.group);
   const int key_count = std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key);
-  if (kernel.few != nullptr && row_count <= kFewRows) {
-    const int rows_taken = few_rows(row_count);
-    kernel.few->score(space.scores, space.q, rows.keys, next.keys, dtype, rows_taken, head_dim);
-    soften_rows(job, piece, first_key, space);
-    kernel.few->accumulate(space.out, space.alpha, space.scores, rows.values, next.values, dtype, rows_taken, head_dim, key_count);
-  } else {
-    kernel.load_keys(space.keys_t, rows.keys, dtype, head_dim);
-    kernel.score(space.scores, space.q, space.keys_t, row_count, head_dim);
-    soften_rows(job, piece, first_key, space);
-    kernel.load_values(space.values, rows.values, dtype, head_dim, key_count);
-    kernel.accumulate(space.out, space.alpha, space.scores, space.values, row_count, head_dim, key_count);
+  const TokenRange seeing = tokens_seeing(job, piece, first_key);
+  few.score(space.scores, space.q, rows.keys, next.keys, job.layer.dtype, row_count, head_dim);
+  hide_rows(job, 0, seeing.begin, space);
+  for (int token = seeing.begin; token < seeing.end; token++) soften_token(job, piece, first_key, token, space);
+  hide_rows(job, seeing.end, piece.token_count, space);
+  few.accumulate(space.out, space.alpha, space.scores, rows.values, next.values, job.layer.dtype, row_count, head_dim, key_count);
+}
+
+/* Consecutive rows and how many of the tile's keys the last of them sees. On the diagonal rows go in small groups, so that little is
+   computed for keys still to come; elsewhere all at once. */
+struct RowGroup { int first_row, row_count, key_count; };
+
+template <class Body>
+void for_row_groups(const Job &job, const Piece &piece, int32_t first_key, TokenRange tokens, const Body &body) {
+  const int32_t first_query = first_position(job, piece.sequence) + piece.first_token;
+  const bool is_diagonal = first_query + tokens.begin < first_key + kKeyTile - 1;
+  const int step = is_diagonal ? std::max(1, kDiagonalRows / job.group) : tokens.end - tokens.begin;
+  for (int token = tokens.begin; token < tokens.end; token += step) {
+    const int end = std::min(tokens.end, token + step);
+    body(RowGroup{token * job.group, (end - token) * job.group, std::min(kKeyTile, first_query + end - first_key)});
   }
+}
+
+void run_tile_many(const Job &job, const Piece &piece, int32_t first_key, const TileRows &rows, const TileRows &next, const Workspace &space) {
+  const AttentionKernel &kernel = *job.kernel;
+  const int head_dim = job.layer.head_dim, stride = padded_dim(head_dim);
+  const TokenRange tokens = tokens_seeing(job, piece, first_key);
+  kernel.load_keys(space.keys_t, rows.keys, job.layer.dtype, head_dim);
+  for_row_groups(job, piece, first_key, tokens, [&](const RowGroup &group) {
+    kernel.score(space.scores + group.first_row * kKeyTile, space.q + group.first_row * stride, space.keys_t, group.row_count, head_dim, group.key_count);
+  });
+  for (int token = tokens.begin; token < tokens.end; token++) {
+    soften_token(job, piece, first_key, token, space);
+    prefetch_share(job, next, token - tokens.begin, tokens.end - tokens.begin);
+  }
+  kernel.load_values(space.values, rows.values, job.layer.dtype, head_dim, std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key));
+  for_row_groups(job, piece, first_key, tokens, [&](const RowGroup &group) {
+    kernel.accumulate(space.out + group.first_row * stride, space.alpha + group.first_row, space.scores + group.first_row * kKeyTile, space.values,
+                      group.row_count, head_dim, group.key_count);
+  });
 }
 
 // ---- one piece
@@ -162,12 +210,14 @@ void run_piece(const Job &job, const Piece &piece, const Workspace &space) {
   read_queries(job, piece, space);
   int32_t first_query = first_position(job, piece.sequence) + piece.first_token, last_query = first_query + piece.token_count - 1;
   int32_t first_key = job.window > 0 ? std::max(0, first_query - job.window + 1) : 0;
+  const bool is_few = job.kernel->few != nullptr && piece.token_count * job.group <= kFewRows;
   TileRows rows, next;
   find_rows(job, piece, first_key / kKeyTile, &next);
   for (int32_t tile = first_key / kKeyTile; tile <= last_query / kKeyTile; tile++) {
     rows = next;
     find_rows(job, piece, std::min(tile + 1, last_query / kKeyTile), &next);
-    run_tile(job, piece, tile, rows, next, space);
+    if (is_few) run_tile_few(job, piece, tile * kKeyTile, rows, next, space);
+    else run_tile_many(job, piece, tile * kKeyTile, rows, next, space);
   }
   write_results(job, piece, space);
 }

@@ -36,8 +36,8 @@ struct AttentionKernel {
   void (*load_keys)(float *keys_t, const void *const *rows, int32_t dtype, int head_dim);
   /* values: [64][padded_dim], values[j][d] = float32 of rows[j][d] for j < key_count */
   void (*load_values)(float *values, const void *const *rows, int32_t dtype, int head_dim, int key_count);
-  /* scores: [row_count][64]; q: [row_count][padded_dim] */
-  void (*score)(float *scores, const float *q, const float *keys_t, int row_count, int head_dim);
+  /* scores: [row_count][64], at least the first key_count of each row; q: [row_count][padded_dim] */
+  void (*score)(float *scores, const float *q, const float *keys_t, int row_count, int head_dim, int key_count);
   /* out: [row_count][padded_dim] = out * alpha[row] + p . values over j < key_count */
   void (*accumulate)(float *out, const float *alpha, const float *p, const float *values, int row_count, int head_dim, int key_count);
   /* One row: scores [64] become probabilities; only keys first <= j < end are seen (first < end). Returns alpha. */

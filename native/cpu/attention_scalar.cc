@@ -23,9 +23,9 @@ void load_values(float *values, const void *const *rows, int32_t dtype, int head
     for (int d = 0; d < head_dim; d++) values[j * padded_dim(head_dim) + d] = element(rows[j], dtype, d);
 }
 
-void score(float *scores, const float *q, const float *keys_t, int row_count, int head_dim) {
+void score(float *scores, const float *q, const float *keys_t, int row_count, int head_dim, int key_count) {
   for (int r = 0; r < row_count; r++) {
-    for (int j = 0; j < kKeyTile; j++) {
+    for (int j = 0; j < key_count; j++) {
       float sum = 0.0f;
       for (int d = 0; d < head_dim; d++) sum = std::fma(q[r * padded_dim(head_dim) + d], keys_t[d * kKeyTile + j], sum);
       scores[r * kKeyTile + j] = sum;

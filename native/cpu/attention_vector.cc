@@ -119,8 +119,8 @@ static void multiply_all(const Product &whole, int row_count, int columns) {
   }
 }
 
-static void score(float *scores, const float *q, const float *keys_t, int row_count, int head_dim) {
-  multiply_all({scores, q, keys_t, nullptr, kKeyTile, padded_dim(head_dim), kKeyTile, head_dim}, row_count, kKeyTile);
+static void score(float *scores, const float *q, const float *keys_t, int row_count, int head_dim, int key_count) {
+  multiply_all({scores, q, keys_t, nullptr, kKeyTile, padded_dim(head_dim), kKeyTile, head_dim}, row_count, (key_count + 15) / 16 * 16);
 }
 
 static void accumulate(float *out, const float *alpha, const float *p, const float *values, int row_count, int head_dim, int key_count) {
