@@ -77,9 +77,10 @@ async function compile(kind: DeviceKind, folder: string, onProgress: (line: stri
 }
 
 function runMake(kind: DeviceKind, folder: string, onProgress: (line: string) => void): Promise<void> {
-  const target = kind === 'cuda' ? ['cuda', `CUDA_BUILD=${folder}`] : [`BUILD=${folder}`];
+  const [source, output, tools] =
+    kind === 'cuda' ? ['native/cuda', 'OUT', 'nvcc (the CUDA toolkit), g++ and make'] : ['native', 'BUILD', 'g++ and make'];
   return new Promise((resolve, reject) => {
-    const make = spawn('make', ['-j2', '-C', path.join(packageRoot(), 'native'), ...target], {
+    const make = spawn('make', ['-s', '-j2', '-C', path.join(packageRoot(), source), `${output}=${folder}`], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let errors = '';
@@ -87,14 +88,9 @@ function runMake(kind: DeviceKind, folder: string, onProgress: (line: string) =>
     make.stderr.on('data', (text: Buffer) => {
       errors = (errors + text.toString()).slice(-2000);
     });
-    make.on('error', () =>
-      reject(new DeviceError('make and g++ are needed to compile the native library: apt-get install g++ make', pdIo)),
-    );
-    make.on('exit', (code) =>
-      code === 0
-        ? resolve()
-        : reject(new DeviceError(`compiling the native ${kind} library failed; it needs g++ and make:\n${errors}`, pdIo)),
-    );
+    const fail = (why: string) => reject(new DeviceError(`the native ${kind} library needs ${tools}; ${why}`, pdIo));
+    make.on('error', () => fail('make is not installed (apt-get install g++ make)'));
+    make.on('exit', (code) => (code === 0 ? resolve() : fail(`compiling it failed:\n${errors}`)));
   });
 }
 
