@@ -68,7 +68,7 @@ function buildNative() {
   run('make', ['-s', '--no-print-directory', jobs, '-C', 'native']);
   if (flags.has('--cuda') && !isInstalled('nvcc')) stop('the CUDA library needs nvcc (the CUDA toolkit) on the PATH');
   if (flags.has('--cuda')) run('make', ['-s', '--no-print-directory', jobs, '-C', path.join('native', 'cuda')]);
-  say('native library ready: build/cpu/libpd_cpu.so');
+  say(`native library ready: build/cpu/libpd_cpu.so${flags.has('--cuda') ? ', build/cuda/libpd_cuda.so' : ''}`);
 }
 
 function buildTypeScript() {
