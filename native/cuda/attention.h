@@ -36,6 +36,8 @@ inline bool has_tensor_core_dim(int head_dim) {
 
 int attention_decode(PdStream *stream, int32_t dtype, const Attention &attention);
 int attention_prefill(PdStream *stream, int32_t dtype, const Attention &attention);
+/* False: this GPU, head_dim or cache is not for it, and nothing was enqueued. Its twin is attention_prefill. */
+bool attention_prefill_wgmma(PdStream *stream, int32_t dtype, const Attention &attention, int *status);
 int attention_plain(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &attention);
 
 }  // namespace pd

@@ -9,7 +9,10 @@
      |-- block 0 --|-- block 1 --|-- block 2 --|                a (sequence, head) that is cut leaves partial results; its last
                                                                  block to arrive merges them in ascending order
    Within a block each warp has its own 16 keys of a tile, its own copies in flight and its own softmax: no barrier while reading. The copies
-   run ahead across the ends of (sequence, head)s, so the memory bus never waits for a merge. */
+   run ahead across the ends of (sequence, head)s, so the memory bus never waits for a merge.
+
+   The batch's metadata and all keys but the newest are read before the kernel in front of this one has ended: they must have been written by
+   earlier work, and in a step they have: only rope_store is in front, and it stores the newest key alone. */
 #include "attention.h"
 #include "mma.cuh"
 
@@ -127,6 +130,12 @@ struct WarpReader {
     int window_tile;
     tiles_of(a, piece.sequence, &window_tile);
     key_first = (window_tile + piece.tile_first) * kTileKeys + warp * kWarpKeys;
+  }
+
+  /* Whether the next tile holds the newest key of its sequence, which the kernel before this one may still be writing. */
+  __device__ __forceinline__ bool is_newest_next() {
+    if (at == piece_end && at < end) enter_piece();
+    return at < end && key_first - warp * kWarpKeys + (int)(at - piece_begin + 1) * kTileKeys >= kv_count;
   }
 
   __device__ __forceinline__ void issue() {
@@ -299,24 +308,32 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
   int *starts = (int *)(shared + S::kRingBytes + meeting_bytes);
   __shared__ int warp_sums[kWarps];
   __shared__ int is_last_arrival;
-  grid_wait();
-  grid_release();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   scan_tiles(a, starts, warp_sums);
-  for (int s = blockIdx.x; s < a.sequence_count; s += gridDim.x) { /* padding: zero rows */
-    const int row = a.query_start[s];
-    if (a.kv_count[s] != 0 || a.query_start[s + 1] - row != 1) continue;
-    for (int i = threadIdx.x; i < a.head_count * kDim; i += kThreads) ((T *)a.out)[(size_t)row * a.head_count * kDim + i] = from_float<T>(0.0f);
-  }
   const int64_t all = (int64_t)starts[a.sequence_count] * head_passes;
   const int64_t blocks = all < gridDim.x ? all : gridDim.x;
-  if (blockIdx.x >= blocks) return;
-  const int64_t line_begin = all * blockIdx.x / blocks, line_end = all * (blockIdx.x + 1) / blocks;
+  const bool has_work = blockIdx.x < blocks;
+  const int64_t line_begin = has_work ? all * blockIdx.x / blocks : 0, line_end = has_work ? all * (blockIdx.x + 1) / blocks : 0;
   WarpReader<kDim> reader{a, starts, head_passes, passes_per_kv_head, warp, lane, line_begin, line_end,
                           shared_address(shared) + warp * S::kStages * 2 * S::kHalfBytes};
   reader.piece_end = line_begin;
+  bool has_waited = false;
 #pragma unroll
-  for (int i = 0; i < S::kStages - 1; i++) reader.issue();
+  for (int i = 0; i < S::kStages - 1; i++) {
+    if (!has_waited && reader.is_newest_next()) {
+      grid_wait();
+      has_waited = true;
+    }
+    reader.issue();
+  }
+  if (!has_waited) grid_wait();
+  grid_release();
+  for (int s = blockIdx.x; s < a.sequence_count; s += gridDim.x) { /* padding: zero rows */
+    if (starts[s] != starts[s + 1] || a.kv_count[s] != 0) continue;
+    const int row = a.query_start[s];
+    if (a.query_start[s + 1] - row != 1) continue;
+    for (int i = threadIdx.x; i < a.head_count * kDim; i += kThreads) ((T *)a.out)[(size_t)row * a.head_count * kDim + i] = from_float<T>(0.0f);
+  }
   int stage = 0;
   for (int64_t at = line_begin; at < line_end;) {
     const Piece piece = piece_at(a, starts, head_passes, at, line_end);

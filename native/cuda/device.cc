@@ -1,6 +1,7 @@
 /* pd_device_*, pd_supports, pd_last_error: opens a GPU and says plainly what is missing when it cannot: driver, GPU or cuBLASLt. */
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include "blas.h"
@@ -92,6 +93,8 @@ extern "C" int pd_device_open(int32_t index, int32_t, int32_t, PdDevice **device
   made->index = index;
   made->multiprocessor_count = properties.multiProcessorCount;
   made->compute_capability = capability;
+  const char *without_wgmma = std::getenv("PD_NO_WGMMA");
+  made->has_wgmma = capability == 90 && (without_wgmma == nullptr || std::strcmp(without_wgmma, "1") != 0);
   made->l2_bytes = static_cast<size_t>(properties.l2CacheSize);
   made->shared_bytes_max = properties.sharedMemPerBlockOptin;
   int status = enter(made);

@@ -1,6 +1,7 @@
-/* The three ways to multiply by a weight matrix that are our own. Used by linear.cu and moe_linear.cu; big 16-bit products go to cuBLASLt.
+/* The four ways to multiply by a weight matrix that are our own. Used by linear.cu and moe_linear.cu; big 16-bit products go to cuBLASLt.
 
    gemv        (gemv.cu)        a few rows: reads the matrix once at memory speed
+   gemm_stream (gemm_stream.cu) up to 16 rows in 16 bits on Hopper: bulk copies feed tensor cores at memory speed
    gemm_tensor (gemm_tensor.cu) 16-bit operands on mma.sync, rows picked by a list (experts)
    gemm_plain  (gemm_plain.cu)  any mix of dtypes in float32 without TF32, rows picked by a list or not */
 #pragma once
@@ -28,9 +29,12 @@ struct Product {
 };
 
 constexpr int kGemvRowsMax = 4;
+constexpr int kStreamRowsMax = 16;
 
 /* Dtypes of x and weight any of f32, bf16, f16; k a multiple of 16 bytes of weight. No groups. row_count <= kGemvRowsMax */
 int gemv(PdStream *stream, const Product &product);
+/* sm_90; dtype == format, 16-bit; out that or float32; k a multiple of 16. No groups. row_count <= kStreamRowsMax */
+int gemm_stream(PdStream *stream, const Product &product);
 int gemm_plain(PdStream *stream, const Product &product);
 /* dtype == format == out_dtype, 16-bit; k a multiple of 8 */
 int gemm_tensor(PdStream *stream, const Product &product);

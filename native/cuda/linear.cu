@@ -1,5 +1,5 @@
-/* pd_linear: picks who multiplies. A few rows: our GEMV. More rows in 16 bits: cuBLASLt. Float32 and mixed dtypes: our plain GEMM, without TF32.
-   Twin: ../cpu/linear.cc */
+/* pd_linear: picks who multiplies. A few rows: our streaming product (Hopper, 16 bits) or GEMV.
+   More rows in 16 bits: cuBLASLt. Float32 and mixed dtypes: our plain GEMM, without TF32. Twin: ../cpu/linear.cc */
 #include "blas.h"
 #include "gemm.h"
 
@@ -29,9 +29,11 @@ extern "C" int pd_linear(PdStream *stream, int32_t dtype, void *out, int32_t out
   if (weight->count != 1) return fail(PD_INVALID, "linear: the weight is a stack of %d; moe_linear takes those", weight->count);
   const int n = weight->n, k = weight->k;
   const Product product{out, x, weight->data, bias, row_count, n, k, dtype, out_dtype, weight->format, RowGroups{nullptr, nullptr, 1, 1}};
-  const size_t vector_bytes = 16 / dtype_bytes(weight->format);
-  if (row_count <= kGemvRowsMax && k % vector_bytes == 0 && k % (16 / dtype_bytes(dtype)) == 0) return gemv(stream, product);
-  const bool is_blas = dtype == weight->format && dtype != PD_F32 && (out_dtype == dtype || out_dtype == PD_F32) && n % 8 == 0 && k % 8 == 0;
+  const int vector_count = 16 / (int)dtype_bytes(weight->format);
+  const bool is_half = dtype == weight->format && dtype != PD_F32 && (out_dtype == dtype || out_dtype == PD_F32);
+  if (is_half && row_count <= kStreamRowsMax && k % 16 == 0 && stream->device->has_wgmma) return gemm_stream(stream, product);
+  if (row_count <= kGemvRowsMax && k % vector_count == 0 && k % (16 / dtype_bytes(dtype)) == 0) return gemv(stream, product);
+  const bool is_blas = is_half && n % 8 == 0 && k % 8 == 0;
   if (!is_blas) return gemm_plain(stream, product);
   if (int status = blas_matmul(stream, BlasProblem{row_count, n, k, dtype, out_dtype}, out, x, weight->data)) return status;
   if (bias == nullptr) return PD_OK;

@@ -30,5 +30,8 @@ extern "C" int pd_paged_attention(PdStream *stream, int32_t dtype, void *out, co
   const bool is_tensor_core = dtype != PD_F32 && dtype == layer->dtype && has_tensor_core_dim(layer->head_dim) && q_row_stride % 8 == 0;
   if (!is_tensor_core) return attention_plain(stream, dtype, layer->dtype, a);
   if (int status = attention_decode(stream, dtype, a)) return status;
-  return batch->query_count_max > 1 ? attention_prefill(stream, dtype, a) : PD_OK;
+  if (batch->query_count_max <= 1) return PD_OK;
+  int status = PD_OK;
+  if (stream->device->has_wgmma && attention_prefill_wgmma(stream, dtype, a, &status)) return status;
+  return attention_prefill(stream, dtype, a);
 }

@@ -1,0 +1,365 @@
+/* Prefill attention for Hopper: the work of attention_prefill.cu with wgmma tensor cores fed by the bulk tensor copy. head_dim 64 or 128.
+
+   One block takes 128 queries of one head. Warpgroup 0 only copies: each lane of its first warp fetches one KV block of a tile of 128 keys,
+   through a tensor map that sees the whole cache as [block][kvHead][slot][headDim], so paging costs one coordinate. Warpgroups 1 and 2 take
+   64 queries each and overlap the softmax of one tile with the product P V of the tile before:
+
+     copies     K0 V0 K1 V1 K2 …                    two stages each
+     products   Q K0      | Q K1  P0 V0 | Q K2  P1 V1 | …
+     softmax          s0        |   s1         |   s2
+
+   Keys past the end of a sequence lie in its last block and may hold anything: their V rows are cleared before use. */
+#include <cuda.h>
+#include "attention.h"
+#include "attention_tiles.cuh"
+#include "mma.cuh"
+#include "wgmma.cuh"
+
+namespace pd {
+namespace {
+
+constexpr int kKeys = 128, kQueries = 128, kStages = 2;
+constexpr int kThreads = 3 * 128;
+constexpr int kHalfColumns = 64; /* elements in a 128-byte row of shared memory */
+
+template <int kDim>
+struct Shape {
+  static constexpr int kHalves = kDim / kHalfColumns;
+  static constexpr int kHalfBytes = kKeys * 128, kTileBytes = kHalves * kHalfBytes;
+  static constexpr int kQueryHalfBytes = 64 * 128, kQueryGroupBytes = kHalves * kQueryHalfBytes; /* of one warpgroup */
+  static constexpr int kSharedBytes = 2 * kQueryGroupBytes + 2 * kStages * kTileBytes + 128 + 1024; /* barriers; room to align */
+};
+
+/* Addresses in shared memory. */
+template <int kDim>
+struct Plan {
+  uint32_t query, keys, values, barriers;
+  __device__ explicit Plan(const void *shared) {
+    query = (shared_address(shared) + 1023) / 1024 * 1024;
+    keys = query + 2 * Shape<kDim>::kQueryGroupBytes;
+    values = keys + kStages * Shape<kDim>::kTileBytes;
+    barriers = values + kStages * Shape<kDim>::kTileBytes;
+  }
+  __device__ uint32_t key_full(int stage) const { return barriers + stage * 8; }
+  __device__ uint32_t value_full(int stage) const { return barriers + (kStages + stage) * 8; }
+  __device__ uint32_t key_free(int stage) const { return barriers + (2 * kStages + stage) * 8; }
+  __device__ uint32_t value_free(int stage) const { return barriers + (3 * kStages + stage) * 8; }
+};
+
+struct Maps { CUtensorMap keys, values; };
+
+/* What both roles need to know of a block's work. */
+struct Work {
+  int sequence, head, kv_head, kv_count, row_first, row_count, position_first, tile_first, tile_end;
+};
+
+// ---- kernels
+
+#if __CUDA_ARCH__ >= 900
+
+template <int kDim>
+__device__ void copy_tiles(const Attention &a, const Maps &maps, const Work &work, const Plan<kDim> &plan) {
+  using S = Shape<kDim>;
+  const int lane = threadIdx.x % 32;
+  const int *table = a.block_table + (size_t)work.sequence * a.block_table_stride;
+  const int piece_keys = min(1 << a.layer.block_shift, kKeys), pieces = kKeys / piece_keys;
+  for (int tile = work.tile_first; tile < work.tile_end; tile++) {
+    const int count = tile - work.tile_first, stage = count % kStages;
+    const uint32_t parity = count / kStages % 2 ^ 1;
+    const int key = tile * kKeys + lane * piece_keys;
+    int block = -1; /* outside the tensor: zeros */
+    if (lane < pieces && key < work.kv_count) block = table[key >> a.layer.block_shift];
+    const int slot = key & ((1 << a.layer.block_shift) - 1);
+    for (int half = 0; half < 2; half++) {
+      const uint32_t full = half == 0 ? plan.key_full(stage) : plan.value_full(stage);
+      const uint32_t target = (half == 0 ? plan.keys : plan.values) + stage * S::kTileBytes + lane * piece_keys * 128;
+      barrier_wait(half == 0 ? plan.key_free(stage) : plan.value_free(stage), parity);
+      if (lane == 0) barrier_expect(full, S::kTileBytes);
+      __syncwarp();
+      if (lane < pieces)
+        for (int column = 0; column < S::kHalves; column++)
+          copy_box4(target + column * S::kHalfBytes, half == 0 ? &maps.keys : &maps.values, full, column * kHalfColumns, slot, work.kv_head, block);
+    }
+  }
+}
+
+/* This warpgroup's 64 queries into shared memory; rows past the end are zeros. */
+template <typename T, int kDim>
+__device__ __forceinline__ void load_queries(const Attention &a, const Work &work, int group, uint32_t target) {
+  using S = Shape<kDim>;
+  const T *q = (const T *)a.q + (size_t)work.row_first * a.q_row_stride + (size_t)work.head * kDim;
+#pragma unroll
+  for (int i = 0; i < 64 * kDim / 8 / 128; i++) {
+    const int chunk = i * 128 + threadIdx.x % 128, row = chunk / (kDim / 8), col = chunk % (kDim / 8);
+    const bool is_real = group * 64 + row < work.row_count;
+    uint4 value = make_uint4(0, 0, 0, 0);
+    if (is_real) value = *(const uint4 *)(q + (size_t)(group * 64 + row) * a.q_row_stride + col * 8);
+    const uint32_t at = target + col / 8 * S::kQueryHalfBytes + swizzled(row, col % 8);
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w) : "memory");
+  }
+}
+
+template <typename T, int kDim>
+__device__ __forceinline__ void multiply_keys(float (&scores)[64], uint32_t query, uint32_t keys) {
+  using S = Shape<kDim>;
+#pragma unroll
+  for (int k = 0; k < kDim / 16; k++) {
+    const int half = k / 4, step = k % 4 * 32; /* 16 elements along the row */
+    wgmma_m64n128_shared<T>(scores, matrix_descriptor(query + half * S::kQueryHalfBytes + step, 16, 1024),
+                            matrix_descriptor(keys + half * S::kHalfBytes + step, 16, 1024), k > 0);
+  }
+}
+
+template <typename T, int kDim>
+__device__ __forceinline__ void multiply_values(float (&out)[kDim / 2], const uint32_t (&weights)[kKeys / 16][4], uint32_t values) {
+  using S = Shape<kDim>;
+#pragma unroll
+  for (int k = 0; k < kKeys / 16; k++) {
+    const uint64_t descriptor = matrix_descriptor(values + k * 16 * 128, S::kHalfBytes, 1024); /* leading: to the next 64 columns */
+    if constexpr (kDim == 128) wgmma_m64n128_registers<T>(out, weights[k], descriptor, 1);
+    else wgmma_m64n64_registers<T>(out, weights[k], descriptor, 1);
+  }
+}
+
+/* V rows of keys past the end of the sequence become zeros: zero weight times garbage must be zero. */
+template <int kDim>
+__device__ __forceinline__ void clear_values(uint32_t values, int first_row) {
+  using S = Shape<kDim>;
+  for (int i = threadIdx.x % 128; i < (kKeys - first_row) * 8 * S::kHalves; i += 128) {
+    const int half = i / ((kKeys - first_row) * 8), at = i % ((kKeys - first_row) * 8);
+    asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(values + half * S::kHalfBytes + first_row * 128 + at * 16), "r"(0) : "memory");
+  }
+}
+
+/* Rows r and r + 8 of this thread; the four lanes of a row hold its columns. */
+template <bool kHasSoftcap>
+struct Softmax {
+  float best[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+  float factor; /* exponent per unit of score */
+  float scale, softcap;
+
+  __device__ __forceinline__ explicit Softmax(const Attention &a) : scale(a.scale), softcap(a.softcap) {
+    factor = (kHasSoftcap ? a.softcap : a.scale) * 1.4426950408889634f;
+  }
+
+  /* scores become weights; returns what earlier sums must be multiplied by. needs_mask: some key of the tile is hidden from some row. */
+  __device__ __forceinline__ void apply(float (&scores)[64], bool needs_mask, int position, int key_first, int window, float (&rescale)[2]) {
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float higher = best[half];
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; n++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          float &score = scores[n * 4 + half * 2 + i];
+          if constexpr (kHasSoftcap) score = tanhf(score * scale / softcap);
+          if (needs_mask) {
+            const int key = key_first + n * 8 + 2 * t + i, at = position + half * 8;
+            if (key > at || (window > 0 && key <= at - window)) score = -INFINITY;
+          }
+          higher = fmaxf(higher, score);
+        }
+      }
+      higher = fmaxf(higher, __shfl_xor_sync(~0u, higher, 1));
+      higher = fmaxf(higher, __shfl_xor_sync(~0u, higher, 2));
+      const float base = higher == -INFINITY ? 0.0f : higher * factor;
+      rescale[half] = exp2_fast(best[half] * factor - base);
+      best[half] = higher;
+      float added = 0.0f;
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; n++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          float &score = scores[n * 4 + half * 2 + i];
+          score = exp2_fast(fmaf(score, factor, -base));
+          added += score;
+        }
+      }
+      sum[half] = sum[half] * rescale[half] + added;
+    }
+  }
+};
+
+template <typename T>
+__device__ __forceinline__ void pack_weights(uint32_t (&weights)[kKeys / 16][4], const float (&scores)[64]) {
+#pragma unroll
+  for (int k = 0; k < kKeys / 16; k++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) weights[k][i] = pack<T>(scores[k * 8 + i * 2], scores[k * 8 + i * 2 + 1]);
+  }
+}
+
+template <typename T, int kDim, bool kHasSoftcap>
+__device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &plan, int group) {
+  using S = Shape<kDim>;
+  const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, t = lane % 4;
+  const uint32_t query = plan.query + group * S::kQueryGroupBytes;
+  load_queries<T, kDim>(a, work, group, query);
+  proxy_fence();
+  named_barrier(1 + group, 128);
+  const int row = group * 64 + warp * 16 + lane / 4; /* and row + 8 */
+  const int position = work.position_first + row, group_position = work.position_first + group * 64;
+  float scores[64], out[kDim / 2];
+  uint32_t weights[kKeys / 16][4];
+  float rescale[2];
+  Softmax<kHasSoftcap> softmax(a);
+#pragma unroll
+  for (int i = 0; i < kDim / 2; i++) out[i] = 0.0f;
+  const auto needs_mask = [&](int tile) {
+    return tile * kKeys + kKeys - 1 > group_position || (a.window > 0 && tile * kKeys <= group_position + 63 - a.window);
+  };
+  const auto parity_of = [](int count) { return (uint32_t)(count / kStages % 2); };
+  const auto ready_values = [&](int count) {
+    const int stage = count % kStages, tile = work.tile_first + count;
+    barrier_wait(plan.value_full(stage), parity_of(count));
+    if ((tile + 1) * kKeys > work.kv_count) {
+      clear_values<kDim>(plan.values + stage * S::kTileBytes, work.kv_count - tile * kKeys);
+      proxy_fence();
+      named_barrier(1 + group, 128);
+    }
+  };
+  const int tiles = work.tile_end - work.tile_first;
+  barrier_wait(plan.key_full(0), 0);
+  wgmma_fence();
+  multiply_keys<T, kDim>(scores, query, plan.keys);
+  wgmma_commit();
+  wgmma_wait<0>();
+  if (lane == 0) barrier_arrive(plan.key_free(0));
+  softmax.apply(scores, needs_mask(work.tile_first), position, work.tile_first * kKeys, a.window, rescale);
+  pack_weights<T>(weights, scores);
+  for (int count = 1; count < tiles; count++) {
+    const int stage = count % kStages, stage_before = (count - 1) % kStages;
+    barrier_wait(plan.key_full(stage), parity_of(count));
+    wgmma_fence();
+    multiply_keys<T, kDim>(scores, query, plan.keys + stage * S::kTileBytes);
+    wgmma_commit();
+    ready_values(count - 1);
+    wgmma_fence();
+    multiply_values<T, kDim>(out, weights, plan.values + stage_before * S::kTileBytes);
+    wgmma_commit();
+    wgmma_wait<1>();
+    if (lane == 0) barrier_arrive(plan.key_free(stage));
+    softmax.apply(scores, needs_mask(work.tile_first + count), position, (work.tile_first + count) * kKeys, a.window, rescale);
+    wgmma_wait<0>();
+    if (lane == 0) barrier_arrive(plan.value_free(stage_before));
+#pragma unroll
+    for (int i = 0; i < kDim / 2; i++) out[i] *= rescale[i / 2 % 2];
+    pack_weights<T>(weights, scores);
+  }
+  ready_values(tiles - 1);
+  wgmma_fence();
+  multiply_values<T, kDim>(out, weights, plan.values + (tiles - 1) % kStages * S::kTileBytes);
+  wgmma_commit();
+  wgmma_wait<0>();
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    float all = softmax.sum[half];
+    all += __shfl_xor_sync(~0u, all, 1);
+    all += __shfl_xor_sync(~0u, all, 2);
+    if (row + half * 8 >= work.row_count) continue;
+    const float inverse = 1.0f / all;
+    T *target = (T *)a.out + ((size_t)(work.row_first + row + half * 8) * a.head_count + work.head) * kDim;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; n++)
+      *(uint32_t *)(target + n * 8 + 2 * t) = pack<T>(out[n * 4 + half * 2] * inverse, out[n * 4 + half * 2 + 1] * inverse);
+  }
+}
+
+#endif
+
+template <typename T, int kDim, bool kHasSoftcap>
+__global__ void __launch_bounds__(kThreads, 1) attention_prefill_wgmma_kernel(const Attention a, const __grid_constant__ Maps maps) {
+#if __CUDA_ARCH__ >= 900
+  extern __shared__ char shared[];
+  const Plan<kDim> plan(shared);
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < kStages; stage++) {
+      barrier_init(plan.key_full(stage), 1);
+      barrier_init(plan.value_full(stage), 1);
+      barrier_init(plan.key_free(stage), 8); /* warps of both consumers */
+      barrier_init(plan.value_free(stage), 8);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  grid_wait();
+  grid_release();
+  const QueryTile tile = query_tile_at(a, gridDim.y - 1 - blockIdx.y, kQueries); /* late tiles see the most keys: begin with them */
+  if (tile.sequence < 0) return;
+  Work work;
+  work.sequence = tile.sequence;
+  work.head = blockIdx.x;
+  work.kv_head = work.head / a.group;
+  work.kv_count = tile.kv_count;
+  work.row_first = a.query_start[tile.sequence] + tile.query_first;
+  work.row_count = min(kQueries, tile.query_count - tile.query_first);
+  work.position_first = tile.kv_count - tile.query_count + tile.query_first;
+  work.tile_first = a.window > 0 && work.position_first >= a.window ? (work.position_first - a.window + 1) / kKeys : 0;
+  work.tile_end = (work.position_first + work.row_count + kKeys - 1) / kKeys;
+  if (tile.kv_count == 0) {
+    T *out = (T *)a.out + ((size_t)work.row_first * a.head_count + work.head) * kDim;
+    for (int i = threadIdx.x; i < work.row_count * kDim; i += kThreads) out[(size_t)(i / kDim) * a.head_count * kDim + i % kDim] = from_float<T>(0.0f);
+    return;
+  }
+  if (threadIdx.x < 128) {
+    give_registers<24>();
+    if (threadIdx.x < 32) copy_tiles<kDim>(a, maps, work, plan);
+  } else {
+    take_registers<240>();
+    attend<T, kDim, kHasSoftcap>(a, work, plan, threadIdx.x / 128 - 1);
+  }
+#endif
+}
+
+// ---- launchers
+
+/* The driver's cuTensorMapEncodeTiled, found at run time: the library loads where there is no driver. */
+using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                                 const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+EncodeTiled find_encode() {
+  void *function = nullptr;
+  cudaDriverEntryPointQueryResult result;
+  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result) != cudaSuccess) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  return result == cudaDriverEntryPointSuccess ? (EncodeTiled)function : nullptr;
+}
+
+bool encode(CUtensorMap *map, const Attention &a, char *base, int32_t dtype) {
+  static const EncodeTiled encode_tiled = find_encode();
+  if (encode_tiled == nullptr) return false;
+  const cuuint64_t tokens = 1ull << a.layer.block_shift, dim = a.layer.head_dim;
+  const cuuint64_t sizes[4] = {dim, tokens, (cuuint64_t)a.layer.kv_head_count, 1u << 30}; /* blocks: as many as the table names */
+  const cuuint64_t strides[3] = {dim * 2, tokens * dim * 2, a.layer.block_bytes};
+  const cuuint32_t box[4] = {kHalfColumns, (cuuint32_t)(tokens < kKeys ? tokens : kKeys), 1, 1}, steps[4] = {1, 1, 1, 1};
+  return encode_tiled(map, dtype == PD_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, base, sizes, strides, box, steps,
+                      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+template <typename T, int kDim>
+int launch_wgmma(PdStream *stream, const Attention &a, const Maps &maps) {
+  const dim3 grid(a.head_count, query_tile_bound(a, kQueries));
+  auto kernel = a.softcap > 0.0f ? attention_prefill_wgmma_kernel<T, kDim, true> : attention_prefill_wgmma_kernel<T, kDim, false>;
+  return launch(stream, "paged_attention (prefill, wgmma)", kernel, grid, kThreads, Shape<kDim>::kSharedBytes, a, maps);
+}
+
+template <typename T>
+int launch_wgmma_dim(PdStream *stream, const Attention &a, const Maps &maps) {
+  return a.layer.head_dim == 128 ? launch_wgmma<T, 128>(stream, a, maps) : launch_wgmma<T, 64>(stream, a, maps);
+}
+
+}  // namespace
+
+bool attention_prefill_wgmma(PdStream *stream, int32_t dtype, const Attention &a, int *status) {
+  if (stream->device->compute_capability != 90 || (a.layer.head_dim != 64 && a.layer.head_dim != 128)) return false;
+  Maps maps;
+  if (!encode(&maps.keys, a, a.layer.keys, dtype) || !encode(&maps.values, a, a.layer.values, dtype)) return false;
+  *status = dtype == PD_BF16 ? launch_wgmma_dim<bf16>(stream, a, maps) : launch_wgmma_dim<f16>(stream, a, maps);
+  return true;
+}
+
+}  // namespace pd
