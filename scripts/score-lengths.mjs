@@ -73,8 +73,9 @@ async function ours() {
 
 async function score(options) {
   const { Prng } = await builtModule('base/prng.js');
+  const { samplePrefixes } = await builtModule('router/length-levels.js');
   const requests = [];
-  for await (const request of readTrace(options.trace)) requests.push(request);
+  for await (const request of readTrace(options.trace, samplePrefixes)) requests.push(request);
   if (requests.length === 0) throw new Error(`${options.trace}: no requests`);
   const cut = censorer(requests, options, new Prng(options.seed));
   const predictors = {

@@ -4,8 +4,8 @@
 import fs from 'node:fs';
 import readline from 'node:readline';
 
-/** Yields the requests of a trace, line by line; throws an Error that names file, line and what is wrong. */
-export async function* readTrace(file) {
+/** Yields the requests of a trace, line by line; `samplePrefixes` is the router's choice among a prompt's block ids. Throws an Error that names file, line and what is wrong. */
+export async function* readTrace(file, samplePrefixes) {
   const lines = readline.createInterface({ input: fs.createReadStream(file), crlfDelay: Number.POSITIVE_INFINITY });
   let parse;
   let lineNumber = 0;
@@ -15,8 +15,9 @@ export async function* readTrace(file) {
     if (line.trim() === '') continue;
     try {
       if (parse === undefined) {
-        parse = line.trimStart().startsWith('{') ? parseMooncake : azureParser(line);
-        if (parse !== parseMooncake) continue;
+        const isJson = line.trimStart().startsWith('{');
+        parse = isJson ? mooncakeParser(samplePrefixes) : azureParser(line);
+        if (!isJson) continue;
       }
       yield parse(line);
     } catch (error) {
@@ -41,21 +42,12 @@ function azureParser(header) {
   };
 }
 
-function parseMooncake(line) {
+const mooncakeParser = (samplePrefixes) => (line) => {
   const row = JSON.parse(line);
   const promptTokenCount = wholeNumber('input_length', row.input_length);
   const tokenCount = wholeNumber('output_length', row.output_length);
-  return { facts: { promptTokenCount, prefixIds: prefixIds(row.hash_ids ?? []) }, tokenCount };
-}
-
-/** Blocks 1, 2, 4, 8 … and the last: as many as a long prompt's logarithm. */
-export function prefixIds(hashIds) {
-  const ids = [];
-  for (let index = 0; index < hashIds.length; index = 2 * index + 1) ids.push(hashIds[index]);
-  const last = hashIds.at(-1);
-  if (last !== undefined && ids.at(-1) !== last) ids.push(last);
-  return ids;
-}
+  return { facts: { promptTokenCount, prefixIds: samplePrefixes(row.hash_ids ?? []) }, tokenCount };
+};
 
 function wholeNumber(name, text) {
   const value = Number(text);

@@ -1,10 +1,10 @@
-/** The grid that output lengths are counted on: every length up to 32 tokens by itself, then 16 bins an octave, so that a bin is never
- *  wider than 5 % of its length. Used by length-counts.ts (what was seen) and length-distribution.ts (what is expected).
+/** The grid that output lengths are counted on: every length up to 32 tokens by itself, then 8 bins an octave, so that a bin is never
+ *  wider than a tenth of its length. Used by length-counts.ts (what was seen) and length-distribution.ts (what is expected).
  *  Invariant: bins are contiguous, in order, and every length from 0 upwards lies in exactly one. */
 
 /** Lengths below this have a bin each: short answers (a class label, a tool name) are exact values, not magnitudes. */
 const exactCount = 32;
-const binsPerOctave = 16;
+const binsPerOctave = 8;
 /** The longest context in use today is 2^20, the longest output 2^17; anything longer counts as the last bin. */
 const octaveCount = 12;
 

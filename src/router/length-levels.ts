@@ -18,6 +18,15 @@ export interface LengthFacts {
   readonly prefixIds?: readonly ContextKey[];
 }
 
+/** Of the ids of a prompt's blocks, each standing for all up to it, the 1st, 2nd, 4th, 8th … and the last: prefixIds for a prompt of any
+ *  length, in O(log) of it. */
+export function samplePrefixes<Id extends ContextKey>(blockIds: readonly Id[]): Id[] {
+  const indices: number[] = [];
+  for (let index = 0; index < blockIds.length; index = 2 * index + 1) indices.push(index);
+  if (blockIds.length > 0 && indices.at(-1) !== blockIds.length - 1) indices.push(blockIds.length - 1);
+  return indices.flatMap((index) => blockIds[index] ?? []);
+}
+
 /** Earlier outputs under one key. */
 export interface History {
   /** Mean of log2(1 + tokens), the latest counting at least a quarter. */

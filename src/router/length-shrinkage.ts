@@ -1,15 +1,11 @@
 /** One step of the hierarchy: what a context's own counts say, shrunk towards what its parent expects. Used by length-predictor.ts.
  *
- *  The prior of a context is a beta-Stacy process around the parent's distribution (Walker & Muliere, Annals of Statistics 1997): the
- *  hazard of bin k, that a length which reached k ends there, is Beta(κ f_k, κ S_k), f and S the parent's mass and survival. Without cut
- *  lengths that is a Dirichlet process; a cut length only counts as "at risk" where it was seen to go on, so censoring is exact:
- *
- *      h_k = (κ f_k + ended_k) / (κ S_k + atRisk_k)        S'_{k+1} = S'_k (1 - h_k)
- *
- *  κ, how many observations the parent is worth, is not chosen but learned: a grid of values, weighted by how well each has predicted
- *  so far (Bayesian model averaging with a fixed share, so that the weights can turn). κ = ∞ says that the context knows nothing.
+ *  The posterior, given that the parent is worth κ observations, is in length-cells.ts. κ is not chosen but learned: a grid of values,
+ *  weighted by how well each has predicted so far (Bayesian model averaging, with a fixed share that lets the weights turn; Herbster &
+ *  Warmuth 1998). κ = ∞ says that the context knows nothing.
  *  Invariant: masses stay non-negative and sum to 1. */
 import { binCount, shareUpTo } from './length-bins.js';
+import { Cells } from './length-cells.js';
 import type { LengthCounts, LengthObservation } from './length-counts.js';
 
 const strengths = [0.5, 2, 8, 32, 128, 512, Number.POSITIVE_INFINITY] as const;
@@ -20,85 +16,6 @@ const trustMin = 1e-3;
 
 /** The bins a step looks at: each by itself, or in groups of about equal parent mass, within which the parent's shape is kept. */
 export type Resolution = 'bins' | number;
-
-/** What a step looks at: bins, or groups of them. All in units of one observation; `exposure` is the part of their cell that those cut
- *  in it survived. The `From` arrays are sums over a cell and all later ones. */
-class Cells {
-  readonly parent: Float64Array;
-  readonly ended: Float64Array;
-  readonly cut: Float64Array;
-  readonly exposure: Float64Array;
-  readonly parentFrom: Float64Array;
-  readonly seenFrom: Float64Array;
-  /** [cellCount]: what a cell's mass is multiplied by. */
-  readonly ratio: Float64Array;
-
-  constructor(readonly cellCount: number) {
-    this.parent = new Float64Array(cellCount);
-    this.ended = new Float64Array(cellCount);
-    this.cut = new Float64Array(cellCount);
-    this.exposure = new Float64Array(cellCount);
-    this.parentFrom = new Float64Array(cellCount + 1);
-    this.seenFrom = new Float64Array(cellCount + 1);
-    this.ratio = new Float64Array(cellCount);
-  }
-
-  /** Backwards, so that the small numbers of the tail are summed first and nothing cancels. */
-  accumulate(): void {
-    for (let cell = this.cellCount - 1; cell >= 0; cell--) {
-      this.parentFrom[cell] = this.parentFrom[cell + 1]! + this.parent[cell]!;
-      this.seenFrom[cell] = this.seenFrom[cell + 1]! + this.ended[cell]! + this.cut[cell]!;
-    }
-  }
-
-  /** Fills `ratio` for a parent worth `strength` observations. With all(k) = κ S_k + everything seen in cell k or later, a cell without
-   *  cuts has 1 - h_k = all(k+1) / all(k): the product telescopes, and only cells with cuts need the hazard itself. */
-  rescale(strength: number): void {
-    let survivalPerWeight = 1 / (strength * this.parentFrom[0]! + this.seenFrom[0]!);
-    for (let cell = 0; cell < this.cellCount; cell++) {
-      const parent = this.parent[cell]!;
-      const own = strength * parent + this.ended[cell]!;
-      let mass = survivalPerWeight * own;
-      if (this.cut[cell]! > 0) {
-        const survival = survivalPerWeight * this.#weightFrom(cell, strength);
-        const hazard = this.#hazard(cell, strength);
-        mass = survival * hazard;
-        survivalPerWeight = this.#perWeight(cell, strength, survival * (1 - hazard));
-      }
-      this.ratio[cell] = parent > 0 ? mass / parent : 0;
-    }
-  }
-
-  /** Probability of ending in `target`, or of surviving `survivedShare` of it, for a parent worth `strength` observations. */
-  likelihood(strength: number, target: number, isCensored: boolean, survivedShare: number): number {
-    if (strength === Number.POSITIVE_INFINITY) {
-      return isCensored ? this.parentFrom[target]! - survivedShare * this.parent[target]! : this.parent[target]!;
-    }
-    let survivalPerWeight = 1 / (strength * this.parentFrom[0]! + this.seenFrom[0]!);
-    for (let cell = 0; cell < target; cell++) {
-      if (this.cut[cell]! === 0) continue;
-      const survival = survivalPerWeight * this.#weightFrom(cell, strength);
-      survivalPerWeight = this.#perWeight(cell, strength, survival * (1 - this.#hazard(cell, strength)));
-    }
-    const survival = survivalPerWeight * this.#weightFrom(target, strength);
-    const mass = survival * this.#hazard(target, strength);
-    return isCensored ? survival - survivedShare * mass : mass;
-  }
-
-  #weightFrom(cell: number, strength: number): number {
-    return strength * this.parentFrom[cell]! + this.seenFrom[cell]!;
-  }
-
-  #hazard(cell: number, strength: number): number {
-    const atRisk = this.#weightFrom(cell, strength) - this.cut[cell]! + this.exposure[cell]!;
-    return atRisk > 0 ? Math.min(1, (strength * this.parent[cell]! + this.ended[cell]!) / atRisk) : 1;
-  }
-
-  #perWeight(cell: number, strength: number, survivalAfter: number): number {
-    const weight = this.#weightFrom(cell + 1, strength);
-    return weight > 0 ? survivalAfter / weight : 0;
-  }
-}
 
 export class Shrinkage {
   readonly #cells: Cells;
