@@ -53,6 +53,10 @@ function commitSample(sample: StepSample, index: number, result: StepResult, par
   if (choice.state === 'ended') return;
   if (request.promptLogprobs !== undefined) tellPromptLogprobs(request, events);
   const tokenId = at(result.tokens, index);
+  if (tokenId < 0) {
+    failRequest(request, parts, events);
+    return;
+  }
   choice.acceptToken(tokenId);
   const end = choice.end();
   const { topLogprobCount } = request.sampling;
@@ -66,6 +70,16 @@ function commitSample(sample: StepSample, index: number, result: StepResult, par
   const { reason: finishReason, stopTokenId } = end;
   events.push(stopTokenId === undefined ? { ...event, finishReason } : { ...event, finishReason, stopTokenId });
   if (request.mode !== 'prefill') endChoice(choice, parts); // a held prompt stays until it is released
+}
+
+/** The sampler found no token it may draw: broken weights, or a mask that forbids all. Other requests go on. */
+function failRequest(request: RequestState, parts: CommitParts, events: TokenEvent[]): void {
+  const message = 'no token can be drawn: the logits are not numbers, or everything is forbidden';
+  events.push({ kind: 'failed', requestId: request.id, error: { code: 'internal', message } });
+  for (const choice of request.choices) {
+    if (request.mode === 'prefill' || choice.state === 'ended') continue; // a held prompt stays until it is released
+    endChoice(choice, parts);
+  }
 }
 
 /** The request asked for no tokens, only for the log-probabilities of its prompt. */

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { InvalidRequestError } from '../../src/base/errors.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/engine.js';
+import type { TokenEvent } from '../../src/engine/token-event.js';
 import { drain, type FakeEngineOptions, fakeEngine, promptOf, request, Transcripts } from './fake-engine.js';
 import { idealChoice, idealPromptLogprobs } from './oracle.js';
 
@@ -305,5 +306,32 @@ describe('failure', () => {
     await expect(engine.step()).rejects.toThrow('device lost');
     await expect(engine.quiesced()).rejects.toThrow('device lost');
     await engine.close();
+  });
+});
+
+describe('a sampler that finds no token', () => {
+  it.each(['generate', 'prefill'] as const)('fails that request alone (%s)', async (mode) => {
+    const { engine, device } = fakeEngine();
+    device.brokenSeed = 666;
+    const broken = request(promptOf(1, 5), { maxTokenCount: 9, seed: 666 });
+    const whole = request(promptOf(2, 5), { maxTokenCount: 9 });
+    if (mode === 'prefill') engine.addPrefill(broken);
+    else engine.add(broken);
+    engine.add(whole);
+    const events: TokenEvent[] = [];
+    while (engine.hasWork) {
+      events.push(...(await engine.step()));
+      engine.checkIntegrity();
+    }
+    expect(events.filter((event) => event.requestId === broken.id && event.kind !== 'cached')).toEqual([
+      {
+        kind: 'failed',
+        requestId: broken.id,
+        error: { code: 'internal', message: expect.stringMatching(/no token can be drawn/) },
+      },
+    ]);
+    expect(events.filter((event) => event.kind === 'tokens' && event.requestId === whole.id)).toHaveLength(9);
+    engine.release(broken.id);
+    expect(engine.snapshot().ownedBlockCount).toBe(0);
   });
 });

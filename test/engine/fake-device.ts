@@ -67,6 +67,8 @@ export class FakeDevice {
   /** How often each event was recorded and reached. */
   readonly #recorded = new Map<number, number>();
   readonly #reached = new Map<number, number>();
+  /** Draws with this seed find no token, as with logits that are not numbers. */
+  brokenSeed: number | undefined;
   /** When set, waits for events throw it. */
   failure: Error | undefined;
 
@@ -133,7 +135,7 @@ export class FakeDevice {
   createStream(): Stream {
     const { memory } = this;
     const enqueue = (run: () => void) => this.jobs.push({ run });
-    const ops: Pick<Ops, 'sample'> = { sample: (args) => enqueue(() => sampleRows(memory, args)) };
+    const ops: Pick<Ops, 'sample'> = { sample: (args) => enqueue(() => sampleRows(memory, args, this.brokenSeed)) };
     const graphs: Pick<Stream, 'beginGraph' | 'endGraph' | 'launch'> = {
       beginGraph: () => {
         [this.#queued, this.jobs] = [this.jobs, []];
@@ -292,7 +294,7 @@ export function drawToken(draw: FakeDraw): number {
 export const fakeLogprob = (x: number, token: number) => Math.fround(-(mix(x, token) % 4096) / 256);
 export const fakeTop = (x: number, rank: number) => mix(x, rank + 77) % vocabCount;
 
-function sampleRows(memory: FakeMemory, args: SampleArguments): void {
+function sampleRows(memory: FakeMemory, args: SampleArguments, brokenSeed: number | undefined): void {
   const { i32, u32, f32 } = memory;
   for (let i = 0; i < args.rowCount; i++) {
     const row = args.rows / 4 + 20 * i;
@@ -304,8 +306,10 @@ function sampleRows(memory: FakeMemory, args: SampleArguments): void {
       (id, k) => [id, f32[args.biasValues / 4 + i32[row + 13]! + k]!] as const,
     );
     const target = i32[row + 17]!;
-    const token =
-      target >= 0
+    const isBroken = u32[row + 7] === brokenSeed;
+    const token = isBroken
+      ? -1
+      : target >= 0
         ? target
         : drawToken({
             x,
@@ -323,6 +327,6 @@ function sampleRows(memory: FakeMemory, args: SampleArguments): void {
       f32[args.topLogprobs / 4 + 20 * i + k] = fakeLogprob(x, fakeTop(x, k));
     }
     const slot = i32[row + 18]!;
-    if (target < 0 && slot >= 0) i32[args.lastTokens / 4 + slot] = token;
+    if (target < 0 && slot >= 0) i32[args.lastTokens / 4 + slot] = Math.max(0, token);
   }
 }
