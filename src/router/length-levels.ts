@@ -68,9 +68,11 @@ const ownCountsFrom = 4;
 /** Halves of the parent's distribution, then eighths, then bins: few observations move it as a whole, many shape it in detail. */
 const coarseToFine: readonly Resolution[] = [2, 8, 'bins'];
 
+/** Order: each level is the parent of the next. What all do comes before what some do; a new observation counts in all of them. */
 export const levelOptions: readonly LevelOptions[] = [
   { name: 'all', contextOf: () => 0, halfLifeCount: 4096, contextCountMax: 1, resolutions: coarseToFine, firstStrengthMax: 8 },
   { name: 'recent', contextOf: () => 0, halfLifeCount: 128, contextCountMax: 1, resolutions: coarseToFine },
+  { name: 'latest', contextOf: () => 0, halfLifeCount: 32, contextCountMax: 1, resolutions: [2, 8] },
   {
     name: 'promptLength',
     contextOf: ({ facts }) => classOf(facts.promptTokenCount),
