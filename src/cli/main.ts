@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** Entry of the `twostroke` command: finds the subcommand, runs it, and turns what it throws into one line and an exit code. */
 import { Command } from 'commander';
+import { benchCommand } from './bench.js';
 import { describeFailure, exitCodeOf, exitCodes } from './fail.js';
 import { generateCommand } from './generate.js';
 import { routeCommand } from './route.js';
@@ -14,9 +15,10 @@ const program = new Command('twostroke')
   .showHelpAfterError('(twostroke --help, or twostroke <command> --help, shows what there is)')
   .addCommand(serveCommand())
   .addCommand(generateCommand())
+  .addCommand(benchCommand())
   .addCommand(workersCommand())
   .addCommand(routeCommand());
-for (const command of [program, ...program.commands]) {
+for (const command of [program, ...program.commands, ...program.commands.flatMap(({ commands }) => commands)]) {
   command.exitOverride().configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'twostroke: ')) });
 }
 

@@ -1,0 +1,33 @@
+/** Per-request records as JSON lines, gzip-compressed when the file's name says so. The committed evidence of a benchmark. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { gunzipSync, gzipSync } from 'node:zlib';
+import { InvalidRequestError, messageOf } from '../base/errors.js';
+
+export function writeRecords(path: string, records: readonly object[]): void {
+  const text = records.map((record) => `${JSON.stringify(record)}\n`).join('');
+  writeFileSync(path, path.endsWith('.gz') ? gzipSync(text, { level: 9 }) : text);
+}
+
+/** Throws InvalidRequestError naming file and line. */
+export function readRecords<Record>(path: string): readonly Record[] {
+  const text = readText(path);
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line, index) => {
+      try {
+        return JSON.parse(line) as Record;
+      } catch {
+        throw new InvalidRequestError(`${path}, line ${index + 1}: not JSON`);
+      }
+    });
+}
+
+function readText(path: string): string {
+  try {
+    const bytes = readFileSync(path);
+    return (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8');
+  } catch (error) {
+    throw new InvalidRequestError(`cannot read ${path}: ${messageOf(error)}`);
+  }
+}

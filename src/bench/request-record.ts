@@ -1,0 +1,71 @@
+/** The two nouns of a load test: what was planned for one request and what came of it. Records are what result files keep; every figure of
+ *  a report is derived from them again, so nothing that a figure needs may live elsewhere. All times are milliseconds since the run began. */
+
+export type LengthClass = 'short' | 'medium' | 'long' | 'huge';
+
+/** Classes of prompt length with a latency target each: up to 256, 1023, 2048 tokens, and beyond. */
+export function lengthClassOf(promptTokenCount: number): LengthClass {
+  if (promptTokenCount <= 256) return 'short';
+  if (promptTokenCount < 1024) return 'medium';
+  return promptTokenCount <= 2048 ? 'long' : 'huge';
+}
+
+export type Prompt = { readonly kind: 'ids'; readonly ids: readonly number[] } | { readonly kind: 'text'; readonly text: string };
+
+export interface PlannedRequest {
+  readonly index: number;
+  /** 'asap': as soon as a slot is free (rate inf, or serial). */
+  readonly at: number | 'asap';
+  readonly prompt: Prompt;
+  /** Exact for ids, an estimate for text. */
+  readonly promptTokenCount: number;
+  /** How long the answer is to be. */
+  readonly wantedTokenCount: number;
+  readonly maxTokenCount: number;
+}
+
+/** 'completed': the stream ended in order. 'rejected': 429 or 503. 'failed': anything else that ended it. 'unfinished': still running when
+ *  the drain time was over, cut by the generator. */
+export type Outcome = 'completed' | 'rejected' | 'failed' | 'unfinished';
+
+export interface RequestRecord {
+  readonly index: number;
+  readonly phase: 'warmup' | 'measured';
+  readonly lengthClass: LengthClass;
+  readonly promptTokenCount: number;
+  readonly wantedTokenCount: number;
+  readonly maxTokenCount: number;
+  readonly outputTokenCount: number;
+  readonly scheduledMs: number;
+  readonly sentMs: number;
+  /** The generator's own lateness: sent minus scheduled, without waiting for a slot of --max-concurrency. */
+  readonly delayMs: number;
+  /** Requests of this run that were open when this one was sent. */
+  readonly inFlightCount: number;
+  /** Absent: no token came. */
+  readonly firstTokenMs?: number;
+  readonly endMs: number;
+  /** Between the arrivals of chunks with tokens, as in vLLM's benchmark. */
+  readonly gapsMs: readonly number[];
+  readonly outcome: Outcome;
+  readonly status?: number;
+  readonly error?: string;
+  /** The server's id of the answer. */
+  readonly id?: string;
+  /** x-twostroke-route: path and workers. */
+  readonly route?: string;
+  /** The router's estimates, by name with unit, where the server tells them. */
+  readonly predicted?: Readonly<Record<string, number>>;
+}
+
+export const ttftMsOf = (record: RequestRecord): number | undefined =>
+  record.firstTokenMs === undefined ? undefined : record.firstTokenMs - record.sentMs;
+
+export const e2elMsOf = (record: RequestRecord): number => record.endMs - record.sentMs;
+
+/** (E2EL − TTFT) / (tokens − 1), as in vLLM's benchmark; undefined for answers of less than two tokens. */
+export function tpotMsOf(record: RequestRecord): number | undefined {
+  const ttftMs = ttftMsOf(record);
+  if (ttftMs === undefined || record.outputTokenCount < 2) return undefined;
+  return (e2elMsOf(record) - ttftMs) / (record.outputTokenCount - 1);
+}

@@ -1,0 +1,58 @@
+/** Latency targets and whether a request met them. A request that was rejected, failed or never ended has missed every target. */
+import { InvalidRequestError } from '../base/errors.js';
+import { e2elMsOf, type LengthClass, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+
+/** An absent target is met by every completed request. */
+export interface Slo {
+  readonly ttftMs?: number;
+  readonly tpotMs?: number;
+  readonly e2elMs?: number;
+}
+
+/** Targets per class of prompt length; classes that are absent have none. */
+export type SloByClass = Readonly<Partial<Record<LengthClass, Slo>>>;
+
+/** `ttft:500 tpot:50`, the form of vLLM's --goodput; milliseconds. */
+export function parseGoodput(pairs: readonly string[]): Slo {
+  const slo: { ttftMs?: number; tpotMs?: number; e2elMs?: number } = {};
+  for (const pair of pairs) {
+    const [metric = '', value = ''] = pair.split(':');
+    const ms = Number(value);
+    const isMetric = metric === 'ttft' || metric === 'tpot' || metric === 'e2el';
+    if (!isMetric || !(ms > 0)) {
+      throw new InvalidRequestError(`--goodput ${pair}: expected ttft:MS, tpot:MS or e2el:MS`, 'goodput');
+    }
+    slo[`${metric}Ms`] = ms;
+  }
+  return slo;
+}
+
+/** An answer of one token has no TPOT and cannot miss it. */
+export function meets(record: RequestRecord, slo: Slo): boolean {
+  if (record.outcome !== 'completed') return false;
+  const within = (value: number | undefined, limit: number | undefined) =>
+    limit === undefined || value === undefined || value <= limit;
+  const ttftMs = ttftMsOf(record);
+  if (ttftMs === undefined) return false;
+  return within(ttftMs, slo.ttftMs) && within(tpotMsOf(record), slo.tpotMs) && within(e2elMsOf(record), slo.e2elMs);
+}
+
+export const everywhere = (slo: Slo): SloByClass => ({ short: slo, medium: slo, long: slo, huge: slo });
+
+export function scaledSlo(slos: SloByClass, factor: number): SloByClass {
+  const scaled = (limit: number | undefined) => (limit === undefined ? undefined : limit * factor);
+  return Object.fromEntries(
+    Object.entries(slos).map(([lengthClass, slo]) => [
+      lengthClass,
+      Object.fromEntries(
+        Object.entries(slo)
+          .map(([metric, limit]) => [metric, scaled(limit)])
+          .filter(([, limit]) => limit !== undefined),
+      ),
+    ]),
+  );
+}
+
+export function meetsItsClass(record: RequestRecord, slos: SloByClass): boolean {
+  return meets(record, slos[record.lengthClass] ?? {});
+}

@@ -1,0 +1,10 @@
+/** `twostroke bench`: load tests of any OpenAI-compatible server. Each subcommand is a file of its own; the work is in src/bench. */
+import { Command } from 'commander';
+import { benchServeCommand, benchStaticCommand } from './bench-serve.js';
+
+export function benchCommand(): Command {
+  return new Command('bench')
+    .description('load-test any OpenAI-compatible server: serve, static, sweep, report')
+    .addCommand(benchServeCommand())
+    .addCommand(benchStaticCommand());
+}
