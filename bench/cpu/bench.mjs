@@ -6,7 +6,8 @@
 
    Each engine is a child process (side.mjs). One alternation measures every variant of both once, phase by phase, in an order that
    turns round each time, and the memory's read bandwidth; the first is a warm-up and not counted. Medians and ranges go to stdout, to
-   DIR/bench-cpu.json and DIR/README.md (default docs/results/<date>-cpu; --quick and --only write nothing unless --out is given).
+   DIR/bench-cpu.json and DIR/README.md (default docs/results/<date>-cpu; --quick, --only and a run that
+   other processes disturbed write nothing unless --out is given).
    --json ends the output with one line: {"ratios": {"prefill", "decode1", "decode8"}, "bandwidthShare": {"decode1", …}, …}. */
 import fs from 'node:fs';
 import os from 'node:os';
@@ -21,6 +22,8 @@ import { phases } from './workload.mjs';
 /** After this long no new alternation begins, once there are three: a busy machine makes llama.cpp's spinning threads crawl. */
 const secondsMax = { full: 330, quick: 100 };
 const alternationCountMin = 3;
+/** Of the cores' time, the most that others may take (median over alternations) in a result worth keeping. */
+const othersShareMax = 0.1;
 
 const root = path.resolve(import.meta.dirname, '../..');
 const say = (line) => console.log(line);
@@ -54,6 +57,7 @@ function readOptions() {
     runners: Object.entries(variants)
       .filter(([side]) => values.only === undefined || side === values.only)
       .flatMap(([side, names]) => names.map((variant) => ({ side, variant }))),
+    isOutNamed: values.out !== undefined,
     outFolder: values.out ?? (isPartial ? null : path.join(root, 'docs/results', `${day}-cpu`)),
   };
 }
@@ -88,18 +92,23 @@ async function loadSides(options, files) {
 /** These read the same fresh prompt, so that their first tokens can be compared. */
 const samePrompt = ['engine', 'flash'];
 
-/** One sample of every phase and variant, and the read bandwidth. */
+/** One sample of every phase and variant, and the read bandwidth just before each decode: it drifts where others share the memory. */
 async function alternate(alternation, { runners, stepCount }, sides) {
   const order = alternation % 2 === 0 ? runners : [...runners].reverse();
   const samples = [];
+  const reads = [];
+  const twostroke = sides.get('twostroke');
   for (const { name: phase, batchCount } of phases) {
+    if (twostroke !== undefined && batchCount > 0) {
+      reads.push({ alternation, phase, ...(await twostroke.call('measureRead', { repeats: 3 })) });
+    }
     for (const { side, variant } of order) {
       const seed = alternation * 10 + (samePrompt.includes(variant) ? 0 : 1);
       const argument = { variant, batchCount, stepCount, seed };
       samples.push({ alternation, phase, side, variant, ...(await sides.get(side).call('measure', argument)) });
     }
   }
-  return samples;
+  return { samples, reads };
 }
 
 /** The options tell how many alternations there should be; samples and reads tell how many there were. */
@@ -114,11 +123,10 @@ async function measureAll(options, sides, startedMs) {
       break;
     }
     const started = await cpuNow(sides);
-    const twostroke = sides.get('twostroke');
-    if (twostroke !== undefined) reads.push(await twostroke.call('measureRead', { repeats: 3 }));
     const taken = await alternate(alternation, options, sides);
     const othersShare = shareOfOthers(started, await cpuNow(sides));
-    samples.push(...taken.map((sample) => ({ ...sample, othersShare })));
+    reads.push(...taken.reads);
+    samples.push(...taken.samples.map((sample) => ({ ...sample, othersShare })));
     say(
       `alternation ${alternation} of ${options.alternationCount}${othersShare > 0.1 ? `: ${percent(othersShare)} of the cores went to others` : ''}`,
     );
@@ -152,16 +160,30 @@ async function main() {
   const { sides, loaded } = await loadSides(options, files);
   try {
     const measured = await measureAll(options, sides, started);
-    const { runners, outFolder, json, secondsMax: _, ...settings } = options;
+    const { alternationCount, stepCount, threadCount, quantize, ggufType } = options;
+    const settings = { alternationCount, stepCount, threadCount, quantize, ggufType };
     const facts = { machine, commit: describeCommit(root), date: new Date().toISOString(), versions: files.versions, settings };
     const run = { ...facts, wallSeconds: (performance.now() - started) / 1000, loaded, ...measured };
     const summary = summariseRun(run);
     say(`\n${renderText(run, summary)}`);
-    if (outFolder !== null) write(outFolder, run, summary);
-    if (json) say(JSON.stringify(summary.line));
+    keep(options, run, summary);
+    if (options.json) say(JSON.stringify(summary.line));
   } finally {
     for (const side of sides.values()) side.close();
   }
+}
+
+/** A disturbed run is no result, unless its user names a folder for it. */
+function keep({ outFolder, isOutNamed }, run, summary) {
+  const { othersShare } = summary.line;
+  if (outFolder === null) return;
+  if (!isOutNamed && othersShare > othersShareMax) {
+    say(
+      `not written: other processes took ${percent(othersShare)} of the cores; repeat on a quiet machine, or name a folder with --out`,
+    );
+    return;
+  }
+  write(outFolder, run, summary);
 }
 
 function write(folder, run, summary) {

@@ -43,7 +43,7 @@ function ratioOf(samples, phase, ours, llama, field) {
 }
 
 export function summariseRun(run) {
-  const { samples, reads, settings, loaded } = run;
+  const { samples, reads } = run;
   const read = reads.length === 0 ? null : readSpread(reads);
   const rows = phases.map(({ name, batchCount }) => {
     const row = { phase: name, batchCount };
@@ -55,7 +55,7 @@ export function summariseRun(run) {
       const llama = bestLlama(samples, name, field);
       row[level] = { ours, llama, ratio: ratioOf(samples, name, ours, llama, field) };
     }
-    return { ...row, ...workOf(row, settings, loaded, read) };
+    return { ...row, ...workOf(row, run) };
   });
   return { read, rows, sameFirstToken: countSameFirstTokens(samples), line: jsonLine(rows, read, run) };
 }
@@ -68,7 +68,7 @@ function readSpread(reads) {
 }
 
 /** What our engine moved or computed: decode is judged by bytes, prefill by operations. */
-function workOf(row, settings, loaded, read) {
+function workOf(row, { settings, loaded, samples, reads }) {
   const { ours } = row.engine;
   if (ours === null) return {};
   const { config } = loaded.twostroke;
@@ -76,8 +76,16 @@ function workOf(row, settings, loaded, read) {
   const keyCount = promptTokenCount + settings.stepCount / 2;
   const elementBytes = settings.quantize === 'int8' ? 1 : 2;
   const stepBytes = decodeStepBytes(config, { batchCount: row.batchCount, keyCount, elementBytes, kvElementBytes: 2 });
-  const bytesPerSecond = (stepBytes * ours.median) / row.batchCount;
-  return { stepBytes, bytesPerSecond, bandwidthShare: bytesPerSecond / read.allThreads.median };
+  const bytesPerToken = stepBytes / row.batchCount;
+  const shares = samples
+    .filter(({ phase, variant }) => phase === row.phase && variant === 'engine')
+    .map((sample) => (bytesPerToken * speed(sample.tokenCount, sample.ms)) / readBefore(reads, sample).allThreads);
+  return { stepBytes, bytesPerSecond: bytesPerToken * ours.median, bandwidthShare: spread(shares).median };
+}
+
+/** The bandwidth measured just before a decode sample. */
+function readBefore(reads, { alternation, phase }) {
+  return reads.find((read) => read.alternation === alternation && read.phase === phase);
 }
 
 /** The same greedy first token of the same prompt: both run the same model. */
@@ -167,7 +175,7 @@ function textTable(head, rows) {
 function readText(summary) {
   const { read } = summary;
   if (read === null) return '';
-  return `Memory reads: ${gigabytes(read.oneThread.median)} with one thread, ${gigabytes(read.allThreads.median)} with all (median of the alternations).`;
+  return `Memory reads: ${gigabytes(read.oneThread.median)} with one thread, ${gigabytes(read.allThreads.median)} with all (medians).`;
 }
 
 function sameText({ same, of }) {
@@ -204,7 +212,8 @@ Decode starts from ${promptTokenCount} keys and runs ${settings.stepCount} steps
 token (prefill) or from the first to the last token (decode); llama.cpp through node-llama-cpp's native calls (fill the batch,
 \`llama_decode\`, one sampler call a row), below its JavaScript queue, with flash attention on and off, of which the better counts. Batch and
 micro-batch are 512; every prefill is a fresh prompt, checked on both sides; at batch 8, eight sequences with their own keys go into
-one \`llama_decode\`. "% of read" = bytes that a step must read (each matrix once, each key and value) ÷ time ÷ measured read bandwidth.
+one \`llama_decode\`. "% of read" = bytes that a step must read (each matrix once, each key and value) ÷ time ÷ the read bandwidth measured just before,
+median of the alternations.
 
 ## The forward pass alone
 

@@ -114,13 +114,18 @@ def attention(qkv, out, layer, batch):
 
 
 def decode():
-    kv_cache = Kv(1, 32 * 4096 * 2 + 256 * 1024)
+    kv_cache = Kv(10, 256 * 1024)  # ten layers in turn: the L2 holds none of what comes next
     for sequences, kv in ((1, 512), (1, 4096), (1, 32768), (8, 2048), (32, 512), (32, 2048), (32, 4096), (256, 1024)):
         batch = kv_cache.batch(sequences, 1, kv)
         qkv, out = torch.randn(sequences, 6144, device="cuda").bfloat16(), torch.empty(sequences, 4096, dtype=torch.bfloat16, device="cuda")
         torch.cuda.synchronize()
         layer = kv_cache.layer(0)
-        ms = pd.time_ms(lambda: attention(qkv, out, layer, batch), 20, cold)[0]
+        cold()
+        pd.wait()
+        repeats = 10
+        graph = pd.graph(lambda: [attention(qkv, out, kv_cache.layer(i % kv_cache.layers), batch) for i in range(repeats)])
+        ms = pd.time_ms(lambda: pd.op("graph_launch", graph), 10, cold)[0] / repeats
+        pd.raw("graph_destroy", graph)
         kv_bytes = sequences * kv * KV_HEADS * DIM * 4
         row(f"decode attention batch {sequences} kv {kv}", ms * 1e3, "us", tbps=kv_bytes / ms / 1e9, share_of_read=kv_bytes / ms * 1e3 / floors.get("read", 3e12))
     lengths = torch.randint(100, 4096, (64,)).tolist()
@@ -255,6 +260,21 @@ def step():
             ratio=times["all"] / (times["gemm"] + kv_ms) if queries == 1 else times["all"] / times["gemm"])
 
 
+def floor():
+    """All weight products of a step in one graph. Run with PD_LINEAR=blas: the best of 12 cuBLASLt algorithms per shape."""
+    model = Model(16)
+    for m in (1, 2, 4, 8, 16, 32, 64, 256, 512, 2048):
+        logit_rows = 1 if m > 256 else m
+        b = model.buffers(m, logit_rows)
+        for name in ("y", "a", "h", "last"):
+            b[name].normal_()
+        torch.cuda.synchronize()
+        graph = pd.graph(lambda: model.forward(b, None, m, logit_rows, None, "gemm"))
+        ms = pd.time_ms(lambda: pd.op("graph_launch", graph), 15 if m < 512 else 7)[0]
+        pd.raw("graph_destroy", graph)
+        row(f"gemm floor rows {m}", ms, "ms")
+
+
 def sample():
     for count in (1, 32, 256):
         logits = torch.randn(count, VOCAB, device="cuda") * 2.5
@@ -272,8 +292,8 @@ def sample():
 def main():
     info = pd.info()
     print(info.name.decode(), info.isa.decode(), flush=True)
-    parts = {"read": read, "gemv": lambda: gemv_and_linear((1, 4)), "linear": lambda: gemv_and_linear((32, 256, 2048)), "decode": decode, "prefill": prefill, "sample": sample, "step": step}
-    for name in [a for a in sys.argv[1:] if a in parts] or parts:
+    parts = {"read": read, "gemv": lambda: gemv_and_linear((1, 4, 16)), "linear": lambda: gemv_and_linear((32, 256, 2048)), "decode": decode, "prefill": prefill, "sample": sample, "step": step, "floor": floor}
+    for name in [a for a in sys.argv[1:] if a in parts] or [p for p in parts if p != "floor"]:
         try:
             parts[name]()
         except Exception as error:  # the other parts are still worth their numbers
