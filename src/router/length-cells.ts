@@ -34,27 +34,32 @@ export class Cells {
 
   /** Backwards, so that the small numbers of the tail are summed first and nothing cancels. */
   accumulate(): void {
-    for (let cell = this.cellCount - 1; cell >= 0; cell--) {
-      this.parentFrom[cell] = this.parentFrom[cell + 1]! + this.parent[cell]!;
-      this.seenFrom[cell] = this.seenFrom[cell + 1]! + this.ended[cell]! + this.cut[cell]!;
+    const { parent, ended, cut, parentFrom, seenFrom, cellCount } = this;
+    let parentSum = 0;
+    let seenSum = 0;
+    for (let cell = cellCount - 1; cell >= 0; cell--) {
+      parentSum += parent[cell]!;
+      seenSum += ended[cell]! + cut[cell]!;
+      parentFrom[cell] = parentSum;
+      seenFrom[cell] = seenSum;
     }
   }
 
   /** Fills `ratio` for a parent worth `strength` observations. With all(k) = κ S_k + everything seen in cell k or later, a cell without
    *  cuts has 1 - h_k = all(k+1) / all(k): the product telescopes, and only cells with cuts need the hazard itself. */
   rescale(strength: number): void {
+    const { parent, ended, cut, ratio, cellCount } = this;
     let survivalPerWeight = 1 / (strength * this.parentFrom[0]! + this.seenFrom[0]!);
-    for (let cell = 0; cell < this.cellCount; cell++) {
-      const parent = this.parent[cell]!;
-      const own = strength * parent + this.ended[cell]!;
-      let mass = survivalPerWeight * own;
-      if (this.cut[cell]! > 0) {
+    for (let cell = 0; cell < cellCount; cell++) {
+      const parentMass = parent[cell]!;
+      let mass = survivalPerWeight * (strength * parentMass + ended[cell]!);
+      if (cut[cell]! > 0) {
         const survival = survivalPerWeight * this.#weightFrom(cell, strength);
         const hazard = this.#hazard(cell, strength);
         mass = survival * hazard;
         survivalPerWeight = this.#perWeight(cell, strength, survival * (1 - hazard));
       }
-      this.ratio[cell] = parent > 0 ? mass / parent : 0;
+      ratio[cell] = parentMass > 0 ? mass / parentMass : 0;
     }
   }
 

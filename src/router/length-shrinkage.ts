@@ -49,7 +49,9 @@ export class Shrinkage {
     if (trust < trustMin) return;
     this.#gather(mass, counts);
     this.#cells.rescale((counts.observationCount * (1 - trust)) / trust);
-    for (let bin = 0; bin < binCount; bin++) mass[bin] = mass[bin]! * this.#cells.ratio[this.#cellOf[bin]!]!;
+    const cellOf = this.#cellOf;
+    const { ratio } = this.#cells;
+    for (let bin = 0; bin < binCount; bin++) mass[bin] = mass[bin]! * ratio[cellOf[bin]!]!;
   }
 
   /** Weighs the strengths by how well each foresaw `observation`, in `bin`; `mass` is the parent's and stays as it is. */
@@ -69,32 +71,47 @@ export class Shrinkage {
     }
   }
 
-  /** A bin belongs to the group that the middle of its mass falls into. */
+  /** Fills the cells. A bin belongs to the group that the middle of its mass falls into. */
   #gather(mass: Float64Array, counts: LengthCounts): void {
     const { parent, ended, cut, exposure, cellCount } = this.#cells;
+    const { ended: endedIn, cut: cutIn, cutExposure } = counts;
+    const cellOf = this.#cellOf;
     const scale = 1 / counts.unit;
-    parent.fill(0);
-    ended.fill(0);
     cut.fill(0);
     exposure.fill(0);
-    let below = 0;
+    if (this.#isGrouped) this.#sortIntoGroups(mass);
+    parent.fill(0);
+    ended.fill(0);
     for (let bin = 0; bin < binCount; bin++) {
+      const cell = cellOf[bin]!;
+      const before = parent[cell]!;
       const own = mass[bin]!;
-      const cell = this.#isGrouped ? Math.min(cellCount - 1, Math.floor(cellCount * (below + own / 2))) : bin;
-      below += own;
-      this.#cellOf[bin] = cell;
-      ended[cell] = ended[cell]! + counts.ended[bin]! * scale;
-      if (counts.cut[bin]! > 0) {
-        cut[cell] = cut[cell]! + counts.cut[bin]! * scale;
-        // So far in units of mass survived: within a cell, the parent's mass measures how much of it a cut length has behind it.
-        exposure[cell] = exposure[cell]! + (counts.cut[bin]! * parent[cell]! + counts.cutExposure[bin]! * own) * scale;
-      }
-      parent[cell] = parent[cell]! + own;
+      parent[cell] = before + own;
+      ended[cell] = ended[cell]! + endedIn[bin]! * scale;
+      const cutHere = cutIn[bin]!;
+      if (cutHere === 0) continue;
+      cut[cell] = cut[cell]! + cutHere * scale;
+      // So far in units of mass survived: within a cell, the parent's mass measures how much of it a cut length has behind it.
+      exposure[cell] = exposure[cell]! + (cutHere * before + cutExposure[bin]! * own) * scale;
     }
     for (let cell = 0; cell < cellCount; cell++) {
       if (cut[cell]! > 0) exposure[cell] = parent[cell]! > 0 ? Math.min(cut[cell]!, exposure[cell]! / parent[cell]!) : 0;
     }
     this.#cells.accumulate();
+  }
+
+  #sortIntoGroups(mass: Float64Array): void {
+    const groupCount = this.#cells.cellCount;
+    const cellOf = this.#cellOf;
+    let group = 0;
+    let below = 0;
+    for (let bin = 0; bin < binCount; bin++) {
+      const own = mass[bin]!;
+      const middle = (below + own / 2) * groupCount;
+      while (middle >= group + 1 && group < groupCount - 1) group++;
+      below += own;
+      cellOf[bin] = group;
+    }
   }
 
   /** Share of its cell's mass that a length cut in `bin` has survived. */
