@@ -23,6 +23,7 @@ constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kWarpKeys = 16;
 constexpr int kTileKeys = kWarps * kWarpKeys; /* PD_KEY_TILE */
+constexpr int kBlockTilesMin = 2; /* shorter pieces cost more to merge than they save */
 constexpr int kRows = 16;                     /* query heads per pass: the rows of an mma */
 
 static_assert(kTileKeys == PD_KEY_TILE, "a tile is one softmax step of the contract");
@@ -284,7 +285,7 @@ __device__ void merge_blocks(int count, Slot slot, int rows, int row_alloc, floa
   for (int i = threadIdx.x * 4; i < rows * kDim; i += kThreads * 4) {
     const int row = i / kDim;
     float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 8
+#pragma unroll 16
     for (int p = 0; p < count; p++) {
       const float4 part = __ldcg((const float4 *)(slot(p) + i));
       const float factor = factors[p * rows + row];
@@ -311,7 +312,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   scan_tiles(a, starts, warp_sums);
   const int64_t all = (int64_t)starts[a.sequence_count] * head_passes;
-  const int64_t blocks = all < gridDim.x ? all : gridDim.x;
+  const int64_t wanted = (all + kBlockTilesMin - 1) / kBlockTilesMin, blocks = wanted < gridDim.x ? wanted : gridDim.x;
   const bool has_work = blockIdx.x < blocks;
   const int64_t line_begin = has_work ? all * blockIdx.x / blocks : 0, line_end = has_work ? all * (blockIdx.x + 1) / blocks : 0;
   WarpReader<kDim> reader{a, starts, head_passes, passes_per_kv_head, warp, lane, line_begin, line_end,

@@ -1,7 +1,7 @@
 /* The four ways to multiply by a weight matrix that are our own. Used by linear.cu and moe_linear.cu; big 16-bit products go to cuBLASLt.
 
    gemv        (gemv.cu)        a few rows: reads the matrix once at memory speed
-   gemm_stream (gemm_stream.cu) up to 16 rows in 16 bits on Hopper: bulk copies feed tensor cores at memory speed
+   gemm_stream (gemm_stream.cu) up to 8 rows in 16 bits on Hopper: bulk copies feed tensor cores at memory speed
    gemm_tensor (gemm_tensor.cu) 16-bit operands on mma.sync, rows picked by a list (experts)
    gemm_plain  (gemm_plain.cu)  any mix of dtypes in float32 without TF32, rows picked by a list or not */
 #pragma once
@@ -29,7 +29,7 @@ struct Product {
 };
 
 constexpr int kGemvRowsMax = 4;
-constexpr int kStreamRowsMax = 16;
+constexpr int kStreamRowsMax = 8;
 
 /* Dtypes of x and weight any of f32, bf16, f16; k a multiple of 16 bytes of weight. No groups. row_count <= kGemvRowsMax */
 int gemv(PdStream *stream, const Product &product);
