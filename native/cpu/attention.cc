@@ -206,16 +206,22 @@ void write_results(const Job &job, const Piece &piece, const Workspace &space) {
   }
 }
 
-void run_piece(const Job &job, const Piece &piece, const Workspace &space) {
-  read_queries(job, piece, space);
-  int32_t first_query = first_position(job, piece.sequence) + piece.first_token, last_query = first_query + piece.token_count - 1;
-  int32_t first_key = job.window > 0 ? std::max(0, first_query - job.window + 1) : 0;
+int32_t first_tile(const Job &job, const Piece &piece) {
+  const int32_t first_query = first_position(job, piece.sequence) + piece.first_token;
+  return job.window > 0 ? std::max(0, first_query - job.window + 1) / kKeyTile : 0;
+}
+
+/* then: the piece this thread takes next, whose first tile is prefetched during the last one here; NULL when not known */
+void run_piece(const Job &job, const Piece &piece, const Piece *then, const Workspace &space) {
   const bool is_few = job.kernel->few != nullptr && piece.token_count * job.group <= kFewRows;
+  const int32_t first = first_tile(job, piece), last = (first_position(job, piece.sequence) + piece.first_token + piece.token_count - 1) / kKeyTile;
   TileRows rows, next;
-  find_rows(job, piece, first_key / kKeyTile, &next);
-  for (int32_t tile = first_key / kKeyTile; tile <= last_query / kKeyTile; tile++) {
+  find_rows(job, piece, first, &next);
+  read_queries(job, piece, space);
+  for (int32_t tile = first; tile <= last; tile++) {
     rows = next;
-    find_rows(job, piece, std::min(tile + 1, last_query / kKeyTile), &next);
+    if (tile < last) find_rows(job, piece, tile + 1, &next);
+    else if (then != nullptr) find_rows(job, *then, first_tile(job, *then), &next);
     if (is_few) run_tile_few(job, piece, tile * kKeyTile, rows, next, space);
     else run_tile_many(job, piece, tile * kKeyTile, rows, next, space);
   }
@@ -259,9 +265,12 @@ void run_attention(Pool &pool, const Job &job) {
   int32_t *order = reinterpret_cast<int32_t *>(scratch + static_cast<size_t>(most_pieces) * sizeof(Piece));
   const int64_t piece_count = cut_pieces(job, order, pieces);
   const int rows = std::max(kFewRows, tokens_per_piece(job) * job.group);
-  pool.parallel_for(piece_count, 1, [&](int64_t begin, int64_t end, int thread) {
+  /* Decode pieces are alike and go several at a time, which tells a thread what to prefetch; prefill pieces go singly, for balance. */
+  const bool is_decode = batch.query_start[batch.sequence_count] <= batch.sequence_count;
+  const int64_t grain = is_decode ? std::max<int64_t>(1, piece_count / (pool.thread_count() * int64_t{8})) : 1;
+  pool.parallel_for(piece_count, grain, [&](int64_t begin, int64_t end, int thread) {
     Workspace space = place_workspace(pool.scratch(thread, workspace_bytes(rows, job.layer.head_dim)), rows, job.layer.head_dim);
-    for (int64_t i = begin; i < end; i++) run_piece(job, pieces[i], space);
+    for (int64_t i = begin; i < end; i++) run_piece(job, pieces[i], i + 1 < end ? &pieces[i + 1] : nullptr, space);
   });
 }
 
