@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { arrivals } from './arrivals.js';
 import { type PlanCounts, planRequests } from './plan.js';
+import { raisePriority } from './priority.js';
 import { ProgressLine } from './progress.js';
 import type { RequestRecord } from './request-record.js';
 import { runLoad } from './run.js';
@@ -48,7 +49,7 @@ export async function benchServer(
 ): Promise<LoadResult> {
   const facts = await openServer(baseUrl, client);
   const address = { baseUrl, apiKey: client.apiKey };
-  const workload = await openWorkload(workloadSettings, load.seed, address, facts, client);
+  const workload = await openWorkload(workloadSettings, { seed: load.seed, contentSeed: load.seed }, address, facts, client);
   return loadServer({ baseUrl, facts, client, workload, label: workloadSettings.name }, load, context);
 }
 
@@ -77,6 +78,7 @@ export async function loadServer(target: LoadTarget, load: LoadSettings, context
     },
     counts,
   );
+  const restorePriority = raisePriority();
   const cpuStart = process.cpuUsage();
   const startMs = context.clock.nowMs();
   try {
@@ -86,6 +88,7 @@ export async function loadServer(target: LoadTarget, load: LoadSettings, context
     const predictions = await readPredictions({ baseUrl, apiKey: client.apiKey });
     return { records: withPredictions(records, predictions), shortenedCount: counts.shortenedCount, coreShare, facts };
   } finally {
+    restorePriority();
     progress.close();
     http.close();
   }

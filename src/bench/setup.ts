@@ -26,6 +26,8 @@ export interface WorkloadSettings {
   readonly requestCountMax: number;
 }
 
+export type WorkloadSeeds = Pick<WorkloadOptions, 'seed' | 'contentSeed'>;
+
 export interface ClientSettings {
   readonly api: 'completions' | 'chat';
   readonly model: string | null;
@@ -46,25 +48,25 @@ export async function openServer(baseUrl: string, settings: ClientSettings): Pro
 /** For the chat endpoint random ids become texts; the server then counts the tokens. */
 export async function openWorkload(
   settings: WorkloadSettings,
-  seed: number,
+  seeds: WorkloadSeeds,
   address: ServerAddress,
   facts: ServerFacts,
   client: ClientSettings,
 ): Promise<Workload> {
-  const workload = createWorkload(await workloadOptions(settings, seed, address, facts));
+  const workload = createWorkload(await workloadOptions(settings, seeds, address, facts));
   return client.api === 'chat' ? asTexts(workload, settings.requestCountMax, address, facts) : workload;
 }
 
 async function workloadOptions(
   settings: WorkloadSettings,
-  seed: number,
+  seeds: WorkloadSeeds,
   address: ServerAddress,
   facts: ServerFacts,
 ): Promise<WorkloadOptions> {
   const { name, path, outputShape } = settings;
   const options = {
     ...settings,
-    seed,
+    ...seeds,
     tokenIdPool: facts.tokenIdPool,
     outputShape: outputShape === 'auto' ? (name === 'random' ? ('range' as const) : ('lognormal' as const)) : outputShape,
   };

@@ -14,6 +14,8 @@ export type WorkloadName = (typeof workloadNames)[number];
 export interface WorkloadOptions {
   readonly name: WorkloadName;
   readonly seed: number;
+  /** Of the tokens themselves; runs that differ here alone have equal lengths and find nothing of each other in a prefix cache. */
+  readonly contentSeed: number;
   /** Ids that random prompts are made of. */
   readonly tokenIdPool: readonly number[];
   readonly inputTokenCount: number;
@@ -86,13 +88,13 @@ function drawn(options: WorkloadOptions, promptLengths: (prng: Prng) => LengthDi
       const prng = new Prng(mix(options.seed, index));
       const promptTokenCount = promptLengths(prng).draw(prng);
       const outputTokenCount = outputs.draw(prng);
-      const ids = randomIds(options.tokenIdPool, options.seed, index, promptTokenCount);
+      const ids = randomIds(options.tokenIdPool, options.contentSeed, index, promptTokenCount);
       return { prompt: { kind: 'ids', ids }, promptTokenCount, outputTokenCount };
     },
   };
 }
 
-function traced({ seed, tokenIdPool, lengthScale }: WorkloadOptions, trace: readonly TraceEntry[]): Workload {
+function traced({ contentSeed, tokenIdPool, lengthScale }: WorkloadOptions, trace: readonly TraceEntry[]): Workload {
   const scaled = (tokenCount: number) => Math.max(1, Math.round(tokenCount * lengthScale));
   return {
     sampleCount: trace.length,
@@ -103,8 +105,8 @@ function traced({ seed, tokenIdPool, lengthScale }: WorkloadOptions, trace: read
       const promptTokenCount = scaled(entry.promptTokenCount);
       const ids =
         entry.blockIds === undefined
-          ? randomIds(tokenIdPool, seed, index, promptTokenCount)
-          : sharedIds(tokenIdPool, seed, entry.blockIds, promptTokenCount, lengthScale);
+          ? randomIds(tokenIdPool, contentSeed, index, promptTokenCount)
+          : sharedIds(tokenIdPool, contentSeed, entry.blockIds, promptTokenCount, lengthScale);
       return { prompt: { kind: 'ids', ids }, promptTokenCount, outputTokenCount: scaled(entry.outputTokenCount) };
     },
   };

@@ -16,6 +16,7 @@ import {
   type CommonBenchOptions,
   clientSettings,
   datasetOption,
+  isoDate,
   loadSettings,
   metricList,
   positiveOrInf,
@@ -177,8 +178,3 @@ function save(options: BenchServeOptions, json: Record<string, unknown>, { recor
   if (options.saveDetailed) writeRecords(file.replace(/(\.json)?$/, '.requests.jsonl.gz'), records);
   process.stderr.write(`written: ${file}\n`);
 }
-
-const isoDate = () =>
-  new Intl.DateTimeFormat('sv-SE', { dateStyle: 'short', timeStyle: 'medium', timeZone: 'UTC' })
-    .format(systemClock.wallMs())
-    .replace(' ', 'T');

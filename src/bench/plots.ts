@@ -1,0 +1,187 @@
+/** The plots of a sweep, as vega-lite specifications with their data. Pure. Used by report.ts.
+ *  A plot without data is left out rather than drawn empty. */
+import { facetColumns, modeColor, modeShape, type Plot, withStyle } from './plot-style.js';
+import { requestPlots } from './request-plots.js';
+import type { SweepData } from './sweep-file.js';
+import type { SweepPoint, SweepSummary } from './sweep-summary.js';
+
+export function sweepPlots(summary: SweepSummary, data: SweepData): readonly Plot[] {
+  const modes = [...new Set(summary.points.flatMap((point) => point.modes.map(({ mode }) => mode)))];
+  const plots = [
+    ratePlot(summary, modes, throughput),
+    ratePlot(summary, modes, goodput),
+    latencyPlot(summary, modes, ttft),
+    latencyPlot(summary, modes, tpot),
+    outcomePlot(summary, modes),
+    ...requestPlots(summary, data, modes),
+  ];
+  return plots.map((plot) => ({ ...plot, spec: withStyle(plot.spec) }));
+}
+
+interface RateFigure {
+  readonly name: string;
+  readonly title: string;
+  readonly caption: string;
+  readonly value: (row: SweepPoint['modes'][number]) => number;
+}
+
+const throughput: RateFigure = {
+  name: 'throughput',
+  title: 'Output throughput (tokens/s)',
+  caption: 'What comes out against what is asked for. A line that flattens has reached its saturation.',
+  value: ({ summary }) => summary.outputTokensPerSecond,
+};
+const goodput: RateFigure = {
+  name: 'goodput',
+  title: 'Goodput (requests/s within targets)',
+  caption: 'Requests that met both TTFT and TPOT targets of their length class. The grey diagonal is every request.',
+  value: (row) => row.goodRequestsPerSecond['1'] ?? 0,
+};
+
+function ratePlot({ points }: SweepSummary, modes: readonly string[], figure: RateFigure): Plot {
+  const values = points.flatMap((point) =>
+    point.modes.map((row) => ({
+      workload: point.workload,
+      rate: point.ratePerSecond,
+      mode: row.mode,
+      value: figure.value(row),
+    })),
+  );
+  const lines = {
+    mark: { type: 'line', point: { filled: true, size: 60 }, strokeWidth: 2 },
+    encoding: {
+      x: rateAxis,
+      y: { field: 'value', type: 'quantitative', title: figure.title, scale: { zero: true } },
+      color: modeColor(modes),
+      shape: modeShape(modes),
+    },
+  };
+  const diagonal = {
+    mark: { type: 'line', color: '#999', strokeDash: [4, 4] },
+    encoding: { x: rateAxis, y: { field: 'rate', type: 'quantitative', title: figure.title } },
+  };
+  const layer = figure.name === 'goodput' ? [diagonal, lines] : [lines];
+  return { ...figure, title: figure.title, spec: { data: { values }, ...facetColumns('workload', 380, { layer }) } };
+}
+
+const rateAxis = {
+  field: 'rate',
+  type: 'quantitative',
+  title: 'arrivals (requests/s)',
+  scale: { zero: false, nice: true },
+} as const;
+
+interface LatencyFigure {
+  readonly name: string;
+  readonly title: string;
+  readonly metric: 'ttftMs' | 'tpotMs';
+}
+
+const ttft: LatencyFigure = { name: 'ttft', title: 'Time to first token (ms)', metric: 'ttftMs' };
+const tpot: LatencyFigure = { name: 'tpot', title: 'Time per output token (ms)', metric: 'tpotMs' };
+
+function latencyPlot({ points }: SweepSummary, modes: readonly string[], { name, title, metric }: LatencyFigure): Plot {
+  const values = points.flatMap((point) =>
+    point.modes.flatMap(
+      ({ mode, summary }) =>
+        (['p50', 'p90'] as const)
+          .map((percentile) => ({
+            workload: point.workload,
+            rate: point.ratePerSecond,
+            mode,
+            percentile,
+            value: summary[metric][percentile],
+          }))
+          .filter(({ value }) => value > 0), // nothing completed: nothing to show on a logarithmic axis
+    ),
+  );
+  return {
+    name,
+    title,
+    caption: 'Solid: p50, dashed: p90, of completed requests. Logarithmic. Where lines rise steeply, requests queue.',
+    spec: {
+      data: { values },
+      ...facetColumns('workload', 380, {
+        mark: { type: 'line', point: { filled: true, size: 50 }, strokeWidth: 2 },
+        encoding: {
+          x: rateAxis,
+          y: { field: 'value', type: 'quantitative', title, scale: { type: 'log' }, axis: { format: '~s' } },
+          color: modeColor(modes),
+          shape: modeShape(modes),
+          strokeDash: {
+            field: 'percentile',
+            type: 'nominal',
+            title: 'percentile',
+            scale: {
+              domain: ['p50', 'p90'],
+              range: [
+                [1, 0],
+                [5, 4],
+              ],
+            },
+          },
+        },
+      }),
+    },
+  };
+}
+
+const outcomes = ['completed in time', 'completed late', 'rejected', 'failed', 'unfinished'];
+
+function outcomePlot({ points }: SweepSummary, modes: readonly string[]): Plot {
+  const values = points.flatMap((point) =>
+    point.modes.flatMap(({ mode, summary }) => {
+      const goodCount = Math.round((summary.sloAttainment ?? 0) * summary.requestCount);
+      const counts = [
+        goodCount,
+        summary.completedCount - goodCount,
+        summary.rejectedCount,
+        summary.failedCount,
+        summary.unfinishedCount,
+      ];
+      return outcomes.map((outcome, order) => ({
+        panel: `${point.workload}: ${mode}`,
+        rate: point.ratePerSecond.toPrecision(3),
+        outcome,
+        order,
+        share: (counts[order] ?? 0) / Math.max(1, summary.requestCount),
+      }));
+    }),
+  );
+  return {
+    name: 'outcomes',
+    title: 'What became of the requests',
+    caption: 'Share of measured requests at each rate. Every request that was sent is in exactly one of the five.',
+    spec: {
+      data: { values },
+      ...facetColumns(
+        'panel',
+        250,
+        {
+          height: 150,
+          mark: { type: 'bar' },
+          encoding: {
+            x: { field: 'rate', type: 'ordinal', title: 'arrivals (requests/s)', sort: null, axis: { labelAngle: 0 } },
+            y: {
+              field: 'share',
+              type: 'quantitative',
+              title: 'share',
+              stack: true,
+              axis: { format: '%' },
+              scale: { domain: [0, 1] },
+            },
+            color: {
+              field: 'outcome',
+              type: 'nominal',
+              title: null,
+              sort: outcomes,
+              scale: { domain: outcomes, range: ['#009E73', '#E69F00', '#CC79A7', '#D55E00', '#777777'] },
+            },
+            order: { field: 'order', type: 'quantitative' },
+          },
+        },
+        modes.length,
+      ),
+    },
+  };
+}

@@ -1,0 +1,75 @@
+/** What a sweep leaves behind: `sweep.json` (settings, machine, list of runs) and `requests.jsonl.gz` (every request of every run).
+ *  Everything a report says is derived from these two. */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { InvalidRequestError, messageOf } from '../base/errors.js';
+import { readRecords, writeRecords } from './records-file.js';
+import type { RequestRecord } from './request-record.js';
+
+/** 'unloaded': one request at a time; 'saturation': as many as the server takes; 'point': open loop at a rate; 'repeat': a point of the
+ *  first static mode once more, to show the noise (A/A). */
+export type Stage = 'unloaded' | 'saturation' | 'point' | 'repeat';
+
+export interface SweepRun {
+  readonly runIndex: number;
+  readonly stage: Stage;
+  readonly workload: string;
+  readonly mode: string;
+  readonly repetition: number;
+  /** Requests per second; null: unloaded and saturation. */
+  readonly ratePerSecond: number | null;
+  /** Of the saturation of the better static mode; null: rates were given. */
+  readonly rateFraction: number | null;
+  readonly coreShare: number;
+  readonly shortenedCount: number;
+}
+
+export interface SweepHeader {
+  readonly date: string;
+  readonly machine: string;
+  readonly model: string;
+  readonly seed: number;
+  /** Mode → URL or command line. */
+  readonly targets: Readonly<Record<string, string>>;
+  /** The mode under test; the others are what it is held against. */
+  readonly candidate: string;
+  readonly ttftFactor: number;
+  readonly tpotFactor: number;
+  readonly runs: readonly SweepRun[];
+}
+
+export interface SweepData {
+  readonly header: SweepHeader;
+  /** By runIndex. */
+  readonly records: ReadonlyMap<number, readonly RequestRecord[]>;
+}
+
+type Line = RequestRecord & { readonly run: number };
+
+export const sweepFileNames = { header: 'sweep.json', records: 'requests.jsonl.gz' } as const;
+
+export function writeSweep(folder: string, { header, records }: SweepData): void {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(path.join(folder, sweepFileNames.header), `${JSON.stringify(header, null, 2)}\n`);
+  const lines = [...records].flatMap(([run, list]) => list.map((record) => ({ run, ...record })));
+  writeRecords(path.join(folder, sweepFileNames.records), lines);
+}
+
+/** Throws InvalidRequestError when the folder holds no sweep. */
+export function readSweep(folder: string): SweepData {
+  const file = path.join(folder, sweepFileNames.header);
+  let header: SweepHeader;
+  try {
+    header = JSON.parse(readFileSync(file, 'utf8')) as SweepHeader;
+  } catch (error) {
+    throw new InvalidRequestError(`no sweep in ${folder}: ${messageOf(error)}`);
+  }
+  const records = new Map<number, RequestRecord[]>(header.runs.map(({ runIndex }) => [runIndex, []]));
+  for (const { run, ...record } of readRecords<Line>(path.join(folder, sweepFileNames.records))) {
+    const list = records.get(run);
+    if (list === undefined)
+      throw new InvalidRequestError(`${folder}: a request of run ${run}, which ${sweepFileNames.header} does not list`);
+    list.push(record);
+  }
+  return { header, records };
+}

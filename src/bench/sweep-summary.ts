@@ -1,0 +1,141 @@
+/** From the records of a sweep to its figures: targets, one row per point and mode, and whether the candidate is ever worse. Used by the
+ *  sweep at its end and by `bench report --recompute`, which must give the same.
+ *  Targets: TTFT ≤ ttftFactor ×, TPOT ≤ tpotFactor × the unloaded p50 of the request's length class, in the better static mode. */
+import { Prng } from '../base/prng.js';
+import { type Comparison, comparePoint, type NeverWorse, neverWorse } from './comparison.js';
+import { type LengthClass, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import { type Slo, type SloByClass, scaledSlo } from './slo.js';
+import { distribution, type RunSummary, summariseRun } from './summary.js';
+import type { Stage, SweepData, SweepRun } from './sweep-file.js';
+
+export const sloScales = [0.5, 1, 2] as const;
+
+export interface ModeRow {
+  readonly mode: string;
+  /** All repetitions together; rates are their means. */
+  readonly summary: RunSummary;
+  /** By target scale 0.5, 1, 2: requests per second within the targets, over the time of the arrivals. */
+  readonly goodRequestsPerSecond: Readonly<Record<string, number>>;
+  readonly coreShare: number;
+}
+
+export interface SweepPoint {
+  readonly workload: string;
+  readonly ratePerSecond: number;
+  readonly rateFraction: number | null;
+  readonly modes: readonly ModeRow[];
+  /** The static mode with the higher goodput. */
+  readonly reference: string;
+  readonly comparison: Comparison | null;
+  /** A static mode against itself. */
+  readonly noise: Comparison | null;
+}
+
+export interface SweepSummary {
+  readonly slos: Readonly<Record<string, SloByClass>>;
+  readonly points: readonly SweepPoint[];
+  readonly neverWorse: NeverWorse;
+}
+
+export function summariseSweep(data: SweepData): SweepSummary {
+  const { header } = data;
+  const workloads = [...new Set(header.runs.map(({ workload }) => workload))];
+  const slos = Object.fromEntries(workloads.map((workload) => [workload, unloadedSlos(data, workload)]));
+  const points = workloads.flatMap((workload) => {
+    const rates = new Set(runsOf(data, 'point', workload).map(({ ratePerSecond }) => ratePerSecond ?? 0));
+    return [...rates].map((rate) => summarisePoint(data, workload, rate, slos[workload] ?? {}));
+  });
+  return { slos, points, neverWorse: neverWorse(points) };
+}
+
+function runsOf({ header }: SweepData, stage: Stage, workload: string): readonly SweepRun[] {
+  return header.runs.filter((run) => run.stage === stage && run.workload === workload);
+}
+
+/** Per class the lowest p50 of the static modes, times the factors. */
+function unloadedSlos(data: SweepData, workload: string): SloByClass {
+  const { ttftFactor, tpotFactor } = data.header;
+  const byMode = runsOf(data, 'unloaded', workload).map(({ runIndex }) => measuredOf(data, runIndex));
+  const classes: readonly LengthClass[] = ['short', 'medium', 'long', 'huge'];
+  const lowest = (lengthClass: LengthClass, value: (record: RequestRecord) => number | undefined) =>
+    byMode
+      .map((records) => distribution(records.filter((record) => record.lengthClass === lengthClass).map(value)).p50)
+      .filter((p50) => !Number.isNaN(p50))
+      .reduce((min, p50) => Math.min(min, p50), Number.POSITIVE_INFINITY);
+  const entries = classes.map((lengthClass): [LengthClass, Slo] => {
+    const ttftMs = ttftFactor * lowest(lengthClass, ttftMsOf);
+    const tpotMs = tpotFactor * lowest(lengthClass, tpotMsOf);
+    return [lengthClass, { ...(Number.isFinite(ttftMs) ? { ttftMs } : {}), ...(Number.isFinite(tpotMs) ? { tpotMs } : {}) }];
+  });
+  return Object.fromEntries(entries.filter(([, slo]) => slo.ttftMs !== undefined));
+}
+
+function measuredOf({ records }: SweepData, runIndex: number): readonly RequestRecord[] {
+  return (records.get(runIndex) ?? []).filter(({ phase }) => phase === 'measured');
+}
+
+/** Pairs are made by index: a request that one mode never sent is no pair. */
+function byRepetition(data: SweepData, runs: readonly SweepRun[]): readonly (readonly RequestRecord[])[] {
+  return [...runs]
+    .sort((a, b) => a.repetition - b.repetition)
+    .map(({ runIndex }) => [...measuredOf(data, runIndex)].sort((a, b) => a.index - b.index));
+}
+
+function summarisePoint(data: SweepData, workload: string, rate: number, slos: SloByClass): SweepPoint {
+  const { candidate } = data.header;
+  const atRate = (stage: Stage) => runsOf(data, stage, workload).filter(({ ratePerSecond }) => ratePerSecond === rate);
+  const runs = atRate('point');
+  const names = [...new Set(runs.map(({ mode }) => mode))];
+  const runsOfMode = (mode: string) => runs.filter((run) => run.mode === mode);
+  const modes = names.map((mode) => modeRow(data, mode, runsOfMode(mode), slos));
+  const statics = modes.filter(({ mode }) => mode !== candidate);
+  const good = (row: ModeRow) => row.goodRequestsPerSecond['1'] ?? 0;
+  const reference = statics.reduce((best, row) => (good(row) > good(best) ? row : best), statics[0] ?? modes[0]!).mode;
+  const compare = (ours: readonly SweepRun[], theirs: readonly SweepRun[]) =>
+    comparePoint(byRepetition(data, ours), byRepetition(data, theirs), slos, new Prng(data.header.seed));
+  const repeats = atRate('repeat');
+  const repeated = repeats[0]?.mode;
+  return {
+    workload,
+    ratePerSecond: rate,
+    rateFraction: runs[0]?.rateFraction ?? null,
+    modes,
+    reference,
+    comparison:
+      names.includes(candidate) && reference !== candidate ? compare(runsOfMode(candidate), runsOfMode(reference)) : null,
+    noise: repeated === undefined ? null : compare(repeats, runsOfMode(repeated)),
+  };
+}
+
+function modeRow(data: SweepData, mode: string, runs: readonly SweepRun[], slos: SloByClass): ModeRow {
+  const repetitions = byRepetition(data, runs);
+  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const each = repetitions.map((records) => summariseRun(records, slos));
+  const meanOf = (value: (summary: RunSummary) => number | null) => mean(each.map((summary) => value(summary) ?? 0));
+  const pooled = summariseRun(repetitions.flat(), slos);
+  return {
+    mode,
+    summary: {
+      ...pooled,
+      durationSeconds: meanOf((run) => run.durationSeconds),
+      requestsPerSecond: meanOf((run) => run.requestsPerSecond),
+      outputTokensPerSecond: meanOf((run) => run.outputTokensPerSecond),
+      totalTokensPerSecond: meanOf((run) => run.totalTokensPerSecond),
+      goodRequestsPerSecond: meanOf((run) => run.goodRequestsPerSecond),
+    },
+    goodRequestsPerSecond: Object.fromEntries(
+      sloScales.map((scale) => [
+        String(scale),
+        mean(repetitions.map((records) => goodPerArrivalSecond(records, scaledSlo(slos, scale)))),
+      ]),
+    ),
+    coreShare: mean(runs.map(({ coreShare }) => coreShare)),
+  };
+}
+
+/** Over the arrivals' own span, which paired runs share, so that the last answer's end does not decide. */
+function goodPerArrivalSecond(records: readonly RequestRecord[], slos: SloByClass): number {
+  const times = records.map(({ scheduledMs }) => scheduledMs);
+  const spanSeconds = (Math.max(...times) - Math.min(...times)) / 1000;
+  return ((summariseRun(records, slos).sloAttainment ?? 0) * records.length) / spanSeconds;
+}

@@ -1,0 +1,181 @@
+/** `bench sweep`: every workload × rate × strategy, several times. Used by cli/bench-sweep.ts; what it means is worked out in sweep-summary.ts.
+ *  Invariant: at one point and repetition all strategies get the same arrivals and lengths, one after the other, in an order that turns
+ *  with every repetition; no two runs share prompts, so nothing is won from a prefix cache by having been there before. */
+import { at } from '../base/assert.js';
+import { TwostrokeError } from '../base/errors.js';
+import type { TargetSpec } from './command-line.js';
+import type { RequestRecord } from './request-record.js';
+import { type LoadContext, type LoadSettings, loadServer } from './serve.js';
+import type { ServerFacts } from './server-facts.js';
+import { ServerProcess } from './server-process.js';
+import { type ClientSettings, openServer, openWorkload, type WorkloadSettings } from './setup.js';
+import { summariseRun } from './summary.js';
+import type { Stage, SweepRun } from './sweep-file.js';
+
+export interface SweepSettings {
+  readonly targets: readonly TargetSpec[];
+  readonly candidate: string;
+  readonly workloads: readonly WorkloadSettings[];
+  readonly client: ClientSettings;
+  /** Of the saturation of the better static mode, or requests per second. */
+  readonly rates: { readonly unit: 'fraction' | 'perSecond'; readonly values: readonly number[] };
+  readonly repetitionCount: number;
+  readonly requestCount: number;
+  readonly unloadedRequestCount: number;
+  readonly saturationConcurrency: number;
+  readonly load: Pick<LoadSettings, 'drainMs' | 'warmupRequestCount' | 'seed'>;
+  readonly burstiness: number;
+  readonly readyMs: number;
+}
+
+export interface SweepOutcome {
+  readonly model: string;
+  readonly runs: readonly SweepRun[];
+  readonly records: ReadonlyMap<number, readonly RequestRecord[]>;
+}
+
+interface OpenTarget {
+  readonly name: string;
+  readonly baseUrl: string;
+  readonly facts: ServerFacts;
+}
+
+export async function runSweep(
+  settings: SweepSettings,
+  context: LoadContext,
+  tell: (line: string) => void,
+): Promise<SweepOutcome> {
+  const processes: ServerProcess[] = [];
+  try {
+    const targets: OpenTarget[] = [];
+    for (const { name, source } of settings.targets) {
+      tell(`starting ${name}`);
+      const server = source.kind === 'url' ? null : await ServerProcess.start(source.words, context.clock, settings.readyMs);
+      if (server !== null) processes.push(server);
+      const baseUrl = source.kind === 'url' ? source.baseUrl : (server?.baseUrl ?? '');
+      targets.push({ name, baseUrl, facts: await openServer(baseUrl, settings.client) });
+    }
+    const sweep = new Sweep(settings, targets, context, tell);
+    for (const workload of settings.workloads) await sweep.measure(workload);
+    return sweep.outcome();
+  } finally {
+    await Promise.all(processes.map((server) => server.stop()));
+  }
+}
+
+class Sweep {
+  readonly #settings: SweepSettings;
+  readonly #targets: readonly OpenTarget[];
+  readonly #context: LoadContext;
+  readonly #tell: (line: string) => void;
+  readonly #runs: SweepRun[] = [];
+  readonly #records = new Map<number, readonly RequestRecord[]>();
+
+  constructor(settings: SweepSettings, targets: readonly OpenTarget[], context: LoadContext, tell: (line: string) => void) {
+    this.#settings = settings;
+    this.#targets = targets;
+    this.#context = context;
+    this.#tell = tell;
+  }
+
+  outcome(): SweepOutcome {
+    return { model: at(this.#targets, 0).facts.model, runs: this.#runs, records: this.#records };
+  }
+
+  async measure(workload: WorkloadSettings): Promise<void> {
+    const { candidate, repetitionCount } = this.#settings;
+    const statics = this.#targets.filter(({ name }) => name !== candidate);
+    for (const target of statics) await this.#run(target, workload, { stage: 'unloaded', repetition: 0, rate: null });
+    const rates = await this.#rates(workload, statics);
+    for (let repetition = 0; repetition < repetitionCount; repetition++) {
+      for (const [rateIndex, rate] of rates.entries()) {
+        for (const target of rotated(this.#targets, repetition + rateIndex)) {
+          await this.#run(target, workload, { stage: 'point', repetition, rate });
+        }
+        const [first] = statics;
+        if (first !== undefined) await this.#run(first, workload, { stage: 'repeat', repetition, rate });
+      }
+    }
+  }
+
+  async #rates(workload: WorkloadSettings, statics: readonly OpenTarget[]): Promise<readonly Rate[]> {
+    const { rates } = this.#settings;
+    if (rates.unit === 'perSecond') return rates.values.map((perSecond) => ({ perSecond, fraction: null }));
+    let best = 0;
+    for (const target of statics) {
+      const records = await this.#run(target, workload, { stage: 'saturation', repetition: 0, rate: null });
+      best = Math.max(best, summariseRun(records, null).requestsPerSecond);
+    }
+    if (best === 0) throw new TwostrokeError('unavailable', `no static mode completed a request of ${workload.name}`);
+    return rates.values.map((fraction) => ({ perSecond: best * fraction, fraction }));
+  }
+
+  async #run(target: OpenTarget, settings: WorkloadSettings, point: Point): Promise<readonly RequestRecord[]> {
+    const { client, load, requestCount, unloadedRequestCount, saturationConcurrency, burstiness } = this.#settings;
+    const runIndex = this.#runs.length;
+    const label = `${settings.name} ${point.rate === null ? point.stage : `${point.rate.perSecond.toFixed(2)}/s #${point.repetition + 1}`} ${target.name}`;
+    const seed = load.seed + 1000 * point.repetition;
+    const address = { baseUrl: target.baseUrl, apiKey: client.apiKey };
+    const seeds = { seed, contentSeed: load.seed + 7919 * (runIndex + 1) };
+    const workload = await openWorkload(settings, seeds, address, target.facts, client);
+    const concurrencyMax = {
+      unloaded: 1,
+      saturation: saturationConcurrency,
+      point: Number.POSITIVE_INFINITY,
+      repeat: Number.POSITIVE_INFINITY,
+    };
+    const result = await loadServer(
+      { baseUrl: target.baseUrl, facts: target.facts, client, workload, label },
+      {
+        ...load,
+        seed,
+        arrival: { ratePerSecond: point.rate?.perSecond ?? Number.POSITIVE_INFINITY, burstiness },
+        timeScale: 1,
+        concurrencyMax: concurrencyMax[point.stage],
+        requestCountMax: load.warmupRequestCount + (point.stage === 'unloaded' ? unloadedRequestCount : requestCount),
+        durationMs: Number.POSITIVE_INFINITY,
+        warmupMs: 0,
+      },
+      this.#context,
+    );
+    this.#runs.push({
+      runIndex,
+      stage: point.stage,
+      workload: settings.name,
+      mode: target.name,
+      repetition: point.repetition,
+      ratePerSecond: point.rate?.perSecond ?? null,
+      rateFraction: point.rate?.fraction ?? null,
+      coreShare: result.coreShare,
+      shortenedCount: result.shortenedCount,
+    });
+    this.#records.set(runIndex, result.records);
+    this.#tell(`${label}: ${endLine(result.records)}`);
+    return result.records;
+  }
+}
+
+interface Rate {
+  readonly perSecond: number;
+  readonly fraction: number | null;
+}
+
+interface Point {
+  readonly stage: Stage;
+  readonly repetition: number;
+  readonly rate: Rate | null;
+}
+
+function endLine(records: readonly RequestRecord[]): string {
+  const { completedCount, requestCount, requestsPerSecond, ttftMs, tpotMs, generatorDelayMsP99, isVoid } = summariseRun(
+    records,
+    null,
+  );
+  const late = isVoid ? `, VOID: generator ${generatorDelayMsP99.toFixed(1)} ms late` : '';
+  return `${completedCount} of ${requestCount} completed, ${requestsPerSecond.toFixed(2)} req/s, TTFT p50 ${ttftMs.p50.toFixed(1)} ms, TPOT p50 ${tpotMs.p50.toFixed(2)} ms${late}`;
+}
+
+function rotated<T>(items: readonly T[], by: number): readonly T[] {
+  const start = by % items.length;
+  return [...items.slice(start), ...items.slice(0, start)];
+}

@@ -1,0 +1,171 @@
+/** `twostroke bench sweep`: rates × strategies × workloads, then the report; `bench report`: the report again from the records. */
+import os from 'node:os';
+import { Command, Option } from 'commander';
+import { systemClock } from '../base/clock.js';
+import { InvalidRequestError } from '../base/errors.js';
+import { parseTarget, type TargetSpec } from '../bench/command-line.js';
+import { type ReportFiles, writeReport } from '../bench/report.js';
+import { runSweep } from '../bench/sweep.js';
+import { writeSweep } from '../bench/sweep-file.js';
+import { figure } from '../bench/text-table.js';
+import { type WorkloadName, workloadNames } from '../bench/workload.js';
+import {
+  addCommonOptions,
+  type CommonBenchOptions,
+  clientSettings,
+  isoDate,
+  loadSettings,
+  numberList,
+  positiveOrInf,
+  wordList,
+  workloadSettings,
+} from './bench-options.js';
+import { collect, realNumber, wholeNumber } from './option-values.js';
+import { listenForStop } from './signals.js';
+
+interface SweepOptions extends CommonBenchOptions {
+  readonly target: readonly string[];
+  readonly candidate: string;
+  readonly workloads: readonly WorkloadName[];
+  readonly rates?: readonly number[];
+  readonly rateFractions: readonly number[];
+  readonly repetitions: number;
+  readonly unloadedPrompts: number;
+  readonly saturationConcurrency: number;
+  readonly warmupPrompts: number;
+  readonly burstiness: number;
+  readonly ttftFactor: number;
+  readonly tpotFactor: number;
+  readonly resultDir: string;
+  readonly curves?: readonly string[];
+  readonly readyTimeout: number;
+}
+
+const curvesOption = () =>
+  new Option(
+    '--curves <file>',
+    'more plots: JSON list of {name, title, caption, xTitle, yTitle, points}; may be repeated',
+  ).argParser(collect);
+
+export function benchSweepCommand(): Command {
+  return addCommonOptions(new Command('sweep').description('rates × strategies × workloads with paired arrivals, and a report'), {
+    forceOutputLength: true,
+  })
+    .addOption(
+      new Option('--target <name=server>', 'a strategy: a URL, or a command that prints {"url": …} when ready; repeat for each')
+        .argParser(collect)
+        .makeOptionMandatory(),
+    )
+    .option('--candidate <name>', 'the target that must never be worse than the others', 'adaptive')
+    .option('--workloads <names>', `some of ${workloadNames.join(',')}`, wordList(workloadNames), ['short', 'mixed'])
+    .option('--rates <numbers>', 'requests per second; default: by --rate-fractions', numberList)
+    .option(
+      '--rate-fractions <numbers>',
+      'of the saturation of the better static mode',
+      numberList,
+      [0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.3],
+    )
+    .option('--repetitions <count>', 'of every point', wholeNumber(1), 5)
+    .option('--unloaded-prompts <count>', 'one at a time, for the latency targets', wholeNumber(1), 30)
+    .option('--saturation-concurrency <count>', 'open requests while saturation is measured', wholeNumber(1), 32)
+    .option('--warmup-prompts <count>', 'first requests of a run: sent, not measured', wholeNumber(0), 5)
+    .option('--burstiness <shape>', 'of gamma-distributed gaps; 1: Poisson', positiveOrInf, 1)
+    .option('--ttft-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 5)
+    .option('--tpot-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 2)
+    .option('--ready-timeout <seconds>', 'for a server to start', realNumber(1, 36000), 300)
+    .option('--result-dir <folder>', 'where records and report go', 'bench-result')
+    .addOption(curvesOption())
+    .action(sweep);
+}
+
+export function benchReportCommand(): Command {
+  return new Command('report')
+    .description('derive summary, plots and page again from the records of a sweep')
+    .argument('[folder]', 'of the sweep', 'bench-result')
+    .addOption(curvesOption())
+    .option('--json', 'one JSON object on the last line', false)
+    .action(async (folder: string, options: { curves?: readonly string[]; json: boolean }) =>
+      show(await writeReport(folder, options.curves ?? []), options.json),
+    );
+}
+
+async function sweep(options: SweepOptions): Promise<void> {
+  const targets = options.target.map(parseTarget);
+  checkTargets(targets, options.candidate);
+  const requestCount = options.numPrompts ?? 100;
+  const stop = listenForStop();
+  const cut = new AbortController();
+  void stop.received.then(() => cut.abort());
+  const { warmupMs: _, ...load } = loadSettings(options);
+  const outcome = await runSweep(
+    {
+      targets,
+      candidate: options.candidate,
+      workloads: options.workloads.map((name) => workloadSettings(options, name, requestCount + options.warmupPrompts)),
+      client: clientSettings(options),
+      rates:
+        options.rates === undefined
+          ? { unit: 'fraction', values: options.rateFractions }
+          : { unit: 'perSecond', values: options.rates },
+      repetitionCount: options.repetitions,
+      requestCount,
+      unloadedRequestCount: options.unloadedPrompts,
+      saturationConcurrency: options.saturationConcurrency,
+      load: { ...load, warmupRequestCount: options.warmupPrompts },
+      burstiness: options.burstiness,
+      readyMs: options.readyTimeout * 1000,
+    },
+    { clock: systemClock, signal: cut.signal, write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null },
+    (line) => process.stderr.write(`${line}\n`),
+  );
+  stop.dispose();
+  const { runs, records, model } = outcome;
+  const header = {
+    date: isoDate(),
+    machine: `${os.cpus()[0]?.model ?? 'unknown CPU'}, ${os.availableParallelism()} threads, ${os.platform()} ${os.release()}, Node ${process.version}`,
+    model,
+    seed: options.seed,
+    targets: Object.fromEntries(targets.map(({ name, text }) => [name, text])),
+    candidate: options.candidate,
+    ttftFactor: options.ttftFactor,
+    tpotFactor: options.tpotFactor,
+    runs,
+  };
+  writeSweep(options.resultDir, { header, records });
+  show(await writeReport(options.resultDir, options.curves ?? []), options.json);
+}
+
+function checkTargets(targets: readonly TargetSpec[], candidate: string): void {
+  const names = targets.map(({ name }) => name);
+  if (new Set(names).size < names.length) throw new InvalidRequestError(`--target: two have the same name (${names.join(', ')})`);
+  if (names.every((name) => name === candidate)) {
+    throw new InvalidRequestError('--target: at least one besides the candidate is needed, to compare with');
+  }
+}
+
+function show({ summary, paths, note }: ReportFiles, isJson: boolean): void {
+  const { neverWorse: it } = summary;
+  if (isJson) {
+    process.stdout.write(`${JSON.stringify({ neverWorse: it, files: paths })}\n`);
+    return;
+  }
+  for (const point of summary.points) {
+    process.stdout.write(`${point.workload} ${figure(point.ratePerSecond)} req/s\n`);
+    for (const { mode, summary: run, goodRequestsPerSecond } of point.modes) {
+      const good = figure(goodRequestsPerSecond['1'] ?? 0).padStart(8);
+      const latencies = [run.ttftMs.p50, run.ttftMs.p90, run.tpotMs.p50, run.tpotMs.p90]
+        .map((ms) => figure(ms).padStart(8))
+        .join('');
+      process.stdout.write(
+        `  ${mode.padEnd(16)} goodput ${good}  TTFT, TPOT p50 p90 ${latencies}${run.isVoid ? '  void' : ''}\n`,
+      );
+    }
+  }
+  if (it.pointCount > 0) {
+    process.stdout.write(
+      `points ${it.pointCount}, within limits ${it.withinCount}, shown worse ${it.shownWorseCount}, better ${it.shownBetterCount}, void ${it.voidCount}\n`,
+    );
+  }
+  for (const file of paths.filter((name) => name.endsWith('.html'))) process.stdout.write(`report: ${file}\n`);
+  if (note !== null) process.stdout.write(`${note}\n`);
+}
