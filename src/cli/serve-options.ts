@@ -3,6 +3,7 @@ import { Command, Option } from 'commander';
 import type { LogLevel } from '../base/log.js';
 import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
 import type { Split, Strategy } from '../router/route.js';
+import { type ConnectorChoice, connectorChoices } from '../worker/messages.js';
 import { blockTokenCount, byteCount, collect, realNumber, split, wholeNumber } from './option-values.js';
 
 /** What commander gives, after the parsers below. */
@@ -34,6 +35,8 @@ export interface ServeOptions {
   readonly maxQueue: number;
   readonly maxBody: number;
   readonly drain: number;
+  readonly connector: ConnectorChoice;
+  readonly kvHost: string;
   readonly logLevel: LogLevel;
   readonly allowForcedLength: boolean;
   readonly json: boolean;
@@ -87,6 +90,10 @@ export function serveCommand(): Command {
       new Option('--api-key <key>', 'key that clients must send; may be repeated').env('TWOSTROKE_API_KEY').argParser(collect),
     )
     .option('--cors-origin <origin>', 'allow browsers of this origin ("*": all)')
+    .addOption(
+      choice('--connector <name>', 'how KV goes between workers; auto: what is measured to be fastest', connectorChoices, 'auto'),
+    )
+    .option('--kv-host <host>', 'address on which decode workers listen for KV over tcp', '127.0.0.1')
     .addOption(count('--threads <count>', 'compute threads of all CPU workers together; default: all cores', 1, 1024))
     .addOption(count('--max-queue <count>', 'requests accepted and unfinished; more get 429', 1).default(4096))
     .addOption(new Option('--max-body <bytes>', 'largest request body').argParser(byteCount).default(8 * 2 ** 20, '8MiB'))

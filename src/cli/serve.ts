@@ -108,6 +108,8 @@ function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger
       maxModelTokenCount: model.maxModelTokenCount,
       prefixCaching: options.prefixCaching ? ('on' as const) : ('off' as const),
       depth: 2 as const,
+      connector: options.connector,
+      kvHost: options.kvHost,
     },
     threads: options.threads ?? os.availableParallelism(),
     workerEntry: path.join(import.meta.dirname, 'worker.js'),

@@ -16,10 +16,11 @@ export function statusOf(slot: WorkerSlot): WorkerStatus {
     pid: slot.pid,
     restartCount: slot.restartCount,
     loading: slot.loading,
-    ready: slot.ready,
+    ready: slot.ready === null ? null : { ...slot.ready, receiver: null }, // it holds a secret
     snapshot: slot.snapshot?.engine ?? null,
     residentBytes: slot.snapshot?.residentBytes ?? 0,
     connectors: slot.snapshot?.connectors ?? [],
+    quarantinedBlockCount: slot.snapshot?.quarantinedBlockCount ?? 0,
     lastProgressMsAgo: slot.stalledMs,
     error: slot.error,
   };

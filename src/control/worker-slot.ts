@@ -213,6 +213,7 @@ export class WorkerSlot {
       cache: body.cache,
       blockCount: body.blockCount,
       kv: body.kv,
+      receiver: body.receiver,
     };
     this.ready = body;
     this.client = new RemoteWorker({ target, connection, limits, kill: (reason) => this.kill(reason) });

@@ -26,6 +26,8 @@ export interface WorkerStatus {
   readonly snapshot: EngineSnapshot | null;
   readonly residentBytes: number;
   readonly connectors: readonly ConnectorStatus[];
+  /** Reserved for hand-overs that have not landed: nobody else gets them before their writer is done, or known dead. */
+  readonly quarantinedBlockCount: number;
   /** Since its last step, or since it had nothing to do. */
   readonly lastProgressMsAgo: number;
   /** Why it is dead or failed. */

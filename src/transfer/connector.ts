@@ -1,14 +1,15 @@
-/** The contract of everything that moves KV from one worker's cache into another's. Implemented by peer.ts; driven by worker/ on the
- *  prefill side; every member passes test/transfer/contract.ts.
+/** The contract of everything that moves KV from one worker's cache into another's. Implemented by peer.ts and tcp.ts; driven by worker/
+ *  on the prefill side; every member passes test/transfer/contract.ts.
  *
  *    connector ──open(target)──► channel (one per pair of workers) ──begin(request)──► transfer (one per hand-over)
  *
  *  Invariants: bytes are copied only behind the event that computed them; only the blocks named in a piece are touched; when `abort` or
  *  `finish` has resolved, nothing of that transfer touches the target any more. */
-import { TwostrokeError } from '../base/errors.js';
+import type { Clock } from '../base/clock.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
-import type { CacheExport, EventHandle } from '../device/device.js';
+import type { CacheExport, Device, EventHandle } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
+import type { KvCache } from '../kv/kv-cache.js';
 import type { KvHandle } from '../kv/kv-handle.js';
 
 /** What two workers must agree on before a byte moves. */
@@ -28,6 +29,22 @@ export interface KvTarget {
   readonly cache: CacheExport;
   readonly blockCount: number;
   readonly kv: KvIdentity;
+  /** Where its KvReceiver listens; null: it can be written by its memory alone. */
+  readonly receiver: ReceiverAddress | null;
+}
+
+/** Whoever knows the token may write into blocks that are reserved for a request it names. */
+export interface ReceiverAddress {
+  readonly host: string;
+  readonly port: number;
+  readonly token: string;
+}
+
+/** What a channel was measured to do, before its first hand-over. */
+export interface LinkSpeed {
+  readonly bytesPerSecond: number;
+  /** Of the smallest transfer there is. */
+  readonly latencyMs: number;
 }
 
 /** Layers [firstLayer, layerEnd) of some blocks; sourceBlocks[i] goes to targetBlocks[i]. */
@@ -38,18 +55,38 @@ export interface KvPiece {
   readonly layerEnd: number;
 }
 
+/** The side that pushes: whose blocks they are. */
+export interface KvSource {
+  readonly device: Device;
+  readonly cache: KvCache;
+  readonly identity: KvIdentity;
+  readonly clock: Clock;
+}
+
+export interface OpenOptions {
+  /** Names of connectors that have failed: another way is wanted. Only BestConnector has one. */
+  readonly avoid?: readonly string[];
+}
+
 export interface KvConnector {
   readonly name: string;
   /** Throws `layout_mismatch` naming what differs, `transfer_error` when the target cannot be reached. */
-  open(target: KvTarget): Promise<KvChannel>;
+  open(target: KvTarget, options?: OpenOptions): Promise<KvChannel>;
   /** Closes every channel. */
   close(): Promise<void>;
 }
 
 export interface KvChannel {
-  begin(requestId: RequestId): KvTransfer;
+  /** The connector's name. */
+  readonly name: string;
+  /** `epoch`: of the reservation that is pushed into. */
+  begin(requestId: RequestId, epoch: number): KvTransfer;
   readonly pushedBytes: number;
   readonly transferCount: number;
+  /** Nothing gets through any more: open another one. */
+  readonly isBroken: boolean;
+  /** Time for `bytes` to get there, in milliseconds. Touches nothing of the target. */
+  probe(bytes: number): Promise<number>;
   /** Resolves when nothing touches the target any more; transfers still running are aborted. */
   close(): Promise<void>;
 }
@@ -58,17 +95,9 @@ export interface KvTransfer {
   readonly pushedBytes: number;
   /** Enqueued behind `after`, in order. No pieces, or no blocks, is legal. Does nothing after an abort. */
   push(pieces: readonly KvPiece[], after: EventHandle): void;
-  /** Resolves when every pushed piece has landed. Throws `layout_mismatch` for a handle of another layout, `cancelled` after an abort. */
+  /** Resolves when every pushed piece has landed. Throws `layout_mismatch` for a handle of another layout, `cancelled` after an abort,
+   *  `transfer_error` when the way or the other side failed. */
   finish(handle: KvHandle): Promise<void>;
   /** Resolves when nothing of this transfer touches the bytes any more. Idempotent. */
   abort(): Promise<void>;
-}
-
-/** Throws `layout_mismatch` naming the first thing that differs. */
-export function handshake(source: KvIdentity, target: KvIdentity, targetName: string): void {
-  const names = ['protocolVersion', 'modelName', 'dtype', 'layoutHash'] as const;
-  const differing = names.find((name) => source[name] !== target[name]);
-  if (differing === undefined) return;
-  const values = `${source[differing]} here, ${target[differing]} there`;
-  throw new TwostrokeError('layout_mismatch', `KV cannot go to ${targetName}: ${differing} differs (${values})`);
 }

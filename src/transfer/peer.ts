@@ -2,45 +2,30 @@
  *  directly, one native call per piece, on a stream of its own, so that copies run while later layers compute. Used by worker/.
  *  Invariant: block indices are checked against both caches before a pointer is made of them. */
 import { assert } from '../base/assert.js';
+import type { Clock } from '../base/clock.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
-import type { BlockId, RequestId } from '../base/ids.js';
+import type { RequestId } from '../base/ids.js';
 import type { CacheHandle, Device, EventHandle, Stream } from '../device/device.js';
 import type { Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
 import type { KvHandle } from '../kv/kv-handle.js';
-import {
-  handshake,
-  type KvChannel,
-  type KvConnector,
-  type KvIdentity,
-  type KvPiece,
-  type KvTarget,
-  type KvTransfer,
-} from './connector.js';
+import { checkHandle, checkTarget, pairsOf } from './checks.js';
+import type { KvChannel, KvConnector, KvPiece, KvSource, KvTarget, KvTransfer } from './connector.js';
 
 export class PeerConnector implements KvConnector {
   readonly name = 'peer';
-  readonly #device: Device;
-  readonly #cache: KvCache;
-  readonly #identity: KvIdentity;
+  readonly #source: KvSource;
   readonly #channels = new Set<PeerChannel>();
 
-  constructor(device: Device, cache: KvCache, identity: KvIdentity) {
-    this.#device = device;
-    this.#cache = cache;
-    this.#identity = identity;
+  constructor(source: KvSource) {
+    this.#source = source;
   }
 
   async open(target: KvTarget): Promise<KvChannel> {
-    handshake(this.#identity, target.kv, target.workerId);
-    const neededBytes = target.blockCount * this.#cache.layout.blockBytes;
-    if (target.cache.bytes < neededBytes) {
-      const sizes = `${target.cache.bytes} bytes for ${target.blockCount} blocks, ${neededBytes} needed`;
-      throw new TwostrokeError('layout_mismatch', `KV cannot go to ${target.workerId}: its cache has ${sizes}`);
-    }
-    const channel = new PeerChannel(this.#device, this.#cache, target, importCache(this.#device, target), (closed) =>
-      this.#channels.delete(closed),
-    );
+    const { device, cache, identity } = this.#source;
+    checkTarget(identity, target, cache.layout.blockBytes);
+    const handle = importCache(device, target);
+    const channel = new PeerChannel(this.#source, target, handle, (closed) => this.#channels.delete(closed));
     this.#channels.add(channel);
     return channel;
   }
@@ -61,8 +46,12 @@ function importCache(device: Device, target: KvTarget): CacheHandle {
 }
 
 class PeerChannel implements KvChannel {
+  readonly name = 'peer';
+  /** A copy has failed. The owner's death alone does not break it: a mapping stays valid. */
+  isBroken = false;
   readonly #device: Device;
   readonly #cache: KvCache;
+  readonly #clock: Clock;
   readonly #target: KvTarget;
   readonly #handle: CacheHandle;
   readonly #pointer: Pointer;
@@ -74,9 +63,11 @@ class PeerChannel implements KvChannel {
   pushedBytes = 0;
   transferCount = 0;
 
-  constructor(device: Device, cache: KvCache, target: KvTarget, handle: CacheHandle, onClosed: (channel: PeerChannel) => void) {
+  constructor(source: KvSource, target: KvTarget, handle: CacheHandle, onClosed: (channel: PeerChannel) => void) {
+    const { device, cache, clock } = source;
     this.#device = device;
     this.#cache = cache;
+    this.#clock = clock;
     this.#target = target;
     this.#handle = handle;
     this.#pointer = device.cachePointer(handle);
@@ -98,7 +89,7 @@ class PeerChannel implements KvChannel {
     let bytes = 0;
     this.#stream.waitFor(after);
     for (const piece of pieces) {
-      const pairs = this.#pairs(piece);
+      const pairs = pairsOf(piece, this.#cache, this.#target.blockCount);
       if (pairs.length === 0) continue;
       const slice = layout.layerSlice(piece.firstLayer, piece.layerEnd);
       const place = (base: Pointer) => ({ base, blockBytes: layout.blockBytes });
@@ -109,6 +100,21 @@ class PeerChannel implements KvChannel {
     return bytes;
   }
 
+  /** Reads the other's cache: the same link, and nothing is touched. */
+  async probe(bytes: number): Promise<number> {
+    const count = Math.max(1, Math.min(Math.floor(bytes / this.#cache.layout.blockBytes), this.#target.blockCount));
+    const readBytes = Math.min(bytes, count * this.#cache.layout.blockBytes);
+    const scratch = this.#device.allocate(readBytes);
+    try {
+      const startMs = this.#clock.nowMs();
+      this.#stream.copy(scratch, this.#pointer, readBytes);
+      await this.settled();
+      return ((this.#clock.nowMs() - startMs) * bytes) / readBytes;
+    } finally {
+      this.#device.release(scratch);
+    }
+  }
+
   /** Everything enqueued up to now has run. Waits one after another: a channel occupies one waiting thread at most. */
   settled(): Promise<void> {
     const event = this.#device.createEvent();
@@ -116,6 +122,9 @@ class PeerChannel implements KvChannel {
     const wait = this.#waiting.then(async () => {
       try {
         if (!this.#device.isReached(event)) await this.#device.waitEvent(event);
+      } catch (error) {
+        this.isBroken = true;
+        throw error;
       } finally {
         this.#device.destroyEvent(event);
       }
@@ -136,24 +145,6 @@ class PeerChannel implements KvChannel {
     this.#stream.close();
     this.#device.closeCache(this.#handle);
     this.#onClosed(this);
-  }
-
-  #pairs(piece: KvPiece): { target: BlockId; source: BlockId }[] {
-    const { sourceBlocks, targetBlocks, firstLayer, layerEnd } = piece;
-    assert(sourceBlocks.length === targetBlocks.length, 'a piece pairs its blocks');
-    assert(
-      firstLayer >= 0 && firstLayer < layerEnd && layerEnd <= this.#cache.layout.shape.layerCount,
-      `layers ${firstLayer}..${layerEnd}`,
-    );
-    return sourceBlocks.map((source, i) => {
-      const target = targetBlocks[i];
-      assert(source >= 0 && source < this.#cache.blockCount, `source block ${source} of ${this.#cache.blockCount}`);
-      assert(
-        target !== undefined && target >= 0 && target < this.#target.blockCount,
-        `target block ${target} of ${this.#target.blockCount}`,
-      );
-      return { target, source };
-    });
   }
 }
 
@@ -177,11 +168,7 @@ class PeerTransfer implements KvTransfer {
   }
 
   async finish(handle: KvHandle): Promise<void> {
-    assert(handle.requestId === this.#requestId, `handle of ${handle.requestId} in the transfer of ${this.#requestId}`);
-    if (handle.layoutHash !== this.#layoutHash) {
-      const hashes = `${handle.layoutHash}, the target's ${this.#layoutHash}`;
-      throw new TwostrokeError('layout_mismatch', `request ${handle.requestId}: the handle's layout is ${hashes}`);
-    }
+    checkHandle(handle, this.#requestId, this.#layoutHash);
     await this.#channel.settled();
     if (this.#aborting !== null) throw new TwostrokeError('cancelled', `the transfer of ${this.#requestId} was aborted`);
     this.#onEnd();

@@ -7,7 +7,9 @@ import type { Device, EventHandle, Stream } from '../device/device.js';
 import type { EngineHooks, PrefillChunk } from '../engine/engine-options.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import type { KvLayout } from '../kv/kv-layout.js';
-import type { KvChannel, KvConnector, KvTarget } from '../transfer/connector.js';
+import type { LinkTrial } from '../transfer/best-connector.js';
+import type { KvChannel, KvConnector, KvTarget, OpenOptions } from '../transfer/connector.js';
+import { LinkCounts } from './link-counts.js';
 import type { ConnectorStatus, HandOverFailedBody, LandedBody, PrefillStartedBody, PushToBody, RequestBody } from './messages.js';
 import { OutgoingHandOver } from './outgoing-hand-over.js';
 import { unpackTokens } from './token-list.js';
@@ -16,6 +18,17 @@ export interface HandOverEvents {
   prefillStarted(body: PrefillStartedBody): void;
   landed(body: LandedBody): void;
   handOverFailed(body: HandOverFailedBody): void;
+}
+
+/** A hand-over that knows where it goes. */
+interface Pushing {
+  readonly handOver: OutgoingHandOver;
+  readonly target: KvTarget;
+  readonly epoch: number;
+  readonly channel: KvChannel;
+  /** From 1. */
+  readonly attempt: number;
+  readonly startMs: number;
 }
 
 interface OpenChannel {
@@ -33,13 +46,25 @@ export class HandOverSource implements EngineHooks {
   readonly #device: Device;
   readonly #clock: Clock;
   readonly #events: HandOverEvents;
+  readonly #trialsOf: (channel: KvChannel) => readonly LinkTrial[];
   readonly #handOvers = new Map<RequestId, OutgoingHandOver>();
+  readonly #pushing = new Map<RequestId, Pushing>();
+  readonly #counts = new LinkCounts();
   readonly #channels = new Map<WorkerId, OpenChannel>();
   readonly #deviceEvents: EventHandle[] = [];
   #nextEvent = 0;
 
-  constructor(parts: { connector: KvConnector; layout: KvLayout; device: Device; clock: Clock; events: HandOverEvents }) {
+  constructor(parts: {
+    connector: KvConnector;
+    layout: KvLayout;
+    device: Device;
+    clock: Clock;
+    events: HandOverEvents;
+    /** How a channel was chosen. */
+    trialsOf?: (channel: KvChannel) => readonly LinkTrial[];
+  }) {
     this.#connector = parts.connector;
+    this.#trialsOf = parts.trialsOf ?? (() => []);
     this.#layout = parts.layout;
     this.#device = parts.device;
     this.#clock = parts.clock;
@@ -63,7 +88,9 @@ export class HandOverSource implements EngineHooks {
     if (this.#channels.get(target.workerId)?.opened !== channel) {
       throw new TwostrokeError('transfer_error', `worker ${target.workerId} went away before the first push`);
     }
-    handOver.start(channel.begin(id), reservation, (stream) => this.#record(stream));
+    const { epoch } = reservation;
+    this.#pushing.set(id, { handOver, target, epoch, channel, attempt: 1, startMs: this.#clock.nowMs() });
+    handOver.start(channel.begin(id, epoch), reservation, (stream) => this.#record(stream));
     this.#finishIfWhole(handOver);
   }
 
@@ -95,6 +122,7 @@ export class HandOverSource implements EngineHooks {
   async release(id: RequestId): Promise<void> {
     const handOver = this.#handOvers.get(id);
     this.#handOvers.delete(id);
+    this.#pushing.delete(id);
     await handOver?.abort();
   }
 
@@ -107,13 +135,11 @@ export class HandOverSource implements EngineHooks {
   }
 
   status(): readonly ConnectorStatus[] {
-    const { name } = this.#connector;
-    return [...this.#channels].map(([peer, { opened }]) => ({
-      peer,
-      name,
-      pushedBytes: opened?.pushedBytes ?? 0,
-      transferCount: opened?.transferCount ?? 0,
-    }));
+    return [...this.#channels].flatMap(([peer, { opened }]) => {
+      if (opened === null) return [];
+      const { name, pushedBytes, transferCount } = opened;
+      return [{ peer, name, trials: this.#trialsOf(opened), pushedBytes, transferCount, ...this.#counts.of(peer) }];
+    });
   }
 
   async close(): Promise<void> {
@@ -124,7 +150,8 @@ export class HandOverSource implements EngineHooks {
 
   async #channelTo(target: KvTarget): Promise<KvChannel> {
     const known = this.#channels.get(target.workerId);
-    if (known !== undefined && known.incarnation === target.incarnation) return known.channel;
+    const isUsable = known?.opened?.isBroken !== true;
+    if (known !== undefined && known.incarnation === target.incarnation && isUsable) return known.channel;
     if (known !== undefined && known.incarnation > target.incarnation) {
       throw new TwostrokeError('transfer_error', `worker ${target.workerId} has been restarted: that cache is gone`);
     }
@@ -132,10 +159,15 @@ export class HandOverSource implements EngineHooks {
       await this.forgetPeer(target.workerId, known.incarnation);
       return this.#channelTo(target); // someone else may have opened it meanwhile
     }
-    const open: OpenChannel = { incarnation: target.incarnation, channel: this.#connector.open(target), opened: null };
+    return this.#open(target);
+  }
+
+  async #open(target: KvTarget, options: OpenOptions = {}): Promise<KvChannel> {
+    const channel = this.#connector.open(target, options);
+    const open: OpenChannel = { incarnation: target.incarnation, channel, opened: null };
     this.#channels.set(target.workerId, open);
     try {
-      open.opened = await open.channel;
+      open.opened = await channel;
       return open.opened;
     } catch (error) {
       if (this.#channels.get(target.workerId) === open) this.#channels.delete(target.workerId);
@@ -148,13 +180,48 @@ export class HandOverSource implements EngineHooks {
   }
 
   async #finish(handOver: OutgoingHandOver): Promise<void> {
+    const { id } = handOver;
+    const pushing = this.#pushing.get(id);
     const startMs = this.#clock.nowMs();
     try {
       const landed = await handOver.finish();
+      if (pushing !== undefined) {
+        this.#counts.landed(pushing.target.workerId, landed.pushedBytes, this.#clock.nowMs() - pushing.startMs);
+      }
       this.#events.landed({ ...landed, exposedMs: this.#clock.nowMs() - startMs });
     } catch (error) {
-      if (this.#handOvers.get(handOver.id) === handOver) this.#events.handOverFailed({ id: handOver.id, error: toWire(error) });
+      if (this.#handOvers.get(id) !== handOver) return; // released meanwhile
+      if (pushing !== undefined && (await this.#goAnotherWay(pushing))) return;
+      if (pushing !== undefined) this.#counts.failed(pushing.target.workerId);
+      if (this.#handOvers.get(id) === handOver) this.#events.handOverFailed({ id, error: toWire(error) });
     }
+  }
+
+  /** The same blocks over another connector, once, when nothing is on the broken one any more. False: there is no other way. */
+  async #goAnotherWay(pushing: Pushing): Promise<boolean> {
+    const { handOver, target, epoch, channel, attempt } = pushing;
+    if (!channel.isBroken || attempt > 1) return false;
+    await handOver.abort();
+    try {
+      const other = await this.#channelInstead(channel, target);
+      if (this.#handOvers.get(handOver.id) !== handOver) return true; // released meanwhile
+      this.#counts.retried(target.workerId);
+      this.#pushing.set(handOver.id, { ...pushing, channel: other, attempt: attempt + 1 });
+      handOver.restart(other.begin(handOver.id, epoch), (stream) => this.#record(stream));
+      this.#finishIfWhole(handOver);
+      return true;
+    } catch {
+      return false; // the first error is the one to tell
+    }
+  }
+
+  /** Whoever finds it broken first replaces it for all. */
+  #channelInstead(broken: KvChannel, target: KvTarget): Promise<KvChannel> {
+    const current = this.#channels.get(target.workerId);
+    if (current?.incarnation !== target.incarnation) throw new TwostrokeError('transfer_error', 'that cache is gone');
+    if (current.opened !== broken) return current.channel;
+    void broken.close();
+    return this.#open(target, { avoid: [broken.name] });
   }
 
   #record(stream: Stream): EventHandle {

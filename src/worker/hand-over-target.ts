@@ -1,7 +1,7 @@
 /** The decode side of all hand-overs of this worker: who has reserved what, and whether what arrives fits. Used by worker-service.ts.
  *  Invariant: a reservation has an epoch; only a handle made for that epoch, layout and prompt is taken over. */
 import { TwostrokeError } from '../base/errors.js';
-import type { RequestId, TokenId } from '../base/ids.js';
+import type { BlockId, RequestId, TokenId } from '../base/ids.js';
 import type { Reservation } from '../engine/engine-options.js';
 import type { GenerationRequest } from '../engine/generation-request.js';
 import type { KvHandle } from '../kv/kv-handle.js';
@@ -20,6 +20,7 @@ interface Pending {
   readonly epoch: number;
   readonly promptTokenCount: number;
   readonly choiceCount: number;
+  readonly blockIds: ReadonlySet<BlockId>;
 }
 
 export class HandOverTarget {
@@ -43,6 +44,7 @@ export class HandOverTarget {
       epoch: this.#lastEpoch,
       promptTokenCount: request.promptIds.length,
       choiceCount: request.sampling.choiceCount,
+      blockIds: new Set(reservation.blockIds),
     });
     return { ...reservation, epoch: this.#lastEpoch };
   }
@@ -56,6 +58,18 @@ export class HandOverTarget {
 
   release(id: RequestId): void {
     this.#pending.delete(id);
+  }
+
+  /** Whether these blocks may be written for that request now: they are reserved for it, in that epoch, and it has not landed yet. */
+  accepts(write: { readonly requestId: RequestId; readonly epoch: number; readonly blocks: readonly BlockId[] }): boolean {
+    const pending = this.#pending.get(write.requestId);
+    return pending?.epoch === write.epoch && write.blocks.every((block) => pending.blockIds.has(block));
+  }
+
+  get quarantinedBlockCount(): number {
+    let count = 0;
+    for (const { blockIds } of this.#pending.values()) count += blockIds.size;
+    return count;
   }
 
   #check(handle: KvHandle, outputCount: number): void {

@@ -17,7 +17,8 @@ import type { TokenEvent } from '../engine/token-event.js';
 import type { KvHandle } from '../kv/kv-handle.js';
 import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
-import type { KvIdentity, KvTarget } from '../transfer/connector.js';
+import type { LinkTrial } from '../transfer/best-connector.js';
+import type { KvIdentity, KvTarget, ReceiverAddress } from '../transfer/connector.js';
 
 /** Both sides of a hand-over must speak the same. */
 export const protocolVersion = 1;
@@ -43,7 +44,14 @@ export interface WorkerSettings {
   readonly maxModelTokenCount: number;
   readonly prefixCaching: 'on' | 'off';
   readonly depth: 1 | 2;
+  /** How KV goes to other workers. Absent or auto: what is measured to be fastest, for each pair. */
+  readonly connector?: ConnectorChoice;
+  /** Where decode workers listen for KV over tcp. Absent: 127.0.0.1. */
+  readonly kvHost?: string;
 }
+
+export const connectorChoices = ['auto', 'peer', 'tcp'] as const;
+export type ConnectorChoice = (typeof connectorChoices)[number];
 
 export interface WorkerConfig extends WorkerSettings {
   readonly role: WorkerRole;
@@ -67,6 +75,8 @@ export interface ReadyBody {
   readonly device: DeviceInfo;
   readonly kv: KvIdentity;
   readonly cache: CacheExport;
+  /** Null: it takes no KV over tcp. Not for people's eyes: it holds a secret. */
+  readonly receiver: ReceiverAddress | null;
   readonly blockTokenCount: number;
   readonly blockCount: number;
   readonly blockBytes: number;
@@ -141,6 +151,8 @@ export interface SnapshotBody {
   readonly engine: EngineSnapshot;
   readonly hasWork: boolean;
   readonly connectors: readonly ConnectorStatus[];
+  /** Blocks reserved for hand-overs that have not landed: someone may be writing them, so nobody else gets them. */
+  readonly quarantinedBlockCount: number;
   readonly residentBytes: number;
 }
 
@@ -148,8 +160,16 @@ export interface SnapshotBody {
 export interface ConnectorStatus {
   readonly peer: WorkerId;
   readonly name: string;
+  /** Every connector that was tried for this pair, and what it was measured to do. */
+  readonly trials: readonly LinkTrial[];
   readonly pushedBytes: number;
   readonly transferCount: number;
+  /** Of hand-overs that landed: their bytes, and the time from their first push until they had landed, computing included. */
+  readonly landedBytes: number;
+  readonly landedMs: number;
+  /** Hand-overs that went on over another connector. */
+  readonly retryCount: number;
+  readonly failureCount: number;
 }
 
 export interface IdBody {

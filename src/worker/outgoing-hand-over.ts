@@ -59,6 +59,15 @@ export class OutgoingHandOver {
     if (this.#stream !== null) this.#push([...this.#computedEnd.keys()], record(this.#stream));
   }
 
+  /** Another way, from the beginning: nothing of the first one is in flight any more. */
+  restart(transfer: KvTransfer, record: (stream: Stream) => EventHandle): void {
+    assert(this.#reservation !== null, `request ${this.id} has nowhere to go`);
+    this.#pushedEnd.fill(0);
+    this.#transfer = null;
+    this.#isFinishing = false;
+    this.start(transfer, this.#reservation, record);
+  }
+
   onTokens(event: Extract<TokenEvent, { kind: 'tokens' }>): void {
     this.#firstTokens[event.choiceIndex] ??= event.tokens[0]?.tokenId;
   }

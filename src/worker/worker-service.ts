@@ -8,7 +8,7 @@ import type { Body, BusHandlers } from '../bus/bus.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { GenerationRequest } from '../engine/generation-request.js';
 import type { HandOverSource } from './hand-over-source.js';
-import { HandOverTarget, type ReservingEngine } from './hand-over-target.js';
+import type { HandOverTarget, ReservingEngine } from './hand-over-target.js';
 import type {
   ForgetPeerBody,
   IdBody,
@@ -34,13 +34,23 @@ export class WorkerService implements BusHandlers {
   readonly #engine: ServedEngine;
   readonly #source: HandOverSource;
   readonly #target: HandOverTarget;
+  readonly #received: () => Promise<void>;
   readonly #logger: Logger;
   readonly #wake: () => void;
 
-  constructor(parts: { engine: ServedEngine; source: HandOverSource; layoutHash: string; logger: Logger; wake: () => void }) {
+  constructor(parts: {
+    engine: ServedEngine;
+    source: HandOverSource;
+    target: HandOverTarget;
+    /** Resolves when what has been taken off the network so far has been written. */
+    received: () => Promise<void>;
+    logger: Logger;
+    wake: () => void;
+  }) {
     this.#engine = parts.engine;
     this.#source = parts.source;
-    this.#target = new HandOverTarget(parts.engine, parts.layoutHash);
+    this.#target = parts.target;
+    this.#received = parts.received;
     this.#logger = parts.logger;
     this.#wake = parts.wake;
   }
@@ -101,10 +111,11 @@ export class WorkerService implements BusHandlers {
     return null;
   }
 
-  /** Quiet first: the source's blocks are read, and the target's written, until the transfer has ended. */
+  /** Quiet first: the source's blocks are read, and the target's written, until the transfer has ended. What a dead writer has left on the
+   *  network is refused from here on; what was taken before is waited for. */
   async #release(id: RequestId): Promise<null> {
     this.#target.release(id);
-    await this.#source.release(id);
+    await Promise.all([this.#source.release(id), this.#received()]);
     this.#engine.abort(id);
     return null;
   }

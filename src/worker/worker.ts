@@ -7,10 +7,14 @@ import type { Logger } from '../base/log.js';
 import type { BusConnection, BusHandlers } from '../bus/bus.js';
 import { connectUnix, removeAbandoned } from '../bus/unix-socket.js';
 import type { TokenEvent } from '../engine/token-event.js';
-import type { KvIdentity } from '../transfer/connector.js';
+import { BestConnector } from '../transfer/best-connector.js';
+import type { KvIdentity, KvSource } from '../transfer/connector.js';
 import { PeerConnector } from '../transfer/peer.js';
+import { TcpConnector } from '../transfer/tcp.js';
+import { KvReceiver } from '../transfer/tcp-receiver.js';
 import { EngineLoop } from './engine-loop.js';
 import { HandOverSource } from './hand-over-source.js';
+import { HandOverTarget } from './hand-over-target.js';
 import { type LoadedEngine, loadEngine } from './load-engine.js';
 import { type HelloBody, protocolVersion, type ReadyBody, type SnapshotBody, type WorkerConfig } from './messages.js';
 import { WorkerService } from './worker-service.js';
@@ -78,8 +82,12 @@ async function serve(
   );
   const { engine, device } = loaded;
   const kv = identityOf(loaded);
+  const connector = connectorFor(config, { device, cache: engine.cache, identity: kv, clock });
+  const target = new HandOverTarget(engine, kv.layoutHash);
+  const receiver = await listenFor(config, loaded, target, options);
   const source = new HandOverSource({
-    connector: new PeerConnector(device, engine.cache, kv),
+    connector,
+    trialsOf: (channel) => connector.trialsOf(channel),
     layout: engine.cache.layout,
     device,
     clock,
@@ -96,9 +104,10 @@ async function serve(
     return connection.isCongested ? connection.drained() : undefined;
   };
   const loop = new EngineLoop(engine, clock, deliver);
-  handlers.use(new WorkerService({ engine, source, layoutHash: kv.layoutHash, logger, wake: () => loop.wake() }));
-  connection.send('ready', readyBody(loaded, kv, config, clock.nowMs() - startMs));
-  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source));
+  const received = () => receiver?.passed() ?? Promise.resolve();
+  handlers.use(new WorkerService({ engine, source, target, received, logger, wake: () => loop.wake() }));
+  connection.send('ready', readyBody(loaded, receiver, config, clock.nowMs() - startMs));
+  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source, target));
   await loop.run();
   return 0;
 }
@@ -121,11 +130,32 @@ async function report(connection: BusConnection, clock: Clock, everyMs: number, 
   }
 }
 
-function snapshotBody({ engine }: LoadedEngine, source: HandOverSource): SnapshotBody {
+/** Those that may be tried, the cheapest for the processors first. */
+function connectorFor({ connector = 'auto' }: WorkerConfig, source: KvSource): BestConnector {
+  const candidates = [new PeerConnector(source), new TcpConnector(source)];
+  return new BestConnector(connector === 'auto' ? candidates : candidates.filter(({ name }) => name === connector));
+}
+
+/** Null: KV never comes here over tcp. */
+async function listenFor(
+  config: WorkerConfig,
+  loaded: LoadedEngine,
+  target: HandOverTarget,
+  { clock, logger, workerId }: WorkerOptions,
+): Promise<KvReceiver | null> {
+  if (config.role === 'prefill' || config.connector === 'peer') return null;
+  const { device, engine } = loaded;
+  const host = config.kvHost ?? '127.0.0.1';
+  const accepts = target.accepts.bind(target);
+  return KvReceiver.listen({ device, cache: engine.cache, identity: identityOf(loaded), workerId, host, clock, logger, accepts });
+}
+
+function snapshotBody({ engine }: LoadedEngine, source: HandOverSource, target: HandOverTarget): SnapshotBody {
   return {
     engine: engine.snapshot(),
     hasWork: engine.hasWork,
     connectors: source.status(),
+    quarantinedBlockCount: target.quarantinedBlockCount,
     residentBytes: process.memoryUsage.rss(),
   };
 }
@@ -135,12 +165,14 @@ function identityOf({ engine }: LoadedEngine): KvIdentity {
   return { protocolVersion, modelName: shape.modelName, dtype: shape.dtype, layoutHash: hash };
 }
 
-function readyBody({ device, model, engine }: LoadedEngine, kv: KvIdentity, config: WorkerConfig, loadMs: number): ReadyBody {
+function readyBody(loaded: LoadedEngine, receiver: KvReceiver | null, config: WorkerConfig, loadMs: number): ReadyBody {
+  const { device, model, engine } = loaded;
   const { layout, blockCount } = engine.cache;
   return {
     device: device.info,
-    kv,
+    kv: identityOf(loaded),
     cache: engine.cache.export(),
+    receiver: receiver?.address ?? null,
     blockTokenCount: layout.shape.blockTokenCount,
     blockCount,
     blockBytes: layout.blockBytes,

@@ -82,7 +82,7 @@ export class FakeWorker implements WorkerClient {
     await this.#stage('reserved', request);
     const kv = { protocolVersion: 1, modelName: 'fake', dtype: 'f32' as const, layoutHash: 'fake' };
     const cache = { processId: 1, fileDescriptor: 1, deviceIndex: 0, bytes: 0, ipcHandle: '' };
-    const target = { workerId: this.id, incarnation: 1, cache, blockCount: this.#cluster.blockCount, kv };
+    const target = { workerId: this.id, incarnation: 1, cache, blockCount: this.#cluster.blockCount, kv, receiver: null };
     return { target, reservation: { blockIds: [], cachedTokenCount: 0, epoch: ++this.#epoch } };
   }
 

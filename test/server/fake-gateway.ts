@@ -182,6 +182,7 @@ function fakeWorker(runningCount: number): WorkerStatus {
     snapshot,
     residentBytes: 0,
     connectors: [],
+    quarantinedBlockCount: 0,
     lastProgressMsAgo: 0,
     error: null,
   };

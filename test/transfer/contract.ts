@@ -1,21 +1,30 @@
 /** What every KvConnector must show. Called with each member of the family; runs on the real CPU device, caches full of random bytes. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/base/clock.js';
 import { type BlockId, blockId, requestId, workerId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
-import type { Device, EventHandle, Stream } from '../../src/device/device.js';
+import type { EventHandle, Stream } from '../../src/device/device.js';
 import { openDevice } from '../../src/device/native.js';
 import { KvCache } from '../../src/kv/kv-cache.js';
 import type { KvHandle } from '../../src/kv/kv-handle.js';
 import { KvLayout, type KvShape } from '../../src/kv/kv-layout.js';
-import type { KvConnector, KvIdentity, KvPiece, KvTarget } from '../../src/transfer/connector.js';
+import type { KvConnector, KvIdentity, KvPiece, KvSource, KvTarget, ReceiverAddress } from '../../src/transfer/connector.js';
 
 const shape: KvShape = { modelName: 'contract', layerCount: 3, kvHeadCount: 2, headDim: 32, blockTokenCount: 16, dtype: 'bf16' };
 const blockCount = 24;
 const ids = (...indices: number[]): BlockId[] => indices.map(blockId);
 
-export type MakeConnector = (device: Device, cache: KvCache, identity: KvIdentity) => KvConnector;
+/** One connector of the family, and what its target side needs. */
+export interface Member {
+  readonly name: string;
+  make(source: KvSource): KvConnector;
+  /** Lets a side be written by others; null: its memory alone is enough. */
+  listen?(side: Side, workerName: string): Promise<{ address: ReceiverAddress; close(): Promise<void> }>;
+  /** The same target after its process has gone. */
+  gone(target: KvTarget): KvTarget;
+}
 
-const identityOf = (layout: KvLayout): KvIdentity => ({
+export const identityOf = (layout: KvLayout): KvIdentity => ({
   protocolVersion: 1,
   modelName: layout.shape.modelName,
   dtype: layout.shape.dtype,
@@ -23,10 +32,11 @@ const identityOf = (layout: KvLayout): KvIdentity => ({
 });
 
 /** Two workers in one process: each with a device, a stream and a cache. */
-class Side {
+export class Side {
   readonly device = openDevice({ kind: 'cpu', index: 0, threadCount: 1 });
   readonly stream: Stream = this.device.createStream();
   readonly cache: KvCache;
+  readonly listeners: { address: ReceiverAddress; workerName: string; close(): Promise<void> }[] = [];
 
   constructor(layout: KvLayout, count = blockCount) {
     this.cache = new KvCache(this.device, layout, count);
@@ -63,18 +73,31 @@ class Side {
       cache: cache.export(),
       blockCount: cache.blockCount,
       kv: identityOf(cache.layout),
+      receiver: this.listeners.find(({ workerName }) => workerName === name)?.address ?? null,
     };
   }
 
-  close(): void {
+  source(): KvSource {
+    return { device: this.device, cache: this.cache, identity: identityOf(this.cache.layout), clock: systemClock };
+  }
+
+  async close(): Promise<void> {
+    for (const { close } of this.listeners) await close();
     this.cache.close();
     this.stream.close();
     this.device.close();
   }
 }
 
-export function connectorContract(name: string, make: MakeConnector): void {
-  describe(`connector ${name}`, () => {
+/** `side` as worker `workerName`, reachable by this member. */
+export async function reachable(member: Member, side: Side, workerName: string): Promise<Side> {
+  const listener = await member.listen?.(side, workerName);
+  if (listener !== undefined) side.listeners.push({ ...listener, workerName });
+  return side;
+}
+
+export function connectorContract(member: Member): void {
+  describe(`connector ${member.name}`, () => {
     const layout = new KvLayout(shape);
     let source: Side;
     let target: Side;
@@ -96,15 +119,15 @@ export function connectorContract(name: string, make: MakeConnector): void {
 
     beforeEach(async () => {
       source = new Side(layout);
-      target = new Side(layout);
-      connector = make(source.device, source.cache, identityOf(layout));
+      target = await reachable(member, new Side(layout), 'w1');
+      connector = member.make(source.source());
       await source.fill(11);
       await target.fill(22);
     });
     afterEach(async () => {
       await connector.close();
-      source.close();
-      target.close();
+      await source.close();
+      await target.close();
     });
 
     /** The target as it was, with these blocks (and layers) of the source in it. */
@@ -142,7 +165,7 @@ export function connectorContract(name: string, make: MakeConnector): void {
           firstLayer: layer,
           layerEnd: layer + 1,
         }));
-        const transfer = (await connector.open(target.target())).begin(requestId(`r${seed}`));
+        const transfer = (await connector.open(target.target())).begin(requestId(`r${seed}`), 1);
         for (const piece of pieces) transfer.push([piece], source.recorded());
         await transfer.finish(handle(`r${seed}`));
         expect((await target.bytes()).equals(expected(before, from, pieces))).toBe(true);
@@ -153,7 +176,7 @@ export function connectorContract(name: string, make: MakeConnector): void {
     it('moves only the layers that are asked for', async () => {
       const [before, from] = [await target.bytes(), await source.bytes()];
       const piece = { sourceBlocks: ids(3, 4), targetBlocks: ids(9, 2), firstLayer: 1, layerEnd: 3 };
-      const transfer = (await connector.open(target.target())).begin(requestId('r'));
+      const transfer = (await connector.open(target.target())).begin(requestId('r'), 1);
       transfer.push([piece], source.recorded());
       await transfer.finish(handle('r'));
       expect((await target.bytes()).equals(expected(before, from, [piece]))).toBe(true);
@@ -161,7 +184,7 @@ export function connectorContract(name: string, make: MakeConnector): void {
 
     it('waits for the event: bytes computed before it are what arrives', async () => {
       const before = await target.bytes();
-      const transfer = (await connector.open(target.target())).begin(requestId('r'));
+      const transfer = (await connector.open(target.target())).begin(requestId('r'), 1);
       const slow = source.device.allocate(64 << 20);
       source.stream.random({ pointer: slow, shape: [16 << 20], dtype: 'f32' }, 1, 1, 0); // some tens of milliseconds
       const count = (blockCount * layout.blockBytes) / 4;
@@ -178,14 +201,14 @@ export function connectorContract(name: string, make: MakeConnector): void {
       ['dtype', { ...shape, dtype: 'f32' as const }, /dtype differs \(bf16 here, f32 there\)/],
       ['block size', { ...shape, blockTokenCount: 32 }, /layoutHash differs/],
     ])('refuses a target of another %s by name', async (_what, otherShape, message) => {
-      const other = new Side(new KvLayout(otherShape), 4);
+      const other = await reachable(member, new Side(new KvLayout(otherShape), 4), 'w9');
       const before = await other.bytes();
       const opening = connector.open(other.target('w9'));
       await expect(opening).rejects.toMatchObject({ code: 'layout_mismatch' });
       await expect(opening).rejects.toThrow(message);
       await expect(opening).rejects.toThrow(/w9/);
       expect((await other.bytes()).equals(before)).toBe(true);
-      other.close();
+      await other.close();
     });
 
     it('refuses another protocol version, and a cache too small for its blocks', async () => {
@@ -197,29 +220,32 @@ export function connectorContract(name: string, make: MakeConnector): void {
     });
 
     it('refuses a handle of another layout', async () => {
-      const transfer = (await connector.open(target.target())).begin(requestId('r'));
+      const transfer = (await connector.open(target.target())).begin(requestId('r'), 1);
       transfer.push([whole(ids(1), ids(1))], source.recorded());
       await expect(transfer.finish(handle('r', { layoutHash: 'ffff' }))).rejects.toMatchObject({ code: 'layout_mismatch' });
       await transfer.abort();
     });
 
     it('names the worker whose cache is gone', async () => {
-      const cache = { ...target.cache.export(), processId: 2 ** 22 - 1 };
-      const opening = connector.open({ ...target.target('w7'), cache });
+      await reachable(member, target, 'w7');
+      const opening = connector.open(member.gone(target.target('w7')));
       await expect(opening).rejects.toMatchObject({ code: 'transfer_error' });
       await expect(opening).rejects.toThrow(/w7/);
     });
 
     it('settles after an abort mid-copy; nothing is written afterwards', async () => {
-      const from = await source.bytes();
-      const transfer = (await connector.open(target.target())).begin(requestId('r'));
+      const [before, from] = [await target.bytes(), await source.bytes()];
+      const transfer = (await connector.open(target.target())).begin(requestId('r'), 1);
       const all = whole(ids(...Array(blockCount).keys()), ids(...Array(blockCount).keys()));
       for (let i = 0; i < 200; i++) transfer.push([all], source.recorded());
       const aborting = transfer.abort();
       transfer.push([whole(ids(0), ids(7))], source.recorded());
       await aborting;
       const after = await target.bytes();
-      expect(after.equals(from)).toBe(true); // what was enqueued has run to its end, what came after has not begun
+      for (let block = 0; block < blockCount; block++) {
+        const of = (bytes: Buffer) => bytes.subarray(block * layout.blockBytes, (block + 1) * layout.blockBytes);
+        expect(of(after).equals(of(before)) || of(after).equals(of(from)), `block ${block} is whole`).toBe(true);
+      }
       await source.fill(44);
       transfer.push([all], source.recorded());
       await source.stream.wait();
@@ -229,7 +255,7 @@ export function connectorContract(name: string, make: MakeConnector): void {
     });
 
     it('an abort while finishing rejects the finish and resolves itself', async () => {
-      const transfer = (await connector.open(target.target())).begin(requestId('r'));
+      const transfer = (await connector.open(target.target())).begin(requestId('r'), 1);
       transfer.push([whole(ids(0, 1, 2), ids(3, 4, 5))], source.recorded());
       const finishing = transfer.finish(handle('r'));
       const aborting = transfer.abort();
@@ -238,15 +264,15 @@ export function connectorContract(name: string, make: MakeConnector): void {
     });
 
     it('does not mix two transfers, to one target or to two', async () => {
-      const third = new Side(layout);
+      const third = await reachable(member, new Side(layout), 'w2');
       await third.fill(55);
       const [before, beforeThird, from] = [await target.bytes(), await third.bytes(), await source.bytes()];
       const channel = await connector.open(target.target());
       const otherChannel = await connector.open(third.target('w2'));
       const transfers = [
-        channel.begin(requestId('a')),
-        channel.begin(requestId('b')),
-        otherChannel.begin(requestId('c')),
+        channel.begin(requestId('a'), 1),
+        channel.begin(requestId('b'), 1),
+        otherChannel.begin(requestId('c'), 1),
       ] as const;
       const pieces = [
         whole(ids(0, 1, 2), ids(10, 11, 12)),
@@ -263,13 +289,13 @@ export function connectorContract(name: string, make: MakeConnector): void {
       expect((await third.bytes()).equals(expected(beforeThird, from, [pieces[2]]))).toBe(true);
       expect([channel.transferCount, otherChannel.transferCount]).toEqual([2, 1]);
       await otherChannel.close();
-      third.close();
+      await third.close();
     });
 
     it('aborting one transfer does not touch its neighbour', async () => {
       const [before, from] = [await target.bytes(), await source.bytes()];
       const channel = await connector.open(target.target());
-      const [a, b] = [channel.begin(requestId('a')), channel.begin(requestId('b'))];
+      const [a, b] = [channel.begin(requestId('a'), 1), channel.begin(requestId('b'), 1)];
       const piece = whole(ids(8, 9), ids(1, 2));
       await a.abort();
       b.push([piece], source.recorded());
@@ -277,9 +303,63 @@ export function connectorContract(name: string, make: MakeConnector): void {
       expect((await target.bytes()).equals(expected(before, from, [piece]))).toBe(true);
     });
 
+    it('a probe takes time and touches nothing', async () => {
+      const before = await target.bytes();
+      const channel = await connector.open(target.target());
+      for (const bytes of [1, 4096, 3 << 20]) expect(await channel.probe(bytes)).toBeGreaterThan(0);
+      expect((await target.bytes()).equals(before)).toBe(true);
+      expect([channel.transferCount, channel.pushedBytes, channel.isBroken]).toEqual([0, 0, false]);
+    });
+
+    it('a block that is pushed again and again arrives as it was last', async () => {
+      const channel = await connector.open(target.target());
+      const transfer = channel.begin(requestId('r'), 1);
+      const before = await target.bytes();
+      const piece = whole(ids(...Array(blockCount).keys()), ids(...Array(blockCount).keys()));
+      const count = (blockCount * layout.blockBytes) / 4;
+      for (let round = 0; round < 30; round++) {
+        source.stream.random({ pointer: source.cache.pointer, shape: [count], dtype: 'f32' }, 100 + round, 1, 0);
+        transfer.push([piece], source.recorded());
+      }
+      await transfer.finish(handle('r'));
+      expect((await target.bytes()).equals(expected(before, await source.bytes(), [piece]))).toBe(true);
+    });
+
+    it('settles both sides after an abort at seeded points; nothing is written afterwards', async () => {
+      const channel = await connector.open(target.target());
+      for (let seed = 1; seed <= 100; seed++) {
+        const prng = new Prng(seed);
+        const id = `r${seed}`;
+        const transfer = channel.begin(requestId(id), 1);
+        const all = whole(ids(...Array(blockCount).keys()), ids(...Array(blockCount).keys()));
+        const pushCount = prng.integer(1, 12);
+        const abortAt = prng.integer(0, pushCount);
+        const finishing = { promise: null as Promise<void> | null };
+        for (let i = 0; i < pushCount; i++) {
+          if (i === abortAt) void transfer.abort();
+          transfer.push([all], source.recorded());
+          if (prng.uniform() < 0.5) await systemClock.yield();
+        }
+        if (prng.uniform() < 0.3) finishing.promise = transfer.finish(handle(id)).catch(() => {});
+        await transfer.abort();
+        await finishing.promise;
+        if (seed % 10 > 0) continue;
+        const after = await target.bytes();
+        await source.fill(1000 + seed);
+        await systemClock.sleep(2);
+        expect((await target.bytes()).equals(after)).toBe(true);
+      }
+      const last = channel.begin(requestId('last'), 1);
+      const [before, from] = [await target.bytes(), await source.bytes()];
+      const piece = whole(ids(1, 2), ids(3, 4));
+      last.push([piece], source.recorded());
+      await last.finish(handle('last'));
+      expect((await target.bytes()).equals(expected(before, from, [piece]))).toBe(true);
+    });
+
     it('zero blocks are legal', async () => {
       const before = await target.bytes();
-      const transfer = (await connector.open(target.target())).begin(requestId('r'));
+      const transfer = (await connector.open(target.target())).begin(requestId('r'), 1);
       transfer.push([], source.recorded());
       transfer.push([whole([], [])], source.recorded());
       await transfer.finish(handle('r'));
@@ -289,7 +369,7 @@ export function connectorContract(name: string, make: MakeConnector): void {
 
     it('refuses blocks outside either cache before it copies', async () => {
       const before = await target.bytes();
-      const transfer = (await connector.open(target.target())).begin(requestId('r'));
+      const transfer = (await connector.open(target.target())).begin(requestId('r'), 1);
       const after = source.recorded();
       for (const [from, to] of [
         [-1, 0],
@@ -307,14 +387,14 @@ export function connectorContract(name: string, make: MakeConnector): void {
 
     it('after close nothing is in flight, and nothing can begin', async () => {
       const channel = await connector.open(target.target());
-      const transfer = channel.begin(requestId('r'));
+      const transfer = channel.begin(requestId('r'), 1);
       for (let i = 0; i < 50; i++) transfer.push([whole(ids(1, 2, 3), ids(1, 2, 3))], source.recorded());
       await channel.close();
       const after = await target.bytes();
       await source.fill(66);
       transfer.push([whole(ids(1), ids(1))], source.recorded());
       expect((await target.bytes()).equals(after)).toBe(true);
-      expect(() => channel.begin(requestId('s'))).toThrow(/closed/);
+      expect(() => channel.begin(requestId('s'), 1)).toThrow(/closed/);
       await channel.close(); // idempotent
     });
   });

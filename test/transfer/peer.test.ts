@@ -1,4 +1,8 @@
 import { PeerConnector } from '../../src/transfer/peer.js';
 import { connectorContract } from './contract.js';
 
-connectorContract('peer', (device, cache, identity) => new PeerConnector(device, cache, identity));
+connectorContract({
+  name: 'peer',
+  make: (source) => new PeerConnector(source),
+  gone: (target) => ({ ...target, cache: { ...target.cache, processId: 2 ** 22 - 1 } }),
+});

@@ -66,6 +66,7 @@ class FakeConnector implements KvConnector, KvChannel, KvTransfer {
   finished: KvHandle[] = [];
   abortCount = 0;
   closeCount = 0;
+  readonly isBroken: boolean = false;
   failOpen: Error | null = null;
   readonly #gpu: FakeGpu;
   constructor(gpu: FakeGpu) {
@@ -75,6 +76,9 @@ class FakeConnector implements KvConnector, KvChannel, KvTransfer {
     this.opened.push(target);
     if (this.failOpen !== null) throw this.failOpen;
     return this;
+  }
+  async probe(): Promise<number> {
+    return 1;
   }
   begin(): KvTransfer {
     this.transferCount++;
@@ -108,6 +112,7 @@ const target = (name: string, incarnation = 1): KvTarget => ({
   incarnation,
   cache: { processId: 1, fileDescriptor: 1, deviceIndex: 0, bytes: 0, ipcHandle: '' },
   blockCount: 100,
+  receiver: null,
   kv: { protocolVersion: 1, modelName: 'm', dtype: 'f32', layoutHash: layout.hash },
 });
 
@@ -268,7 +273,7 @@ describe('outgoing hand-over', () => {
     };
     await Promise.all([push('a', target('w1')), push('b', target('w1'))]);
     expect(connector.opened).toHaveLength(1);
-    expect(source.status()).toEqual([{ peer: 'w1', name: 'fake', pushedBytes: 0, transferCount: 2 }]);
+    expect(source.status()).toMatchObject([{ peer: 'w1', name: 'fake', pushedBytes: 0, transferCount: 2 }]);
     await push('c', target('w1', 2));
     expect([connector.opened.length, connector.closeCount]).toEqual([2, 1]);
     await expect(push('late', target('w1', 1))).rejects.toThrow(/has been restarted/);

@@ -1,0 +1,48 @@
+/** What every connector checks before a byte moves: that both sides mean the same, and that a piece names blocks that exist.
+ *  Used by the members of the family. Invariant: no address is made of a block index that was not checked here. */
+import { assert } from '../base/assert.js';
+import { TwostrokeError } from '../base/errors.js';
+import type { RequestId } from '../base/ids.js';
+import type { BlockPair } from '../device/device.js';
+import type { KvCache } from '../kv/kv-cache.js';
+import type { KvHandle } from '../kv/kv-handle.js';
+import type { KvIdentity, KvPiece, KvTarget } from './connector.js';
+
+/** Throws `layout_mismatch` naming the first thing that differs. */
+export function checkTarget(source: KvIdentity, target: KvTarget, blockBytes: number): void {
+  handshake(source, target.kv, target.workerId);
+  const neededBytes = target.blockCount * blockBytes;
+  if (target.cache.bytes >= neededBytes) return;
+  const counts = `${target.cache.bytes} bytes for ${target.blockCount} blocks, ${neededBytes} needed`;
+  throw new TwostrokeError('layout_mismatch', `KV cannot go to ${target.workerId}: its cache has ${counts}`);
+}
+
+/** Throws `layout_mismatch` naming the first thing that differs. */
+export function handshake(source: KvIdentity, target: KvIdentity, targetName: string): void {
+  const names = ['protocolVersion', 'modelName', 'dtype', 'layoutHash'] as const;
+  const differing = names.find((name) => source[name] !== target[name]);
+  if (differing === undefined) return;
+  const values = `${source[differing]} here, ${target[differing]} there`;
+  throw new TwostrokeError('layout_mismatch', `KV cannot go to ${targetName}: ${differing} differs (${values})`);
+}
+
+export function checkHandle(handle: KvHandle, requestId: RequestId, layoutHash: string): void {
+  assert(handle.requestId === requestId, `handle of ${handle.requestId} in the transfer of ${requestId}`);
+  if (handle.layoutHash === layoutHash) return;
+  const hashes = `${handle.layoutHash}, the target's ${layoutHash}`;
+  throw new TwostrokeError('layout_mismatch', `request ${requestId}: the handle's layout is ${hashes}`);
+}
+
+/** A broken piece is a bug of ours, hence an assertion. */
+export function pairsOf(piece: KvPiece, cache: KvCache, targetBlockCount: number): BlockPair[] {
+  const { sourceBlocks, targetBlocks, firstLayer, layerEnd } = piece;
+  const { layerCount } = cache.layout.shape;
+  assert(sourceBlocks.length === targetBlocks.length, 'a piece pairs its blocks');
+  assert(firstLayer >= 0 && firstLayer < layerEnd && layerEnd <= layerCount, `layers ${firstLayer}..${layerEnd}`);
+  return sourceBlocks.map((source, i) => {
+    const target = targetBlocks[i];
+    assert(source >= 0 && source < cache.blockCount, `source block ${source} of ${cache.blockCount}`);
+    assert(target !== undefined && target >= 0 && target < targetBlockCount, `target block ${target} of ${targetBlockCount}`);
+    return { target, source };
+  });
+}

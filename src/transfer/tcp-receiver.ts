@@ -1,0 +1,230 @@
+/** The receiving side of the tcp connector: only it writes its cache. It listens, takes frames off the sockets into staging, writes them
+ *  into blocks that are reserved for them, and says what has landed. One per worker that may decode. Used by worker/.
+ *  Invariants: each lane's frames are taken exactly once and in order, whatever connections break; a frame is written only while its
+ *  request holds its blocks (`accepts`); when `passed()` has resolved after that has ended, nothing of it is written any more. */
+import { timingSafeEqual } from 'node:crypto';
+import { createServer, type Server, type Socket } from 'node:net';
+import { assert } from '../base/assert.js';
+import type { Clock } from '../base/clock.js';
+import { TwostrokeError } from '../base/errors.js';
+import type { WorkerId } from '../base/ids.js';
+import type { Logger } from '../base/log.js';
+import { freshId } from '../base/prng.js';
+import type { Device, Stream } from '../device/device.js';
+import type { KvCache } from '../kv/kv-cache.js';
+import type { KvIdentity, ReceiverAddress } from './connector.js';
+import { ReachedQueue } from './reached-queue.js';
+import { type Slot, StagingPool } from './staging.js';
+import { Inbox, type InboxMessage } from './tcp-inbox.js';
+import { encodeMessage, type FrameMeta, type HelloMeta, type LandedMeta, slotBytes } from './wire.js';
+
+export interface ReceiverOptions {
+  readonly device: Device;
+  readonly cache: KvCache;
+  readonly identity: KvIdentity;
+  readonly workerId: WorkerId;
+  readonly host: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Whether the blocks of a frame are reserved for its request, in that epoch, now. */
+  readonly accepts: (frame: FrameMeta) => boolean;
+}
+
+/** What is known of one lane of one channel; outlives its connections. */
+interface LaneState {
+  readonly key: string;
+  inbox: Inbox | null;
+  receivedThrough: number;
+  landedThrough: number;
+  refused: number[];
+}
+
+interface Landing {
+  readonly lane: LaneState;
+  readonly sequence: number;
+  readonly slot: Slot | null;
+  readonly isRefused: boolean;
+}
+
+/** A receiver's staging: enough for every lane of a few sources to be filled while as much is being written. */
+const slotCount = 32;
+/** How long a lane without a connection is remembered. */
+const laneMemoryMs = 60_000;
+
+export class KvReceiver {
+  readonly address: ReceiverAddress;
+  readonly #options: ReceiverOptions;
+  readonly #server: Server;
+  readonly #stream: Stream;
+  readonly #pool: StagingPool;
+  readonly #landings: ReachedQueue<Landing>;
+  readonly #lanes = new Map<string, LaneState>();
+  readonly #inboxes = new Set<Inbox>();
+  #starved: Inbox[] = [];
+  #closing: Promise<void> | null = null;
+  receivedBytes = 0;
+  refusedFrameCount = 0;
+
+  /** Rejects with `transfer_error` when it cannot listen there. */
+  static async listen(options: ReceiverOptions): Promise<KvReceiver> {
+    const server = createServer();
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error) =>
+        reject(new TwostrokeError('transfer_error', `cannot listen for KV on ${options.host}: ${error.message}`)),
+      );
+      server.listen({ host: options.host, port: 0 }, resolve);
+    });
+    return new KvReceiver(options, server);
+  }
+
+  private constructor(options: ReceiverOptions, server: Server) {
+    const { device, host } = options;
+    const bound = server.address();
+    assert(bound !== null && typeof bound === 'object', 'a listening server has a port');
+    this.address = { host, port: bound.port, token: freshId('kv') };
+    this.#options = options;
+    this.#server = server;
+    this.#stream = device.createStream();
+    this.#pool = new StagingPool(device, slotBytes, slotCount);
+    this.#landings = new ReachedQueue(device, this.#stream, (landings, error) => this.#landed(landings, error));
+    server.on('connection', (socket) => this.#accept(socket));
+    server.on('error', (error) => options.logger.warn({ reason: error.message }, 'KV receiver'));
+  }
+
+  /** Resolves when what has been taken so far has been written. */
+  passed(): Promise<void> {
+    return this.#landings.passed();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const inbox of this.#inboxes) inbox.close('the receiver closes');
+    await closed;
+    await this.#landings.passed();
+    this.#stream.close();
+    this.#pool.close();
+  }
+
+  #accept(socket: Socket): void {
+    let lane: LaneState | null = null;
+    const inbox: Inbox = new Inbox(socket, {
+      pool: this.#pool,
+      mayCarry: () => lane !== null,
+      onStarved: (starved) => this.#starved.push(starved),
+      onMessage: (message) => {
+        if (lane === null) lane = this.#greet(inbox, message);
+        else if (message.head.kind === 'bye') this.#lanes.delete(lane.key);
+        else this.#take(lane, message);
+      },
+      onClosed: (reason) => {
+        this.#inboxes.delete(inbox);
+        if (lane !== null) this.#forgetLater(lane, inbox, reason);
+      },
+    });
+    this.#inboxes.add(inbox);
+  }
+
+  /** Throws when it is not one of ours; an honest one is told why. */
+  #greet(inbox: Inbox, { head, meta }: InboxMessage): LaneState {
+    const { identity, workerId } = this.#options;
+    if (head.kind !== 'hello') throw new TwostrokeError('transfer_error', 'it did not say hello');
+    const hello = meta as HelloMeta;
+    const wrong =
+      (!isEqual(hello.token, this.address.token) && 'the token is wrong') ||
+      (hello.workerId !== workerId && `this is ${workerId}, not ${hello.workerId}`) ||
+      (hello.protocolVersion !== identity.protocolVersion && `protocol ${identity.protocolVersion} here`) ||
+      (hello.layoutHash !== identity.layoutHash && `layout ${identity.layoutHash} here`);
+    if (wrong !== false) {
+      inbox.write(encodeMessage('refused', { message: wrong }));
+      throw new TwostrokeError('transfer_error', wrong);
+    }
+    const key = `${hello.session}/${hello.laneIndex}`;
+    const lane = this.#lanes.get(key) ?? { key, inbox: null, receivedThrough: 0, landedThrough: 0, refused: [] };
+    this.#lanes.set(key, lane);
+    const before = lane.inbox;
+    lane.inbox = inbox;
+    before?.close('its lane goes on over another connection'); // what it still held is sent again
+    lane.refused = lane.refused.filter((sequence) => sequence > hello.landedThrough);
+    inbox.write(encodeMessage('welcome', { receivedThrough: lane.receivedThrough }));
+    if (lane.landedThrough > hello.landedThrough) this.#report(lane, lane.refused);
+    return lane;
+  }
+
+  #take(lane: LaneState, { head, meta, slot }: InboxMessage): void {
+    const frame = meta as FrameMeta;
+    const isNext = head.kind === 'frame' && head.sequence === lane.receivedThrough + 1;
+    if (!isNext || !this.#isWellFormed(frame, head.payloadBytes)) {
+      if (slot !== null) this.#pool.release(slot);
+      throw new TwostrokeError('transfer_error', isNext ? 'a malformed frame' : 'a frame out of order');
+    }
+    lane.receivedThrough = head.sequence;
+    this.receivedBytes += head.payloadBytes;
+    const isRefused = frame.blocks.length > 0 && !this.#options.accepts(frame);
+    if (isRefused) this.refusedFrameCount++;
+    else if (slot !== null) this.#write(frame, slot);
+    this.#landings.add({ lane, sequence: head.sequence, slot, isRefused });
+  }
+
+  #isWellFormed({ blocks, offset, bytes }: FrameMeta, payloadBytes: number): boolean {
+    const { layout, blockCount } = this.#options.cache;
+    if (!Array.isArray(blocks) || !Number.isSafeInteger(offset) || !Number.isSafeInteger(bytes)) return false;
+    if (blocks.length === 0) return true;
+    const isInside = offset >= 0 && bytes > 0 && offset + bytes <= layout.blockBytes;
+    const areBlocks = blocks.every((block) => Number.isInteger(block) && block >= 0 && block < blockCount);
+    return isInside && areBlocks && blocks.length * bytes === payloadBytes;
+  }
+
+  #write({ blocks, offset, bytes }: FrameMeta, slot: Slot): void {
+    if (blocks.length === 0) return;
+    const { cache } = this.#options;
+    this.#stream.copySlices(
+      { base: cache.pointer, blockBytes: cache.layout.blockBytes },
+      { base: slot.pointer, blockBytes: bytes },
+      blocks.map((target, source) => ({ target, source })),
+      [{ targetOffset: offset, sourceOffset: 0, bytes }],
+    );
+  }
+
+  /** A copy that failed has not landed: its frames are refused, and the source gives up. */
+  #landed(landings: readonly Landing[], error: string | null): void {
+    const fresh = new Map<LaneState, number[]>();
+    for (const { lane, sequence, slot, isRefused } of landings) {
+      if (slot !== null) this.#pool.release(slot);
+      lane.landedThrough = sequence;
+      const refused = fresh.get(lane) ?? [];
+      fresh.set(lane, refused);
+      if (isRefused || error !== null) refused.push(sequence);
+    }
+    for (const [lane, refused] of fresh) {
+      lane.refused.push(...refused);
+      this.#report(lane, refused);
+    }
+    const starved = this.#starved;
+    this.#starved = [];
+    for (const inbox of starved) inbox.proceed();
+  }
+
+  #report(lane: LaneState, refused: readonly number[]): void {
+    const meta: LandedMeta = refused.length === 0 ? {} : { refused };
+    lane.inbox?.write(encodeMessage('landed', meta, lane.landedThrough));
+  }
+
+  #forgetLater(lane: LaneState, inbox: Inbox, reason: string): void {
+    if (lane.inbox !== inbox) return;
+    lane.inbox = null;
+    this.#options.logger.debug({ lane: lane.key, reason }, 'KV lane lost');
+    this.#options.clock.after(laneMemoryMs, () => {
+      if (lane.inbox === null && this.#lanes.get(lane.key) === lane) this.#lanes.delete(lane.key);
+    });
+  }
+}
+
+function isEqual(given: unknown, token: string): boolean {
+  const [a, b] = [Buffer.from(String(given)), Buffer.from(token)];
+  return a.length === b.length && timingSafeEqual(a, b);
+}

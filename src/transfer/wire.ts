@@ -1,0 +1,83 @@
+/** Messages of the tcp connector, over one socket (a lane). Used by tcp-lane.ts and tcp-receiver.ts.
+ *
+ *    head, 16 bytes little-endian: [kind u32][metaBytes u32][payloadBytes u32][sequence u32], then meta (JSON), then the payload
+ *
+ *    source → receiver   hello (who, which lane), frame (bytes of some blocks), bye
+ *    receiver → source   welcome or refused (answers hello), landed (everything up to `sequence` is in the cache)
+ *
+ *  Invariant: a head that names an unknown kind, or more bytes than the limits, ends the connection before anything is allocated for it. */
+import { TwostrokeError } from '../base/errors.js';
+import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
+
+export const headBytes = 16;
+/** Most payload of one frame: a staging slot. */
+export const slotBytes = 512 * 1024;
+const metaBytesMax = 1 << 20;
+const kinds = ['hello', 'welcome', 'refused', 'frame', 'landed', 'bye'] as const;
+export type MessageKind = (typeof kinds)[number];
+
+export interface HelloMeta {
+  readonly token: string;
+  readonly protocolVersion: number;
+  readonly layoutHash: string;
+  /** Whom the source means to reach. */
+  readonly workerId: WorkerId;
+  /** Names the channel: its lanes go on where they were after a reconnect. */
+  readonly session: string;
+  readonly laneIndex: number;
+  /** What the source knows to have landed. */
+  readonly landedThrough: number;
+}
+
+export interface WelcomeMeta {
+  /** Sequence of the last frame that has arrived whole; those after it are to be sent again. */
+  readonly receivedThrough: number;
+}
+
+export interface RefusedMeta {
+  readonly message: string;
+}
+
+/** The payload is `bytes` from `offset` of each of `blocks`, in this order. No blocks: a probe, which is dropped. */
+export interface FrameMeta {
+  readonly requestId: RequestId;
+  readonly epoch: number;
+  readonly blocks: readonly BlockId[];
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+export interface LandedMeta {
+  /** Frames that were not written, because nothing (or something else) is reserved for their request. */
+  readonly refused?: readonly number[];
+}
+
+export interface MessageHead {
+  readonly kind: MessageKind;
+  readonly metaBytes: number;
+  readonly payloadBytes: number;
+  readonly sequence: number;
+}
+
+/** Head and meta; the payload is written behind them. */
+export function encodeMessage(kind: MessageKind, meta: object, sequence = 0, payloadBytes = 0): Buffer {
+  const text = JSON.stringify(meta);
+  const metaBytes = Buffer.byteLength(text);
+  const bytes = Buffer.allocUnsafe(headBytes + metaBytes);
+  bytes.writeUInt32LE(kinds.indexOf(kind), 0);
+  bytes.writeUInt32LE(metaBytes, 4);
+  bytes.writeUInt32LE(payloadBytes, 8);
+  bytes.writeUInt32LE(sequence, 12);
+  bytes.write(text, headBytes);
+  return bytes;
+}
+
+/** Throws `transfer_error` when these are not the first bytes of a message. */
+export function decodeHead(bytes: Buffer): MessageHead {
+  const kind = kinds[bytes.readUInt32LE(0)];
+  const [metaBytes, payloadBytes, sequence] = [bytes.readUInt32LE(4), bytes.readUInt32LE(8), bytes.readUInt32LE(12)];
+  if (kind === undefined || metaBytes > metaBytesMax || payloadBytes > slotBytes || (kind !== 'frame' && payloadBytes > 0)) {
+    throw new TwostrokeError('transfer_error', 'not a message of the KV protocol');
+  }
+  return { kind, metaBytes, payloadBytes, sequence };
+}

@@ -1,0 +1,97 @@
+/** Hand-overs between real processes over each connector: the reference's tokens, whatever is killed and when; nothing stays reserved. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/base/clock.js';
+import { Prng } from '../../src/base/prng.js';
+import type { Gateway } from '../../src/control/gateway.js';
+import { collect, expectNothingOwned, goldens, inputOf, isFull, type RealOptions, startGateway } from './real-cluster.js';
+
+let gateway: Gateway | null = null;
+afterEach(async () => {
+  await gateway?.stop();
+  gateway = null;
+});
+
+const upTo = (promptTokenCount: number) => goldens.cases.filter(({ prompt_ids }) => prompt_ids.length <= promptTokenCount);
+
+async function start(workers: string, options: RealOptions) {
+  const started = await startGateway(workers, { strategy: 'disaggregated', ...options });
+  gateway = started.gateway;
+  return started;
+}
+
+async function linksOf(from: Gateway) {
+  for (;;) {
+    const links = from.workers().flatMap(({ connectors }) => connectors);
+    if (links.length > 0) return links;
+    await systemClock.sleep(20);
+  }
+}
+
+describe.each(['tcp', 'peer', 'auto'] as const)('hand-overs by %s', (connector) => {
+  it('give the tokens of the reference, and show what was measured', async () => {
+    const { gateway, records } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
+      settings: { connector, prefillChunkTokenCount: 64 },
+    });
+    const cases = upTo(1200);
+    const answers = await Promise.all(cases.map((golden) => collect(gateway, inputOf(golden))));
+    for (const [i, { name, continuation_ids }] of cases.entries()) expect(answers[i]!.outputs[0], name).toEqual(continuation_ids);
+    expect(new Set(records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(new Set(['disaggregated']));
+    await expectNothingOwned(gateway);
+    const [link] = await linksOf(gateway);
+    const names = connector === 'auto' ? ['peer', 'tcp'] : [connector];
+    expect(link!.trials.map(({ name }) => name)).toEqual(names);
+    expect(names).toContain(link!.name);
+    for (const { speed } of link!.trials) expect(speed!.bytesPerSecond).toBeGreaterThan(1e6);
+    expect(link).toMatchObject({ peer: 'w1', transferCount: cases.length, retryCount: 0, failureCount: 0 });
+    expect(link!.landedBytes).toBe(records.reduce((sum, { transferBytes }) => sum + transferBytes, 0));
+    expect(gateway.workers().map(({ quarantinedBlockCount }) => quarantinedBlockCount)).toEqual([0, 0]);
+    expect(JSON.stringify(gateway.workers()), 'the token is nobody’s business').not.toMatch(/token":"kv-/);
+  });
+});
+
+/** Kills `count` times at seeded moments; half of them while something decodes. */
+async function killAtMoments(connector: 'tcp' | 'peer', count: number): Promise<void> {
+  const { gateway, records } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
+    settings: { connector, prefillChunkTokenCount: 16, blockCount: 400, maxModelTokenCount: 600 },
+    limits: { lossCountMax: 1000, restartDelayMsMin: 10, restartDelayMsMax: 50 },
+  });
+  const cases = upTo(300);
+  const moments = { midDecode: 0, all: 0 };
+  for (let seed = 1; seed <= count; seed++) {
+    const prng = new Prng(seed);
+    const wantsDecode = seed % 2 === 0;
+    const afterTokenCount = wantsDecode ? prng.integer(8, 60) : 0;
+    const seen = { tokenCount: 0, isDone: false };
+    const chosen = Array.from({ length: 6 }, () => prng.pick(cases));
+    const kill = () => {
+      const victim = gateway.workers().find(({ id }) => id === (wantsDecode || prng.uniform() < 0.5 ? 'w1' : 'w0'));
+      if (seen.isDone || victim?.state !== 'ready' || victim.pid === null) return;
+      seen.isDone = true;
+      moments.all++;
+      if (wantsDecode) moments.midDecode++; // six first tokens, and more after them, are out
+      process.kill(victim.pid, 'SIGKILL');
+    };
+    if (!wantsDecode) void systemClock.sleep(prng.exponential(40)).then(kill);
+    const answers = await Promise.all(
+      chosen.map((golden) =>
+        collect(gateway, inputOf(golden), (tokenCount) => {
+          seen.tokenCount += tokenCount;
+          if (wantsDecode && seen.tokenCount >= afterTokenCount) kill();
+        }),
+      ),
+    );
+    for (const [i, { name, continuation_ids }] of chosen.entries()) {
+      expect(answers[i]!.outputs[0], `${name}, kill ${seed}`).toEqual(continuation_ids);
+    }
+    seen.isDone = true;
+    while (gateway.workers().some(({ state }) => state !== 'ready')) await systemClock.sleep(10);
+    await expectNothingOwned(gateway);
+  }
+  expect(moments.midDecode).toBeGreaterThanOrEqual(Math.floor(count / 4));
+  expect(moments.all).toBeGreaterThan(count / 2);
+  expect(records.filter(({ lossCount }) => lossCount > 0).length).toBeGreaterThan(count / 4);
+}
+
+describe('kill -9 at seeded moments: every stream ends as if nothing had happened, no block leaks', () => {
+  it.each(['tcp', 'peer'] as const)('%s', (connector) => killAtMoments(connector, isFull ? 200 : 5), isFull ? 1_200_000 : 60_000);
+});
