@@ -33,14 +33,15 @@ struct Staged {
 
 int64_t target_of(const GemmJob &job, int row) { return job.targets == nullptr ? row : job.targets[row]; }
 
-void stage_tile(const Gemm &gemm, const GemmJob &job, const Staged &staged, int first_row, int rows) {
-  const int64_t k = job.weight->k;
-  for (int r = 0; r < rows; r++) {
-    uint32_t *words = staged.words + first_row * staged.word_count + r;
-    const float *x = job.x + target_of(job, first_row + r) / job.source_divisor * k;
-    words[(staged.word_count - 1) * rows] = 0; /* stays when it lies past k */
-    staged.scales[first_row + r] = gemm.edges.stage(words, rows, x, k, gemm.kernel.x_format, gemm.kernel.uses_offsets ? 0x80 : 0);
+void stage_tile(const Gemm &gemm, const GemmJob &job, const Staged &staged, int first_row, int row_count) {
+  const float *rows[kMaxTileRows];
+  uint32_t *words = staged.words + first_row * staged.word_count;
+  for (int r = 0; r < row_count; r++) {
+    rows[r] = job.x + target_of(job, first_row + r) / job.source_divisor * job.weight->k;
+    words[(staged.word_count - 1) * row_count + r] = 0; /* stays when it lies past k */
   }
+  gemm.edges.stage({words, rows, staged.scales + first_row, job.weight->k, row_count, gemm.kernel.x_format,
+                    static_cast<uint8_t>(gemm.kernel.uses_offsets ? 0x80 : 0)});
 }
 
 void stage(Pool &pool, const Gemm &gemm, const GemmJob &job, const Staged &staged) {

@@ -31,10 +31,20 @@ struct GemmKernel {
   bool uses_offsets; /* int8: x is stored as x + 128, accumulators start at weight->offsets */
 };
 
-/* What surrounds the tiles, per row. */
+/* The rows of one tile, to be rewritten as words. x = int8 * scale with scale = max |x| / 127. */
+struct StageJob {
+  uint32_t *words;            /* [word][row_count] */
+  const float *const *rows;   /* [row_count] pointers to k floats */
+  float *scales;              /* [row_count], written for int8 only */
+  int64_t k;
+  int row_count;
+  XFormat format;
+  uint8_t flip;               /* xored into each int8 */
+};
+
+/* What surrounds the tiles. */
 struct GemmEdges {
-  /* words[i * stride] = the row's i-th word; flip: xored into each int8. Returns the row's scale (int8) or 1. */
-  float (*stage)(uint32_t *words, int stride, const float *x, int64_t k, XFormat format, uint8_t flip);
+  void (*stage)(const StageJob &job);
   /* out[columns] = acc (times scales[c] * x_scale when scales are given) + bias; acc, scales: [32] */
   void (*finish)(float *out, const void *acc, int columns, const float *bias, const float *scales, float x_scale);
 };

@@ -6,47 +6,52 @@
 
 #ifdef PD_PASS
 
-constexpr int kChunk = 256; /* elements rounded at a time, before their words are spread out */
+constexpr int kChunk = 1024; /* elements of k that all rows of a tile are staged for in turn: their words stay in L1 meanwhile */
 
-static void stage_f32(uint32_t *words, int stride, const float *x, int64_t k) {
-  for (int64_t i = 0; i < k; i++) words[i * stride] = float_to_bits(x[i]);
-}
-
-static void stage_bf16(uint32_t *words, int stride, const float *x, int64_t k) {
-  uint16_t halves[kChunk];
-  for (int64_t first = 0; first < k; first += kChunk) {
-    const int count = k - first < kChunk ? (int)(k - first) : kChunk;
-    for (int i = 0; i < count; i++) halves[i] = float_to_bf16(x[first + i]);
-    if (count % 2 != 0) halves[count] = 0;
-    for (int i = 0; i < count; i += 2, words += stride) memcpy(words, halves + i, 4);
-  }
-}
-
-/* x = int8 * scale, scale = max |x| / 127. The maximum is taken over bit patterns: a NaN is the largest, so its row becomes NaN.
-   Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low byte. */
-static float stage_i8(uint32_t *words, int stride, const float *x, int64_t k, uint8_t flip) {
-  int32_t largest_bits = 0;
+/* Largest magnitude, over bit patterns: a NaN is the largest, so its row becomes NaN. */
+static float largest_of(const float *x, int64_t k) {
+  int32_t largest = 0;
   for (int64_t i = 0; i < k; i++) {
     const int32_t bits = (int32_t)(float_to_bits(x[i]) & 0x7FFFFFFFu);
-    largest_bits = bits > largest_bits ? bits : largest_bits;
+    largest = bits > largest ? bits : largest;
   }
-  const float largest = bits_to_float((uint32_t)largest_bits);
-  const float inverse = largest_bits == 0 ? 0.0f : 127.0f / largest;
-  uint8_t bytes[kChunk];
-  for (int64_t first = 0; first < k; first += kChunk) {
-    const int count = k - first < kChunk ? (int)(k - first) : kChunk;
-    for (int i = 0; i < count; i++) bytes[i] = (uint8_t)(float_to_bits(x[first + i] * inverse + 12582912.0f) ^ flip);
-    for (int i = count; i % 4 != 0; i++) bytes[i] = flip;
-    for (int i = 0; i < count; i += 4, words += stride) memcpy(words, bytes + i, 4);
-  }
-  return largest / 127.0f;
+  return bits_to_float((uint32_t)largest);
 }
 
-static float stage_row(uint32_t *words, int stride, const float *x, int64_t k, XFormat format, uint8_t flip) {
-  if (format == XFormat::I8) return stage_i8(words, stride, x, k, flip);
-  if (format == XFormat::F32) stage_f32(words, stride, x, k);
-  else stage_bf16(words, stride, x, k);
-  return 1.0f;
+PD_INLINE void round_bf16(uint32_t *words, const float *x, int count) {
+  words[(count - 1) / 2] = 0;
+  narrow(words, x, PD_BF16, count);
+}
+
+/* Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low byte. */
+PD_INLINE void round_i8(uint32_t *words, const float *x, int count, float inverse, uint8_t flip) {
+  uint8_t *bytes = (uint8_t *)words;
+  words[(count - 1) / 4] = flip * 0x01010101u;
+  for (int i = 0; i < count; i++) bytes[i] = (uint8_t)(float_to_bits(x[i] * inverse + 12582912.0f) ^ flip);
+}
+
+static void stage_tile(const StageJob &job) {
+  const int elements = job.format == XFormat::F32 ? 1 : job.format == XFormat::BF16 ? 2 : 4;
+  float inverses[kMaxTileRows];
+  for (int r = 0; r < job.row_count && job.format == XFormat::I8; r++) {
+    const float largest = largest_of(job.rows[r], job.k);
+    job.scales[r] = largest / 127.0f;
+    inverses[r] = largest == 0.0f ? 0.0f : 127.0f / largest;
+  }
+  uint32_t words[kChunk];
+  for (int64_t first = 0; first < job.k; first += kChunk) {
+    const int count = job.k - first < kChunk ? (int)(job.k - first) : kChunk;
+    const int word_count = (count + elements - 1) / elements;
+    for (int r = 0; r < job.row_count; r++) {
+      const float *x = job.rows[r] + first;
+      const uint32_t *from = words;
+      if (job.format == XFormat::F32) from = (const uint32_t *)x;
+      else if (job.format == XFormat::BF16) round_bf16(words, x, count);
+      else round_i8(words, x, count, inverses[r], job.flip);
+      uint32_t *target = job.words + first / elements * job.row_count + r;
+      for (int w = 0; w < word_count; w++) target[w * job.row_count] = from[w];
+    }
+  }
 }
 
 PD_INLINE void copy_out(float *out, const float *values, int columns, const float *bias) {
@@ -66,7 +71,7 @@ static void finish_row(float *out, const void *acc, int columns, const float *bi
 
 namespace pd {
 
-GemmEdges gemm_edges(const IsaLevel &isa) { return {PD_PICK(isa, stage_row), PD_PICK(isa, finish_row)}; }
+GemmEdges gemm_edges(const IsaLevel &isa) { return {PD_PICK(isa, stage_tile), PD_PICK(isa, finish_row)}; }
 
 }  // namespace pd
 #endif
