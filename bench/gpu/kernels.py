@@ -114,7 +114,7 @@ def attention(qkv, out, layer, batch):
 
 
 def decode():
-    kv_cache = Kv(10, 256 * 1024)  # ten layers in turn: the L2 holds none of what comes next
+    kv_cache = Kv(LAYERS, 256 * 1024)  # layers in turn: the L2 holds none of what comes next
     for sequences, kv in ((1, 512), (1, 4096), (1, 32768), (8, 2048), (32, 512), (32, 2048), (32, 4096), (256, 1024)):
         batch = kv_cache.batch(sequences, 1, kv)
         qkv, out = torch.randn(sequences, 6144, device="cuda").bfloat16(), torch.empty(sequences, 4096, dtype=torch.bfloat16, device="cuda")
@@ -275,6 +275,27 @@ def floor():
         row(f"gemm floor rows {m}", ms, "ms")
 
 
+def small():
+    """The kernels between the products, ten launches in one graph over buffers larger than the L2."""
+    kv_cache = Kv(1, 8192)
+    for m in (1, 32, 256, 2048):
+        sets = [{name: torch.randn(m, cols, device="cuda").bfloat16() for name, cols in (("x", HIDDEN), ("y", HIDDEN), ("r", HIDDEN), ("qkv", 6144), ("g", 2 * INTER), ("h", INTER))}
+                for _ in range(4 if m > 256 else 10)]
+        batch = kv_cache.batch(1, m, m) if m > 256 else kv_cache.batch(m, 1, 16)
+        weight, norm, rope = torch.ones(HIDDEN, device="cuda"), torch.ones(DIM, device="cuda"), torch.rand(8192, DIM, device="cuda")
+        torch.cuda.synchronize()
+        ops = {
+            "rmsnorm + residual": (4 * HIDDEN, lambda b: pd.op("rmsnorm", BF16, b["y"], b["x"], b["r"], weight, m, HIDDEN, 1e-6)),
+            "rope_store": (2 * 6144, lambda b: pd.op("rope_store", BF16, b["qkv"], kv_cache.layer(0), batch, HEADS, norm, norm, 1e-6, rope, DIM)),
+            "act_mul": (3 * INTER, lambda b: pd.op("act_mul", BF16, b["h"], b["g"], m, INTER, 0)),
+        }
+        for name, (elements, op) in ops.items():
+            graph = pd.graph(lambda: [op(sets[i % len(sets)]) for i in range(20)])
+            ms = pd.time_ms(lambda: pd.op("graph_launch", graph), 10)[0] / 20
+            pd.raw("graph_destroy", graph)
+            row(f"{name} rows {m}", ms * 1e3, "us", tbps=elements * 2 * m / ms / 1e9)
+
+
 def sample():
     for count in (1, 32, 256):
         logits = torch.randn(count, VOCAB, device="cuda") * 2.5
@@ -292,7 +313,7 @@ def sample():
 def main():
     info = pd.info()
     print(info.name.decode(), info.isa.decode(), flush=True)
-    parts = {"read": read, "gemv": lambda: gemv_and_linear((1, 4, 16)), "linear": lambda: gemv_and_linear((32, 256, 2048)), "decode": decode, "prefill": prefill, "sample": sample, "step": step, "floor": floor}
+    parts = {"read": read, "gemv": lambda: gemv_and_linear((1, 4, 16)), "linear": lambda: gemv_and_linear((32, 256, 2048)), "decode": decode, "prefill": prefill, "sample": sample, "small": small, "step": step, "floor": floor}
     for name in [a for a in sys.argv[1:] if a in parts] or [p for p in parts if p != "floor"]:
         try:
             parts[name]()

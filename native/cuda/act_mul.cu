@@ -17,8 +17,8 @@ template <typename T, int kActivation, int kWidth>
 __global__ void act_mul_kernel(T *out,            // [rows, inter]
                                const T *gate_up,  // [rows, 2 * inter]
                                int rows, int inter) {
-  grid_wait();
   grid_release();
+  grid_wait();
   const int per_row = inter / kWidth;
   const uint64_t at = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x;
   if (at >= (uint64_t)rows * per_row) return;

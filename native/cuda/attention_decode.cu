@@ -309,6 +309,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
   int *starts = (int *)(shared + S::kRingBytes + meeting_bytes);
   __shared__ int warp_sums[kWarps];
   __shared__ int is_last_arrival;
+  grid_release();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   scan_tiles(a, starts, warp_sums);
   const int64_t all = (int64_t)starts[a.sequence_count] * head_passes;
@@ -328,7 +329,6 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
     reader.issue();
   }
   if (!has_waited) grid_wait();
-  grid_release();
   for (int s = blockIdx.x; s < a.sequence_count; s += gridDim.x) { /* padding: zero rows */
     if (starts[s] != starts[s + 1] || a.kv_count[s] != 0) continue;
     const int row = a.query_start[s];

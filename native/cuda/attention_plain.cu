@@ -24,8 +24,8 @@ __device__ int sequence_of(const Attention &a, int row) {
 template <typename T, typename Kv>
 __global__ void __launch_bounds__(32 * kWarps) attention_plain_kernel(const Attention a) {
   __shared__ float maxima[kWarps], sums[kWarps], outs[kWarps][32 * kLaneDims];
-  grid_wait();
   grid_release();
+  grid_wait();
   const int row = blockIdx.x / a.head_count, head = blockIdx.x % a.head_count;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, dim = a.layer.head_dim;
   const int sequence = sequence_of(a, row);

@@ -53,8 +53,8 @@ __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(const Atten
   extern __shared__ __align__(16) char shared[];
   const uint32_t query_shared = shared_address(shared), key_shared = query_shared + S::kQueryBytes, value_shared = key_shared + S::kTileBytes;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  grid_wait();
   grid_release();
+  grid_wait();
   const QueryTile tile = query_tile_at(a, gridDim.y - 1 - blockIdx.y, S::kQueries); /* late tiles see the most keys: begin with them */
   if (tile.sequence < 0) return;
   const int head = blockIdx.x, kv_head = head / a.group;

@@ -283,8 +283,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_wgmma_kernel(co
     barrier_init_fence();
   }
   __syncthreads();
-  grid_wait();
   grid_release();
+  grid_wait();
   const QueryTile tile = query_tile_at(a, gridDim.y - 1 - blockIdx.y, kQueries); /* late tiles see the most keys: begin with them */
   if (tile.sequence < 0) return;
   Work work;

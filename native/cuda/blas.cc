@@ -31,6 +31,8 @@ constexpr int kCompute32F = 68;         /* CUBLAS_COMPUTE_32F */
 constexpr int kTransposed = 1;          /* CUBLAS_OP_T */
 constexpr int kDescTransA = 3;          /* CUBLASLT_MATMUL_DESC_TRANSA */
 constexpr int kPreferenceWorkspace = 1; /* CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES */
+constexpr int kPreferenceReduction = 3; /* CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK */
+constexpr uint32_t kReduceInFloat32 = 2; /* CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: a split K is never summed in 16 bits */
 constexpr int kMajor = 13;              /* tried first; 12 has the same interface */
 
 constexpr size_t kWorkspaceBytes = 32u << 20; /* NVIDIA's advice for Hopper */
@@ -155,6 +157,7 @@ int choose(Blas *blas, const BlasProblem &problem, const void *weight, Plan *pla
   int count = 0;
   blas->preference_create(&preference);
   blas->preference_set(preference, kPreferenceWorkspace, &kWorkspaceBytes, sizeof kWorkspaceBytes);
+  blas->preference_set(preference, kPreferenceReduction, &kReduceInFloat32, sizeof kReduceInFloat32);
   int status = blas->heuristic(blas->handle, plan->description, plan->a, plan->b, plan->d, plan->d, preference, kCandidateCount, results, &count);
   blas->preference_destroy(preference);
   if (status != 0 || count == 0)

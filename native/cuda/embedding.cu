@@ -10,8 +10,8 @@ template <typename T, typename Table>
 __global__ void embedding_kernel(T *out,              // [rows, hidden]
                                  const Table *table,  // [vocab, hidden]
                                  const int *ids, const int *last_tokens, int hidden, float scale) {
-  grid_wait();
   grid_release();
+  grid_wait();
   const int row = blockIdx.x;
   int id = ids[row];
   if (id < 0) id = last_tokens[-1 - id];

@@ -8,8 +8,8 @@ namespace {
 
 template <typename T>
 __global__ void gather_rows_kernel(T *out, const T *x, const int *indices, int cols) {
-  grid_wait();
   grid_release();
+  grid_wait();
   const T *source = x + (size_t)indices[blockIdx.x] * cols;
   T *target = out + (size_t)blockIdx.x * cols;
   for (int i = threadIdx.x; i < cols; i += blockDim.x) target[i] = source[i];

@@ -14,8 +14,8 @@ __global__ void __launch_bounds__(kThreads) gemm_plain_kernel(Out *out, const T 
                                                               RowGroups groups) {
   __shared__ float inputs[kPanel][kTile + 4], weights[kPanel][kTile + 4];
   __shared__ int rows[kTile];
-  grid_wait();
   grid_release();
+  grid_wait();
   const RowTile tile = row_tile_at(groups, row_count, blockIdx.y, kTile);
   if (tile.group < 0) return;
   if (threadIdx.x < kTile) rows[threadIdx.x] = threadIdx.x < tile.count ? row_at(groups, tile.first + threadIdx.x) : -1;

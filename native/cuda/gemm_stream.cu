@@ -48,8 +48,8 @@ __device__ void copy_panels(uint32_t ring, uint32_t full, uint32_t free, const T
   };
   const int early = min(fills, kStages);
   for (int fill = 0; fill < early; fill++) copy(fill, true, false);
-  grid_wait();
   grid_release();
+  grid_wait();
   for (int fill = 0; fill < early; fill++) copy(fill, false, true);
   for (int fill = early; fill < fills; fill++) {
     barrier_wait(free + fill % kStages * 8, fill / kStages % 2 ^ 1);
@@ -118,8 +118,8 @@ __global__ void __launch_bounds__(kThreads, 2) gemm_stream_kernel(Out *out, cons
   if (threadIdx.x / 32 == kWarps) {
     copy_panels<T>(ring, full, free, x, weight, row_count, n, k);
   } else {
-    grid_wait();
     grid_release();
+    grid_wait();
     multiply_panels<T, Out>(ring, full, free, sums, out, bias, row_count, n, k);
   }
 #endif

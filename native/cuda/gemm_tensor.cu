@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(kThreads) gemm_tensor_kernel(T *out, const T *
   using S = Shape<kRows>;
   extern __shared__ __align__(16) char shared[];
   __shared__ int rows[kRows];
-  grid_wait();
   grid_release();
+  grid_wait();
   const RowTile tile = row_tile_at(groups, row_count, blockIdx.y, kRows);
   if (tile.group < 0) return;
   if (threadIdx.x < kRows) rows[threadIdx.x] = threadIdx.x < tile.count ? row_at(groups, tile.first + threadIdx.x) : -1;

@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(32 * kWarps) gemv_kernel(Out *out, const T *x,
     }
   };
   load(0);
-  grid_wait();
   grid_release();
+  grid_wait();
   for (int start = 0; start < k; start += kDepth * 32 * kCount) {
     if (start > 0) load(start);
 #pragma unroll

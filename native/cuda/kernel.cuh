@@ -20,7 +20,8 @@ __device__ __forceinline__ void grid_wait() {
 #endif
 }
 
-/* Lets the next kernel of the stream start its preamble as soon as SMs have room. */
+/* Lets the next kernel of the stream start its preamble once all blocks of this one run, as SMs have room. Called before grid_wait: the chain
+   stays in order, because a kernel ends only after its own wait. So weights of the next product are on their way while this one waits. */
 __device__ __forceinline__ void grid_release() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

@@ -12,8 +12,8 @@ namespace {
 
 template <typename T>
 __global__ void add_bias_kernel(T *out, const float *bias, int n, uint64_t count) {
-  grid_wait();
   grid_release();
+  grid_wait();
   const uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x;
   if (i < count) out[i] = from_float<T>(to_float(out[i]) + bias[i % n]);
 }

@@ -12,8 +12,8 @@ __global__ void moe_route_kernel(int *expert_ids, float *expert_weights,  // [ro
                                  const float *logits,                     // [rows, experts]
                                  int expert_count, int top_k, int normalise) {
   extern __shared__ float probabilities[];
-  grid_wait();
   grid_release();
+  grid_wait();
   const int lane = threadIdx.x;
   const float *row = logits + (size_t)blockIdx.x * expert_count;
   float best = -INFINITY;
@@ -58,8 +58,8 @@ template <typename T>
 __global__ void moe_combine_kernel(T *out,      // [rows, hidden]
                                    const T *x,  // [rows * top_k, hidden]
                                    const float *expert_weights, int top_k, int hidden) {
-  grid_wait();
   grid_release();
+  grid_wait();
   const size_t row = blockIdx.x;
   for (int i = threadIdx.x; i < hidden; i += blockDim.x) {
     float sum = 0.0f;

@@ -15,8 +15,8 @@ __global__ void rmsnorm_kernel(T *out, const T *x, T *residual,  // [rows, cols]
   extern __shared__ float row_values[];  // [cols]
   __shared__ float parts[32];
   constexpr int kCount = Vector<T>::kCount;
-  grid_wait();
   grid_release();
+  grid_wait();
   const size_t start = (size_t)blockIdx.x * cols;
   const bool is_aligned = cols % kCount == 0;
   float sum = 0.0f;
@@ -60,8 +60,8 @@ __global__ void rmsnorm_kernel(T *out, const T *x, T *residual,  // [rows, cols]
 template <typename T>
 __global__ void add_kernel(T *residual, const T *x, uint64_t count) {
   constexpr int kCount = Vector<T>::kCount;
-  grid_wait();
   grid_release();
+  grid_wait();
   const uint64_t i = (blockIdx.x * (uint64_t)blockDim.x + threadIdx.x) * kCount;
   if (i + kCount <= count) {
     Vector<T> sum = load_vector(residual + i);

@@ -16,8 +16,8 @@ __global__ void rope_store_kernel(T *qkv,  // [rows, (heads + 2 * kvHeads) * hea
                                   const float *rope,  // [maxPosition, rotary]
                                   int rotary) {
   __shared__ float head_values[kWarps][256];
-  grid_wait();
   grid_release();
+  grid_wait();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int all_heads = head_count + 2 * layer.kv_head_count, dim = layer.head_dim;
   const int64_t item = (int64_t)blockIdx.x * kWarps + warp;

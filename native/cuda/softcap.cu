@@ -7,8 +7,8 @@ namespace {
 // ---- kernels
 
 __global__ void softcap_kernel(float *x, uint64_t count, float cap) {
-  grid_wait();
   grid_release();
+  grid_wait();
   const uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x;
   if (i < count) x[i] = cap * tanhf(x[i] / cap);
 }
