@@ -1,6 +1,6 @@
-/* The inner steps of paged attention, one set per instruction set: attention_scalar.cc (oracle), attention_vector.cc and
-   attention_few.cc (AVX2, AVX-512). Driven by attention.cc. All sets compute, for each query row, the same arithmetic in the same order, so their results are equal bit
-   for bit, and a row's result does not depend on which rows it is blocked with:
+/* The inner steps of paged attention, one set per instruction set: attention_scalar.cc (oracle), attention_vector.cc and attention_few.cc
+   (AVX2, AVX-512). Driven by attention_piece.cc. All sets compute, for each query row, the same arithmetic in the same order, so their
+   results are equal bit for bit, and a row's result does not depend on which rows it is blocked with:
 
      s[j] = sum over d ascending of q[d] * k[j][d]                  one fma per d, from 0; q carries the scale already
      p[j] = exp(s[j] - m), m the running maximum; masked keys: p = 0
@@ -13,6 +13,7 @@
 namespace pd {
 
 constexpr int kKeyTile = PD_KEY_TILE;
+constexpr int kMaxHeadDim = 256;
 
 /* Row stride of q, values and out in a workspace: whole 16-lane groups; what lies past head_dim is computed and ignored. */
 constexpr int padded_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
@@ -24,7 +25,8 @@ struct SoftmaxState { float maximum, sum; };
    next tile are prefetched between the arithmetic. row_count: 1, 2, 4 or 8 (rows beyond the real ones are computed and ignored). */
 constexpr int kFewRows = 8;
 struct AttentionFew {
-  void (*score)(float *scores, const float *q, const void *const *keys, const void *const *next_keys, int32_t dtype, int row_count, int head_dim);
+  void (*score)(float *scores, const float *q, const void *const *keys, const void *const *next_keys, int32_t dtype, int row_count,
+                int head_dim);
   void (*accumulate)(float *out, const float *alpha, const float *p, const void *const *values, const void *const *next_values, int32_t dtype,
                      int row_count, int head_dim, int key_count);
 };

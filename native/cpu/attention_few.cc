@@ -56,7 +56,8 @@ static void score_of(float *scores, const float *q, const void *const *keys, con
   else score_rows<dtype, 8>(scores, q, keys, next_keys, head_dim);
 }
 
-static void score(float *scores, const float *q, const void *const *keys, const void *const *next_keys, int32_t dtype, int row_count, int head_dim) {
+static void score(float *scores, const float *q, const void *const *keys, const void *const *next_keys, int32_t dtype, int row_count,
+                  int head_dim) {
   if (dtype == PD_F32) score_of<PD_F32>(scores, q, keys, next_keys, row_count, head_dim);
   else if (dtype == PD_BF16) score_of<PD_BF16>(scores, q, keys, next_keys, row_count, head_dim);
   else score_of<PD_F16>(scores, q, keys, next_keys, row_count, head_dim);

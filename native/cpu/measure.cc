@@ -54,7 +54,9 @@ PD_TARGET_AVX2 uint64_t read_avx2(const uint8_t *data, uint64_t bytes) {
     d = _mm256_xor_si256(d, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(data + i + 96)));
   }
   __m256i all = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
-  return static_cast<uint64_t>(_mm256_extract_epi64(all, 0) ^ _mm256_extract_epi64(all, 1) ^ _mm256_extract_epi64(all, 2) ^ _mm256_extract_epi64(all, 3));
+  uint64_t words[4];
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(words), all);
+  return words[0] ^ words[1] ^ words[2] ^ words[3];
 }
 #endif
 
@@ -73,7 +75,9 @@ void measure(Pool &pool, int isa, uint8_t *data, int64_t pieces, int32_t repeats
   pool.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) { std::memset(data + begin * kPiece, 1, (end - begin) * kPiece); });
   for (int32_t i = 0; i < repeats; i++) {
     auto start = std::chrono::steady_clock::now();
-    pool.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) { sink.fetch_xor(read_piece(isa, data + begin * kPiece, (end - begin) * kPiece), std::memory_order_relaxed); });
+    pool.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) {
+      sink.fetch_xor(read_piece(isa, data + begin * kPiece, (end - begin) * kPiece), std::memory_order_relaxed);
+    });
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     *best_seconds = i == 0 ? seconds : std::min(*best_seconds, seconds);
   }
@@ -86,7 +90,9 @@ using namespace pd;
 
 extern "C" int pd_measure_read(PdDevice *device, uint64_t bytes, int32_t repeats, double *bytes_per_second) {
   int64_t pieces = static_cast<int64_t>(bytes / kPiece);
-  if (pieces < 1 || repeats < 1) return fail(PD_INVALID, "measure_read: needs at least 1 MiB and 1 repeat (%llu bytes, %d repeats)", static_cast<unsigned long long>(bytes), repeats);
+  if (pieces < 1 || repeats < 1)
+    return fail(PD_INVALID, "measure_read: needs at least 1 MiB and 1 repeat (%llu bytes, %d repeats)", static_cast<unsigned long long>(bytes),
+                repeats);
   void *data = nullptr;
   PdStream *stream = nullptr;
   int status = pd_alloc(device, static_cast<uint64_t>(pieces) * kPiece, &data);

@@ -39,7 +39,8 @@ Plan place_plan(const PdWeight *weight, int32_t pair_count, uint8_t *scratch) {
 void sort_by_expert(const Plan &plan, const int32_t *expert_ids, int32_t pair_count, int32_t expert_count) {
   std::fill(plan.starts, plan.starts + expert_count + 1, 0);
   for (int32_t j = 0; j < pair_count; j++) {
-    if (expert_ids[j] < 0 || expert_ids[j] >= expert_count) raise(PD_INVALID, "moe_linear: pair %d has expert %d of %d", j, expert_ids[j], expert_count);
+    if (expert_ids[j] < 0 || expert_ids[j] >= expert_count)
+      raise(PD_INVALID, "moe_linear: pair %d has expert %d of %d", j, expert_ids[j], expert_count);
     plan.starts[expert_ids[j] + 1]++;
   }
   for (int32_t e = 0; e < expert_count; e++) plan.starts[e + 1] += plan.starts[e];

@@ -8,7 +8,7 @@
 namespace pd {
 namespace {
 
-constexpr int64_t kMaxInt8K = 131072; /* 127 * 127 * k must fit 31 bits */
+constexpr int32_t kMaxInt8K = 131072; /* 127 * 127 * k must fit 31 bits */
 
 int unit_elements_of(int32_t format) { return format == PD_F32 ? 1 : format == PD_BF16 ? 2 : 4; }
 
@@ -31,7 +31,7 @@ int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int3
   if (format != PD_F32 && format != PD_BF16 && format != PD_I8)
     return fail(PD_UNSUPPORTED, "weight: format %d is not supported on the cpu (float32, bfloat16 and int8 are)", format);
   if (count < 1 || n < 1 || k < 1) return fail(PD_INVALID, "weight: count %d, n %d, k %d must be positive", count, n, k);
-  if (format == PD_I8 && k > kMaxInt8K) return fail(PD_UNSUPPORTED, "weight: k %d is too long for int8 (at most %lld)", k, static_cast<long long>(kMaxInt8K));
+  if (format == PD_I8 && k > kMaxInt8K) return fail(PD_UNSUPPORTED, "weight: k %d is too long for int8 (at most %d)", k, kMaxInt8K);
   PdWeight *made = new (std::nothrow) PdWeight();
   if (made == nullptr) return fail(PD_OUT_OF_MEMORY, "weight: out of memory");
   *made = PdWeight{device, count, n, k, format, (n + kPanelRows - 1) / kPanelRows, unit_elements_of(format), 0, 0, nullptr, nullptr, nullptr};
