@@ -129,7 +129,8 @@ PD_API int pd_copy_slices(PdStream *stream, void *target_base, const void *sourc
 /* ---- weights: matrices [n, k] packed once at load into what the GEMM likes ---------------------------------------------------- */
 
 /* format: PD_F32, PD_BF16, PD_I8 (per-row scales, activations quantised per token on the fly), PD_FP8_E4M3 (cuda), PD_F16 (cuda).
-   count > 1: a stack of equal matrices (experts). */
+   count > 1: a stack of equal matrices (experts). PD_BF16 on a cpu with AVX512-BF16: activations are rounded to bfloat16 for the product,
+   elsewhere they stay float32 (docs/experiments/cpu-kernels.md). */
 PD_API int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int32_t format, PdWeight **weight);
 PD_API int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t first_row, int32_t row_count, const void *source,
                           int32_t source_dtype, uint64_t source_row_stride); /* stride in elements; whole rows of k; source: host or mapped memory */
