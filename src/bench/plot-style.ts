@@ -15,9 +15,18 @@ export type PlotSpec = Readonly<Record<string, unknown>>;
 const palette = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'];
 const shapes = ['circle', 'square', 'triangle-up', 'diamond', 'cross', 'triangle-down', 'stroke'];
 
+/** A line to compare with rather than a strategy: grey. */
+export const everyRequest = 'every request';
+
 /** The same mode has the same colour and mark in every plot. */
 export function modeColor(modes: readonly string[], title: string | null = 'strategy') {
-  return { field: 'mode', type: 'nominal', title, sort: modes, scale: { domain: modes, range: palette.slice(0, modes.length) } };
+  return {
+    field: 'mode',
+    type: 'nominal',
+    title,
+    sort: modes,
+    scale: { domain: modes, range: modes.map((mode, i) => (mode === everyRequest ? '#999999' : palette[i % palette.length])) },
+  };
 }
 
 export function modeShape(modes: readonly string[]) {
@@ -47,12 +56,18 @@ export function withStyle(spec: PlotSpec): PlotSpec {
   };
 }
 
-/** Small multiples side by side, each with its own axes. */
-export function facetColumns(field: string, width: number, spec: PlotSpec, columns = 2): PlotSpec {
+/** Small multiples, one per value of `field`, in the order of their first occurrence, each with its own axes. */
+export function smallMultiples<Field extends string>(
+  values: readonly Readonly<Record<Field, string>>[],
+  field: Field,
+  { width, height, columns }: { readonly width: number; readonly height: number; readonly columns: number },
+  spec: PlotSpec,
+): PlotSpec {
   return {
-    facet: { field, type: 'nominal', title: null },
+    data: { values },
+    facet: { field, type: 'nominal', title: null, sort: [...new Set(values.map((value) => value[field]))] },
     columns,
-    spec: { width, height: 260, ...spec },
+    spec: { width, height, ...spec },
     resolve: { axis: { x: 'independent', y: 'independent' }, scale: { x: 'independent', y: 'independent' } },
   };
 }

@@ -1,6 +1,6 @@
 /** The plots of a sweep, as vega-lite specifications with their data. Pure. Used by report.ts.
  *  A plot without data is left out rather than drawn empty. */
-import { facetColumns, modeColor, modeShape, type Plot, withStyle } from './plot-style.js';
+import { everyRequest, modeColor, modeShape, type Plot, smallMultiples, withStyle } from './plot-style.js';
 import { requestPlots } from './request-plots.js';
 import type { SweepData } from './sweep-file.js';
 import type { SweepPoint, SweepSummary } from './sweep-summary.js';
@@ -21,47 +21,50 @@ export function sweepPlots(summary: SweepSummary, data: SweepData): readonly Plo
 interface RateFigure {
   readonly name: string;
   readonly title: string;
+  readonly axisTitle: string;
   readonly caption: string;
   readonly value: (row: SweepPoint['modes'][number]) => number;
 }
 
 const throughput: RateFigure = {
   name: 'throughput',
-  title: 'Output throughput (tokens/s)',
+  title: 'Output throughput',
+  axisTitle: 'tokens/s',
   caption: 'What comes out against what is asked for. A line that flattens has reached its saturation.',
   value: ({ summary }) => summary.outputTokensPerSecond,
 };
 const goodput: RateFigure = {
   name: 'goodput',
-  title: 'Goodput (requests/s within targets)',
-  caption: 'Requests that met both TTFT and TPOT targets of their length class. The grey diagonal is every request.',
+  title: 'Goodput: requests within their latency targets',
+  axisTitle: 'good requests/s',
+  caption:
+    'Requests that met both TTFT and TPOT targets of their length class. A line below "every request" by how many missed them.',
   value: (row) => row.goodRequestsPerSecond['1'] ?? 0,
 };
 
 function ratePlot({ points }: SweepSummary, modes: readonly string[], figure: RateFigure): Plot {
-  const values = points.flatMap((point) =>
-    point.modes.map((row) => ({
-      workload: point.workload,
-      rate: point.ratePerSecond,
-      mode: row.mode,
-      value: figure.value(row),
-    })),
-  );
-  const lines = {
-    mark: { type: 'line', point: { filled: true, size: 60 }, strokeWidth: 2 },
-    encoding: {
-      x: rateAxis,
-      y: { field: 'value', type: 'quantitative', title: figure.title, scale: { zero: true } },
-      color: modeColor(modes),
-      shape: modeShape(modes),
-    },
+  const values = points.flatMap(({ workload, ratePerSecond: rate, modes: rows }) => [
+    ...rows.map((row) => ({ workload, rate, mode: row.mode, value: figure.value(row) })),
+    ...(figure.name === 'goodput' ? [{ workload, rate, mode: everyRequest, value: rate }] : []),
+  ]);
+  const series = figure.name === 'goodput' ? [...modes, everyRequest] : modes;
+  return {
+    ...figure,
+    spec: smallMultiples(
+      values,
+      'workload',
+      { width: 380, height: 260, columns: 2 },
+      {
+        mark: { type: 'line', point: { filled: true, size: 60 }, strokeWidth: 2 },
+        encoding: {
+          x: rateAxis,
+          y: { field: 'value', type: 'quantitative', title: figure.axisTitle, scale: { zero: true } },
+          color: modeColor(series),
+          shape: modeShape(series),
+        },
+      },
+    ),
   };
-  const diagonal = {
-    mark: { type: 'line', color: '#999', strokeDash: [4, 4] },
-    encoding: { x: rateAxis, y: { field: 'rate', type: 'quantitative', title: figure.title } },
-  };
-  const layer = figure.name === 'goodput' ? [diagonal, lines] : [lines];
-  return { ...figure, title: figure.title, spec: { data: { values }, ...facetColumns('workload', 380, { layer }) } };
 }
 
 const rateAxis = {
@@ -99,19 +102,28 @@ function latencyPlot({ points }: SweepSummary, modes: readonly string[], { name,
     name,
     title,
     caption: 'Solid: p50, dashed: p90, of completed requests. Logarithmic. Where lines rise steeply, requests queue.',
-    spec: {
-      data: { values },
-      ...facetColumns('workload', 380, {
+    spec: smallMultiples(
+      values,
+      'workload',
+      { width: 380, height: 260, columns: 2 },
+      {
         mark: { type: 'line', point: { filled: true, size: 50 }, strokeWidth: 2 },
         encoding: {
           x: rateAxis,
-          y: { field: 'value', type: 'quantitative', title, scale: { type: 'log' }, axis: { format: '~s' } },
+          y: {
+            field: 'value',
+            type: 'quantitative',
+            title,
+            scale: { type: 'log', nice: false, padding: 8 },
+            axis: { format: '~g', tickCount: 6 },
+          },
           color: modeColor(modes),
           shape: modeShape(modes),
           strokeDash: {
             field: 'percentile',
             type: 'nominal',
             title: 'percentile',
+            legend: { symbolType: 'stroke', symbolSize: 400, symbolStrokeWidth: 2, symbolFillColor: 'transparent' },
             scale: {
               domain: ['p50', 'p90'],
               range: [
@@ -121,8 +133,8 @@ function latencyPlot({ points }: SweepSummary, modes: readonly string[], { name,
             },
           },
         },
-      }),
-    },
+      },
+    ),
   };
 }
 
@@ -152,36 +164,32 @@ function outcomePlot({ points }: SweepSummary, modes: readonly string[]): Plot {
     name: 'outcomes',
     title: 'What became of the requests',
     caption: 'Share of measured requests at each rate. Every request that was sent is in exactly one of the five.',
-    spec: {
-      data: { values },
-      ...facetColumns(
-        'panel',
-        250,
-        {
-          height: 150,
-          mark: { type: 'bar' },
-          encoding: {
-            x: { field: 'rate', type: 'ordinal', title: 'arrivals (requests/s)', sort: null, axis: { labelAngle: 0 } },
-            y: {
-              field: 'share',
-              type: 'quantitative',
-              title: 'share',
-              stack: true,
-              axis: { format: '%' },
-              scale: { domain: [0, 1] },
-            },
-            color: {
-              field: 'outcome',
-              type: 'nominal',
-              title: null,
-              sort: outcomes,
-              scale: { domain: outcomes, range: ['#009E73', '#E69F00', '#CC79A7', '#D55E00', '#777777'] },
-            },
-            order: { field: 'order', type: 'quantitative' },
+    spec: smallMultiples(
+      values,
+      'panel',
+      { width: 250, height: 150, columns: modes.length },
+      {
+        mark: { type: 'bar' },
+        encoding: {
+          x: { field: 'rate', type: 'ordinal', title: 'arrivals (requests/s)', sort: null, axis: { labelAngle: 0 } },
+          y: {
+            field: 'share',
+            type: 'quantitative',
+            title: 'share',
+            stack: true,
+            axis: { format: '%' },
+            scale: { domain: [0, 1] },
           },
+          color: {
+            field: 'outcome',
+            type: 'nominal',
+            title: null,
+            sort: outcomes,
+            scale: { domain: outcomes, range: ['#009E73', '#E69F00', '#CC79A7', '#D55E00', '#777777'] },
+          },
+          order: { field: 'order', type: 'quantitative' },
         },
-        modes.length,
-      ),
-    },
+      },
+    ),
   };
 }

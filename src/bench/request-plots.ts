@@ -1,6 +1,6 @@
 /** Plots of single requests rather than of runs: distributions, predictions, routes. Pure. Used by plots.ts. */
 import { Prng } from '../base/prng.js';
-import { facetColumns, modeColor, type Plot } from './plot-style.js';
+import { modeColor, type Plot, smallMultiples } from './plot-style.js';
 import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import type { SweepData } from './sweep-file.js';
 import type { SweepSummary } from './sweep-summary.js';
@@ -56,24 +56,26 @@ function cdfPlot({ points }: SweepSummary, all: readonly PointRecord[], modes: r
       name: 'latency-cdf',
       title: 'Latency distribution near saturation',
       caption: 'Share of all measured requests that were answered within a time. A line that ends below 100 % lost requests.',
-      spec: {
-        data: { values },
-        ...facetColumns(
-          'panel',
-          270,
-          {
-            height: 200,
-            mark: { type: 'line', strokeWidth: 2 },
-            encoding: {
-              x: { field: 'ms', type: 'quantitative', title: 'ms', scale: { type: 'log' }, axis: { format: '~s' } },
-              y: { field: 'share', type: 'quantitative', title: 'requests', axis: { format: '%' }, scale: { domain: [0, 1] } },
-              color: modeColor(modes),
-              order: { field: 'share', type: 'quantitative' },
+      spec: smallMultiples(
+        values,
+        'panel',
+        { width: 270, height: 200, columns: 3 },
+        {
+          mark: { type: 'line', strokeWidth: 2 },
+          encoding: {
+            x: {
+              field: 'ms',
+              type: 'quantitative',
+              title: 'ms',
+              scale: { type: 'log', nice: false },
+              axis: { format: '~g', tickCount: 5 },
             },
+            y: { field: 'share', type: 'quantitative', title: 'requests', axis: { format: '%' }, scale: { domain: [0, 1] } },
+            color: modeColor(modes),
+            order: { field: 'share', type: 'quantitative' },
           },
-          3,
-        ),
-      },
+        },
+      ),
     },
   ];
 }
@@ -119,8 +121,14 @@ function predictionPlot(all: readonly PointRecord[]): readonly Plot[] {
   const dots = {
     mark: { type: 'point', filled: true, size: 18, opacity: 0.45 },
     encoding: {
-      x: { field: 'predictedMs', type: 'quantitative', title: 'predicted (ms)', scale: log, axis: { format: '~s' } },
-      y: { field: 'realMs', type: 'quantitative', title: 'real (ms)', scale: log, axis: { format: '~s' } },
+      x: {
+        field: 'predictedMs',
+        type: 'quantitative',
+        title: 'predicted (ms)',
+        scale: log,
+        axis: { format: '~g', tickCount: 5 },
+      },
+      y: { field: 'realMs', type: 'quantitative', title: 'real (ms)', scale: log, axis: { format: '~g', tickCount: 5 } },
       color: { field: 'path', type: 'nominal', title: 'path', scale: { range: ['#0072B2', '#D55E00', '#999999'] } },
     },
   };
@@ -136,7 +144,7 @@ function predictionPlot(all: readonly PointRecord[]): readonly Plot[] {
       name: 'predicted-vs-real',
       title: 'What the router expected and what came',
       caption: 'One dot a request; on the dashed line the estimate was right. Both axes are logarithmic.',
-      spec: { data: { values: shown }, ...facetColumns('panel', 270, { layer: [diagonal, dots] }, 3) },
+      spec: smallMultiples(shown, 'panel', { width: 270, height: 270, columns: 3 }, { layer: [diagonal, dots] }),
     },
   ];
 }
@@ -184,9 +192,11 @@ function routePlot(all: readonly PointRecord[]): readonly Plot[] {
       title: 'Which path requests took',
       caption:
         'Share of requests that were disaggregated, by prompt length and load at their arrival; the number is how many there were.',
-      spec: {
-        data: { values },
-        ...facetColumns('mode', 460, {
+      spec: smallMultiples(
+        values,
+        'mode',
+        { width: 460, height: 260, columns: 2 },
+        {
           layer: [
             {
               mark: { type: 'rect' },
@@ -212,8 +222,8 @@ function routePlot(all: readonly PointRecord[]): readonly Plot[] {
               },
             },
           ],
-        }),
-      },
+        },
+      ),
     },
   ];
 }

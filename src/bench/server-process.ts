@@ -22,7 +22,11 @@ export class ServerProcess {
   /** Throws TwostrokeError 'unavailable' with the end of its stderr when it ends or stays silent for `readyMs`. */
   static async start(words: readonly string[], clock: Clock, readyMs: number): Promise<ServerProcess> {
     const [command = '', ...args] = words;
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    // A session of its own: Linux then gives server and generator a fair share each (autogroup), and Ctrl-C reaches this process alone.
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+    const onExit = () => void child.kill('SIGKILL');
+    process.once('exit', onExit);
+    child.once('exit', () => process.off('exit', onExit));
     let stderr = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       stderr = (stderr + text).slice(-stderrCharsKept);

@@ -86,6 +86,7 @@ class Sweep {
     const { candidate, repetitionCount } = this.#settings;
     const statics = this.#targets.filter(({ name }) => name !== candidate);
     for (const target of statics) await this.#run(target, workload, { stage: 'unloaded', repetition: 0, rate: null });
+    if (this.#isStopped) return;
     const rates = await this.#rates(workload, statics);
     for (let repetition = 0; repetition < repetitionCount; repetition++) {
       for (const [rateIndex, rate] of rates.entries()) {
@@ -106,11 +107,18 @@ class Sweep {
       const records = await this.#run(target, workload, { stage: 'saturation', repetition: 0, rate: null });
       best = Math.max(best, summariseRun(records, null).requestsPerSecond);
     }
+    if (this.#isStopped) return [];
     if (best === 0) throw new TwostrokeError('unavailable', `no static mode completed a request of ${workload.name}`);
     return rates.values.map((fraction) => ({ perSecond: best * fraction, fraction }));
   }
 
+  get #isStopped(): boolean {
+    return this.#context.signal?.aborted === true;
+  }
+
+  /** After a stop: nothing is sent and no run is listed. */
   async #run(target: OpenTarget, settings: WorkloadSettings, point: Point): Promise<readonly RequestRecord[]> {
+    if (this.#isStopped) return [];
     const { client, load, requestCount, unloadedRequestCount, saturationConcurrency, burstiness } = this.#settings;
     const runIndex = this.#runs.length;
     const label = `${settings.name} ${point.rate === null ? point.stage : `${point.rate.perSecond.toFixed(2)}/s #${point.repetition + 1}`} ${target.name}`;
@@ -138,6 +146,7 @@ class Sweep {
       },
       this.#context,
     );
+    if (this.#isStopped) return [];
     this.#runs.push({
       runIndex,
       stage: point.stage,
