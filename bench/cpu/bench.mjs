@@ -19,9 +19,8 @@ import { renderMarkdown, renderText, summariseRun } from './report.mjs';
 import { cpuSeconds, startSide } from './side.mjs';
 import { phases } from './workload.mjs';
 
-/** After this long no new alternation begins, once there are three: a busy machine makes llama.cpp's spinning threads crawl. */
+/** After this long no further alternation begins: a busy machine makes llama.cpp's spinning threads crawl. */
 const secondsMax = { full: 330, quick: 100 };
-const alternationCountMin = 3;
 /** Of the cores' time, the most that others may take (median over alternations) in a result worth keeping. */
 const othersShareMax = 0.1;
 
@@ -118,7 +117,7 @@ async function measureAll(options, sides, startedMs) {
   await alternate(0, { ...options, stepCount: Math.min(4, options.stepCount) }, sides);
   for (let alternation = 1; alternation <= options.alternationCount; alternation++) {
     const tookSeconds = (performance.now() - startedMs) / 1000;
-    if (alternation > alternationCountMin && tookSeconds > options.secondsMax) {
+    if (alternation > 1 && tookSeconds > options.secondsMax) {
       say(`stopped after ${alternation - 1} alternations and ${tookSeconds.toFixed(0)} s: the machine is too busy for more`);
       break;
     }
