@@ -126,6 +126,9 @@ typedef struct { uint64_t target_offset; uint64_t source_offset; uint64_t bytes;
 PD_API int pd_copy_slices(PdStream *stream, void *target_base, const void *source_base, uint64_t target_block_bytes, uint64_t source_block_bytes,
                           const PdBlockPair *pairs, int32_t pair_count, const PdSlice *slices, int32_t slice_count);
 
+/* out[i] = CRC-32C (Castagnoli) of the bytes of block blocks[i]. out: [block_count], host memory. cpu only. */
+PD_API int pd_checksum_blocks(PdStream *stream, uint32_t *out, const void *base, uint64_t block_bytes, const int32_t *blocks, int32_t block_count);
+
 /* ---- weights: matrices [n, k] packed once at load into what the GEMM likes ---------------------------------------------------- */
 
 /* format: PD_F32, PD_BF16, PD_I8 (per-row scales, activations quantised per token on the fly), PD_FP8_E4M3 (cuda), PD_F16 (cuda).

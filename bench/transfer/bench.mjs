@@ -17,7 +17,14 @@ import { PeerConnector } from '../../dist/src/transfer/peer.js';
 import { TcpConnector } from '../../dist/src/transfer/tcp.js';
 import { KvReceiver } from '../../dist/src/transfer/tcp-receiver.js';
 
-const layout = new KvLayout({ modelName: 'bench', layerCount: 36, kvHeadCount: 8, headDim: 128, blockTokenCount: 16, dtype: 'bf16' });
+const layout = new KvLayout({
+  modelName: 'bench',
+  layerCount: 36,
+  kvHeadCount: 8,
+  headDim: 128,
+  blockTokenCount: 16,
+  dtype: 'bf16',
+});
 const blockCount = 128;
 const totalBytes = blockCount * layout.blockBytes;
 const rawLaneCount = 4;
@@ -118,9 +125,13 @@ async function measureConnector(child, source, connector, target, repeats) {
 
 async function measureRawSocket(child, port, repeats) {
   const sockets = await Promise.all(
-    Array.from({ length: rawLaneCount }, () => new Promise((resolve) => {
-      const socket = createConnection({ port, host: '127.0.0.1', noDelay: true }, () => resolve(socket));
-    })),
+    Array.from(
+      { length: rawLaneCount },
+      () =>
+        new Promise((resolve) => {
+          const socket = createConnection({ port, host: '127.0.0.1', noDelay: true }, () => resolve(socket));
+        }),
+    ),
   );
   const chunk = Buffer.alloc(rawChunkBytes, 1);
   const run = async () => {
@@ -131,7 +142,8 @@ async function measureRawSocket(child, port, repeats) {
       while (leftBytes > 0) {
         const bytes = Math.min(rawChunkBytes, leftBytes);
         leftBytes -= bytes;
-        if (!socket.write(bytes === rawChunkBytes ? chunk : chunk.subarray(0, bytes))) return void socket.once('drain', () => pump(socket));
+        if (!socket.write(bytes === rawChunkBytes ? chunk : chunk.subarray(0, bytes)))
+          return void socket.once('drain', () => pump(socket));
       }
     };
     for (const socket of sockets) pump(socket);

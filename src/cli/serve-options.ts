@@ -37,6 +37,7 @@ export interface ServeOptions {
   readonly drain: number;
   readonly connector: ConnectorChoice;
   readonly kvHost: string;
+  readonly kvChecksum: boolean;
   readonly logLevel: LogLevel;
   readonly allowForcedLength: boolean;
   readonly json: boolean;
@@ -93,6 +94,7 @@ export function serveCommand(): Command {
     .addOption(
       choice('--connector <name>', 'how KV goes between workers; auto: what is measured to be fastest', connectorChoices, 'auto'),
     )
+    .option('--kv-checksum', 'check every block that is handed over before it is used (CPU workers)', false)
     .option('--kv-host <host>', 'address on which decode workers listen for KV over tcp', '127.0.0.1')
     .addOption(count('--threads <count>', 'compute threads of all CPU workers together; default: all cores', 1, 1024))
     .addOption(count('--max-queue <count>', 'requests accepted and unfinished; more get 429', 1).default(4096))

@@ -110,6 +110,7 @@ function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger
       depth: 2 as const,
       connector: options.connector,
       kvHost: options.kvHost,
+      kvChecksum: options.kvChecksum ? ('on' as const) : ('off' as const),
     },
     threads: options.threads ?? os.availableParallelism(),
     workerEntry: path.join(import.meta.dirname, 'worker.js'),

@@ -196,6 +196,8 @@ export interface Stream {
     pairs: readonly BlockPair[],
     slices: readonly BlockSlice[],
   ): void;
+  /** CRC-32C of whole blocks, as 32-bit words; out: [blocks], host memory. CPU devices only. */
+  checksumBlocks(out: Pointer, place: { base: Pointer; blockBytes: number }, blocks: readonly number[]): void;
   record(event: EventHandle): void;
   waitFor(event: EventHandle): void;
   beginGraph(): void;

@@ -115,6 +115,14 @@ export class NativeStream implements Stream {
     this.#check(status, `copy ${slices.length} slices of ${pairs.length} blocks`);
   }
 
+  checksumBlocks(out: Pointer, place: { base: Pointer; blockBytes: number }, blocks: readonly number[]): void {
+    if (blocks.length === 0) return;
+    const list = Int32Array.from(blocks);
+    const { call } = this.#library;
+    const status = call.pd_checksum_blocks(this.#live, out, place.base, place.blockBytes, list, list.length);
+    this.#check(status, `checksum ${blocks.length} blocks`);
+  }
+
   record(event: EventHandle): void {
     this.#check(this.#library.call.pd_event_record(this.#live, event), 'record event');
   }

@@ -11,4 +11,13 @@ export interface KvHandle {
   readonly tokenCount: number;
   /** One per choice; their own K and V are not cached yet. */
   readonly firstTokens: readonly TokenId[];
+  /** When the sender was asked for them. */
+  readonly checksums?: KvChecksums;
+}
+
+/** CRC-32C of every block that was sent, in token order. */
+export interface KvChecksums {
+  /** Index in the prompt's block table; those before it the target had already. */
+  readonly firstBlock: number;
+  readonly values: readonly number[];
 }

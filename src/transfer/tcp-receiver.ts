@@ -47,7 +47,7 @@ interface Landing {
 }
 
 /** A receiver's staging: enough for every lane of a few sources to be filled while as much is being written. */
-const slotCount = 32;
+const slotCount = 16;
 /** How long a lane without a connection is remembered. */
 const laneMemoryMs = 60_000;
 

@@ -18,8 +18,8 @@ import { defaultTcpLimits, TcpLane, type TcpLimits } from './tcp-lane.js';
 import { TcpTransfer } from './tcp-transfer.js';
 import { slotBytes } from './wire.js';
 
-const laneCount = 4;
-const slotCount = 24;
+const laneCount = 2;
+const slotCount = 12;
 
 export class TcpConnector implements KvConnector {
   readonly name = 'tcp';

@@ -8,6 +8,7 @@ import type { EngineHooks, PrefillChunk } from '../engine/engine-options.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import type { KvLayout } from '../kv/kv-layout.js';
 import type { LinkTrial } from '../transfer/best-connector.js';
+import type { BlockChecksums } from '../transfer/checksums.js';
 import type { KvChannel, KvConnector, KvTarget, OpenOptions } from '../transfer/connector.js';
 import { LinkCounts } from './link-counts.js';
 import type { ConnectorStatus, HandOverFailedBody, LandedBody, PrefillStartedBody, PushToBody, RequestBody } from './messages.js';
@@ -46,6 +47,7 @@ export class HandOverSource implements EngineHooks {
   readonly #device: Device;
   readonly #clock: Clock;
   readonly #events: HandOverEvents;
+  readonly #checksums: Pick<BlockChecksums, 'of'> | null;
   readonly #trialsOf: (channel: KvChannel) => readonly LinkTrial[];
   readonly #handOvers = new Map<RequestId, OutgoingHandOver>();
   readonly #pushing = new Map<RequestId, Pushing>();
@@ -60,10 +62,13 @@ export class HandOverSource implements EngineHooks {
     device: Device;
     clock: Clock;
     events: HandOverEvents;
+    /** Absent: handles carry no checksums. */
+    checksums?: Pick<BlockChecksums, 'of'> | null;
     /** How a channel was chosen. */
     trialsOf?: (channel: KvChannel) => readonly LinkTrial[];
   }) {
     this.#connector = parts.connector;
+    this.#checksums = parts.checksums ?? null;
     this.#trialsOf = parts.trialsOf ?? (() => []);
     this.#layout = parts.layout;
     this.#device = parts.device;
@@ -76,7 +81,13 @@ export class HandOverSource implements EngineHooks {
     const promptTokenCount = unpackTokens(promptIds).length;
     this.#handOvers.set(
       id,
-      new OutgoingHandOver({ id, promptTokenCount, choiceCount: sampling.choiceCount, layout: this.#layout }),
+      new OutgoingHandOver({
+        id,
+        promptTokenCount,
+        choiceCount: sampling.choiceCount,
+        layout: this.#layout,
+        checksums: this.#checksums,
+      }),
     );
   }
 

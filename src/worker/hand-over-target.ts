@@ -4,7 +4,8 @@ import { TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId, TokenId } from '../base/ids.js';
 import type { Reservation } from '../engine/engine-options.js';
 import type { GenerationRequest } from '../engine/generation-request.js';
-import type { KvHandle } from '../kv/kv-handle.js';
+import type { KvChecksums, KvHandle } from '../kv/kv-handle.js';
+import type { BlockChecksums } from '../transfer/checksums.js';
 import type { ReservationBody, ReserveBody, ResumeBody } from './messages.js';
 import { toGenerationRequest } from './request-body.js';
 import { unpackTokens } from './token-list.js';
@@ -21,16 +22,20 @@ interface Pending {
   readonly promptTokenCount: number;
   readonly choiceCount: number;
   readonly blockIds: ReadonlySet<BlockId>;
+  readonly stoppedChoices: number[];
 }
 
 export class HandOverTarget {
   readonly #engine: ReservingEngine;
   readonly #layoutHash: string;
+  readonly #checksums: Pick<BlockChecksums, 'of'> | null;
   readonly #pending = new Map<RequestId, Pending>();
   #lastEpoch = 0;
 
-  constructor(engine: ReservingEngine, layoutHash: string) {
+  /** Without checksums those of a handle are not looked at. */
+  constructor(engine: ReservingEngine, layoutHash: string, checksums: Pick<BlockChecksums, 'of'> | null = null) {
     this.#engine = engine;
+    this.#checksums = checksums;
     this.#layoutHash = layoutHash;
   }
 
@@ -45,15 +50,30 @@ export class HandOverTarget {
       promptTokenCount: request.promptIds.length,
       choiceCount: request.sampling.choiceCount,
       blockIds: new Set(reservation.blockIds),
+      stoppedChoices: [],
     });
     return { ...reservation, epoch: this.#lastEpoch };
   }
 
-  resume({ handle, outputs, endedChoices }: ResumeBody): void {
-    this.#check(handle, outputs.length);
-    this.#pending.delete(handle.requestId);
-    this.#engine.resume(handle.requestId, outputs.map(unpackTokens), handle.tokenCount);
-    for (const choiceIndex of endedChoices) this.#engine.stopChoice(handle.requestId, choiceIndex);
+  /** At once, or when the checksums have been compared. Throws or rejects with `transfer_error` or `layout_mismatch` when what has arrived
+   *  is not what was promised. */
+  resume(body: ResumeBody): Promise<void> | undefined {
+    const { handle, outputs } = body;
+    const pending = this.#check(handle, outputs.length);
+    if (handle.checksums === undefined || this.#checksums === null) {
+      this.#take(body, pending);
+      return undefined;
+    }
+    return this.#verify(handle, handle.checksums, pending).then(() => {
+      if (this.#check(handle, outputs.length) === pending) this.#take(body, pending);
+    });
+  }
+
+  /** True: the request's checksums are being compared, and the choice ends as soon as they have been. */
+  defersStop(id: RequestId, choiceIndex: number): boolean {
+    const pending = this.#pending.get(id);
+    pending?.stoppedChoices.push(choiceIndex);
+    return pending !== undefined;
   }
 
   release(id: RequestId): void {
@@ -72,7 +92,25 @@ export class HandOverTarget {
     return count;
   }
 
-  #check(handle: KvHandle, outputCount: number): void {
+  #take({ handle, outputs, endedChoices }: ResumeBody, { stoppedChoices }: Pending): void {
+    this.#pending.delete(handle.requestId);
+    this.#engine.resume(handle.requestId, outputs.map(unpackTokens), handle.tokenCount);
+    for (const choiceIndex of [...endedChoices, ...stoppedChoices]) this.#engine.stopChoice(handle.requestId, choiceIndex);
+  }
+
+  /** The blocks that were sent, as they are here now. */
+  async #verify({ requestId }: KvHandle, { firstBlock, values }: KvChecksums, { blockIds }: Pending): Promise<void> {
+    const actual = await this.#checksums?.of([...blockIds].slice(firstBlock, firstBlock + values.length));
+    const wrongIndex = values.findIndex((value, index) => value !== actual?.[index]);
+    if (wrongIndex === -1) return;
+    const where = `block ${firstBlock + wrongIndex} of ${firstBlock + values.length}`;
+    throw new TwostrokeError(
+      'transfer_error',
+      `the hand-over of request ${requestId} is damaged: the checksum of ${where} differs`,
+    );
+  }
+
+  #check(handle: KvHandle, outputCount: number): Pending {
     const pending = this.#pending.get(handle.requestId);
     const wrong = (code: 'transfer_error' | 'layout_mismatch', what: string) =>
       new TwostrokeError(code, `the hand-over of request ${handle.requestId} is refused: ${what}`);
@@ -86,5 +124,6 @@ export class HandOverTarget {
     if (handle.firstTokens.length !== pending.choiceCount || outputCount !== pending.choiceCount) {
       throw wrong('transfer_error', `${handle.firstTokens.length} first tokens for ${pending.choiceCount} choices`);
     }
+    return pending;
   }
 }

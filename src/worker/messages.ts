@@ -46,6 +46,8 @@ export interface WorkerSettings {
   readonly depth: 1 | 2;
   /** How KV goes to other workers. Absent or auto: what is measured to be fastest, for each pair. */
   readonly connector?: ConnectorChoice;
+  /** Whether every block that is handed over is checked before it is used. CPU workers only. Absent: off. */
+  readonly kvChecksum?: 'on' | 'off';
   /** Where decode workers listen for KV over tcp. Absent: 127.0.0.1. */
   readonly kvHost?: string;
 }

@@ -10,7 +10,9 @@ import type { BlockId, RequestId, TokenId } from '../base/ids.js';
 import type { EventHandle, Stream } from '../device/device.js';
 import type { PrefillChunk } from '../engine/engine-options.js';
 import type { TokenEvent } from '../engine/token-event.js';
+import type { KvHandle } from '../kv/kv-handle.js';
 import type { KvLayout } from '../kv/kv-layout.js';
+import type { BlockChecksums } from '../transfer/checksums.js';
 import type { KvPiece, KvTransfer } from '../transfer/connector.js';
 import type { LandedBody, ReservationBody } from './messages.js';
 
@@ -19,6 +21,8 @@ export interface OutgoingOptions {
   readonly promptTokenCount: number;
   readonly choiceCount: number;
   readonly layout: KvLayout;
+  /** Null: the handle carries no checksums. */
+  readonly checksums: Pick<BlockChecksums, 'of'> | null;
 }
 
 export class OutgoingHandOver {
@@ -90,8 +94,17 @@ export class OutgoingHandOver {
       tokenCount: this.#options.promptTokenCount,
       firstTokens: this.#firstTokens.flatMap((token) => token ?? []),
     };
-    await this.#transfer.finish(handle);
-    return { handle, pushedBytes: this.#transfer.pushedBytes };
+    const [checksums] = await Promise.all([this.#checksums(this.#reservation), this.#transfer.finish(handle)]);
+    return { handle: { ...handle, ...checksums }, pushedBytes: this.#transfer.pushedBytes };
+  }
+
+  /** Of the blocks as they are here: all computed, and not written again before release. */
+  async #checksums({ cachedTokenCount }: ReservationBody): Promise<Pick<KvHandle, 'checksums'>> {
+    const { checksums, layout, promptTokenCount } = this.#options;
+    if (checksums === null) return {};
+    const firstBlock = Math.floor(cachedTokenCount / layout.shape.blockTokenCount);
+    const values = await checksums.of(this.#blockIds.slice(firstBlock, layout.blockCountFor(promptTokenCount)));
+    return { checksums: { firstBlock, values } };
   }
 
   /** Resolves when nothing is being written at the target any more. */

@@ -82,7 +82,7 @@ export class WorkerService implements BusHandlers {
       case 'reserve':
         return this.#target.reserve(body as ReserveBody);
       case 'resume':
-        this.#target.resume(body as ResumeBody);
+        await this.#target.resume(body as ResumeBody);
         return null;
       case 'release':
         return this.#release((body as IdBody).id);
@@ -121,7 +121,7 @@ export class WorkerService implements BusHandlers {
   }
 
   #stopChoice({ id, choiceIndex }: StopChoiceBody): void {
-    this.#engine.stopChoice(id, choiceIndex);
+    if (!this.#target.defersStop(id, choiceIndex)) this.#engine.stopChoice(id, choiceIndex);
   }
 
   #openPeer({ target }: OpenPeerBody): void {

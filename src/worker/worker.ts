@@ -1,13 +1,14 @@
 /** A worker process: an engine, its hand-overs, and one connection to the gateway. Started by cli/worker.ts.
  *  Invariant: it never outlives its gateway: when the connection ends, so does the process. */
 import type { Clock } from '../base/clock.js';
-import { messageOf, toWire } from '../base/errors.js';
+import { InvalidRequestError, messageOf, toWire } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import type { BusConnection, BusHandlers } from '../bus/bus.js';
 import { connectUnix, removeAbandoned } from '../bus/unix-socket.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import { BestConnector } from '../transfer/best-connector.js';
+import { BlockChecksums } from '../transfer/checksums.js';
 import type { KvIdentity, KvSource } from '../transfer/connector.js';
 import { PeerConnector } from '../transfer/peer.js';
 import { TcpConnector } from '../transfer/tcp.js';
@@ -83,10 +84,12 @@ async function serve(
   const { engine, device } = loaded;
   const kv = identityOf(loaded);
   const connector = connectorFor(config, { device, cache: engine.cache, identity: kv, clock });
-  const target = new HandOverTarget(engine, kv.layoutHash);
+  const checksums = checksumsFor(config, loaded);
+  const target = new HandOverTarget(engine, kv.layoutHash, checksums);
   const receiver = await listenFor(config, loaded, target, options);
   const source = new HandOverSource({
     connector,
+    checksums,
     trialsOf: (channel) => connector.trialsOf(channel),
     layout: engine.cache.layout,
     device,
@@ -134,6 +137,13 @@ async function report(connection: BusConnection, clock: Clock, everyMs: number, 
 function connectorFor({ connector = 'auto' }: WorkerConfig, source: KvSource): BestConnector {
   const candidates = [new PeerConnector(source), new TcpConnector(source)];
   return new BestConnector(connector === 'auto' ? candidates : candidates.filter(({ name }) => name === connector));
+}
+
+/** Null: they are not wanted. Throws InvalidRequestError where there are none. */
+function checksumsFor({ kvChecksum }: WorkerConfig, { device, engine }: LoadedEngine): BlockChecksums | null {
+  if (kvChecksum !== 'on') return null;
+  if (device.info.kind === 'cpu') return new BlockChecksums(device, engine.cache);
+  throw new InvalidRequestError(`checksums of KV blocks are not there on ${device.info.kind} yet: leave --kv-checksum out`);
 }
 
 /** Null: KV never comes here over tcp. */

@@ -30,7 +30,7 @@ async function linksOf(from: Gateway) {
 describe.each(['tcp', 'peer', 'auto'] as const)('hand-overs by %s', (connector) => {
   it('give the tokens of the reference, and show what was measured', async () => {
     const { gateway, records } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
-      settings: { connector, prefillChunkTokenCount: 64 },
+      settings: { connector, prefillChunkTokenCount: 64, kvChecksum: connector === 'auto' ? 'off' : 'on' },
     });
     const cases = upTo(1200);
     const answers = await Promise.all(cases.map((golden) => collect(gateway, inputOf(golden))));

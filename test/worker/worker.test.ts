@@ -306,7 +306,7 @@ describe('incoming hand-over', () => {
         void log.push(`resume ${id} ${JSON.stringify(outputs)} ${count}`),
       stopChoice: (id: string, index: number) => void log.push(`stop ${id} ${index}`),
     };
-    return { log, incoming: new HandOverTarget(engine, layout.hash) };
+    return { log, engine, incoming: new HandOverTarget(engine, layout.hash) };
   }
   const handleOf = (more: Partial<KvHandle> = {}): KvHandle => ({
     requestId: requestId('r'),
@@ -348,6 +348,52 @@ describe('incoming hand-over', () => {
     expect(() => incoming.resume(resumeBody(more))).toThrow(message);
     expect(log).toHaveLength(1);
     incoming.resume(resumeBody()); // the right one still fits
+  });
+
+  it('compares checksums before it takes over; a choice that is stopped meanwhile ends', async () => {
+    const { log, engine } = make();
+    const asked: number[][] = [];
+    const checksums = {
+      of: async (blocks: readonly BlockId[]) => {
+        asked.push([...blocks]);
+        return blocks.map((block) => block * 11);
+      },
+    };
+    const incoming = new HandOverTarget(engine, layout.hash, checksums);
+    incoming.reserve({ request: bodyOf('r', 20, 2), growthTokenCount: 0 });
+    const damaged = incoming.resume(resumeBody({ checksums: { firstBlock: 0, values: [34] } }));
+    await expect(damaged).rejects.toThrow(/checksum of block 0 of 1 differs/);
+    await expect(damaged).rejects.toMatchObject({ code: 'transfer_error' });
+    expect(log).toHaveLength(1);
+    const whole = incoming.resume(resumeBody({ checksums: { firstBlock: 0, values: [33] } }));
+    expect(incoming.defersStop(requestId('r'), 0)).toBe(true);
+    await whole;
+    expect(log.slice(1)).toEqual(['resume r [[7],[8]] 20', 'stop r 1', 'stop r 0']);
+    expect(incoming.defersStop(requestId('r'), 0)).toBe(false);
+    expect(asked).toEqual([[3], [3]]);
+    incoming.reserve({ request: bodyOf('r', 20, 2), growthTokenCount: 0 });
+    const late = incoming.resume(resumeBody({ epoch: 2, checksums: { firstBlock: 0, values: [33] } }));
+    incoming.release(requestId('r'));
+    await expect(late).rejects.toThrow(/nothing is reserved/);
+    expect(log.filter((line) => line.startsWith('resume'))).toHaveLength(1);
+  });
+
+  it('takes writes for what is reserved, until it has landed or is released', () => {
+    const { incoming } = make();
+    const write = (block: number, epoch: number) => ({ requestId: requestId('r'), epoch, blocks: [blockId(block)] });
+    expect(incoming.accepts(write(3, 1))).toBe(false);
+    incoming.reserve({ request: bodyOf('r', 20, 2), growthTokenCount: 0 });
+    expect([incoming.accepts(write(3, 1)), incoming.accepts(write(4, 1)), incoming.accepts(write(3, 2))]).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    expect(incoming.quarantinedBlockCount).toBe(1);
+    incoming.resume(resumeBody());
+    expect([incoming.accepts(write(3, 1)), incoming.quarantinedBlockCount]).toEqual([false, 0]);
+    incoming.reserve({ request: bodyOf('r', 20, 2), growthTokenCount: 0 });
+    incoming.release(requestId('r'));
+    expect([incoming.accepts(write(3, 2)), incoming.quarantinedBlockCount]).toEqual([false, 0]);
   });
 
   it('an earlier attempt’s handle does not fit a later reservation', () => {
