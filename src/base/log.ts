@@ -1,11 +1,17 @@
 /** Structured logs to stderr. One logger per process, made in cli/ and handed down. */
-import { type Logger, pino } from 'pino';
+import { type Logger, pino, stdSerializers } from 'pino';
+import { TwostrokeError } from './errors.js';
 
 export type { Logger };
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
+/** What was thrown on purpose says all in its message; stacks are for bugs, and for those who ask with `debug`. */
 export function createLogger(level: LogLevel, name: string): Logger {
-  return pino({ level, name, base: { pid: process.pid } }, pino.destination({ dest: 2, sync: false }));
+  const err = (error: Error) =>
+    error instanceof TwostrokeError && level !== 'debug'
+      ? { code: error.code, message: error.message }
+      : stdSerializers.err(error);
+  return pino({ level, name, base: { pid: process.pid }, serializers: { err } }, pino.destination({ dest: 2, sync: false }));
 }
 
 export const silentLogger: Logger = pino({ level: 'silent' });
