@@ -1,6 +1,7 @@
 /** The options of `twostroke serve`: their texts, their parsing, their defaults. Used by serve.ts. */
 import { Command, Option } from 'commander';
 import type { LogLevel } from '../base/log.js';
+import type { TransferFailurePolicy } from '../control/gateway-api.js';
 import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
 import type { Split, Strategy } from '../router/route.js';
 import { type ConnectorChoice, connectorChoices } from '../worker/messages.js';
@@ -38,6 +39,7 @@ export interface ServeOptions {
   readonly connector: ConnectorChoice;
   readonly kvHost: string;
   readonly kvChecksum: boolean;
+  readonly onTransferFailure: TransferFailurePolicy;
   readonly logLevel: LogLevel;
   readonly allowForcedLength: boolean;
   readonly json: boolean;
@@ -93,6 +95,14 @@ export function serveCommand(): Command {
     .option('--cors-origin <origin>', 'allow browsers of this origin ("*": all)')
     .addOption(
       choice('--connector <name>', 'how KV goes between workers; auto: what is measured to be fastest', connectorChoices, 'auto'),
+    )
+    .addOption(
+      choice(
+        '--on-transfer-failure <what>',
+        'for requests that do not say: prompts whose KV did not arrive',
+        ['recompute', 'fail'],
+        'recompute',
+      ),
     )
     .option('--kv-checksum', 'check every block that is handed over before it is used (CPU workers)', false)
     .option('--kv-host <host>', 'address on which decode workers listen for KV over tcp', '127.0.0.1')

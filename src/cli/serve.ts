@@ -112,6 +112,7 @@ function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger
       kvHost: options.kvHost,
       kvChecksum: options.kvChecksum ? ('on' as const) : ('off' as const),
     },
+    onTransferFailure: options.onTransferFailure,
     threads: options.threads ?? os.availableParallelism(),
     workerEntry: path.join(import.meta.dirname, 'worker.js'),
     workerEnvironment: { ...process.env, UV_THREADPOOL_SIZE: process.env.UV_THREADPOOL_SIZE ?? workerThreadPoolSize },

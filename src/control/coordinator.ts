@@ -10,7 +10,7 @@ import { fillShare } from '../router/load.js';
 import type { Route, Strategy } from '../router/route.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { Admission } from './admission.js';
-import type { RequestInput } from './gateway-api.js';
+import type { RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
 import { runCollocated, runDisaggregated } from './paths.js';
@@ -34,6 +34,7 @@ export interface WorkerDirectory {
 export interface CoordinatorOptions {
   readonly directory: WorkerDirectory;
   readonly strategy: Strategy;
+  readonly onTransferFailure: TransferFailurePolicy;
   readonly limits: GatewayLimits;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -107,7 +108,7 @@ export class Coordinator {
     const { directory, strategy } = this.#options;
     while (!request.isSettled) {
       const facts = this.#facts(request);
-      const route = chooseRoute(facts, this.#snapshots(), request.handOverFailureCount > 0 ? 'collocated' : strategy);
+      const route = chooseRoute(facts, this.#snapshots(), request.handOverFailures.length > 0 ? 'collocated' : strategy);
       if (route !== null) {
         const worker = route.path === 'collocated' ? route.worker : route.prefillWorker;
         placed.route = route;
@@ -151,12 +152,22 @@ export class Coordinator {
         );
       }
     } else if (error instanceof HandOverError) {
-      request.handOverFailureCount++;
-      logger.warn({ request: request.id, reason: error.message }, 'hand-over failed, request continues on one worker');
+      this.#afterHandOver(request, error);
     } else {
       if (!(error instanceof TwostrokeError)) logger.error({ request: request.id, err: error }, 'request failed unexpectedly');
       request.fail(error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error)));
     }
+  }
+
+  #afterHandOver(request: Request, error: HandOverError): void {
+    const policy = request.input.onTransferFailure ?? this.#options.onTransferFailure;
+    request.handOverFailures.push(error.reason);
+    if (policy === 'fail' && error.reason !== 'no_room') {
+      request.fail(new TwostrokeError(error.code, `the hand-over of request ${request.id} failed: ${error.message}`));
+      return;
+    }
+    const { logger } = this.#options;
+    logger.warn({ request: request.id, reason: error.message }, 'hand-over failed, request continues on one worker');
   }
 
   #end(request: Request): void {

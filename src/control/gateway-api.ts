@@ -6,6 +6,9 @@ import type { GenerationStream } from './generation-stream.js';
 import type { RequestRecord } from './request-record.js';
 import type { Health, WorkerStatus } from './worker-status.js';
 
+/** Recompute: the prompt is computed again where it decodes, and the client sees a pause. Fail: the client gets the error. */
+export type TransferFailurePolicy = 'recompute' | 'fail';
+
 export interface RequestInput {
   readonly id: RequestId;
   readonly promptIds: readonly TokenId[];
@@ -15,6 +18,8 @@ export interface RequestInput {
   /** From now; the request ends with `deadline_exceeded` after it. */
   readonly deadlineMs?: number;
   readonly cacheSalt?: string;
+  /** When its KV does not get from prefill to decode (no room is not a failure, nor is a worker that died). Absent: what the gateway says. */
+  readonly onTransferFailure?: TransferFailurePolicy;
 }
 
 export interface GatewayApi {

@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.js';
 import type { Logger } from '../base/log.js';
 import type { Split, Strategy } from '../router/route.js';
 import type { WorkerSettings } from '../worker/messages.js';
+import type { TransferFailurePolicy } from './gateway-api.js';
 import type { WorkerSpec } from './worker-spec.js';
 
 export interface GatewayOptions {
@@ -17,6 +18,8 @@ export interface GatewayOptions {
   readonly workerEntry: string;
   /** Environment of the worker processes; absent: this process's own. UV_THREADPOOL_SIZE of 8 or more suits native waits. */
   readonly workerEnvironment?: Readonly<Record<string, string | undefined>>;
+  /** For requests that do not say. Absent: recompute. */
+  readonly onTransferFailure?: TransferFailurePolicy;
   readonly logger: Logger;
   readonly clock: Clock;
   readonly limits?: Partial<GatewayLimits>;

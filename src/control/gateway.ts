@@ -40,7 +40,7 @@ export class Gateway implements GatewayApi {
   }
 
   private constructor(options: GatewayOptions, limits: GatewayLimits, supervisor: Supervisor, listeners: Listeners) {
-    const { clock, logger, strategy } = options;
+    const { clock, logger, strategy, onTransferFailure = 'recompute' } = options;
     this.#options = options;
     this.#limits = limits;
     this.#supervisor = supervisor;
@@ -49,6 +49,7 @@ export class Gateway implements GatewayApi {
     this.#coordinator = new Coordinator({
       directory: supervisor,
       strategy,
+      onTransferFailure,
       limits,
       clock,
       logger,

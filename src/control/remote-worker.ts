@@ -135,7 +135,7 @@ export class RemoteWorker implements WorkerClient {
 
   onHandOverFailed(body: HandOverFailedBody): void {
     const error = fromWire(body.error);
-    this.#prefillings.get(body.id)?.reject(new HandOverError(error.code, error.message));
+    this.#prefillings.get(body.id)?.reject(new HandOverError('transfer', error.code, error.message));
   }
 
   async #sendReservation({ request, reserve }: Prefilling): Promise<void> {
@@ -176,5 +176,5 @@ export class RemoteWorker implements WorkerClient {
 function asHandOverError(error: unknown): never {
   const isOfTransfer =
     error instanceof TwostrokeError && ['transfer_error', 'layout_mismatch', 'device_error'].includes(error.code);
-  throw isOfTransfer ? new HandOverError(error.code, error.message) : error;
+  throw isOfTransfer ? new HandOverError('transfer', error.code, error.message) : error;
 }

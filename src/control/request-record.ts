@@ -2,6 +2,7 @@
 import type { ErrorCode } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Route } from '../router/route.js';
+import type { HandOverFailure } from './worker-client.js';
 
 /** The route a request took, for headers, logs and `twostroke route`. */
 export interface RouteSummary {
@@ -40,5 +41,7 @@ export interface RequestRecord {
   readonly exposedTransferMs: number;
   /** How long decode had no room for the prompt. */
   readonly reservationWaitMs: number;
+  /** Why hand-overs of it came to nothing, each of which was followed by a recompute or the end. */
+  readonly handOverFailures: readonly HandOverFailure[];
   readonly lossCount: number;
 }

@@ -11,6 +11,7 @@ import { packTokens } from '../worker/token-list.js';
 import type { RequestInput } from './gateway-api.js';
 import { EventQueue, type GenerationStream } from './generation-stream.js';
 import type { RequestOutcome, RequestRecord, RouteSummary } from './request-record.js';
+import type { HandOverFailure } from './worker-client.js';
 
 type TokensEvent = Extract<TokenEvent, { kind: 'tokens' }>;
 export type ChoiceEnd = 'stop' | 'length' | 'stop_string';
@@ -31,8 +32,8 @@ export class Request {
   reservationWaitMs = 0;
   /** Workers that died under it. */
   lossCount = 0;
-  /** Hand-overs that came to nothing: after one, it stays on one worker. */
-  handOverFailureCount = 0;
+  /** Why hand-overs came to nothing: after one, it stays on one worker. */
+  readonly handOverFailures: HandOverFailure[] = [];
   /** Told when a choice is stopped from outside; set by whoever drives the request now. */
   onStopChoice: ((choiceIndex: number) => void) | null = null;
   readonly #clock: Clock;
@@ -178,6 +179,7 @@ export class Request {
       transferBytes: this.transferBytes,
       exposedTransferMs: firstTokenMs === undefined || resumedMs === undefined ? 0 : Math.max(0, resumedMs - firstTokenMs),
       reservationWaitMs: this.reservationWaitMs,
+      handOverFailures: this.handOverFailures,
       lossCount: this.lossCount,
     };
   }

@@ -64,7 +64,7 @@ export class Reserving {
     let timer: TimerHandle | null = null;
     const watch = () => {
       const overdue = this.#overdue();
-      if (overdue !== null) lease.cut(new HandOverError('deadline_exceeded', overdue));
+      if (overdue !== null) lease.cut(overdue);
       else timer = this.#clock.after(watchEveryMs, watch);
     };
     timer = this.#clock.after(watchEveryMs, watch);
@@ -78,23 +78,27 @@ export class Reserving {
   }
 
   /** What has taken too long; null: nothing. */
-  #overdue(): string | null {
+  #overdue(): HandOverError | null {
     const { prefillStartedMs, firstTokenMs } = this.#request.times;
     const { leaseMs, landDeadlineMs } = this.#limits;
     const nowMs = this.#clock.nowMs();
     if (this.#grantedMs === null) return null;
     if (prefillStartedMs === undefined) {
-      return nowMs - this.#grantedMs > leaseMs ? `the prefill did not start within ${leaseMs} ms of its reservation` : null;
+      if (nowMs - this.#grantedMs <= leaseMs) return null;
+      const what = `the prefill did not start within ${leaseMs} ms of its reservation`;
+      return new HandOverError('lease_expired', 'deadline_exceeded', what);
     }
     if (firstTokenMs === undefined) return null;
     const isLate = nowMs - Math.max(firstTokenMs, this.#grantedMs) > landDeadlineMs;
-    return isLate ? `KV did not land on ${this.#worker.id} within ${landDeadlineMs} ms` : null;
+    if (!isLate) return null;
+    const what = `KV did not land on ${this.#worker.id} within ${landDeadlineMs} ms`;
+    return new HandOverError('overdue', 'deadline_exceeded', what);
   }
 
   async #ask(): Promise<Reserved> {
     const startMs = this.#clock.nowMs();
     for (;;) {
-      if (this.#isEnded) throw new HandOverError('cancelled', 'the reservation is not wanted any more');
+      if (this.#isEnded) throw new HandOverError('unwanted', 'cancelled', 'the reservation is not wanted any more');
       if (this.#line[0] === this) {
         const reserved = await this.#worker.reserve(this.#request, this.#limits.growthTokenCount);
         this.#request.reservationWaitMs = this.#clock.nowMs() - startMs;
@@ -106,7 +110,8 @@ export class Reserving {
       }
       const { firstTokenMs } = this.#request.times;
       if (firstTokenMs !== undefined && this.#clock.nowMs() - firstTokenMs > this.#limits.holdMs) {
-        throw new HandOverError('overloaded', `no room on ${this.#worker.id} for ${this.#limits.holdMs} ms after the prefill`);
+        const what = `no room on ${this.#worker.id} for ${this.#limits.holdMs} ms after the prefill`;
+        throw new HandOverError('no_room', 'overloaded', what);
       }
       await this.#clock.sleep(retryEveryMs + this.#request.input.promptIds.length * retryMsPerPromptToken);
     }

@@ -1,7 +1,7 @@
 /** A live worker as paths.ts sees it. Implemented by remote-worker.ts over the bus, and by fakes in tests.
  *  Invariants: every method settles within a deadline; WorkerLostError means that the process has been reaped, so that nothing of it
  *  touches anybody's memory any more; `release` never rejects. */
-import { TwostrokeError } from '../base/errors.js';
+import { type ErrorCode, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type { LandedBody, ReservationBody } from '../worker/messages.js';
@@ -15,7 +15,18 @@ export class WorkerLostError extends TwostrokeError {
 }
 
 /** The hand-over came to nothing (no room, failed transfer, nobody started it): the request goes on by recomputing. */
-export class HandOverError extends TwostrokeError {}
+export class HandOverError extends TwostrokeError {
+  readonly reason: HandOverFailure;
+
+  constructor(reason: HandOverFailure, code: ErrorCode, message: string) {
+    super(code, message);
+    this.reason = reason;
+  }
+}
+
+/** no_room: decode had none for too long. lease_expired: the prefill did not start in time. overdue: the bytes did not land in time.
+ *  transfer: the way, or what arrived over it, was wrong. unwanted: the request had ended. */
+export type HandOverFailure = 'no_room' | 'lease_expired' | 'overdue' | 'transfer' | 'unwanted';
 
 export interface Reserved {
   readonly target: KvTarget;

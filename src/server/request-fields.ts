@@ -58,6 +58,7 @@ export const responseFields = {
 export const schedulingFields = {
   priority: z.int().nullish(),
   cache_salt: z.string().min(1).nullish(),
+  on_transfer_failure: z.enum(['recompute', 'fail']).nullish(),
 };
 
 /** Accepted so that clients which always send them work, and without effect on the result. */

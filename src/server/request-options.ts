@@ -1,5 +1,6 @@
 /** Small readings of request fields that both completion endpoints share. */
 import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
+import type { RequestInput } from '../control/gateway-api.js';
 import type { ChatBody } from './chat-schema.js';
 import type { StreamOptions } from './exchange.js';
 import type { ServedModel } from './served-model.js';
@@ -27,9 +28,14 @@ export function stopStringsOf(stop: ChatBody['stop']): readonly string[] {
   return typeof stop === 'string' ? [stop] : stop;
 }
 
-export function schedulingOf(body: Pick<ChatBody, 'priority' | 'cache_salt'>): { priority?: number; cacheSalt?: string } {
+type SchedulingBody = Pick<ChatBody, 'priority' | 'cache_salt' | 'on_transfer_failure'>;
+type Scheduling = Pick<RequestInput, 'priority' | 'cacheSalt' | 'onTransferFailure'>;
+
+export function schedulingOf(body: SchedulingBody): Scheduling {
+  const { priority, cache_salt: cacheSalt, on_transfer_failure: onTransferFailure } = body;
   return {
-    ...(body.priority === null || body.priority === undefined ? {} : { priority: body.priority }),
-    ...(body.cache_salt === null || body.cache_salt === undefined ? {} : { cacheSalt: body.cache_salt }),
+    ...(priority === null || priority === undefined ? {} : { priority }),
+    ...(cacheSalt === null || cacheSalt === undefined ? {} : { cacheSalt }),
+    ...(onTransferFailure === null || onTransferFailure === undefined ? {} : { onTransferFailure }),
   };
 }

@@ -115,7 +115,7 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
     const totalMs = whole.records[0]!.doneMs;
     for (let deadlineMs = 1; deadlineMs < totalMs; deadlineMs += 3) {
       const cluster = new FakeCluster({ roles, strategy });
-      const asked = await cluster.clock.drive(cluster.ask('r', 100, 8, 1, deadlineMs));
+      const asked = await cluster.clock.drive(cluster.ask('r', 100, 8, 1, { deadlineMs }));
       await cluster.clock.drive(cluster.settle());
       expect(asked.error?.code).toBe('deadline_exceeded');
       expect(cluster.records[0]).toMatchObject({ outcome: 'failed', errorCode: 'deadline_exceeded' });
@@ -180,7 +180,7 @@ describe('hand-overs that come to nothing', () => {
   it('a failed transfer: the request goes on by recomputing, same tokens', async () => {
     const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated' });
     cluster.failTransfer = () => true;
-    cluster.transferError = () => new HandOverError('transfer_error', 'the cable is cut');
+    cluster.transferError = () => new HandOverError('transfer', 'transfer_error', 'the cable is cut');
     expectIdeal(await cluster.clock.drive(cluster.ask('r', 100, 8, 2)), 8);
     await cluster.clock.drive(cluster.settle());
     const [record] = cluster.records;
@@ -188,7 +188,24 @@ describe('hand-overs that come to nothing', () => {
       ['disaggregated', 'w0', 'w1'],
       ['collocated', 'w1'],
     ]);
+    expect(record?.handOverFailures).toEqual(['transfer']);
   });
+
+  it.each(['request', 'gateway'] as const)(
+    'a failed transfer with the policy to fail, of the %s: a typed error, nothing stays',
+    async (whose) => {
+      const fail = whose === 'gateway' ? ({ onTransferFailure: 'fail' } as const) : {};
+      const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated', ...fail });
+      cluster.failTransfer = () => true;
+      cluster.transferError = () => new HandOverError('transfer', 'transfer_error', 'the cable is cut');
+      const input = whose === 'request' ? ({ onTransferFailure: 'fail' } as const) : {};
+      const asked = await cluster.clock.drive(cluster.ask('r', 100, 8, 2, input));
+      expect(asked.error).toMatchObject({ code: 'transfer_error' });
+      expect(asked.error?.message).toMatch(/hand-over of request r failed: the cable is cut/);
+      await cluster.clock.drive(cluster.settle());
+      expect(cluster.records[0]).toMatchObject({ outcome: 'failed', handOverFailures: ['transfer'] });
+    },
+  );
 
   it('bytes that never land: given up after their deadline, the request goes on by recomputing', async () => {
     const limits = { landDeadlineMs: 3000 };
@@ -197,6 +214,7 @@ describe('hand-overs that come to nothing', () => {
     expectIdeal(await cluster.clock.drive(cluster.ask('r', 100, 8)), 8);
     await cluster.clock.drive(cluster.settle());
     expect(cluster.records[0]?.routes.map(({ path }) => path)).toEqual(['disaggregated', 'collocated']);
+    expect(cluster.records[0]?.handOverFailures).toEqual(['overdue']);
     expect(cluster.records[0]?.doneMs).toBeGreaterThan(3000);
     expect(cluster.records[0]?.doneMs).toBeLessThan(4000);
   });
@@ -212,6 +230,7 @@ describe('hand-overs that come to nothing', () => {
     await cluster.clock.drive(cluster.settle());
     const record = cluster.records.find(({ id }) => id === 'late');
     expect(record?.routes.map(({ path }) => path)).toEqual(['disaggregated', 'collocated']);
+    expect(record?.handOverFailures).toEqual(['lease_expired']);
     expect(record?.reservationWaitMs).toBeGreaterThan(50);
     expect(record!.doneMs - record!.arrivalMs).toBeLessThan(3000);
   });
@@ -308,7 +327,7 @@ describe('admission', () => {
     expectIdeal(await cluster.clock.drive(cluster.ask('a', 10, 4)), 4);
     cluster.restart = 'stay_dead';
     cluster.kill(cluster.everyone[1]!.id);
-    const { error } = await cluster.clock.drive(cluster.ask('b', 10, 4, 1, 5000));
+    const { error } = await cluster.clock.drive(cluster.ask('b', 10, 4, 1, { deadlineMs: 5000 }));
     expect(error?.code).toBe('deadline_exceeded');
     expect(cluster.clock.nowMs()).toBeGreaterThan(5000);
   });

@@ -5,6 +5,7 @@ import { assert } from '../../src/base/assert.js';
 import { type RequestId, requestId, type TokenId, type WorkerId, workerId } from '../../src/base/ids.js';
 import { silentLogger } from '../../src/base/log.js';
 import { Coordinator, type WorkerDirectory, type WorkerFacts } from '../../src/control/coordinator.js';
+import type { RequestInput, TransferFailurePolicy } from '../../src/control/gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gateway-options.js';
 import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
@@ -210,6 +211,7 @@ export interface ClusterOptions {
   readonly strategy: Strategy;
   readonly blockCount?: number;
   readonly limits?: Partial<GatewayLimits>;
+  readonly onTransferFailure?: TransferFailurePolicy;
 }
 
 export class FakeCluster implements WorkerDirectory {
@@ -232,13 +234,14 @@ export class FakeCluster implements WorkerDirectory {
   readonly #current: (FakeWorker | null)[] = [];
   #changeWaiters: (() => void)[] = [];
 
-  constructor({ roles, strategy, blockCount = 1000, limits = {} }: ClusterOptions) {
+  constructor({ roles, strategy, blockCount = 1000, limits = {}, onTransferFailure = 'recompute' }: ClusterOptions) {
     this.#roles = roles;
     this.blockCount = blockCount;
     for (const index of roles.keys()) this.#spawn(index);
     this.coordinator = new Coordinator({
       directory: this,
       strategy,
+      onTransferFailure,
       limits: { ...defaultGatewayLimits, ...limits },
       clock: this.clock,
       logger: silentLogger,
@@ -285,10 +288,10 @@ export class FakeCluster implements WorkerDirectory {
   }
 
   /** Runs one request; its tokens, or its error's code. */
-  async ask(id: string, promptTokenCount: number, maxTokenCount: number, choiceCount = 1, deadlineMs?: number) {
+  async ask(id: string, promptTokenCount: number, maxTokenCount: number, choiceCount = 1, more: Partial<RequestInput> = {}) {
     const promptIds = Array.from({ length: promptTokenCount }, (_, i) => (i * 7 + id.length) % 500);
     const sampling = { ...greedy, maxTokenCount, choiceCount };
-    const input = { id: requestId(id), promptIds, sampling, ...(deadlineMs === undefined ? {} : { deadlineMs }) };
+    const input = { id: requestId(id), promptIds, sampling, ...more };
     const outputs: TokenId[][] = Array.from({ length: choiceCount }, () => []);
     try {
       for await (const event of this.coordinator.submit(input)) {

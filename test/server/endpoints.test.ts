@@ -245,6 +245,7 @@ function record(id: string): RequestRecord {
     transferBytes: 0,
     exposedTransferMs: 0,
     reservationWaitMs: 0,
+    handOverFailures: [],
     lossCount: 0,
   };
 }
