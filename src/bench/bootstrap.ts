@@ -17,7 +17,7 @@ export interface PairedRepetition {
   readonly reference: Float64Array;
 }
 
-const resampleCount = 500;
+const resampleCount = 400;
 const blockRequestCount = 20;
 
 export function bootstrapRatio(
@@ -28,7 +28,7 @@ export function bootstrapRatio(
   const ratioOf = (sample: PairedRepetition) => ratio(statistic(sample.candidate), statistic(sample.reference));
   const ratios = new Float64Array(resampleCount).map(() => ratioOf(resample(repetitions, prng))).sort();
   return {
-    ratio: ratioOf(join(repetitions.map((repetition) => ({ ...repetition, starts: null })))),
+    ratio: ratioOf(join(repetitions.map((repetition) => ({ repetition, start: 0, count: repetition.candidate.length })))),
     low95: at(ratios, Math.floor(0.05 * (resampleCount - 1))),
     high95: at(ratios, Math.ceil(0.95 * (resampleCount - 1))),
   };
@@ -40,29 +40,36 @@ export function ratio(candidate: number, reference: number): number {
   return reference === Number.POSITIVE_INFINITY ? 0 : candidate / reference;
 }
 
-interface Drawn extends PairedRepetition {
-  /** First requests of the blocks drawn; null: all requests as they are. */
-  readonly starts: readonly number[] | null;
+/** Consecutive requests of one repetition. */
+interface Block {
+  readonly repetition: PairedRepetition;
+  readonly start: number;
+  readonly count: number;
 }
 
 function resample(repetitions: readonly PairedRepetition[], prng: Prng): PairedRepetition {
-  return join(
-    repetitions.map(() => {
-      const repetition = prng.pick(repetitions);
-      const blockCount = Math.ceil(repetition.candidate.length / blockRequestCount);
-      const last = Math.max(0, repetition.candidate.length - blockRequestCount);
-      return { ...repetition, starts: Array.from({ length: blockCount }, () => prng.integer(0, last)) };
-    }),
-  );
+  const blocks: Block[] = [];
+  for (let i = 0; i < repetitions.length; i++) {
+    const repetition = prng.pick(repetitions);
+    const count = Math.min(blockRequestCount, repetition.candidate.length);
+    const last = repetition.candidate.length - count;
+    for (let drawn = 0; drawn < repetition.candidate.length; drawn += count) {
+      blocks.push({ repetition, start: prng.integer(0, last), count });
+    }
+  }
+  return join(blocks);
 }
 
-function join(parts: readonly Drawn[]): PairedRepetition {
-  const pick = (values: Float64Array, starts: readonly number[] | null) =>
-    starts === null ? [...values] : starts.flatMap((start) => [...values.subarray(start, start + blockRequestCount)]);
-  return {
-    candidate: Float64Array.from(parts.flatMap(({ candidate, starts }) => pick(candidate, starts))),
-    reference: Float64Array.from(parts.flatMap(({ reference, starts }) => pick(reference, starts))),
-  };
+function join(blocks: readonly Block[]): PairedRepetition {
+  const valueCount = blocks.reduce((sum, { count }) => sum + count, 0);
+  const [candidate, reference] = [new Float64Array(valueCount), new Float64Array(valueCount)];
+  let offset = 0;
+  for (const { repetition, start, count } of blocks) {
+    candidate.set(repetition.candidate.subarray(start, start + count), offset);
+    reference.set(repetition.reference.subarray(start, start + count), offset);
+    offset += count;
+  }
+  return { candidate, reference };
 }
 
 /** As base/percentiles, for values of which some may be infinite. */

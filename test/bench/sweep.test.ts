@@ -1,0 +1,214 @@
+/** A sweep from arrivals to report: on made-up records where the verdict is known, and end to end against servers in this process. */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/base/clock.js';
+import { parseTarget } from '../../src/bench/command-line.js';
+import { sweepPlots } from '../../src/bench/plots.js';
+import { renderSvg } from '../../src/bench/render.js';
+import { writeReport } from '../../src/bench/report.js';
+import { runSweep } from '../../src/bench/sweep.js';
+import { readSweep, writeSweep } from '../../src/bench/sweep-file.js';
+import { summariseSweep } from '../../src/bench/sweep-summary.js';
+import { startFakeOpenAi, wellBehaved } from './fake-openai.js';
+import { type RecordShape, sweepData } from './records.js';
+
+const modes = ['collocated', 'disaggregated', 'adaptive'];
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'twostroke-sweep-'));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Collocated is fast at 1/s and slow at 10/s, disaggregated the other way round; adaptive is as good as the better one. Unloaded: rate 0. */
+function shapeOf(mode: string, rate: number, _repetition: number, index: number): RecordShape {
+  const isGood = rate === 0 || mode === 'adaptive' || (mode === 'collocated') === rate < 5;
+  const extra = {
+    route: index % 2 === 0 ? 'collocated; w0' : 'disaggregated; w0 -> w1',
+    predicted: { ttftMs: 18, tpotMs: 9.5, e2elMs: 60 },
+  };
+  return { ttftMs: (isGood ? 20 : 200) + (index % 7), gapMs: 10, extra };
+}
+
+describe('summariseSweep', () => {
+  const summary = summariseSweep(sweepData([1, 10], modes, 40, shapeOf));
+
+  it('takes targets from the unloaded runs of the static modes', () => {
+    expect(summary.slos.short!.short!.ttftMs).toBeCloseTo(5 * 22, 9); // p50 of 20 … 24
+    expect(summary.slos.short!.short!.tpotMs).toBeCloseTo(2 * 10, 9);
+  });
+
+  it('compares with the better static mode of each point', () => {
+    expect(summary.points.map(({ reference }) => reference)).toEqual(['collocated', 'disaggregated']);
+    for (const { comparison, noise } of summary.points) {
+      expect(comparison).toMatchObject({ isWithin: true, isShownWorse: false });
+      expect(noise).toMatchObject({ isWithin: true, isShownWorse: false });
+    }
+    expect(summary.neverWorse).toMatchObject({
+      goodputRatioMin: 1,
+      ttftP99RatioMax: 1,
+      tpotP99RatioMax: 1,
+      pointCount: 2,
+      withinCount: 2,
+      voidCount: 0,
+      shownBetterCount: 0,
+    });
+  });
+
+  it('gives goodput over the span of the arrivals', () => {
+    const rows = summary.points[0]!.modes;
+    const good = (mode: string) => rows.find((row) => row.mode === mode)!.goodRequestsPerSecond['1'];
+    expect(good('collocated')).toBeCloseTo(40 / 39, 9); // 40 arrivals, 39 gaps of 1 s
+    expect(good('disaggregated')).toBe(0);
+  });
+
+  it('finds an adaptive mode that is worse, and one that is better', () => {
+    const worse = sweepData([1], modes, 40, (mode, ...rest) => ({
+      ...shapeOf(mode, ...rest),
+      ...(mode === 'adaptive' ? { ttftMs: 90 } : {}),
+    }));
+    expect(summariseSweep(worse).neverWorse).toMatchObject({ withinCount: 0, shownWorseCount: 1 });
+    const better = sweepData([1], modes, 40, (mode, rate, repetition, index) => {
+      const shape = shapeOf(mode, rate, repetition, index);
+      return mode !== 'adaptive' && rate > 0 && index % 4 === 0 ? { ...shape, outcome: 'rejected' } : shape;
+    });
+    expect(summariseSweep(better).neverWorse).toMatchObject({ withinCount: 1, shownBetterCount: 1 });
+  });
+
+  it('leaves void points out of the extremes', () => {
+    const late = sweepData([1, 10], modes, 40, (mode, rate, ...rest) => {
+      const shape = shapeOf(mode, rate, ...rest);
+      return mode === 'adaptive' && rate === 10 ? { ...shape, ttftMs: 5000, delayMs: 20 } : shape;
+    });
+    expect(summariseSweep(late).neverWorse).toMatchObject({ voidCount: 1, withinCount: 1, ttftP99RatioMax: 1 });
+  });
+});
+
+describe('report', () => {
+  it('is derived again from the files alone', async () => {
+    const data = sweepData([1, 10], modes, 40, shapeOf);
+    writeSweep(folder, data);
+    expect(summariseSweep(readSweep(folder))).toEqual(summariseSweep(data));
+    const { summary, paths } = await writeReport(folder, []);
+    expect(JSON.parse(readFileSync(path.join(folder, 'summary.json'), 'utf8'))).toEqual(JSON.parse(JSON.stringify(summary)));
+    const page = readFileSync(path.join(folder, 'report.html'), 'utf8');
+    expect(page.match(/<svg/g)!.length).toBe(paths.filter((file) => file.endsWith('.svg')).length);
+    expect(page).not.toMatch(/<(script|link|img)\b|src=/); // self-contained
+    expect(page).toMatch(/never shown worse/);
+  });
+
+  it('draws every plot that has data, with every mode in it', async () => {
+    const data = sweepData([1, 10], modes, 40, shapeOf);
+    const plots = sweepPlots(summariseSweep(data), data);
+    expect(plots.map(({ name }) => name)).toEqual([
+      'throughput',
+      'goodput',
+      'ttft',
+      'tpot',
+      'outcomes',
+      'latency-cdf',
+      'predicted-vs-real',
+      'routes',
+    ]);
+    for (const { name, spec } of plots) {
+      const svg = await renderSvg(spec);
+      expect(svg.length, name).toBeGreaterThan(2000);
+      if (name !== 'predicted-vs-real') for (const mode of modes) expect(svg, name).toContain(mode);
+    }
+  });
+
+  it('leaves out plots without data', () => {
+    const data = sweepData([1], modes, 10, (mode, rate, repetition, index) => ({
+      ...shapeOf(mode, rate, repetition, index),
+      extra: {},
+    }));
+    const names = sweepPlots(summariseSweep(data), data).map(({ name }) => name);
+    expect(names).not.toContain('predicted-vs-real');
+    expect(names).not.toContain('routes');
+  });
+
+  it('names a folder without a sweep', async () => {
+    await expect(writeReport(folder, [])).rejects.toThrow(/no sweep in/);
+    expect(existsSync(path.join(folder, 'report.html'))).toBe(false);
+  });
+});
+
+describe('runSweep', () => {
+  it('gives all modes the same lengths and never the same prompts', async () => {
+    const servers = await Promise.all(modes.map(() => startFakeOpenAi(wellBehaved)));
+    const lines: string[] = [];
+    const workload = {
+      name: 'short' as const,
+      path: null,
+      inputTokenCount: 1,
+      outputTokenCount: 8,
+      rangeRatio: 0,
+      outputShape: 'auto' as const,
+      lengthScale: 1,
+      requestCountMax: 1000,
+    };
+    const outcome = await runSweep(
+      {
+        targets: modes.map((mode, i) => parseTarget(`${mode}=${servers[i]!.url}`)),
+        candidate: 'adaptive',
+        workloads: [workload],
+        client: { api: 'completions', model: null, apiKey: null, temperature: null, ignoreEos: false, outputLength: 'forced' },
+        rates: { unit: 'perSecond', values: [400, 800] },
+        repetitionCount: 2,
+        requestCount: 12,
+        unloadedRequestCount: 3,
+        saturationConcurrency: 4,
+        load: { drainMs: 5000, warmupRequestCount: 2, seed: 9 },
+        burstiness: 1,
+        readyMs: 1000,
+      },
+      { clock: systemClock, write: null },
+      (line) => lines.push(line),
+    );
+    await Promise.all(servers.map((server) => server.close()));
+    expect(outcome.runs).toHaveLength(2 + 2 * 2 * 4); // unloaded; repetitions × rates × (three modes and the A/A run)
+    const at = (mode: string, repetition: number, rate: number) =>
+      outcome.records.get(
+        outcome.runs.find(
+          (run) => run.stage === 'point' && run.mode === mode && run.repetition === repetition && run.ratePerSecond === rate,
+        )!.runIndex,
+      )!;
+    const shape = (mode: string, repetition: number, rate: number) =>
+      [...at(mode, repetition, rate)]
+        .sort((a, b) => a.index - b.index)
+        .map(({ index, phase, scheduledMs, wantedTokenCount, outputTokenCount }) => ({
+          index,
+          phase,
+          scheduledMs,
+          wantedTokenCount,
+          outputTokenCount,
+        }));
+    for (const rate of [400, 800]) {
+      for (const repetition of [0, 1]) {
+        expect(shape('adaptive', repetition, rate)).toHaveLength(14);
+        expect(shape('adaptive', repetition, rate)).toEqual(shape('collocated', repetition, rate));
+        expect(shape('adaptive', repetition, rate)).toEqual(shape('disaggregated', repetition, rate));
+      }
+      expect(shape('adaptive', 0, rate)).not.toEqual(shape('adaptive', 1, rate));
+    }
+    for (const records of outcome.records.values()) {
+      for (const record of records)
+        expect(record).toMatchObject({ outcome: 'completed', outputTokenCount: record.wantedTokenCount });
+    }
+    const prompts = servers.flatMap(({ requests }) => requests.map(({ body }) => (body.prompt as number[]).slice(0, 16).join()));
+    expect(new Set(prompts).size).toBe(prompts.length);
+    expect(lines.filter((line) => line.includes('completed'))).toHaveLength(outcome.runs.length);
+  });
+});
+
+describe('parseTarget', () => {
+  it('takes URLs and command lines', () => {
+    expect(parseTarget('a=http://x:1')).toMatchObject({ name: 'a', source: { kind: 'url', baseUrl: 'http://x:1' } });
+    expect(parseTarget(`b=node "my server.js" --workers 'any:cpu*2'`).source).toEqual({
+      kind: 'command',
+      words: ['node', 'my server.js', '--workers', 'any:cpu*2'],
+    });
+    expect(() => parseTarget('http://x:1')).toThrow(/name=/);
+  });
+});
