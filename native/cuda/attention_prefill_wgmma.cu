@@ -8,6 +8,8 @@
      products   Q K0      | Q K1  P0 V0 | Q K2  P1 V1 | …
      softmax          s0        |   s1         |   s2
 
+   The two compute warpgroups take turns at enqueueing products, so that one's softmax runs beside the other's products.
+
    Keys past the end of a sequence lie in its last block and may hold anything: their V rows are cleared before use. */
 #include <cuda.h>
 #include "attention.h"
@@ -121,14 +123,18 @@ __device__ __forceinline__ void multiply_values(float (&out)[kDim / 2], const ui
   }
 }
 
-/* V rows of keys past the end of the sequence become zeros: zero weight times garbage must be zero. */
+/* V rows of keys past the end of the sequence become zeros: zero weight times garbage must be zero. Called by both warpgroups; the first writes. */
 template <int kDim>
-__device__ __forceinline__ void clear_values(uint32_t values, int first_row) {
+__device__ __forceinline__ void clear_values(uint32_t values, int first_row, int group) {
   using S = Shape<kDim>;
-  for (int i = threadIdx.x % 128; i < (kKeys - first_row) * 8 * S::kHalves; i += 128) {
-    const int half = i / ((kKeys - first_row) * 8), at = i % ((kKeys - first_row) * 8);
-    asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(values + half * S::kHalfBytes + first_row * 128 + at * 16), "r"(0) : "memory");
+  if (group == 0) {
+    for (int i = threadIdx.x % 128; i < (kKeys - first_row) * 8 * S::kHalves; i += 128) {
+      const int half = i / ((kKeys - first_row) * 8), at = i % ((kKeys - first_row) * 8);
+      asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(values + half * S::kHalfBytes + first_row * 128 + at * 16), "r"(0) : "memory");
+    }
+    proxy_fence();
   }
+  named_barrier(5, 256);
 }
 
 /* Rows r and r + 8 of this thread; the four lanes of a row hold its columns. */
@@ -190,6 +196,10 @@ __device__ __forceinline__ void pack_weights(uint32_t (&weights)[kKeys / 16][4],
   }
 }
 
+/* Waits until the other warpgroup has given this one its turn; gives a turn to `group`. */
+__device__ __forceinline__ void take_turn(int group) { named_barrier(3 + group, 256); }
+__device__ __forceinline__ void turn_over(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(3 + group) : "memory"); }
+
 template <typename T, int kDim, bool kHasSoftcap>
 __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &plan, int group) {
   using S = Shape<kDim>;
@@ -210,15 +220,6 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
     return tile * kKeys + kKeys - 1 > group_position || (a.window > 0 && tile * kKeys <= group_position + 63 - a.window);
   };
   const auto parity_of = [](int count) { return (uint32_t)(count / kStages % 2); };
-  const auto ready_values = [&](int count) {
-    const int stage = count % kStages, tile = work.tile_first + count;
-    barrier_wait(plan.value_full(stage), parity_of(count));
-    if ((tile + 1) * kKeys > work.kv_count) {
-      clear_values<kDim>(plan.values + stage * S::kTileBytes, work.kv_count - tile * kKeys);
-      proxy_fence();
-      named_barrier(1 + group, 128);
-    }
-  };
   const int tiles = work.tile_end - work.tile_first;
   barrier_wait(plan.key_full(0), 0);
   wgmma_fence();
@@ -228,16 +229,19 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
   if (lane == 0) barrier_arrive(plan.key_free(0));
   softmax.apply(scores, needs_mask(work.tile_first), position, work.tile_first * kKeys, a.window, rescale);
   pack_weights<T>(weights, scores);
+  if (group == 1) turn_over(0);
   for (int count = 1; count < tiles; count++) {
     const int stage = count % kStages, stage_before = (count - 1) % kStages;
     barrier_wait(plan.key_full(stage), parity_of(count));
+    take_turn(group);
     wgmma_fence();
     multiply_keys<T, kDim>(scores, query, plan.keys + stage * S::kTileBytes);
     wgmma_commit();
-    ready_values(count - 1);
+    barrier_wait(plan.value_full(stage_before), parity_of(count - 1));
     wgmma_fence();
     multiply_values<T, kDim>(out, weights, plan.values + stage_before * S::kTileBytes);
     wgmma_commit();
+    turn_over(1 - group);
     wgmma_wait<1>();
     if (lane == 0) barrier_arrive(plan.key_free(stage));
     softmax.apply(scores, needs_mask(work.tile_first + count), position, (work.tile_first + count) * kKeys, a.window, rescale);
@@ -247,9 +251,11 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
     for (int i = 0; i < kDim / 2; i++) out[i] *= rescale[i / 2 % 2];
     pack_weights<T>(weights, scores);
   }
-  ready_values(tiles - 1);
+  const uint32_t last_values = plan.values + (tiles - 1) % kStages * S::kTileBytes; /* only the last tile can reach past the end */
+  barrier_wait(plan.value_full((tiles - 1) % kStages), parity_of(tiles - 1));
+  if (work.tile_end * kKeys > work.kv_count) clear_values<kDim>(last_values, work.kv_count - (work.tile_end - 1) * kKeys, group);
   wgmma_fence();
-  multiply_values<T, kDim>(out, weights, plan.values + (tiles - 1) % kStages * S::kTileBytes);
+  multiply_values<T, kDim>(out, weights, last_values);
   wgmma_commit();
   wgmma_wait<0>();
 #pragma unroll

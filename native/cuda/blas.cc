@@ -37,7 +37,13 @@ constexpr int kMajor = 13;              /* tried first; 12 has the same interfac
 
 constexpr size_t kWorkspaceBytes = 32u << 20; /* NVIDIA's advice for Hopper */
 constexpr int kCandidateCount = 12;
-constexpr int kTrialCount = 4;
+constexpr int kTrialCount = 3;
+
+/* Row counts that share an algorithm: trying costs tens of milliseconds, and prompts have any length. */
+int32_t bucket_of(int32_t row_count) {
+  const int32_t grain = row_count <= 64 ? 8 : row_count <= 256 ? 32 : row_count <= 2048 ? 256 : 2048;
+  return (row_count + grain - 1) / grain * grain;
+}
 
 struct Plan {
   MatmulDesc description;
@@ -54,7 +60,8 @@ struct Blas {
   void *library;
   Handle handle;
   std::mutex mutex;
-  std::map<BlasProblem, Plan> plans;
+  std::map<BlasProblem, Plan> plans;          /* by exact row count */
+  std::map<BlasProblem, Algorithm> algorithms; /* by bucket */
   struct { void *pointer; size_t bytes; } trial[4]; /* x, out, workspace, something to push the L2's content out with */
   cudaEvent_t start, end;
 
@@ -67,6 +74,7 @@ struct Blas {
   int (*preference_set)(Preference, int, const void *, size_t);
   int (*preference_destroy)(Preference);
   int (*heuristic)(Handle, MatmulDesc, Layout, Layout, Layout, Layout, Preference, int, Heuristic *, int *);
+  int (*algorithm_check)(Handle, MatmulDesc, Layout, Layout, Layout, Layout, const Algorithm *, Heuristic *);
   int (*matmul)(Handle, MatmulDesc, const void *, const void *, Layout, const void *, Layout, const void *, const void *, Layout, void *,
                 Layout, const Algorithm *, void *, size_t, cudaStream_t);
 };
@@ -110,7 +118,8 @@ bool load_all(Blas *blas) {
          load(from, "cublasLtMatmulPreferenceCreate", &blas->preference_create) &&
          load(from, "cublasLtMatmulPreferenceSetAttribute", &blas->preference_set) &&
          load(from, "cublasLtMatmulPreferenceDestroy", &blas->preference_destroy) &&
-         load(from, "cublasLtMatmulAlgoGetHeuristic", &blas->heuristic) && load(from, "cublasLtMatmul", &blas->matmul);
+         load(from, "cublasLtMatmulAlgoGetHeuristic", &blas->heuristic) &&
+         load(from, "cublasLtMatmulAlgoCheck", &blas->algorithm_check) && load(from, "cublasLtMatmul", &blas->matmul);
 }
 
 // ---- choosing
@@ -135,6 +144,16 @@ bool reserve_trial(Blas *blas, int index, size_t bytes) {
   return true;
 }
 
+/* Gives big pieces back: what is left of the GPU's memory belongs to the KV cache. */
+void release_trial(Blas *blas) {
+  constexpr size_t kKeptBytes = 32u << 20;
+  for (auto &piece : blas->trial) {
+    if (piece.bytes <= kKeptBytes) continue;
+    cudaFree(piece.pointer);
+    piece = {nullptr, 0};
+  }
+}
+
 /* Best of a few runs with a cold L2, in ms; infinity when the algorithm does not run. */
 float time_of(Blas *blas, const Plan &plan, const void *weight) {
   cudaStream_t stream = blas->device->side_stream;
@@ -151,38 +170,7 @@ float time_of(Blas *blas, const Plan &plan, const void *weight) {
   return best;
 }
 
-int choose(Blas *blas, const BlasProblem &problem, const void *weight, Plan *plan) {
-  Preference preference = nullptr;
-  Heuristic results[kCandidateCount];
-  int count = 0;
-  blas->preference_create(&preference);
-  blas->preference_set(preference, kPreferenceWorkspace, &kWorkspaceBytes, sizeof kWorkspaceBytes);
-  blas->preference_set(preference, kPreferenceReduction, &kReduceInFloat32, sizeof kReduceInFloat32);
-  int status = blas->heuristic(blas->handle, plan->description, plan->a, plan->b, plan->d, plan->d, preference, kCandidateCount, results, &count);
-  blas->preference_destroy(preference);
-  if (status != 0 || count == 0)
-    return fail(PD_UNSUPPORTED, "linear: cuBLASLt has no algorithm for rows %d, n %d, k %d in %s (status %d)", problem.row_count, problem.n,
-                problem.k, dtype_name(problem.dtype), status);
-  plan->algorithm = results[0].algorithm;
-  size_t rows = static_cast<size_t>(problem.row_count);
-  std::lock_guard<std::mutex> lock(blas->device->side_mutex);
-  if (!reserve_trial(blas, 0, rows * problem.k * 2) || !reserve_trial(blas, 1, rows * problem.n * 4) ||
-      !reserve_trial(blas, 2, kWorkspaceBytes) || !reserve_trial(blas, 3, 2 * blas->device->l2_bytes))
-    return PD_OK; /* no room to try: the library's own first choice */
-  float best = INFINITY;
-  for (int i = 0; i < count; i++) {
-    Plan attempt = *plan;
-    attempt.algorithm = results[i].algorithm;
-    float elapsed = time_of(blas, attempt, weight);
-    if (elapsed < best) {
-      best = elapsed;
-      plan->algorithm = attempt.algorithm;
-    }
-  }
-  return PD_OK;
-}
-
-int make_plan(Blas *blas, const BlasProblem &problem, const void *weight, Plan *plan) {
+int describe(Blas *blas, const BlasProblem &problem, Plan *plan) {
   const cudaDataType type = type_of(problem.dtype);
   const uint64_t n = problem.n, k = problem.k, rows = problem.row_count;
   int status = blas->desc_create(&plan->description, kCompute32F, CUDA_R_32F);
@@ -190,8 +178,71 @@ int make_plan(Blas *blas, const BlasProblem &problem, const void *weight, Plan *
   if (status == 0) status = blas->layout_create(&plan->a, type, k, n, static_cast<int64_t>(k)); /* column-major views of row-major data */
   if (status == 0) status = blas->layout_create(&plan->b, type, k, rows, static_cast<int64_t>(k));
   if (status == 0) status = blas->layout_create(&plan->d, type_of(problem.out_dtype), n, rows, static_cast<int64_t>(n));
-  if (status != 0) return fail(PD_INTERNAL, "linear: cuBLASLt refused rows %d, n %d, k %d (status %d)", problem.row_count, problem.n, problem.k, status);
-  return choose(blas, problem, weight, plan);
+  if (status == 0) return PD_OK;
+  return fail(PD_INTERNAL, "linear: cuBLASLt refused rows %d, n %d, k %d (status %d)", problem.row_count, problem.n, problem.k, status);
+}
+
+/* What looks best to the library, best first. */
+int candidates_of(Blas *blas, const BlasProblem &problem, const Plan &plan, Heuristic (&results)[kCandidateCount], int *count) {
+  Preference preference = nullptr;
+  blas->preference_create(&preference);
+  blas->preference_set(preference, kPreferenceWorkspace, &kWorkspaceBytes, sizeof kWorkspaceBytes);
+  blas->preference_set(preference, kPreferenceReduction, &kReduceInFloat32, sizeof kReduceInFloat32);
+  int status = blas->heuristic(blas->handle, plan.description, plan.a, plan.b, plan.d, plan.d, preference, kCandidateCount, results, count);
+  blas->preference_destroy(preference);
+  if (status == 0 && *count > 0) return PD_OK;
+  return fail(PD_UNSUPPORTED, "linear: cuBLASLt has no algorithm for rows %d, n %d, k %d in %s (status %d)", problem.row_count, problem.n,
+              problem.k, dtype_name(problem.dtype), status);
+}
+
+/* The fastest of the candidates at the bucket's row count; the first one when there is no memory to try. */
+int choose(Blas *blas, const BlasProblem &problem, const void *weight, Algorithm *chosen) {
+  Plan plan{};
+  if (int status = describe(blas, problem, &plan)) return status;
+  Heuristic results[kCandidateCount];
+  int count = 0;
+  if (int status = candidates_of(blas, problem, plan, results, &count)) return status;
+  *chosen = results[0].algorithm;
+  const size_t rows = static_cast<size_t>(problem.row_count);
+  std::lock_guard<std::mutex> lock(blas->device->side_mutex);
+  if (!reserve_trial(blas, 0, rows * problem.k * 2) || !reserve_trial(blas, 1, rows * problem.n * dtype_bytes(problem.out_dtype)) ||
+      !reserve_trial(blas, 2, kWorkspaceBytes) || !reserve_trial(blas, 3, 2 * blas->device->l2_bytes)) {
+    release_trial(blas);
+    return PD_OK;
+  }
+  float best = INFINITY;
+  for (int i = 0; i < count; i++) {
+    plan.algorithm = results[i].algorithm;
+    const float elapsed = time_of(blas, plan, weight);
+    if (elapsed < best) {
+      best = elapsed;
+      *chosen = plan.algorithm;
+    }
+  }
+  release_trial(blas);
+  return PD_OK;
+}
+
+int make_plan(Blas *blas, const BlasProblem &problem, const void *weight, Plan *plan) {
+  if (int status = describe(blas, problem, plan)) return status;
+  BlasProblem bucket = problem;
+  bucket.row_count = bucket_of(problem.row_count);
+  auto found = blas->algorithms.find(bucket);
+  if (found == blas->algorithms.end()) {
+    Algorithm chosen{};
+    if (int status = choose(blas, bucket, weight, &chosen)) return status;
+    found = blas->algorithms.emplace(bucket, chosen).first;
+  }
+  plan->algorithm = found->second;
+  Heuristic checked{}; /* of another row count, so ask whether it holds here */
+  if (blas->algorithm_check(blas->handle, plan->description, plan->a, plan->b, plan->d, plan->d, &plan->algorithm, &checked) == 0 &&
+      checked.workspace_bytes <= kWorkspaceBytes)
+    return PD_OK;
+  Heuristic results[kCandidateCount];
+  int count = 0;
+  if (int status = candidates_of(blas, problem, *plan, results, &count)) return status;
+  plan->algorithm = results[0].algorithm;
+  return PD_OK;
 }
 
 }  // namespace

@@ -24,8 +24,8 @@ struct BlasProblem {
 int blas_open(PdDevice *device, Blas **blas);
 void blas_close(Blas *blas);
 
-/* Enqueues the product. bf16 or f16 operands, float32 accumulation, out in the operands' dtype or float32. The first use of a problem
-   tries the best-looking algorithms on the device's side stream (a few milliseconds) and keeps the fastest. */
+/* Enqueues the product. bf16 or f16 operands, float32 accumulation, out in the operands' dtype or float32. The first use of a
+   bucket of row counts tries the best-looking algorithms on the device's side stream (milliseconds, at most some tens) and keeps the fastest. */
 int blas_matmul(PdStream *stream, const BlasProblem &problem, void *out, const void *x, const void *weight);
 
 }  // namespace pd

@@ -33,7 +33,7 @@ __device__ __forceinline__ void load_floats(float (&values)[kCount], const T *so
 }
 
 template <typename T, typename W, typename Out, int kInputs, int kRows, int kDepth>
-__global__ void __launch_bounds__(32 * kWarps) gemv_kernel(Out *out, const T *x, const W *weight, const float *bias, int n, int k) {
+__global__ void __launch_bounds__(32 * kWarps) gemv_kernel(Out *out, const T *x, const W *weight, const float *bias, int row_count, int n, int k) {
   constexpr int kCount = Vector<W>::kCount;
   const int lane = threadIdx.x % 32, first = (blockIdx.x * kWarps + threadIdx.x / 32) * kRows;
   float sums[kInputs][kRows] = {};
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(32 * kWarps) gemv_kernel(Out *out, const T *x,
 #pragma unroll
       for (int m = 0; m < kInputs; m++) {
         float input[kCount];
-        load_floats<T, kCount>(input, x + (size_t)m * k + at);
+        load_floats<T, kCount>(input, x + (size_t)min(m, row_count - 1) * k + at);
 #pragma unroll
         for (int r = 0; r < kRows; r++) {
 #pragma unroll
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(32 * kWarps) gemv_kernel(Out *out, const T *x,
 #pragma unroll
     for (int r = 0; r < kRows; r++) {
       const float sum = warp_sum(sums[m][r]);
-      if (lane == 0 && first + r < n) out[(size_t)m * n + first + r] = from_float<Out>(sum + (bias != nullptr ? bias[first + r] : 0.0f));
+      if (lane == 0 && m < row_count && first + r < n) out[(size_t)m * n + first + r] = from_float<Out>(sum + (bias != nullptr ? bias[first + r] : 0.0f));
     }
   }
 }
@@ -84,17 +84,13 @@ template <typename T, typename W, typename Out, int kInputs>
 int launch_gemv(PdStream *stream, const Product &p) {
   constexpr int kRows = 2, kDepth = 4;
   return launch(stream, "linear (gemv)", gemv_kernel<T, W, Out, kInputs, kRows, kDepth>, (unsigned)ceil_div(p.n, kWarps * kRows), 32 * kWarps, 0,
-                (Out *)p.out, (const T *)p.x, (const W *)p.weight, p.bias, p.n, p.k);
+                (Out *)p.out, (const T *)p.x, (const W *)p.weight, p.bias, p.row_count, p.n, p.k);
 }
 
 template <typename T, typename W, typename Out>
 int launch_rows(PdStream *stream, const Product &p) {
-  switch (p.row_count) {
-    case 1: return launch_gemv<T, W, Out, 1>(stream, p);
-    case 2: return launch_gemv<T, W, Out, 2>(stream, p);
-    case 3: return launch_gemv<T, W, Out, 3>(stream, p);
-    default: return launch_gemv<T, W, Out, 4>(stream, p);
-  }
+  if (p.row_count == 1) return launch_gemv<T, W, Out, 1>(stream, p);
+  return p.row_count == 2 ? launch_gemv<T, W, Out, 2>(stream, p) : launch_gemv<T, W, Out, 4>(stream, p);
 }
 
 }  // namespace
