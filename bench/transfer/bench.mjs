@@ -13,6 +13,8 @@ import { silentLogger } from '../../dist/src/base/log.js';
 import { openDevice } from '../../dist/src/device/native.js';
 import { KvCache } from '../../dist/src/kv/kv-cache.js';
 import { KvLayout } from '../../dist/src/kv/kv-layout.js';
+import { BlockChecksums } from '../../dist/src/transfer/checksums.js';
+import { HostRelayConnector } from '../../dist/src/transfer/host-relay.js';
 import { PeerConnector } from '../../dist/src/transfer/peer.js';
 import { TcpConnector } from '../../dist/src/transfer/tcp.js';
 import { KvReceiver } from '../../dist/src/transfer/tcp-receiver.js';
@@ -168,6 +170,19 @@ async function measureCopy({ device, cache, stream }, repeats) {
   return gigabytes(totalBytes, times[0]);
 }
 
+/** Every block of the cache, with one thread. Both sides of a hand-over do this once. */
+async function measureChecksums({ device, cache }, repeats) {
+  const checksums = new BlockChecksums(device, cache);
+  const blocks = Array.from({ length: blockCount }, (_, i) => i);
+  const times = await best(repeats, async () => {
+    const start = performance.now();
+    await checksums.of(blocks);
+    return performance.now() - start;
+  });
+  checksums.close();
+  return gigabytes(totalBytes, times[0]);
+}
+
 async function main() {
   const { values } = parseArgs({ options: { json: { type: 'string' }, repeats: { type: 'string', default: '5' } } });
   const repeats = Number(values.repeats);
@@ -182,8 +197,10 @@ async function main() {
     bytes: totalBytes,
     unit: 'GB/s',
     memoryCopy: await measureCopy(source, repeats),
+    checksum: await measureChecksums(source, repeats),
     rawLoopbackSockets: await measureRawSocket(child, sinkPort, repeats),
     peer: await measureConnector(child, source, new PeerConnector(kvSource), target, repeats),
+    hostRelay: await measureConnector(child, source, new HostRelayConnector(kvSource), target, repeats),
     tcp: await measureConnector(child, source, new TcpConnector(kvSource), target, repeats),
   };
   result.tcpShareOfRawSockets = Math.round((100 * result.tcp.bytesPerSecondBest) / result.rawLoopbackSockets) / 100;

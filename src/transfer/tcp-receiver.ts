@@ -1,4 +1,4 @@
-/** The receiving side of the tcp connector: only it writes its cache. It listens, takes frames off the sockets into staging, writes them
+/** The receiving side of the tcp and host-relay connectors: only it writes its cache. It listens, takes frames off the sockets into staging, writes them
  *  into blocks that are reserved for them, and says what has landed. One per worker that may decode. Used by worker/.
  *  Invariants: each lane's frames are taken exactly once and in order, whatever connections break; a frame is written only while its
  *  request holds its blocks (`accepts`); when `passed()` has resolved after that has ended, nothing of it is written any more. */
@@ -10,7 +10,8 @@ import { TwostrokeError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { freshId } from '../base/prng.js';
-import type { Device, Stream } from '../device/device.js';
+import type { CacheExport, CacheHandle, Device, Stream } from '../device/device.js';
+import { offsetPointer, type Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
 import type { KvIdentity, ReceiverAddress } from './connector.js';
 import { ReachedQueue } from './reached-queue.js';
@@ -37,6 +38,16 @@ interface LaneState {
   receivedThrough: number;
   landedThrough: number;
   refused: number[];
+  /** Host-relay: the source's staging, mapped once per channel. */
+  readonly staging: MappedStaging | null;
+}
+
+interface MappedStaging {
+  readonly session: string;
+  readonly handle: CacheHandle;
+  readonly pointer: Pointer;
+  readonly bytes: number;
+  laneCount: number;
 }
 
 interface Landing {
@@ -59,10 +70,11 @@ export class KvReceiver {
   readonly #pool: StagingPool;
   readonly #landings: ReachedQueue<Landing>;
   readonly #lanes = new Map<string, LaneState>();
+  readonly #stagings = new Map<string, MappedStaging>();
   readonly #inboxes = new Set<Inbox>();
   #starved: Inbox[] = [];
+  #probeTarget: Pointer | null = null;
   #closing: Promise<void> | null = null;
-  receivedBytes = 0;
   refusedFrameCount = 0;
 
   /** Rejects with `transfer_error` when it cannot listen there. */
@@ -108,6 +120,9 @@ export class KvReceiver {
     await this.#landings.passed();
     this.#stream.close();
     this.#pool.close();
+    for (const { handle } of this.#stagings.values()) this.#options.device.closeCache(handle);
+    this.#stagings.clear();
+    if (this.#probeTarget !== null) this.#options.device.release(this.#probeTarget);
   }
 
   #accept(socket: Socket): void {
@@ -118,7 +133,7 @@ export class KvReceiver {
       onStarved: (starved) => this.#starved.push(starved),
       onMessage: (message) => {
         if (lane === null) lane = this.#greet(inbox, message);
-        else if (message.head.kind === 'bye') this.#lanes.delete(lane.key);
+        else if (message.head.kind === 'bye') this.#forget(lane);
         else this.#take(lane, message);
       },
       onClosed: (reason) => {
@@ -144,8 +159,7 @@ export class KvReceiver {
       throw new TwostrokeError('transfer_error', wrong);
     }
     const key = `${hello.session}/${hello.laneIndex}`;
-    const lane = this.#lanes.get(key) ?? { key, inbox: null, receivedThrough: 0, landedThrough: 0, refused: [] };
-    this.#lanes.set(key, lane);
+    const lane = this.#lanes.get(key) ?? this.#newLane(key, hello);
     const before = lane.inbox;
     lane.inbox = inbox;
     before?.close('its lane goes on over another connection'); // what it still held is sent again
@@ -158,36 +172,51 @@ export class KvReceiver {
   #take(lane: LaneState, { head, meta, slot }: InboxMessage): void {
     const frame = meta as FrameMeta;
     const isNext = head.kind === 'frame' && head.sequence === lane.receivedThrough + 1;
-    if (!isNext || !this.#isWellFormed(frame, head.payloadBytes)) {
+    if (!isNext || !this.#isWellFormed(frame, head.payloadBytes, lane.staging)) {
       if (slot !== null) this.#pool.release(slot);
       throw new TwostrokeError('transfer_error', isNext ? 'a malformed frame' : 'a frame out of order');
     }
     lane.receivedThrough = head.sequence;
-    this.receivedBytes += head.payloadBytes;
     const isRefused = frame.blocks.length > 0 && !this.#options.accepts(frame);
     if (isRefused) this.refusedFrameCount++;
-    else if (slot !== null) this.#write(frame, slot);
+    else this.#write(frame, sourceOf(frame, slot, lane.staging));
     this.#landings.add({ lane, sequence: head.sequence, slot, isRefused });
   }
 
-  #isWellFormed({ blocks, offset, bytes }: FrameMeta, payloadBytes: number): boolean {
+  #isWellFormed(
+    { blocks, offset, bytes, stagingOffset }: FrameMeta,
+    payloadBytes: number,
+    staging: MappedStaging | null,
+  ): boolean {
     const { layout, blockCount } = this.#options.cache;
-    if (!Array.isArray(blocks) || !Number.isSafeInteger(offset) || !Number.isSafeInteger(bytes)) return false;
-    if (blocks.length === 0) return true;
-    const isInside = offset >= 0 && bytes > 0 && offset + bytes <= layout.blockBytes;
+    if (!Array.isArray(blocks) || !Number.isSafeInteger(offset) || !Number.isSafeInteger(bytes) || bytes <= 0) return false;
+    const frameBytes = Math.max(1, blocks.length) * bytes;
+    const isThere =
+      staging === null
+        ? payloadBytes === frameBytes
+        : Number.isSafeInteger(stagingOffset) && isWithin(stagingOffset ?? -1, frameBytes, staging.bytes);
     const areBlocks = blocks.every((block) => Number.isInteger(block) && block >= 0 && block < blockCount);
-    return isInside && areBlocks && blocks.length * bytes === payloadBytes;
+    return isThere && areBlocks && (blocks.length === 0 || isWithin(offset, bytes, layout.blockBytes));
   }
 
-  #write({ blocks, offset, bytes }: FrameMeta, slot: Slot): void {
-    if (blocks.length === 0) return;
+  /** A probe goes nowhere, but is copied all the same: it is there to be timed. */
+  #write({ blocks, offset, bytes }: FrameMeta, from: Pointer): void {
     const { cache } = this.#options;
+    if (blocks.length === 0) {
+      this.#stream.copy(this.#scratch(), from, Math.min(bytes, slotBytes));
+      return;
+    }
     this.#stream.copySlices(
       { base: cache.pointer, blockBytes: cache.layout.blockBytes },
-      { base: slot.pointer, blockBytes: bytes },
+      { base: from, blockBytes: bytes },
       blocks.map((target, source) => ({ target, source })),
       [{ targetOffset: offset, sourceOffset: 0, bytes }],
     );
+  }
+
+  #scratch(): Pointer {
+    this.#probeTarget ??= this.#options.device.allocate(slotBytes);
+    return this.#probeTarget;
   }
 
   /** A copy that failed has not landed: its frames are refused, and the source gives up. */
@@ -219,12 +248,49 @@ export class KvReceiver {
     lane.inbox = null;
     this.#options.logger.debug({ lane: lane.key, reason }, 'KV lane lost');
     this.#options.clock.after(laneMemoryMs, () => {
-      if (lane.inbox === null && this.#lanes.get(lane.key) === lane) this.#lanes.delete(lane.key);
+      if (lane.inbox === null) this.#forget(lane);
     });
+  }
+
+  /** Throws when the source's staging cannot be mapped. */
+  #newLane(key: string, { session, staging: exported }: HelloMeta): LaneState {
+    const staging = exported === null ? null : (this.#stagings.get(session) ?? this.#map(session, exported));
+    if (staging !== null) staging.laneCount++;
+    const lane = { key, inbox: null, receivedThrough: 0, landedThrough: 0, refused: [], staging };
+    this.#lanes.set(key, lane);
+    return lane;
+  }
+
+  #map(session: string, exported: CacheExport): MappedStaging {
+    const { device } = this.#options;
+    const handle = device.importCache(exported);
+    const staging = { session, handle, pointer: device.cachePointer(handle), bytes: exported.bytes, laneCount: 0 };
+    this.#stagings.set(session, staging);
+    return staging;
+  }
+
+  /** The last lane of a channel takes the mapping with it, when nothing is being copied from there any more. */
+  #forget(lane: LaneState): void {
+    if (this.#lanes.get(lane.key) !== lane) return;
+    this.#lanes.delete(lane.key);
+    const { staging } = lane;
+    if (staging === null || --staging.laneCount > 0) return;
+    this.#stagings.delete(staging.session);
+    void this.#landings.passed().then(() => this.#options.device.closeCache(staging.handle));
   }
 }
 
 function isEqual(given: unknown, token: string): boolean {
   const [a, b] = [Buffer.from(String(given)), Buffer.from(token)];
   return a.length === b.length && timingSafeEqual(a, b);
+}
+
+function sourceOf({ stagingOffset }: FrameMeta, slot: Slot | null, staging: MappedStaging | null): Pointer {
+  if (staging !== null) return offsetPointer(staging.pointer, stagingOffset ?? 0);
+  assert(slot !== null, 'a frame without staging has a payload');
+  return slot.pointer;
+}
+
+function isWithin(offset: number, bytes: number, limit: number): boolean {
+  return offset >= 0 && offset + bytes <= limit;
 }

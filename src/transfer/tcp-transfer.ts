@@ -56,7 +56,7 @@ export class TcpTransfer implements KvTransfer {
     await this.#settled();
     if (this.#isAborted) throw new TwostrokeError('cancelled', `the transfer of ${this.requestId} was aborted`);
     if (this.#error !== null) {
-      throw new TwostrokeError('transfer_error', `the transfer of ${this.requestId} over tcp failed: ${this.#error}`);
+      throw new TwostrokeError('transfer_error', `the transfer of ${this.requestId} failed: ${this.#error}`);
     }
     this.#options.onEnd();
   }

@@ -21,13 +21,19 @@ import { slotBytes } from './wire.js';
 const laneCount = 2;
 const slotCount = 12;
 
+/** How payloads go: through the socket, or through staging that the receiver maps (host-relay.ts). */
+export type Carrier = 'socket' | 'shared';
+
 export class TcpConnector implements KvConnector {
-  readonly name = 'tcp';
+  readonly name: string;
+  readonly #carrier: Carrier;
   readonly #source: KvSource;
   readonly #limits: TcpLimits;
   readonly #channels = new Set<TcpChannel>();
 
-  constructor(source: KvSource, limits: TcpLimits = defaultTcpLimits) {
+  constructor(source: KvSource, limits: TcpLimits = defaultTcpLimits, carrier: Carrier = 'socket') {
+    this.name = carrier === 'socket' ? 'tcp' : 'host-relay';
+    this.#carrier = carrier;
     this.#source = source;
     this.#limits = limits;
   }
@@ -35,9 +41,11 @@ export class TcpConnector implements KvConnector {
   async open(target: KvTarget): Promise<TcpChannel> {
     checkTarget(this.#source.identity, target, this.#source.cache.layout.blockBytes);
     if (target.receiver === null) {
-      throw new TwostrokeError('transfer_error', `${target.workerId} does not listen for KV over tcp`);
+      throw new TwostrokeError('transfer_error', `${target.workerId} does not listen for KV`);
     }
-    const channel = new TcpChannel(this.#source, target, this.#limits, () => this.#channels.delete(channel));
+    const channel = new TcpChannel(this.#source, target, { limits: this.#limits, carrier: this.#carrier }, () =>
+      this.#channels.delete(channel),
+    );
     this.#channels.add(channel);
     try {
       await channel.connect();
@@ -45,13 +53,20 @@ export class TcpConnector implements KvConnector {
     } catch (error) {
       await channel.close();
       const reason = messageOf(error);
-      throw new TwostrokeError('transfer_error', `${target.workerId} cannot be reached over tcp: ${reason}`, { cause: error });
+      throw new TwostrokeError('transfer_error', `${target.workerId} cannot be reached by ${this.name}: ${reason}`, {
+        cause: error,
+      });
     }
   }
 
   async close(): Promise<void> {
     await Promise.all([...this.#channels].map((channel) => channel.close()));
   }
+}
+
+interface ChannelOptions {
+  readonly limits: TcpLimits;
+  readonly carrier: Carrier;
 }
 
 /** The event behind which a push's bytes are; shared by its frames. */
@@ -77,7 +92,8 @@ interface Staged {
 }
 
 export class TcpChannel implements KvChannel {
-  readonly name = 'tcp';
+  readonly name: string;
+  readonly #carrier: Carrier;
   readonly #source: KvSource;
   readonly #target: KvTarget;
   readonly #onClosed: () => void;
@@ -94,19 +110,29 @@ export class TcpChannel implements KvChannel {
   transferCount = 0;
   reconnectCount = 0;
 
-  constructor(source: KvSource, target: KvTarget, limits: TcpLimits, onClosed: () => void) {
+  constructor(source: KvSource, target: KvTarget, { limits, carrier }: ChannelOptions, onClosed: () => void) {
+    this.name = carrier === 'socket' ? 'tcp' : 'host-relay';
+    this.#carrier = carrier;
     const { device, identity, clock } = source;
     this.#source = source;
     this.#target = target;
     this.#onClosed = onClosed;
     this.#gateStream = device.createStream();
     this.#copyStream = device.createStream();
-    this.#pool = new StagingPool(device, slotBytes, slotCount);
+    this.#pool = new StagingPool(device, slotBytes, slotCount, carrier === 'socket' ? 'pinned' : 'shared');
     this.#staged = new ReachedQueue(device, this.#copyStream, (staged, error) => this.#send(staged, error));
     const address = target.receiver;
     assert(address !== null, 'a tcp channel needs a receiver');
     const { protocolVersion, layoutHash } = identity;
-    const common = { token: address.token, protocolVersion, layoutHash, workerId: target.workerId, session: freshId('kv') };
+    const staging = carrier === 'socket' ? null : this.#pool.export();
+    const common = {
+      token: address.token,
+      protocolVersion,
+      layoutHash,
+      workerId: target.workerId,
+      session: freshId('kv'),
+      staging,
+    };
     this.#lanes = Array.from({ length: laneCount }, (_, laneIndex) => {
       const onReconnect = () => void this.reconnectCount++;
       const onBroken = (reason: string) => this.#break(reason);
@@ -207,7 +233,8 @@ export class TcpChannel implements KvChannel {
       const slot = this.#pool.acquire();
       if (slot === null) break;
       count++;
-      if (work.gate !== null) this.#stage(work, work.gate, slot);
+      if (work.gate === null) this.#stageProbe(work, slot);
+      else this.#stage(work, work.gate, slot);
       this.#staged.add({ work, slot });
     }
     this.#queue.splice(0, count);
@@ -225,6 +252,12 @@ export class TcpChannel implements KvChannel {
     );
   }
 
+  /** As much work as for a frame of blocks. */
+  #stageProbe({ bytes }: Work, slot: Slot): void {
+    const { pointer, layout, blockCount } = this.#source.cache;
+    this.#copyStream.copy(slot.pointer, pointer, Math.min(bytes, blockCount * layout.blockBytes));
+  }
+
   #send(staged: readonly Staged[], error: string | null): void {
     if (error !== null) this.#break(`staging failed: ${error}`);
     for (const { work, slot } of staged) {
@@ -239,8 +272,9 @@ export class TcpChannel implements KvChannel {
         continue;
       }
       const blocks: BlockId[] = pairs.map(({ target }) => blockId(target));
-      const meta = { requestId: transfer.requestId, epoch: transfer.epoch, blocks, offset, bytes };
-      const payloadBytes = Math.max(1, pairs.length) * bytes;
+      const place = this.#carrier === 'socket' ? {} : { stagingOffset: slot.offset };
+      const meta = { requestId: transfer.requestId, epoch: transfer.epoch, blocks, offset, bytes, ...place };
+      const payloadBytes = this.#carrier === 'socket' ? Math.max(1, pairs.length) * bytes : 0;
       at(this.#lanes, work.laneIndex).send({ meta, slot, payloadBytes, onEnd });
     }
   }

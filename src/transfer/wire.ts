@@ -8,6 +8,7 @@
  *  Invariant: a head that names an unknown kind, or more bytes than the limits, ends the connection before anything is allocated for it. */
 import { TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
+import type { CacheExport } from '../device/device.js';
 
 export const headBytes = 16;
 /** Most payload of one frame: a staging slot. */
@@ -25,6 +26,8 @@ export interface HelloMeta {
   /** Names the channel: its lanes go on where they were after a reconnect. */
   readonly session: string;
   readonly laneIndex: number;
+  /** Host-relay: the source's staging, which the receiver maps; frames then say where in it they are, and carry no payload. */
+  readonly staging: CacheExport | null;
   /** What the source knows to have landed. */
   readonly landedThrough: number;
 }
@@ -45,6 +48,8 @@ export interface FrameMeta {
   readonly blocks: readonly BlockId[];
   readonly offset: number;
   readonly bytes: number;
+  /** In the source's staging; absent: the payload follows. */
+  readonly stagingOffset?: number;
 }
 
 export interface LandedMeta {

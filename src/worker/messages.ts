@@ -52,7 +52,7 @@ export interface WorkerSettings {
   readonly kvHost?: string;
 }
 
-export const connectorChoices = ['auto', 'peer', 'tcp'] as const;
+export const connectorChoices = ['auto', 'peer', 'host-relay', 'tcp'] as const;
 export type ConnectorChoice = (typeof connectorChoices)[number];
 
 export interface WorkerConfig extends WorkerSettings {

@@ -10,6 +10,7 @@ import type { TokenEvent } from '../engine/token-event.js';
 import { BestConnector } from '../transfer/best-connector.js';
 import { BlockChecksums } from '../transfer/checksums.js';
 import type { KvIdentity, KvSource } from '../transfer/connector.js';
+import { HostRelayConnector } from '../transfer/host-relay.js';
 import { PeerConnector } from '../transfer/peer.js';
 import { TcpConnector } from '../transfer/tcp.js';
 import { KvReceiver } from '../transfer/tcp-receiver.js';
@@ -135,7 +136,9 @@ async function report(connection: BusConnection, clock: Clock, everyMs: number, 
 
 /** Those that may be tried, the cheapest for the processors first. */
 function connectorFor({ connector = 'auto' }: WorkerConfig, source: KvSource): BestConnector {
-  const candidates = [new PeerConnector(source), new TcpConnector(source)];
+  // on a GPU its staging would have to be host memory that two processes pin
+  const relays = source.device.info.kind === 'cpu' ? [new HostRelayConnector(source)] : [];
+  const candidates = [new PeerConnector(source), ...relays, new TcpConnector(source)];
   return new BestConnector(connector === 'auto' ? candidates : candidates.filter(({ name }) => name === connector));
 }
 

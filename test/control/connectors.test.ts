@@ -27,7 +27,7 @@ async function linksOf(from: Gateway) {
   }
 }
 
-describe.each(['tcp', 'peer', 'auto'] as const)('hand-overs by %s', (connector) => {
+describe.each(['tcp', 'host-relay', 'peer', 'auto'] as const)('hand-overs by %s', (connector) => {
   it('give the tokens of the reference, and show what was measured', async () => {
     const { gateway, records } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
       settings: { connector, prefillChunkTokenCount: 64, kvChecksum: connector === 'auto' ? 'off' : 'on' },
@@ -38,7 +38,7 @@ describe.each(['tcp', 'peer', 'auto'] as const)('hand-overs by %s', (connector) 
     expect(new Set(records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(new Set(['disaggregated']));
     await expectNothingOwned(gateway);
     const [link] = await linksOf(gateway);
-    const names = connector === 'auto' ? ['peer', 'tcp'] : [connector];
+    const names = connector === 'auto' ? ['peer', 'host-relay', 'tcp'] : [connector];
     expect(link!.trials.map(({ name }) => name)).toEqual(names);
     expect(names).toContain(link!.name);
     for (const { speed } of link!.trials) expect(speed!.bytesPerSecond).toBeGreaterThan(1e6);

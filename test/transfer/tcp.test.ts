@@ -1,4 +1,4 @@
-/** The tcp connector: the contract of the family, and what only a network has: dropped connections, deaf and false peers, stale bytes. */
+/** The tcp connector, and host-relay which shares its lanes: the contract of the family, and what only a network has: dropped connections, deaf and false peers, stale bytes. */
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
@@ -7,6 +7,7 @@ import { Prng } from '../../src/base/prng.js';
 import type { KvHandle } from '../../src/kv/kv-handle.js';
 import { KvLayout } from '../../src/kv/kv-layout.js';
 import type { KvPiece } from '../../src/transfer/connector.js';
+import { HostRelayConnector } from '../../src/transfer/host-relay.js';
 import { TcpConnector } from '../../src/transfer/tcp.js';
 import type { KvReceiver, ReceiverOptions } from '../../src/transfer/tcp-receiver.js';
 import { encodeMessage, type FrameMeta, slotBytes } from '../../src/transfer/wire.js';
@@ -31,14 +32,17 @@ const handle = (id: string): KvHandle => ({
   firstTokens: [1],
 });
 
-describe('connector tcp', () => {
+describe.each([
+  ['tcp', TcpConnector],
+  ['host-relay', HostRelayConnector],
+] as const)('connector %s', (_name, Connector) => {
   let source: Side;
   let target: Side;
   let connector: TcpConnector;
   beforeEach(async () => {
     source = new Side(layout, blockCount);
     target = new Side(layout, blockCount);
-    connector = new TcpConnector(source.source(), quickLimits);
+    connector = new Connector(source.source(), quickLimits);
     await source.fill(1);
     await target.fill(2);
   });
@@ -96,7 +100,7 @@ describe('connector tcp', () => {
     await from.fill(3);
     const receiver = await listenOn(to, 'w1');
     to.listeners.push({ workerName: 'w1', address: receiver.address, close: () => receiver.close() });
-    const other = new TcpConnector(from.source(), quickLimits);
+    const other = new Connector(from.source(), quickLimits);
     const all = Array.from({ length: 10 }, (_, i) => blockId(i));
     const transfer = (await other.open(to.target())).begin(requestId('r'), 1);
     transfer.push([{ sourceBlocks: all, targetBlocks: all, firstLayer: 0, layerEnd: 2 }], from.recorded());
