@@ -50,6 +50,7 @@ class Run {
   readonly #options: RunOptions;
   readonly #startMs: number;
   readonly #cut = new AbortController();
+  readonly #stop = () => this.#cut.abort();
   readonly #open = new Set<Promise<void>>();
   readonly #records: RequestRecord[] = [];
   readonly #whenCut: Promise<void>;
@@ -64,7 +65,7 @@ class Run {
     setMaxListeners(0, this.#cut.signal); // one per open request
     this.#whenCut = new Promise((resolve) => this.#cut.signal.addEventListener('abort', () => resolve(), { once: true }));
     if (options.signal?.aborted === true) this.#cut.abort();
-    options.signal?.addEventListener('abort', () => this.#cut.abort());
+    options.signal?.addEventListener('abort', this.#stop);
   }
 
   async sendAll(plan: Iterable<PlannedRequest>): Promise<void> {
@@ -101,6 +102,7 @@ class Run {
     const timer = clock.after(drainMs, () => this.#cut.abort());
     await Promise.all(this.#open);
     timer.cancel();
+    this.#options.signal?.removeEventListener('abort', this.#stop);
     return this.#records.sort((a, b) => a.sentMs - b.sentMs || a.index - b.index);
   }
 
