@@ -22,7 +22,7 @@ interface Memory {
 
 export class StagingPool {
   readonly #device: Device;
-  readonly #slotBytes: number;
+  readonly slotBytes: number;
   readonly #slotCount: number;
   readonly #kind: 'pinned' | 'shared';
   #memory: Memory | null = null;
@@ -33,7 +33,7 @@ export class StagingPool {
   constructor(device: Device, slotBytes: number, slotCount: number, kind: 'pinned' | 'shared' = 'pinned') {
     this.#device = device;
     this.#kind = kind;
-    this.#slotBytes = slotBytes;
+    this.slotBytes = slotBytes;
     this.#slotCount = slotCount;
   }
 
@@ -68,23 +68,23 @@ export class StagingPool {
     const memory = this.#kind === 'pinned' ? this.#allocatePinned() : this.#allocateShared();
     this.#memory = memory;
     this.#free = Array.from({ length: this.#slotCount }, (_, index) => {
-      const offset = index * this.#slotBytes;
+      const offset = index * this.slotBytes;
       const pointer = offsetPointer(memory.pointer, offset);
       const { bytes } = memory;
-      const view = bytes === null ? Buffer.alloc(0) : Buffer.from(bytes.buffer, bytes.byteOffset + offset, this.#slotBytes);
+      const view = bytes === null ? Buffer.alloc(0) : Buffer.from(bytes.buffer, bytes.byteOffset + offset, this.slotBytes);
       return { pointer, offset, bytes: view };
     });
     return memory;
   }
 
   #allocatePinned(): Memory {
-    const buffer = this.#device.allocateHost(this.#slotBytes * this.#slotCount);
+    const buffer = this.#device.allocateHost(this.slotBytes * this.#slotCount);
     const { pointer, bytes } = buffer;
     return { pointer, bytes, exported: null, release: () => this.#device.releaseHost(buffer) };
   }
 
   #allocateShared(): Memory {
-    const cache = this.#device.createCache(this.#slotBytes * this.#slotCount);
+    const cache = this.#device.createCache(this.slotBytes * this.#slotCount);
     const [pointer, exported] = [this.#device.cachePointer(cache), this.#device.exportCache(cache)];
     return { pointer, bytes: null, exported, release: () => this.#device.closeCache(cache) };
   }

@@ -20,6 +20,8 @@ import { slotBytes } from './wire.js';
 
 const laneCount = 2;
 const slotCount = 12;
+/** Nothing of it goes through a socket, so a frame's fixed cost may be shared by more bytes. */
+const sharedSlotBytes = 4 * slotBytes;
 
 /** How payloads go: through the socket, or through staging that the receiver maps (host-relay.ts). */
 export type Carrier = 'socket' | 'shared';
@@ -119,7 +121,10 @@ export class TcpChannel implements KvChannel {
     this.#onClosed = onClosed;
     this.#gateStream = device.createStream();
     this.#copyStream = device.createStream();
-    this.#pool = new StagingPool(device, slotBytes, slotCount, carrier === 'socket' ? 'pinned' : 'shared');
+    this.#pool =
+      carrier === 'socket'
+        ? new StagingPool(device, slotBytes, slotCount)
+        : new StagingPool(device, sharedSlotBytes, slotCount, 'shared');
     this.#staged = new ReachedQueue(device, this.#copyStream, (staged, error) => this.#send(staged, error));
     const address = target.receiver;
     assert(address !== null, 'a tcp channel needs a receiver');
@@ -159,7 +164,7 @@ export class TcpChannel implements KvChannel {
     const transfer = this.#begin(requestId('probe'), 0);
     const startMs = clock.nowMs();
     for (let sentBytes = 0, i = 0; sentBytes < bytes; i++) {
-      const frameBytes = Math.min(slotBytes, bytes - sentBytes);
+      const frameBytes = Math.min(this.#pool.slotBytes, bytes - sentBytes);
       this.#enqueue({ transfer, gate: null, laneIndex: i % laneCount, pairs: [], offset: 0, bytes: frameBytes });
       sentBytes += frameBytes;
     }
@@ -207,7 +212,7 @@ export class TcpChannel implements KvChannel {
     const works = pieces.flatMap((piece) => {
       const pairs = pairsOf(piece, cache, this.#target.blockCount);
       const { sourceOffset, bytes } = cache.layout.layerSlice(piece.firstLayer, piece.layerEnd);
-      return framesOf(pairs, sourceOffset, bytes);
+      return framesOf(pairs, sourceOffset, bytes, this.#pool.slotBytes);
     });
     if (works.length === 0) return 0;
     const gate = { event: device.createEvent(), holderCount: works.length };
@@ -306,9 +311,10 @@ function framesOf(
   pairs: readonly BlockPair[],
   offset: number,
   bytes: number,
+  frameBytesMax: number,
 ): Pick<Work, 'laneIndex' | 'pairs' | 'offset' | 'bytes'>[] {
-  const partBytes = Math.min(bytes, slotBytes);
-  const blockCount = Math.floor(slotBytes / partBytes);
+  const partBytes = Math.min(bytes, frameBytesMax);
+  const blockCount = Math.floor(frameBytesMax / partBytes);
   const frames = [];
   for (let laneIndex = 0; laneIndex < laneCount; laneIndex++) {
     const own = pairs.filter(({ target }) => target % laneCount === laneIndex);
