@@ -9,7 +9,8 @@ export interface ResultFacts {
   readonly model: string;
   readonly endpointType: string;
   readonly numPrompts: number;
-  readonly requestRate: number;
+  /** 'trace': the trace's own times. */
+  readonly requestRate: number | 'trace';
   readonly burstiness: number;
   readonly maxConcurrency: number | null;
   readonly coreShare: number;
@@ -22,7 +23,7 @@ export function resultJson(summary: RunSummary, facts: ResultFacts, metrics: rea
     endpoint_type: facts.endpointType,
     model_id: facts.model,
     num_prompts: facts.numPrompts,
-    request_rate: Number.isFinite(facts.requestRate) ? facts.requestRate : 'inf',
+    request_rate: facts.requestRate === Number.POSITIVE_INFINITY ? 'inf' : facts.requestRate,
     burstiness: facts.burstiness,
     max_concurrency: facts.maxConcurrency,
     duration: summary.durationSeconds,

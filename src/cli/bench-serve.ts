@@ -22,6 +22,7 @@ import {
   positiveOrInf,
   workloadSettings,
 } from './bench-options.js';
+import { exitCodes } from './fail.js';
 import { realNumber, wholeNumber } from './option-values.js';
 import { listenForStop } from './signals.js';
 
@@ -127,7 +128,8 @@ async function benchOne(options: BenchServeOptions, load: LoadSettings): Promise
   if (!options.json) process.stdout.write(screen(options, result, summary));
   if (options.saveResult || options.saveDetailed) save(options, json, result);
   if (options.json) process.stdout.write(`${JSON.stringify(json)}\n`);
-  if (summary.completedCount === 0) process.exitCode = 1;
+  if (cut.signal.aborted) process.exitCode = exitCodes.interrupted;
+  else if (summary.completedCount === 0) process.exitCode = exitCodes.failed;
 }
 
 function toJson(
@@ -145,7 +147,7 @@ function toJson(
         model: result.facts.model,
         endpointType: options.backend,
         numPrompts: result.records.length,
-        requestRate: arrival === 'trace' ? Number.NaN : arrival.ratePerSecond,
+        requestRate: arrival === 'trace' ? arrival : arrival.ratePerSecond,
         burstiness: options.burstiness ?? 1,
         maxConcurrency: Number.isFinite(load.concurrencyMax) ? load.concurrencyMax : null,
         coreShare: result.coreShare,

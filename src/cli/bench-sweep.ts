@@ -20,6 +20,7 @@ import {
   wordList,
   workloadSettings,
 } from './bench-options.js';
+import { exitCodes } from './fail.js';
 import { collect, realNumber, wholeNumber } from './option-values.js';
 import { listenForStop } from './signals.js';
 
@@ -119,6 +120,10 @@ async function sweep(options: SweepOptions): Promise<void> {
     (line) => process.stderr.write(`${line}\n`),
   );
   stop.dispose();
+  if (cut.signal.aborted) {
+    process.stderr.write('stopped: the run under way is left out, the report is of those before it\n');
+    process.exitCode = exitCodes.interrupted;
+  }
   const { runs, records, model } = outcome;
   const header = {
     date: isoDate(),
