@@ -50,7 +50,7 @@ function delays() {
     read: () => ({ p50: ms(histogram.percentile(50)), p99: ms(histogram.percentile(99)), max: ms(histogram.max) }),
   };
 }
-const ms = (nanoseconds) => Math.max(0, Math.round(nanoseconds / 1e4) / 100 - 1);
+const ms = (nanoseconds) => Math.max(0, Math.round(nanoseconds / 1e4 - 100) / 100);
 const gigabytes = (bytes, milliseconds) => Math.round((bytes / milliseconds / 1e6) * 100) / 100;
 
 /** The other process: a decode worker's side, and the raw sockets' sink. */
@@ -118,8 +118,8 @@ async function measureConnector(child, source, connector, target, repeats) {
   const cpuMs = (user + system) / 1000 + other.cpuMs - before.other.cpuMs;
   await connector.close();
   return {
-    bytesPerSecondBest: gigabytes(totalBytes, times[0]),
-    bytesPerSecondMedian: gigabytes(totalBytes, times[Math.floor(times.length / 2)]),
+    gigabytesPerSecondBest: gigabytes(totalBytes, times[0]),
+    gigabytesPerSecondMedian: gigabytes(totalBytes, times[Math.floor(times.length / 2)]),
     cpuMsPerGigabyte: Math.round(cpuMs / ((times.length + 1) * (totalBytes / 1e9))),
     eventLoopDelayMs: { source: loop.read(), target: other.loop },
   };
@@ -203,8 +203,8 @@ async function main() {
     hostRelay: await measureConnector(child, source, new HostRelayConnector(kvSource), target, repeats),
     tcp: await measureConnector(child, source, new TcpConnector(kvSource), target, repeats),
   };
-  result.tcpShareOfRawSockets = Math.round((100 * result.tcp.bytesPerSecondBest) / result.rawLoopbackSockets) / 100;
-  result.peerShareOfMemoryCopy = Math.round((100 * result.peer.bytesPerSecondBest) / result.memoryCopy) / 100;
+  result.tcpShareOfRawSockets = Math.round((100 * result.tcp.gigabytesPerSecondBest) / result.rawLoopbackSockets) / 100;
+  result.peerShareOfMemoryCopy = Math.round((100 * result.peer.gigabytesPerSecondBest) / result.memoryCopy) / 100;
   console.log(JSON.stringify(result, null, 2));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
   child.disconnect();
