@@ -84,7 +84,11 @@ async function killAtMoments(connector: 'tcp' | 'peer', count: number): Promise<
       expect(answers[i]!.outputs[0], `${name}, kill ${seed}`).toEqual(continuation_ids);
     }
     seen.isDone = true;
-    while (gateway.workers().some(({ state }) => state !== 'ready')) await systemClock.sleep(10);
+    const isBack = () => {
+      const restartCount = gateway.workers().reduce((sum, worker) => sum + worker.restartCount, 0);
+      return restartCount === moments.all && gateway.workers().every(({ state }) => state === 'ready');
+    };
+    while (!isBack()) await systemClock.sleep(10);
     await expectNothingOwned(gateway);
   }
   expect(moments.midDecode).toBeGreaterThanOrEqual(Math.floor(count / 4));

@@ -13,7 +13,7 @@ import { listenOn } from './tcp-member.js';
 
 const shape: KvShape = { modelName: 'killed', layerCount: 4, kvHeadCount: 2, headDim: 64, blockTokenCount: 16, dtype: 'bf16' };
 const layout = new KvLayout(shape);
-const blockCount = 64;
+const blockCount = 256;
 const dist = path.resolve(import.meta.dirname, '../../dist/src');
 
 /** Pushes every block again and again, with other bytes each time; says so when the first round has landed. */
@@ -47,6 +47,9 @@ const script = (connector: string, target: KvTarget) => `
   }
 `;
 
+/** Blocks this process, so that nothing is received. */
+const doNothing = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 15);
+
 describe.each(['peer', 'host-relay', 'tcp'])('a source killed mid-copy, %s', (connector) => {
   let target: Side;
   beforeEach(async () => {
@@ -69,12 +72,16 @@ describe.each(['peer', 'host-relay', 'tcp'])('a source killed mid-copy, %s', (co
       await once(child.stdout, 'data');
       await systemClock.sleep(prng.exponential(8));
       const exited = once(child, 'exit');
+      doNothing(); // meanwhile the sockets fill
       child.kill('SIGKILL');
+      doNothing();
       await exited;
       reserved.value = false; // what a release does at the decode side
       await receiver.passed();
       const fenced = await target.bytes();
       expect(fenced.equals(before), 'something had been written').toBe(false);
+      await systemClock.sleep(30);
+      expect((await target.bytes()).equals(fenced), 'what was left on the way has been refused').toBe(true);
       await target.fill(100 + seed); // the blocks' next owner
       const owned = await target.bytes();
       await systemClock.sleep(30);
