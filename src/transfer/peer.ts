@@ -6,11 +6,13 @@ import type { Clock } from '../base/clock.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId } from '../base/ids.js';
 import type { CacheHandle, Device, EventHandle, Stream } from '../device/device.js';
-import type { Pointer } from '../device/tensor.js';
+import { offsetPointer, type Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
 import type { KvHandle } from '../kv/kv-handle.js';
 import { checkHandle, checkTarget, pairsOf } from './checks.js';
 import type { KvChannel, KvConnector, KvPiece, KvSource, KvTarget, KvTransfer } from './connector.js';
+
+const probeScratchBytes = 2 ** 20;
 
 export class PeerConnector implements KvConnector {
   readonly name = 'peer';
@@ -100,16 +102,19 @@ class PeerChannel implements KvChannel {
     return bytes;
   }
 
-  /** Reads the other's cache: the same link, and nothing is touched. */
+  /** Reads the other's cache, piece by piece: the same link, nothing is touched, and hardly any memory is taken (a GPU may have none left). */
   async probe(bytes: number): Promise<number> {
-    const count = Math.max(1, Math.min(Math.floor(bytes / this.#cache.layout.blockBytes), this.#target.blockCount));
-    const readBytes = Math.min(bytes, count * this.#cache.layout.blockBytes);
-    const scratch = this.#device.allocate(readBytes);
+    const cacheBytes = this.#target.blockCount * this.#cache.layout.blockBytes;
+    const pieceBytes = Math.min(bytes, cacheBytes, probeScratchBytes);
+    const scratch = this.#device.allocate(pieceBytes);
     try {
       const startMs = this.#clock.nowMs();
-      this.#stream.copy(scratch, this.#pointer, readBytes);
+      for (let readBytes = 0; readBytes < bytes; readBytes += pieceBytes) {
+        const offset = readBytes % (cacheBytes - pieceBytes + 1);
+        this.#stream.copy(scratch, offsetPointer(this.#pointer, offset), Math.min(pieceBytes, bytes - readBytes));
+      }
       await this.settled();
-      return ((this.#clock.nowMs() - startMs) * bytes) / readBytes;
+      return this.#clock.nowMs() - startMs;
     } finally {
       this.#device.release(scratch);
     }
