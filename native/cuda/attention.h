@@ -31,7 +31,7 @@ struct ScoreScale {
 
 /* head_dims that the tensor-core kernels are compiled for; others take the plain kernel. */
 inline bool has_tensor_core_dim(int head_dim) {
-  return head_dim == 16 || head_dim == 32 || head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 192 || head_dim == 256;
+  return head_dim == 32 || head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
 }
 
 int attention_decode(PdStream *stream, int32_t dtype, const Attention &attention);

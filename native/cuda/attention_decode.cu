@@ -443,12 +443,10 @@ int launch_decode(PdStream *stream, const Attention &a) {
 template <typename T>
 int launch_decode_dim(PdStream *stream, const Attention &a) {
   switch (a.layer.head_dim) {
-    case 16: return launch_decode<T, 16>(stream, a);
     case 32: return launch_decode<T, 32>(stream, a);
     case 64: return launch_decode<T, 64>(stream, a);
     case 96: return launch_decode<T, 96>(stream, a);
     case 128: return launch_decode<T, 128>(stream, a);
-    case 192: return launch_decode<T, 192>(stream, a);
     case 256: return launch_decode<T, 256>(stream, a);
     default: return fail(PD_UNSUPPORTED, "paged_attention: head_dim %d", a.layer.head_dim);
   }

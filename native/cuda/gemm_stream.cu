@@ -15,7 +15,8 @@ namespace pd {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * (kWarps + 1);
-constexpr int kGroup = 16, kPanel = 512, kWarpPanel = kPanel / kWarps;
+constexpr int kGroup = 16, kPanel = 512;
+[[maybe_unused]] constexpr int kWarpPanel = kPanel / kWarps;
 constexpr int kPitch = kPanel * 2 + 16;
 
 constexpr int kInputs = 8;
