@@ -86,7 +86,7 @@ async function killAtMoments(connector: 'tcp' | 'peer', count: number): Promise<
     seen.isDone = true;
     const isBack = () => {
       const restartCount = gateway.workers().reduce((sum, worker) => sum + worker.restartCount, 0);
-      return restartCount === moments.all && gateway.workers().every(({ state }) => state === 'ready');
+      return restartCount >= moments.all && gateway.workers().every(({ state }) => state === 'ready');
     };
     while (!isBack()) await systemClock.sleep(10);
     await expectNothingOwned(gateway);
