@@ -7,7 +7,12 @@ import { execFileSync, spawnSync } from 'node:child_process';
 const args = process.argv.slice(2);
 const seedIndex = args.indexOf('--seed');
 const seed = seedIndex >= 0 ? Number(args.splice(seedIndex, 2)[1]) : seedOfCommit();
-const files = ['test/engine/fuzz.test.ts', 'test/server/fuzz.test.ts', 'test/soak/soak.test.ts', 'test/control/coordinator.test.ts'];
+const files = [
+  'test/engine/fuzz.test.ts',
+  'test/server/fuzz.test.ts',
+  'test/soak/soak.test.ts',
+  'test/control/coordinator.test.ts',
+];
 const chosen = files[seed % files.length];
 console.log(`seed ${seed}: ${chosen} in its long form (repeat: npm run test:sample -- --seed ${seed})`);
 const { status } = spawnSync('npx', ['vitest', 'run', chosen, ...args], {
