@@ -2,35 +2,23 @@
  *  Invariants: a connection belongs to the process that the slot has started (id and pid must agree); when a worker dies, every other one
  *  lets go of its cache. */
 import os from 'node:os';
-import type { Clock } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 import { type WorkerId, workerId } from '../base/ids.js';
-import type { Logger } from '../base/log.js';
 import type { BusConnection, BusHandlers, BusServer } from '../bus/bus.js';
 import { listenUnix } from '../bus/unix-socket.js';
 import type { LoadProgress } from '../model/model.js';
 import { effectiveRoles } from '../router/candidates.js';
-import type { Split, Strategy } from '../router/route.js';
-import type { HelloBody, WorkerConfig, WorkerSettings } from '../worker/messages.js';
+import type { HelloBody, WorkerConfig } from '../worker/messages.js';
 import type { WorkerDirectory, WorkerFacts } from './coordinator.js';
-import type { GatewayLimits } from './gateway-options.js';
+import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
 import type { WorkerClient } from './worker-client.js';
 import type { SpawnWorker } from './worker-process.js';
 import { type SlotOptions, WorkerSlot } from './worker-slot.js';
 import type { WorkerSpec } from './worker-spec.js';
 
-export interface SupervisorOptions {
-  readonly workers: readonly WorkerSpec[];
-  readonly strategy: Strategy;
-  readonly split?: Split;
-  readonly settings: WorkerSettings;
-  readonly threads?: number;
-  readonly workerEntry: string;
-  readonly workerEnvironment?: Readonly<Record<string, string | undefined>>;
+export interface SupervisorOptions extends Omit<GatewayOptions, 'limits'> {
   readonly spawn: SpawnWorker;
   readonly limits: GatewayLimits;
-  readonly clock: Clock;
-  readonly logger: Logger;
   readonly onLoadProgress: (workerId: WorkerId, progress: LoadProgress) => void;
   /** A slot has changed its state. */
   readonly onChange: (slot: WorkerSlot) => void;
