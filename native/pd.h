@@ -60,6 +60,7 @@ PD_API int pd_device_count(int32_t *count);
 PD_API int pd_device_open(int32_t index, int32_t thread_count, int32_t isa, PdDevice **device); /* thread_count 0: all cores */
 PD_API int pd_device_info(PdDevice *device, PdDeviceInfo *info);
 PD_API int pd_device_close(PdDevice *device);
+PD_API int pd_set_batch_invariant(PdDevice *device, int32_t is_on); /* cuda: before the first op; cpu: accepted, it always is */
 PD_API int pd_supports(PdDevice *device, int32_t op, int32_t dtype); /* returns 1 or 0, no status; for LINEAR dtype is the weight format, for attention and store the cache's */
 PD_API int pd_measure_read(PdDevice *device, uint64_t bytes, int32_t repeats, double *bytes_per_second); /* best of repeats, all threads; blocks */
 

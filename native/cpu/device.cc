@@ -143,6 +143,8 @@ extern "C" int pd_device_info(PdDevice *device, PdDeviceInfo *info) {
   return PD_OK;
 }
 
+extern "C" int pd_set_batch_invariant(PdDevice *, int32_t) { return PD_OK; } /* it always is */
+
 extern "C" int pd_device_close(PdDevice *device) {
   if (device->stream_count.load() != 0)
     return fail(PD_INVALID, "device_close: %d streams are still open", device->stream_count.load());

@@ -123,6 +123,11 @@ extern "C" int pd_device_info(PdDevice *device, PdDeviceInfo *info) {
   return PD_OK;
 }
 
+extern "C" int pd_set_batch_invariant(PdDevice *device, int32_t is_on) {
+  device->is_batch_invariant = is_on != 0;
+  return PD_OK;
+}
+
 extern "C" int pd_device_close(PdDevice *device) {
   if (int status = enter(device)) return status;
   blas_close(device->blas);

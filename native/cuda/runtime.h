@@ -31,6 +31,7 @@ struct PdDevice {
   int multiprocessor_count;
   int compute_capability; /* 80, 90 … */
   bool has_wgmma;         /* sm_90a kernels may run; PD_NO_WGMMA=1 turns them off so that their twins are tested */
+  bool is_batch_invariant; /* a row's result may not depend on the other rows of the step */
   size_t l2_bytes;
   size_t shared_bytes_max; /* per block, opted in */
   pd::Blas *blas;

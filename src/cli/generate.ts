@@ -17,7 +17,7 @@ import { loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
 import { type LoadedEngine, loadEngine } from '../worker/load-engine.js';
 import { findModel } from './model-option.js';
 import { realNumber, wholeNumber } from './option-values.js';
-import { logLevelOption } from './serve-options.js';
+import { batchInvariantOption, logLevelOption } from './serve-options.js';
 import { listenForStop } from './signals.js';
 
 interface GenerateOptions {
@@ -33,6 +33,7 @@ interface GenerateOptions {
   readonly loadFormat: 'auto' | 'dummy';
   readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
   readonly quantize: 'none' | 'int8' | 'fp8';
+  readonly batchInvariant: boolean;
   readonly threads?: number;
   readonly json: boolean;
 }
@@ -53,6 +54,7 @@ export function generateCommand(): Command {
     .addOption(new Option('--load-format <format>', 'dummy: random weights').choices(['auto', 'dummy']).default('auto'))
     .addOption(new Option('--dtype <dtype>', 'of the weights').choices(['auto', 'f32', 'bf16', 'f16']).default('auto'))
     .addOption(new Option('--quantize <format>', 'quantise weights at load').choices(['none', 'int8', 'fp8']).default('none'))
+    .addOption(batchInvariantOption())
     .option('--threads <count>', 'compute threads; default: all cores', wholeNumber(1, 1024))
     .addOption(logLevelOption())
     .option('--json', 'one JSON object on the last line instead of the text', false)
@@ -131,6 +133,7 @@ async function load(folder: string, contextTokenCount: number, options: Generate
     ...{
       role: 'any' as const,
       device: { ...device, threadCount: options.threads ?? 0 },
+      batchInvariant: options.batchInvariant ? ('on' as const) : ('off' as const),
       deviceShareCount: 1,
       gpuMemoryShare: 0.9,
       heartbeatEveryMs: 0,

@@ -28,6 +28,7 @@ export interface ServeOptions {
   readonly maxNumSeqs: number;
   readonly prefillChunk: number;
   readonly prefixCaching: boolean;
+  readonly batchInvariant: boolean;
   readonly skipTokenizerInit: boolean;
   readonly servedModelName?: readonly string[];
   readonly apiKey?: readonly string[];
@@ -47,6 +48,12 @@ export interface ServeOptions {
 
 export const logLevelOption = () =>
   new Option('--log-level <level>', 'what goes to stderr').choices(['debug', 'info', 'warn', 'error', 'silent']).default('warn');
+
+export const batchInvariantOption = () =>
+  new Option(
+    '--batch-invariant',
+    'same request, same tokens, whatever else is in the batch and whichever path it takes; slower on GPUs, CPU workers always are',
+  ).default(false);
 
 const choice = (flags: string, text: string, choices: readonly string[], fallback: string) =>
   new Option(flags, text).choices(choices).default(fallback);
@@ -87,6 +94,7 @@ export function serveCommand(): Command {
     .addOption(count('--max-num-seqs <count>', 'sequences per batch', 1, 4096).default(64))
     .addOption(count('--prefill-chunk <tokens>', 'most prompt tokens of one sequence per step', 1, 65536).default(512))
     .option('--no-prefix-caching', 'do not reuse the KV of equal prompt beginnings')
+    .addOption(batchInvariantOption())
     .option('--skip-tokenizer-init', 'token ids in, token ids out; no tokenizer is loaded', false)
     .addOption(new Option('--served-model-name <name>', 'name in the API; may be repeated').argParser(collect))
     .addOption(

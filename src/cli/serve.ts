@@ -107,6 +107,7 @@ function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger
       sequenceCountMax: options.maxNumSeqs,
       maxModelTokenCount: model.maxModelTokenCount,
       prefixCaching: options.prefixCaching ? ('on' as const) : ('off' as const),
+      batchInvariant: options.batchInvariant ? ('on' as const) : ('off' as const),
       depth: 2 as const,
       connector: options.connector,
       kvHost: options.kvHost,

@@ -27,6 +27,7 @@ export const symbols = {
   pd_device_open: [I, I, I, B],
   pd_device_info: [P, B],
   pd_device_close: [P],
+  pd_set_batch_invariant: [P, I],
   pd_supports: [P, I, I],
   pd_measure_read: [P, U, I, P],
   pd_alloc: [P, U, B],

@@ -27,6 +27,8 @@ export interface DeviceOptions {
   /** Compute threads of a CPU device; 0 means all cores. */
   readonly threadCount?: number;
   readonly isa?: Isa;
+  /** on: a row's result depends on its own sequence alone, whatever else is in the step. Always so on the CPU; costs speed on a GPU. */
+  readonly batchInvariant?: 'on' | 'off';
   /** Where the shared library lies, instead of the built or cached one. */
   readonly libraryPath?: string;
 }

@@ -64,6 +64,8 @@ export class NativeDevice implements Device {
     this.#handle = this.#make(`device ${options.kind}:${options.index}`, (out) =>
       library.call.pd_device_open(options.index, options.threadCount ?? 0, isaCodes[isa], out),
     );
+    if (options.batchInvariant === 'on')
+      library.check(library.call.pd_set_batch_invariant(this.#handle, 1), 'make the device batch-invariant');
     this.info = this.#readInfo(options.kind);
   }
 

@@ -31,7 +31,7 @@ export async function loadEngine(
   hooks: EngineHooks,
   onProgress: (progress: LoadProgress) => void,
 ): Promise<LoadedEngine> {
-  const device = openDevice(config.device);
+  const device = openDevice({ ...config.device, batchInvariant: config.batchInvariant ?? 'off' });
   const modelConfig = readModelConfig(config.modelFolder);
   const logitRowCountMax = Math.min(config.sequenceCountMax, config.tokenBudget);
   const model = await loadModel(config.modelFolder, {

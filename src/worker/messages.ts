@@ -44,6 +44,8 @@ export interface WorkerSettings {
   readonly maxModelTokenCount: number;
   readonly prefixCaching: 'on' | 'off';
   readonly depth: 1 | 2;
+  /** on: the same tokens whatever else is in the batch, on GPUs too. Absent: off. */
+  readonly batchInvariant?: 'on' | 'off';
   /** How KV goes to other workers. Absent or auto: what is measured to be fastest, for each pair. */
   readonly connector?: ConnectorChoice;
   /** Whether every block that is handed over is checked before it is used. CPU workers only. Absent: off. */

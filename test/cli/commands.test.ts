@@ -102,6 +102,7 @@ describe('generate', () => {
       '0',
       '--dtype',
       'f32',
+      '--batch-invariant', // accepted: a CPU always is
       '--json',
       'What is the capital of France?',
     );

@@ -330,6 +330,10 @@ describe('device', () => {
     expect(new Bench({ isa: 'scalar' }).device.info.isa).toBe('scalar');
   });
 
+  it('accepts batch invariance, which the CPU always has', () => {
+    openDevice({ ...cpu, threadCount: 1, batchInvariant: 'on' }).close();
+  });
+
   it('refuses an index, a thread count and a library that do not exist', () => {
     expect(() => openDevice({ kind: 'cpu', index: 3 })).toThrow(/cpu device 3 does not exist/);
     expect(() => openDevice({ ...cpu, threadCount: -1 })).toThrow(/thread count -1/);
