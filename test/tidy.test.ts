@@ -10,8 +10,8 @@ const layers = [
   ['model'],
   ['engine', 'transfer', 'pool'],
   ['worker'],
-  ['control', 'profile'],
-  ['server', 'dashboard', 'sim', 'bench'],
+  ['control', 'profile', 'bench'],
+  ['server', 'dashboard', 'sim'],
   ['cli'],
 ];
 const onlyBase = ['router', 'bench'];

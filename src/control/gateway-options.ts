@@ -1,9 +1,11 @@
 /** What `serve` decides before it starts a Gateway. Every default is made by cli/. */
 import type { Clock } from '../base/clock.js';
 import type { Logger } from '../base/log.js';
+import type { listenUnix } from '../bus/unix-socket.js';
 import type { Split, Strategy } from '../router/route.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import type { TransferFailurePolicy } from './gateway-api.js';
+import type { SpawnWorker } from './worker-process.js';
 import type { WorkerSpec } from './worker-spec.js';
 
 export interface GatewayOptions {
@@ -23,6 +25,13 @@ export interface GatewayOptions {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly limits?: Partial<GatewayLimits>;
+  /** How workers are started and reached. Absent: child processes over unix sockets. The simulator has others. */
+  readonly processes?: WorkerProcesses;
+}
+
+export interface WorkerProcesses {
+  readonly spawn: SpawnWorker;
+  readonly listen: typeof listenUnix;
 }
 
 /** Times and bounds; every wait in control/ ends by one of them. */

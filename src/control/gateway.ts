@@ -35,7 +35,8 @@ export class Gateway implements GatewayApi {
     validateStrategy(roles, options.strategy, options.split);
     const limits = { ...defaultGatewayLimits, ...options.limits };
     const listeners = new Listeners();
-    const supervisor = await Supervisor.start({ ...options, limits, spawn: spawnWorker, ...listeners.forSupervisor() });
+    const { spawn = spawnWorker } = options.processes ?? {};
+    const supervisor = await Supervisor.start({ ...options, limits, spawn, ...listeners.forSupervisor() });
     return new Gateway(options, limits, supervisor, listeners);
   }
 

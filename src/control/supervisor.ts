@@ -36,7 +36,8 @@ export class Supervisor implements WorkerDirectory {
 
   static async start(options: SupervisorOptions): Promise<Supervisor> {
     const supervisor: { current: Supervisor | null } = { current: null };
-    const bus = await listenUnix({ clock: options.clock, logger: options.logger }, (connection) => {
+    const { listen = listenUnix } = options.processes ?? {};
+    const bus = await listen({ clock: options.clock, logger: options.logger }, (connection) => {
       if (supervisor.current === null) throw new Error('a connection before the first worker was started');
       return supervisor.current.#accept(connection);
     });

@@ -29,6 +29,9 @@ export interface WorkerOptions {
   readonly parentPid: () => number;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** How it reaches its gateway and gets its engine. Absent: a unix socket, a model on a real device. The simulator has others. */
+  readonly connect?: typeof connectUnix;
+  readonly load?: typeof loadEngine;
 }
 
 const helloDeadlineMs = 30_000;
@@ -37,10 +40,10 @@ const busySnapshotEveryMs = 100;
 
 /** Runs until the gateway is gone or the engine has failed; resolves with the exit code. */
 export async function runWorker(options: WorkerOptions): Promise<number> {
-  const { address, workerId, pid, parentPid, clock, logger } = options;
+  const { address, workerId, pid, parentPid, clock, logger, connect = connectUnix } = options;
   const gatewayPid = parentPid();
   const handlers = new LateHandlers();
-  const connection = await connectUnix(address, { clock, logger }, handlers);
+  const connection = await connect(address, { clock, logger }, handlers);
   const hello: HelloBody = { workerId, pid };
   const config = (await connection.request('hello', hello, helloDeadlineMs)) as WorkerConfig;
   const closed = connection.closed.then((reason) => {
@@ -70,10 +73,10 @@ async function serve(
   connection: BusConnection,
   handlers: LateHandlers,
 ): Promise<number> {
-  const { clock, logger } = options;
+  const { clock, logger, load = loadEngine } = options;
   const startMs = clock.nowMs();
   const hooks: { source: HandOverSource | null } = { source: null };
-  const loaded = await loadEngine(
+  const loaded = await load(
     config,
     clock,
     {
