@@ -4,6 +4,7 @@ import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { LoadProgress } from '../model/model.js';
 import { validateStrategy } from '../router/candidates.js';
+import type { StepSample } from '../router/step-work.js';
 import { Coordinator } from './coordinator.js';
 import type { GatewayApi, RequestInput } from './gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits, type GatewayOptions } from './gateway-options.js';
@@ -93,6 +94,11 @@ export class Gateway implements GatewayApi {
     this.#listeners.done.push(listener);
   }
 
+  /** The steps that workers have computed, for whoever measures them: the newest since the last call, oldest first. */
+  onStepSamples(listener: (workerId: WorkerId, samples: readonly StepSample[]) => void): void {
+    this.#listeners.stepSamples.push(listener);
+  }
+
   async checkIntegrity(): Promise<void> {
     for (const { id, client } of this.#supervisor.slots) {
       await client?.checkIntegrity().catch((error) => {
@@ -120,6 +126,7 @@ export class Gateway implements GatewayApi {
 class Listeners {
   readonly loadProgress: ((workerId: WorkerId, progress: LoadProgress) => void)[] = [];
   readonly done: ((record: RequestRecord) => void)[] = [];
+  readonly stepSamples: ((workerId: WorkerId, samples: readonly StepSample[]) => void)[] = [];
   readonly ready: Promise<void>;
   isReady = false;
   onLost: (id: WorkerId) => void = () => {};
@@ -142,6 +149,9 @@ class Listeners {
       },
       onChange: (slot: WorkerSlot) => this.#onChange(slot),
       onLost: (id: WorkerId) => this.onLost(id),
+      onStepSamples: (id: WorkerId, samples: readonly StepSample[]) => {
+        for (const listen of this.stepSamples) listen(id, samples);
+      },
     };
   }
 

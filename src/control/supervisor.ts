@@ -8,6 +8,7 @@ import type { BusConnection, BusHandlers, BusServer } from '../bus/bus.js';
 import { listenUnix } from '../bus/unix-socket.js';
 import type { LoadProgress } from '../model/model.js';
 import { effectiveRoles } from '../router/candidates.js';
+import type { StepSample } from '../router/step-work.js';
 import type { HelloBody, WorkerConfig } from '../worker/messages.js';
 import type { WorkerDirectory, WorkerFacts } from './coordinator.js';
 import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
@@ -23,6 +24,8 @@ export interface SupervisorOptions extends Omit<GatewayOptions, 'limits'> {
   /** A slot has changed its state. */
   readonly onChange: (slot: WorkerSlot) => void;
   readonly onLost: (workerId: WorkerId) => void;
+  /** The newest steps that a worker has computed, oldest first. */
+  readonly onStepSamples?: (workerId: WorkerId, samples: readonly StepSample[]) => void;
 }
 
 const heartbeatsPerLimit = 8;

@@ -17,6 +17,7 @@ import type {
   TokensBody,
   WorkerConfig,
 } from '../worker/messages.js';
+import { unpackSteps } from '../worker/step-samples.js';
 import { RemoteWorker } from './remote-worker.js';
 import type { SupervisorOptions } from './supervisor.js';
 import type { WorkerProcess } from './worker-process.js';
@@ -227,6 +228,7 @@ export class WorkerSlot {
   #onSnapshot(body: SnapshotBody): void {
     const before = this.snapshot;
     this.snapshot = body;
+    if (body.steps.length > 0) this.options.supervisor.onStepSamples?.(this.id, unpackSteps(body.steps));
     if (before?.engine.stepCount !== body.engine.stepCount || !before.hasWork) this.#lastProgressMs = this.#clock.nowMs();
   }
 

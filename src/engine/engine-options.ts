@@ -4,6 +4,7 @@ import type { BlockId, RequestId } from '../base/ids.js';
 import type { Device, Stream } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { Model } from '../model/model.js';
+import type { StepSample } from '../router/step-work.js';
 
 export interface EngineOptions {
   readonly device: Device;
@@ -40,6 +41,8 @@ export interface EngineHooks {
   /** While a step is being enqueued, after `layer`'s K and V of these chunks are in the cache (hand-over requests only).
    *  Work that waits for an event recorded on `stream` now sees them. */
   onLayer?(layer: number, chunks: readonly PrefillChunk[], stream: Stream): void;
+  /** A step has ended: what it computed, and how long it kept the device busy. */
+  onStep?(sample: StepSample): void;
 }
 
 export interface Reservation {

@@ -23,6 +23,8 @@ import { type RequestMode, RequestState, validateRequest } from './request-state
 import { Scheduler } from './scheduler.js';
 import { SequenceMemory } from './sequence-memory.js';
 import { takeSnapshot } from './snapshot.js';
+import type { StepPlan } from './step-plan.js';
+import { stepWorkOf } from './step-work.js';
 import type { TokenEvent } from './token-event.js';
 
 // The package's entry point: the types its API speaks.
@@ -32,6 +34,7 @@ export type { ChoiceResult, GenerationRequest, GenerationResult } from './genera
 export class Engine {
   readonly cache: KvCache;
   readonly #options: EngineOptions;
+  readonly #hooks: EngineHooks;
   readonly #seatCount: number;
   readonly #memory: SequenceMemory;
   readonly #scheduler: Scheduler;
@@ -39,6 +42,8 @@ export class Engine {
   readonly #requests = new Map<RequestId, RequestState>();
   readonly #inFlight: InFlight[] = [];
   readonly #counters = { step: 0, lastStepMs: 0, promptToken: 0, generatedToken: 0, arrival: 0 };
+  /** When the device last became idle, or would have without the next step. */
+  #lastEndMs = 0;
   #isStepping = false;
   #isClosed = false;
 
@@ -47,6 +52,7 @@ export class Engine {
     const { device, model, kv, tokenBudget, prefillChunkTokenCount, depth } = options;
     const { config } = model;
     this.#options = options;
+    this.#hooks = hooks;
     const sampleCountMax = Math.min(model.logits.shape[0] ?? 0, tokenBudget);
     this.#seatCount = Math.min(options.sequenceCountMax, sampleCountMax);
     assert(this.#seatCount > 0 && prefillChunkTokenCount > 0, 'token budget, chunk and sequence count must be positive');
@@ -210,11 +216,22 @@ export class Engine {
     if (state.isEnded && this.#requests.get(state.id) === state) this.#requests.delete(state.id);
   }
 
-  #launch(plan: Parameters<ModelRunner['launch']>[0]): void {
+  #launch(plan: StepPlan): void {
     plan.launchedMs = this.#options.clock.nowMs();
     const inFlight = this.#runner.launch(plan);
-    inFlight.result.catch(() => undefined); // seen by whoever awaits it; a failure ahead of it may make that nobody
+    inFlight.result.then(
+      () => this.#ended(plan),
+      () => undefined, // seen by whoever awaits it; a failure ahead of it may make that nobody
+    );
     this.#inFlight.push(inFlight);
+  }
+
+  /** Busy from its launch or the end of the step before, whichever was later. */
+  #ended(plan: StepPlan): void {
+    const endMs = this.#options.clock.nowMs();
+    const startMs = Math.max(plan.launchedMs, this.#lastEndMs);
+    this.#lastEndMs = endMs;
+    this.#hooks.onStep?.({ ...stepWorkOf(plan), ms: endMs - startMs });
   }
 
   async #commit({ plan, result }: InFlight): Promise<readonly TokenEvent[]> {

@@ -19,6 +19,7 @@ import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
 import type { LinkTrial } from '../transfer/best-connector.js';
 import type { KvIdentity, KvTarget, ReceiverAddress } from '../transfer/connector.js';
+import type { PackedSteps } from './step-samples.js';
 
 /** Both sides of a hand-over must speak the same. */
 export const protocolVersion = 1;
@@ -154,6 +155,8 @@ export interface SnapshotBody {
   /** Its stepCount grows with every step that was computed: proof of progress. */
   readonly engine: EngineSnapshot;
   readonly hasWork: boolean;
+  /** Since the snapshot before, or the newest of them. */
+  readonly steps: PackedSteps;
   readonly connectors: readonly ConnectorStatus[];
   /** Blocks reserved for hand-overs that have not landed: someone may be writing them, so nobody else gets them. */
   readonly quarantinedBlockCount: number;

@@ -19,6 +19,7 @@ import { HandOverSource } from './hand-over-source.js';
 import { HandOverTarget } from './hand-over-target.js';
 import { type LoadedEngine, loadEngine } from './load-engine.js';
 import { type HelloBody, protocolVersion, type ReadyBody, type SnapshotBody, type WorkerConfig } from './messages.js';
+import { packSteps, RecentSteps } from './step-samples.js';
 import { WorkerService } from './worker-service.js';
 
 export interface WorkerOptions {
@@ -76,12 +77,14 @@ async function serve(
   const { clock, logger, load = loadEngine } = options;
   const startMs = clock.nowMs();
   const hooks: { source: HandOverSource | null } = { source: null };
+  const steps = new RecentSteps();
   const loaded = await load(
     config,
     clock,
     {
       onPrefillStart: (requestId, cachedTokenCount) => hooks.source?.onPrefillStart(requestId, cachedTokenCount),
       onLayer: (layer, chunks, stream) => hooks.source?.onLayer(layer, chunks, stream),
+      onStep: (sample) => steps.add(sample),
     },
     (progress) => connection.send('loading', { progress }),
   );
@@ -114,13 +117,19 @@ async function serve(
   const received = () => receiver?.passed() ?? Promise.resolve();
   handlers.use(new WorkerService({ engine, source, target, received, logger, wake: () => loop.wake() }));
   connection.send('ready', readyBody(loaded, receiver, config, clock.nowMs() - startMs));
-  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source, target));
+  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source, target), steps);
   await loop.run();
   return 0;
 }
 
 /** Snapshots for as long as the connection lives: they are the heartbeat too. */
-async function report(connection: BusConnection, clock: Clock, everyMs: number, snapshot: () => SnapshotBody): Promise<void> {
+async function report(
+  connection: BusConnection,
+  clock: Clock,
+  everyMs: number,
+  snapshot: () => Omit<SnapshotBody, 'steps'>,
+  steps: RecentSteps,
+): Promise<void> {
   let lastState = '';
   let sinceMs = Number.POSITIVE_INFINITY;
   while (!connection.isClosed) {
@@ -128,7 +137,7 @@ async function report(connection: BusConnection, clock: Clock, everyMs: number, 
     const { stepCount, runningCount, waitingCount, heldCount, reservedCount, ownedBlockCount } = body.engine;
     const state = [stepCount, runningCount, waitingCount, heldCount, reservedCount, ownedBlockCount].join();
     if (state !== lastState || sinceMs >= everyMs) {
-      connection.send('snapshot', body);
+      connection.send('snapshot', { ...body, steps: packSteps(steps.take()) });
       lastState = state;
       sinceMs = 0;
     }
@@ -166,7 +175,7 @@ async function listenFor(
   return KvReceiver.listen({ device, cache: engine.cache, identity: identityOf(loaded), workerId, host, clock, logger, accepts });
 }
 
-function snapshotBody({ engine }: LoadedEngine, source: HandOverSource, target: HandOverTarget): SnapshotBody {
+function snapshotBody({ engine }: LoadedEngine, source: HandOverSource, target: HandOverTarget): Omit<SnapshotBody, 'steps'> {
   return {
     engine: engine.snapshot(),
     hasWork: engine.hasWork,

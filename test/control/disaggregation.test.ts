@@ -1,7 +1,9 @@
 /** Invariant I3 on real processes: prefilled here and decoded there gives the tokens of one worker, which are the reference's. */
 import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/base/clock.js';
 import type { Gateway } from '../../src/control/gateway.js';
 import type { SamplingParams } from '../../src/engine/sampling-params.js';
+import type { StepSample } from '../../src/router/step-work.js';
 import {
   type Answer,
   collect,
@@ -62,6 +64,20 @@ describe('disaggregated equals the reference', () => {
       expect(resumedMs).toBeGreaterThan(firstTokenMs!);
     }
     await expectNothingOwned(gateway);
+  });
+
+  it('and the gateway hears what the steps computed and took', async () => {
+    const { gateway } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', { settings: { prefixCaching: 'off' } });
+    const heard = new Map<string, StepSample[]>();
+    gateway.onStepSamples((id, samples) => heard.set(id, [...(heard.get(id) ?? []), ...samples]));
+    const golden = goldens.cases[0]!;
+    await collect(gateway, inputOf(golden));
+    while ((heard.get('w1')?.length ?? 0) < 2) await systemClock.sleep(10);
+    const prefill = heard.get('w0')!;
+    expect(prefill.reduce((sum, { prefillTokenCount }) => sum + prefillTokenCount, 0)).toBe(golden.prompt_ids.length);
+    expect(
+      heard.get('w1')!.every(({ decodeCount, prefillTokenCount, ms }) => decodeCount === 1 && prefillTokenCount === 0 && ms > 0),
+    ).toBe(true);
   });
 
   it('with the prefix cache on both sides, asked twice, and two workers of each role', async () => {

@@ -21,6 +21,7 @@ const snapshotOf = (stepCount: number, hasWork: boolean) =>
   ({
     engine: { stepCount, freeBlockCount: 3, cachedBlockCount: 4 },
     hasWork,
+    steps: [],
     connectors: [],
     residentBytes: 1,
   }) as unknown as SnapshotBody;
