@@ -5,6 +5,7 @@ import type { TransferFailurePolicy } from '../control/gateway-api.js';
 import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
 import type { Split, Strategy } from '../router/route.js';
 import { type ConnectorChoice, connectorChoices } from '../worker/messages.js';
+import { defaultStepLimits, type StepLimits } from '../worker/step-limits.js';
 import { blockTokenCount, byteCount, collect, realNumber, split, wholeNumber } from './option-values.js';
 
 /** What commander gives, after the parsers below. */
@@ -24,9 +25,9 @@ export interface ServeOptions {
   readonly numBlocks?: number;
   readonly gpuMemoryUtilization: number;
   readonly maxModelLen?: number;
-  readonly maxNumBatchedTokens: number;
-  readonly maxNumSeqs: number;
-  readonly prefillChunk: number;
+  readonly maxNumBatchedTokens?: number;
+  readonly maxNumSeqs?: number;
+  readonly prefillChunk?: number;
   readonly prefixCaching: boolean;
   readonly batchInvariant: boolean;
   readonly skipTokenizerInit: boolean;
@@ -57,6 +58,8 @@ export const batchInvariantOption = () =>
 
 const choice = (flags: string, text: string, choices: readonly string[], fallback: string) =>
   new Option(flags, text).choices(choices).default(fallback);
+const byDevice = (limit: keyof StepLimits) =>
+  `default: ${defaultStepLimits.cuda[limit]} on a GPU, ${defaultStepLimits.cpu[limit]} on a CPU`;
 const count = (flags: string, text: string, min: number, max?: number) =>
   new Option(flags, text).argParser(wholeNumber(min, max));
 
@@ -90,9 +93,16 @@ export function serveCommand(): Command {
     )
     .addOption(count('--num-blocks <count>', 'KV blocks of each worker', 2))
     .addOption(count('--max-model-len <tokens>', "longest context; default: the model's own", 2))
-    .addOption(count('--max-num-batched-tokens <tokens>', 'tokens per step', 1, 65536).default(512))
-    .addOption(count('--max-num-seqs <count>', 'sequences per batch', 1, 4096).default(64))
-    .addOption(count('--prefill-chunk <tokens>', 'most prompt tokens of one sequence per step', 1, 65536).default(512))
+    .addOption(count('--max-num-batched-tokens <tokens>', `tokens per step; ${byDevice('tokenBudget')}`, 1, 65536))
+    .addOption(count('--max-num-seqs <count>', `sequences per batch; ${byDevice('sequenceCountMax')}`, 1, 4096))
+    .addOption(
+      count(
+        '--prefill-chunk <tokens>',
+        `prompt tokens of one sequence per step; ${byDevice('prefillChunkTokenCount')}`,
+        1,
+        65536,
+      ),
+    )
     .option('--no-prefix-caching', 'do not reuse the KV of equal prompt beginnings')
     .addOption(batchInvariantOption())
     .option('--skip-tokenizer-init', 'token ids in, token ids out; no tokenizer is loaded', false)

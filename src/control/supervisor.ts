@@ -12,6 +12,7 @@ import type { StepSample } from '../router/step-work.js';
 import type { HelloBody, WorkerConfig } from '../worker/messages.js';
 import type { WorkerDirectory, WorkerFacts } from './coordinator.js';
 import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
+import { LoadTurns } from './load-turns.js';
 import type { WorkerClient } from './worker-client.js';
 import type { SpawnWorker } from './worker-process.js';
 import { type SlotOptions, WorkerSlot } from './worker-slot.js';
@@ -150,6 +151,13 @@ function slotOptions(options: SupervisorOptions, address: string, onChange: (slo
   const { workers, strategy, split, limits } = options;
   const roles = workers.map(({ role }) => role);
   const effective = effectiveRoles(roles, strategy, split);
+  const turnsByGpu = new Map<number, LoadTurns>();
+  const loadTurnsOf = ({ device: { kind, index } }: WorkerSpec) => {
+    if (kind === 'cpu') return null;
+    const turns = turnsByGpu.get(index) ?? new LoadTurns();
+    turnsByGpu.set(index, turns);
+    return turns;
+  };
   return workers.map((spec, index) => {
     const effectiveRole = effective[index] ?? spec.role;
     const config: WorkerConfig = {
@@ -162,7 +170,17 @@ function slotOptions(options: SupervisorOptions, address: string, onChange: (slo
         .length,
       heartbeatEveryMs: limits.heartbeatMs / heartbeatsPerLimit,
     };
-    return { id: workerId(`w${index}`), role: spec.role, effectiveRole, config, address, supervisor: options, onChange };
+    const loadTurns = loadTurnsOf(spec);
+    return {
+      id: workerId(`w${index}`),
+      role: spec.role,
+      effectiveRole,
+      config,
+      address,
+      loadTurns,
+      supervisor: options,
+      onChange,
+    };
   });
 }
 

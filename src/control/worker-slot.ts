@@ -18,6 +18,7 @@ import type {
   WorkerConfig,
 } from '../worker/messages.js';
 import { unpackSteps } from '../worker/step-samples.js';
+import type { LoadTurn, LoadTurns } from './load-turns.js';
 import { RemoteWorker } from './remote-worker.js';
 import type { SupervisorOptions } from './supervisor.js';
 import type { WorkerProcess } from './worker-process.js';
@@ -30,6 +31,8 @@ export interface SlotOptions {
   readonly config: WorkerConfig;
   /** Of the bus. */
   readonly address: string;
+  /** Shared by the workers of one GPU; null: this one may load whenever it likes. */
+  readonly loadTurns: LoadTurns | null;
   readonly supervisor: SupervisorOptions;
   readonly onChange: (slot: WorkerSlot) => void;
 }
@@ -53,6 +56,7 @@ export class WorkerSlot {
   #connection: BusConnection | null = null;
   #loading: LoadProgress | null = null;
   #killReason: string | null = null;
+  #turn: LoadTurn | null = null;
   #lastHeardMs = 0;
   #lastProgressMs = 0;
   #isStopping = false;
@@ -109,7 +113,7 @@ export class WorkerSlot {
     void connection.closed.then((reason) => {
       if (this.#connection === connection) this.kill(`its connection ended: ${reason}`);
     });
-    return this.options.config;
+    return { ...this.options.config, deviceLoadedCount: this.#turn?.loadedCount ?? 0 };
   }
 
   onEvent(kind: string, body: unknown): void {
@@ -146,8 +150,10 @@ export class WorkerSlot {
     const { limits } = this.options.supervisor;
     let delayMs = limits.restartDelayMsMin;
     while (!this.#isStopping) {
+      this.#turn = (await this.options.loadTurns?.take()) ?? null;
       const startMs = this.#clock.nowMs();
-      const reason = await this.#runProcess();
+      const reason = this.#isStopping ? 'the gateway stops' : await this.#runProcess();
+      this.#turn?.end();
       if (this.#isStopping) break;
       if (this.ready === null && this.#isHopeless()) return this.#setState('failed');
       if (this.#clock.nowMs() - startMs > steadyMs) delayMs = limits.restartDelayMsMin;
@@ -222,6 +228,7 @@ export class WorkerSlot {
       { worker: this.id, pid: this.pid, loadMs: Math.round(body.loadMs), blocks: body.blockCount },
       'worker ready',
     );
+    this.#turn?.loaded();
     this.#setState('ready');
   }
 

@@ -24,7 +24,7 @@ import type { StepPlan } from './step-plan.js';
 import { stepShapeOf } from './step-shape.js';
 
 /** Recorded shapes a lane keeps: rows times table widths that a server settles into. */
-const graphCountMax = 64;
+export const graphCountMax = 64;
 
 export interface InFlight {
   readonly plan: StepPlan;

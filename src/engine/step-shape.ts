@@ -38,7 +38,7 @@ export function stepShapeOf(
 }
 
 /** 1, 2, 4, 8, then multiples of 8 to 64, of 16 to 256, of 64 beyond. */
-function roundedRowCount(rowCount: number): number {
+export function roundedRowCount(rowCount: number): number {
   if (rowCount <= 8) return 2 ** Math.ceil(Math.log2(rowCount));
   const grain = rowCount <= 64 ? 8 : rowCount <= 256 ? 16 : 64;
   return Math.ceil(rowCount / grain) * grain;

@@ -38,10 +38,10 @@ export interface WorkerSettings {
   readonly blockCount?: number;
   /** Of a GPU's memory, for all workers on it together: weights, activations and KV. */
   readonly gpuMemoryShare: number;
-  /** Query tokens per step. */
-  readonly tokenBudget: number;
-  readonly prefillChunkTokenCount: number;
-  readonly sequenceCountMax: number;
+  /** Query tokens per step, prompt tokens of one sequence per step, sequences per batch. Absent: what suits the device (step-limits.ts). */
+  readonly tokenBudget?: number;
+  readonly prefillChunkTokenCount?: number;
+  readonly sequenceCountMax?: number;
   readonly maxModelTokenCount: number;
   readonly prefixCaching: 'on' | 'off';
   readonly depth: 1 | 2;
@@ -63,6 +63,8 @@ export interface WorkerConfig extends WorkerSettings {
   readonly device: { readonly kind: DeviceKind; readonly index: number; readonly threadCount: number };
   /** Workers on the same device, this one included: they share its memory. */
   readonly deviceShareCount: number;
+  /** Of those, the ones that have loaded and hold their memory. Absent: none. */
+  readonly deviceLoadedCount?: number;
   /** Between two snapshot events when nothing changes. */
   readonly heartbeatEveryMs: number;
 }

@@ -119,6 +119,22 @@ describe('slots', () => {
     await until(() => supervisor.workers()[0]?.availableBlockCount === 7);
   });
 
+  it('let the workers of one GPU load one after another, also after a death', async () => {
+    const { puppets, supervisor } = await make('any:cuda:0*2,any:cuda:1');
+    const started = () => puppets.map(({ options }) => options.workerId);
+    await until(() => puppets.length === 2);
+    expect(started()).toEqual(['w0', 'w2']);
+    await puppets[0]?.start();
+    await until(() => puppets.length === 3);
+    await puppets[2]?.start();
+    expect(puppets.map(({ config }) => config?.deviceLoadedCount)).toEqual([0, undefined, 1]);
+    await until(() => supervisor.slots[1]?.isLive === true);
+    puppets[0]?.kill();
+    await until(() => puppets.length === 4);
+    await puppets[3]?.start();
+    expect([started().at(-1), puppets[3]?.config?.deviceLoadedCount]).toEqual(['w0', 1]);
+  });
+
   it('a stranger with the wrong pid is hung up on, the right one still gets in', async () => {
     const { puppets, supervisor } = await make('any:cpu');
     const stranger = new Puppet(4711, puppets[0]!.options);
