@@ -21,6 +21,11 @@ inline void pause_cpu() {
 #endif
 }
 
+/* For a thread that computes: names it, and lets event loops (tokens on their way to clients, new requests) go first where cores are
+   scarce. Measured on 2 cores under full load: first tokens a third sooner, smaller bursts, the same throughput
+   (docs/experiments/token-bursts.md). */
+void become_compute_thread(const char *name);
+
 /* Polls `done` for about 30 us: less than a futex sleep and wake cost, short enough not to starve other processes. */
 bool spin_until(const std::function<bool()> &done);
 

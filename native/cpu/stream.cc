@@ -87,7 +87,7 @@ bool PdStream::is_recording() {
 }
 
 void PdStream::serve() {
-  pthread_setname_np(pthread_self(), "pd-stream");
+  become_compute_thread("pd-stream");
   std::vector<Item> taken;
   for (uint64_t seen = 0;;) {
     spin_until([&] { return arrived_.load(std::memory_order_acquire) != seen; });
