@@ -10,7 +10,8 @@ const layers = [
   ['model'],
   ['engine', 'transfer', 'pool'],
   ['worker'],
-  ['control', 'profile', 'bench'],
+  ['control', 'bench'],
+  ['profile'],
   ['server', 'dashboard', 'sim'],
   ['cli'],
 ];

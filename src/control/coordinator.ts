@@ -108,7 +108,9 @@ export class Coordinator {
     const { directory, strategy } = this.#options;
     while (!request.isSettled) {
       const facts = this.#facts(request);
-      const route = chooseRoute(facts, this.#snapshots(), request.handOverFailures.length > 0 ? 'collocated' : strategy);
+      const route =
+        request.pinnedRoute ??
+        chooseRoute(facts, this.#snapshots(), request.handOverFailures.length > 0 ? 'collocated' : strategy);
       if (route !== null) {
         const worker = route.path === 'collocated' ? route.worker : route.prefillWorker;
         placed.route = route;

@@ -94,6 +94,11 @@ export class Gateway implements GatewayApi {
     this.#listeners.done.push(listener);
   }
 
+  /** Requests with a measuredRoute; other listeners do not hear of them. */
+  onMeasured(listener: (record: RequestRecord) => void): void {
+    this.#listeners.measured.push(listener);
+  }
+
   /** The steps that workers have computed, for whoever measures them: the newest since the last call, oldest first. */
   onStepSamples(listener: (workerId: WorkerId, samples: readonly StepSample[]) => void): void {
     this.#listeners.stepSamples.push(listener);
@@ -126,6 +131,7 @@ export class Gateway implements GatewayApi {
 class Listeners {
   readonly loadProgress: ((workerId: WorkerId, progress: LoadProgress) => void)[] = [];
   readonly done: ((record: RequestRecord) => void)[] = [];
+  readonly measured: ((record: RequestRecord) => void)[] = [];
   readonly stepSamples: ((workerId: WorkerId, samples: readonly StepSample[]) => void)[] = [];
   readonly ready: Promise<void>;
   isReady = false;
@@ -157,7 +163,7 @@ class Listeners {
 
   requestDone(record: RequestRecord, logger: GatewayOptions['logger']): void {
     logger.debug({ record }, 'request done');
-    for (const listen of this.done) listen(record);
+    for (const listen of record.isMeasurement ? this.measured : this.done) listen(record);
   }
 
   #onChange(slot: WorkerSlot): void {

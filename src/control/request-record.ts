@@ -18,6 +18,8 @@ export type RequestOutcome = 'finished' | 'cancelled' | 'failed';
 export interface RequestRecord {
   readonly id: RequestId;
   readonly outcome: RequestOutcome;
+  /** Made to measure the workers, not asked by anybody: no part of what is learned from, or told about, requests. */
+  readonly isMeasurement: boolean;
   readonly errorCode?: ErrorCode;
   /** One per attempt; several when a worker died or decode had no room. */
   readonly routes: readonly RouteSummary[];

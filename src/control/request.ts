@@ -6,6 +6,7 @@ import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
 import type { RequestId, TokenId } from '../base/ids.js';
 import type { TokenEvent } from '../engine/token-event.js';
+import type { Route } from '../router/route.js';
 import type { RequestBody } from '../worker/messages.js';
 import { packTokens } from '../worker/token-list.js';
 import type { RequestInput } from './gateway-api.js';
@@ -77,6 +78,11 @@ export class Request {
   /** Every choice ended by itself or by its stop string: the workers know, and hold nothing of it. */
   get isFinished(): boolean {
     return this.#outcome?.kind === 'finished';
+  }
+
+  /** The way that its first attempt must take. */
+  get pinnedRoute(): Route | undefined {
+    return this.routes.length === 0 ? this.input.measuredRoute : undefined;
   }
 
   get outputTokenCount(): number {
@@ -167,6 +173,7 @@ export class Request {
     return {
       id: this.id,
       outcome: kind,
+      isMeasurement: this.input.measuredRoute !== undefined,
       ...(error === null ? {} : { errorCode: error.code }),
       routes: this.routes,
       promptTokenCount: this.input.promptIds.length,

@@ -1,5 +1,6 @@
 /** A worker's slot as plain data, for people and metrics. Used by gateway.ts. */
 import { fromWire, TwostrokeError } from '../base/errors.js';
+import { stepLimitsOf } from '../worker/step-limits.js';
 import type { WorkerSlot } from './worker-slot.js';
 import { formatDevice } from './worker-spec.js';
 import type { WorkerStatus } from './worker-status.js';
@@ -12,6 +13,7 @@ export function statusOf(slot: WorkerSlot): WorkerStatus {
     effectiveRole,
     device: formatDevice(config.device),
     threadCount: config.device.threadCount,
+    stepLimits: stepLimitsOf(config.device.kind, config),
     state: slot.state,
     pid: slot.pid,
     restartCount: slot.restartCount,

@@ -5,6 +5,7 @@ import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
 import type { ConnectorStatus, ReadyBody } from '../worker/messages.js';
+import type { StepLimits } from '../worker/step-limits.js';
 
 export type WorkerState = 'starting' | 'loading' | 'ready' | 'draining' | 'dead' | 'failed';
 
@@ -17,6 +18,7 @@ export interface WorkerStatus {
   /** `cpu`, `cuda:1`. */
   readonly device: string;
   readonly threadCount: number;
+  readonly stepLimits: StepLimits;
   readonly state: WorkerState;
   readonly pid: number | null;
   readonly restartCount: number;

@@ -235,6 +235,7 @@ function record(id: string): RequestRecord {
   return {
     id: requestId(id),
     outcome: 'finished',
+    isMeasurement: false,
     routes: [{ path: 'collocated', workers: [workerId('fake-0')], reason: 'only one', estimates: {} }],
     promptTokenCount: 1,
     cachedTokenCount: 0,

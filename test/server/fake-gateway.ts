@@ -182,6 +182,7 @@ function fakeWorker(runningCount: number): WorkerStatus {
     snapshot,
     residentBytes: 0,
     connectors: [],
+    stepLimits: { tokenBudget: 512, prefillChunkTokenCount: 512, sequenceCountMax: 64 },
     quarantinedBlockCount: 0,
     lastProgressMsAgo: 0,
     error: null,
