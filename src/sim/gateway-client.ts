@@ -1,0 +1,58 @@
+/** Sends the load generator's requests straight to a gateway, without HTTP. Used by simulation.ts. */
+import type { Clock } from '../base/clock.js';
+import { messageOf, TwostrokeError } from '../base/errors.js';
+import { requestId } from '../base/ids.js';
+import type { Answer, CompletionClient, PreparedRequest } from '../bench/completion-client.js';
+import type { PlannedRequest } from '../bench/request-record.js';
+import type { GatewayApi } from '../control/gateway-api.js';
+import type { RouteSummary } from '../control/request-record.js';
+import { greedy } from '../engine/sampling-params.js';
+
+export class GatewayClient implements CompletionClient {
+  readonly #gateway: GatewayApi;
+  readonly #clock: Clock;
+
+  constructor(gateway: GatewayApi, clock: Clock) {
+    this.#gateway = gateway;
+    this.#clock = clock;
+  }
+
+  prepare(request: PlannedRequest): PreparedRequest {
+    return { send: (signal) => this.#send(request, signal) };
+  }
+
+  async #send({ index, prompt, wantedTokenCount, maxTokenCount }: PlannedRequest, signal: AbortSignal): Promise<Answer> {
+    const sentMs = this.#clock.nowMs();
+    const chunkMs: number[] = [];
+    let outputTokenCount = 0;
+    let route: RouteSummary | null = null;
+    const ended = (outcome: Answer['outcome'], error?: string): Answer => ({
+      ...{ outcome, sentMs, endMs: this.#clock.nowMs(), chunkMs, outputTokenCount, id: `r${index}` },
+      ...(error === undefined ? {} : { error }),
+      ...(route === null ? {} : { route: `${route.path} ${route.workers.join(' ')}` }),
+    });
+    try {
+      const stream = this.#gateway.submit({
+        id: requestId(`r${index}`),
+        promptIds: prompt.kind === 'ids' ? prompt.ids : [],
+        sampling: { ...greedy, maxTokenCount, forcedTokenCount: wantedTokenCount },
+      });
+      signal.addEventListener('abort', () => stream.cancel(), { once: true });
+      void stream.route.then(
+        (summary) => {
+          route = summary;
+        },
+        () => {},
+      );
+      for await (const event of stream) {
+        if (event.kind !== 'tokens' || event.tokens.length === 0) continue;
+        chunkMs.push(this.#clock.nowMs());
+        outputTokenCount += event.tokens.length;
+      }
+      return ended(signal.aborted ? 'unfinished' : 'completed');
+    } catch (error) {
+      const isRejected = error instanceof TwostrokeError && (error.code === 'overloaded' || error.code === 'unavailable');
+      return ended(signal.aborted ? 'unfinished' : isRejected ? 'rejected' : 'failed', messageOf(error));
+    }
+  }
+}

@@ -1,0 +1,57 @@
+/** How long simulated copies between workers take: drawn from copies that were measured, with their scatter. Used by timed-device.ts. */
+import { assert } from '../base/assert.js';
+import type { Prng } from '../base/prng.js';
+import type { ProfileFile } from '../router/cost-parameters.js';
+import { fitNonNegative } from './step-times.js';
+
+export interface LinkTimes {
+  /** From the last byte's copy until the other side may know of it, milliseconds. */
+  readonly latencyMs: number;
+  /** Milliseconds that this many bytes keep the link busy this time. */
+  draw(bytes: number): number;
+}
+
+const neighbourCount = 5;
+
+export class SampledLinkTimes implements LinkTimes {
+  readonly latencyMs: number;
+  readonly #prng: Prng;
+  readonly #msPerByte: number;
+  readonly #scatter: readonly { readonly bytes: number; readonly ratio: number }[];
+  readonly #nearest = new Map<number, readonly number[]>();
+
+  constructor(samples: ProfileFile['linkSamples'], prng: Prng) {
+    assert(samples.length > 0, 'no link was measured');
+    const [latencyMs = 0, msPerByte = 0] = fitNonNegative(
+      samples.map(({ bytes, ms }) => [1 / ms, bytes / ms]),
+      samples.map(() => 1),
+    );
+    this.latencyMs = latencyMs;
+    this.#msPerByte = msPerByte;
+    this.#prng = prng;
+    this.#scatter = samples.map(({ bytes, ms }) => ({ bytes, ratio: ms / (latencyMs + bytes * msPerByte) }));
+  }
+
+  draw(bytes: number): number {
+    return bytes * this.#msPerByte * this.#prng.pick(this.#near(Math.round(Math.log2(1 + bytes))));
+  }
+
+  /** Ratios of the measured copies whose bytes are closest to 2^`magnitude`. */
+  #near(magnitude: number): readonly number[] {
+    const known = this.#nearest.get(magnitude);
+    if (known !== undefined) return known;
+    const distance = ({ bytes }: { readonly bytes: number }) => Math.abs(Math.log2(1 + bytes) - magnitude);
+    const sorted = [...this.#scatter].sort((a, b) => distance(a) - distance(b));
+    const near = sorted.slice(0, neighbourCount).map(({ ratio }) => ratio);
+    this.#nearest.set(magnitude, near);
+    return near;
+  }
+}
+
+/** Measurements of the connector that moves a megabyte fastest: the one that workers would choose. */
+export function fastestLinkSamples(samples: ProfileFile['linkSamples']): ProfileFile['linkSamples'] {
+  const names = [...new Set(samples.map(({ connector }) => connector))];
+  const byName = names.map((name) => samples.filter(({ connector }) => connector === name));
+  const rate = (group: ProfileFile['linkSamples']) => Math.max(...group.map(({ bytes, ms }) => bytes / ms));
+  return byName.reduce((best, group) => (rate(group) > rate(best) ? group : best), byName[0] ?? []);
+}

@@ -1,0 +1,147 @@
+/** The whole cluster on virtual time: gateway, router, workers, engines and hand-overs are the real ones; processes, devices and time are not.
+ *  Used by cli/simulate.ts, scripts/simulate-*.mjs and tests.
+ *  Invariants: same options, same run, to the byte of its event log; at the end no request is lost and no worker holds a block. */
+import { assert } from '../base/assert.js';
+import type { Clock } from '../base/clock.js';
+import { messageOf } from '../base/errors.js';
+import { silentLogger } from '../base/log.js';
+import type { PlannedRequest, RequestRecord } from '../bench/request-record.js';
+import { type RunOptions, runLoad } from '../bench/run.js';
+import { Gateway } from '../control/gateway.js';
+import type { GatewayLimits } from '../control/gateway-options.js';
+import type { WorkerSpec } from '../control/worker-spec.js';
+import type { EngineSnapshot } from '../engine/engine-options.js';
+import type { Split, Strategy } from '../router/route.js';
+import type { WorkerSettings } from '../worker/messages.js';
+import { messageLine, stepLine } from './event-log.js';
+import { GatewayClient } from './gateway-client.js';
+import { SimulatedWorkers, type WorkerTimes } from './simulated-workers.js';
+import { VirtualClock } from './virtual-clock.js';
+
+/** What an engine may hold and do in a step; the same for every worker. */
+export type SimulatedSettings = Pick<
+  WorkerSettings,
+  | 'blockTokenCount'
+  | 'tokenBudget'
+  | 'prefillChunkTokenCount'
+  | 'sequenceCountMax'
+  | 'maxModelTokenCount'
+  | 'prefixCaching'
+  | 'depth'
+> & { readonly blockCount: number; readonly vocabCount: number };
+
+export interface SimulationOptions {
+  readonly workers: readonly WorkerSpec[];
+  readonly strategy: Strategy;
+  readonly split?: Split;
+  readonly settings: SimulatedSettings;
+  /** Asked at every start of a worker. */
+  readonly timesOf: (workerIndex: number) => WorkerTimes;
+  readonly limits?: Partial<GatewayLimits>;
+  /** Gets every line of the event log, without line ends. Absent: nothing is logged, which is faster. */
+  readonly onLogLine?: (line: string) => void;
+  /** Things that go wrong, by time since the first request could arrive. */
+  readonly faults?: readonly Fault[];
+}
+
+export interface Fault {
+  readonly atMs: number;
+  readonly strike: (workers: SimulatedWorkers) => void;
+}
+
+export type SimulatedLoad = Pick<RunOptions, 'concurrencyMax' | 'warmupMs' | 'warmupRequestCount' | 'drainMs' | 'durationMs'>;
+
+export interface SimulationResult {
+  /** As a load test of a real server has them. */
+  readonly records: readonly RequestRecord[];
+  /** Of each worker at the end. */
+  readonly engines: readonly (EngineSnapshot & { readonly id: string })[];
+  /** Virtual time that passed. */
+  readonly simulatedMs: number;
+}
+
+/** After the workers are ready, ways between them are opened and measured. */
+const settleMs = 2000;
+const quietPollMs = 10;
+const quietMsMax = 60_000;
+
+/** Throws AssertionError when an invariant is broken at the end. */
+export function simulate(
+  options: SimulationOptions,
+  plan: Iterable<PlannedRequest>,
+  load: SimulatedLoad,
+): Promise<SimulationResult> {
+  const clock = new VirtualClock();
+  return clock.drive(run(clock, options, plan, load));
+}
+
+async function run(
+  clock: Clock,
+  options: SimulationOptions,
+  plan: Iterable<PlannedRequest>,
+  load: SimulatedLoad,
+): Promise<SimulationResult> {
+  const workers = workersOf(clock, options);
+  const gateway = await Gateway.start({
+    ...{ workers: options.workers, strategy: options.strategy, clock, logger: silentLogger },
+    ...(options.split === undefined ? {} : { split: options.split }),
+    ...(options.limits === undefined ? {} : { limits: options.limits }),
+    settings: settingsOf(options.settings),
+    workerEntry: '',
+    processes: workers,
+  });
+  await gateway.ready;
+  await clock.sleep(settleMs);
+  for (const { atMs, strike } of options.faults ?? []) clock.after(atMs, () => strike(workers));
+  const records = await runLoad(plan, new GatewayClient(gateway, clock), { ...load, clock });
+  await checkQuiet(clock, gateway, workers);
+  const engines = workers.engines.map(({ id, engine }) => ({ id, ...engine.snapshot() }));
+  const simulatedMs = clock.nowMs();
+  await gateway.stop();
+  return { records, engines, simulatedMs };
+}
+
+function workersOf(clock: Clock, { timesOf, settings, onLogLine }: SimulationOptions): SimulatedWorkers {
+  const { vocabCount } = settings;
+  return new SimulatedWorkers({
+    ...{ clock, logger: silentLogger, timesOf, vocabCount },
+    ...(onLogLine === undefined
+      ? {}
+      : {
+          onMessage: (id, message, body) => {
+            if (message.kind !== 'snapshot') onLogLine(messageLine(clock.nowMs(), id, message, body));
+          },
+          onStep: (id, work, ms) => onLogLine(stepLine(clock.nowMs(), id, work, ms)),
+        }),
+  });
+}
+
+/** Of a real worker's settings those that mean something here; KV goes by the peer connector, whose copies the timed device times. */
+function settingsOf({ vocabCount: _, ...settings }: SimulatedSettings): WorkerSettings {
+  return {
+    ...settings,
+    ...{ modelFolder: '', loadFormat: 'dummy', dtype: 'auto', kvDtype: 'auto', quantize: 'none', gpuMemoryShare: 1 },
+    connector: 'peer',
+  };
+}
+
+/** Every request has ended, every worker has let go of everything, and every block is accounted for. */
+async function checkQuiet(clock: Clock, gateway: Gateway, workers: SimulatedWorkers): Promise<void> {
+  const endMs = clock.nowMs() + quietMsMax;
+  const isQuiet = () =>
+    gateway.requestCount === 0 && workers.engines.every(({ engine }) => !engine.hasWork && holdsNothing(engine.snapshot()));
+  while (!isQuiet() && clock.nowMs() < endMs) await clock.sleep(quietPollMs);
+  assert(gateway.requestCount === 0, `${gateway.requestCount} requests never ended`);
+  for (const { id, engine } of workers.engines) {
+    const { ownedBlockCount, heldCount, reservedCount } = engine.snapshot();
+    assert(
+      holdsNothing(engine.snapshot()),
+      `${id} keeps ${ownedBlockCount} blocks, ${heldCount} prompts, ${reservedCount} reservations`,
+    );
+  }
+  await gateway.checkIntegrity().catch((error) => assert(false, messageOf(error)));
+}
+
+function holdsNothing({ ownedBlockCount, heldCount, reservedCount }: EngineSnapshot): boolean {
+  return ownedBlockCount === 0 && heldCount === 0 && reservedCount === 0;
+}

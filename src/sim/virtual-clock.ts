@@ -1,0 +1,128 @@
+/** Time that passes only when nobody has anything left to do: hours run in seconds, the same every time. Used by simulation.ts, and by
+ *  everything that runs in it through the Clock interface.
+ *  Invariant: timers fire in order of their time, those of one instant in the order they were set, and between two of them every promise
+ *  that can go on has gone on. */
+import { assert, at } from '../base/assert.js';
+import { type Clock, systemClock, type TimerHandle } from '../base/clock.js';
+
+interface Timer {
+  readonly atMs: number;
+  readonly order: number;
+  /** null: cancelled. */
+  fire: (() => void) | null;
+}
+
+/** Cancelled timers stay in the heap until they are this many and most of it. */
+const cancelledCountMax = 4096;
+
+export class VirtualClock implements Clock {
+  #nowMs = 0;
+  #order = 0;
+  #cancelledCount = 0;
+  /** A binary heap: the parent of i is (i - 1) >> 1 and comes before it. */
+  #heap: Timer[] = [];
+
+  nowMs(): number {
+    return this.#nowMs;
+  }
+
+  wallMs(): number {
+    return this.#nowMs;
+  }
+
+  sleep(delayMs: number): Promise<void> {
+    return new Promise((resolve) => this.after(delayMs, resolve));
+  }
+
+  after(delayMs: number, fire: () => void): TimerHandle {
+    assert(!Number.isNaN(delayMs), 'a delay that is no number');
+    const timer: Timer = { atMs: this.#nowMs + Math.max(0, delayMs), order: this.#order++, fire };
+    this.#push(timer);
+    return {
+      cancel: () => {
+        if (timer.fire === null) return;
+        timer.fire = null;
+        this.#cancelledCount++;
+        if (this.#cancelledCount > cancelledCountMax && 2 * this.#cancelledCount > this.#heap.length) this.#sweep();
+      },
+    };
+  }
+
+  /** Later in the same instant. */
+  yield(): Promise<void> {
+    return this.sleep(0);
+  }
+
+  /** Lets time pass until `done` settles. Throws when nothing is left that could settle it. */
+  async drive<T>(done: Promise<T>): Promise<T> {
+    let isDone = false;
+    const settle = () => {
+      isDone = true;
+    };
+    done.then(settle, settle);
+    for (;;) {
+      await systemClock.yield(); // every promise that can go on has gone on
+      if (isDone) return done;
+      this.#advance();
+    }
+  }
+
+  #advance(): void {
+    for (;;) {
+      const next = this.#pop();
+      assert(next !== null, 'standstill: nothing left to wait for, and not done');
+      if (next.fire === null) {
+        this.#cancelledCount--;
+        continue;
+      }
+      this.#nowMs = next.atMs;
+      const { fire } = next;
+      next.fire = null;
+      fire();
+      return;
+    }
+  }
+
+  #sweep(): void {
+    const kept = this.#heap.filter(({ fire }) => fire !== null);
+    this.#heap = [];
+    this.#cancelledCount = 0;
+    for (const timer of kept) this.#push(timer);
+  }
+
+  #push(timer: Timer): void {
+    const heap = this.#heap;
+    let index = heap.length;
+    heap.push(timer);
+    while (index > 0) {
+      const parent = (index - 1) >> 1;
+      if (!isBefore(timer, at(heap, parent))) break;
+      heap[index] = at(heap, parent);
+      index = parent;
+    }
+    heap[index] = timer;
+  }
+
+  #pop(): Timer | null {
+    const heap = this.#heap;
+    const [first] = heap;
+    const last = heap.pop();
+    if (first === undefined || last === undefined) return null;
+    if (heap.length === 0) return first;
+    let index = 0;
+    for (;;) {
+      let child = 2 * index + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && isBefore(at(heap, child + 1), at(heap, child))) child++;
+      if (!isBefore(at(heap, child), last)) break;
+      heap[index] = at(heap, child);
+      index = child;
+    }
+    heap[index] = last;
+    return first;
+  }
+}
+
+function isBefore(a: Timer, b: Timer): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
+}
