@@ -26,6 +26,7 @@ export class GatewayClient implements CompletionClient {
     const chunkMs: number[] = [];
     let outputTokenCount = 0;
     let route: RouteSummary | null = null;
+    let cancel = () => {};
     const ended = (outcome: Answer['outcome'], error?: string): Answer => ({
       ...{ outcome, sentMs, endMs: this.#clock.nowMs(), chunkMs, outputTokenCount, id: `r${index}` },
       ...(error === undefined ? {} : { error }),
@@ -37,7 +38,8 @@ export class GatewayClient implements CompletionClient {
         promptIds: prompt.kind === 'ids' ? prompt.ids : [],
         sampling: { ...greedy, maxTokenCount, forcedTokenCount: wantedTokenCount },
       });
-      signal.addEventListener('abort', () => stream.cancel(), { once: true });
+      cancel = () => stream.cancel();
+      signal.addEventListener('abort', cancel, { once: true });
       void stream.route.then(
         (summary) => {
           route = summary;
@@ -53,6 +55,8 @@ export class GatewayClient implements CompletionClient {
     } catch (error) {
       const isRejected = error instanceof TwostrokeError && (error.code === 'overloaded' || error.code === 'unavailable');
       return ended(signal.aborted ? 'unfinished' : isRejected ? 'rejected' : 'failed', messageOf(error));
+    } finally {
+      signal.removeEventListener('abort', cancel);
     }
   }
 }

@@ -1,56 +1,97 @@
 import { describe, expect, it } from 'vitest';
-import { arrivals } from '../../src/bench/arrivals.js';
-import { planRequests } from '../../src/bench/plan.js';
-import type { PlannedRequest } from '../../src/bench/request-record.js';
-import { createWorkload, type WorkloadName } from '../../src/bench/workload.js';
-import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
-import type { Strategy } from '../../src/router/route.js';
-import type { WorkerTimes } from '../../src/sim/simulated-workers.js';
-import { type SimulationOptions, simulate } from '../../src/sim/simulation.js';
-
-const settings = {
-  ...{ blockTokenCount: 16, blockCount: 4096, tokenBudget: 512, prefillChunkTokenCount: 512, sequenceCountMax: 64 },
-  ...{ maxModelTokenCount: 4096, prefixCaching: 'on', depth: 2, vocabCount: 1000 },
-} as const;
-
-/** 0.02 ms a prompt token, 2 ms a decode step; 1 GB/s. */
-const plainTimes = (): WorkerTimes => ({
-  steps: {
-    draw: ({ prefillTokenCount, decodeCount }) => 0.02 * prefillTokenCount + (decodeCount > 0 ? 2 : 0),
-  },
-  link: { latencyMs: 0.1, draw: (bytes) => bytes / 1e6 },
-  request: { arrivalMs: 0.5, tokenMs: 0.25, handOverMs: 1 },
-  kvBytesPerToken: 1000,
-});
-
-const load = {
-  ...{ concurrencyMax: Number.POSITIVE_INFINITY, warmupMs: 0, warmupRequestCount: 0 },
-  ...{ drainMs: 600_000, durationMs: Number.POSITIVE_INFINITY },
-};
-
-function plan(name: WorkloadName, ratePerSecond: number, requestCountMax: number, seed = 1): Iterable<PlannedRequest> {
-  const workload = createWorkload({
-    ...{ name, seed, contentSeed: seed, tokenIdPool: Array.from({ length: 256 }, (_, i) => i + 3) },
-    ...{ inputTokenCount: 100, outputTokenCount: 32, rangeRatio: 0, outputShape: 'lognormal', lengthScale: 1 },
-  });
-  const options = {
-    outputLength: 'forced',
-    contextTokenCount: 4096,
-    requestCountMax,
-    durationMs: Number.POSITIVE_INFINITY,
-  } as const;
-  return planRequests(arrivals({ ratePerSecond, burstiness: 1, seed }), workload, options, { shortenedCount: 0 });
-}
-
-function options(workers: string, strategy: Strategy, more: Partial<SimulationOptions> = {}): SimulationOptions {
-  return { workers: parseWorkerSpecs(workers), strategy, settings, timesOf: plainTimes, ...more };
-}
+import { requestId, workerId } from '../../src/base/ids.js';
+import { Prng } from '../../src/base/prng.js';
+import { greedy } from '../../src/engine/sampling-params.js';
+import { simulate } from '../../src/sim/simulation.js';
+import { SampledStepTimes } from '../../src/sim/step-times.js';
+import { cluster, load, plainTimes, poisson, requestAt, syntheticSamples } from './clusters.js';
 
 describe('simulation', () => {
-  it('runs', async () => {
-    const start = performance.now();
-    const result = await simulate(options('any:cpu*2', 'adaptive'), plan('mixed', 20, 500), load);
-    console.log(performance.now() - start, result.records.length, result.records.slice(0, 3), result.engines[0]);
-    expect(result.records.every(({ outcome }) => outcome === 'completed')).toBe(true);
+  it('is the same to the byte for the same seed', async () => {
+    const samples = syntheticSamples(
+      ({ decodeCount, prefillTokenCount }) => 1 + 0.05 * decodeCount + 0.01 * prefillTokenCount,
+      0.1,
+      7,
+    );
+    const log = async (seed: number) => {
+      const lines: string[] = [];
+      const timesOf = (index: number) => ({ ...plainTimes(), steps: new SampledStepTimes(samples, new Prng(seed + index)) });
+      const options = cluster('any:cpu,prefill:cpu,decode:cpu', 'adaptive', { timesOf, onLogLine: (line) => lines.push(line) });
+      await simulate(options, poisson('mixed', 40, 60, seed), load);
+      return lines.join('\n');
+    };
+    const first = await log(1);
+    expect(await log(1)).toBe(first);
+    expect(await log(2)).not.toBe(first);
+    expect(first).toMatch(/ w0 step decode=/);
+    expect(first).toMatch(/ <- generate r0/);
+  });
+
+  describe('truth tables: times worked out by hand', () => {
+    it.each([
+      { promptTokenCount: 100, stepCount: 1 },
+      { promptTokenCount: 1300, stepCount: 3 },
+    ])('one worker, $promptTokenCount prompt tokens', async ({ promptTokenCount }) => {
+      const { records } = await simulate(cluster('any:cpu', 'collocated'), [requestAt(0, promptTokenCount, 11)], load);
+      const ttftMs = 0.5 + 0.02 * promptTokenCount + 0.25;
+      expect(records).toHaveLength(1);
+      expect(records[0]?.firstTokenMs).toBeCloseTo(ttftMs, 3);
+      expect(records[0]?.endMs).toBeCloseTo(ttftMs + 10 * 2, 3);
+      expect(records[0]?.outputTokenCount).toBe(11);
+    });
+
+    it('a prompt that arrives while another decodes lengthens its steps', async () => {
+      const plan = [requestAt(0, 100, 20, 0), requestAt(20, 500, 1, 1)];
+      const { records } = await simulate(cluster('any:cpu', 'collocated'), plan, load);
+      const gaps = records.find(({ index }) => index === 0)?.gapsMs ?? [];
+      expect(Math.max(...gaps)).toBeCloseTo(2 + 0.02 * 500, 3);
+      expect(gaps.filter((ms) => Math.abs(ms - 2) < 1e-3)).toHaveLength(18);
+    });
+
+    it('prefill on one worker, decode on the other', async () => {
+      const promptTokenCount = 512;
+      const { records, engines } = await simulate(
+        cluster('prefill:cpu,decode:cpu', 'disaggregated'),
+        [requestAt(0, promptTokenCount, 3)],
+        load,
+      );
+      const prefillMs = 0.02 * promptTokenCount;
+      const copyMs = (promptTokenCount * 1024) / 1e6; // of one chunk: the place for it is known when all of it is enqueued
+      const [record] = records;
+      expect(record?.firstTokenMs).toBeCloseTo(0.5 + prefillMs + 0.25, 3);
+      expect(record?.gapsMs[0]).toBeCloseTo(copyMs + 0.1 + 1 + 2, 3); // link latency, hand-over, step; the token's way is in both
+      expect(record?.gapsMs[1]).toBeCloseTo(2, 3);
+      expect(engines.map(({ promptTokenCount: count }) => count)).toEqual([promptTokenCount, 0]);
+    });
+  });
+
+  it('goes on elsewhere when a worker is killed', async () => {
+    const faults = [
+      { atMs: 200, strike: (workers: { kill(id: ReturnType<typeof workerId>): void }) => workers.kill(workerId('w0')) },
+    ];
+    const { records } = await simulate(cluster('any:cpu*2', 'collocated', { faults }), poisson('mixed', 50, 60), load);
+    expect(records).toHaveLength(60);
+    expect(records.every((record) => record.outcome === 'completed' && record.outputTokenCount === record.wantedTokenCount)).toBe(
+      true,
+    );
+  });
+
+  it('finds a block that somebody keeps', async () => {
+    const keep = {
+      atMs: 10,
+      strike: (workers: { engines: readonly { engine: { reserve(request: object, growthTokenCount: number): unknown } }[] }) => {
+        workers.engines[0]?.engine.reserve({ id: requestId('keeper'), promptIds: [1, 2, 3], sampling: greedy }, 0);
+      },
+    };
+    const options = cluster('any:cpu', 'collocated', { faults: [keep as never] });
+    await expect(simulate(options, [requestAt(0, 50, 2)], load)).rejects.toThrow(/w0 keeps 1 blocks/);
+  });
+
+  it('rejects what is over the limit, and loses nothing', async () => {
+    const options = cluster('any:cpu', 'collocated', { limits: { requestCountMax: 4 } });
+    const { records } = await simulate(options, poisson('short', 2000, 50), load);
+    const count = (outcome: string) => records.filter((record) => record.outcome === outcome).length;
+    expect(count('rejected')).toBeGreaterThan(0);
+    expect(count('rejected') + count('completed')).toBe(50);
   });
 });
