@@ -13,6 +13,7 @@ import type { RequestCost } from '../router/cost-parameters.js';
 import type { StepWork } from '../router/step-work.js';
 import type { LoadedEngine } from '../worker/load-engine.js';
 import type { WorkerConfig } from '../worker/messages.js';
+import { stepLimitsOf } from '../worker/step-limits.js';
 import { runWorker } from '../worker/worker.js';
 import { InProcessBus, type Message } from './in-process-bus.js';
 import type { LinkTimes } from './link-times.js';
@@ -110,17 +111,18 @@ export class SimulatedWorkers implements WorkerProcesses {
   };
 
   #load(id: WorkerId, config: WorkerConfig, clock: Clock, hooks: EngineHooks, times: WorkerTimes): LoadedEngine {
-    const { blockCount, tokenBudget, sequenceCountMax } = config;
+    const { blockCount } = config;
     assert(blockCount !== undefined, 'a simulated worker has as many blocks as it is told');
     const { onStep, vocabCount } = this.#options;
     const device = new TimedDevice({
       ...{ clock, info: infoOf(config), steps: times.steps, link: times.link },
       ...(onStep === undefined ? {} : { onStep: (work: StepWork, ms: number) => onStep(id, work, ms) }),
     });
-    const logitRowCountMax = Math.min(sequenceCountMax, tokenBudget);
+    const limits = stepLimitsOf(config.device.kind, config);
+    const logitRowCountMax = Math.min(limits.sequenceCountMax, limits.tokenBudget);
     const model = timedModel(device, { kvBytesPerToken: times.kvBytesPerToken, vocabCount, logitRowCountMax });
     const kv = { blockTokenCount: config.blockTokenCount, blockCount, dtype: simulatedKvDtype };
-    const engine = new Engine({ ...config, device: device.asDevice(), model, kv, clock }, hooks);
+    const engine = new Engine({ ...config, ...limits, device: device.asDevice(), model, kv, clock }, hooks);
     return { device: device.asDevice(), model, engine };
   }
 }
