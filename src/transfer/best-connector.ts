@@ -25,7 +25,7 @@ export class BestConnector implements KvConnector {
   }
 
   /** Throws the error of the most preferred candidate when there is no way at all: `layout_mismatch` before `transfer_error`. */
-  async open(target: KvTarget, { avoid = [] }: OpenOptions = {}): Promise<KvChannel> {
+  async open(target: KvTarget, { avoid = [], gone }: OpenOptions = {}): Promise<KvChannel> {
     const candidates = this.#candidates.filter(({ name }) => !avoid.includes(name));
     const errors: unknown[] = [];
     const trials: LinkTrial[] = [];
@@ -33,7 +33,7 @@ export class BestConnector implements KvConnector {
     for (const candidate of candidates) {
       try {
         const channel = await candidate.open(target);
-        const speed = await measure(channel);
+        const speed = await measureUnless(channel, gone);
         trials.push({ name: candidate.name, speed });
         const isBetter = best === null || speed.bytesPerSecond > advantageMin * best.bytesPerSecond;
         await (isBetter ? best?.channel : channel)?.close();
@@ -41,6 +41,10 @@ export class BestConnector implements KvConnector {
       } catch (error) {
         errors.push(error);
         trials.push({ name: candidate.name, error: messageOf(error) });
+      }
+      if (gone?.aborted === true) {
+        await best?.channel.close('gone');
+        throw new TwostrokeError('transfer_error', `${target.workerId} went away`);
       }
     }
     if (best === null) throw worst(errors, target);
@@ -68,6 +72,20 @@ export async function measure(channel: KvChannel): Promise<LinkSpeed> {
   await channel.probe(bigBytes); // first touch of staging
   const latencyMs = await best(smallBytes);
   return { latencyMs, bytesPerSecond: (1000 * bigBytes) / Math.max(await best(bigBytes), 1e-3) };
+}
+
+/** A probe whose other side has died ends when the channel is closed under it. */
+async function measureUnless(channel: KvChannel, gone: AbortSignal | undefined): Promise<LinkSpeed> {
+  const close = () => void channel.close('gone');
+  gone?.addEventListener('abort', close);
+  try {
+    return await measure(channel);
+  } catch (error) {
+    close();
+    throw error;
+  } finally {
+    gone?.removeEventListener('abort', close);
+  }
 }
 
 function worst(errors: readonly unknown[], target: KvTarget): unknown {

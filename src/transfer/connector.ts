@@ -63,9 +63,12 @@ export interface KvSource {
   readonly clock: Clock;
 }
 
+/** Only BestConnector minds them. */
 export interface OpenOptions {
-  /** Names of connectors that have failed: another way is wanted. Only BestConnector has one. */
+  /** Names of connectors that have failed: another way is wanted. */
   readonly avoid?: readonly string[];
+  /** The target's process has been reaped: what is being opened and measured comes to nothing at once. */
+  readonly gone?: AbortSignal;
 }
 
 export interface KvConnector {
@@ -87,8 +90,9 @@ export interface KvChannel {
   readonly isBroken: boolean;
   /** Time for `bytes` to get there, in milliseconds. Touches nothing of the target. */
   probe(bytes: number): Promise<number>;
-  /** Resolves when nothing touches the target any more; transfers still running are aborted. */
-  close(): Promise<void>;
+  /** Resolves when nothing touches the target any more; transfers still running are aborted. `gone`: the target's process has been
+   *  reaped, so nothing is waited for that only it could answer. */
+  close(target?: 'gone'): Promise<void>;
 }
 
 export interface KvTransfer {

@@ -158,6 +158,8 @@ class PeerTransfer implements KvTransfer {
   readonly #requestId: RequestId;
   readonly #layoutHash: string;
   readonly #onEnd: () => void;
+  /** Set by whichever comes first: from then on the channel, which may be closed by now, is not asked again. */
+  #isFinished = false;
   #aborting: Promise<void> | null = null;
   pushedBytes = 0;
 
@@ -174,17 +176,19 @@ class PeerTransfer implements KvTransfer {
 
   async finish(handle: KvHandle): Promise<void> {
     checkHandle(handle, this.#requestId, this.#layoutHash);
-    await this.#channel.settled();
+    await (this.#aborting ?? this.#channel.settled());
     if (this.#aborting !== null) throw new TwostrokeError('cancelled', `the transfer of ${this.#requestId} was aborted`);
+    this.#isFinished = true;
     this.#onEnd();
   }
 
-  abort(): Promise<void> {
+  async abort(): Promise<void> {
+    if (this.#isFinished) return; // everything has landed
     // a copy that failed has ended too: its error is finish's to tell
     this.#aborting ??= this.#channel
       .settled()
       .catch(() => {})
       .finally(this.#onEnd);
-    return this.#aborting;
+    await this.#aborting;
   }
 }

@@ -178,7 +178,8 @@ export class TcpChannel implements KvChannel {
     at(this.#lanes, laneIndex).drop();
   }
 
-  close(): Promise<void> {
+  close(target?: 'gone'): Promise<void> {
+    if (target === 'gone') this.#break(`${this.#target.workerId} is gone`);
     this.#closing ??= this.#close();
     return this.#closing;
   }

@@ -35,6 +35,8 @@ interface Pushing {
 interface OpenChannel {
   readonly incarnation: number;
   readonly channel: Promise<KvChannel>;
+  /** Its worker's process has been reaped. */
+  readonly gone: AbortController;
   opened: KvChannel | null;
 }
 
@@ -142,7 +144,8 @@ export class HandOverSource implements EngineHooks {
     const open = this.#channels.get(workerId);
     if (open === undefined || open.incarnation > incarnation) return;
     this.#channels.delete(workerId);
-    await (await open.channel.catch(() => null))?.close();
+    open.gone.abort();
+    await (await open.channel.catch(() => null))?.close('gone');
   }
 
   status(): readonly ConnectorStatus[] {
@@ -174,8 +177,9 @@ export class HandOverSource implements EngineHooks {
   }
 
   async #open(target: KvTarget, options: OpenOptions = {}): Promise<KvChannel> {
-    const channel = this.#connector.open(target, options);
-    const open: OpenChannel = { incarnation: target.incarnation, channel, opened: null };
+    const gone = new AbortController();
+    const channel = this.#connector.open(target, { ...options, gone: gone.signal });
+    const open: OpenChannel = { incarnation: target.incarnation, channel, gone, opened: null };
     this.#channels.set(target.workerId, open);
     try {
       open.opened = await channel;

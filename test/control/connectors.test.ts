@@ -49,14 +49,15 @@ describe.each(['tcp', 'host-relay', 'peer', 'auto'] as const)('hand-overs by %s'
   });
 });
 
-/** Kills `count` times at seeded moments; half of them while something decodes. */
-async function killAtMoments(connector: 'tcp' | 'peer', count: number): Promise<void> {
+/** Kills `count` times at seeded moments, half of them while something decodes; the others while prompts are computed and handed over. */
+async function killAtMoments(connector: 'tcp' | 'host-relay' | 'peer', count: number): Promise<void> {
   const { gateway, records } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
     settings: { connector, prefillChunkTokenCount: 16, blockCount: 400, maxModelTokenCount: 600 },
     limits: { lossCountMax: 1000, restartDelayMsMin: 10, restartDelayMsMax: 50 },
   });
   const cases = upTo(300);
   const moments = { midDecode: 0, all: 0 };
+  const restarts = () => gateway.workers().reduce((sum, worker) => sum + worker.restartCount, 0);
   for (let seed = 1; seed <= count; seed++) {
     const prng = new Prng(seed);
     const wantsDecode = seed % 2 === 0;
@@ -71,7 +72,7 @@ async function killAtMoments(connector: 'tcp' | 'peer', count: number): Promise<
       if (wantsDecode) moments.midDecode++; // six first tokens, and more after them, are out
       process.kill(victim.pid, 'SIGKILL');
     };
-    if (!wantsDecode) void systemClock.sleep(prng.exponential(40)).then(kill);
+    if (!wantsDecode) void systemClock.sleep(prng.uniform() * 40).then(kill); // six prompts take some 50 ms at least
     const answers = await Promise.all(
       chosen.map((golden) =>
         collect(gateway, inputOf(golden), (tokenCount) => {
@@ -84,12 +85,15 @@ async function killAtMoments(connector: 'tcp' | 'peer', count: number): Promise<
       expect(answers[i]!.outputs[0], `${name}, kill ${seed}`).toEqual(continuation_ids);
     }
     seen.isDone = true;
-    const isBack = () => {
-      const restartCount = gateway.workers().reduce((sum, worker) => sum + worker.restartCount, 0);
-      return restartCount >= moments.all && gateway.workers().every(({ state }) => state === 'ready');
-    };
-    while (!isBack()) await systemClock.sleep(10);
+    const backByMs = systemClock.nowMs() + 15_000;
+    while (restarts() < moments.all || gateway.workers().some(({ state }) => state !== 'ready')) {
+      const states = gateway.workers().map(({ id, state, restartCount }) => `${id} is ${state}, restarted ${restartCount} times`);
+      if (systemClock.nowMs() > backByMs) throw new Error(`kill ${seed}: ${states.join('; ')} after ${moments.all} kills`);
+      await systemClock.sleep(10);
+    }
     await expectNothingOwned(gateway);
+    expect(restarts(), `nobody died but who was killed, kill ${seed}`).toBe(moments.all);
+    if (seed % 50 === 0) process.stderr.write(`${connector}: ${seed} of ${count}, ${moments.midDecode} kills mid-decode\n`);
   }
   expect(moments.midDecode).toBeGreaterThanOrEqual(Math.floor(count / 4));
   expect(moments.all).toBeGreaterThan(count / 2);
@@ -97,5 +101,9 @@ async function killAtMoments(connector: 'tcp' | 'peer', count: number): Promise<
 }
 
 describe('kill -9 at seeded moments: every stream ends as if nothing had happened, no block leaks', () => {
-  it.each(['tcp', 'peer'] as const)('%s', (connector) => killAtMoments(connector, isFull ? 200 : 5), isFull ? 1_200_000 : 60_000);
+  it.each(['tcp', 'host-relay', 'peer'] as const)(
+    '%s',
+    (connector) => killAtMoments(connector, isFull ? 200 : 5),
+    isFull ? 300_000 : 60_000,
+  );
 });

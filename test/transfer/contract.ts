@@ -385,6 +385,17 @@ export function connectorContract(member: Member): void {
       expect((await target.bytes()).equals(before)).toBe(true);
     });
 
+    it('a transfer that outlives its channel settles all the same, finished or not', async () => {
+      const channel = await connector.open(target.target());
+      const [finished, open] = [channel.begin(requestId('a'), 1), channel.begin(requestId('b'), 1)];
+      for (const transfer of [finished, open]) transfer.push([whole(ids(1, 2), ids(3, 4))], source.recorded());
+      await finished.finish(handle('a'));
+      await channel.close(); // its worker died
+      await finished.abort();
+      await open.abort();
+      await expect(open.finish(handle('b'))).rejects.toMatchObject({ code: 'cancelled' });
+    });
+
     it('after close nothing is in flight, and nothing can begin', async () => {
       const channel = await connector.open(target.target());
       const transfer = channel.begin(requestId('r'), 1);
