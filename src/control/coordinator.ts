@@ -5,23 +5,32 @@ import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
-import { chooseRoute } from '../router/choose-route.js';
-import { fillShare } from '../router/load.js';
-import type { Route, Strategy } from '../router/route.js';
+import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
+import type { PathEstimate } from '../router/estimate.js';
+import type { LengthDistribution } from '../router/length-distribution.js';
+import { samplePrefixes } from '../router/length-levels.js';
+import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js';
+import { type Route, type Strategy, workersOf } from '../router/route.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
+import { prefillPairCountOf } from '../router/step-work.js';
+import type { WorkerCosts, WorkerShape } from '../router/worker-costs.js';
+import { WorkerLoad } from '../router/worker-load.js';
 import { Admission } from './admission.js';
 import type { RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
 import { runCollocated, runDisaggregated } from './paths.js';
-import { PrefixAffinity } from './prefix-affinity.js';
+import { Placement } from './placement.js';
+import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
 import { Request } from './request.js';
 import type { RequestRecord, RouteSummary } from './request-record.js';
 import { Reservations, type ReservationTiming } from './reservations.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
 
-/** What a worker looks like to the coordinator before its own load is added: numbers from the worker's last report. */
-export type WorkerFacts = Omit<WorkerSnapshot, 'queuedPromptTokenCount' | 'decodingCount'>;
+/** What a worker looks like to the coordinator before its load and its costs are added: numbers from the worker's last report. */
+export interface WorkerFacts extends Omit<WorkerSnapshot, 'load' | 'costs'> {
+  readonly shape?: WorkerShape;
+}
 
 /** Who is there; see registry.ts. */
 export interface WorkerDirectory {
@@ -33,6 +42,7 @@ export interface WorkerDirectory {
 
 export interface CoordinatorOptions {
   readonly directory: WorkerDirectory;
+  readonly costs: WorkerCosts;
   readonly strategy: Strategy;
   readonly onTransferFailure: TransferFailurePolicy;
   readonly limits: GatewayLimits;
@@ -43,11 +53,14 @@ export interface CoordinatorOptions {
   readonly ready: Promise<void>;
 }
 
-/** A request and where it is now. */
-interface Placed {
+/** A request on its way, and what was known of it when it came. */
+interface Traveller {
   readonly request: Request;
-  route: Route | null;
-  uncachedTokenCount: number;
+  /** Of the prompt's beginnings. */
+  readonly keys: readonly StrideKey[];
+  readonly lengths: LengthDistribution;
+  /** Where it is now. */
+  placement: Placement | null;
 }
 
 export class Coordinator {
@@ -55,7 +68,9 @@ export class Coordinator {
   readonly #admission: Admission;
   readonly #reservations: Reservations;
   readonly #affinity = new PrefixAffinity();
-  readonly #placed = new Map<RequestId, Placed>();
+  readonly #travellers = new Map<RequestId, Traveller>();
+  readonly #loads = new Map<WorkerId, WorkerLoad>();
+  readonly #lengths = new LengthPredictor();
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
@@ -69,18 +84,19 @@ export class Coordinator {
 
   /** Throws OverloadedError, or InvalidRequestError when the id is in use. */
   submit(input: RequestInput): GenerationStream {
-    if (this.#placed.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
+    if (this.#travellers.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
     this.#admission.enter();
     const { clock, limits } = this.#options;
     const request = new Request(input, clock, limits.requestDeadlineMs);
-    const placed: Placed = { request, route: null, uncachedTokenCount: 0 };
-    this.#placed.set(request.id, placed);
-    void this.#run(placed).finally(() => this.#end(request));
+    const keys = strideKeys(input.promptIds, input.cacheSalt);
+    const traveller: Traveller = { request, keys, lengths: this.#lengths.predict(lengthFacts(request, keys)), placement: null };
+    this.#travellers.set(request.id, traveller);
+    void this.#run(traveller).finally(() => this.#end(traveller));
     return request.stream;
   }
 
   cancelAll(): void {
-    for (const { request } of this.#placed.values()) request.cancel();
+    for (const { request } of this.#travellers.values()) request.cancel();
   }
 
   /** What a worker held in its prefix cache is gone. */
@@ -88,41 +104,71 @@ export class Coordinator {
     this.#affinity.forget(id);
   }
 
-  async #run(placed: Placed): Promise<void> {
-    const { request } = placed;
+  async #run(traveller: Traveller): Promise<void> {
+    const { request } = traveller;
     await request.orSettled(this.#options.ready).catch((error) => this.#afterFailure(request, error));
     while (!request.isSettled) {
       try {
-        const route = await this.#chooseRoute(placed);
+        const route = await this.#chooseRoute(traveller);
         if (route !== null) await this.#follow(route, request);
       } catch (error) {
         this.#afterFailure(request, error);
       }
-      placed.route = null;
+      this.#leave(traveller);
     }
   }
 
   /** Waits while no worker is live. Null when the request settles first. */
-  async #chooseRoute(placed: Placed): Promise<Route | null> {
-    const { request } = placed;
+  async #chooseRoute(traveller: Traveller): Promise<Route | null> {
+    const { request } = traveller;
     const { directory, strategy } = this.#options;
     while (!request.isSettled) {
-      const facts = this.#facts(request);
+      const facts = this.#facts(traveller);
+      const { pinnedPlace } = request;
+      const workers = this.#snapshots();
       const route =
-        request.pinnedRoute ??
-        chooseRoute(facts, this.#snapshots(), request.handOverFailures.length > 0 ? 'collocated' : strategy);
+        pinnedPlace === undefined
+          ? chooseRoute(facts, workers, request.handOverFailures.length > 0 ? 'collocated' : strategy)
+          : pinnedRoute(facts, workers, pinnedPlace);
       if (route !== null) {
-        const worker = route.path === 'collocated' ? route.worker : route.prefillWorker;
-        placed.route = route;
-        placed.uncachedTokenCount = Math.max(1, facts.promptTokenCount - (facts.prefixTokenCounts.get(worker) ?? 0));
-        this.#affinity.record(request.input.promptIds, request.input.cacheSalt, worker);
-        request.routed(summaryOf(route));
+        this.#place(traveller, facts, route);
+        request.routed(summaryOf(route, facts));
         this.#options.logger.debug({ request: request.id, route }, 'routed');
         return route;
       }
       await request.orSettled(directory.changed());
     }
     return null;
+  }
+
+  /** From here on the workers' loads count it. */
+  #place(traveller: Traveller, facts: RequestFacts, route: Route): void {
+    const { request, keys, lengths } = traveller;
+    const { clock } = this.#options;
+    const [prefillWorker, decodeWorker] = sidesOf(route);
+    const { tokenCount, addedMs, unloadedTtftMs } = route.prefill;
+    const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
+    const placement = new Placement(
+      {
+        id: request.id,
+        prompt: { tokenCount, pairCount: prefillPairCountOf(cachedTokenCount, tokenCount), addedMs, unloadedTtftMs },
+        promptTokenCount: facts.promptTokenCount,
+        choiceCount: facts.choiceCount,
+        lengths,
+        generatedTokenCount: facts.outputTokenCount,
+        prefill: this.#load(prefillWorker),
+        decode: this.#load(decodeWorker),
+      },
+      facts.nowMs,
+    );
+    traveller.placement = placement;
+    request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
+    for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
+  }
+
+  #leave(traveller: Traveller): void {
+    traveller.placement?.leave(this.#options.clock.nowMs());
+    traveller.placement = null;
   }
 
   async #follow(route: Route, request: Request): Promise<void> {
@@ -134,8 +180,9 @@ export class Coordinator {
 
   /** Decode without room, or with others waiting for room: nothing is computed before there is a place for it. */
   #timing(request: Request, decode: WorkerId): ReservationTiming {
-    const worker = this.#snapshots().find((each) => each.id === decode);
-    const isShort = worker === undefined || fillShare(this.#facts(request), worker) > 1;
+    const worker = this.#options.directory.workers().find((each) => each.id === decode);
+    const tokenCount = request.input.promptIds.length + request.outputTokenCount;
+    const isShort = worker === undefined || Math.ceil(tokenCount / worker.blockTokenCount) > worker.availableBlockCount;
     return isShort || this.#reservations.waitingCount(decode) > 0 ? 'before_prefill' : 'just_in_time';
   }
 
@@ -172,9 +219,14 @@ export class Coordinator {
     logger.warn({ request: request.id, reason: error.message }, 'hand-over failed, request continues on one worker');
   }
 
-  #end(request: Request): void {
-    this.#placed.delete(request.id);
+  #end({ request, keys }: Traveller): void {
+    this.#travellers.delete(request.id);
     this.#admission.leave();
+    for (const [index, output] of request.outputs.entries()) {
+      const end = request.ended[index] ?? null;
+      const isCensored = end === null || end === 'length';
+      this.#lengths.observe(lengthFacts(request, keys), { tokenCount: output.length, isCensored });
+    }
     this.#options.onDone(request.toRecord());
   }
 
@@ -184,39 +236,62 @@ export class Coordinator {
     return client;
   }
 
-  #facts(request: Request): RequestFacts {
-    const { promptIds, sampling, cacheSalt } = request.input;
+  #facts({ request, keys, lengths }: Traveller): RequestFacts {
+    const { promptIds, sampling } = request.input;
     return {
       promptTokenCount: promptIds.length,
       outputTokenCount: request.outputTokenCount,
       maxTokenCount: sampling.maxTokenCount,
       choiceCount: sampling.choiceCount,
-      prefixTokenCounts: this.#affinity.lookup(promptIds, cacheSalt),
+      expectedTokenCount: lengths.mean,
+      prefixTokenCounts: this.#affinity.lookup(keys),
+      nowMs: this.#options.clock.nowMs(),
     };
   }
 
   /** Reports lag behind; what has been routed is known at once, so the load is counted from the requests themselves. */
   #snapshots(): readonly WorkerSnapshot[] {
-    const queued = new Map<WorkerId, number>();
-    const decoding = new Map<WorkerId, number>();
-    const add = (counts: Map<WorkerId, number>, id: WorkerId, count: number) => counts.set(id, (counts.get(id) ?? 0) + count);
-    for (const { request, route, uncachedTokenCount } of this.#placed.values()) {
-      if (route === null) continue;
-      const isPrefilled = request.times.firstTokenMs !== undefined;
-      const [prefillWorker, decodeWorker] =
-        route.path === 'collocated' ? [route.worker, route.worker] : [route.prefillWorker, route.decodeWorker];
-      if (!isPrefilled) add(queued, prefillWorker, uncachedTokenCount);
-      add(decoding, decodeWorker, request.input.sampling.choiceCount);
-    }
-    return this.#options.directory.workers().map((worker) => ({
-      ...worker,
-      queuedPromptTokenCount: queued.get(worker.id) ?? 0,
-      decodingCount: decoding.get(worker.id) ?? 0,
-    }));
+    const { directory, costs } = this.#options;
+    return directory
+      .workers()
+      .map((facts) => ({ ...facts, load: this.#load(facts.id), costs: costs.parametersOf(facts.id, facts.shape) }));
+  }
+
+  #load(id: WorkerId): WorkerLoad {
+    const load = this.#loads.get(id) ?? new WorkerLoad();
+    this.#loads.set(id, load);
+    return load;
   }
 }
 
-function summaryOf(route: Route): RouteSummary {
-  const workers = route.path === 'collocated' ? [route.worker] : [route.prefillWorker, route.decodeWorker];
-  return { path: route.path, workers, reason: route.reason, estimates: route.estimates };
+function sidesOf(route: Route): readonly [prefill: WorkerId, decode: WorkerId] {
+  return route.path === 'collocated' ? [route.worker, route.worker] : [route.prefillWorker, route.decodeWorker];
+}
+
+function lengthFacts({ input }: Request, keys: readonly StrideKey[]): LengthFacts {
+  const { promptIds, sampling } = input;
+  return { promptTokenCount: promptIds.length, maxTokenCount: sampling.maxTokenCount, prefixIds: samplePrefixes(keys) };
+}
+
+function summaryOf(route: Route, facts: RequestFacts): RouteSummary {
+  const { path, reason, estimate, other } = route;
+  return {
+    path,
+    workers: workersOf(route),
+    reason,
+    estimates: {
+      expectedTokenCount: facts.expectedTokenCount,
+      ...estimate,
+      ...(other === undefined ? {} : prefixed('other', other.estimate)),
+    },
+  };
+}
+
+/** `ttftMs` becomes `otherTtftMs`. */
+function prefixed(prefix: string, estimate: PathEstimate): Record<string, number> {
+  const named = Object.entries(estimate).map(([name, value]) => [
+    `${prefix}${name.charAt(0).toUpperCase()}${name.slice(1)}`,
+    value,
+  ]);
+  return Object.fromEntries(named) as Record<string, number>;
 }

@@ -2,7 +2,7 @@
 import type { RequestId, TokenId, WorkerId } from '../base/ids.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
 import type { LoadProgress } from '../model/model.js';
-import type { Route } from '../router/route.js';
+import type { RoutePlace } from '../router/route.js';
 import type { GenerationStream } from './generation-stream.js';
 import type { RequestRecord } from './request-record.js';
 import type { Health, WorkerStatus } from './worker-status.js';
@@ -22,7 +22,7 @@ export interface RequestInput {
   /** When its KV does not get from prefill to decode (no room is not a failure, nor is a worker that died). Absent: what the gateway says. */
   readonly onTransferFailure?: TransferFailurePolicy;
   /** For measurements: it is tried this way first, whatever the router thinks, and its record says so. */
-  readonly measuredRoute?: Route;
+  readonly measuredRoute?: RoutePlace;
 }
 
 export interface GatewayApi {

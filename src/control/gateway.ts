@@ -5,6 +5,7 @@ import type { WorkerId } from '../base/ids.js';
 import type { LoadProgress } from '../model/model.js';
 import { validateStrategy } from '../router/candidates.js';
 import type { StepSample } from '../router/step-work.js';
+import { WorkerCosts } from '../router/worker-costs.js';
 import { Coordinator } from './coordinator.js';
 import type { GatewayApi, RequestInput } from './gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits, type GatewayOptions } from './gateway-options.js';
@@ -47,9 +48,12 @@ export class Gateway implements GatewayApi {
     this.#limits = limits;
     this.#supervisor = supervisor;
     this.#listeners = listeners;
+    const costs = new WorkerCosts();
+    listeners.stepSamples.push((id, samples) => costs.observe(id, samples));
     const onDone = (record: RequestRecord) => listeners.requestDone(record, logger);
     this.#coordinator = new Coordinator({
       directory: supervisor,
+      costs,
       strategy,
       onTransferFailure,
       limits,

@@ -11,9 +11,9 @@ export class PrefixAffinity {
   readonly #workers = new Map<string, Set<WorkerId>>();
 
   /** Tokens of the prompt that each worker has probably kept. */
-  lookup(promptIds: readonly TokenId[], salt: string | undefined): Map<WorkerId, number> {
+  lookup(keys: readonly StrideKey[]): Map<WorkerId, number> {
     const counts = new Map<WorkerId, number>();
-    for (const [index, key] of strideKeys(promptIds, salt).entries()) {
+    for (const [index, key] of keys.entries()) {
       const workers = this.#workers.get(key);
       if (workers === undefined) break;
       for (const worker of workers) counts.set(worker, (index + 1) * strideTokenCount);
@@ -21,8 +21,8 @@ export class PrefixAffinity {
     return counts;
   }
 
-  record(promptIds: readonly TokenId[], salt: string | undefined, worker: WorkerId): void {
-    for (const key of strideKeys(promptIds, salt)) {
+  record(keys: readonly StrideKey[], worker: WorkerId): void {
+    for (const key of keys) {
       const workers = this.#workers.get(key) ?? new Set();
       this.#workers.delete(key);
       this.#workers.set(key, workers.add(worker));
@@ -42,12 +42,15 @@ export class PrefixAffinity {
   }
 }
 
+/** Names a prompt's beginning. */
+export type StrideKey = string;
+
 /** Chained hashes at every stride: two 32-bit FNV-1a lanes. */
-function strideKeys(promptIds: readonly TokenId[], salt = ''): string[] {
+export function strideKeys(promptIds: readonly TokenId[], salt = ''): readonly StrideKey[] {
   let low = 0x811c9dc5;
   let high = 0x9dc5811c;
   for (let i = 0; i < salt.length; i++) low = Math.imul(low ^ salt.charCodeAt(i), 0x01000193);
-  const keys: string[] = [];
+  const keys: StrideKey[] = [];
   const end = Math.min(promptIds.length, strideTokenCount * strideCountMax);
   for (let i = 0; i < end; i++) {
     low = Math.imul(low ^ (promptIds[i] ?? 0), 0x01000193);

@@ -6,7 +6,7 @@ import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
 import type { RequestId, TokenId } from '../base/ids.js';
 import type { TokenEvent } from '../engine/token-event.js';
-import type { Route } from '../router/route.js';
+import type { RoutePlace } from '../router/route.js';
 import type { RequestBody } from '../worker/messages.js';
 import { packTokens } from '../worker/token-list.js';
 import type { RequestInput } from './gateway-api.js';
@@ -37,6 +37,8 @@ export class Request {
   readonly handOverFailures: HandOverFailure[] = [];
   /** Told when a choice is stopped from outside; set by whoever drives the request now. */
   onStopChoice: ((choiceIndex: number) => void) | null = null;
+  /** Told of every token, when it has been appended; set by the coordinator. */
+  onTokens: ((tokenCount: number) => void) | null = null;
   readonly #clock: Clock;
   readonly #queue: EventQueue;
   readonly #deadline: TimerHandle;
@@ -81,10 +83,11 @@ export class Request {
   }
 
   /** The way that its first attempt must take. */
-  get pinnedRoute(): Route | undefined {
+  get pinnedPlace(): RoutePlace | undefined {
     return this.routes.length === 0 ? this.input.measuredRoute : undefined;
   }
 
+  /** Over all choices. */
   get outputTokenCount(): number {
     return this.outputs.reduce((count, output) => count + output.length, 0);
   }
@@ -197,6 +200,7 @@ export class Request {
     const output = at(this.outputs, choiceIndex);
     for (const { tokenId } of tokens) output.push(tokenId);
     this.mark('firstTokenMs');
+    this.onTokens?.(tokens.length);
     this.#queue.push(event);
     if (finishReason !== undefined) this.#end(choiceIndex, finishReason);
   }

@@ -10,6 +10,7 @@ import type { LoadProgress } from '../model/model.js';
 import { effectiveRoles } from '../router/candidates.js';
 import type { StepSample } from '../router/step-work.js';
 import type { HelloBody, WorkerConfig } from '../worker/messages.js';
+import { stepLimitsOf } from '../worker/step-limits.js';
 import type { WorkerDirectory, WorkerFacts } from './coordinator.js';
 import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
 import { LoadTurns } from './load-turns.js';
@@ -68,6 +69,7 @@ export class Supervisor implements WorkerDirectory {
         blockTokenCount: slot.ready?.blockTokenCount ?? 1,
         blockCount,
         availableBlockCount: engine === undefined ? blockCount : engine.freeBlockCount + engine.cachedBlockCount,
+        ...shapeOf(slot),
       };
     });
   }
@@ -145,6 +147,13 @@ export class Supervisor implements WorkerDirectory {
     this.#options.onLost(dead.id);
     for (const slot of this.slots) slot.client?.forgetPeer(dead.id, dead.incarnation);
   }
+}
+
+/** What the cost model wants to know of a worker without measuring it; nothing before it has been ready. */
+function shapeOf({ ready, options: { config } }: WorkerSlot): Pick<WorkerFacts, 'seatCount' | 'shape'> {
+  if (ready === null) return {};
+  const { sequenceCountMax, ...step } = stepLimitsOf(config.device.kind, config);
+  return { seatCount: sequenceCountMax, shape: { ...step, kvBytesPerToken: ready.blockBytes / ready.blockTokenCount } };
 }
 
 function slotOptions(options: SupervisorOptions, address: string, onChange: (slot: WorkerSlot) => void): SlotOptions[] {

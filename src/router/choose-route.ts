@@ -3,7 +3,7 @@ import { candidatesOf } from './candidates.js';
 import { adaptive } from './policies/adaptive.js';
 import { collocated } from './policies/collocated.js';
 import { disaggregated } from './policies/disaggregated.js';
-import type { Policy, Route, Strategy } from './route.js';
+import type { Policy, Route, RoutePlace, Strategy } from './route.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 
 const policies: Readonly<Record<Strategy, Policy>> = { collocated, disaggregated, adaptive };
@@ -15,4 +15,14 @@ export function chooseRoute(facts: RequestFacts, workers: readonly WorkerSnapsho
   if (facts.outputTokenCount === 0) return policies[strategy](facts, candidates);
   const route = collocated(facts, { ...candidates, both: candidates.decode });
   return { ...route, reason: `continues after ${facts.outputTokenCount} tokens by recomputing them` };
+}
+
+/** The same, when the place is given (a measurement). Null while one of its workers is not live. */
+export function pinnedRoute(facts: RequestFacts, workers: readonly WorkerSnapshot[], place: RoutePlace): Route | null {
+  const live = (id: WorkerSnapshot['id']) => workers.filter((worker) => worker.isLive && worker.id === id);
+  const both = place.path === 'collocated' ? live(place.worker) : [];
+  const prefill = place.path === 'collocated' ? both : live(place.prefillWorker);
+  const decode = place.path === 'collocated' ? both : live(place.decodeWorker);
+  if (prefill.length === 0 || decode.length === 0) return null;
+  return { ...policies[place.path](facts, { prefill, decode, both }), reason: 'as asked' };
 }

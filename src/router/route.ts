@@ -1,5 +1,7 @@
 /** What the router answers: a path, its workers, and why. */
 import type { WorkerId } from '../base/ids.js';
+import type { PathEstimate } from './estimate.js';
+import type { PrefillForecast } from './forecast.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 
 export type Strategy = 'collocated' | 'disaggregated' | 'adaptive';
@@ -13,21 +15,28 @@ export interface Split {
 interface Explained {
   /** One line for people: what decided. */
   readonly reason: string;
-  /** Numbers behind the decision, by name with unit. */
-  readonly estimates: Readonly<Record<string, number>>;
+  readonly estimate: PathEstimate;
+  /** The best route of the other path, if that was weighed. */
+  readonly other?: { readonly workers: readonly WorkerId[]; readonly estimate: PathEstimate };
+  /** Of the prompt, on the worker that computes it. */
+  readonly prefill: PrefillForecast;
 }
 
-export interface CollocatedRoute extends Explained {
+interface CollocatedPlace {
   readonly path: 'collocated';
   readonly worker: WorkerId;
 }
 
-export interface DisaggregatedRoute extends Explained {
+interface DisaggregatedPlace {
   readonly path: 'disaggregated';
   readonly prefillWorker: WorkerId;
   readonly decodeWorker: WorkerId;
 }
 
+/** Where a request goes, without why. */
+export type RoutePlace = CollocatedPlace | DisaggregatedPlace;
+export interface CollocatedRoute extends CollocatedPlace, Explained {}
+export interface DisaggregatedRoute extends DisaggregatedPlace, Explained {}
 export type Route = CollocatedRoute | DisaggregatedRoute;
 
 /** Which workers a policy may use for what. A worker can be in both lists. */
@@ -42,3 +51,7 @@ export interface Candidates {
 
 /** A policy is a pure function. Candidates are never all empty. */
 export type Policy = (facts: RequestFacts, candidates: Candidates) => Route;
+
+export function workersOf(route: RoutePlace): readonly WorkerId[] {
+  return route.path === 'collocated' ? [route.worker] : [route.prefillWorker, route.decodeWorker];
+}

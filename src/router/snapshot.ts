@@ -1,5 +1,7 @@
-/** Plain numbers a policy may see about the workers and the request. Filled in by control/registry and control/coordinator. */
+/** Plain numbers a policy may see about the workers and the request. Filled in by control/coordinator. */
 import type { WorkerId } from '../base/ids.js';
+import type { CostParameters } from './cost-parameters.js';
+import type { WorkerLoadView } from './worker-load.js';
 
 /** `prefill` and `decode` restrict what may be asked of a worker; every worker can do both. */
 export type WorkerRole = 'any' | 'prefill' | 'decode';
@@ -9,14 +11,15 @@ export interface WorkerSnapshot {
   readonly role: WorkerRole;
   /** Loaded, connected, not draining. Others are not offered to a policy. */
   readonly isLive: boolean;
-  /** Prompt tokens routed here whose K and V are not computed yet. */
-  readonly queuedPromptTokenCount: number;
-  /** Sequences routed here that are decoding, or will once their prompt is done. */
-  readonly decodingCount: number;
   readonly blockTokenCount: number;
   readonly blockCount: number;
-  /** Blocks that nobody owns: free, or only kept by the prefix cache. */
+  /** Blocks that nobody owns: free, or only kept by the prefix cache. As last reported. */
   readonly availableBlockCount: number;
+  /** Sequences that its batch may hold. Absent: not known, no limit. */
+  readonly seatCount?: number;
+  readonly load: WorkerLoadView;
+  /** What its steps, its links and its messages take. */
+  readonly costs: CostParameters;
 }
 
 export interface RequestFacts {
@@ -25,6 +28,10 @@ export interface RequestFacts {
   readonly outputTokenCount: number;
   readonly maxTokenCount: number;
   readonly choiceCount: number;
+  /** Expected length of each choice's output, from the length predictor. */
+  readonly expectedTokenCount: number;
   /** Prompt tokens that a worker probably holds in its prefix cache; absent means none. */
   readonly prefixTokenCounts: ReadonlyMap<WorkerId, number>;
+  /** Clock.nowMs() of the decision. */
+  readonly nowMs: number;
 }

@@ -30,7 +30,8 @@ export function stepMs(cost: StepCost, work: StepWork): number {
   );
 }
 
-function rowsMs(knots: readonly RowKnot[], rowCount: number): number {
+/** The part that depends on the rows alone. */
+export function rowsMs(knots: readonly RowKnot[], rowCount: number): number {
   assert(knots.length >= 2, 'a step cost has at least two knots');
   let index = 1;
   while (index < knots.length - 1 && at(knots, index).rowCount < rowCount) index++;

@@ -15,6 +15,7 @@ import { greedy } from '../../src/engine/sampling-params.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import type { Strategy } from '../../src/router/route.js';
 import type { WorkerRole } from '../../src/router/snapshot.js';
+import { WorkerCosts } from '../../src/router/worker-costs.js';
 import type { LandedBody } from '../../src/worker/messages.js';
 import { VirtualClock } from './virtual-clock.js';
 
@@ -240,6 +241,7 @@ export class FakeCluster implements WorkerDirectory {
     for (const index of roles.keys()) this.#spawn(index);
     this.coordinator = new Coordinator({
       directory: this,
+      costs: new WorkerCosts(),
       strategy,
       onTransferFailure,
       limits: { ...defaultGatewayLimits, ...limits },

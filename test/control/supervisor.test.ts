@@ -8,7 +8,7 @@ import type { BusConnection } from '../../src/bus/bus.js';
 import { connectUnix } from '../../src/bus/unix-socket.js';
 import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gateway-options.js';
 import { healthOf } from '../../src/control/health.js';
-import { PrefixAffinity } from '../../src/control/prefix-affinity.js';
+import { PrefixAffinity, strideKeys } from '../../src/control/prefix-affinity.js';
 import { Supervisor } from '../../src/control/supervisor.js';
 import type { SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
@@ -255,32 +255,32 @@ describe('prefix affinity', () => {
   it('knows who saw a beginning, and how much of it', () => {
     const affinity = new PrefixAffinity();
     const long = prompt(1, 300);
-    affinity.record(long, undefined, a);
-    affinity.record(long.slice(0, 130), undefined, b);
-    expect(affinity.lookup([...long, 1, 2, 3], undefined)).toEqual(
+    affinity.record(strideKeys(long), a);
+    affinity.record(strideKeys(long.slice(0, 130)), b);
+    expect(affinity.lookup(strideKeys([...long, 1, 2, 3]))).toEqual(
       new Map([
         [a, 256],
         [b, 128],
       ]),
     );
-    expect(affinity.lookup([...long.slice(0, 100), ...prompt(2, 200)], undefined)).toEqual(
+    expect(affinity.lookup(strideKeys([...long.slice(0, 100), ...prompt(2, 200)]))).toEqual(
       new Map([
         [a, 64],
         [b, 64],
       ]),
     );
-    expect(affinity.lookup(prompt(3, 300), undefined)).toEqual(new Map());
-    expect(affinity.lookup(long, 'another tenant')).toEqual(new Map());
+    expect(affinity.lookup(strideKeys(prompt(3, 300)))).toEqual(new Map());
+    expect(affinity.lookup(strideKeys(long, 'another tenant'))).toEqual(new Map());
     affinity.forget(a);
-    expect(affinity.lookup(long, undefined)).toEqual(new Map([[b, 128]]));
+    expect(affinity.lookup(strideKeys(long))).toEqual(new Map([[b, 128]]));
   });
 
   it('is bounded: the oldest go first', () => {
     const affinity = new PrefixAffinity();
     const first = prompt(0, 64 * 4);
-    affinity.record(first, undefined, a);
-    for (let i = 1; i <= 400; i++) affinity.record(prompt(i, 64 * 64), undefined, b);
-    expect(affinity.lookup(first, undefined)).toEqual(new Map());
-    expect(affinity.lookup(prompt(400, 64 * 64), undefined)).toEqual(new Map([[b, 64 * 64]]));
+    affinity.record(strideKeys(first), a);
+    for (let i = 1; i <= 400; i++) affinity.record(strideKeys(prompt(i, 64 * 64)), b);
+    expect(affinity.lookup(strideKeys(first))).toEqual(new Map());
+    expect(affinity.lookup(strideKeys(prompt(400, 64 * 64)))).toEqual(new Map([[b, 64 * 64]]));
   });
 });

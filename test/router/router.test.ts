@@ -1,32 +1,12 @@
 /** Policies respect roles, splits and load, fall back when a role has died out, and explain themselves. */
 import { describe, expect, it } from 'vitest';
-import { type WorkerId, workerId } from '../../src/base/ids.js';
+import type { WorkerId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import { effectiveRoles, validateStrategy } from '../../src/router/candidates.js';
 import { chooseRoute } from '../../src/router/choose-route.js';
 import type { Strategy } from '../../src/router/route.js';
-import type { RequestFacts, WorkerRole, WorkerSnapshot } from '../../src/router/snapshot.js';
-
-const worker = (id: string, role: WorkerRole, more: Partial<WorkerSnapshot> = {}): WorkerSnapshot => ({
-  id: workerId(id),
-  role,
-  isLive: true,
-  queuedPromptTokenCount: 0,
-  decodingCount: 0,
-  blockTokenCount: 16,
-  blockCount: 1000,
-  availableBlockCount: 1000,
-  ...more,
-});
-const facts = (more: Partial<RequestFacts> = {}): RequestFacts => ({
-  promptTokenCount: 100,
-  outputTokenCount: 0,
-  maxTokenCount: 16,
-  choiceCount: 1,
-  prefixTokenCounts: new Map(),
-  ...more,
-});
-const held = (id: string, count: number) => ({ prefixTokenCounts: new Map<WorkerId, number>([[workerId(id), count]]) });
+import type { WorkerRole } from '../../src/router/snapshot.js';
+import { facts, held, worker } from './workers.js';
 
 describe('roles', () => {
   it('restrict the disaggregated path', () => {
@@ -89,7 +69,7 @@ describe('roles', () => {
 describe('load', () => {
   it('collocated takes the least loaded worker, and the one that holds the prefix', () => {
     const workers = [
-      worker('a', 'any', { queuedPromptTokenCount: 500 }),
+      worker('a', 'any', { queuedTokenCount: 500 }),
       worker('b', 'any', { decodingCount: 1 }),
       worker('c', 'prefill'),
     ];
@@ -100,19 +80,9 @@ describe('load', () => {
   });
 
   it('avoids a worker without room', () => {
-    const workers = [worker('a', 'any', { availableBlockCount: 3 }), worker('b', 'any', { decodingCount: 40 })];
+    const full = worker('a', 'any', { decodingCount: 4, kvTokensEach: 4000, remainingEach: 500 });
+    const workers = [full, worker('b', 'any', { decodingCount: 40 })];
     expect(chooseRoute(facts(), workers, 'collocated')).toMatchObject({ worker: 'b' });
-  });
-
-  it('adaptive splits only a long prompt that would hold up decodes', () => {
-    const idle = [worker('a', 'any'), worker('b', 'any')];
-    const busy = [worker('a', 'any', { decodingCount: 8 }), worker('b', 'any', { decodingCount: 8 })];
-    expect(chooseRoute(facts({ promptTokenCount: 2000 }), idle, 'adaptive')).toMatchObject({ path: 'collocated' });
-    expect(chooseRoute(facts(), busy, 'adaptive')).toMatchObject({ path: 'collocated' });
-    const split = chooseRoute(facts({ promptTokenCount: 2000 }), busy, 'adaptive');
-    expect(split).toMatchObject({ path: 'disaggregated' });
-    expect(split?.reason).toMatch(/2000 prompt tokens would hold up 8/);
-    expect(chooseRoute(facts({ promptTokenCount: 2000 }), busy.slice(0, 1), 'adaptive')).toMatchObject({ path: 'collocated' });
   });
 
   it('a request with tokens already continues on a worker that may decode', () => {
@@ -129,7 +99,7 @@ it('any live set and any load gives a route to live workers that the roles allow
     const workers = Array.from({ length: prng.integer(1, 5) }, (_, i) =>
       worker(`w${i}`, prng.pick(['any', 'prefill', 'decode'] as const), {
         isLive: prng.uniform() < 0.8,
-        queuedPromptTokenCount: prng.integer(0, 3000),
+        queuedTokenCount: prng.integer(0, 3000),
         decodingCount: prng.integer(0, 20),
         availableBlockCount: prng.integer(0, 1000),
       }),

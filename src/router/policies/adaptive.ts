@@ -1,26 +1,18 @@
-/** Whichever path costs least now, by one rule a person can read: a long prompt that would hold up running decodes goes to another
- *  worker; everything else stays whole on the least loaded one. The measured cost model takes this function's place. */
-import { leastBy, uncachedTokenCount } from '../load.js';
+/** Whichever path costs least now: one worker for both strokes, or one for each. The rule is the cost in estimate.ts. */
 import type { Policy, Route } from '../route.js';
-import { collocated, collocatedCost } from './collocated.js';
-import { disaggregated } from './disaggregated.js';
-
-/** A prompt shorter than this is computed within a step or two, less than moving its KV and a second queue cost. */
-const longPromptTokenCount = 256;
+import { workersOf } from '../route.js';
+import { collocated } from './collocated.js';
+import { bestPair } from './disaggregated.js';
 
 export const adaptive: Policy = (facts, candidates): Route => {
-  if (candidates.both.length === 0) return { ...disaggregated(facts, candidates), reason: 'no worker may do both strokes' };
-  const whole = leastBy(candidates.both, (each) => collocatedCost(facts, each));
-  const uncachedCount = uncachedTokenCount(facts, whole);
-  const estimates = { uncachedTokenCount: uncachedCount, decodingCount: whole.decodingCount };
-  if (uncachedCount >= longPromptTokenCount && whole.decodingCount > 0) {
-    const split = disaggregated(facts, candidates);
-    if (split.path === 'disaggregated') {
-      const reason = `${uncachedCount} prompt tokens would hold up ${whole.decodingCount} decoding sequences on ${whole.id}`;
-      return { ...split, reason, estimates: { ...split.estimates, ...estimates } };
-    }
-  }
-  const route = collocated(facts, { ...candidates, both: [whole] });
-  const why = whole.decodingCount === 0 ? 'nothing to hold up' : `only ${uncachedCount} prompt tokens to compute`;
-  return { ...route, reason: candidates.fallback ?? `${why} on ${whole.id}`, estimates };
+  const pair = bestPair(facts, candidates);
+  if (candidates.both.length === 0 && pair !== null) return { ...pair, reason: 'no worker may do both strokes' };
+  const whole = collocated(facts, candidates);
+  if (pair === null) return whole;
+  const [chosen, other] = pair.estimate.cost < whole.estimate.cost ? [pair, whole] : [whole, pair];
+  return {
+    ...chosen,
+    reason: candidates.fallback ?? `costs ${chosen.estimate.cost.toFixed(2)}, ${other.path} ${other.estimate.cost.toFixed(2)}`,
+    other: { workers: workersOf(other), estimate: other.estimate },
+  };
 };

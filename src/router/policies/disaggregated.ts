@@ -1,34 +1,63 @@
-/** Prefill on one worker, decode on another. Prefill goes where the first token comes soonest, decode where the batch is smallest. */
-import { fillShare, leastBy, prefillTokenCount } from '../load.js';
-import type { Policy, Route } from '../route.js';
+/** Prefill on one worker, decode on another: the pair that costs least. With many workers only the best few of each side are paired. */
+import { estimateSplit, promisingDecode, promisingPrefill } from '../estimate.js';
+import { type DecodeForecast, decodeForecast, type PrefillForecast, prefillForecast } from '../forecast.js';
+import type { Candidates, DisaggregatedRoute, Policy, Route } from '../route.js';
 import type { RequestFacts, WorkerSnapshot } from '../snapshot.js';
 import { collocated } from './collocated.js';
 
-/** Sequences a step decodes, and behind them prompt work that would hold the steps up; no room weighs most. */
-function decodeCost(facts: RequestFacts, worker: WorkerSnapshot): number {
-  return worker.decodingCount + worker.queuedPromptTokenCount / 256 + (fillShare(facts, worker) > 1 ? 1000 : 0);
-}
-
-/** `any` workers stand in both lists: prefill then prefers one that decodes little. */
-function prefillCost(facts: RequestFacts, worker: WorkerSnapshot): number {
-  return prefillTokenCount(facts, worker) + 32 * worker.decodingCount;
-}
+/** Of each side. One more than one, since the best of both sides may be the same worker; a third costs little. */
+const pairedCount = 3;
 
 export const disaggregated: Policy = (facts, candidates): Route => {
-  const prefill = leastBy(candidates.prefill, (each) => prefillCost(facts, each));
-  const others = candidates.decode.filter((worker) => worker.id !== prefill.id);
-  if (others.length === 0)
-    return collocated(facts, { ...candidates, both: [prefill], fallback: candidates.fallback ?? 'only one worker' });
-  const decode = leastBy(others, (each) => decodeCost(facts, each));
-  return {
-    path: 'disaggregated',
-    prefillWorker: prefill.id,
-    decodeWorker: decode.id,
-    reason: candidates.fallback ?? `least loaded of ${candidates.prefill.length} prefill and ${others.length} decode`,
-    estimates: {
-      queuedTokenCount: prefillTokenCount(facts, prefill),
-      decodingCount: decode.decodingCount,
-      decodeFillShare: fillShare(facts, decode),
-    },
-  };
+  const route = bestPair(facts, candidates);
+  if (route !== null) return route;
+  return collocated(facts, { ...candidates, both: candidates.prefill, fallback: candidates.fallback ?? 'only one worker' });
 };
+
+/** Null when there are no two workers. */
+export function bestPair(facts: RequestFacts, candidates: Candidates): DisaggregatedRoute | null {
+  const prefills = bestOf(
+    candidates.prefill,
+    (worker) => prefillForecast(facts, worker),
+    (worker, forecast) => promisingPrefill(facts, worker, forecast),
+  );
+  const decodes = bestOf(candidates.decode, (worker) => decodeForecast(facts, worker, 'other_prompts'), promisingDecode);
+  let best: DisaggregatedRoute | null = null;
+  for (const prefill of prefills) {
+    for (const decode of decodes) {
+      if (prefill.worker.id === decode.worker.id) continue;
+      const estimate = estimateSplit(facts, [prefill.worker, prefill.forecast], [decode.worker, decode.forecast]);
+      if (best !== null && best.estimate.cost <= estimate.cost) continue;
+      const reason =
+        candidates.fallback ?? `least cost of ${candidates.prefill.length} prefill and ${candidates.decode.length} decode`;
+      const workers = { prefillWorker: prefill.worker.id, decodeWorker: decode.worker.id };
+      best = { path: 'disaggregated', ...workers, reason, estimate, prefill: prefill.forecast };
+    }
+  }
+  return best;
+}
+
+interface Ranked<Forecast> {
+  readonly worker: WorkerSnapshot;
+  readonly forecast: Forecast;
+  readonly cost: number;
+}
+
+/** The few with the least cost, best first; of equals the first. */
+function bestOf<Forecast extends PrefillForecast | DecodeForecast>(
+  workers: readonly WorkerSnapshot[],
+  forecastOf: (worker: WorkerSnapshot) => Forecast,
+  costOf: (worker: WorkerSnapshot, forecast: Forecast) => number,
+): readonly Ranked<Forecast>[] {
+  const best: Ranked<Forecast>[] = [];
+  for (const worker of workers) {
+    const forecast = forecastOf(worker);
+    const cost = costOf(worker, forecast);
+    let place = best.length;
+    while (place > 0 && (best[place - 1]?.cost ?? 0) > cost) place--;
+    if (place >= pairedCount) continue;
+    best.splice(place, 0, { worker, forecast, cost });
+    if (best.length > pairedCount) best.pop();
+  }
+  return best;
+}

@@ -1,0 +1,105 @@
+/** What each worker costs: its profile, or a guess where there is none, kept true by what its steps took. Used by control/coordinator.
+ *  Invariant: parametersOf always answers, and costs O(1) while nothing new was observed. */
+import type { WorkerId } from '../base/ids.js';
+import type { CostParameters, ProfileFile } from './cost-parameters.js';
+import { StepCorrection } from './step-correction.js';
+import { stepMs } from './step-cost.js';
+import type { StepSample } from './step-work.js';
+
+/** What is known of a worker without measuring it. */
+export interface WorkerShape {
+  readonly tokenBudget: number;
+  readonly prefillChunkTokenCount: number;
+  readonly kvBytesPerToken: number;
+}
+
+/** Before anything is known: a step's shape (flat, then rising with the rows), which the first step that is reported scales. Messages and
+ *  links are taken to be slow, so that nothing is handed over for a gain that only a guess promises. */
+export const guessedParameters: CostParameters = {
+  step: {
+    rowKnots: [
+      { rowCount: 1, ms: 1 },
+      { rowCount: 16, ms: 2 },
+      { rowCount: 512, ms: 40 },
+    ],
+    msPerSampledRow: 0.02,
+    msPerDecodeKvToken: 1e-4,
+    msPerPrefillPair: 1e-6,
+  },
+  links: [{ connector: 'unknown', latencyMs: 1, bytesPerSecond: 1e9 }],
+  request: { arrivalMs: 1, tokenMs: 0.5, handOverMs: 3 },
+  kvBytesPerToken: 65_536,
+  tokenBudget: 512,
+  prefillChunkTokenCount: 512,
+};
+
+const smallest = { decodeCount: 1, decodeKvTokenCount: 0, prefillTokenCount: 0, prefillPairCount: 0 };
+/** Errors of the last steps, for the drift metric. */
+const recentErrorCount = 256;
+
+class WorkerCost {
+  readonly origin: 'profile' | 'guess';
+  readonly #base: CostParameters;
+  readonly #correction: StepCorrection;
+  readonly #errors: number[] = [];
+  #current: CostParameters | null = null;
+
+  constructor(profile: ProfileFile | null) {
+    this.origin = profile === null ? 'guess' : 'profile';
+    this.#base = profile?.parameters ?? guessedParameters;
+    this.#correction = new StepCorrection(this.#base.step, this.origin);
+  }
+
+  get drift(): number {
+    return this.#correction.drift;
+  }
+
+  get stepErrors(): readonly number[] {
+    return this.#errors;
+  }
+
+  parameters(shape: Partial<WorkerShape>): CostParameters {
+    this.#current ??= { ...this.#base, step: this.#correction.cost, ...shape };
+    return this.#current;
+  }
+
+  observe(samples: readonly StepSample[]): void {
+    for (const sample of samples) {
+      if (!(sample.ms > 0)) continue;
+      this.#errors.push(Math.abs(this.#correction.predictMs(sample) / sample.ms - 1));
+      if (this.#errors.length > recentErrorCount) this.#errors.shift();
+      this.#correction.observe(sample, sample.ms);
+    }
+    this.#current = null;
+  }
+}
+
+export class WorkerCosts {
+  readonly #costs = new Map<WorkerId, WorkerCost>();
+
+  /** Forgets what was learned of the worker. */
+  use(id: WorkerId, profile: ProfileFile | null): void {
+    this.#costs.set(id, new WorkerCost(profile));
+  }
+
+  observe(id: WorkerId, samples: readonly StepSample[]): void {
+    this.#of(id).observe(samples);
+  }
+
+  parametersOf(id: WorkerId, shape: Partial<WorkerShape> = {}): CostParameters {
+    return this.#of(id).parameters(shape);
+  }
+
+  /** For metrics and people. */
+  statusOf(id: WorkerId) {
+    const cost = this.#of(id);
+    const { step } = cost.parameters({});
+    return { origin: cost.origin, drift: cost.drift, stepErrors: cost.stepErrors, decodeMsPerStep: stepMs(step, smallest) };
+  }
+
+  #of(id: WorkerId): WorkerCost {
+    const cost = this.#costs.get(id) ?? new WorkerCost(null);
+    this.#costs.set(id, cost);
+    return cost;
+  }
+}
