@@ -243,7 +243,7 @@ def step():
     weight_bytes = 2 * (LAYERS * sum(n * k for name, (n, k) in SHAPES.items() if name != "lm_head") + VOCAB * HIDDEN)
     row("weight bytes", weight_bytes / 1e9, "GB", read_ms=weight_bytes / floors.get("read", 3e12) * 1e3)
     cases = [("decode", 1, 1, 512), ("decode", 1, 1, 2048), ("decode", 2, 1, 512), ("decode", 4, 1, 512), ("decode", 8, 1, 512), ("decode", 16, 1, 512), ("decode", 32, 1, 512), ("decode", 32, 1, 2048), ("decode", 64, 1, 1024),
-             ("decode", 256, 1, 1024), ("prefill", 1, 512, 512), ("prefill", 1, 2048, 2048)]
+             ("decode", 256, 1, 512), ("decode", 256, 1, 768), ("decode", 256, 1, 1024), ("prefill", 1, 512, 512), ("prefill", 1, 2048, 2048)]
     for kind, sequences, queries, kv in cases:
         m = sequences * queries
         batch = model.kv.batch(sequences, queries, kv)

@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# The GPU benchmark in one run: bandwidths, kernels, steps, the product floor, the engine. Writes docs/results/<date>-gpu/.
-# Needs what test/gpu/run.sh needs.
+# The GPU benchmark in one run: bandwidths, kernels, steps, the product floor, the engine, loading. Writes docs/results/<date>-gpu/ (TARGET=… elsewhere).
+#   bench/gpu/run.sh            about four minutes on an H200
+# Needs what test/gpu/run.sh needs, and 16 GB in /dev/shm (BENCH_MODEL_FOLDER=… elsewhere) for the loading row, which is left out without them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export OUT=${OUT:-build/gpu/out}
+export OUT=${OUT:-$PWD/build/gpu/out}
 mkdir -p "$OUT"
+. test/gpu/bundle.sh
+folder=${BENCH_MODEL_FOLDER:-/dev/shm/twostroke-bench-8b}
+trap 'rm -rf "$folder"' EXIT
+[ -f "$folder/model.safetensors" ] || "$NODE" scripts/make-bench-model.mjs --out "$folder" --shape 8b || rm -rf "$folder"
+[ -f "$folder/model.safetensors" ] && export TWOSTROKE_BENCH_MODEL=$folder
+"$NODE" "$ENGINE_MJS" loading && mv "$OUT/engine.json" "$OUT/loading.json"
+rm -rf "$folder"
 python3 bench/gpu/kernels.py && mv "$OUT/kernels.json" "$OUT/kernels-all.json"
 PD_LINEAR=blas python3 bench/gpu/kernels.py floor && mv "$OUT/kernels.json" "$OUT/floor.json"
-npx rolldown test/gpu/engine.ts --format esm --platform node --external koffi --file build/gpu/engine.mjs >/dev/null
-node build/gpu/engine.mjs bench
-python3 bench/gpu/report.py "$OUT/kernels-all.json" "$OUT/floor.json" "$OUT/engine.json" "$(git rev-parse --short HEAD)" "docs/results/$(date +%F)-gpu"
+"$NODE" "$ENGINE_MJS" bench bench-fp8 bench-invariant
+python3 bench/gpu/report.py "$OUT" "${COMMIT:-$(git rev-parse --short HEAD)}" "${TARGET:-docs/results/$(date +%F)-gpu}"

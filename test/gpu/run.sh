@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
-# The GPU's tests: op parity (needs Python with torch), with and without the sm_90a kernels, then the real engine's goldens and hand-over.
-#   test/gpu/run.sh             about a minute on an H100
+# The GPU's tests: op parity with and without the sm_90a kernels, the real engine's goldens, hand-over and batch invariance. One table at the end.
+#   test/gpu/run.sh             about two minutes on an H200
 #   test/gpu/run.sh sanitize    compute-sanitizer memcheck and racecheck over the ops at small shapes
-# Needs build/cuda and build/cpu (npm run build && npm run build:cuda). Prints one table a part; the exit code is not 0 when anything failed.
+# Needs build/cuda and build/cpu (npm run build && npm run build:cuda), python3 with torch, and node (NODE=…, where it is not on the PATH).
+# ENGINE_MJS=… takes an engine that is bundled already, for machines without the package's development dependencies.
+# Logs go to $OUT (build/gpu/out). The exit code is not 0 when anything failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-status=0
-if [ "${1:-}" = sanitize ]; then
-  for tool in memcheck racecheck; do
-    PD_SMALL=1 compute-sanitizer --tool "$tool" --error-exitcode 9 python3 test/gpu/parity.py || status=1
-  done
-  exit $status
-fi
-python3 test/gpu/parity.py || status=1
-PD_NO_WGMMA=1 python3 test/gpu/parity.py linear attention || status=1
-npx rolldown test/gpu/engine.ts --format esm --platform node --external koffi --file build/gpu/engine.mjs >/dev/null || exit 1
-node build/gpu/engine.mjs goldens teacher handover || status=1
-exit $status
+export OUT=${OUT:-$PWD/build/gpu/out}
+mkdir -p "$OUT"
+if [ "${1:-}" = sanitize ]; then exec python3 test/gpu/sanitize.py; fi
+. test/gpu/bundle.sh
+part() { # NAME COMMAND…: its files and its log have a folder of their own
+  local folder=$OUT/$1
+  rm -rf "$folder" && mkdir -p "$folder"
+  OUT=$folder "${@:2}" >"$folder/log" 2>&1 || true # the table tells
+}
+part parity python3 test/gpu/parity.py &
+PD_NO_WGMMA=1 part parity-mma python3 test/gpu/parity.py linear attention &
+part engine "$NODE" "$ENGINE_MJS" goldens teacher handover invariance &
+wait
+python3 test/gpu/table.py "parity=$OUT/parity/parity.json" "mma.sync=$OUT/parity-mma/parity.json" "engine=$OUT/engine/engine.json"

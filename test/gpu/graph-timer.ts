@@ -1,0 +1,82 @@
+/** How long a GPU waits for its host between decode steps: events on the GPU around every recorded graph that is launched. Used by bench.ts.
+ *
+ *  A step as the GPU saw it lasts from one graph's end to the next one's end. The graph alone is the same graph launched again and again with
+ *  nothing between: what a step lasts longer than that is the host's share. Invariant: what is measured is the unchanged engine. */
+import type { Device, EventHandle, GraphHandle, Stream } from '../../src/device/device.js';
+import { loadLibrary } from '../../src/device/native.js';
+import { libraryPath } from './rig.js';
+
+const eventCount = 64;
+const replayCount = 16;
+
+export class GraphTimer {
+  /** Hand this to the engine. */
+  readonly device: Device;
+  readonly #real: Device;
+  readonly #ends: readonly EventHandle[];
+  #stream: Stream | null = null;
+  #graph: GraphHandle | null = null;
+  #launchCount = 0;
+
+  constructor(device: Device) {
+    this.#real = device;
+    this.#ends = Array.from({ length: eventCount }, () => device.createEvent());
+    this.device = bound(device, { createStream: () => this.#watch(device.createStream()) });
+  }
+
+  begin(): void {
+    this.#launchCount = 0;
+  }
+
+  /** Of the last steps that ran, which must have been launches of one shape; call it when the engine is idle. */
+  async hostShare(): Promise<number> {
+    const stream = this.#stream;
+    const graph = this.#graph;
+    if (stream === null || graph === null || this.#launchCount < eventCount) throw new Error('too few graphs were launched');
+    await stream.wait();
+    const end = (index: number) => this.#ends[(this.#launchCount - index) % eventCount]!;
+    // the last two steps may have fewer sequences: stops are seen one step late
+    const stepMs = this.#elapsed(end(eventCount - 2), end(3)) / (eventCount - 5);
+    const [before, after] = [this.#real.createEvent(), this.#real.createEvent()];
+    stream.launch(graph);
+    stream.record(before);
+    for (let i = 0; i < replayCount; i++) stream.launch(graph);
+    stream.record(after);
+    await stream.wait();
+    const graphMs = this.#elapsed(before, after) / replayCount;
+    for (const event of [before, after]) this.#real.destroyEvent(event);
+    console.log(`    step ${stepMs.toFixed(4)} ms, graph alone ${graphMs.toFixed(4)} ms`);
+    return 1 - graphMs / stepMs;
+  }
+
+  close(): void {
+    for (const event of this.#ends) this.#real.destroyEvent(event);
+  }
+
+  #watch(stream: Stream): Stream {
+    const launch = (graph: GraphHandle) => {
+      stream.launch(graph);
+      stream.record(this.#ends[++this.#launchCount % eventCount]!);
+      this.#stream = stream;
+      this.#graph = graph;
+    };
+    return bound(stream, { launch });
+  }
+
+  #elapsed(start: EventHandle, end: EventHandle): number {
+    const out = new Float64Array(1);
+    const library = loadLibrary(libraryPath);
+    library.check(library.call.pd_event_elapsed(start, end, out), 'elapsed');
+    return out[0]!;
+  }
+}
+
+/** The same object with some methods replaced; private fields stay the original's. */
+function bound<T extends object>(original: T, replaced: Partial<T>): T {
+  return new Proxy(original, {
+    get: (target, key) => {
+      const value: unknown = Reflect.get(key in replaced ? replaced : target, key, target);
+      return typeof value === 'function' && !(key in replaced) ? value.bind(target) : value;
+    },
+  });
+}
