@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.js';
 import type { Logger } from '../base/log.js';
 import type { listenUnix } from '../bus/unix-socket.js';
 import type { Split, Strategy } from '../router/route.js';
+import type { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import type { TransferFailurePolicy } from './gateway-api.js';
 import type { SpawnWorker } from './worker-process.js';
@@ -25,6 +26,8 @@ export interface GatewayOptions {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly limits?: Partial<GatewayLimits>;
+  /** What is known of the workers' costs beforehand. Absent: nothing; they are guessed, and learned from what steps take. */
+  readonly costs?: WorkerCosts;
   /** How workers are started and reached. Absent: child processes over unix sockets. The simulator has others. */
   readonly processes?: WorkerProcesses;
 }

@@ -48,7 +48,7 @@ export class Gateway implements GatewayApi {
     this.#limits = limits;
     this.#supervisor = supervisor;
     this.#listeners = listeners;
-    const costs = new WorkerCosts();
+    const { costs = new WorkerCosts() } = options;
     listeners.stepSamples.push((id, samples) => costs.observe(id, samples));
     const onDone = (record: RequestRecord) => listeners.requestDone(record, logger);
     this.#coordinator = new Coordinator({

@@ -4,6 +4,7 @@
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
+import { workerId } from '../base/ids.js';
 import { silentLogger } from '../base/log.js';
 import type { PlannedRequest, RequestRecord } from '../bench/request-record.js';
 import { type RunOptions, runLoad } from '../bench/run.js';
@@ -11,7 +12,9 @@ import { Gateway } from '../control/gateway.js';
 import type { GatewayLimits } from '../control/gateway-options.js';
 import type { WorkerSpec } from '../control/worker-spec.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
+import type { ProfileFile } from '../router/cost-parameters.js';
 import type { Split, Strategy } from '../router/route.js';
+import { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import { messageLine, stepLine } from './event-log.js';
 import { GatewayClient } from './gateway-client.js';
@@ -38,6 +41,8 @@ export interface SimulationOptions {
   /** Asked at every start of a worker. */
   readonly timesOf: (workerIndex: number) => WorkerTimes;
   readonly limits?: Partial<GatewayLimits>;
+  /** What the router believes of each worker; null, or absent: nothing, it learns. */
+  readonly profileOf?: (workerIndex: number) => ProfileFile | null;
   /** Gets every line of the event log, without line ends. Absent: nothing is logged, which is faster. */
   readonly onLogLine?: (line: string) => void;
   /** Things that go wrong, by time since the first request could arrive. */
@@ -86,6 +91,7 @@ async function run(
     ...{ workers: options.workers, strategy: options.strategy, clock, logger: silentLogger },
     ...(options.split === undefined ? {} : { split: options.split }),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
+    costs: costsOf(options),
     settings: settingsOf(options.settings),
     workerEntry: '',
     processes: workers,
@@ -114,6 +120,12 @@ function workersOf(clock: Clock, { timesOf, settings, onLogLine }: SimulationOpt
           onStep: (id, work, ms) => onLogLine(stepLine(clock.nowMs(), id, work, ms)),
         }),
   });
+}
+
+function costsOf({ workers, profileOf }: SimulationOptions): WorkerCosts {
+  const costs = new WorkerCosts();
+  for (const index of workers.keys()) costs.use(workerId(`w${index}`), profileOf?.(index) ?? null);
+  return costs;
 }
 
 /** Of a real worker's settings those that mean something here; KV goes by the peer connector, whose copies the timed device times. */
