@@ -12,11 +12,17 @@ export const limits = { goodputRatioMin: 0.97, latencyRatioMax: 1.1 } as const;
 /** p99 of fewer requests is the fate of a handful. */
 const p99RequestCountMin = 1000;
 
+/** Where the reference itself keeps fewer within the targets, the ratio of the two is that of two handfuls and is not judged. */
+const tellingShareMin = 0.05;
+
+export const scales = ['0.5', '1', '2'] as const;
+export type Scale = (typeof scales)[number];
+
 export interface Comparison {
   readonly requestCount: number;
   readonly latencyPercentile: 'p90' | 'p99';
   /** By target scale. */
-  readonly goodput: Readonly<Record<'0.5' | '1' | '2', Bounds>>;
+  readonly goodput: Readonly<Record<Scale, GoodputBounds>>;
   readonly ttft: Bounds;
   readonly tpot: Bounds;
   /** The generator was late in one of the two: nothing is shown. */
@@ -25,6 +31,13 @@ export interface Comparison {
   readonly isWithin: boolean;
   /** Some ratio is past its limit beyond what noise explains. */
   readonly isShownWorse: boolean;
+}
+
+export interface GoodputBounds extends Bounds {
+  /** Requests of the reference that met the targets, of all. */
+  readonly referenceShare: number;
+  /** Enough of them for the ratio to be judged. */
+  readonly isTelling: boolean;
 }
 
 type Repetitions = readonly (readonly RequestRecord[])[];
@@ -40,16 +53,19 @@ export function comparePoint(candidate: Repetitions, reference: Repetitions, slo
       statistic,
       prng,
     );
-  const goodAt = (scale: number) => {
-    const targets = scaledSlo(slos, scale);
-    return bounds((record) => (meetsItsClass(record, targets) ? 1 : 0), sum);
+  const goodAt = (scale: Scale): GoodputBounds => {
+    const targets = scaledSlo(slos, Number(scale));
+    const isGood = (record: RequestRecord) => (meetsItsClass(record, targets) ? 1 : 0);
+    const goodCount = paired.reduce((count, [, theirs]) => count + sum(Float64Array.from(theirs, isGood)), 0);
+    const referenceShare = goodCount / Math.max(1, requestCount);
+    return { ...bounds(isGood, sum), referenceShare, isTelling: referenceShare >= tellingShareMin };
   };
   const tail = (values: Float64Array) => percentileOf(values, fraction);
-  const goodput = { '0.5': goodAt(0.5), '1': goodAt(1), '2': goodAt(2) };
+  const goodput = { '0.5': goodAt('0.5'), '1': goodAt('1'), '2': goodAt('2') };
   const ttft = bounds((record) => latency(record, ttftMsOf), tail);
   const tpot = bounds((record) => latency(record, tpotMsOf), tail);
   const latencies = [ttft, tpot];
-  const goodputs = Object.values(goodput);
+  const goodputs = Object.values(goodput).filter(({ isTelling }) => isTelling);
   return {
     requestCount,
     latencyPercentile,
@@ -100,7 +116,7 @@ function isLate(repetitions: Repetitions): boolean {
 const sum = (values: Float64Array) => values.reduce((total, value) => total + value, 0);
 
 export interface NeverWorse {
-  /** Over all points that are not void, target scale 1; null: no such point. */
+  /** Over all points that are not void, target scale 1, where it is telling; null: no such point. */
   readonly goodputRatioMin: number | null;
   readonly ttftP99RatioMax: number | null;
   readonly tpotP99RatioMax: number | null;
@@ -124,17 +140,27 @@ export function neverWorse(points: readonly SweepPoint[]): NeverWorse {
     comparison === null ? [] : [{ workload, ratePerSecond, rateFraction, reference, comparison }],
   );
   const valid = compared.map(({ comparison }) => comparison).filter(({ isVoid }) => !isVoid);
-  const extreme = (pick: (...values: number[]) => number, value: (comparison: Comparison) => number) =>
-    valid.length === 0 ? null : pick(...valid.map(value));
+  const telling = valid.map(({ goodput }) => goodput['1']).filter(({ isTelling }) => isTelling);
+  const extreme = (pick: (...values: number[]) => number, values: readonly number[]) =>
+    values.length === 0 ? null : pick(...values);
   return {
-    goodputRatioMin: extreme(Math.min, ({ goodput }) => goodput['1'].ratio),
-    ttftP99RatioMax: extreme(Math.max, ({ ttft }) => ttft.ratio),
-    tpotP99RatioMax: extreme(Math.max, ({ tpot }) => tpot.ratio),
+    goodputRatioMin: extreme(
+      Math.min,
+      telling.map(({ ratio }) => ratio),
+    ),
+    ttftP99RatioMax: extreme(
+      Math.max,
+      valid.map(({ ttft }) => ttft.ratio),
+    ),
+    tpotP99RatioMax: extreme(
+      Math.max,
+      valid.map(({ tpot }) => tpot.ratio),
+    ),
     pointCount: compared.length,
     voidCount: compared.length - valid.length,
     withinCount: valid.filter(({ isWithin }) => isWithin).length,
     shownWorseCount: valid.filter(({ isShownWorse }) => isShownWorse).length,
-    shownBetterCount: valid.filter(({ goodput }) => goodput['1'].low95 > 1).length,
+    shownBetterCount: telling.filter(({ low95 }) => low95 > 1).length,
     points: compared,
   };
 }

@@ -1,6 +1,7 @@
 /** One HTML page with nothing outside itself: verdict, tables, plots. Used by report.ts. */
-import { type Comparison, limits } from './comparison.js';
+import { type Comparison, type GoodputBounds, limits, scales } from './comparison.js';
 import type { Plot } from './plot-style.js';
+import { type PredictionErrors, predictionNames, predictionTitles } from './predictions.js';
 import type { SweepHeader } from './sweep-file.js';
 import type { SweepPoint, SweepSummary } from './sweep-summary.js';
 import { figure } from './text-table.js';
@@ -17,6 +18,7 @@ export function reportPage(header: SweepHeader, summary: SweepSummary, plots: re
 <p>${escaped(header.date)} · ${escaped(header.machine)} · seed ${header.seed}</p>
 ${verdict(header, summary)}
 ${plots.map(plotSection).join('\n')}
+${predictionTable(summary, header)}
 <h2>Points</h2>${summary.points.map(pointTable).join('\n')}
 <h2>How it was run</h2>
 <p>Every strategy got the same arrivals and lengths at a point and repetition, one after the other, in turning order. Targets: TTFT ≤
@@ -60,23 +62,23 @@ function ratioText(value: number | null, limit: number, side: 'min' | 'max'): st
 }
 
 function pointTable(point: SweepPoint): string {
-  const rows = point.modes.map(({ mode, summary, goodRequestsPerSecond, coreShare }) => {
+  const rows = point.modes.map(({ mode, summary, goodRequestsPerSecond, disaggregatedShare, coreShare }) => {
     const { ttftMs, tpotMs, itlMs, e2elMs } = summary;
     const cells = [
       `${escaped(mode)}${mode === point.reference ? ' <span class="dim">(reference)</span>' : ''}`,
       `${summary.completedCount} / ${summary.rejectedCount} / ${summary.failedCount + summary.unfinishedCount}`,
+      disaggregatedShare === null ? '–' : `${figure(disaggregatedShare * 100)} %`,
       figure(summary.requestsPerSecond),
       figure(summary.outputTokensPerSecond),
-      ...['0.5', '1', '2'].map((scale) => figure(goodRequestsPerSecond[scale] ?? 0)),
+      ...scales.map((scale) => figure(goodRequestsPerSecond[scale])),
       ...[ttftMs, tpotMs, itlMs, e2elMs].map(({ p50, p90, p99 }) => [p50, p90, p99].map(figure).join(' / ')),
       `${figure(summary.generatorDelayMsP99)}${summary.isVoid ? ' <span class="bad">void</span>' : ''}`,
       `${figure(coreShare * 100)} %`,
     ];
     return `<tr>${cells.map((cell) => `<td>${cell}</td>`).join('')}</tr>`;
   });
-  const fraction = point.rateFraction === null ? '' : ` (${point.rateFraction} × saturation)`;
-  return `<h3>${escaped(point.workload)}, ${figure(point.ratePerSecond)} requests/s${fraction}</h3><table><tr><th>strategy</th><th>done / rejected / lost</th>
-<th>req/s</th><th>tok/s</th><th>goodput ½×</th><th>1×</th><th>2×</th><th>TTFT p50/p90/p99</th><th>TPOT</th><th>ITL</th><th>E2EL</th><th>generator delay p99</th><th>its core</th></tr>
+  return `<h3>${pointName(point)}</h3><table><tr><th>strategy</th><th>done / rejected / lost</th>
+<th>disagg.</th><th>req/s</th><th>tok/s</th><th>goodput ½×</th><th>1×</th><th>2×</th><th>TTFT p50/p90/p99</th><th>TPOT</th><th>ITL</th><th>E2EL</th><th>generator delay p99</th><th>its core</th></tr>
 ${rows.join('')}</table>${comparisonLine('against the reference', point.comparison)}${comparisonLine('A/A, a static mode against itself', point.noise)}`;
 }
 
@@ -84,7 +86,7 @@ function comparisonLine(label: string, comparison: Comparison | null): string {
   if (comparison === null) return '';
   const { goodput, ttft, tpot, latencyPercentile } = comparison;
   const text = [
-    `goodput ${figure(goodput['1'].ratio)} (≥ ${figure(goodput['1'].low95)})`,
+    `goodput ${scales.map((scale) => goodputText(goodput[scale])).join(' / ')}`,
     `TTFT ${latencyPercentile} ${figure(ttft.ratio)} (≤ ${figure(ttft.high95)})`,
     `TPOT ${latencyPercentile} ${figure(tpot.ratio)} (≤ ${figure(tpot.high95)})`,
   ].join(', ');
@@ -96,6 +98,38 @@ function comparisonLine(label: string, comparison: Comparison | null): string {
         ? '<span class="good">within limits</span>'
         : '<span class="dim">not decided by this many requests</span>';
   return `<p>${label}: ${text} — ${state}</p>`;
+}
+
+/** The ratio and its safe bound. */
+function goodputText({ ratio, low95, isTelling }: GoodputBounds): string {
+  const text = `${figure(ratio)} (≥ ${figure(low95)})`;
+  return isTelling ? text : `<span class="dim">${text}, too few to judge</span>`;
+}
+
+function predictionTable({ points, predictionErrors }: SweepSummary, { candidate }: SweepHeader): string {
+  const cells = (errors: PredictionErrors) =>
+    predictionNames
+      .map((name) => errors[name])
+      .map((error) => (error === undefined ? '<td>–</td>' : `<td>${percent(error.median)} / ${percent(error.p90)}</td>`))
+      .join('');
+  if (Object.keys(predictionErrors).length === 0) return '';
+  const rows = points.flatMap((point) => {
+    const row = point.modes.find(({ mode }) => mode === candidate);
+    return row === undefined
+      ? []
+      : [`<tr><td>${pointName(point)}</td><td>${row.summary.completedCount}</td>${cells(row.predictionErrors)}</tr>`];
+  });
+  return `<h2>How good the router's estimates were</h2><p>|predicted − real| / real of single requests under ${escaped(candidate)}, median / p90,
+each metric for the length that the answer really had; the last with the length that was expected.</p>
+<table><tr><th>point</th><th>requests</th>${predictionNames.map((name) => `<th>${predictionTitles[name]}</th>`).join('')}</tr>${rows.join('')}
+<tr><td><b>all</b></td><td></td>${cells(predictionErrors)}</tr></table>`;
+}
+
+const percent = (share: number) => `${figure(100 * share)} %`;
+
+function pointName({ workload, ratePerSecond, rateFraction }: SweepPoint): string {
+  const fraction = rateFraction === null ? '' : ` (${rateFraction} × saturation)`;
+  return `${escaped(workload)}, ${figure(ratePerSecond)} requests/s${fraction}`;
 }
 
 function sloTable({ slos }: SweepSummary): string {

@@ -4,10 +4,19 @@ import path from 'node:path';
 import { plotsOfCurves } from './curves.js';
 import type { Plot } from './plot-style.js';
 import { sweepPlots } from './plots.js';
+import { plotsOfProfile } from './profile-curves.js';
 import { renderPng, renderSvg } from './render.js';
 import { reportPage } from './report-page.js';
 import { readSweep } from './sweep-file.js';
 import { type SweepSummary, summariseSweep } from './sweep-summary.js';
+
+/** Files of what a load test cannot measure. */
+export interface ReportInputs {
+  readonly curveFiles: readonly string[];
+  readonly profileFiles: readonly string[];
+  /** SVG and page always; PNG for what cannot show SVG. */
+  readonly pictures: 'svg' | 'svg and png';
+}
 
 export interface ReportFiles {
   readonly summary: SweepSummary;
@@ -17,10 +26,10 @@ export interface ReportFiles {
 }
 
 /** Derives everything from sweep.json and requests.jsonl.gz in `folder` and writes next to them. */
-export async function writeReport(folder: string, curveFiles: readonly string[]): Promise<ReportFiles> {
+export async function writeReport(folder: string, { curveFiles, profileFiles, pictures }: ReportInputs): Promise<ReportFiles> {
   const data = readSweep(folder);
   const summary = summariseSweep(data);
-  const plots = [...sweepPlots(summary, data), ...curveFiles.flatMap(plotsOfCurves)];
+  const plots = [...sweepPlots(summary, data), ...profileFiles.flatMap(plotsOfProfile), ...curveFiles.flatMap(plotsOfCurves)];
   const drawn: { plot: Plot; svg: string }[] = [];
   const paths: string[] = [];
   const write = (name: string, content: string | Uint8Array) => {
@@ -33,6 +42,7 @@ export async function writeReport(folder: string, curveFiles: readonly string[])
     const svg = await renderSvg(plot.spec);
     drawn.push({ plot, svg });
     write(`${plot.name}.svg`, svg);
+    if (pictures === 'svg') continue;
     const png = await renderPng(svg);
     if (png === null) hasPng = false;
     else write(`${plot.name}.png`, png);

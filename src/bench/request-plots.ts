@@ -1,7 +1,8 @@
 /** Plots of single requests rather than of runs: distributions, predictions, routes. Pure. Used by plots.ts. */
 import { Prng } from '../base/prng.js';
 import { modeColor, type Plot, smallMultiples } from './plot-style.js';
-import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import { predictionNames, predictionOf, predictionTitles } from './predictions.js';
+import { e2elMsOf, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import type { SweepData } from './sweep-file.js';
 import type { SweepSummary } from './sweep-summary.js';
 
@@ -24,6 +25,8 @@ export function requestPlots(summary: SweepSummary, data: SweepData, modes: read
 }
 
 const cdfPointCount = 101;
+/** Below, an answer came in one piece: how small the figure is says nothing, and would stretch the axis. */
+const shownMsMin = 0.05;
 
 /** At the rate nearest to 0.9 of saturation: where strategies differ most without being overrun. */
 function cdfPlot({ points }: SweepSummary, all: readonly PointRecord[], modes: readonly string[]): readonly Plot[] {
@@ -86,31 +89,21 @@ function cdf(entries: readonly PointRecord[], value: (record: RequestRecord) => 
     .map(({ record }) => value(record))
     .filter((ms) => ms !== undefined && ms > 0)
     .sort((a = 0, b = 0) => a - b);
+  if (times.length === 0) return [];
   return Array.from({ length: cdfPointCount }, (_, i) => {
     const position = Math.round((i / (cdfPointCount - 1)) * (times.length - 1));
-    return { ms: times[position] ?? 0, share: (position + 1) / entries.length };
-  }).filter(({ ms }) => ms > 0);
+    return { ms: Math.max(shownMsMin, times[position] ?? 0), share: (position + 1) / entries.length };
+  });
 }
 
-const predictedMetrics: readonly {
-  readonly key: string;
-  readonly title: string;
-  readonly real: (record: RequestRecord) => number | undefined;
-}[] = [
-  { key: 'ttftMs', title: 'TTFT', real: ttftMsOf },
-  { key: 'tpotMs', title: 'TPOT', real: tpotMsOf },
-  { key: 'e2elMs', title: 'E2EL', real: e2elMsOf },
-];
 const scatterPointCountMax = 1500;
 
-/** Only where the server tells its estimates under these names. */
+/** Only where the server tells its estimates. */
 function predictionPlot(all: readonly PointRecord[]): readonly Plot[] {
-  const values = predictedMetrics.flatMap(({ key, title, real }) =>
-    all.flatMap(({ record, mode }) => {
-      const predictedMs = record.predicted?.[key];
-      const realMs = record.outcome === 'completed' ? real(record) : undefined;
-      if (predictedMs === undefined || realMs === undefined || !(predictedMs > 0) || !(realMs > 0)) return [];
-      return [{ panel: title, mode, path: pathOf(record), predictedMs, realMs }];
+  const values = predictionNames.flatMap((name) =>
+    all.flatMap(({ record }) => {
+      const prediction = predictionOf(record, name);
+      return prediction === undefined ? [] : [{ panel: predictionTitles[name], path: pathOf(record), ...prediction }];
     }),
   );
   if (values.length === 0) return [];
@@ -226,11 +219,6 @@ function routePlot(all: readonly PointRecord[]): readonly Plot[] {
       ),
     },
   ];
-}
-
-export function pathOf({ route }: RequestRecord): 'collocated' | 'disaggregated' | 'unknown' {
-  if (route?.startsWith('collocated') === true) return 'collocated';
-  return route?.startsWith('disaggregated') === true ? 'disaggregated' : 'unknown';
 }
 
 function binOf(edges: readonly number[], value: number): number {

@@ -28,6 +28,11 @@ export interface PlannedRequest {
  *  the drain time was over, cut by the generator. */
 export type Outcome = 'completed' | 'rejected' | 'failed' | 'unfinished';
 
+/** Of the path that was taken: transferMs is felt between first and second token, stepMs per token; tpotMs and e2elMs are for
+ *  expectedTokenCount tokens. */
+export const predictedNames = ['ttftMs', 'transferMs', 'stepMs', 'tpotMs', 'e2elMs', 'expectedTokenCount'] as const;
+export type PredictedName = (typeof predictedNames)[number];
+
 export interface RequestRecord {
   readonly index: number;
   readonly phase: 'warmup' | 'measured';
@@ -54,8 +59,10 @@ export interface RequestRecord {
   readonly id?: string;
   /** x-twostroke-route: path and workers. */
   readonly route?: string;
-  /** The router's estimates, by name with unit, where the server tells them. */
-  readonly predicted?: Readonly<Record<string, number>>;
+  /** The router's estimates when it chose, where the server tells them. */
+  readonly predicted?: Readonly<Partial<Record<PredictedName, number>>>;
+  /** From the first token until the decode side went on with the request, as the server timed it; absent: nothing was handed over. */
+  readonly transferMs?: number;
 }
 
 export const ttftMsOf = (record: RequestRecord): number | undefined =>
@@ -68,4 +75,9 @@ export function tpotMsOf(record: RequestRecord): number | undefined {
   const ttftMs = ttftMsOf(record);
   if (ttftMs === undefined || record.outputTokenCount < 2) return undefined;
   return (e2elMsOf(record) - ttftMs) / (record.outputTokenCount - 1);
+}
+
+export function pathOf({ route }: RequestRecord): 'collocated' | 'disaggregated' | 'unknown' {
+  if (route?.startsWith('collocated') === true) return 'collocated';
+  return route?.startsWith('disaggregated') === true ? 'disaggregated' : 'unknown';
 }

@@ -7,7 +7,7 @@ import { raisePriority } from './priority.js';
 import { ProgressLine } from './progress.js';
 import type { RequestRecord } from './request-record.js';
 import { runLoad } from './run.js';
-import { readPredictions, type ServerFacts, withPredictions } from './server-facts.js';
+import { readRouted, type ServerFacts, withRouted } from './server-facts.js';
 import { type ClientSettings, openClient, openServer, openWorkload, type WorkloadSettings } from './setup.js';
 import type { Workload } from './workload.js';
 
@@ -85,8 +85,8 @@ export async function loadServer(target: LoadTarget, load: LoadSettings, context
     const records = await runLoad(plan, http, { ...load, ...context, onChange: (state) => progress.update(state) });
     const cpu = process.cpuUsage(cpuStart);
     const coreShare = (cpu.user + cpu.system) / 1000 / (context.clock.nowMs() - startMs);
-    const predictions = await readPredictions({ baseUrl, apiKey: client.apiKey });
-    return { records: withPredictions(records, predictions), shortenedCount: counts.shortenedCount, coreShare, facts };
+    const routed = await readRouted({ baseUrl, apiKey: client.apiKey });
+    return { records: withRouted(records, routed), shortenedCount: counts.shortenedCount, coreShare, facts };
   } finally {
     restorePriority();
     progress.close();

@@ -1,7 +1,7 @@
 /** What a load test must know of a server before it starts: model, context length, usable token ids, texts made into tokens. Used by setup.ts. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { fallbackTokenIds, sampleText } from './prompts.js';
-import type { RequestRecord } from './request-record.js';
+import { predictedNames, type RequestRecord } from './request-record.js';
 
 export interface ServerAddress {
   readonly baseUrl: string;
@@ -50,29 +50,52 @@ export async function textOf(address: ServerAddress, model: string, tokens: read
   return answer.prompt ?? '';
 }
 
-/** The router's estimates of the last requests, by request id; empty for servers that are not twostroke. */
-export async function readPredictions(address: ServerAddress): Promise<ReadonlyMap<string, Readonly<Record<string, number>>>> {
+/** What only the server knows of a request. */
+export type RoutedFacts = Pick<RequestRecord, 'predicted' | 'transferMs'>;
+
+/** Of the last thousand requests, by request id; empty for servers that are not twostroke. */
+export async function readRouted(address: ServerAddress): Promise<ReadonlyMap<string, RoutedFacts>> {
   interface Routed {
     readonly id: string;
     readonly routes: readonly { readonly estimates: Readonly<Record<string, number>> }[];
+    readonly resumedMs?: number;
+    readonly exposedTransferMs: number;
   }
   try {
     const { requests = [] } = (await ask(address, '/routes?count=1000')) as { requests?: Routed[] };
-    return new Map(requests.map(({ id, routes }) => [id, routes.at(-1)?.estimates ?? {}]));
+    return new Map(
+      requests.map(({ id, routes, resumedMs, exposedTransferMs }) => [
+        id,
+        {
+          ...predictedOf(routes.at(-1)?.estimates ?? {}),
+          ...(resumedMs === undefined ? {} : { transferMs: rounded(exposedTransferMs) }),
+        },
+      ]),
+    );
   } catch (error) {
     if (error instanceof TwostrokeError) return new Map();
     throw error;
   }
 }
 
-export function withPredictions(
-  records: readonly RequestRecord[],
-  predictions: ReadonlyMap<string, Readonly<Record<string, number>>>,
-): readonly RequestRecord[] {
-  return records.map((record) => {
-    const predicted = record.id === undefined ? undefined : predictions.get(record.id);
-    return predicted === undefined ? record : { ...record, predicted };
+function predictedOf(estimates: Readonly<Record<string, number>>): Pick<RoutedFacts, 'predicted'> {
+  const known = predictedNames.flatMap((name) => {
+    const value = estimates[name];
+    return value === undefined ? [] : [[name, rounded(value)]];
   });
+  return known.length === 0 ? {} : { predicted: Object.fromEntries(known) };
+}
+
+/** Microseconds are enough, and files stay small. */
+function rounded(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}
+
+export function withRouted(
+  records: readonly RequestRecord[],
+  routed: ReadonlyMap<string, RoutedFacts>,
+): readonly RequestRecord[] {
+  return records.map((record) => ({ ...record, ...(record.id === undefined ? {} : routed.get(record.id)) }));
 }
 
 /** A status of 4xx becomes 'not_found': this server cannot do that. */

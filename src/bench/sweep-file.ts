@@ -7,7 +7,7 @@ import { readRecords, writeRecords } from './records-file.js';
 import type { RequestRecord } from './request-record.js';
 
 /** 'unloaded': one request at a time; 'saturation': as many as the server takes; 'point': open loop at a rate; 'repeat': a point of the
- *  first static mode once more, to show the noise (A/A). */
+ *  first static mode once more, on another server of it, to show the noise (A/A). */
 export type Stage = 'unloaded' | 'saturation' | 'point' | 'repeat';
 
 export interface SweepRun {
@@ -51,7 +51,7 @@ export const sweepFileNames = { header: 'sweep.json', records: 'requests.jsonl.g
 export function writeSweep(folder: string, { header, records }: SweepData): void {
   mkdirSync(folder, { recursive: true });
   writeFileSync(path.join(folder, sweepFileNames.header), `${JSON.stringify(header, null, 2)}\n`);
-  const lines = [...records].flatMap(([run, list]) => list.map((record) => ({ run, ...record })));
+  const lines = [...records].flatMap(([run, list]) => list.map(({ id: _, ...record }) => ({ run, ...record })));
   writeRecords(path.join(folder, sweepFileNames.records), lines);
 }
 

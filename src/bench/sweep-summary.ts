@@ -2,20 +2,22 @@
  *  sweep at its end and by `bench report --recompute`, which must give the same.
  *  Targets: TTFT ≤ ttftFactor ×, TPOT ≤ tpotFactor × the unloaded p50 of the request's length class, in the better static mode. */
 import { Prng } from '../base/prng.js';
-import { type Comparison, comparePoint, type NeverWorse, neverWorse } from './comparison.js';
-import { type LengthClass, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import { type Comparison, comparePoint, type NeverWorse, neverWorse, type Scale, scales } from './comparison.js';
+import { type PredictionErrors, predictionErrors } from './predictions.js';
+import { type LengthClass, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import { type Slo, type SloByClass, scaledSlo } from './slo.js';
 import { distribution, type RunSummary, summariseRun } from './summary.js';
 import type { Stage, SweepData, SweepRun } from './sweep-file.js';
-
-export const sloScales = [0.5, 1, 2] as const;
 
 export interface ModeRow {
   readonly mode: string;
   /** All repetitions together; rates are their means. */
   readonly summary: RunSummary;
   /** By target scale 0.5, 1, 2: requests per second within the targets, over the time of the arrivals. */
-  readonly goodRequestsPerSecond: Readonly<Record<string, number>>;
+  readonly goodRequestsPerSecond: Readonly<Record<Scale, number>>;
+  /** Of requests whose path the server told; null: it told none. */
+  readonly disaggregatedShare: number | null;
+  readonly predictionErrors: PredictionErrors;
   readonly coreShare: number;
 }
 
@@ -35,6 +37,8 @@ export interface SweepSummary {
   readonly slos: Readonly<Record<string, SloByClass>>;
   readonly points: readonly SweepPoint[];
   readonly neverWorse: NeverWorse;
+  /** Of the candidate, all its points together. */
+  readonly predictionErrors: PredictionErrors;
 }
 
 export function summariseSweep(data: SweepData): SweepSummary {
@@ -45,7 +49,13 @@ export function summariseSweep(data: SweepData): SweepSummary {
     const rates = new Set(runsOf(data, 'point', workload).map(({ ratePerSecond }) => ratePerSecond ?? 0));
     return [...rates].map((rate) => summarisePoint(data, workload, rate, slos[workload] ?? {}));
   });
-  return { slos, points, neverWorse: neverWorse(points) };
+  const ofCandidate = header.runs.filter(({ stage, mode }) => stage === 'point' && mode === header.candidate);
+  return {
+    slos,
+    points,
+    neverWorse: neverWorse(points),
+    predictionErrors: predictionErrors(ofCandidate.flatMap(({ runIndex }) => measuredOf(data, runIndex))),
+  };
 }
 
 function runsOf({ header }: SweepData, stage: Stage, workload: string): readonly SweepRun[] {
@@ -89,7 +99,7 @@ function summarisePoint(data: SweepData, workload: string, rate: number, slos: S
   const runsOfMode = (mode: string) => runs.filter((run) => run.mode === mode);
   const modes = names.map((mode) => modeRow(data, mode, runsOfMode(mode), slos));
   const statics = modes.filter(({ mode }) => mode !== candidate);
-  const good = (row: ModeRow) => row.goodRequestsPerSecond['1'] ?? 0;
+  const good = (row: ModeRow) => row.goodRequestsPerSecond['1'];
   const reference = statics.reduce((best, row) => (good(row) > good(best) ? row : best), statics[0] ?? modes[0]!).mode;
   const compare = (ours: readonly SweepRun[], theirs: readonly SweepRun[]) =>
     comparePoint(byRepetition(data, ours), byRepetition(data, theirs), slos, new Prng(data.header.seed));
@@ -124,13 +134,20 @@ function modeRow(data: SweepData, mode: string, runs: readonly SweepRun[], slos:
       goodRequestsPerSecond: meanOf((run) => run.goodRequestsPerSecond),
     },
     goodRequestsPerSecond: Object.fromEntries(
-      sloScales.map((scale) => [
-        String(scale),
-        mean(repetitions.map((records) => goodPerArrivalSecond(records, scaledSlo(slos, scale)))),
+      scales.map((scale) => [
+        scale,
+        mean(repetitions.map((records) => goodPerArrivalSecond(records, scaledSlo(slos, Number(scale))))),
       ]),
-    ),
+    ) as Record<Scale, number>,
+    disaggregatedShare: disaggregatedShareOf(repetitions.flat()),
+    predictionErrors: predictionErrors(repetitions.flat()),
     coreShare: mean(runs.map(({ coreShare }) => coreShare)),
   };
+}
+
+function disaggregatedShareOf(records: readonly RequestRecord[]): number | null {
+  const paths = records.map(pathOf).filter((path) => path !== 'unknown');
+  return paths.length === 0 ? null : paths.filter((path) => path === 'disaggregated').length / paths.length;
 }
 
 /** Over the arrivals' own span, which paired runs share, so that the last answer's end does not decide. */

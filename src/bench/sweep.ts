@@ -20,9 +20,13 @@ export interface SweepSettings {
   /** Of the saturation of the better static mode, or requests per second. */
   readonly rates: { readonly unit: 'fraction' | 'perSecond'; readonly values: readonly number[] };
   readonly repetitionCount: number;
-  readonly requestCount: number;
+  /** Of a point: a fixed number, or as many as arrive in `seconds`, within `min` and `max`. */
+  readonly requestCount: number | { readonly seconds: number; readonly min: number; readonly max: number };
   readonly unloadedRequestCount: number;
   readonly saturationConcurrency: number;
+  readonly saturationRequestCount: number;
+  /** A second server of the first static strategy, for the A/A row. */
+  readonly twin: 'none' | 'started';
   readonly load: Pick<LoadSettings, 'drainMs' | 'warmupRequestCount' | 'seed'>;
   readonly burstiness: number;
   readonly readyMs: number;
@@ -35,6 +39,7 @@ export interface SweepOutcome {
 }
 
 interface OpenTarget {
+  /** The strategy. */
   readonly name: string;
   readonly baseUrl: string;
   readonly facts: ServerFacts;
@@ -46,16 +51,19 @@ export async function runSweep(
   tell: (line: string) => void,
 ): Promise<SweepOutcome> {
   const processes: ServerProcess[] = [];
+  const open = async ({ name, source }: TargetSpec): Promise<OpenTarget> => {
+    tell(`starting ${name}`);
+    const server = source.kind === 'url' ? null : await ServerProcess.start(source.words, context.clock, settings.readyMs);
+    if (server !== null) processes.push(server);
+    const baseUrl = source.kind === 'url' ? source.baseUrl : (server?.baseUrl ?? '');
+    return { name, baseUrl, facts: await openServer(baseUrl, settings.client) };
+  };
   try {
     const targets: OpenTarget[] = [];
-    for (const { name, source } of settings.targets) {
-      tell(`starting ${name}`);
-      const server = source.kind === 'url' ? null : await ServerProcess.start(source.words, context.clock, settings.readyMs);
-      if (server !== null) processes.push(server);
-      const baseUrl = source.kind === 'url' ? source.baseUrl : (server?.baseUrl ?? '');
-      targets.push({ name, baseUrl, facts: await openServer(baseUrl, settings.client) });
-    }
-    const sweep = new Sweep(settings, targets, context, tell);
+    for (const spec of settings.targets) targets.push(await open(spec));
+    const twinSpec = settings.targets.find(({ name }) => name !== settings.candidate);
+    const twin = settings.twin === 'none' || twinSpec === undefined ? null : await open(twinSpec);
+    const sweep = new Sweep(settings, { targets, twin }, context, tell);
     for (const workload of settings.workloads) await sweep.measure(workload);
     return sweep.outcome();
   } finally {
@@ -63,17 +71,26 @@ export async function runSweep(
   }
 }
 
+/** What is measured: a server per strategy. The twin is another server of the first static one: what differs between the two is noise of time
+ *  and of processes. All stay up; one is asked at a time, and the others rest. */
+interface OpenTargets {
+  readonly targets: readonly OpenTarget[];
+  readonly twin: OpenTarget | null;
+}
+
 class Sweep {
   readonly #settings: SweepSettings;
   readonly #targets: readonly OpenTarget[];
+  readonly #twin: OpenTarget | null;
   readonly #context: LoadContext;
   readonly #tell: (line: string) => void;
   readonly #runs: SweepRun[] = [];
   readonly #records = new Map<number, readonly RequestRecord[]>();
 
-  constructor(settings: SweepSettings, targets: readonly OpenTarget[], context: LoadContext, tell: (line: string) => void) {
+  constructor(settings: SweepSettings, { targets, twin }: OpenTargets, context: LoadContext, tell: (line: string) => void) {
     this.#settings = settings;
     this.#targets = targets;
+    this.#twin = twin;
     this.#context = context;
     this.#tell = tell;
   }
@@ -90,11 +107,11 @@ class Sweep {
     const rates = await this.#rates(workload, statics);
     for (let repetition = 0; repetition < repetitionCount; repetition++) {
       for (const [rateIndex, rate] of rates.entries()) {
-        for (const target of rotated(this.#targets, repetition + rateIndex)) {
-          await this.#run(target, workload, { stage: 'point', repetition, rate });
+        const all = [...this.#targets, ...(this.#twin === null ? [] : [this.#twin])];
+        for (const target of rotated(all, repetition + rateIndex)) {
+          const stage = target === this.#twin ? 'repeat' : 'point';
+          await this.#run(target, workload, { stage, repetition, rate });
         }
-        const [first] = statics;
-        if (first !== undefined) await this.#run(first, workload, { stage: 'repeat', repetition, rate });
       }
     }
   }
@@ -105,11 +122,20 @@ class Sweep {
     let best = 0;
     for (const target of statics) {
       const records = await this.#run(target, workload, { stage: 'saturation', repetition: 0, rate: null });
-      best = Math.max(best, summariseRun(records, null).requestsPerSecond);
+      best = Math.max(best, saturationPerSecond(records));
     }
     if (this.#isStopped) return [];
     if (best === 0) throw new TwostrokeError('unavailable', `no static mode completed a request of ${workload.name}`);
     return rates.values.map((fraction) => ({ perSecond: best * fraction, fraction }));
+  }
+
+  #requestCountOf({ stage, rate }: Point): number {
+    const { requestCount, unloadedRequestCount, saturationRequestCount } = this.#settings;
+    if (stage === 'unloaded') return unloadedRequestCount;
+    if (stage === 'saturation' || rate === null) return saturationRequestCount;
+    if (typeof requestCount === 'number') return requestCount;
+    const { seconds, min, max } = requestCount;
+    return Math.min(max, Math.max(min, Math.round(seconds * rate.perSecond)));
   }
 
   get #isStopped(): boolean {
@@ -119,7 +145,7 @@ class Sweep {
   /** After a stop: nothing is sent and no run is listed. */
   async #run(target: OpenTarget, settings: WorkloadSettings, point: Point): Promise<readonly RequestRecord[]> {
     if (this.#isStopped) return [];
-    const { client, load, requestCount, unloadedRequestCount, saturationConcurrency, burstiness } = this.#settings;
+    const { client, load, saturationConcurrency, burstiness } = this.#settings;
     const runIndex = this.#runs.length;
     const label = `${settings.name} ${point.rate === null ? point.stage : `${point.rate.perSecond.toFixed(2)}/s #${point.repetition + 1}`} ${target.name}`;
     const seed = load.seed + 1000 * point.repetition;
@@ -140,7 +166,7 @@ class Sweep {
         arrival: { ratePerSecond: point.rate?.perSecond ?? Number.POSITIVE_INFINITY, burstiness },
         timeScale: 1,
         concurrencyMax: concurrencyMax[point.stage],
-        requestCountMax: load.warmupRequestCount + (point.stage === 'unloaded' ? unloadedRequestCount : requestCount),
+        requestCountMax: load.warmupRequestCount + this.#requestCountOf(point),
         durationMs: Number.POSITIVE_INFINITY,
         warmupMs: 0,
       },
@@ -162,6 +188,15 @@ class Sweep {
     this.#tell(`${label}: ${endLine(result.records)}`);
     return result.records;
   }
+}
+
+/** Between the tenth and the ninetieth percent of the ends: filling and emptying are no saturation. 0: nothing was completed. */
+function saturationPerSecond(records: readonly RequestRecord[]): number {
+  const ends = records.filter(({ outcome }) => outcome === 'completed').map(({ endMs }) => endMs);
+  ends.sort((a, b) => a - b);
+  const [from, to] = [Math.floor(0.1 * (ends.length - 1)), Math.ceil(0.9 * (ends.length - 1))];
+  const spanMs = (ends[to] ?? 0) - (ends[from] ?? 0);
+  return spanMs > 0 ? (1000 * (to - from)) / spanMs : 0;
 }
 
 interface Rate {

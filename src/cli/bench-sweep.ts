@@ -4,7 +4,7 @@ import { Command, Option } from 'commander';
 import { systemClock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { parseTarget, type TargetSpec } from '../bench/command-line.js';
-import { type ReportFiles, writeReport } from '../bench/report.js';
+import { type ReportFiles, type ReportInputs, writeReport } from '../bench/report.js';
 import { runSweep } from '../bench/sweep.js';
 import { writeSweep } from '../bench/sweep-file.js';
 import { figure } from '../bench/text-table.js';
@@ -33,20 +33,35 @@ interface SweepOptions extends CommonBenchOptions {
   readonly repetitions: number;
   readonly unloadedPrompts: number;
   readonly saturationConcurrency: number;
+  readonly saturationPrompts: number;
+  readonly runSeconds?: number;
+  readonly twin: boolean;
   readonly warmupPrompts: number;
   readonly burstiness: number;
   readonly ttftFactor: number;
   readonly tpotFactor: number;
   readonly resultDir: string;
   readonly curves?: readonly string[];
+  readonly profile?: readonly string[];
+  readonly png: boolean;
   readonly readyTimeout: number;
 }
+
+type InputOptions = Pick<SweepOptions, 'curves' | 'profile' | 'png'>;
 
 const curvesOption = () =>
   new Option(
     '--curves <file>',
     'more plots: JSON list of {name, title, caption, xTitle, yTitle, points}; may be repeated',
   ).argParser(collect);
+const profileOption = () =>
+  new Option('--profile <file>', 'of "twostroke profile": adds its plots; may be repeated').argParser(collect);
+
+const inputs = ({ curves = [], profile = [], png }: InputOptions): ReportInputs => ({
+  curveFiles: curves,
+  profileFiles: profile,
+  pictures: png ? 'svg and png' : 'svg',
+});
 
 export function benchSweepCommand(): Command {
   return addCommonOptions(new Command('sweep').description('rates × strategies × workloads with paired arrivals, and a report'), {
@@ -69,6 +84,9 @@ export function benchSweepCommand(): Command {
     .option('--repetitions <count>', 'of every point', wholeNumber(1), 5)
     .option('--unloaded-prompts <count>', 'one at a time, for the latency targets', wholeNumber(1), 30)
     .option('--saturation-concurrency <count>', 'open requests while saturation is measured', wholeNumber(1), 32)
+    .option('--saturation-prompts <count>', 'requests to measure it with', wholeNumber(1), 200)
+    .option('--run-seconds <seconds>', 'length of a run, in place of --num-prompts', realNumber(0.1, 36000))
+    .option('--no-twin', 'without the A/A row, which needs a second server of the first static target')
     .option('--warmup-prompts <count>', 'first requests of a run: sent, not measured', wholeNumber(0), 5)
     .option('--burstiness <shape>', 'of gamma-distributed gaps; 1: Poisson', positiveOrInf, 1)
     .option('--ttft-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 5)
@@ -76,6 +94,8 @@ export function benchSweepCommand(): Command {
     .option('--ready-timeout <seconds>', 'for a server to start', realNumber(1, 36000), 300)
     .option('--result-dir <folder>', 'where records and report go', 'bench-result')
     .addOption(curvesOption())
+    .addOption(profileOption())
+    .option('--png', 'plots as PNG too', false)
     .action(sweep);
 }
 
@@ -84,16 +104,29 @@ export function benchReportCommand(): Command {
     .description('derive summary, plots and page again from the records of a sweep')
     .argument('[folder]', 'of the sweep', 'bench-result')
     .addOption(curvesOption())
+    .addOption(profileOption())
+    .option('--png', 'plots as PNG too', false)
     .option('--json', 'one JSON object on the last line', false)
-    .action(async (folder: string, options: { curves?: readonly string[]; json: boolean }) =>
-      show(await writeReport(folder, options.curves ?? []), options.json),
+    .action(async (folder: string, options: InputOptions & { readonly json: boolean }) =>
+      show(await writeReport(folder, inputs(options)), options.json),
     );
 }
+
+/** Of a run of --run-seconds: fewer show nothing, and records are kept of every one. */
+const [requestCountMin, requestCountMax] = [20, 2000];
 
 async function sweep(options: SweepOptions): Promise<void> {
   const targets = options.target.map(parseTarget);
   checkTargets(targets, options.candidate);
-  const requestCount = options.numPrompts ?? 100;
+  const requestCount =
+    options.runSeconds === undefined
+      ? (options.numPrompts ?? 100)
+      : { seconds: options.runSeconds, min: requestCountMin, max: options.numPrompts ?? requestCountMax };
+  const textCountMax = Math.max(
+    typeof requestCount === 'number' ? requestCount : requestCount.max,
+    options.unloadedPrompts,
+    options.saturationPrompts,
+  );
   const stop = listenForStop();
   const cut = new AbortController();
   void stop.received.then(() => cut.abort());
@@ -102,7 +135,7 @@ async function sweep(options: SweepOptions): Promise<void> {
     {
       targets,
       candidate: options.candidate,
-      workloads: options.workloads.map((name) => workloadSettings(options, name, requestCount + options.warmupPrompts)),
+      workloads: options.workloads.map((name) => workloadSettings(options, name, options.warmupPrompts + textCountMax)),
       client: clientSettings(options),
       rates:
         options.rates === undefined
@@ -112,6 +145,8 @@ async function sweep(options: SweepOptions): Promise<void> {
       requestCount,
       unloadedRequestCount: options.unloadedPrompts,
       saturationConcurrency: options.saturationConcurrency,
+      saturationRequestCount: options.saturationPrompts,
+      twin: options.twin ? 'started' : 'none',
       load: { ...load, warmupRequestCount: options.warmupPrompts },
       burstiness: options.burstiness,
       readyMs: options.readyTimeout * 1000,
@@ -137,7 +172,7 @@ async function sweep(options: SweepOptions): Promise<void> {
     runs,
   };
   writeSweep(options.resultDir, { header, records });
-  show(await writeReport(options.resultDir, options.curves ?? []), options.json);
+  show(await writeReport(options.resultDir, inputs(options)), options.json);
 }
 
 function checkTargets(targets: readonly TargetSpec[], candidate: string): void {
@@ -157,7 +192,7 @@ function show({ summary, paths, note }: ReportFiles, isJson: boolean): void {
   for (const point of summary.points) {
     process.stdout.write(`${point.workload} ${figure(point.ratePerSecond)} req/s\n`);
     for (const { mode, summary: run, goodRequestsPerSecond } of point.modes) {
-      const good = figure(goodRequestsPerSecond['1'] ?? 0).padStart(8);
+      const good = figure(goodRequestsPerSecond['1']).padStart(8);
       const latencies = [run.ttftMs.p50, run.ttftMs.p90, run.tpotMs.p50, run.tpotMs.p90]
         .map((ms) => figure(ms).padStart(8))
         .join('');

@@ -34,7 +34,7 @@ describe('comparePoint', () => {
       requestCount: 500,
       latencyPercentile: 'p90',
     });
-    expect(same.goodput['1']).toEqual({ ratio: 1, low95: 1, high95: 1 });
+    expect(same.goodput['1']).toMatchObject({ ratio: 1, low95: 1, high95: 1, isTelling: true });
     expect(same.ttft).toEqual({ ratio: 1, low95: 1, high95: 1 });
   });
 
@@ -72,6 +72,15 @@ describe('comparePoint', () => {
     expect(lost).toMatchObject({ isWithin: false, isShownWorse: true });
     expect(compare(repetitions(1, 100), rejecting)).toMatchObject({ isWithin: true, isShownWorse: false });
     expect(compare(rejecting, rejecting).ttft.ratio).toBe(1);
+  });
+
+  it('does not judge the goodput of a handful', () => {
+    const ours = repetitions(1, 100, (shape) => ({ ...shape, ttftMs: 400 })); // none within any target
+    const theirs = repetitions(1, 100, (shape) => ({ ...shape, ttftMs: shape.ttftMs! < 42 ? 30 : 400 })); // about one in forty
+    const { goodput, isShownWorse } = compare(ours, theirs);
+    expect(goodput['1'].referenceShare).toBeGreaterThan(0);
+    expect(goodput['1']).toMatchObject({ ratio: 0, isTelling: false });
+    expect(isShownWorse).toBe(false);
   });
 
   it('pairs by index: what one side never sent is left out of both', () => {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { fallbackTokenIds } from '../../src/bench/prompts.js';
-import { readPredictions, readServerFacts, withPredictions } from '../../src/bench/server-facts.js';
+import { readRouted, readServerFacts, withRouted } from '../../src/bench/server-facts.js';
 import { type ClientSettings, openServer, openWorkload, type WorkloadSettings } from '../../src/bench/setup.js';
 import { type FakeOpenAi, startFakeOpenAi, wellBehaved } from './fake-openai.js';
 import { record } from './records.js';
@@ -101,20 +101,25 @@ describe('openWorkload', () => {
   });
 });
 
-describe('predictions', () => {
-  it('are joined by request id, from the last route of each', async () => {
-    const routes = [{ estimates: { ttftMs: 9 } }, { estimates: { ttftMs: 12 } }];
-    server = await startFakeOpenAi(wellBehaved, { '/routes': { requests: [{ id: 'cmpl-1', routes }] } });
-    const predictions = await readPredictions({ baseUrl: server.url, apiKey: null });
-    const records = withPredictions(
-      [record({ extra: { id: 'cmpl-1' } }), record({ extra: { id: 'cmpl-2' } }), record()],
-      predictions,
+describe('what the server knows of a request', () => {
+  it('is joined by request id, the estimates from the last route of each', async () => {
+    const routes = [{ estimates: { ttftMs: 9 } }, { estimates: { ttftMs: 12.00049, cost: 3, stepMs: 2 } }];
+    const requests = [
+      { id: 'cmpl-1', routes, exposedTransferMs: 1.5, resumedMs: 20 },
+      { id: 'cmpl-3', routes: [], exposedTransferMs: 0 },
+    ];
+    server = await startFakeOpenAi(wellBehaved, { '/routes': { requests } });
+    const routed = await readRouted({ baseUrl: server.url, apiKey: null });
+    const records = withRouted(
+      [record({ extra: { id: 'cmpl-1' } }), record({ extra: { id: 'cmpl-2' } }), record(), record({ extra: { id: 'cmpl-3' } })],
+      routed,
     );
-    expect(records.map(({ predicted }) => predicted)).toEqual([{ ttftMs: 12 }, undefined, undefined]);
+    expect(records.map(({ predicted }) => predicted)).toEqual([{ ttftMs: 12, stepMs: 2 }, undefined, undefined, undefined]);
+    expect(records.map(({ transferMs }) => transferMs)).toEqual([1.5, undefined, undefined, undefined]);
   });
 
-  it('are none on other servers', async () => {
+  it('is nothing on other servers', async () => {
     server = await startFakeOpenAi(wellBehaved);
-    expect((await readPredictions({ baseUrl: server.url, apiKey: null })).size).toBe(0);
+    expect((await readRouted({ baseUrl: server.url, apiKey: null })).size).toBe(0);
   });
 });

@@ -26,7 +26,8 @@ function shapeOf(mode: string, rate: number, _repetition: number, index: number)
   const isGood = rate === 0 || mode === 'adaptive' || (mode === 'collocated') === rate < 5;
   const extra = {
     route: index % 2 === 0 ? 'collocated; w0' : 'disaggregated; w0 -> w1',
-    predicted: { ttftMs: 18, tpotMs: 9.5, e2elMs: 60 },
+    predicted: { ttftMs: 18, transferMs: index % 2, tpotMs: 9.5, stepMs: 9, e2elMs: 60 },
+    ...(index % 2 === 0 ? {} : { transferMs: 2 }),
   };
   return { ttftMs: (isGood ? 20 : 200) + (index % 7), gapMs: 10, extra };
 }
@@ -90,7 +91,7 @@ describe('report', () => {
     const data = sweepData([1, 10], modes, 40, shapeOf);
     writeSweep(folder, data);
     expect(summariseSweep(readSweep(folder))).toEqual(summariseSweep(data));
-    const { summary, paths } = await writeReport(folder, []);
+    const { summary, paths } = await writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' });
     expect(JSON.parse(readFileSync(path.join(folder, 'summary.json'), 'utf8'))).toEqual(JSON.parse(JSON.stringify(summary)));
     const page = readFileSync(path.join(folder, 'report.html'), 'utf8');
     expect(page.match(/<svg/g)!.length).toBe(paths.filter((file) => file.endsWith('.svg')).length);
@@ -129,7 +130,7 @@ describe('report', () => {
   });
 
   it('names a folder without a sweep', async () => {
-    await expect(writeReport(folder, [])).rejects.toThrow(/no sweep in/);
+    await expect(writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' })).rejects.toThrow(/no sweep in/);
     expect(existsSync(path.join(folder, 'report.html'))).toBe(false);
   });
 });
@@ -159,6 +160,8 @@ describe('runSweep', () => {
         requestCount: 12,
         unloadedRequestCount: 3,
         saturationConcurrency: 4,
+        saturationRequestCount: 12,
+        twin: 'started',
         load: { drainMs: 5000, warmupRequestCount: 2, seed: 9 },
         burstiness: 1,
         readyMs: 1000,

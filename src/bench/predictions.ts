@@ -1,0 +1,75 @@
+/** How far the router's estimates were from what came: |predicted − real| / real of single requests. Used by sweep-summary.ts.
+ *  TTFT, transfer, TPOT and E2EL are judged apart, given the length the answer really had, so that none is blamed for the length
+ *  predictor; E2EL with the predicted length, as the router used it, is the fifth row. */
+import { percentileOf } from './bootstrap.js';
+import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+
+export const predictionNames = ['ttft', 'transfer', 'tpot', 'e2el', 'e2elOfPredictedLength'] as const;
+export type PredictionName = (typeof predictionNames)[number];
+
+export const predictionTitles = {
+  ttft: 'TTFT',
+  transfer: 'transfer',
+  tpot: 'TPOT, real length',
+  e2el: 'E2EL, real length',
+  e2elOfPredictedLength: 'E2EL, predicted length',
+} as const;
+
+export interface Prediction {
+  readonly predictedMs: number;
+  readonly realMs: number;
+}
+
+export interface PredictionError {
+  readonly requestCount: number;
+  readonly median: number;
+  readonly p90: number;
+}
+
+export type PredictionErrors = Readonly<Partial<Record<PredictionName, PredictionError>>>;
+
+/** undefined: nothing was predicted, or nothing came to compare it with. */
+export function predictionOf(record: RequestRecord, name: PredictionName): Prediction | undefined {
+  const { predicted, outcome } = record;
+  if (predicted === undefined || outcome !== 'completed') return undefined;
+  const predictedMs = predictedMsOf(record, predicted, name);
+  const realMs = realMsOf(record, name);
+  if (predictedMs === undefined || realMs === undefined || !(predictedMs > 0) || !(realMs > 0)) return undefined;
+  return { predictedMs, realMs };
+}
+
+/** After the first token come the transfer, felt once, and one step a token. */
+function predictedMsOf(
+  { outputTokenCount }: RequestRecord,
+  { ttftMs, transferMs = 0, stepMs, e2elMs }: NonNullable<RequestRecord['predicted']>,
+  name: PredictionName,
+): number | undefined {
+  const furtherCount = outputTokenCount - 1;
+  const afterMs = stepMs === undefined ? undefined : transferMs + furtherCount * stepMs;
+  if (name === 'ttft') return ttftMs;
+  if (name === 'transfer') return transferMs;
+  if (name === 'tpot') return afterMs === undefined || furtherCount < 1 ? undefined : afterMs / furtherCount;
+  if (name === 'e2el') return afterMs === undefined || ttftMs === undefined ? undefined : ttftMs + afterMs;
+  return e2elMs;
+}
+
+function realMsOf(record: RequestRecord, name: PredictionName): number | undefined {
+  if (name === 'ttft') return ttftMsOf(record);
+  if (name === 'transfer') return record.transferMs;
+  return name === 'tpot' ? tpotMsOf(record) : e2elMsOf(record);
+}
+
+/** Names without a single judged request are left out. */
+export function predictionErrors(records: readonly RequestRecord[]): PredictionErrors {
+  const entries = predictionNames.flatMap((name): [PredictionName, PredictionError][] => {
+    const errors = Float64Array.from(
+      records.flatMap((record) => {
+        const prediction = predictionOf(record, name);
+        return prediction === undefined ? [] : [Math.abs(prediction.predictedMs - prediction.realMs) / prediction.realMs];
+      }),
+    );
+    if (errors.length === 0) return [];
+    return [[name, { requestCount: errors.length, median: percentileOf(errors, 0.5), p90: percentileOf(errors, 0.9) }]];
+  });
+  return Object.fromEntries(entries);
+}
