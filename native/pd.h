@@ -98,12 +98,13 @@ PD_API int pd_graph_destroy(PdGraph *graph);
 typedef struct {          /* travels between processes of one host */
   int64_t process_id;     /* cpu: opened through /proc/PID/fd/N */
   int32_t file_descriptor;
-  int32_t device_index;
+  int32_t device_index;   /* -1: host memory, opened like the cpu's */
   uint64_t bytes;
   uint8_t ipc_handle[64]; /* cuda */
 } PdCacheExport;
 
 PD_API int pd_cache_create(PdDevice *device, uint64_t bytes, PdCache **cache);
+PD_API int pd_cache_create_host(PdDevice *device, uint64_t bytes, PdCache **cache); /* host memory the device reads and writes, pinned where that matters; exported and imported the same way, by any device */
 PD_API int pd_cache_export(PdCache *cache, PdCacheExport *out);
 PD_API int pd_cache_import(PdDevice *device, const PdCacheExport *from, PdCache **cache);
 PD_API int pd_cache_pointer(PdCache *cache, void **pointer);

@@ -53,6 +53,9 @@ extern "C" int pd_cache_create(PdDevice *, uint64_t bytes, PdCache **cache) {
   return status;
 }
 
+/* Host memory is what there is. */
+extern "C" int pd_cache_create_host(PdDevice *device, uint64_t bytes, PdCache **cache) { return pd_cache_create(device, bytes, cache); }
+
 extern "C" int pd_cache_export(PdCache *cache, PdCacheExport *out) {
   if (cache->file < 0) return fail(PD_INVALID, "cache_export: only the owner exports a cache, this one is imported");
   memset(out, 0, sizeof *out);

@@ -54,6 +54,7 @@ export const symbols = {
   pd_graph_launch: [P, P],
   pd_graph_destroy: [P],
   pd_cache_create: [P, U, B],
+  pd_cache_create_host: [P, U, B],
   pd_cache_export: [P, B],
   pd_cache_import: [P, B, B],
   pd_cache_pointer: [P, B],

@@ -76,6 +76,7 @@ export interface MappedFile {
 export interface CacheExport {
   readonly processId: number;
   readonly fileDescriptor: number;
+  /** -1: host memory. */
   readonly deviceIndex: number;
   readonly bytes: number;
   /** cuda IPC handle, base64; empty on the CPU. */
@@ -230,6 +231,8 @@ export interface Device {
   createWeight(shape: { count?: number; n: number; k: number }, format: Dtype): Weight;
   destroyWeight(weight: Weight): void;
   createCache(bytes: number): CacheHandle;
+  /** Host memory that this device and others can map: pinned for a GPU. */
+  createHostCache(bytes: number): CacheHandle;
   exportCache(cache: CacheHandle): CacheExport;
   importCache(from: CacheExport): CacheHandle;
   cachePointer(cache: CacheHandle): Pointer;

@@ -163,6 +163,11 @@ export class NativeDevice implements Device {
     return this.#make(what, (out) => this.#library.call.pd_cache_create(this.#live, bytes, out)) as CacheHandle;
   }
 
+  createHostCache(bytes: number): CacheHandle {
+    const what = `create ${bytes} bytes of shared host memory`;
+    return this.#make(what, (out) => this.#library.call.pd_cache_create_host(this.#live, bytes, out)) as CacheHandle;
+  }
+
   exportCache(cache: CacheHandle): CacheExport {
     const struct = new DataView(new ArrayBuffer(exportBytes));
     this.#library.check(this.#library.call.pd_cache_export(cache, struct), 'export cache');

@@ -84,7 +84,7 @@ export class StagingPool {
   }
 
   #allocateShared(): Memory {
-    const cache = this.#device.createCache(this.slotBytes * this.#slotCount);
+    const cache = this.#device.createHostCache(this.slotBytes * this.#slotCount);
     const [pointer, exported] = [this.#device.cachePointer(cache), this.#device.exportCache(cache)];
     return { pointer, bytes: null, exported, release: () => this.#device.closeCache(cache) };
   }

@@ -20,8 +20,9 @@ import { slotBytes } from './wire.js';
 
 const laneCount = 2;
 const slotCount = 12;
-/** Nothing of it goes through a socket, so a frame's fixed cost may be shared by more bytes. */
-const sharedSlotBytes = 4 * slotBytes;
+/** Nothing of it goes through a socket, so a frame's fixed cost may be shared by more bytes: on the CPU as many as stay in its caches, on a
+ *  GPU a layer of a long prompt. */
+const sharedSlotBytes = { cpu: 4 * slotBytes, cuda: 16 * slotBytes } as const;
 
 /** How payloads go: through the socket, or through staging that the receiver maps (host-relay.ts). */
 export type Carrier = 'socket' | 'shared';
@@ -124,7 +125,7 @@ export class TcpChannel implements KvChannel {
     this.#pool =
       carrier === 'socket'
         ? new StagingPool(device, slotBytes, slotCount)
-        : new StagingPool(device, sharedSlotBytes, slotCount, 'shared');
+        : new StagingPool(device, sharedSlotBytes[device.info.kind], slotCount, 'shared');
     this.#staged = new ReachedQueue(device, this.#copyStream, (staged, error) => this.#send(staged, error));
     const address = target.receiver;
     assert(address !== null, 'a tcp channel needs a receiver');

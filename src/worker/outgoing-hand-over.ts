@@ -112,8 +112,14 @@ export class OutgoingHandOver {
     await this.#transfer?.abort();
   }
 
+  /** Neighbouring layers of the same blocks go as one piece: what is pushed late is one copy, not one per layer. */
   #push(layers: readonly number[], after: EventHandle): void {
-    const pieces = layers.flatMap((layer) => this.#piece(layer));
+    const pieces: KvPiece[] = [];
+    for (const piece of layers.flatMap((layer) => this.#piece(layer))) {
+      const last = pieces.at(-1);
+      if (last !== undefined && continues(last, piece)) pieces[pieces.length - 1] = { ...last, layerEnd: piece.layerEnd };
+      else pieces.push(piece);
+    }
     this.#transfer?.push(pieces, after);
   }
 
@@ -137,4 +143,10 @@ export class OutgoingHandOver {
       },
     ];
   }
+}
+
+/** Blocks of one request: the same first one and as many are the same ones. */
+function continues(last: KvPiece, next: KvPiece): boolean {
+  const isSame = last.targetBlocks[0] === next.targetBlocks[0] && last.targetBlocks.length === next.targetBlocks.length;
+  return isSame && last.layerEnd === next.firstLayer;
 }

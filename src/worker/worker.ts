@@ -148,9 +148,7 @@ async function report(
 
 /** Those that may be tried, the cheapest for the processors first. */
 function connectorFor({ connector = 'auto' }: WorkerConfig, source: KvSource): BestConnector {
-  // on a GPU its staging would have to be host memory that two processes pin
-  const relays = source.device.info.kind === 'cpu' ? [new HostRelayConnector(source)] : [];
-  const candidates = [new PeerConnector(source), ...relays, new TcpConnector(source)];
+  const candidates = [new PeerConnector(source), new HostRelayConnector(source), new TcpConnector(source)];
   return new BestConnector(connector === 'auto' ? candidates : candidates.filter(({ name }) => name === connector));
 }
 

@@ -1,0 +1,469 @@
+/** Measures hand-overs between two devices of one machine, everything in one run and one JSON:
+ *
+ *    npm run build && node bench/transfer/gpu.mjs --devices cuda:0,cuda:1 --json FILE      (`--devices cpu,cpu --model models/demo-6m` to try it)
+ *
+ *  1. floors: pinned host ↔ device copies, a 1 GiB copy into the other device's memory;
+ *  2. each connector after the fact: 2,048 tokens as one piece, and layer by layer;
+ *  3. decode steps of the target's engine: alone, with a hand-over landing in each step, under continuous receipt;
+ *  4. whole requests through a gateway and two workers: TTFT, and the exposed time of hand-overs behind prefill, whole and in chunks.
+ *
+ *  The other process (part 2 and 3) is this file, forked. Weights are random (`dummy`): Qwen3-8B's shape unless --model says otherwise. */
+import { fork } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { systemClock } from '../../dist/src/base/clock.js';
+import { silentLogger } from '../../dist/src/base/log.js';
+import { Prng } from '../../dist/src/base/prng.js';
+import { Gateway } from '../../dist/src/control/gateway.js';
+import { parseWorkerSpecs } from '../../dist/src/control/worker-spec.js';
+import { openDevice } from '../../dist/src/device/native.js';
+import { Engine } from '../../dist/src/engine/engine.js';
+import { greedy } from '../../dist/src/engine/sampling-params.js';
+import { KvCache } from '../../dist/src/kv/kv-cache.js';
+import { loadModel } from '../../dist/src/model/load.js';
+import { HostRelayConnector } from '../../dist/src/transfer/host-relay.js';
+import { PeerConnector } from '../../dist/src/transfer/peer.js';
+import { TcpConnector } from '../../dist/src/transfer/tcp.js';
+import { KvReceiver } from '../../dist/src/transfer/tcp-receiver.js';
+
+const qwen3Of8B = {
+  architectures: ['Qwen3ForCausalLM'],
+  model_type: 'qwen3',
+  ...{ hidden_size: 4096, intermediate_size: 12288, num_hidden_layers: 36, num_attention_heads: 32, num_key_value_heads: 8 },
+  ...{ head_dim: 128, vocab_size: 151936, max_position_embeddings: 40960, rms_norm_eps: 1e-6, rope_theta: 1000000 },
+  ...{ hidden_act: 'silu', tie_word_embeddings: false, torch_dtype: 'bfloat16', attention_bias: false },
+  ...{ bos_token_id: 151643, eos_token_id: 151645 },
+};
+const root = path.resolve(import.meta.dirname, '../..');
+const handOverTokenCount = 2048;
+const [decodeBatch, decodeContext] = [32, 1024];
+
+const { values } = parseArgs({
+  options: {
+    devices: { type: 'string', default: 'cuda:0,cuda:1' },
+    model: { type: 'string' },
+    json: { type: 'string' },
+    role: { type: 'string' },
+    commit: { type: 'string', default: 'unknown' },
+    parts: { type: 'string', default: 'copies,connectors,steps,requests' },
+  },
+});
+const devices = values.devices.split(',').map((name) => {
+  const [kind, index = '0'] = name.split(':');
+  return { kind, index: Number(index), threadCount: kind === 'cpu' ? 1 : 0 };
+});
+const isGpu = devices[0].kind === 'cuda';
+const gigabytes = (bytes, ms) => Math.round((bytes / ms / 1e6) * 100) / 100;
+const rounded = (ms) => Math.round(ms * 1000) / 1000;
+const sorted = (numbers) => [...numbers].sort((a, b) => a - b);
+const median = (numbers) => sorted(numbers)[Math.floor(numbers.length / 2)];
+const percentile = (numbers, share) => sorted(numbers)[Math.min(numbers.length - 1, Math.floor(share * numbers.length))];
+const mean = (numbers) => numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+const ids = (count, first = 0) => Array.from({ length: count }, (_, i) => first + i);
+
+function modelFolder() {
+  if (values.model !== undefined) return path.resolve(values.model);
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'qwen3-8b-shape-'));
+  writeFileSync(path.join(folder, 'config.json'), JSON.stringify(qwen3Of8B));
+  return folder;
+}
+
+// ---- the other process: a decode worker's engine, which others write into
+
+async function openTarget() {
+  const device = openDevice(devices[1]);
+  const limits = { rowCountMax: 2048, logitRowCountMax: decodeBatch };
+  const options = { device, limits, loadFormat: 'dummy', dtype: 'auto', quantize: 'none', maxModelTokenCount: 4096 };
+  const model = await loadModel(values.model, options);
+  const dtype = isGpu ? 'bf16' : 'f32';
+  const blockCount = isGpu ? 4400 : 2600;
+  const engine = new Engine({
+    ...{ device, model, kv: { blockTokenCount: 16, blockCount, dtype }, clock: systemClock, depth: 2, prefixCaching: 'off' },
+    ...{ tokenBudget: 2048, prefillChunkTokenCount: 2048, sequenceCountMax: decodeBatch, maxModelTokenCount: 4096 },
+  });
+  return { device, engine, dtype };
+}
+
+async function beTarget() {
+  const { device, engine, dtype } = await openTarget();
+  const { layout, blockCount } = engine.cache;
+  const identity = { protocolVersion: 1, modelName: 'bench', dtype, layoutHash: layout.hash };
+  const options = { device, cache: engine.cache, identity, workerId: 'w1', host: '127.0.0.1', clock: systemClock };
+  const receiver = await KvReceiver.listen({ ...options, logger: silentLogger, accepts: () => true });
+  const prng = new Prng(3);
+  let serial = 0;
+  const fill = async () => {
+    const sampling = { ...greedy, maxTokenCount: 2500, endTokenIds: [] };
+    for (let i = 0; i < decodeBatch; i++) {
+      engine.add({ id: `d${serial++}`, promptIds: Array.from({ length: decodeContext }, () => prng.integer(5, 900)), sampling });
+    }
+    let running = 0;
+    while (running < decodeBatch)
+      running += (await engine.step()).filter((event) => event.kind === 'tokens').length === decodeBatch ? decodeBatch : 0;
+  };
+  const steps = async (count) => {
+    const times = [];
+    let last = systemClock.nowMs();
+    for (let i = 0; i < count; i++) {
+      while ((await engine.step()).length === 0);
+      const now = systemClock.nowMs();
+      times.push(now - last);
+      last = now;
+      await systemClock.yield();
+    }
+    return times.slice(2);
+  };
+  process.on('message', async ({ kind, count }) => {
+    if (kind === 'fill') process.send(await fill().then(() => ({ filled: true })));
+    if (kind === 'steps') process.send({ times: await steps(count) });
+    if (kind === 'read')
+      process.send({ readBytesPerSecond: await device.measureReadBytesPerSecond(isGpu ? 2 ** 31 : 2 ** 27, 3) });
+  });
+  process.on('disconnect', () => process.exit(0));
+  const target = {
+    workerId: 'w1',
+    incarnation: 1,
+    cache: engine.cache.export(),
+    blockCount,
+    kv: identity,
+    receiver: receiver.address,
+  };
+  process.send({ target, shape: layout.shape, deviceName: device.info.name });
+}
+
+const next = (child) => new Promise((resolve) => child.once('message', resolve));
+const ask = (child, message) => {
+  const answer = next(child);
+  child.send(message);
+  return answer;
+};
+
+// ---- part 1
+
+async function timesOf(count, run) {
+  const times = [];
+  for (let i = 0; i < count + 1; i++) {
+    const start = performance.now();
+    await run();
+    times.push(performance.now() - start);
+  }
+  return times.slice(1);
+}
+
+async function measureCopies({ device, cache, stream }, { target }) {
+  const bytes = isGpu ? 2 ** 28 : 2 ** 25;
+  const [host, onDevice] = [device.allocateHost(bytes), device.allocate(bytes)];
+  const rate = async (to, from, count) =>
+    gigabytes(
+      count,
+      Math.min(
+        ...(await timesOf(6, async () => {
+          stream.copy(to, from, count);
+          await stream.wait();
+        })),
+      ),
+    );
+  const result = {
+    pinnedDeviceToHost: await rate(host.pointer, onDevice, bytes),
+    pinnedHostToDevice: await rate(onDevice, host.pointer, bytes),
+  };
+  const other = device.importCache(target.cache);
+  const peerBytes = Math.min(2 ** 30, target.cache.bytes, cache.blockCount * cache.layout.blockBytes);
+  result.peerCopyBytes = peerBytes;
+  result.peerCopy = await rate(device.cachePointer(other), cache.pointer, peerBytes);
+  device.closeCache(other);
+  device.releaseHost(host);
+  device.release(onDevice);
+  return result;
+}
+
+// ---- part 2
+
+/** Pushes like a hand-over does; one push at a time. */
+class Pusher {
+  constructor(source, channel, blockCount) {
+    this.source = source;
+    this.channel = channel;
+    this.blocks = ids(blockCount);
+    this.bytes = blockCount * source.cache.layout.blockBytes;
+    this.event = source.device.createEvent();
+    source.stream.record(this.event);
+  }
+
+  async push(pieces) {
+    const { layout } = this.source.cache;
+    const transfer = this.channel.begin('r', 1);
+    const { layerCount } = layout.shape;
+    const span = layerCount / pieces;
+    for (let layer = 0; layer < layerCount; layer += span) {
+      const piece = { sourceBlocks: this.blocks, targetBlocks: this.blocks, firstLayer: layer, layerEnd: layer + span };
+      transfer.push([piece], this.event);
+    }
+    await transfer.finish({ requestId: 'r', epoch: 1, layoutHash: layout.hash, tokenCount: 1, firstTokens: [1] });
+  }
+}
+
+async function bytesOf({ device, stream }, pointer, byteCount) {
+  const host = device.allocateHost(byteCount);
+  stream.copy(host.pointer, pointer, byteCount);
+  await stream.wait();
+  const copy = Buffer.from(host.bytes);
+  device.releaseHost(host);
+  return copy;
+}
+
+async function bytesThere(source, target, byteCount) {
+  const other = source.device.importCache(target.cache);
+  const bytes = await bytesOf(source, source.device.cachePointer(other), byteCount);
+  source.device.closeCache(other);
+  return bytes;
+}
+
+async function measureConnector(source, connector, target, blockCount) {
+  const channel = await connector.open(target);
+  const pusher = new Pusher(source, channel, blockCount);
+  const figures = async (pieces) => {
+    await pusher.push(pieces);
+    const times = await timesOf(isGpu ? 12 : 4, () => pusher.push(pieces));
+    return {
+      best: gigabytes(pusher.bytes, Math.min(...times)),
+      median: gigabytes(pusher.bytes, median(times)),
+      msMedian: rounded(median(times)),
+    };
+  };
+  source.stream.random({ pointer: source.cache.pointer, shape: [pusher.bytes / 4], dtype: 'f32' }, connector.name.length, 1, 0);
+  await source.stream.wait();
+  const before = process.cpuUsage();
+  const whole = await figures(1);
+  const layerByLayer = await figures(source.cache.layout.shape.layerCount);
+  const { user, system } = process.cpuUsage(before);
+  await connector.close();
+  const isEqual = (await bytesOf(source, source.cache.pointer, pusher.bytes)).equals(
+    await bytesThere(source, target, pusher.bytes),
+  );
+  return { bytes: pusher.bytes, unit: 'GB/s', isEqual, whole, layerByLayer, sourceCpuMs: Math.round((user + system) / 1000) };
+}
+
+// ---- part 3
+
+async function measureSteps(child, source, target, blockCount) {
+  await ask(child, { kind: 'fill' });
+  const { readBytesPerSecond } = await ask(child, { kind: 'read' });
+  const connector = new PeerConnector(source.kv);
+  const pusher = new Pusher(source, await connector.open(target), blockCount);
+  const [count, rounds] = isGpu ? [60, 4] : [20, 2];
+  const layerCount = source.cache.layout.shape.layerCount;
+  const during = async (push) => {
+    const state = { isRunning: true, pushCount: 0 };
+    const pushing = (async () => {
+      while (state.isRunning) {
+        await push(state);
+        state.pushCount++;
+      }
+    })();
+    const start = performance.now();
+    const { times } = await ask(child, { kind: 'steps', count });
+    const elapsedMs = performance.now() - start;
+    state.isRunning = false;
+    const pushCount = state.pushCount;
+    await pushing;
+    return { times, pushCount, elapsedMs };
+  };
+  const all = { alone: [], oneEach: [], continuous: [] };
+  const pushed = { oneEach: { count: 0, ms: 0 }, continuous: { count: 0, ms: 0 } };
+  await ask(child, { kind: 'steps', count });
+  for (let round = 0; round < rounds; round++) {
+    const { times } = await ask(child, { kind: 'steps', count });
+    all.alone.push(...times);
+    const stepMs = median(times);
+    const pushes = {
+      oneEach: async () => {
+        const start = performance.now();
+        await pusher.push(1);
+        await systemClock.sleep(Math.max(0, stepMs - (performance.now() - start)));
+      },
+      continuous: () => pusher.push(layerCount),
+    };
+    for (const [name, push] of Object.entries(pushes)) {
+      const { times: slowed, pushCount, elapsedMs } = await during(push);
+      all[name].push(...slowed);
+      pushed[name].count += pushCount;
+      pushed[name].ms += elapsedMs;
+    }
+  }
+  await connector.close();
+  const figures = (name) => {
+    const { count: pushCount, ms } = pushed[name] ?? { count: 0, ms: 1 };
+    const slower = Math.round(10 * (100 * (mean(all[name]) / mean(all.alone) - 1))) / 10;
+    const receivedBytesPerSecond = Math.round((pushCount * pusher.bytes * 1000) / ms);
+    const shareOfRead = Math.round((1000 * receivedBytesPerSecond) / readBytesPerSecond) / 10;
+    const times = {
+      meanMs: rounded(mean(all[name])),
+      medianMs: rounded(median(all[name])),
+      p90Ms: rounded(percentile(all[name], 0.9)),
+    };
+    return {
+      ...times,
+      slowerPercent: slower,
+      handOversPerStep: rounded(pushCount / all[name].length),
+      receivedBytesPerSecond,
+      shareOfMemoryBandwidthPercent: shareOfRead,
+    };
+  };
+  const head = {
+    batch: decodeBatch,
+    context: decodeContext,
+    stepCount: all.alone.length,
+    memoryReadBytesPerSecond: Math.round(readBytesPerSecond),
+  };
+  return { ...head, alone: figures('alone'), oneHandOverEach: figures('oneEach'), continuous: figures('continuous') };
+}
+
+// ---- part 4
+
+async function measureRequests(folder, connector) {
+  const spec = devices.map(({ kind, index }) => (kind === 'cpu' ? 'any:cpu?threads=1' : `any:cuda:${index}`)).join(',');
+  const contextMax = isGpu ? 9000 : 3000;
+  const settings = {
+    ...{ modelFolder: folder, loadFormat: 'dummy', dtype: 'auto', kvDtype: 'auto', quantize: 'none', blockTokenCount: 16 },
+    ...{
+      blockCount: 2000,
+      gpuMemoryShare: 0.8,
+      sequenceCountMax: 16,
+      maxModelTokenCount: contextMax,
+      prefixCaching: 'off',
+      depth: 2,
+    },
+    ...{ tokenBudget: 2048, prefillChunkTokenCount: 2048, connector },
+  };
+  const workerEntry = path.join(root, 'dist/src/cli/worker.js');
+  const gateway = await Gateway.start({
+    strategy: 'adaptive',
+    workerEntry,
+    logger: silentLogger,
+    clock: systemClock,
+    workers: parseWorkerSpecs(spec),
+    settings,
+  });
+  const records = new Map();
+  gateway.onMeasured((record) => records.set(record.id, record));
+  const prng = new Prng(11);
+  const routes = {
+    disaggregated: { path: 'disaggregated', prefillWorker: 'w0', decodeWorker: 'w1', reason: 'measured', estimates: {} },
+    collocated: { path: 'collocated', worker: 'w0', reason: 'measured', estimates: {} },
+  };
+  let serial = 0;
+  const run = async (promptCount, routeName) => {
+    const id = `r${++serial}`;
+    const promptIds = Array.from({ length: promptCount }, () => prng.integer(5, 900));
+    const sampling = { ...greedy, maxTokenCount: 4, endTokenIds: [] };
+    for await (const event of gateway.submit({ id, promptIds, sampling, measuredRoute: routes[routeName] })) void event;
+    await systemClock.sleep(5);
+    return records.get(id);
+  };
+  try {
+    await gateway.ready;
+    await systemClock.sleep(1500); // links are being measured
+    const result = {};
+    for (const promptCount of isGpu ? [512, 2048, 8192] : [256, 1024]) {
+      for (const routeName of Object.keys(routes)) await run(promptCount, routeName);
+      const rows = { disaggregated: [], collocated: [] };
+      for (let i = 0; i < (isGpu ? 12 : 3); i++)
+        for (const name of Object.keys(rows)) rows[name].push(await run(promptCount, name));
+      const ttft = (row) => row.firstTokenMs - row.arrivalMs;
+      const handed = rows.disaggregated.filter(({ routes: taken }) => taken.length === 1 && taken[0].path === 'disaggregated');
+      const exposed = handed.map(({ exposedTransferMs }) => exposedTransferMs);
+      const landed = handed.map(({ landedMs, firstTokenMs }) => landedMs - firstTokenMs);
+      result[promptCount] = {
+        handOverCount: handed.length,
+        bytes: handed[0].transferBytes,
+        ttftMsMedian: {
+          disaggregated: rounded(median(handed.map(ttft))),
+          collocated: rounded(median(rows.collocated.map(ttft))),
+        },
+        exposedMs: { median: rounded(median(exposed)), best: rounded(Math.min(...exposed)), max: rounded(Math.max(...exposed)) },
+        firstTokenToLandedMsMedian: rounded(median(landed)),
+        exposedShareOfTtftPercent: Math.round((1000 * median(exposed)) / median(handed.map(ttft))) / 10,
+      };
+    }
+    const links = gateway
+      .workers()
+      .flatMap(({ id, connectors }) => connectors.map(({ peer, name, trials }) => ({ from: id, peer, name, trials })));
+    return { links, prompts: result };
+  } finally {
+    await gateway.stop();
+  }
+}
+
+async function main() {
+  const parts = values.parts.split(',');
+  const folder = modelFolder();
+  const child = fork(import.meta.filename, ['--role', 'target', '--devices', values.devices, '--model', folder]);
+  const there = await next(child);
+  const { KvLayout } = await import('../../dist/src/kv/kv-layout.js');
+  const layout = new KvLayout(there.shape);
+  const device = openDevice(devices[0]);
+  const cache = new KvCache(device, layout, isGpu ? 512 : 160);
+  const stream = device.createStream();
+  const identity = there.target.kv;
+  const source = { device, cache, stream, kv: { device, cache, identity, clock: systemClock } };
+  const blockCount = handOverTokenCount / layout.shape.blockTokenCount;
+  const result = {
+    command: `node bench/transfer/gpu.mjs --devices ${values.devices}`,
+    commit: values.commit,
+    machine: {
+      devices: [device.info.name, there.deviceName],
+      cpu: os.cpus()[0]?.model,
+      cores: os.availableParallelism(),
+      node: process.version,
+    },
+    model: values.model ?? 'Qwen3-8B shape, random weights',
+    kv: { blockBytes: layout.blockBytes, blockCount, bytes: blockCount * layout.blockBytes },
+  };
+  const save = () => values.json !== undefined && writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
+  const part = async (name, run) => {
+    const start = performance.now();
+    try {
+      Object.assign(result, await run());
+    } catch (error) {
+      result[`${name}Failed`] = String(error?.stack ?? error);
+    }
+    console.log(name, `${Math.round(performance.now() - start)} ms`, result[`${name}Failed`] ?? '');
+    save(); // a run that is cut short keeps what it has
+  };
+  if (parts.includes('copies')) await part('copies', async () => ({ copies: await measureCopies(source, there) }));
+  const connectors = { peer: PeerConnector, hostRelay: HostRelayConnector, tcp: TcpConnector };
+  if (parts.includes('connectors')) {
+    for (const [name, Connector] of Object.entries(connectors)) {
+      await part(name, async () => ({
+        [name]: await measureConnector(source, new Connector(source.kv), there.target, blockCount),
+      }));
+    }
+  }
+  if (parts.includes('steps'))
+    await part('steps', async () => ({ decodeSteps: await measureSteps(child, source, there.target, blockCount) }));
+  child.disconnect();
+  await new Promise((resolve) => child.once('exit', resolve));
+  cache.close();
+  result.requests = {};
+  if (parts.includes('requests')) {
+    for (const name of ['peer', 'host-relay', 'tcp']) {
+      await part(`requests-${name}`, async () => {
+        result.requests[name] = await measureRequests(folder, name);
+      });
+    }
+  }
+  if (result.copies !== undefined && result.peer !== undefined) {
+    result.peerShareOfPeerCopy = Math.round((1000 * result.peer.whole.median) / result.copies.peerCopy) / 1000;
+    const pinned = Math.min(result.copies.pinnedDeviceToHost, result.copies.pinnedHostToDevice);
+    if (result.hostRelay !== undefined)
+      result.hostRelayShareOfPinned = Math.round((1000 * result.hostRelay.whole.median) / pinned) / 1000;
+  }
+  console.log(JSON.stringify(result, null, 1));
+  save();
+  process.exit(0);
+}
+
+await (values.role === 'target' ? beTarget() : main());
