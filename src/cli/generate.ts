@@ -17,8 +17,8 @@ import { loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
 import { type LoadedEngine, loadEngine } from '../worker/load-engine.js';
 import { findModel } from './model-option.js';
 import { realNumber, wholeNumber } from './option-values.js';
-import { batchInvariantOption, logLevelOption } from './serve-options.js';
 import { listenForStop } from './signals.js';
+import { batchInvariantOption, logLevelOption } from './worker-options.js';
 
 interface GenerateOptions {
   readonly model: string;

@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { benchCommand } from './bench.js';
 import { describeFailure, exitCodeOf, exitCodes } from './fail.js';
 import { generateCommand } from './generate.js';
+import { profileCommand } from './profile.js';
 import { routeCommand } from './route.js';
 import { serveCommand } from './serve.js';
 import { packageVersion } from './version.js';
@@ -15,6 +16,7 @@ const program = new Command('twostroke')
   .showHelpAfterError('(twostroke --help, or twostroke <command> --help, shows what there is)')
   .addCommand(serveCommand())
   .addCommand(generateCommand())
+  .addCommand(profileCommand())
   .addCommand(benchCommand())
   .addCommand(workersCommand())
   .addCommand(routeCommand());

@@ -1,119 +1,45 @@
 /** The options of `twostroke serve`: their texts, their parsing, their defaults. Used by serve.ts. */
 import { Command, Option } from 'commander';
-import type { LogLevel } from '../base/log.js';
 import type { TransferFailurePolicy } from '../control/gateway-api.js';
-import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
 import type { Split, Strategy } from '../router/route.js';
-import { type ConnectorChoice, connectorChoices } from '../worker/messages.js';
-import { defaultStepLimits, type StepLimits } from '../worker/step-limits.js';
-import { blockTokenCount, byteCount, collect, realNumber, split, wholeNumber } from './option-values.js';
+import { byteCount, collect, split } from './option-values.js';
+import { addWorkerOptions, choice, count, type WorkerOptions } from './worker-options.js';
 
 /** What commander gives, after the parsers below. */
-export interface ServeOptions {
-  readonly model: string;
+export interface ServeOptions extends WorkerOptions {
   readonly host: string;
   readonly port: number;
-  readonly workers: readonly WorkerSpec[];
   readonly strategy: Strategy;
   readonly split?: Split;
-  readonly loadFormat: 'auto' | 'dummy';
-  readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
-  readonly kvCacheDtype: 'auto' | 'f32' | 'bf16' | 'f16';
-  readonly quantize: 'none' | 'int8' | 'fp8';
-  readonly blockSize: number;
-  readonly kvCacheMemory?: number;
-  readonly numBlocks?: number;
-  readonly gpuMemoryUtilization: number;
-  readonly maxModelLen?: number;
-  readonly maxNumBatchedTokens?: number;
-  readonly maxNumSeqs?: number;
-  readonly prefillChunk?: number;
-  readonly prefixCaching: boolean;
-  readonly batchInvariant: boolean;
+  readonly profile?: string;
   readonly skipTokenizerInit: boolean;
   readonly servedModelName?: readonly string[];
   readonly apiKey?: readonly string[];
   readonly corsOrigin?: string;
-  readonly threads?: number;
   readonly maxQueue: number;
   readonly maxBody: number;
   readonly drain: number;
-  readonly connector: ConnectorChoice;
-  readonly kvHost: string;
-  readonly kvChecksum: boolean;
   readonly onTransferFailure: TransferFailurePolicy;
-  readonly logLevel: LogLevel;
   readonly allowForcedLength: boolean;
   readonly json: boolean;
 }
 
-export const logLevelOption = () =>
-  new Option('--log-level <level>', 'what goes to stderr').choices(['debug', 'info', 'warn', 'error', 'silent']).default('warn');
-
-export const batchInvariantOption = () =>
-  new Option(
-    '--batch-invariant',
-    'same request, same tokens, whatever else is in the batch and whichever path it takes; slower on GPUs, CPU workers always are',
-  ).default(false);
-
-const choice = (flags: string, text: string, choices: readonly string[], fallback: string) =>
-  new Option(flags, text).choices(choices).default(fallback);
-const byDevice = (limit: keyof StepLimits) =>
-  `default: ${defaultStepLimits.cuda[limit]} on a GPU, ${defaultStepLimits.cpu[limit]} on a CPU`;
-const count = (flags: string, text: string, min: number, max?: number) =>
-  new Option(flags, text).argParser(wholeNumber(min, max));
-
 export function serveCommand(): Command {
-  return new Command('serve')
-    .description('serve a model over an OpenAI-compatible HTTP API')
-    .requiredOption('--model <model>', 'a folder, a Hugging Face id that is in the cache, or "demo"')
+  const command = new Command('serve').description('serve a model over an OpenAI-compatible HTTP API');
+  return addWorkerOptions(command)
     .option('--host <host>', 'address to listen on', '127.0.0.1')
     .addOption(count('--port <port>', 'port to listen on; 0: any free one', 0, 65535).default(8000))
     .addOption(
-      new Option('--workers <spec>', 'role:device[*count][?threads=N&…], comma separated; roles any, prefill, decode')
-        .argParser((text) => parseWorkerSpecs(text))
-        .default(parseWorkerSpecs('any:cpu'), 'any:cpu'),
-    )
-    .addOption(
       choice('--strategy <strategy>', 'which path requests take', ['adaptive', 'collocated', 'disaggregated'], 'adaptive'),
     )
+    .option('--profile <file>', 'costs of the workers, as "twostroke profile" measured them; default: the file that fits, if any')
     .addOption(new Option('--split <P:D>', 'how "any" workers are divided when disaggregated').argParser(split))
-    .addOption(choice('--load-format <format>', 'dummy: random weights from config.json alone', ['auto', 'dummy'], 'auto'))
-    .addOption(choice('--dtype <dtype>', 'of the weights', ['auto', 'f32', 'bf16', 'f16'], 'auto'))
-    .addOption(choice('--kv-cache-dtype <dtype>', 'of the KV cache', ['auto', 'f32', 'bf16', 'f16'], 'auto'))
-    .addOption(choice('--quantize <format>', 'quantise weights at load', ['none', 'int8', 'fp8'], 'none'))
-    .addOption(new Option('--block-size <tokens>', 'tokens per KV block, a power of two').argParser(blockTokenCount).default(16))
-    .addOption(
-      new Option('--kv-cache-memory <bytes>', "of each worker's KV cache, e.g. 2GiB").argParser(byteCount).conflicts('numBlocks'),
-    )
-    .addOption(
-      new Option('--gpu-memory-utilization <share>', "of each GPU's memory, for all workers on it together")
-        .argParser(realNumber(0.05, 1))
-        .default(0.9),
-    )
-    .addOption(count('--num-blocks <count>', 'KV blocks of each worker', 2))
-    .addOption(count('--max-model-len <tokens>', "longest context; default: the model's own", 2))
-    .addOption(count('--max-num-batched-tokens <tokens>', `tokens per step; ${byDevice('tokenBudget')}`, 1, 65536))
-    .addOption(count('--max-num-seqs <count>', `sequences per batch; ${byDevice('sequenceCountMax')}`, 1, 4096))
-    .addOption(
-      count(
-        '--prefill-chunk <tokens>',
-        `prompt tokens of one sequence per step; ${byDevice('prefillChunkTokenCount')}`,
-        1,
-        65536,
-      ),
-    )
-    .option('--no-prefix-caching', 'do not reuse the KV of equal prompt beginnings')
-    .addOption(batchInvariantOption())
     .option('--skip-tokenizer-init', 'token ids in, token ids out; no tokenizer is loaded', false)
     .addOption(new Option('--served-model-name <name>', 'name in the API; may be repeated').argParser(collect))
     .addOption(
       new Option('--api-key <key>', 'key that clients must send; may be repeated').env('TWOSTROKE_API_KEY').argParser(collect),
     )
     .option('--cors-origin <origin>', 'allow browsers of this origin ("*": all)')
-    .addOption(
-      choice('--connector <name>', 'how KV goes between workers; auto: what is measured to be fastest', connectorChoices, 'auto'),
-    )
     .addOption(
       choice(
         '--on-transfer-failure <what>',
@@ -122,13 +48,9 @@ export function serveCommand(): Command {
         'recompute',
       ),
     )
-    .option('--kv-checksum', 'check every block that is handed over before it is used (CPU workers)', false)
-    .option('--kv-host <host>', 'address on which decode workers listen for KV over tcp', '127.0.0.1')
-    .addOption(count('--threads <count>', 'compute threads of all CPU workers together; default: all cores', 1, 1024))
     .addOption(count('--max-queue <count>', 'requests accepted and unfinished; more get 429', 1).default(4096))
     .addOption(new Option('--max-body <bytes>', 'largest request body').argParser(byteCount).default(8 * 2 ** 20, '8MiB'))
     .addOption(count('--drain <seconds>', 'how long open requests may finish on shutdown', 0).default(10))
     .option('--allow-forced-length', 'let requests fix their output length (forced_output_tokens): for benchmarks only', false)
-    .addOption(logLevelOption())
     .option('--json', 'one JSON object on the last line instead of the screen', false);
 }

@@ -1,19 +1,22 @@
 /** `twostroke serve`: loads the model's text side, starts the gateway with its workers and the HTTP server in front of them, shows one
  *  screen, and ends in order on a signal: stop accepting, let open requests finish, end the workers. */
-import os from 'node:os';
 import path from 'node:path';
 import type { Command } from 'commander';
 import { systemClock } from '../base/clock.js';
-import { InvalidRequestError, messageOf } from '../base/errors.js';
+import { messageOf } from '../base/errors.js';
 import { createLogger, type Logger } from '../base/log.js';
 import { Gateway } from '../control/gateway.js';
 import type { GatewayApi } from '../control/gateway-api.js';
 import { ensureLibrary } from '../device/native-library.js';
 import { type ModelConfig, readModelConfig } from '../model/config.js';
+import { readProfile } from '../profile/profile-file.js';
+import { WorkerCosts } from '../router/worker-costs.js';
 import { type HttpServer, startHttpServer } from '../server/http-server.js';
 import { createServerMetrics } from '../server/metrics.js';
 import { loadServedModel, type ServedModel } from '../server/served-model.js';
 import { askFirstQuestion, type FirstAnswer } from './first-answer.js';
+import { gatewayOptions, maxTokenCountOf } from './gateway-options.js';
+import { learnCosts } from './learn-costs.js';
 import { LoadDisplay } from './load-display.js';
 import { findModel } from './model-option.js';
 import { screenText } from './screen.js';
@@ -39,12 +42,28 @@ async function serve(options: ServeOptions): Promise<void> {
   for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
     await ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`));
   }
-  const gateway = await Gateway.start(gatewayOptions(options, served, logger));
+  const given = options.profile === undefined ? null : readProfile(options.profile);
+  const costs = new WorkerCosts();
+  const gateway = await Gateway.start({
+    ...gatewayOptions(options, served.folder, served.model.maxModelTokenCount, logger),
+    strategy: options.strategy,
+    ...(options.split === undefined ? {} : { split: options.split }),
+    onTransferFailure: options.onTransferFailure,
+    limits: { requestCountMax: options.maxQueue },
+    costs,
+  });
+  const cut = new AbortController();
+  void stop.received.then(() => cut.abort());
+  const ready = async () => {
+    await loaded(gateway);
+    await learnCosts({ gateway, costs, given, strategy: options.strategy, config: served.config, signal: cut.signal });
+    return 'ready' as const;
+  };
   let server: HttpServer | null = null;
   try {
     server = await startServer(options, served.model, gateway, logger);
-    const signal = await Promise.race([loaded(gateway), stop.received]);
-    if (signal === 'loaded') {
+    const signal = await Promise.race([ready(), stop.received]);
+    if (signal === 'ready') {
       await showReady(options, served, gateway, server);
       await stop.received;
     }
@@ -60,12 +79,7 @@ async function serve(options: ServeOptions): Promise<void> {
 function openModel(options: ServeOptions): Served {
   const folder = findModel(options.model);
   const config = readModelConfig(folder);
-  const maxModelTokenCount = options.maxModelLen ?? config.maxPositionCount;
-  if (maxModelTokenCount > config.maxPositionCount) {
-    throw new InvalidRequestError(
-      `--max-model-len ${maxModelTokenCount} is more than the ${config.maxPositionCount} positions of this model`,
-    );
-  }
+  const maxModelTokenCount = maxTokenCountOf(options, config);
   const [name = defaultName(options.model), ...aliases] = options.servedModelName ?? [];
   const model = loadServedModel({
     folder,
@@ -82,45 +96,6 @@ function openModel(options: ServeOptions): Served {
 /** A path's last part; an id or "demo" as it is. */
 function defaultName(model: string): string {
   return path.isAbsolute(model) || model.startsWith('.') ? path.basename(path.resolve(model)) : model;
-}
-
-/** Native waits occupy a libuv thread each; the default of 4 would make a worker's copies wait for its steps. */
-const workerThreadPoolSize = '16';
-
-function gatewayOptions(options: ServeOptions, { folder, model }: Served, logger: Logger) {
-  return {
-    workers: options.workers,
-    strategy: options.strategy,
-    ...(options.split === undefined ? {} : { split: options.split }),
-    settings: {
-      modelFolder: folder,
-      loadFormat: options.loadFormat,
-      dtype: options.dtype,
-      kvDtype: options.kvCacheDtype,
-      quantize: options.quantize,
-      blockTokenCount: options.blockSize,
-      ...(options.kvCacheMemory === undefined ? {} : { kvBytes: options.kvCacheMemory }),
-      ...(options.numBlocks === undefined ? {} : { blockCount: options.numBlocks }),
-      gpuMemoryShare: options.gpuMemoryUtilization,
-      ...(options.maxNumBatchedTokens === undefined ? {} : { tokenBudget: options.maxNumBatchedTokens }),
-      ...(options.prefillChunk === undefined ? {} : { prefillChunkTokenCount: options.prefillChunk }),
-      ...(options.maxNumSeqs === undefined ? {} : { sequenceCountMax: options.maxNumSeqs }),
-      maxModelTokenCount: model.maxModelTokenCount,
-      prefixCaching: options.prefixCaching ? ('on' as const) : ('off' as const),
-      batchInvariant: options.batchInvariant ? ('on' as const) : ('off' as const),
-      depth: 2 as const,
-      connector: options.connector,
-      kvHost: options.kvHost,
-      kvChecksum: options.kvChecksum ? ('on' as const) : ('off' as const),
-    },
-    onTransferFailure: options.onTransferFailure,
-    threads: options.threads ?? os.availableParallelism(),
-    workerEntry: path.join(import.meta.dirname, 'worker.js'),
-    workerEnvironment: { ...process.env, UV_THREADPOOL_SIZE: process.env.UV_THREADPOOL_SIZE ?? workerThreadPoolSize },
-    logger,
-    clock: systemClock,
-    limits: { requestCountMax: options.maxQueue },
-  };
 }
 
 function startServer(options: ServeOptions, model: ServedModel, gateway: GatewayApi, logger: Logger): Promise<HttpServer> {
@@ -145,12 +120,11 @@ function startServer(options: ServeOptions, model: ServedModel, gateway: Gateway
   );
 }
 
-async function loaded(gateway: GatewayApi): Promise<'loaded'> {
+async function loaded(gateway: GatewayApi): Promise<void> {
   const display = new LoadDisplay(process.stderr);
   gateway.onLoadProgress((workerId, progress) => display.update(workerId, progress));
   try {
     await gateway.ready;
-    return 'loaded';
   } finally {
     display.close();
   }

@@ -29,7 +29,7 @@ const schema: z.ZodType<ProfileFile> = z.object({
   parameters: z.object({
     step: z.object({ rowKnots: knots, msPerSampledRow: amount, msPerDecodeKvToken: amount, msPerPrefillPair: amount }),
     links: z.array(z.object({ connector: z.string(), latencyMs: amount, bytesPerSecond: z.number().positive() })),
-    request: z.object({ arrivalMs: amount, tokenMs: amount, handOverMs: amount }),
+    request: z.object({ arrivalMs: amount, tokenMs: amount, handOverMs: amount, handOverMsPerToken: amount }),
     kvBytesPerToken: z.number().positive(),
     tokenBudget: z.int().positive(),
     prefillChunkTokenCount: z.int().positive(),

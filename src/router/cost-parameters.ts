@@ -18,6 +18,8 @@ export interface RequestCost {
   readonly tokenMs: number;
   /** Of a hand-over, its bytes apart: reserve, handle, resume. */
   readonly handOverMs: number;
+  /** The part of it that grows with the prompt: block lists, the last layers' bytes. */
+  readonly handOverMsPerToken: number;
 }
 
 export interface CostParameters {

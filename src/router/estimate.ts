@@ -55,7 +55,8 @@ function transferMsOf(facts: RequestFacts, { costs }: WorkerSnapshot, target: Wo
   let linkMs = Number.POSITIVE_INFINITY;
   for (const link of costs.links)
     linkMs = Math.min(linkMs, link.latencyMs + Math.max(0, (bytes / link.bytesPerSecond) * 1000 - prefillMs));
-  return costs.request.handOverMs + linkMs;
+  const { handOverMs, handOverMsPerToken } = costs.request;
+  return handOverMs + handOverMsPerToken * facts.promptTokenCount + linkMs;
 }
 
 interface Path {

@@ -27,7 +27,7 @@ export const guessedParameters: CostParameters = {
     msPerPrefillPair: 1e-6,
   },
   links: [{ connector: 'unknown', latencyMs: 1, bytesPerSecond: 1e9 }],
-  request: { arrivalMs: 1, tokenMs: 0.5, handOverMs: 3 },
+  request: { arrivalMs: 1, tokenMs: 0.5, handOverMs: 3, handOverMsPerToken: 0 },
   kvBytesPerToken: 65_536,
   tokenBudget: 512,
   prefillChunkTokenCount: 512,

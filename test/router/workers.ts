@@ -18,7 +18,7 @@ export const costs: CostParameters = {
     msPerPrefillPair: 1e-6,
   },
   links: [{ connector: 'peer', latencyMs: 0.1, bytesPerSecond: 10e9 }],
-  request: { arrivalMs: 1, tokenMs: 0.5, handOverMs: 1 },
+  request: { arrivalMs: 1, tokenMs: 0.5, handOverMs: 1, handOverMsPerToken: 0 },
   kvBytesPerToken: 100_000,
   tokenBudget: 512,
   prefillChunkTokenCount: 512,

@@ -1,0 +1,68 @@
+/** Before `serve` says that it is ready: what the workers cost, from a file that fits them, else measured in the short form. Requests that
+ *  come meanwhile are served; the router guesses until it knows. */
+import { systemClock } from '../base/clock.js';
+import { messageOf } from '../base/errors.js';
+import type { Gateway } from '../control/gateway.js';
+import type { WorkerStatus } from '../control/worker-status.js';
+import type { ModelConfig } from '../model/config.js';
+import { profileWorkers } from '../profile/profile.js';
+import { findProfile, profileFolders, withStepLimits } from '../profile/profile-file.js';
+import { isSameKey, profileKeyOf } from '../profile/profile-key.js';
+import type { ProfileFile } from '../router/cost-parameters.js';
+import type { Strategy } from '../router/route.js';
+import type { WorkerCosts } from '../router/worker-costs.js';
+import { isoDate } from './bench-options.js';
+import { MeasureDisplay } from './measure-display.js';
+
+export interface LearnOptions {
+  readonly gateway: Gateway;
+  readonly costs: WorkerCosts;
+  /** By --profile. Null: whatever fits. */
+  readonly given: ProfileFile | null;
+  readonly strategy: Strategy;
+  readonly config: ModelConfig;
+  readonly signal: AbortSignal;
+}
+
+const shortBudgetMs = 2500;
+
+export async function learnCosts(options: LearnOptions): Promise<void> {
+  const { gateway, costs, given, strategy } = options;
+  const workers = gateway.workers();
+  const unknown = workers.filter((worker) => !useFile(worker, given, costs));
+  const hasChoice = strategy === 'adaptive' && workers.length > 1 && workers.some(({ effectiveRole }) => effectiveRole === 'any');
+  if (unknown.length > 0 && hasChoice) await measureShortly(options);
+}
+
+function useFile(worker: WorkerStatus, given: ProfileFile | null, costs: WorkerCosts): boolean {
+  const { id, ready, stepLimits } = worker;
+  if (ready === null) return false;
+  const key = profileKeyOf(ready);
+  const file = given ?? findProfile(key, profileFolders());
+  if (file === null) return false;
+  if (!isSameKey(file.key, key))
+    process.stderr.write(`twostroke: ${id}: --profile is of ${file.key.deviceName}, used nevertheless\n`);
+  costs.use(id, withStepLimits(file, stepLimits));
+  return true;
+}
+
+/** What fails here costs no more than a worse first guess. */
+async function measureShortly({ gateway, costs, config, signal }: LearnOptions): Promise<void> {
+  const display = new MeasureDisplay(process.stderr);
+  try {
+    const profiles = await profileWorkers({
+      gateway,
+      clock: systemClock,
+      vocabCount: config.vocabCount,
+      budgetMs: shortBudgetMs,
+      measuredAt: isoDate(),
+      signal,
+      onProgress: (share, what) => display.update(share, what),
+    });
+    for (const { file, workers } of profiles) for (const id of workers) costs.use(id, file);
+  } catch (error) {
+    if (!signal.aborted) process.stderr.write(`twostroke: the workers could not be measured: ${messageOf(error)}\n`);
+  } finally {
+    display.close();
+  }
+}

@@ -1,0 +1,95 @@
+/** `twostroke profile`: starts workers as `serve` does, measures them for a minute at most, fits, shows the five parameters and the rule
+ *  they make, and writes a profile file for each kind of worker. */
+import { existsSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { Command } from 'commander';
+import { systemClock } from '../base/clock.js';
+import { createLogger } from '../base/log.js';
+import { Gateway } from '../control/gateway.js';
+import { ensureLibrary } from '../device/native-library.js';
+import { readModelConfig } from '../model/config.js';
+import { type MeasuredProfile, profileWorkers } from '../profile/profile.js';
+import { profileFolders, writeProfile } from '../profile/profile-file.js';
+import { profileFileName } from '../profile/profile-key.js';
+import { isoDate } from './bench-options.js';
+import { exitCodes } from './fail.js';
+import { gatewayOptions, maxTokenCountOf } from './gateway-options.js';
+import { LoadDisplay } from './load-display.js';
+import { MeasureDisplay } from './measure-display.js';
+import { findModel } from './model-option.js';
+import { realNumber } from './option-values.js';
+import { profileJson, profileText } from './profile-text.js';
+import { listenForStop } from './signals.js';
+import { addWorkerOptions, type WorkerOptions } from './worker-options.js';
+
+interface ProfileCommandOptions extends WorkerOptions {
+  readonly out?: string;
+  readonly duration: number;
+  readonly json: boolean;
+}
+
+export function profileCommand(): Command {
+  const command = new Command('profile').description(
+    'measure workers: what a step, a hand-over and a request cost on this machine',
+  );
+  return addWorkerOptions(command)
+    .option('--out <path>', 'file, or folder, for what was measured; default: where serve looks for it')
+    .option('--duration <seconds>', 'for the measurement', realNumber(1, 600), 40)
+    .option('--json', 'one JSON object on the last line instead of text', false)
+    .action((options: ProfileCommandOptions) => profile(options));
+}
+
+async function profile(options: ProfileCommandOptions): Promise<void> {
+  const stop = listenForStop();
+  const cut = new AbortController();
+  void stop.received.then(() => cut.abort());
+  const measured = await Promise.race([measure(options, cut.signal), stop.received]);
+  stop.dispose();
+  if (typeof measured === 'string') {
+    process.exitCode = exitCodes.interrupted;
+    return;
+  }
+  const files = measured.map((each) => ({ ...each, path: pathFor(each, measured.length, options.out) }));
+  for (const { path: file, file: content } of files) writeProfile(file, content);
+  process.stdout.write(options.json ? `${JSON.stringify(profileJson(files))}\n` : profileText(files));
+}
+
+async function measure(options: ProfileCommandOptions, signal: AbortSignal): Promise<readonly MeasuredProfile[]> {
+  const logger = createLogger(options.logLevel, 'twostroke');
+  const folder = findModel(options.model);
+  const config = readModelConfig(folder);
+  for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
+    await ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`));
+  }
+  const settings = gatewayOptions(options, folder, maxTokenCountOf(options, config), logger);
+  const gateway = await Gateway.start({ ...settings, strategy: 'adaptive' });
+  signal.addEventListener('abort', () => void gateway.stop());
+  const loading = new LoadDisplay(process.stderr);
+  const measuring = new MeasureDisplay(process.stderr);
+  try {
+    gateway.onLoadProgress((workerId, progress) => loading.update(workerId, progress));
+    await gateway.ready;
+    loading.close();
+    return await profileWorkers({
+      gateway,
+      clock: systemClock,
+      vocabCount: config.vocabCount,
+      budgetMs: 1000 * options.duration,
+      measuredAt: isoDate(),
+      signal,
+      onProgress: (share, what) => measuring.update(share, what),
+    });
+  } finally {
+    loading.close();
+    measuring.close();
+    await gateway.stop();
+  }
+}
+
+/** One file may have the name that was asked for; several go into a folder of that name. */
+function pathFor({ file }: MeasuredProfile, profileCount: number, out: string | undefined): string {
+  const name = profileFileName(file.key);
+  if (out === undefined) return path.join(profileFolders()[0], name);
+  const isFolder = profileCount > 1 || out.endsWith(path.sep) || (existsSync(out) && statSync(out).isDirectory());
+  return isFolder ? path.join(out, name) : out;
+}

@@ -1,0 +1,104 @@
+/** What a worker is given to compute while it is measured: bursts of requests that together reach every corner of the cost formula. Pure.
+ *  Used by measure-steps.ts, which runs as many as the time allows, cheap ones first. */
+import type { WorkerStatus } from '../control/worker-status.js';
+
+export interface Burst {
+  /** Asked at once. */
+  readonly crowd: readonly Ask[];
+  /** Asked one after the other, once each of the crowd has its first token; when they have ended, so does the crowd. */
+  readonly guests: readonly Ask[];
+}
+
+export interface Ask {
+  readonly promptTokenCount: number;
+  /** Of them, those that the worker's prefix cache holds: of a prompt that all such asks begin with. */
+  readonly cachedTokenCount: number;
+  readonly outputTokenCount: number;
+}
+
+export interface BurstLimits {
+  readonly tokenBudget: number;
+  readonly seatCount: number;
+  /** Of one sequence, prompt and output. */
+  readonly contextTokenCount: number;
+  /** Of all sequences together. */
+  readonly kvTokenCount: number;
+}
+
+/** Longest prompt: by then the quadratic part is plain. */
+const promptTokenCountMax = 8192;
+const outputTokenCount = 8;
+const guestPromptTokenCounts = [24, 96, 384, 1536];
+const cachedTokenCounts = [512, 2048];
+/** A step is 10 prompt tokens' worth of work, roughly: only for the order. */
+const effortPerStep = 10;
+
+export function burstLimitsOf({ ready, stepLimits }: Pick<WorkerStatus, 'ready' | 'stepLimits'>): BurstLimits {
+  const { blockCount = 1, blockTokenCount = 1, maxModelTokenCount = 2 } = ready ?? {};
+  return {
+    tokenBudget: stepLimits.tokenBudget,
+    seatCount: stepLimits.sequenceCountMax,
+    contextTokenCount: maxModelTokenCount,
+    kvTokenCount: Math.floor(0.8 * blockCount * blockTokenCount),
+  };
+}
+
+/** By effort, the least first. Always at least one. */
+export function burstsFor(limits: BurstLimits): readonly Burst[] {
+  const all = [...prompts(), ...batches(limits), ...deepBatches(limits), ...mixed(limits), ...continued()];
+  const fitting = all.filter((burst) => fits(burst, limits));
+  return fitting.sort((a, b) => effortOf(a) - effortOf(b));
+}
+
+/** Prompt tokens to compute, and steps in the same coin. */
+export function effortOf({ crowd, guests }: Burst): number {
+  const tokenCount = [...crowd, ...guests].reduce((sum, ask) => sum + ask.promptTokenCount - ask.cachedTokenCount, 0);
+  const stepCount = [...crowd, ...guests].reduce((max, ask) => Math.max(max, ask.outputTokenCount), 1);
+  return tokenCount + effortPerStep * stepCount;
+}
+
+const ask = (promptTokenCount: number, cachedTokenCount = 0): Ask => ({ promptTokenCount, cachedTokenCount, outputTokenCount });
+const alone = (one: Ask): Burst => ({ crowd: [one], guests: [] });
+const doubling = (first: number, last: number): number[] => (first > last ? [] : [first, ...doubling(2 * first, last)]);
+
+/** α, the knots of rows(), the quadratic part; then decode steps at batch 1 over that many keys. */
+function prompts(): Burst[] {
+  return doubling(8, promptTokenCountMax).map((count) => alone(ask(count)));
+}
+
+/** Decode steps over the batch. */
+function batches({ seatCount }: BurstLimits): Burst[] {
+  return doubling(2, seatCount).map((count) => ({ crowd: new Array<Ask>(count).fill(ask(24)), guests: [] }));
+}
+
+/** Decode steps over keys and values, all different: shared ones would lie in the processor's cache. */
+function deepBatches({ seatCount }: BurstLimits): Burst[] {
+  const counts = doubling(2, seatCount).flatMap((count) => [256, 1024].map((promptTokenCount) => ({ count, promptTokenCount })));
+  return counts.map(({ count, promptTokenCount }) => ({
+    crowd: new Array<Ask>(count).fill(ask(promptTokenCount)),
+    guests: [],
+  }));
+}
+
+/** Prompts that arrive while others decode. The crowd decodes for as long as there are guests. */
+function mixed({ tokenBudget, seatCount }: BurstLimits): Burst[] {
+  return [1, 4, 16, 64]
+    .filter((count) => count < seatCount)
+    .map((count) => ({
+      crowd: new Array<Ask>(count).fill({ ...ask(48), outputTokenCount: 64 }),
+      guests: guestPromptTokenCounts.filter((tokenCount) => tokenCount <= 2 * tokenBudget).map((tokenCount) => ask(tokenCount)),
+    }));
+}
+
+/** Prompts whose beginning is cached: few tokens, many keys. */
+function continued(): Burst[] {
+  return cachedTokenCounts.flatMap((cached) => [16, 96, 256].map((count) => alone(ask(cached + count, cached))));
+}
+
+function fits({ crowd, guests }: Burst, { seatCount, contextTokenCount, kvTokenCount }: BurstLimits): boolean {
+  const asks = [...crowd, ...guests];
+  const tokenCountOf = (one: Ask) => one.promptTokenCount + one.outputTokenCount;
+  const longest = Math.max(...asks.map(tokenCountOf));
+  const total = asks.reduce((sum, one) => sum + tokenCountOf(one), 0);
+  return longest <= contextTokenCount && total <= kvTokenCount && crowd.length + Math.min(1, guests.length) <= seatCount;
+}

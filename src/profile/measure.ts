@@ -1,0 +1,133 @@
+/** Measures the workers of a running gateway: steps under load, what a request costs beside them, hand-overs. Used by profile.ts.
+ *  Takes about as long as it is told, whatever the model: a slow one gets fewer points. */
+
+import { assert } from '../base/assert.js';
+import type { Clock } from '../base/clock.js';
+import type { WorkerId } from '../base/ids.js';
+import type { WorkerStatus } from '../control/worker-status.js';
+import type { StepSample } from '../router/step-work.js';
+import { type Asker, handedOver, type MeasuredGateway, onWorker } from './asking.js';
+import { HeardSteps, keepBusy, runBurst } from './measure-steps.js';
+
+export interface MeasureOptions {
+  readonly gateway: MeasuredGateway;
+  readonly asker: Asker;
+  readonly clock: Clock;
+  readonly budgetMs: number;
+  readonly onProgress: (share: number, what: string) => void;
+}
+
+/** One hand-over of a prompt, nothing else going on. */
+export interface HandOverSample {
+  readonly from: WorkerId;
+  readonly to: WorkerId;
+  readonly connector: string;
+  readonly bytes: number;
+  /** From the first token until the sequence was schedulable at the decode side. */
+  readonly exposedMs: number;
+}
+
+export interface Measurements {
+  /** With all workers busy. */
+  readonly steps: ReadonlyMap<WorkerId, readonly StepSample[]>;
+  /** Of one worker while the others rested; compared with the rest, not fitted. */
+  readonly solo: { readonly worker: WorkerId; readonly samples: readonly StepSample[] };
+  /** Milliseconds from arrival to first token, less its steps. */
+  readonly overheadsMs: ReadonlyMap<WorkerId, readonly number[]>;
+  readonly handOvers: readonly HandOverSample[];
+}
+
+/** Shares of the budget; what one phase leaves over, the next one has. */
+const stepsShare = 0.75;
+const handOverShare = 0.93;
+/** Workers report at most every 100 ms. */
+const reportMs = 150;
+const overheadCountMax = 6;
+const pairCountMax = 4;
+const handOverPromptTokenCounts = [32, 32, 128, 512, 1024];
+const shortAsk = { promptTokenCount: 16, cachedTokenCount: 0, outputTokenCount: 2 };
+const soloBursts = [
+  { crowd: new Array(4).fill({ promptTokenCount: 32, cachedTokenCount: 0, outputTokenCount: 12 }), guests: [] },
+  { crowd: [{ promptTokenCount: 192, cachedTokenCount: 0, outputTokenCount: 12 }], guests: [] },
+];
+
+export async function measureWorkers(options: MeasureOptions): Promise<Measurements> {
+  const { gateway, asker, clock, budgetMs, onProgress } = options;
+  const workers = gateway.workers().filter(({ state }) => state === 'ready');
+  const [first] = workers;
+  assert(first !== undefined, 'there is no worker to measure');
+  const heard = new HeardSteps();
+  gateway.onStepSamples((id, samples) => heard.hear(id, samples));
+  const startMs = clock.nowMs();
+  const at = (share: number) => startMs + share * budgetMs;
+  const tell = (what: string) => onProgress(Math.min(1, (clock.nowMs() - startMs) / budgetMs), what);
+
+  await Promise.all(workers.map(({ id }) => runBurst(id, { crowd: [shortAsk, shortAsk], guests: [] }, asker)));
+  await clock.sleep(reportMs);
+  heard.forget(); // first steps record graphs and touch memory
+  await keepBusy(workers, { asker, clock, endMs: at(stepsShare), onProgress: () => tell('steps') });
+  await clock.sleep(reportMs);
+  const steps = new Map(workers.map(({ id }) => [id, heard.of(id)]));
+  const handOvers = await measureHandOvers(workers, options, at(handOverShare), () => tell('hand-overs'));
+  const overheadsMs = new Map<WorkerId, readonly number[]>();
+  for (const { id } of workers) overheadsMs.set(id, await measureOverheads(id, heard, options, at(1)));
+  tell('requests');
+  heard.forget();
+  for (const burst of soloBursts) if (clock.nowMs() < at(1)) await runBurst(first.id, burst, asker);
+  await clock.sleep(reportMs);
+  return { steps, solo: { worker: first.id, samples: heard.of(first.id) }, overheadsMs, handOvers };
+}
+
+/** Alone on its worker: time to the first token less the step that made it. */
+async function measureOverheads(
+  worker: WorkerId,
+  heard: HeardSteps,
+  { asker, clock }: MeasureOptions,
+  endMs: number,
+): Promise<readonly number[]> {
+  const overheads: number[] = [];
+  while (overheads.length < 2 || (overheads.length < overheadCountMax && clock.nowMs() < endMs)) {
+    heard.forget();
+    const { firstTokenMs, arrivalMs } = await asker.ask(shortAsk, onWorker(worker)).record;
+    await clock.sleep(reportMs);
+    const step = heard.of(worker).find(({ prefillTokenCount }) => prefillTokenCount === shortAsk.promptTokenCount);
+    overheads.push(firstTokenMs === undefined || step === undefined ? 0 : Math.max(0, firstTokenMs - arrivalMs - step.ms));
+  }
+  return overheads;
+}
+
+async function measureHandOvers(
+  workers: readonly WorkerStatus[],
+  { asker, clock, gateway }: MeasureOptions,
+  endMs: number,
+  onProgress: () => void,
+): Promise<readonly HandOverSample[]> {
+  const samples: HandOverSample[] = [];
+  for (const [from, to] of pairsOf(workers).slice(0, pairCountMax)) {
+    const contextTokenCount = Math.min(from.ready?.maxModelTokenCount ?? 0, to.ready?.maxModelTokenCount ?? 0);
+    for (const promptTokenCount of handOverPromptTokenCounts) {
+      if (promptTokenCount + 3 > contextTokenCount || (samples.length > 0 && clock.nowMs() > endMs)) continue;
+      const ask = { promptTokenCount, cachedTokenCount: 0, outputTokenCount: 3 };
+      const record = await asker.ask(ask, handedOver(from.id, to.id)).record;
+      onProgress();
+      if (record.handOverFailures.length > 0) continue;
+      const connector = gateway
+        .workers()
+        .find(({ id }) => id === from.id)
+        ?.connectors.find(({ peer }) => peer === to.id)?.name;
+      const { transferBytes: bytes, exposedTransferMs: exposedMs } = record;
+      samples.push({ from: from.id, to: to.id, connector: connector ?? 'unknown', bytes, exposedMs });
+    }
+  }
+  return samples;
+}
+
+/** Those that the router may use, one direction of each pair of equals being enough. */
+function pairsOf(workers: readonly WorkerStatus[]): readonly (readonly [WorkerStatus, WorkerStatus])[] {
+  return workers.flatMap((from) =>
+    workers.flatMap((to): (readonly [WorkerStatus, WorkerStatus])[] => {
+      const isUsed = from !== to && from.effectiveRole !== 'decode' && to.effectiveRole !== 'prefill';
+      return isUsed ? [[from, to]] : [];
+    }),
+  );
+}

@@ -1,0 +1,42 @@
+/** Keeps samples of every kind and not too many of any: a run makes thousands of steps of one row and few long prompts. Pure. */
+import { at } from '../base/assert.js';
+import type { StepSample } from '../router/step-work.js';
+
+const runCountMax = 4;
+
+/** Decode steps in a row with the same rows, up to four together as their mean. A step whose end was noticed late makes the next one
+ *  look short: their sum is right, and it is sums that requests wait for. */
+export function averagedRuns(samples: readonly StepSample[]): readonly StepSample[] {
+  const runs: StepSample[][] = [];
+  for (const sample of samples) {
+    const run = runs.at(-1);
+    const before = run?.at(-1);
+    const goesOn = before !== undefined && sample.prefillTokenCount === 0 && before.prefillTokenCount === 0;
+    if (run !== undefined && goesOn && before.decodeCount === sample.decodeCount && run.length < runCountMax) run.push(sample);
+    else runs.push([sample]);
+  }
+  return runs.map((run) => (run.length === 1 ? at(run, 0) : meanOf(run)));
+}
+
+function meanOf(run: readonly StepSample[]): StepSample {
+  const mean = (key: keyof StepSample) => run.reduce((sum, sample) => sum + sample[key], 0) / run.length;
+  return { ...at(run, 0), decodeKvTokenCount: mean('decodeKvTokenCount'), ms: mean('ms') };
+}
+
+/** The newest `countMax` of each kind, in order. Of one kind: all four counts within half a power of two. */
+export function thinned(samples: readonly StepSample[], countMax: number): readonly StepSample[] {
+  const counts = new Map<string, number>();
+  const kept = [...samples].reverse().filter((sample) => {
+    const kind = kindOf(sample);
+    const count = (counts.get(kind) ?? 0) + 1;
+    counts.set(kind, count);
+    return count <= countMax;
+  });
+  return kept.reverse();
+}
+
+function kindOf({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount }: StepSample): string {
+  return [decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount]
+    .map((count) => Math.round(2 * Math.log2(count + 1)))
+    .join();
+}
