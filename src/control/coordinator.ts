@@ -5,11 +5,14 @@ import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
+import { nameOf } from '../router/arrangement.js';
+import { Arranger, type RememberedRequest } from '../router/arranger.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
 import type { PathEstimate } from '../router/estimate.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
 import { samplePrefixes } from '../router/length-levels.js';
 import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js';
+import { Placement } from '../router/placement.js';
 import { type Route, type Strategy, workersOf } from '../router/route.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { prefillPairCountOf } from '../router/step-work.js';
@@ -20,7 +23,6 @@ import type { RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
 import { runCollocated, runDisaggregated } from './paths.js';
-import { Placement } from './placement.js';
 import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
 import { Request } from './request.js';
 import type { RequestRecord, RouteSummary } from './request-record.js';
@@ -61,7 +63,11 @@ interface Traveller {
   readonly lengths: LengthDistribution;
   /** Where it is now. */
   placement: Placement | null;
+  remembered: RememberedRequest | null;
 }
+
+/** Between two comparisons of arrangements, which take some ten milliseconds of computing. */
+const arrangeEveryMs = 1_000;
 
 export class Coordinator {
   readonly #options: CoordinatorOptions;
@@ -71,6 +77,9 @@ export class Coordinator {
   readonly #travellers = new Map<RequestId, Traveller>();
   readonly #loads = new Map<WorkerId, WorkerLoad>();
   readonly #lengths = new LengthPredictor();
+  readonly #arranger = new Arranger();
+  #isArranging = false;
+  #arrangeAgainMs = 0;
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
@@ -89,7 +98,13 @@ export class Coordinator {
     const { clock, limits } = this.#options;
     const request = new Request(input, clock, limits.requestDeadlineMs);
     const keys = strideKeys(input.promptIds, input.cacheSalt);
-    const traveller: Traveller = { request, keys, lengths: this.#lengths.predict(lengthFacts(request, keys)), placement: null };
+    const traveller: Traveller = {
+      request,
+      keys,
+      lengths: this.#lengths.predict(lengthFacts(request, keys)),
+      placement: null,
+      remembered: null,
+    };
     this.#travellers.set(request.id, traveller);
     void this.#run(traveller).finally(() => this.#end(traveller));
     return request.stream;
@@ -126,9 +141,10 @@ export class Coordinator {
       const facts = this.#facts(traveller);
       const { pinnedPlace } = request;
       const workers = this.#snapshots();
+      const rule = request.handOverFailures.length > 0 ? 'collocated' : strategy;
       const route =
         pinnedPlace === undefined
-          ? chooseRoute(facts, workers, request.handOverFailures.length > 0 ? 'collocated' : strategy)
+          ? chooseRoute(facts, workers, rule, this.#arranger.current)
           : pinnedRoute(facts, workers, pinnedPlace);
       if (route !== null) {
         this.#place(traveller, facts, route);
@@ -162,8 +178,33 @@ export class Coordinator {
       facts.nowMs,
     );
     traveller.placement = placement;
+    this.#remember(traveller, facts, tokenCount);
     request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
     for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
+  }
+
+  /** For the arranger, and its turn when it is due. Only first attempts: others are not arrivals. */
+  #remember(traveller: Traveller, { expectedTokenCount, nowMs, outputTokenCount }: RequestFacts, promptTokenCount: number): void {
+    const { strategy, clock } = this.#options;
+    if (strategy !== 'adaptive' || outputTokenCount > 0 || traveller.remembered !== null) return;
+    const outputCount = Math.max(1, Math.round(expectedTokenCount));
+    traveller.remembered = { arrivalMs: nowMs, promptTokenCount, expectedTokenCount, outputTokenCount: outputCount };
+    this.#arranger.remember(traveller.remembered);
+    if (!this.#arranger.isDue || this.#isArranging || nowMs < this.#arrangeAgainMs) return;
+    this.#isArranging = true;
+    void this.#arrange().finally(() => {
+      this.#isArranging = false;
+      this.#arrangeAgainMs = clock.nowMs() + arrangeEveryMs;
+    });
+  }
+
+  /** A replay in each turn of the event loop, so that nobody waits long (I6). */
+  async #arrange(): Promise<void> {
+    const { clock, logger } = this.#options;
+    const before = this.#arranger.current;
+    for (const _ of this.#arranger.comparison(this.#snapshots())) await clock.yield();
+    const { current, standings } = this.#arranger;
+    if (current !== before) logger.info({ arrangement: nameOf(current), standings }, 'workers are arranged anew');
   }
 
   #leave(traveller: Traveller): void {
@@ -219,7 +260,8 @@ export class Coordinator {
     logger.warn({ request: request.id, reason: error.message }, 'hand-over failed, request continues on one worker');
   }
 
-  #end({ request, keys }: Traveller): void {
+  #end({ request, keys, remembered }: Traveller): void {
+    if (remembered !== null && request.isFinished) remembered.outputTokenCount = request.outputTokenCount;
     this.#travellers.delete(request.id);
     this.#admission.leave();
     for (const [index, output] of request.outputs.entries()) {

@@ -1,18 +1,26 @@
 /** The router: request facts and worker snapshots in, a route out. Pure; called by control/coordinator for every attempt. */
+import { type Arrangement, free, routeWithin } from './arrangement.js';
 import { candidatesOf } from './candidates.js';
-import { adaptive } from './policies/adaptive.js';
 import { collocated } from './policies/collocated.js';
 import { disaggregated } from './policies/disaggregated.js';
 import type { Policy, Route, RoutePlace, Strategy } from './route.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 
-const policies: Readonly<Record<Strategy, Policy>> = { collocated, disaggregated, adaptive };
+/** The two static modes. Adaptive's policy is routeWithin. */
+const policies: Readonly<Record<RoutePlace['path'], Policy>> = { collocated, disaggregated };
 
 /** Null when no worker is live. A request that has tokens already is continued where it will decode, by recomputing them. */
-export function chooseRoute(facts: RequestFacts, workers: readonly WorkerSnapshot[], strategy: Strategy): Route | null {
+export function chooseRoute(
+  facts: RequestFacts,
+  workers: readonly WorkerSnapshot[],
+  strategy: Strategy,
+  arrangement: Arrangement = free,
+): Route | null {
   const candidates = candidatesOf(workers);
   if (candidates === null) return null;
-  if (facts.outputTokenCount === 0) return policies[strategy](facts, candidates);
+  if (facts.outputTokenCount === 0) {
+    return strategy === 'adaptive' ? routeWithin(arrangement, facts, candidates) : policies[strategy](facts, candidates);
+  }
   const route = collocated(facts, { ...candidates, both: candidates.decode });
   return { ...route, reason: `continues after ${facts.outputTokenCount} tokens by recomputing them` };
 }

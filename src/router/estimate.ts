@@ -24,6 +24,8 @@ export interface PathEstimate {
   readonly prefillMs: number;
   /** Between first and second token, beside the second's step: KV on its way, and joining. 0 where nothing moves. */
   readonly transferMs: number;
+  /** Of transferMs: until the sequence may join a step. */
+  readonly moveMs: number;
   /** Per token after that. */
   readonly stepMs: number;
   /** With the expected length: (e2elMs − ttftMs) / (tokens − 1). */
@@ -36,7 +38,7 @@ export interface PathEstimate {
 
 /** Both halves on one worker. */
 export function estimateWhole(facts: RequestFacts, worker: WorkerSnapshot, prefill: PrefillForecast, decode: DecodeForecast) {
-  return estimate(facts, { prefill, prefillWorker: worker, decode, decodeWorker: worker, transferMs: 0 });
+  return estimate(facts, { prefill, prefillWorker: worker, decode, decodeWorker: worker, moveMs: 0 });
 }
 
 export function estimateSplit(
@@ -44,12 +46,12 @@ export function estimateSplit(
   [prefillWorker, prefill]: readonly [WorkerSnapshot, PrefillForecast],
   [decodeWorker, decode]: readonly [WorkerSnapshot, DecodeForecast],
 ): PathEstimate {
-  const transferMs = transferMsOf(facts, prefillWorker, decodeWorker.id, prefill.prefillMs) + decode.joinMs;
-  return estimate(facts, { prefill, prefillWorker, decode, decodeWorker, transferMs });
+  const moveMs = moveMsOf(facts, prefillWorker, decodeWorker.id, prefill.prefillMs);
+  return estimate(facts, { prefill, prefillWorker, decode, decodeWorker, moveMs });
 }
 
 /** What of the transfer is felt: bytes move while the prompt is computed, and only what decode does not hold. */
-function transferMsOf(facts: RequestFacts, { costs }: WorkerSnapshot, target: WorkerId, prefillMs: number): number {
+function moveMsOf(facts: RequestFacts, { costs }: WorkerSnapshot, target: WorkerId, prefillMs: number): number {
   const held = facts.prefixTokenCounts.get(target) ?? 0;
   const bytes = Math.max(0, facts.promptTokenCount - held) * costs.kvBytesPerToken;
   let linkMs = Number.POSITIVE_INFINITY;
@@ -64,36 +66,38 @@ interface Path {
   readonly prefillWorker: WorkerSnapshot;
   readonly decode: DecodeForecast;
   readonly decodeWorker: WorkerSnapshot;
-  readonly transferMs: number;
+  readonly moveMs: number;
 }
 
 function estimate(facts: RequestFacts, path: Path): PathEstimate {
-  const { prefill, prefillWorker, decode, transferMs } = path;
+  const { prefill, prefillWorker, decode, decodeWorker, moveMs } = path;
+  const transferMs = moveMs + (prefillWorker === decodeWorker ? 0 : decode.joinMs);
   const { arrivalMs, tokenMs } = prefillWorker.costs.request;
   const ttftMs = arrivalMs + prefill.waitMs + prefill.prefillMs + tokenMs;
   const furtherCount = Math.max(1, facts.expectedTokenCount - 1);
   const afterMs = transferMs + furtherCount * decode.stepMs;
   const tpotMs = afterMs / furtherCount;
   const inflicted = inflictedBy(facts, path);
-  const ttftUse = ttftMs / (ttftLimitRatio * prefill.unloadedTtftMs);
-  const tpotUse = tpotMs / tpotLimitMs(path.decodeWorker);
+  const ttftUse = ttftMs / ttftLimitMs(prefill);
+  const tpotUse = tpotMs / tpotLimitMs(decodeWorker, facts.promptTokenCount);
   return {
     ttftMs,
     waitMs: prefill.waitMs,
     prefillMs: prefill.prefillMs,
     transferMs,
+    moveMs,
     stepMs: decode.stepMs,
     tpotMs,
     e2elMs: ttftMs + afterMs,
     inflictedMs: inflicted.ms,
-    cost: costOf(ttftUse) + costOf(tpotUse) + inflicted.cost,
+    cost: (facts.ttftWeight ?? 1) * costOf(ttftUse) + costOf(tpotUse) + inflicted.cost,
   };
 }
 
 /** Ranks workers as prefill sides before pairs are looked at. */
 export function promisingPrefill(facts: RequestFacts, worker: WorkerSnapshot, prefill: PrefillForecast): number {
   const ttftMs = prefill.waitMs + prefill.prefillMs;
-  return costOf(ttftMs / (ttftLimitRatio * prefill.unloadedTtftMs)) + heldUpBy(facts, worker, prefill).cost;
+  return (facts.ttftWeight ?? 1) * costOf(ttftMs / ttftLimitMs(prefill)) + heldUpBy(facts, worker, prefill).cost;
 }
 
 /** Ranks workers as decode sides. */
@@ -120,7 +124,7 @@ function heldUpBy(facts: RequestFacts, worker: WorkerSnapshot, { addedMs, waitMs
     ms: addedMs * (rowCount + load.promptRate(facts.nowMs) * busyMs),
     cost:
       rowCount * rise(worker, decodeStepMs(worker), addedMs / lifeTokens) +
-      (addedMs / ttftLimitRatio) * load.promptUrgency(facts.nowMs) * busyMs,
+      (facts.ttftWeight ?? 1) * (addedMs / ttftLimitRatio) * load.promptUrgency(facts.nowMs) * busyMs,
   };
 }
 
@@ -139,8 +143,14 @@ function costOf(use: number): number {
   return use <= kneeRatio ? use * use : kneeRatio * (2 * use - kneeRatio);
 }
 
-const oneRow = { decodeCount: 1, decodeKvTokenCount: 0, prefillTokenCount: 0, prefillPairCount: 0 };
-
-function tpotLimitMs({ costs }: WorkerSnapshot): number {
-  return tpotLimitRatio * stepMs(costs.step, oneRow);
+/** Of a request's first token. */
+export function ttftLimitMs({ unloadedTtftMs }: Pick<PrefillForecast, 'unloadedTtftMs'>): number {
+  return ttftLimitRatio * unloadedTtftMs;
 }
+
+/** Of its time per token: a step by itself, with its prompt's keys. */
+export function tpotLimitMs({ costs }: Pick<WorkerSnapshot, 'costs'>, kvTokenCount = 0): number {
+  return tpotLimitRatio * stepMs(costs.step, { ...oneRow, decodeKvTokenCount: kvTokenCount });
+}
+
+const oneRow = { decodeCount: 1, prefillTokenCount: 0, prefillPairCount: 0 };

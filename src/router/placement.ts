@@ -1,4 +1,5 @@
-/** One attempt of a request, as the workers it was routed to feel it: keeps their WorkerLoads up to date. Made by coordinator.ts.
+/** One attempt of a request, as the workers it was routed to feel it: keeps their WorkerLoads up to date. Made by control/coordinator, and by
+ *  replay.ts.
  *
  *      placed          first token            last token, or the attempt has come to nothing
  *        │ prompt queued   │ decodes                │
@@ -6,9 +7,8 @@
  *
  *  Invariant: `leave` takes away exactly what the placement still counts, whenever it comes. */
 import type { RequestId } from '../base/ids.js';
-import type { LengthDistribution } from '../router/length-distribution.js';
-import type { DecodeWork, PromptWork, WorkerLoad } from '../router/worker-load.js';
-import { negative } from '../router/worker-load.js';
+import type { LengthDistribution } from './length-distribution.js';
+import { type DecodeWork, negative, type PromptWork, type WorkerLoad } from './worker-load.js';
 
 export interface PlacementOptions {
   readonly id: RequestId;
@@ -16,7 +16,7 @@ export interface PlacementOptions {
   readonly promptTokenCount: number;
   readonly choiceCount: number;
   /** Of each choice's output. */
-  readonly lengths: LengthDistribution;
+  readonly lengths: Pick<LengthDistribution, 'mean' | 'remainingMean'>;
   /** Tokens that earlier attempts have generated. */
   readonly generatedTokenCount: number;
   readonly prefill: WorkerLoad;
