@@ -7,6 +7,7 @@ import { generateCommand } from './generate.js';
 import { profileCommand } from './profile.js';
 import { routeCommand } from './route.js';
 import { serveCommand } from './serve.js';
+import { simulateCommand } from './simulate.js';
 import { packageVersion } from './version.js';
 import { workersCommand } from './workers.js';
 
@@ -19,7 +20,8 @@ const program = new Command('twostroke')
   .addCommand(profileCommand())
   .addCommand(benchCommand())
   .addCommand(workersCommand())
-  .addCommand(routeCommand());
+  .addCommand(routeCommand())
+  .addCommand(simulateCommand());
 for (const command of [program, ...program.commands, ...program.commands.flatMap(({ commands }) => commands)]) {
   command.exitOverride().configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'twostroke: ')) });
 }

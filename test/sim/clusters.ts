@@ -5,7 +5,9 @@ import { planRequests } from '../../src/bench/plan.js';
 import type { PlannedRequest } from '../../src/bench/request-record.js';
 import { createWorkload, type WorkloadName } from '../../src/bench/workload.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
+import type { ProfileFile } from '../../src/router/cost-parameters.js';
 import type { Strategy } from '../../src/router/route.js';
+import { stepMs } from '../../src/router/step-cost.js';
 import { prefillPairCountOf, type StepSample, type StepWork } from '../../src/router/step-work.js';
 import type { WorkerTimes } from '../../src/sim/simulated-workers.js';
 import type { SimulatedSettings, SimulationOptions } from '../../src/sim/simulation.js';
@@ -68,4 +70,32 @@ export function syntheticSamples(msOf: (work: StepWork) => number, scatter: numb
     }
   }
   return works.map((work) => ({ ...work, ms: msOf(work) * Math.exp(scatter * prng.normal()) }));
+}
+
+/** A worker of 1 ms a step, 0.05 ms a decoding row, 0.02 ms a prompt token, and a link of 1 GB/s. */
+export function syntheticProfile(): ProfileFile {
+  const step = {
+    rowKnots: [
+      { rowCount: 1, ms: 1.02 },
+      { rowCount: 512, ms: 11.24 },
+    ],
+    ...{ msPerSampledRow: 0.03, msPerDecodeKvToken: 1e-5, msPerPrefillPair: 1e-6 },
+  };
+  return {
+    key: { deviceName: 'synthetic', threadCount: 1, modelName: 'synthetic', weightFormat: 'bf16', kvDtype: 'bf16', version: 1 },
+    measuredAt: 'never',
+    parameters: {
+      step,
+      links: [{ connector: 'peer', latencyMs: 0.1, bytesPerSecond: 1e9 }],
+      request: { arrivalMs: 0.5, tokenMs: 0.2, handOverMs: 1 },
+      ...{ kvBytesPerToken: 4096, tokenBudget: 512, prefillChunkTokenCount: 512 },
+    },
+    readable: {
+      ...{ prefillMsPerToken: 0.02, decodeMsPerStep: 1.05, batchThreshold: 11 },
+      ...{ interferenceMsPerToken: 0.02, linkGBPerSecond: 1 },
+    },
+    fitError: { median: 0.05, p90: 0.15 },
+    samples: syntheticSamples((work) => stepMs(step, work), 0.1, 3),
+    linkSamples: [1e4, 1e5, 1e6, 1e7].map((bytes) => ({ connector: 'peer', bytes, ms: 0.1 + bytes / 1e6 })),
+  };
 }
