@@ -87,7 +87,7 @@ export function syntheticProfile(): ProfileFile {
     parameters: {
       step,
       links: [{ connector: 'peer', latencyMs: 0.1, bytesPerSecond: 1e9 }],
-      request: { arrivalMs: 0.5, tokenMs: 0.2, handOverMs: 1 },
+      request: { arrivalMs: 0.5, tokenMs: 0.2, handOverMs: 1, handOverMsPerToken: 0 },
       ...{ kvBytesPerToken: 4096, tokenBudget: 512, prefillChunkTokenCount: 512 },
     },
     readable: {
