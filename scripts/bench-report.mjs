@@ -37,8 +37,8 @@ const sweeps = [
   {
     name: 'shape-135m',
     isSmall: false,
-    model: ['--model', path.join(root, 'models', 'shape-135m'), '--load-format', 'dummy', '--max-model-len', '4096'],
-    small: ['--workloads', 'mixed', '--rate-fractions', '0.5,0.9', '--run-seconds', '30', '--unloaded-prompts', '16'],
+    model: ['--model', path.join(root, 'models', 'shape-135m'), '--load-format', 'dummy', '--skip-tokenizer-init'],
+    small: ['--workloads', 'short', '--rate-fractions', '0.5,0.9', '--run-seconds', '20', '--unloaded-prompts', '16'],
     full: ['--workloads', 'short,mixed', '--rate-fractions', allRates, '--run-seconds', '120', '--unloaded-prompts', '20'],
     answer: ['--random-output-len', '32', '--saturation-prompts', '60', '--saturation-concurrency', '16'],
   },

@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import { systemClock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { writeRecords } from '../bench/records-file.js';
+import type { RequestRecord } from '../bench/request-record.js';
 import { type MetricName, metricNames, resultJson } from '../bench/result-json.js';
 import { benchServer, type LoadResult, type LoadSettings } from '../bench/serve.js';
 import { everywhere, parseGoodput } from '../bench/slo.js';
@@ -157,15 +158,24 @@ function toJson(
     dataset: options.datasetName,
     seed: options.seed,
     shortened: result.shortenedCount,
+    routes: routeCounts(result.records),
   };
+}
+
+/** Requests by the path and workers that the server named; empty where it names none. */
+function routeCounts(records: readonly RequestRecord[]): Readonly<Record<string, number>> {
+  const counts = new Map<string, number>();
+  for (const { route } of records) if (route !== undefined) counts.set(route, (counts.get(route) ?? 0) + 1);
+  return Object.fromEntries([...counts].sort(([a], [b]) => a.localeCompare(b)));
 }
 
 function screen(options: BenchServeOptions, { records, coreShare, shortenedCount }: LoadResult, summary: RunSummary): string {
   const notes = [
+    ...Object.entries(routeCounts(records)).map(([route, count]) => `${route}: ${count} requests`),
     shortenedCount > 0 ? `${shortenedCount} requests were shortened to fit the model's context` : '',
     ...new Set(records.flatMap(({ error, outcome }) => (error === undefined ? [] : [`${outcome}: ${error}`]))),
   ].filter((note) => note !== '');
-  const noteText = notes.slice(0, 6).map((note) => `${note}\n`);
+  const noteText = notes.slice(0, 20).map((note) => `${note}\n`);
   return `\n${summaryText(summary, options.percentileMetrics, coreShare)}${noteText.length === 0 ? '' : `\n${noteText.join('')}`}`;
 }
 
