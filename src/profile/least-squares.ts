@@ -13,8 +13,8 @@ export interface Observation {
 }
 
 const roundCount = 12;
-const sweepCountMax = 4000;
-const toleranceShare = 1e-9;
+const sweepCountMax = 2000;
+const toleranceShare = 1e-8;
 /** In standard deviations of the relative error: beyond, an observation pulls with constant force. */
 const huberLimit = 1.345;
 /** MAD of a normal distribution → its standard deviation. */
@@ -26,11 +26,15 @@ const scatterMin = 1e-6;
 export function fitNonNegative(observations: readonly Observation[]): readonly number[] {
   const [first] = observations;
   assert(first !== undefined, 'a fit needs observations');
+  const firstWeights = observations.map(({ value }) => 1 / value ** 2);
   let coefficients = solve(
     observations,
-    observations.map(({ value }) => 1 / value ** 2),
+    firstWeights,
+    first.features.map(() => 0),
   );
-  for (let round = 0; round < roundCount; round++) coefficients = solve(observations, weightsOf(observations, coefficients));
+  for (let round = 0; round < roundCount; round++) {
+    coefficients = solve(observations, weightsOf(observations, coefficients), coefficients);
+  }
   return coefficients;
 }
 
@@ -50,11 +54,12 @@ function weightsOf(observations: readonly Observation[], coefficients: readonly 
 
 const ascending = (a: number, b: number) => a - b;
 
-/** Coordinate descent on the normal equations, columns scaled to one: for a dozen unknowns as good as any active-set method. */
-function solve(observations: readonly Observation[], weights: readonly number[]): readonly number[] {
+/** Coordinate descent on the normal equations, columns scaled to one: for a dozen unknowns as good as any active-set method, and quick
+ *  from a start that is nearly right. */
+function solve(observations: readonly Observation[], weights: readonly number[], start: readonly number[]): readonly number[] {
   const { gram, right, scales } = normalEquations(observations, weights);
   const count = right.length;
-  const solution = new Array<number>(count).fill(0);
+  const solution = start.map((value, j) => value * at(scales, j));
   for (let sweep = 0; sweep < sweepCountMax; sweep++) {
     let changeMax = 0;
     let valueMax = 0;

@@ -73,8 +73,10 @@ export async function measureWorkers(options: MeasureOptions): Promise<Measureme
   for (const { id } of workers) overheadsMs.set(id, await measureOverheads(id, heard, options, at(1)));
   tell('requests');
   heard.forget();
-  for (const burst of soloBursts) if (clock.nowMs() < at(1)) await runBurst(first.id, burst, asker);
-  await clock.sleep(reportMs);
+  if (workers.length > 1) {
+    for (const burst of soloBursts) if (clock.nowMs() < at(1)) await runBurst(first.id, burst, asker);
+    await clock.sleep(reportMs);
+  }
   return { steps, solo: { worker: first.id, samples: heard.of(first.id) }, overheadsMs, handOvers };
 }
 
