@@ -152,6 +152,7 @@ typedef struct {
   int32_t block_table_stride;    /* entries per sequence in block_table */
   int32_t query_count_max;       /* upper bounds, for launch shapes */
   int32_t kv_count_max;
+  int32_t single_query_count;    /* at least so many sequences have one query; 0 where nobody counted */
   const int32_t *positions;      /* [row_count] */
   const int32_t *slots;          /* [row_count] block * block_token_count + offset; -1: padding, nothing is stored */
   const int32_t *query_start;    /* [sequence_count + 1] rows of each sequence, ascending */

@@ -15,7 +15,8 @@ struct Attention {
   int q_row_stride, head_count, group; /* group = heads per kv head */
   float scale, softcap;                /* softcap 0: none */
   int window;                          /* 0: none */
-  int row_count, sequence_count, block_table_stride, kv_count_max;
+  int row_count, sequence_count, block_table_stride, kv_count_max, single_query_count;
+  int tile_grain; /* decode: tiles of a (sequence, head) are counted in multiples of this */
   const int *query_start, *kv_count, *block_table;
 };
 

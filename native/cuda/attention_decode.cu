@@ -283,12 +283,16 @@ int launch_decode(PdStream *stream, const Attention &a) {
   const size_t shared_bytes = S::kRingBytes + meeting_bytes + (size_t)(a.sequence_count + 1) * sizeof(int);
   if (shared_bytes + 1024 > device->shared_bytes_max) return fail(PD_UNSUPPORTED, "paged_attention: %d sequences in one step", a.sequence_count);
   const int grid = (shared_bytes + 1024 + 64) * 2 <= device->shared_bytes_max + 1024 ? most : device->multiprocessor_count;
+  /* With blocks to spare no block shall take the end of one (sequence, head) and the beginning of the next: two merges, one after the other. */
+  const int64_t tiles_max = (int64_t)a.sequence_count * head_passes * ceil_div(ceil_div(a.kv_count_max, kTileKeys), kBlockTilesMin) * kBlockTilesMin;
+  Attention cut = a;
+  cut.tile_grain = tiles_max <= (int64_t)grid * kBlockTilesMin ? kBlockTilesMin : 1;
   void *partials = nullptr, *arrivals = nullptr;
   const size_t partial_bytes = (size_t)most * 2 * partial_floats<256>(kRows) * 4;
   if (int status = scratch(stream, Scratch::kAttentionPartials, partial_bytes, &partials)) return status;
   const size_t arrival_bytes = (size_t)a.sequence_count * head_passes * sizeof(int);
   if (int status = scratch(stream, Scratch::kAttentionCounters, arrival_bytes < 65536 ? 65536 : arrival_bytes, &arrivals)) return status;
-  return launch(stream, "paged_attention (decode)", attention_decode_kernel<T, kDim>, grid, kThreads, shared_bytes, a, head_passes,
+  return launch(stream, "paged_attention (decode)", attention_decode_kernel<T, kDim>, grid, kThreads, shared_bytes, cut, head_passes,
                 passes_per_kv_head, row_alloc, (int)meeting_bytes, (float *)partials, (int *)arrivals);
 }
 

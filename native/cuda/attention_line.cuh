@@ -35,12 +35,14 @@ struct Piece {
   int64_t line_start; /* where the whole (sequence, head pass) starts in the line */
 };
 
-/* Tiles a sequence contributes per head pass; 0 for padding and for what prefill takes. first: the first tile inside the window. */
+/* Tiles a sequence contributes per head pass; 0 for padding and for what prefill takes. first: the first tile inside the window.
+   Rounded up to the grain: a tile past the last key costs no bytes. */
 __device__ __forceinline__ int tiles_of(const Attention &a, int sequence, int *first) {
   const int kv_count = a.kv_count[sequence];
   *first = a.window > 0 && kv_count > a.window ? (kv_count - a.window) / kTileKeys : 0;
   if (a.query_start[sequence + 1] - a.query_start[sequence] != 1) return 0;
-  return (kv_count + kTileKeys - 1) / kTileKeys - *first;
+  const int count = (kv_count + kTileKeys - 1) / kTileKeys - *first;
+  return (count + a.tile_grain - 1) / a.tile_grain * a.tile_grain;
 }
 
 /* starts[s] = tiles before sequence s; starts[sequence_count] = all. One pass of the block over the sequences. */

@@ -11,9 +11,10 @@ struct QueryTile {
   int query_count, kv_count; /* the sequence's */
 };
 
-/* Most tiles a batch can have, for the launch. */
+/* Most tiles a batch can have, for the launch. A block without work is not free: it waits for a multiprocessor's whole shared memory. */
 inline unsigned query_tile_bound(const Attention &a, int tile_queries) {
-  return (unsigned)(a.row_count / tile_queries + (a.sequence_count < a.row_count / 2 ? a.sequence_count : a.row_count / 2));
+  const int rows = a.row_count - a.single_query_count, sequences = a.sequence_count - a.single_query_count;
+  return (unsigned)(rows / tile_queries + (sequences < rows / 2 ? sequences : rows / 2));
 }
 
 /* Tile `index` counted over the sequences in order. Each warp scans 32 sequences at a time. */

@@ -24,6 +24,7 @@ extern "C" int pd_paged_attention(PdStream *stream, int32_t dtype, void *out, co
   a.sequence_count = batch->sequence_count;
   a.block_table_stride = batch->block_table_stride;
   a.kv_count_max = batch->kv_count_max;
+  a.single_query_count = batch->single_query_count;
   a.query_start = batch->query_start;
   a.kv_count = batch->kv_count;
   a.block_table = batch->block_table;

@@ -102,6 +102,8 @@ export interface BatchView {
   readonly blockTableStride: number;
   readonly queryCountMax: number;
   readonly kvCountMax: number;
+  /** At least so many sequences have one query. Absent: nobody counted. */
+  readonly singleQueryCount?: number;
   readonly positions: Pointer;
   readonly slots: Pointer;
   readonly queryStart: Pointer;

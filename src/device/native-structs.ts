@@ -33,6 +33,7 @@ export function writeBatch(view: DataView, batch: BatchView): void {
   view.setInt32(batchOffset + 8, batch.blockTableStride, true);
   view.setInt32(batchOffset + 12, batch.queryCountMax, true);
   view.setInt32(batchOffset + 16, batch.kvCountMax, true);
+  view.setInt32(batchOffset + 20, batch.singleQueryCount ?? 0, true);
   const pointers: readonly Pointer[] = [batch.positions, batch.slots, batch.queryStart, batch.kvCount, batch.blockTable];
   for (const [i, pointer] of pointers.entries()) setUint64(view, batchOffset + 24 + 8 * i, pointer);
 }

@@ -20,6 +20,7 @@ export interface PackedLayout {
   readonly blockTableStride: number;
   readonly queryCountMax: number;
   readonly kvCountMax: number;
+  readonly singleQueryCount: number;
   readonly positions: number;
   readonly slots: number;
   readonly queryStart: number;
@@ -45,13 +46,14 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
   if (shape !== null) {
     const { rowCount, blockTableStride, kvCountMax } = shape;
     const counts = { rowCount, sequenceCount: rowCount, sampleCount: rowCount, historyCount: 0, biasCount: 0 };
-    return place({ ...counts, blockTableStride, queryCountMax: 1, kvCountMax });
+    return place({ ...counts, blockTableStride, queryCountMax: 1, kvCountMax, singleQueryCount: rowCount });
   }
-  let [stride, queryCountMax, kvCountMax, historyCount, biasCount] = [1, 1, 1, 0, 0];
+  let [stride, queryCountMax, kvCountMax, singleQueryCount, historyCount, biasCount] = [1, 1, 1, 0, 0, 0];
   for (const { sequence, firstToken, endToken } of plan.entries) {
     stride = Math.max(stride, sequence.blockIds.length);
     queryCountMax = Math.max(queryCountMax, endToken - firstToken);
     kvCountMax = Math.max(kvCountMax, endToken);
+    if (endToken - firstToken === 1) singleQueryCount++;
   }
   for (const { choice, task } of plan.samples) {
     if (task.kind === 'score') continue;
@@ -59,19 +61,19 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
     biasCount += choice.request.biasCountAt(task.drawIndex);
   }
   const counts = { rowCount: plan.rowCount, sequenceCount: plan.entries.length, sampleCount: plan.samples.length };
-  return place({ ...counts, historyCount, biasCount, blockTableStride: stride, queryCountMax, kvCountMax });
+  return place({ ...counts, historyCount, biasCount, blockTableStride: stride, queryCountMax, kvCountMax, singleQueryCount });
 }
 
 type Counts = Pick<
   PackedLayout,
-  'rowCount' | 'sequenceCount' | 'sampleCount' | 'blockTableStride' | 'queryCountMax' | 'kvCountMax'
+  'rowCount' | 'sequenceCount' | 'sampleCount' | 'blockTableStride' | 'queryCountMax' | 'kvCountMax' | 'singleQueryCount'
 > & {
   readonly historyCount: number;
   readonly biasCount: number;
 };
 
 function place(counts: Counts): PackedLayout {
-  const { rowCount, sequenceCount, sampleCount, blockTableStride, queryCountMax, kvCountMax } = counts;
+  const { rowCount, sequenceCount, sampleCount, blockTableStride, queryCountMax, kvCountMax, singleQueryCount } = counts;
   const queryStart = 3 * rowCount;
   const kvCount = queryStart + sequenceCount + 1;
   const blockTable = kvCount + sequenceCount;
@@ -87,6 +89,7 @@ function place(counts: Counts): PackedLayout {
     blockTableStride,
     queryCountMax,
     kvCountMax,
+    singleQueryCount,
     positions: rowCount,
     slots: 2 * rowCount,
     queryStart,

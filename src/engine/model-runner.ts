@@ -126,6 +126,7 @@ function batchAt(base: Pointer, layout: PackedLayout, lastTokens: Pointer): Batc
     blockTableStride: layout.blockTableStride,
     queryCountMax: layout.queryCountMax,
     kvCountMax: layout.kvCountMax,
+    singleQueryCount: layout.singleQueryCount,
     positions: place(layout.positions),
     slots: place(layout.slots),
     queryStart: place(layout.queryStart),

@@ -4,9 +4,13 @@ import path from 'node:path';
 import type { Device } from '../../src/device/device.js';
 import { ask, check, folders, type GoldenCase, load, openEngine, readCases } from './rig.js';
 
-/** From which gap on bf16 must choose the demo model's golden token. The CPU's bf16 (float32 activations) keeps to 0.05; with bf16 activations one of
- *  1152 tokens, at a gap of 0.105, is another. transformers' own bf16 has larger errors: median 2.7e-2 to 3.6e-2 against 1.6e-2 here. */
+/** From which gap on bf16 must choose the demo model's golden token. The CPU's bf16 (float32 activations) keeps to 0.05. With bf16 activations the
+ *  errors of log-probabilities are as large as rounding alone makes them: exact arithmetic that rounds where our kernels round has a median of
+ *  1.8e-2 and a largest of 0.20, ours 1.6e-2 and 0.21 (docs/experiments/cuda-kernels.md), so two of them may differ by twice that at worst; from
+ *  0.05 on all but a few of a thousand must agree. */
 const demoGap = 0.2;
+const nearGap = 0.05;
+const nearWrongShare = 0.003;
 
 /** Where two greedy texts first differ, and whether the golden was sure there. */
 function divergence(one: GoldenCase, ids: readonly number[]): { at: number; gap: number } | null {
@@ -75,24 +79,28 @@ export async function teacherForced(device: Device): Promise<void> {
     const errors: number[] = [];
     const threshold = folder.includes('demo') ? demoGap : 0.5;
     const wrong: string[] = [];
+    const near = { count: 0, wrongCount: 0 };
     let checkedCount = 0;
     for (const [i, one] of cases.entries()) {
       for (const [position, gap] of one.gaps.entries()) {
         const found = new Map(results[i]!.promptLogprobs![one.prompt_ids.length - 1 + position]!.top);
         const { ids = [], logprobs = [] } = one.top5[position] ?? {};
         for (const [j, id] of ids.entries()) if (found.has(id)) errors.push(Math.abs(found.get(id)! - logprobs[j]!));
+        const isWrong = [...found.keys()][0] !== one.continuation_ids[position];
+        if (gap >= nearGap) near.count++;
+        if (gap >= nearGap && isWrong) near.wrongCount++;
         if (gap < threshold) continue;
         checkedCount++;
-        if ([...found.keys()][0] !== one.continuation_ids[position])
-          wrong.push(`${one.name} at ${position} gap ${gap.toFixed(3)}`);
+        if (isWrong) wrong.push(`${one.name} at ${position} gap ${gap.toFixed(3)}`);
       }
     }
     errors.sort((x, y) => x - y);
     const median = errors[Math.floor(errors.length / 2)] ?? Number.NaN;
     const most = errors.at(-1) ?? Number.NaN;
     const isMoe = folder.endsWith('moe');
-    const ok = median < 0.25 && (isMoe ? wrong.length < 0.03 * checkedCount : wrong.length === 0 && most < 0.6);
-    const detail = `${wrong.length} of ${checkedCount} wrong, top-5 error median ${median.toExponential(1)}, most ${most.toFixed(3)} ${wrong.slice(0, 3).join(', ')}`;
+    const isNearFine = !folder.includes('demo') || near.wrongCount <= nearWrongShare * near.count;
+    const ok = isNearFine && median < 0.25 && (isMoe ? wrong.length < 0.03 * checkedCount : wrong.length === 0 && most < 0.6);
+    const detail = `${wrong.length} of ${checkedCount} wrong, top-5 error median ${median.toExponential(1)}, most ${most.toFixed(3)} ${wrong.slice(0, 3).join(', ')}; from gap ${nearGap} on ${near.wrongCount} of ${near.count}`;
     check(`${path.basename(folder)} bf16 teacher-forced`, ok, detail);
     await engine.close();
     model.close();
