@@ -50,10 +50,16 @@ export function curvePlot({ name, title, caption, xTitle, yTitle, xScale, yScale
       data: { values: points.map((point) => ({ x: point.x, y: point.y, mode: point.series })) },
       mark: { type: 'line', point: { filled: true, size: 50 }, strokeWidth: 2 },
       encoding: {
-        x: { field: 'x', type: 'quantitative', title: xTitle, scale: { type: xScale ?? 'linear' } },
-        y: { field: 'y', type: 'quantitative', title: yTitle, scale: { type: yScale ?? 'linear' } },
-        color: modeColor(series, null),
-        shape: { ...modeShape(series), title: null },
+        x: {
+          field: 'x',
+          type: 'quantitative',
+          title: xTitle,
+          scale: { type: xScale ?? 'linear', nice: false },
+          axis: { format: '~g' },
+        },
+        y: { field: 'y', type: 'quantitative', title: yTitle, scale: { type: yScale ?? 'linear' }, axis: { format: '~g' } },
+        color: { ...modeColor(series, null), legend: { columns: 2 } },
+        shape: { ...modeShape(series), title: null, legend: { columns: 2 } },
       },
     }),
   };

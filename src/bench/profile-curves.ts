@@ -35,6 +35,8 @@ export function plotsOfProfile(file: string): readonly Plot[] {
 }
 
 const kvEdges = [256, 1024, 4096];
+/** A median of fewer is one step's luck. */
+const stepCountMin = 3;
 
 function decodeCurves({ key, samples }: Profile): Curves {
   const groups = new Map<string, { series: string; x: number; ms: number[] }>();
@@ -47,7 +49,8 @@ function decodeCurves({ key, samples }: Profile): Curves {
     group.ms.push(ms);
     groups.set(name, group);
   }
-  const points = [...groups.values()].map(({ series, x, ms }) => ({ series, x, y: percentileOf(Float64Array.from(ms), 0.5) }));
+  const enough = [...groups.values()].filter(({ ms }) => ms.length >= stepCountMin);
+  const points = enough.map(({ series, x, ms }) => ({ series, x, y: percentileOf(Float64Array.from(ms), 0.5) }));
   return {
     name: 'decode-step',
     title: 'Decode step against batch',

@@ -45,7 +45,9 @@ describe('plots of a profile', () => {
       kvBytesPerToken: 1000,
     },
     readable: { interferenceMsPerToken: 0.05 },
-    samples: [1, 3, 2].map((ms) => ({ ...step, decodeCount: 1, ms })).concat([{ ...step, decodeCount: 2, ms: 5 }]),
+    samples: [1, 3, 2]
+      .flatMap((ms) => [1, 2].map((decodeCount) => ({ ...step, decodeCount, ms: decodeCount * ms })))
+      .concat([{ ...step, decodeCount: 3, ms: 50 }]), // one step alone is not drawn
   };
 
   it('show the median step by batch, and what moving a prompt costs', async () => {
@@ -57,7 +59,7 @@ describe('plots of a profile', () => {
     expect(decode!.spec.data).toEqual({
       values: [
         { x: 1, y: 2, mode: 'up to 256' },
-        { x: 2, y: 5, mode: 'up to 256' },
+        { x: 2, y: 4, mode: 'up to 256' },
       ],
     });
     const { values } = transfer!.spec.data as { values: { x: number; y: number; mode: string }[] };
