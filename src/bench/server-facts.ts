@@ -53,25 +53,26 @@ export async function textOf(address: ServerAddress, model: string, tokens: read
 /** What only the server knows of a request. */
 export type RoutedFacts = Pick<RequestRecord, 'predicted' | 'transferMs'>;
 
+/** A request as the server tells of it at /routes. */
+export interface ToldRequest {
+  readonly id: string;
+  readonly routes: readonly { readonly estimates: Readonly<Record<string, number>> }[];
+  readonly resumedMs?: number;
+  readonly exposedTransferMs: number;
+}
+
+export function routedFactsOf({ routes, resumedMs, exposedTransferMs }: ToldRequest): RoutedFacts {
+  return {
+    ...predictedOf(routes.at(-1)?.estimates ?? {}),
+    ...(resumedMs === undefined ? {} : { transferMs: rounded(exposedTransferMs) }),
+  };
+}
+
 /** Of the last thousand requests, by request id; empty for servers that are not twostroke. */
 export async function readRouted(address: ServerAddress): Promise<ReadonlyMap<string, RoutedFacts>> {
-  interface Routed {
-    readonly id: string;
-    readonly routes: readonly { readonly estimates: Readonly<Record<string, number>> }[];
-    readonly resumedMs?: number;
-    readonly exposedTransferMs: number;
-  }
   try {
-    const { requests = [] } = (await ask(address, '/routes?count=1000')) as { requests?: Routed[] };
-    return new Map(
-      requests.map(({ id, routes, resumedMs, exposedTransferMs }) => [
-        id,
-        {
-          ...predictedOf(routes.at(-1)?.estimates ?? {}),
-          ...(resumedMs === undefined ? {} : { transferMs: rounded(exposedTransferMs) }),
-        },
-      ]),
-    );
+    const { requests = [] } = (await ask(address, '/routes?count=1000')) as { requests?: ToldRequest[] };
+    return new Map(requests.map((request) => [request.id, routedFactsOf(request)]));
   } catch (error) {
     if (error instanceof TwostrokeError) return new Map();
     throw error;

@@ -5,8 +5,8 @@ import type { ProfileFile } from '../router/cost-parameters.js';
 import { fitNonNegative } from './step-times.js';
 
 export interface LinkTimes {
-  /** From the last byte's copy until the other side may know of it, milliseconds. */
-  readonly latencyMs: number;
+  /** Milliseconds from the last byte's copy until the other side may know of it, this time. */
+  drawLatency(): number;
   /** Milliseconds that this many bytes keep the link busy this time. */
   draw(bytes: number): number;
 }
@@ -14,7 +14,7 @@ export interface LinkTimes {
 const neighbourCount = 5;
 
 export class SampledLinkTimes implements LinkTimes {
-  readonly latencyMs: number;
+  readonly #latencyMs: number;
   readonly #prng: Prng;
   readonly #msPerByte: number;
   readonly #scatter: readonly { readonly bytes: number; readonly ratio: number }[];
@@ -26,10 +26,14 @@ export class SampledLinkTimes implements LinkTimes {
       samples.map(({ bytes, ms }) => [1 / ms, bytes / ms]),
       samples.map(() => 1),
     );
-    this.latencyMs = latencyMs;
+    this.#latencyMs = latencyMs;
     this.#msPerByte = msPerByte;
     this.#prng = prng;
     this.#scatter = samples.map(({ bytes, ms }) => ({ bytes, ratio: ms / (latencyMs + bytes * msPerByte) }));
+  }
+
+  drawLatency(): number {
+    return this.#latencyMs * this.#prng.pick(this.#near(0));
   }
 
   draw(bytes: number): number {

@@ -14,7 +14,7 @@ export function timesFromProfiles(profiles: readonly ProfileFile[], seed: number
     return {
       steps: new SampledStepTimes(profile.samples, prng),
       link: linkTimes(profile, prng),
-      request: profile.parameters.request,
+      request: requestCostOf(profile),
       kvBytesPerToken: profile.parameters.kvBytesPerToken,
     };
   };
@@ -27,11 +27,16 @@ export function profileOf(profiles: readonly ProfileFile[], workerIndex: number)
   return profile;
 }
 
+/** Hand-overs were measured as a whole, messages included: those take no time of their own where there are such samples. */
+function requestCostOf({ linkSamples, parameters: { request } }: ProfileFile): WorkerTimes['request'] {
+  return linkSamples.length > 0 ? { ...request, handOverMs: 0 } : request;
+}
+
 function linkTimes({ linkSamples, parameters }: ProfileFile, prng: Prng): WorkerTimes['link'] {
   if (linkSamples.length > 0) return new SampledLinkTimes(fastestLinkSamples(linkSamples), prng);
   const [link] = [...parameters.links].sort((a, b) => b.bytesPerSecond - a.bytesPerSecond);
   if (link === undefined) throw new InvalidRequestError('the profile has no link: measure with two workers');
-  return { latencyMs: link.latencyMs, draw: (bytes) => (1000 * bytes) / link.bytesPerSecond };
+  return { drawLatency: () => link.latencyMs, draw: (bytes) => (1000 * bytes) / link.bytesPerSecond };
 }
 
 /** Factors on what the router believes; 1 is what was measured. */

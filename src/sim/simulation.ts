@@ -8,6 +8,7 @@ import { workerId } from '../base/ids.js';
 import { silentLogger } from '../base/log.js';
 import type { PlannedRequest, RequestRecord } from '../bench/request-record.js';
 import { type RunOptions, runLoad } from '../bench/run.js';
+import { type RoutedFacts, routedFactsOf, withRouted } from '../bench/server-facts.js';
 import { Gateway } from '../control/gateway.js';
 import type { GatewayLimits } from '../control/gateway-options.js';
 import type { WorkerSpec } from '../control/worker-spec.js';
@@ -98,13 +99,15 @@ async function run(
   });
   await gateway.ready;
   await clock.sleep(settleMs);
+  const routed = new Map<string, RoutedFacts>();
+  gateway.onRequestDone((record) => routed.set(record.id, routedFactsOf(record)));
   for (const { atMs, strike } of options.faults ?? []) clock.after(atMs, () => strike(workers));
   const records = await runLoad(plan, new GatewayClient(gateway, clock), { ...load, clock });
   await checkQuiet(clock, gateway, workers);
   const engines = workers.engines.map(({ id, engine }) => ({ id, ...engine.snapshot() }));
   const simulatedMs = clock.nowMs();
   await gateway.stop();
-  return { records, engines, simulatedMs };
+  return { records: withRouted(records, routed), engines, simulatedMs };
 }
 
 function workersOf(clock: Clock, { timesOf, settings, onLogLine }: SimulationOptions): SimulatedWorkers {

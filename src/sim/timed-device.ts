@@ -266,7 +266,7 @@ export class TimedStream {
   #sendBytes(bytes: number): void {
     const { link } = this.#device.options;
     this.#freeMs = Math.max(this.#nowMs, this.#freeMs) + link.draw(bytes);
-    this.#latencyMs = link.latencyMs;
+    this.#latencyMs = link.drawLatency();
   }
 
   get #nowMs(): number {

@@ -20,7 +20,7 @@ export const settings: SimulatedSettings = {
 /** 0.02 ms a prompt token, 2 ms a decode step; 1 GB/s. */
 export const plainTimes = (): WorkerTimes => ({
   steps: { draw: ({ prefillTokenCount, decodeCount }) => 0.02 * prefillTokenCount + (decodeCount > 0 ? 2 : 0) },
-  link: { latencyMs: 0.1, draw: (bytes) => bytes / 1e6 },
+  link: { drawLatency: () => 0.1, draw: (bytes) => bytes / 1e6 },
   request: { arrivalMs: 0.5, tokenMs: 0.25, handOverMs: 1, handOverMsPerToken: 0 },
   kvBytesPerToken: 1024,
 });
