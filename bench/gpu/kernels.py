@@ -1,6 +1,6 @@
 """Times the CUDA backend's kernels and whole steps of a Qwen3-8B-shaped model, beside the floors measured in the same run.
 
-    python3 bench/gpu/kernels.py [read gemv linear decode prefill step sample]      all by default; writes $OUT/kernels.json
+    python3 bench/gpu/kernels.py [read gemv linear decode prefill sample small step fp8]      all by default; writes $OUT/kernels.json
 
 Conditions: random bf16 weights N(0, 0.02^2), random tokens, blocks of 16 tokens in shuffled order, L2 flushed before a kernel that is timed
 alone; whole steps are captured graphs over 36 layers of weights (16 GB), which is far more than the L2. Times are medians."""
@@ -12,7 +12,7 @@ import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "test", "gpu"))
-from pd import BF16, F32, Batch, KvLayer, Pd, U64  # noqa: E402
+from pd import BF16, F32, FP8, Batch, KvLayer, Pd, U64  # noqa: E402
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, DIM, INTER, VOCAB, BLOCK = 4096, 36, 32, 8, 128, 12288, 151936, 16
 SHAPES = {"qkv": ((HEADS + 2 * KV_HEADS) * DIM, HIDDEN), "o": (HIDDEN, HEADS * DIM), "gate_up": (2 * INTER, HIDDEN), "down": (HIDDEN, INTER), "lm_head": (VOCAB, HIDDEN)}
@@ -49,9 +49,9 @@ def read():
     row("pinned host to device", pinned.numel() / pd.time_ms(lambda: pd.op("copy", a, pinned, U64(pinned.numel())), 4)[0] / 1e6, "GB/s")
 
 
-def make_weight(name):
+def make_weight(name, format=BF16):
     n, k = SHAPES[name]
-    handle = pd.weight(1, n, k, BF16)
+    handle = pd.weight(1, n, k, format)
     pd.op("weight_fill_random", handle, U64(len(name)), 0.02)
     return handle
 
@@ -88,6 +88,7 @@ class Kv:
 
     def __init__(self, layers, tokens):
         self.layers, self.blocks = layers, tokens // BLOCK
+        self.token_bytes = layers * KV_HEADS * DIM * 4
         self.cache = torch.empty((self.blocks, layers, 2, KV_HEADS, BLOCK, DIM), dtype=torch.bfloat16, device="cuda")
         for part in self.cache.split(1024):
             part.normal_()
@@ -104,7 +105,7 @@ class Kv:
         positions = [kv - queries + i for _ in range(sequences) for i in range(queries)]
         slots = [int(table[s, p // BLOCK]) * BLOCK + p % BLOCK for s in range(sequences) for p in range(kv - queries, kv)]
         held = [i32(positions), i32(slots), i32([s * queries for s in range(sequences + 1)]), i32([kv] * sequences), table.cuda()]
-        made = Batch(sequences * queries, sequences, count, queries, kv_max or kv, *[t.data_ptr() for t in held])
+        made = Batch(sequences * queries, sequences, count, queries, kv_max or kv, sequences if queries == 1 else 0, *[t.data_ptr() for t in held])
         made.held = held
         return made
 
@@ -178,11 +179,11 @@ def prefill():
 class Model:
     """Qwen3-8B's shape: weights and the ops of one forward pass, as src/model enqueues them."""
 
-    def __init__(self, tokens):
+    def __init__(self, tokens, format=BF16):
         self.weights = []
         for layer in range(LAYERS):
-            self.weights.append({name: make_weight(name) for name in ("qkv", "o", "gate_up", "down")})
-        self.head = make_weight("lm_head")
+            self.weights.append({name: make_weight(name, format) for name in ("qkv", "o", "gate_up", "down")})
+        self.head = make_weight("lm_head", format)
         self.table = torch.empty(VOCAB, HIDDEN, dtype=torch.bfloat16, device="cuda").normal_(std=0.02)
         self.norm, self.head_norm = torch.ones(HIDDEN, device="cuda"), torch.ones(DIM, device="cuda")
         angle = torch.arange(40960, device="cuda")[:, None] * (1e6 ** (-torch.arange(0, DIM, 2, device="cuda") / DIM))[None]
@@ -238,12 +239,13 @@ class Model:
             pd.op("sample", b["logits"], logit_rows, VOCAB, b["rows"], None, None, None, None, b["lasts"], b["tokens"], b["logprobs"], b["top_ids"], b["top_logprobs"])
 
 
-def step():
-    model = Model(270000)
-    weight_bytes = 2 * (LAYERS * sum(n * k for name, (n, k) in SHAPES.items() if name != "lm_head") + VOCAB * HIDDEN)
-    row("weight bytes", weight_bytes / 1e9, "GB", read_ms=weight_bytes / floors.get("read", 3e12) * 1e3)
-    cases = [("decode", 1, 1, 512), ("decode", 1, 1, 2048), ("decode", 2, 1, 512), ("decode", 4, 1, 512), ("decode", 8, 1, 512), ("decode", 16, 1, 512), ("decode", 32, 1, 512), ("decode", 32, 1, 2048), ("decode", 64, 1, 1024),
-             ("decode", 256, 1, 512), ("decode", 256, 1, 768), ("decode", 256, 1, 1024), ("prefill", 1, 512, 512), ("prefill", 1, 2048, 2048)]
+DECODES = [(1, 512), (1, 2048), (2, 512), (4, 512), (8, 512), (16, 512), (32, 512), (32, 2048), (64, 1024), (256, 512), (256, 768), (256, 1024)]
+FEW_DECODES = [(1, 512), (8, 512), (32, 2048), (256, 1024)]
+
+
+def steps(model, prefix, decodes, prefills):
+    """Whole steps as graphs, and what their parts take alone."""
+    cases = [("decode", count, 1, kv) for count, kv in decodes] + [("prefill", 1, count, count) for count in prefills]
     for kind, sequences, queries, kv in cases:
         m = sequences * queries
         batch = model.kv.batch(sequences, queries, kv)
@@ -256,9 +258,42 @@ def step():
             graph = pd.graph(lambda: model.forward(b, batch, m, sequences, indices, only))
             times[only or "all"] = pd.time_ms(lambda: pd.op("graph_launch", graph), 7 if queries > 1 else 15)[0]
             pd.raw("graph_destroy", graph)
-        kv_ms = sequences * kv * KV_HEADS * DIM * 4 * LAYERS / floors.get("read", 3e12) * 1e3 if queries == 1 else 0.0
-        row(f"step {kind} {sequences} x {queries} kv {kv}", times["all"], "ms", gemm=times["gemm"], attention=times["attention"], rest=times["rest"], kv_read=kv_ms,
+        kv_ms = sequences * kv * model.kv.token_bytes / floors.get("read", 3e12) * 1e3 if queries == 1 else 0.0
+        row(f"{prefix}step {kind} {sequences} x {queries} kv {kv}", times["all"], "ms", gemm=times["gemm"], attention=times["attention"], rest=times["rest"], kv_read=kv_ms,
             ratio=times["all"] / (times["gemm"] + kv_ms) if queries == 1 else times["all"] / times["gemm"])
+
+
+def step():
+    model = Model(270000)
+    weight_bytes = 2 * (LAYERS * sum(n * k for name, (n, k) in SHAPES.items() if name != "lm_head") + VOCAB * HIDDEN)
+    row("weight bytes", weight_bytes / 1e9, "GB", read_ms=weight_bytes / floors.get("read", 3e12) * 1e3)
+    steps(model, "", DECODES, [512, 2048])
+    pd.raw("set_batch_invariant", pd.device, 1)
+    steps(model, "invariant ", FEW_DECODES, [2048])
+    pd.raw("set_batch_invariant", pd.device, 0)
+
+
+def fp8():
+    """fp8 weights; and as a floor of their products at 2048 rows what torch's row-wise scaled product takes."""
+    total = 0.0
+    for name, (n, k) in SHAPES.items():
+        if name == "lm_head":
+            continue
+        x, weight = torch.randn(2048, k, device="cuda").to(torch.float8_e4m3fn), torch.randn(n, k, device="cuda").to(torch.float8_e4m3fn)
+        scales = [torch.rand(2048, 1, device="cuda"), torch.rand(1, n, device="cuda")]
+        run = lambda: torch._scaled_mm(x, weight.t(), scale_a=scales[0], scale_b=scales[1], out_dtype=torch.bfloat16, use_fast_accum=True)
+        times = []
+        for _ in range(12):
+            flush.zero_()
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+        total += sorted(times)[4] * LAYERS
+    row("fp8 gemm floor rows 2048 (torch, row-wise scales)", total, "ms")
+    steps(Model(270000, FP8), "fp8 ", FEW_DECODES + [(4, 512)], [512, 2048])
 
 
 def floor():
@@ -314,7 +349,7 @@ def sample():
 def main():
     info = pd.info()
     print(info.name.decode(), info.isa.decode(), flush=True)
-    parts = {"read": read, "gemv": lambda: gemv_and_linear((1, 4, 16)), "linear": lambda: gemv_and_linear((32, 256, 2048)), "decode": decode, "prefill": prefill, "sample": sample, "small": small, "step": step, "floor": floor}
+    parts = {"read": read, "gemv": lambda: gemv_and_linear((1, 4, 16)), "linear": lambda: gemv_and_linear((32, 256, 2048)), "decode": decode, "prefill": prefill, "sample": sample, "small": small, "step": step, "fp8": fp8, "floor": floor}
     for name in [a for a in sys.argv[1:] if a in parts] or [p for p in parts if p != "floor"]:
         try:
             parts[name]()

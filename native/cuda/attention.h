@@ -1,5 +1,7 @@
 /* What the three attention kernels take, and who takes which sequences. Used by paged_attention.cu (dispatch) and attention_*.cu.
 
+   When results may not depend on the batch, prefill takes the sequences of decode too: same tiles, same order, whoever computes a token.
+
    decode  (attention_decode.cu)   sequences with one query, 16-bit cache, a head_dim compiled in: tensor cores, split over the keys
    prefill (attention_prefill*.cu) sequences with several queries, likewise: tensor-core flash attention
    plain   (attention_plain.cu)    everything else (float32, mixed dtypes, odd head_dim), any number of queries */
@@ -17,6 +19,7 @@ struct Attention {
   int window;                          /* 0: none */
   int row_count, sequence_count, block_table_stride, kv_count_max, single_query_count;
   int tile_grain; /* decode: tiles of a (sequence, head) are counted in multiples of this */
+  int prefill_queries_min; /* sequences with fewer belong to decode: 2, or 1 when results may not depend on the batch */
   const int *query_start, *kv_count, *block_table;
 };
 

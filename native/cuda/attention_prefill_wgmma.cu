@@ -10,6 +10,9 @@
 
    The two compute warpgroups take turns at enqueueing products, so that one's softmax runs beside the other's products.
 
+   A sequence with one query (it comes here when results may not depend on the batch) is one tile per kv head, whose rows are the query heads that share
+   it. A row's result does not depend on its place in a tile.
+
    Keys past the end of a sequence lie in its last block and may hold anything: their V rows are cleared before use. */
 #include <cuda.h>
 #include "attention.h"
@@ -52,7 +55,10 @@ struct Maps { CUtensorMap keys, values; };
 
 /* What both roles need to know of a block's work. */
 struct Work {
-  int sequence, head, kv_head, kv_count, row_first, row_count, position_first, tile_first, tile_end;
+  int sequence, kv_head, kv_count, row_count, position_first, tile_first, tile_end;
+  int position_step;               /* from a row to the next: 1, or 0 when rows are heads */
+  int64_t q_first, out_first;      /* elements: where the first row lies */
+  int q_stride, out_stride;
 };
 
 // ---- kernels
@@ -89,13 +95,13 @@ __device__ void copy_tiles(const Attention &a, const Maps &maps, const Work &wor
 template <typename T, int kDim>
 __device__ __forceinline__ void load_queries(const Attention &a, const Work &work, int group, uint32_t target) {
   using S = Shape<kDim>;
-  const T *q = (const T *)a.q + (size_t)work.row_first * a.q_row_stride + (size_t)work.head * kDim;
+  const T *q = (const T *)a.q + work.q_first;
 #pragma unroll
   for (int i = 0; i < 64 * kDim / 8 / 128; i++) {
     const int chunk = i * 128 + threadIdx.x % 128, row = chunk / (kDim / 8), col = chunk % (kDim / 8);
     const bool is_real = group * 64 + row < work.row_count;
     uint4 value = make_uint4(0, 0, 0, 0);
-    if (is_real) value = *(const uint4 *)(q + (size_t)(group * 64 + row) * a.q_row_stride + col * 8);
+    if (is_real) value = *(const uint4 *)(q + (int64_t)(group * 64 + row) * work.q_stride + col * 8);
     const uint32_t at = target + col / 8 * S::kQueryHalfBytes + swizzled(row, col % 8);
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w) : "memory");
   }
@@ -149,7 +155,7 @@ struct Softmax {
   }
 
   /* scores become weights; returns what earlier sums must be multiplied by. needs_mask: some key of the tile is hidden from some row. */
-  __device__ __forceinline__ void apply(float (&scores)[64], bool needs_mask, int position, int key_first, int window, float (&rescale)[2]) {
+  __device__ __forceinline__ void apply(float (&scores)[64], bool needs_mask, const int (&positions)[2], int key_first, int window, float (&rescale)[2]) {
     const int t = threadIdx.x % 4;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -161,7 +167,7 @@ struct Softmax {
           float &score = scores[n * 4 + half * 2 + i];
           if constexpr (kHasSoftcap) score = tanhf(score * scale / softcap);
           if (needs_mask) {
-            const int key = key_first + n * 8 + 2 * t + i, at = position + half * 8;
+            const int key = key_first + n * 8 + 2 * t + i, at = positions[half];
             if (key > at || (window > 0 && key <= at - window)) score = -INFINITY;
           }
           higher = fmaxf(higher, score);
@@ -169,8 +175,8 @@ struct Softmax {
       }
       higher = fmaxf(higher, __shfl_xor_sync(~0u, higher, 1));
       higher = fmaxf(higher, __shfl_xor_sync(~0u, higher, 2));
-      const float base = higher == -INFINITY ? 0.0f : higher * factor;
-      rescale[half] = exp2_fast(best[half] * factor - base);
+      const float top = higher == -INFINITY ? 0.0f : higher, base = top * factor;
+      rescale[half] = exp2_fast((best[half] - top) * factor); /* exactly 1 when a tile adds nothing: then it does not matter who saw it */
       best[half] = higher;
       float added = 0.0f;
 #pragma unroll
@@ -209,7 +215,8 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
   proxy_fence();
   named_barrier(1 + group, 128);
   const int row = group * 64 + warp * 16 + lane / 4; /* and row + 8 */
-  const int position = work.position_first + row, group_position = work.position_first + group * 64;
+  const int positions[2] = {work.position_first + row * work.position_step, work.position_first + (row + 8) * work.position_step};
+  const int group_position = work.position_first + group * 64 * work.position_step;
   float scores[64], out[kDim / 2];
   uint32_t weights[kKeys / 16][4];
   float rescale[2];
@@ -227,7 +234,7 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
   wgmma_commit();
   wgmma_wait<0>();
   if (lane == 0) barrier_arrive(plan.key_free(0));
-  softmax.apply(scores, needs_mask(work.tile_first), position, work.tile_first * kKeys, a.window, rescale);
+  softmax.apply(scores, needs_mask(work.tile_first), positions, work.tile_first * kKeys, a.window, rescale);
   pack_weights<T>(weights, scores);
   if (group == 1) turn_over(0);
   for (int count = 1; count < tiles; count++) {
@@ -244,7 +251,7 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
     turn_over(1 - group);
     wgmma_wait<1>();
     if (lane == 0) barrier_arrive(plan.key_free(stage));
-    softmax.apply(scores, needs_mask(work.tile_first + count), position, (work.tile_first + count) * kKeys, a.window, rescale);
+    softmax.apply(scores, needs_mask(work.tile_first + count), positions, (work.tile_first + count) * kKeys, a.window, rescale);
     wgmma_wait<0>();
     if (lane == 0) barrier_arrive(plan.value_free(stage_before));
 #pragma unroll
@@ -265,7 +272,7 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
     all += __shfl_xor_sync(~0u, all, 2);
     if (row + half * 8 >= work.row_count) continue;
     const float inverse = 1.0f / all;
-    T *target = (T *)a.out + ((size_t)(work.row_first + row + half * 8) * a.head_count + work.head) * kDim;
+    T *target = (T *)a.out + work.out_first + (int64_t)(row + half * 8) * work.out_stride;
 #pragma unroll
     for (int n = 0; n < kDim / 8; n++)
       *(uint32_t *)(target + n * 8 + 2 * t) = pack<T>(out[n * 4 + half * 2] * inverse, out[n * 4 + half * 2 + 1] * inverse);
@@ -293,19 +300,25 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_wgmma_kernel(co
   grid_wait();
   const QueryTile tile = query_tile_at(a, gridDim.y - 1 - blockIdx.y, kQueries); /* late tiles see the most keys: begin with them */
   if (tile.sequence < 0) return;
+  const bool is_single = tile.query_count == 1; /* its rows are heads */
+  if (is_single && (int)blockIdx.x >= a.layer.kv_head_count) return;
+  const int head_first = is_single ? blockIdx.x * a.group : blockIdx.x, row_first = a.query_start[tile.sequence] + tile.query_first;
   Work work;
   work.sequence = tile.sequence;
-  work.head = blockIdx.x;
-  work.kv_head = work.head / a.group;
+  work.kv_head = head_first / a.group;
   work.kv_count = tile.kv_count;
-  work.row_first = a.query_start[tile.sequence] + tile.query_first;
-  work.row_count = min(kQueries, tile.query_count - tile.query_first);
+  work.row_count = is_single ? a.group : min(kQueries, tile.query_count - tile.query_first);
   work.position_first = tile.kv_count - tile.query_count + tile.query_first;
+  work.position_step = is_single ? 0 : 1;
   work.tile_first = a.window > 0 && work.position_first >= a.window ? (work.position_first - a.window + 1) / kKeys : 0;
-  work.tile_end = (work.position_first + work.row_count + kKeys - 1) / kKeys;
+  work.tile_end = (work.position_first + (work.row_count - 1) * work.position_step + kKeys) / kKeys;
+  work.q_stride = is_single ? kDim : a.q_row_stride;
+  work.out_stride = is_single ? kDim : a.head_count * kDim;
+  work.q_first = (int64_t)row_first * a.q_row_stride + head_first * kDim;
+  work.out_first = ((int64_t)row_first * a.head_count + head_first) * kDim;
   if (tile.kv_count == 0) {
-    T *out = (T *)a.out + ((size_t)work.row_first * a.head_count + work.head) * kDim;
-    for (int i = threadIdx.x; i < work.row_count * kDim; i += kThreads) out[(size_t)(i / kDim) * a.head_count * kDim + i % kDim] = from_float<T>(0.0f);
+    T *out = (T *)a.out + work.out_first;
+    for (int i = threadIdx.x; i < work.row_count * kDim; i += kThreads) out[(int64_t)(i / kDim) * work.out_stride + i % kDim] = from_float<T>(0.0f);
     return;
   }
   if (threadIdx.x < 128) {
@@ -361,7 +374,7 @@ int launch_wgmma_dim(PdStream *stream, const Attention &a, const Maps &maps) {
 }  // namespace
 
 bool attention_prefill_wgmma(PdStream *stream, int32_t dtype, const Attention &a, int *status) {
-  if (stream->device->compute_capability != 90 || (a.layer.head_dim != 64 && a.layer.head_dim != 128)) return false;
+  if (a.group > kQueries || stream->device->compute_capability != 90 || (a.layer.head_dim != 64 && a.layer.head_dim != 128)) return false;
   Maps maps;
   if (!encode(&maps.keys, a, a.layer.keys, dtype) || !encode(&maps.values, a, a.layer.values, dtype)) return false;
   *status = dtype == PD_BF16 ? launch_wgmma_dim<bf16>(stream, a, maps) : launch_wgmma_dim<f16>(stream, a, maps);

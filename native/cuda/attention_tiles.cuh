@@ -1,5 +1,5 @@
 /* Which queries a block of a prefill kernel takes, found on the device from the batch: lengths need not be known on the host.
-   Used by attention_prefill*.cu. Sequences with one query belong to the decode kernel and have no tiles here. */
+   Used by attention_prefill*.cu. Sequences that belong to the decode kernel have no tiles here. */
 #pragma once
 #include "attention.h"
 
@@ -13,8 +13,9 @@ struct QueryTile {
 
 /* Most tiles a batch can have, for the launch. A block without work is not free: it waits for a multiprocessor's whole shared memory. */
 inline unsigned query_tile_bound(const Attention &a, int tile_queries) {
-  const int rows = a.row_count - a.single_query_count, sequences = a.sequence_count - a.single_query_count;
-  return (unsigned)(rows / tile_queries + (sequences < rows / 2 ? sequences : rows / 2));
+  const int others = a.prefill_queries_min > 1 ? a.single_query_count : 0; /* those that decode takes */
+  const int rows = a.row_count - others, sequences = a.sequence_count - others, most = rows / a.prefill_queries_min;
+  return (unsigned)(rows / tile_queries + (sequences < most ? sequences : most));
 }
 
 /* Tile `index` counted over the sequences in order. Each warp scans 32 sequences at a time. */
@@ -25,7 +26,7 @@ __device__ __forceinline__ QueryTile query_tile_at(const Attention &a, int index
     const int sequence = base + lane;
     int queries = 0;
     if (sequence < a.sequence_count) queries = a.query_start[sequence + 1] - a.query_start[sequence];
-    const int tiles = queries > 1 ? (queries + tile_queries - 1) / tile_queries : 0;
+    const int tiles = queries >= a.prefill_queries_min ? (queries + tile_queries - 1) / tile_queries : 0;
     int inclusive = tiles;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {

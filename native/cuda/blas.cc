@@ -30,6 +30,12 @@ struct Heuristic {
 constexpr int kCompute32F = 68;         /* CUBLAS_COMPUTE_32F */
 constexpr int kTransposed = 1;          /* CUBLAS_OP_T */
 constexpr int kDescTransA = 3;          /* CUBLASLT_MATMUL_DESC_TRANSA */
+constexpr int kDescScaleA = 17;         /* CUBLASLT_MATMUL_DESC_A_SCALE_POINTER */
+constexpr int kDescScaleB = 18;         /* CUBLASLT_MATMUL_DESC_B_SCALE_POINTER */
+constexpr int kDescFastSum = 25;        /* CUBLASLT_MATMUL_DESC_FAST_ACCUM */
+constexpr int kDescScaleModeA = 31;     /* CUBLASLT_MATMUL_DESC_A_SCALE_MODE */
+constexpr int kDescScaleModeB = 32;     /* CUBLASLT_MATMUL_DESC_B_SCALE_MODE */
+constexpr int32_t kScalePerRow = 3;     /* CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F */
 constexpr int kPreferenceWorkspace = 1; /* CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES */
 constexpr int kPreferenceReduction = 3; /* CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK */
 constexpr uint32_t kReduceInFloat32 = 2; /* CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: a split K is never summed in 16 bits */
@@ -38,6 +44,7 @@ constexpr int kMajor = 13;              /* tried first; 12 has the same interfac
 constexpr size_t kWorkspaceBytes = 32u << 20; /* NVIDIA's advice for Hopper */
 constexpr int kCandidateCount = 12;
 constexpr int kTrialCount = 3;
+constexpr float kOverlapMs = 0.0025f; /* what a rival gains between our kernels, where it overlaps with both neighbours and cuBLASLt's do not */
 
 /* Row counts that share an algorithm: trying costs tens of milliseconds, and prompts have any length. */
 int32_t bucket_of(int32_t row_count) {
@@ -51,7 +58,14 @@ struct Plan {
   Algorithm algorithm;
 };
 
-cudaDataType type_of(int32_t dtype) { return dtype == PD_F32 ? CUDA_R_32F : dtype == PD_BF16 ? CUDA_R_16BF : CUDA_R_16F; }
+cudaDataType type_of(int32_t dtype) {
+  switch (dtype) {
+    case PD_F32: return CUDA_R_32F;
+    case PD_BF16: return CUDA_R_16BF;
+    case PD_FP8_E4M3: return CUDA_R_8F_E4M3;
+    default: return CUDA_R_16F;
+  }
+}
 
 }  // namespace
 
@@ -62,7 +76,8 @@ struct Blas {
   std::mutex mutex;
   std::map<BlasProblem, Plan> plans;          /* by exact row count */
   std::map<BlasProblem, Algorithm> algorithms; /* by bucket */
-  struct { void *pointer; size_t bytes; } trial[4]; /* x, out, workspace, something to push the L2's content out with */
+  std::map<BlasProblem, bool> is_slower;       /* than its rival, by exact row count */
+  struct { void *pointer; size_t bytes; } trial[5]; /* x, out, workspace, something to push the L2's content out with, scales of x */
   cudaEvent_t start, end;
 
   int (*create)(Handle *);
@@ -124,10 +139,15 @@ bool load_all(Blas *blas) {
 
 // ---- choosing
 
-int run(Blas *blas, const Plan &plan, void *out, const void *x, const void *weight, void *workspace, cudaStream_t stream) {
+int run(Blas *blas, const Plan &plan, const BlasOperands &with, void *workspace, cudaStream_t stream) {
   const float one = 1.0f, zero = 0.0f;
-  return blas->matmul(blas->handle, plan.description, &one, weight, plan.a, x, plan.b, &zero, out, plan.d, out, plan.d, &plan.algorithm,
-                      workspace, kWorkspaceBytes, stream);
+  if (with.weight_scales != nullptr) {
+    int status = blas->desc_set(plan.description, kDescScaleA, &with.weight_scales, sizeof with.weight_scales);
+    if (status == 0) status = blas->desc_set(plan.description, kDescScaleB, &with.x_scales, sizeof with.x_scales);
+    if (status != 0) return status;
+  }
+  return blas->matmul(blas->handle, plan.description, &one, with.weight, plan.a, with.x, plan.b, &zero, with.out, plan.d, with.out, plan.d,
+                      &plan.algorithm, workspace, kWorkspaceBytes, stream);
 }
 
 bool reserve_trial(Blas *blas, int index, size_t bytes) {
@@ -154,14 +174,15 @@ void release_trial(Blas *blas) {
   }
 }
 
-/* Best of a few runs with a cold L2, in ms; infinity when the algorithm does not run. */
-float time_of(Blas *blas, const Plan &plan, const void *weight) {
+/* Best of a few runs with a cold L2, in ms; infinity when it does not run. enqueue: () -> status, onto the side stream */
+template <typename Enqueue>
+float time_of(Blas *blas, const Enqueue &enqueue) {
   cudaStream_t stream = blas->device->side_stream;
   float best = INFINITY;
   for (int trial = 0; trial < kTrialCount; trial++) {
     cudaMemsetAsync(blas->trial[3].pointer, trial, blas->trial[3].bytes, stream);
     cudaEventRecord(blas->start, stream);
-    if (run(blas, plan, blas->trial[1].pointer, blas->trial[0].pointer, weight, blas->trial[2].pointer, stream) != 0) return INFINITY;
+    if (enqueue() != 0) return INFINITY;
     cudaEventRecord(blas->end, stream);
     float elapsed = 0.0f;
     if (cudaEventSynchronize(blas->end) != cudaSuccess || cudaEventElapsedTime(&elapsed, blas->start, blas->end) != cudaSuccess) return INFINITY;
@@ -170,16 +191,34 @@ float time_of(Blas *blas, const Plan &plan, const void *weight) {
   return best;
 }
 
+/* Memory for a product of the problem's size on the side stream. `with` names the weight. False: there is none. */
+bool reserve_product(Blas *blas, const BlasProblem &problem, BlasOperands *with) {
+  const size_t rows = static_cast<size_t>(problem.row_count);
+  if (!reserve_trial(blas, 0, rows * problem.k * 2) || !reserve_trial(blas, 1, rows * problem.n * dtype_bytes(problem.out_dtype)) ||
+      !reserve_trial(blas, 2, kWorkspaceBytes) || !reserve_trial(blas, 3, 2 * blas->device->l2_bytes) || !reserve_trial(blas, 4, rows * sizeof(float))) {
+    release_trial(blas);
+    return false;
+  }
+  *with = BlasOperands{blas->trial[1].pointer, blas->trial[0].pointer, with->weight, static_cast<const float *>(blas->trial[4].pointer), with->weight_scales};
+  return true;
+}
+
 int describe(Blas *blas, const BlasProblem &problem, Plan *plan) {
   const cudaDataType type = type_of(problem.dtype);
   const uint64_t n = problem.n, k = problem.k, rows = problem.row_count;
   int status = blas->desc_create(&plan->description, kCompute32F, CUDA_R_32F);
   if (status == 0) status = blas->desc_set(plan->description, kDescTransA, &kTransposed, sizeof kTransposed);
+  if (problem.dtype == PD_FP8_E4M3) {
+    const int8_t yes = 1;
+    if (status == 0) status = blas->desc_set(plan->description, kDescFastSum, &yes, sizeof yes);
+    if (status == 0) status = blas->desc_set(plan->description, kDescScaleModeA, &kScalePerRow, sizeof kScalePerRow);
+    if (status == 0) status = blas->desc_set(plan->description, kDescScaleModeB, &kScalePerRow, sizeof kScalePerRow);
+  }
   if (status == 0) status = blas->layout_create(&plan->a, type, k, n, static_cast<int64_t>(k)); /* column-major views of row-major data */
   if (status == 0) status = blas->layout_create(&plan->b, type, k, rows, static_cast<int64_t>(k));
   if (status == 0) status = blas->layout_create(&plan->d, type_of(problem.out_dtype), n, rows, static_cast<int64_t>(n));
   if (status == 0) return PD_OK;
-  return fail(PD_INTERNAL, "linear: cuBLASLt refused rows %d, n %d, k %d (status %d)", problem.row_count, problem.n, problem.k, status);
+  return fail(problem.dtype == PD_FP8_E4M3 ? PD_UNSUPPORTED : PD_INTERNAL, "linear: cuBLASLt refused rows %d, n %d, k %d (status %d)", problem.row_count, problem.n, problem.k, status);
 }
 
 /* What looks best to the library, best first. */
@@ -195,25 +234,28 @@ int candidates_of(Blas *blas, const BlasProblem &problem, const Plan &plan, Heur
               problem.k, dtype_name(problem.dtype), status);
 }
 
+/* Some heuristics ask whether the scales are given; none reads them. */
+void name_scales(Blas *blas, const Plan &plan, const BlasOperands &with) {
+  if (with.weight_scales == nullptr) return;
+  blas->desc_set(plan.description, kDescScaleA, &with.weight_scales, sizeof with.weight_scales);
+  blas->desc_set(plan.description, kDescScaleB, &with.x_scales, sizeof with.x_scales);
+}
+
 /* The fastest of the candidates at the bucket's row count; the first one when there is no memory to try. */
-int choose(Blas *blas, const BlasProblem &problem, const void *weight, Algorithm *chosen) {
+int choose(Blas *blas, const BlasProblem &problem, BlasOperands with, Algorithm *chosen) {
   Plan plan{};
   if (int status = describe(blas, problem, &plan)) return status;
+  name_scales(blas, plan, with);
   Heuristic results[kCandidateCount];
   int count = 0;
   if (int status = candidates_of(blas, problem, plan, results, &count)) return status;
   *chosen = results[0].algorithm;
-  const size_t rows = static_cast<size_t>(problem.row_count);
   std::lock_guard<std::mutex> lock(blas->device->side_mutex);
-  if (!reserve_trial(blas, 0, rows * problem.k * 2) || !reserve_trial(blas, 1, rows * problem.n * dtype_bytes(problem.out_dtype)) ||
-      !reserve_trial(blas, 2, kWorkspaceBytes) || !reserve_trial(blas, 3, 2 * blas->device->l2_bytes)) {
-    release_trial(blas);
-    return PD_OK;
-  }
+  if (!reserve_product(blas, problem, &with)) return PD_OK;
   float best = INFINITY;
   for (int i = 0; i < count; i++) {
     plan.algorithm = results[i].algorithm;
-    const float elapsed = time_of(blas, plan, weight);
+    const float elapsed = time_of(blas, [&] { return run(blas, plan, with, blas->trial[2].pointer, blas->device->side_stream); });
     if (elapsed < best) {
       best = elapsed;
       *chosen = plan.algorithm;
@@ -223,14 +265,15 @@ int choose(Blas *blas, const BlasProblem &problem, const void *weight, Algorithm
   return PD_OK;
 }
 
-int make_plan(Blas *blas, const BlasProblem &problem, const void *weight, Plan *plan) {
+int make_plan(Blas *blas, const BlasProblem &problem, const BlasOperands &with, Plan *plan) {
   if (int status = describe(blas, problem, plan)) return status;
+  name_scales(blas, *plan, with);
   BlasProblem bucket = problem;
   bucket.row_count = bucket_of(problem.row_count);
   auto found = blas->algorithms.find(bucket);
   if (found == blas->algorithms.end()) {
     Algorithm chosen{};
-    if (int status = choose(blas, bucket, weight, &chosen)) return status;
+    if (int status = choose(blas, bucket, with, &chosen)) return status;
     found = blas->algorithms.emplace(bucket, chosen).first;
   }
   plan->algorithm = found->second;
@@ -242,6 +285,18 @@ int make_plan(Blas *blas, const BlasProblem &problem, const void *weight, Plan *
   int count = 0;
   if (int status = candidates_of(blas, problem, *plan, results, &count)) return status;
   plan->algorithm = results[0].algorithm;
+  return PD_OK;
+}
+
+/* The plan of a problem, made on its first use. Held under blas->mutex. */
+int plan_of(Blas *blas, const BlasProblem &problem, const BlasOperands &with, const Plan **plan) {
+  auto found = blas->plans.find(problem);
+  if (found == blas->plans.end()) {
+    Plan made{};
+    if (int status = make_plan(blas, problem, with, &made)) return status;
+    found = blas->plans.emplace(problem, made).first;
+  }
+  *plan = &found->second;
   return PD_OK;
 }
 
@@ -275,21 +330,41 @@ void blas_close(Blas *blas) {
   delete blas;
 }
 
-int blas_matmul(PdStream *stream, const BlasProblem &problem, void *out, const void *x, const void *weight) {
+int blas_matmul(PdStream *stream, const BlasProblem &problem, const BlasOperands &operands) {
   Blas *blas = stream->device->blas;
   void *workspace = nullptr;
   if (int status = scratch(stream, Scratch::kBlasWorkspace, kWorkspaceBytes, &workspace)) return status;
   std::lock_guard<std::mutex> lock(blas->mutex);
-  auto found = blas->plans.find(problem);
-  if (found == blas->plans.end()) {
-    Plan plan{};
-    if (int status = make_plan(blas, problem, weight, &plan)) return status;
-    found = blas->plans.emplace(problem, plan).first;
-  }
-  int status = run(blas, found->second, out, x, weight, workspace, stream->cuda);
+  const Plan *plan = nullptr;
+  if (int status = plan_of(blas, problem, operands, &plan)) return status;
+  int status = run(blas, *plan, operands, workspace, stream->cuda);
   if (status != 0)
     return fail(PD_INTERNAL, "linear: cuBLASLt failed for rows %d, n %d, k %d (status %d)", problem.row_count, problem.n, problem.k, status);
   return PD_OK;
+}
+
+bool blas_is_slower(PdStream *stream, const BlasProblem &problem, const BlasOperands &operands, const BlasRival &enqueue) {
+  Blas *blas = stream->device->blas;
+  std::lock_guard<std::mutex> lock(blas->mutex);
+  auto found = blas->is_slower.find(problem);
+  if (found != blas->is_slower.end()) return found->second;
+  const Plan *plan = nullptr;
+  bool is_slower = true;
+  if (plan_of(blas, problem, operands, &plan) == PD_OK) {
+    std::lock_guard<std::mutex> side_lock(blas->device->side_mutex);
+    BlasOperands with = operands;
+    if (reserve_product(blas, problem, &with)) {
+      PdStream side{};
+      side.device = blas->device;
+      side.cuda = blas->device->side_stream;
+      const float theirs = time_of(blas, [&] { return run(blas, *plan, with, blas->trial[2].pointer, side.cuda); });
+      const float other = time_of(blas, [&] { return enqueue(&side, with.out, with.x); });
+      is_slower = theirs + kOverlapMs > other;
+      release_trial(blas);
+    }
+  }
+  blas->is_slower.emplace(problem, is_slower);
+  return is_slower;
 }
 
 }  // namespace pd

@@ -3,6 +3,7 @@
 #pragma once
 #include <cuda_runtime.h>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <tuple>
@@ -11,7 +12,7 @@
 
 namespace pd {
 
-/* One product out[rows, n] = x[rows, k] . weight[n, k]^T and the algorithm chosen for it. */
+/* One product out[rows, n] = x[rows, k] . weight[n, k]^T and the algorithm chosen for it. dtype: of x and weight */
 struct BlasProblem {
   int32_t row_count, n, k, dtype, out_dtype;
   bool operator<(const BlasProblem &other) const {
@@ -24,8 +25,20 @@ struct BlasProblem {
 int blas_open(PdDevice *device, Blas **blas);
 void blas_close(Blas *blas);
 
-/* Enqueues the product. bf16 or f16 operands, float32 accumulation, out in the operands' dtype or float32. The first use of a
-   bucket of row counts tries the best-looking algorithms on the device's side stream (milliseconds, at most some tens) and keeps the fastest. */
-int blas_matmul(PdStream *stream, const BlasProblem &problem, void *out, const void *x, const void *weight);
+struct BlasOperands {
+  void *out;
+  const void *x, *weight;
+  const float *x_scales, *weight_scales; /* [rows] and [n], fp8 only */
+};
+
+/* Enqueues the product. bf16, f16 or fp8 operands, float32 accumulation (fp8: what the tensor cores keep). The first use of a bucket of row
+   counts tries the best-looking algorithms on the device's side stream (milliseconds, at most some tens) and keeps the fastest.
+   PD_UNSUPPORTED: the library has no algorithm for the problem. */
+int blas_matmul(PdStream *stream, const BlasProblem &problem, const BlasOperands &operands);
+
+/* Whether another way to the same product is faster. `enqueue` runs it on the stream it is given; both are timed alone, with a cold L2, once per
+   problem (exact row count) and process. */
+using BlasRival = std::function<int(PdStream *stream, void *out, const void *x)>;
+bool blas_is_slower(PdStream *stream, const BlasProblem &problem, const BlasOperands &operands, const BlasRival &enqueue);
 
 }  // namespace pd

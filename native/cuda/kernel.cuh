@@ -71,6 +71,16 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
+/* Largest over the block, given to every thread; x >= 0. parts: as for block_sum. */
+__device__ __forceinline__ float block_max(float x, float *parts) {
+  x = warp_max(x);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+  __syncthreads();
+  const int warps = (blockDim.x + 31) / 32;
+  return warp_max(threadIdx.x % 32 < warps ? parts[threadIdx.x % 32] : 0.0f);
+}
+
 /* Sum over the block, given to every thread. parts: one float per warp; ends with a barrier behind it only on entry to the next call. */
 __device__ __forceinline__ float block_sum(float x, float *parts) {
   x = warp_sum(x);

@@ -1,17 +1,30 @@
 /* Tensor-core instructions that every GPU from sm_80 on has: mma.sync m16n8k16 on bf16 or f16 with float32 accumulation, ldmatrix, cp.async.
+   fp8 has the same fragments by bytes, so twice the k: what walks a row in steps of 32 bytes serves all three.
 
    Fragments of one warp; g = lane / 4, t = lane % 4; each register holds two 16-bit elements:
      A [16 rows, 16 k]: a0 (g, 2t)  a1 (g + 8, 2t)  a2 (g, 2t + 8)  a3 (g + 8, 2t + 8)
      B [16 k, 8 cols]:  b0 (2t, g)  b1 (2t + 8, g)
      C [16 rows, 8 cols] float: c0 (g, 2t)  c1 (g, 2t + 1)  c2 (g + 8, 2t)  c3 (g + 8, 2t + 1) */
 #pragma once
-#include "kernel.cuh"
+#include "fp8.cuh"
 
 namespace pd {
 
+/* c += A . B over 32 bytes of k. */
 template <typename T>
 __device__ __forceinline__ void mma16816(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if constexpr (std::is_same_v<T, bf16>)
+  if constexpr (std::is_same_v<T, fp8>) {
+#if __CUDA_ARCH__ >= 890
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else /* f16 holds every e4m3; k is taken in another order, the same for A and B */
+    const uint32_t first[4] = {halves_of(a[0]), halves_of(a[1]), halves_of(a[0] >> 16), halves_of(a[1] >> 16)};
+    const uint32_t second[4] = {halves_of(a[2]), halves_of(a[3]), halves_of(a[2] >> 16), halves_of(a[3] >> 16)};
+    mma16816<f16>(c, first, halves_of(b0), halves_of(b0 >> 16));
+    mma16816<f16>(c, second, halves_of(b1), halves_of(b1 >> 16));
+#endif
+  } else if constexpr (std::is_same_v<T, bf16>)
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

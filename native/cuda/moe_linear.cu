@@ -55,8 +55,12 @@ extern "C" int pd_moe_linear(PdStream *stream, int32_t dtype, void *out, const v
   if (int status = launch(stream, "moe_linear", moe_group_kernel, 1, kThreads, weight->count * sizeof(int), starts, rows, expert_ids,
                           (int)pair_count, (int)weight->count))
     return status;
-  const Product product{out, x, weight->data, nullptr, pair_count, weight->n, weight->k, dtype, dtype, weight->format,
-                        RowGroups{starts, rows, weight->count, divisor}};
+  Product product{out, x, weight->data, nullptr, pair_count, weight->n, weight->k, dtype, dtype, weight->format,
+                  RowGroups{starts, rows, weight->count, divisor}, nullptr, weight->scales};
+  if (weight->format == PD_FP8_E4M3) {
+    if (int status = quantise_to_scratch(stream, &product, ceil_div(pair_count, divisor))) return status;
+    return gemm_tensor(stream, product);
+  }
   const bool is_tensor_core = dtype == weight->format && dtype != PD_F32 && weight->k % 8 == 0;
   return is_tensor_core ? gemm_tensor(stream, product) : gemm_plain(stream, product);
 }

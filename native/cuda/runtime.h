@@ -15,7 +15,7 @@ namespace pd {
 
 struct Blas; /* blas.h */
 
-enum class Scratch { kBlasWorkspace = 0, kAttentionPartials, kAttentionCounters, kMoeGroups, kConvert, kSampleCounts, kSampleRows, kCount };
+enum class Scratch { kBlasWorkspace = 0, kAttentionPartials, kAttentionCounters, kMoeGroups, kConvert, kQuantised, kSampleCounts, kSampleRows, kCount };
 
 /* Records the message for pd_last_error and returns status. */
 int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -3,6 +3,7 @@
 #include "weight.h"
 #include <new>
 #include "convert.cuh"
+#include "gemm.h"
 #include "random.cuh"
 
 namespace pd {
@@ -20,6 +21,32 @@ __global__ void weight_random_kernel(T *data, uint64_t rows, int k, uint64_t see
   }
 }
 
+/* The same numbers with a scale per row; they are drawn twice. */
+__global__ void weight_random_fp8_kernel(fp8 *data, float *scales, uint64_t rows, int k, uint64_t seed, float unit) {
+  __shared__ float parts[32];
+  grid_wait();
+  for (uint64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    const uint64_t key = mix_bits(seed ^ mix_bits(row + 0x632BE59BD9B4E019ull));
+    const auto draw = [&](int i) { return near_normal(mix_bits(key + (uint64_t)i * 0x9E3779B97F4A7C15ull), unit); };
+    float largest = 0.0f;
+    for (int i = threadIdx.x; i < k; i += blockDim.x) largest = fmaxf(largest, fabsf(draw(i)));
+    const float scale = fp8_scale(block_max(largest, parts)), inverse = inverse_scale(scale);
+    if (threadIdx.x == 0) scales[row] = scale;
+    for (int i = threadIdx.x * 4; i < k; i += blockDim.x * 4)
+      *(uint32_t *)(data + row * k + i) = pack_fp8(draw(i) * inverse, draw(i + 1) * inverse, draw(i + 2) * inverse, draw(i + 3) * inverse);
+  }
+}
+
+constexpr int kFp8Step = 16; /* rows of fp8 begin at multiples of 16 bytes */
+
+/* Rows that lie on the GPU become rows of the weight. */
+int store_rows(PdStream *stream, const PdWeight *weight, uint64_t row_index, const void *source, int32_t source_dtype, uint64_t rows) {
+  uint8_t *target = weight->data + row_index * weight->k * dtype_bytes(weight->format);
+  if (weight->format == PD_FP8_E4M3)
+    return quantise(stream, source_dtype, (fp8 *)target, weight->scales + row_index, source, (int)rows, weight->k);
+  return convert_rows(stream, target, weight->format, weight->k, source, source_dtype, weight->k, rows, weight->k);
+}
+
 }  // namespace
 }  // namespace pd
 
@@ -29,15 +56,19 @@ using namespace pd;
 
 extern "C" int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int32_t format, PdWeight **weight) {
   if (int status = enter(device)) return status;
-  if (format != PD_F32 && format != PD_BF16 && format != PD_F16)
-    return fail(PD_UNSUPPORTED, "weight: format %s is not supported on cuda (f32, bf16 and f16 are)", dtype_name(format));
+  const bool is_fp8 = format == PD_FP8_E4M3;
+  if (format != PD_F32 && format != PD_BF16 && format != PD_F16 && !is_fp8)
+    return fail(PD_UNSUPPORTED, "weight: format %s is not supported on cuda (f32, bf16, f16 and fp8 are)", dtype_name(format));
   if (count < 1 || n < 1 || k < 1) return fail(PD_INVALID, "weight: count %d, n %d, k %d must be positive", count, n, k);
-  PdWeight *made = new (std::nothrow) PdWeight{device, count, n, k, format, (uint64_t)count * n * k * dtype_bytes(format), nullptr};
+  if (is_fp8 && k % kFp8Step != 0) return fail(PD_UNSUPPORTED, "weight: k %d is not a multiple of %d, as fp8 needs", k, kFp8Step);
+  const uint64_t data_bytes = (uint64_t)count * n * k * dtype_bytes(format), scale_bytes = is_fp8 ? (uint64_t)count * n * sizeof(float) : 0;
+  PdWeight *made = new (std::nothrow) PdWeight{device, count, n, k, format, data_bytes + scale_bytes, nullptr, nullptr};
   if (made == nullptr) return fail(PD_OUT_OF_MEMORY, "weight: out of host memory");
   if (int status = allocate(device, made->bytes, (void **)&made->data)) {
     delete made;
     return status;
   }
+  if (is_fp8) made->scales = (float *)(made->data + data_bytes);
   *weight = made;
   return PD_OK;
 }
@@ -54,7 +85,8 @@ extern "C" int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index,
     return fail(PD_INVALID, "weight_fill: row stride %llu is below k %d", (unsigned long long)source_row_stride, weight->k);
   const size_t source_bytes = dtype_bytes(source_dtype), format_bytes = dtype_bytes(weight->format);
   const uint64_t k = weight->k;
-  uint8_t *target = weight->data + ((uint64_t)index * weight->n + first_row) * k * format_bytes;
+  const uint64_t row_index = (uint64_t)index * weight->n + first_row;
+  uint8_t *target = weight->data + row_index * k * format_bytes;
   if (row_count == 0) return PD_OK;
   if (source_dtype == weight->format) {
     if (source_row_stride == k || row_count == 1) return pd_copy(stream, target, source, row_count * k * format_bytes);
@@ -71,7 +103,7 @@ extern "C" int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index,
                                              source_row_stride * source_bytes, k * source_bytes, rows, cudaMemcpyDefault, stream->cuda),
                            "weight_fill"))
       return status;
-    if (int status = convert_rows(stream, target + row * k * format_bytes, weight->format, k, staging, source_dtype, k, rows, k)) return status;
+    if (int status = store_rows(stream, weight, row_index + row, staging, source_dtype, rows)) return status;
   }
   return PD_OK;
 }
@@ -80,6 +112,9 @@ extern "C" int pd_weight_fill_random(PdStream *stream, PdWeight *weight, uint64_
   if (int status = enter(stream->device)) return status;
   const uint64_t rows = (uint64_t)weight->count * weight->n;
   const unsigned grid = rows < 65536 ? (unsigned)rows : 65536;
+  if (weight->format == PD_FP8_E4M3)
+    return launch(stream, "weight_fill_random", weight_random_fp8_kernel, grid, 256, 0, (fp8 *)weight->data, weight->scales, rows, (int)weight->k, seed,
+                  standard_deviation * 1.7320508f / 65536.0f);
   return with_dtype("weight_fill_random", weight->format, [&](auto zero) {
     using T = decltype(zero);
     return launch(stream, "weight_fill_random", weight_random_kernel<T>, grid, 256, 0, (T *)weight->data, rows, (int)weight->k, seed,

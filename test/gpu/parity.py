@@ -11,7 +11,7 @@ import time
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from pd import BF16, F16, F32, NAME, TOP_MAX, TORCH, U64, Paged, Pair, Pd, PdError, Slice  # noqa: E402
+from pd import BF16, F16, F32, FP8, NAME, TOP_MAX, TORCH, U64, Paged, Pair, Pd, PdError, Slice, fp8_of  # noqa: E402
 
 SEED = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else int(time.time()) % 100000
 G = torch.Generator().manual_seed(SEED)
@@ -164,6 +164,88 @@ def linears(pd):
                     reference = reference + bias.double().cpu()
                 compare("linear", what, out, reference, out_dtype, 2)
             guarded("linear", what, body)
+
+
+def quantised(pd):
+    """Products with fp8 weights against the same quantisation in float64: what is left is the order of additions and, in cuBLASLt, sums that are
+    kept in fewer bits. And against the unquantised product: e4m3 has 4 bits, so about 2.6 % a factor."""
+    for n, k in ((24, 32), (33, 48), (136, 1056)) if SMALL else ((24, 32), (33, 48), (512, 4096), (4130, 560), (256, 12288), (64, 16)):
+        for dtype, out_dtype in ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32)):
+            for m in (1, 5, 17, 70) if SMALL else (1, 2, 7, 8, 9, 16, 33, 129, 300):
+                what = f"x {NAME[dtype]} out {NAME[out_dtype]} m {m} n {n} k {k}"
+                x, weight = gpu(randn(m, k) * torch.exp2(torch.randint(-6, 7, (m, 1), generator=G)), dtype), randn(n, k, scale=k ** -0.5)
+                weight[integer(0, n - 1)] = 0
+                bias = randn(n).cuda() if integer(0, 1) else None
+                out = poison((m, n), out_dtype)
+
+                def body():
+                    handle = pd.weight_of(weight, FP8)
+                    pd.run("linear", dtype, out, out_dtype, x, handle, bias, m)
+                    pd.raw("weight_destroy", handle)
+                    (a, a_scale), (b, b_scale) = fp8_of(x.cpu()), fp8_of(weight)
+                    reference, exact = (a * a_scale) @ (b * b_scale).T, x.double().cpu() @ weight.double().T
+                    if bias is not None:
+                        reference, exact = reference + bias.double().cpu(), exact + bias.double().cpu()
+                    compare("linear fp8", what, out, reference, BF16, 2)  # whatever the output: Hopper sums fp8 products in about 14 bits
+                    error = ((out.double().cpu() - exact).norm() / exact.norm()).item()
+                    record("linear fp8", what + " unquantised", error < 0.08, f"norm {error:.2e}")
+                guarded("linear fp8", what, body)
+    for tokens, experts, top_k, hidden, inter in ((5, 8, 2, 64, 48), (300, 16, 4, 80, 200)):
+        stack, x = randn(experts, inter, hidden, scale=hidden ** -0.5), gpu(randn(tokens, hidden), BF16)
+        ids = torch.randint(0, experts, (tokens, top_k), dtype=torch.int32, generator=G).cuda()
+        handle, out = pd.weight_of(stack, FP8), poison((tokens * top_k, inter), BF16)
+        pd.run("moe_linear", BF16, out, x, handle, ids, tokens * top_k, top_k)
+        (a, a_scale), (b, b_scale) = fp8_of(x.cpu()), fp8_of(stack)
+        reference = torch.einsum("jk,jnk->jn", (a * a_scale).repeat_interleave(top_k, 0), (b * b_scale)[ids.flatten().long().cpu()])
+        compare("moe_linear fp8", f"tokens {tokens} experts {experts} top {top_k}", out, reference, BF16, 2)
+        pd.raw("weight_destroy", handle)
+
+
+def invariances(pd):
+    """With pd_set_batch_invariant a row has the same bits whatever surrounds it; and the results are still right."""
+    pd.raw("set_batch_invariant", pd.device, 1)
+    try:
+        for dtype, format in ((BF16, BF16), (F16, F16), (BF16, FP8), (F32, BF16), (F32, F32)):
+            for n, k in ((136, 1040),) if SMALL else ((24, 48), (512, 4096), (1000, 96), (33, 560), (4096, 1072)):
+                if format == FP8 and k % 16 != 0:
+                    continue
+                weight, x = randn(n, k, scale=k ** -0.5), gpu(randn(300, k), dtype)
+                handle, whole = pd.weight_of(weight, format), poison((300, n), dtype)
+                pd.run("linear", dtype, whole, dtype, x, handle, None, 300)
+                (a, a_scale), (b, b_scale) = (fp8_of(x.cpu()), fp8_of(weight)) if format == FP8 else ((x.double().cpu(), 1.0), (weight.to(TORCH[format]).double(), 1.0))
+                compare("invariant linear", f"x {NAME[dtype]} w {NAME[format]} n {n} k {k}", whole, (a * a_scale) @ (b * b_scale).T, dtype, 2)
+                for first, count in ((0, 1), (77, 2), (5, 8), (1, 9), (30, 16), (100, 33), (64, 64), (3, 100), (170, 130)):
+                    out = poison((count, n), dtype)
+                    pd.run("linear", dtype, out, dtype, x[first:first + count].contiguous(), handle, None, count)
+                    wrong = (out != whole[first:first + count]).sum().item()
+                    record("invariant linear", f"x {NAME[dtype]} w {NAME[format]} n {n} k {k} rows {first} + {count} of 300", wrong == 0, f"{wrong} differ")
+                pd.raw("weight_destroy", handle)
+        for dtype, kv_dtype in ((BF16, BF16), (F16, F16), (F32, F32)):
+            for heads, kv_heads, dim, block, window, cap in ((8, 2, 64, 16, 0, 0.0), (32, 8, 128, 16, 0, 0.0), (4, 4, 128, 32, 100, 10.0), (8, 4, 96, 8, 0, 0.0), (4, 1, 256, 16, 70, 0.0)):
+                total = 150 if SMALL else 500
+                paged = Paged([(total, total)], kv_heads, dim, block, kv_dtype, G)
+                paged.fill(G)
+                stride = (heads + 2 * kv_heads) * dim
+                qkv = gpu(randn(total, stride), dtype)
+                what = f"{NAME[dtype]} kv {NAME[kv_dtype]} {heads}/{kv_heads} dim {dim} window {window} cap {cap}"
+
+                def attend_rows(first, end, beside):
+                    """Rows [first, end) as a chunk of their sequence, with a sequence of one query beside it."""
+                    lengths = [(end - first, end)] + ([(1, beside)] if beside else [])
+                    batch = paged.batch_of(lengths)
+                    out = poison((batch.row_count, heads, dim), dtype)
+                    q = torch.cat([qkv[first:end]] + ([qkv[:1]] if beside else []))
+                    pd.run("paged_attention", dtype, out, q, stride, paged.kv_layer, batch, heads, dim ** -0.5, window, cap)
+                    return out[:end - first]
+                whole = attend_rows(0, total, 0)
+                q = qkv[:, :heads * dim].double().view(total, heads, dim)
+                compare("invariant attention", what, whole, attend(q, paged.keys[0].cuda().double(), paged.values[0].cuda().double(), 0, dim ** -0.5, window, cap), dtype, 2 if dtype != F32 else 4)
+                for first, end, beside in ((total - 1, total, 0), (70, 71, 30), (64, 65, 0), (0, 1, 5), (10, 140, 0), (37, 39, 100), (129, 150, 1)):
+                    out = attend_rows(first, end, beside)
+                    wrong = (out != whole[first:end]).sum().item()
+                    record("invariant attention", f"{what} rows {first} to {end} of {total}", wrong == 0, f"{wrong} differ")
+    finally:
+        pd.raw("set_batch_invariant", pd.device, 0)
 
 
 def weights(pd, cpu):
@@ -456,7 +538,7 @@ def main():
     info = pd.info()
     print(f"{info.name.decode()} {info.isa.decode()}, {info.free_bytes / 2**30:.1f} of {info.total_bytes / 2**30:.1f} GiB free, seed {SEED}", flush=True)
     parts = [("small", lambda: small_ops(pd)), ("conversions", lambda: conversions(pd, cpu)), ("copies", lambda: copies(pd)), ("linear", lambda: linears(pd)),
-             ("weights", lambda: weights(pd, cpu)), ("moe", lambda: moes(pd)), ("rope", lambda: ropes(pd)), ("attention", lambda: attentions(pd)),
+             ("quantised", lambda: quantised(pd)), ("invariant", lambda: invariances(pd)), ("weights", lambda: weights(pd, cpu)), ("moe", lambda: moes(pd)), ("rope", lambda: ropes(pd)), ("attention", lambda: attentions(pd)),
              ("sample", lambda: samples(pd, cpu)), ("graphs", lambda: graphs(pd))]
     chosen = [a for a in sys.argv[1:] if not a.isdigit()]
     for name, part in parts:

@@ -4,9 +4,9 @@ import os
 
 import torch
 
-F32, BF16, F16 = 0, 1, 2
-TORCH = {F32: torch.float32, BF16: torch.bfloat16, F16: torch.float16}
-NAME = {F32: "f32", BF16: "bf16", F16: "f16"}
+F32, BF16, F16, FP8 = 0, 1, 2, 4
+TORCH = {F32: torch.float32, BF16: torch.bfloat16, F16: torch.float16, FP8: torch.float8_e4m3fn}
+NAME = {F32: "f32", BF16: "bf16", F16: "f16", FP8: "fp8"}
 TOP_MAX = 20
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -23,7 +23,7 @@ class KvLayer(c.Structure):
 
 class Batch(c.Structure):
     _fields_ = [("row_count", c.c_int32), ("sequence_count", c.c_int32), ("block_table_stride", c.c_int32), ("query_count_max", c.c_int32),
-                ("kv_count_max", c.c_int32), ("positions", c.c_void_p), ("slots", c.c_void_p), ("query_start", c.c_void_p),
+                ("kv_count_max", c.c_int32), ("single_query_count", c.c_int32), ("positions", c.c_void_p), ("slots", c.c_void_p), ("query_start", c.c_void_p),
                 ("kv_count", c.c_void_p), ("block_table", c.c_void_p)]
 
 
@@ -139,6 +139,13 @@ class Pd:
         return times[len(times) // 2], times[0], times[-1]
 
 
+def fp8_of(x):
+    """x in e4m3 with one scale per row of the last dimension, the smallest power of two that fits: (values as stored, scales), both float64."""
+    largest = x.double().abs().amax(-1, keepdim=True)
+    scales = torch.where(largest > 0, torch.exp2(torch.ceil(torch.log2(torch.where(largest > 0, largest, torch.ones_like(largest)) / 448))), torch.ones_like(largest))
+    return (x.double() / scales).float().to(torch.float8_e4m3fn).double(), scales
+
+
 class Paged:
     """A paged cache of one layer pair in random block order, NaN wherever nothing valid lies, and the batch that uses it.
 
@@ -174,9 +181,22 @@ class Paged:
         size = self.cache.element_size()
         self.kv_layer = KvLayer(self.cache.data_ptr(), layers * 2 * half * size, layer * 2 * half * size, (layer * 2 + 1) * half * size, dtype, block,
                                 kv_heads, dim)
-        self.batch = Batch(self.rows + padding_rows, len(lengths), stride, max(q for q, _ in lengths), max(kv for _, kv in lengths),
+        self.batch = Batch(self.rows + padding_rows, len(lengths), stride, max(q for q, _ in lengths), max(kv for _, kv in lengths), sum(q == 1 for q, _ in lengths),
                            *[t.data_ptr() for t in self.held])
         self.layer = layer
+
+    def batch_of(self, lengths):
+        """Another batch over the first sequence's blocks: every one of `lengths` is a stretch of that sequence."""
+        starts, positions, place = [0], [], self.cache.device
+        for queries, kv in lengths:
+            starts.append(starts[-1] + queries)
+            positions += range(kv - queries, kv)
+        i32 = lambda x: torch.as_tensor(x, dtype=torch.int32, device=place)
+        table = self.table[:1].repeat(len(lengths), 1).to(place)
+        held = [i32(positions), i32([-1] * len(positions)), i32(starts), i32([kv for _, kv in lengths]), table]
+        made = Batch(starts[-1], len(lengths), table.shape[1], max(q for q, _ in lengths), max(kv for _, kv in lengths), sum(q == 1 for q, _ in lengths), *[t.data_ptr() for t in held])
+        made.held = held
+        return made
 
     def fill(self, generator, scale=1.0):
         """Random keys and values at every valid position. Returns them per sequence as [kv, kv_heads, dim] of the cache's dtype."""
