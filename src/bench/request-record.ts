@@ -1,7 +1,8 @@
 /** The two nouns of a load test: what was planned for one request and what came of it. Records are what result files keep; every figure of
  *  a report is derived from them again, so nothing that a figure needs may live elsewhere. All times are milliseconds since the run began. */
 
-export type LengthClass = 'short' | 'medium' | 'long' | 'huge';
+export const lengthClasses = ['short', 'medium', 'long', 'huge'] as const;
+export type LengthClass = (typeof lengthClasses)[number];
 
 /** Classes of prompt length with a latency target each: up to 256, 1023, 2048 tokens, and beyond. */
 export function lengthClassOf(promptTokenCount: number): LengthClass {

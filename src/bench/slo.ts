@@ -1,6 +1,6 @@
 /** Latency targets and whether a request met them. A request that was rejected, failed or never ended has missed every target. */
 import { InvalidRequestError } from '../base/errors.js';
-import { e2elMsOf, type LengthClass, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import { e2elMsOf, type LengthClass, lengthClasses, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 
 /** An absent target is met by every completed request. */
 export interface Slo {
@@ -12,20 +12,30 @@ export interface Slo {
 /** Targets per class of prompt length; classes that are absent have none. */
 export type SloByClass = Readonly<Partial<Record<LengthClass, Slo>>>;
 
-/** `ttft:500 tpot:50`, the form of vLLM's --goodput; milliseconds. */
-export function parseGoodput(pairs: readonly string[]): Slo {
-  const slo: { ttftMs?: number; tpotMs?: number; e2elMs?: number } = {};
+/** `ttft:500 tpot:50 long.ttft:2000`: the form of vLLM's --goodput, milliseconds; with a class before the dot the target is that class's
+ *  own, in place of the general one. */
+export function parseGoodput(pairs: readonly string[]): SloByClass {
+  const general: Targets = {};
+  const own: Record<LengthClass, Targets> = { short: {}, medium: {}, long: {}, huge: {} };
   for (const pair of pairs) {
-    const [metric = '', value = ''] = pair.split(':');
+    const [, name, metric = '', value = ''] = /^(?:(\w+)\.)?(\w+):(.+)$/.exec(pair) ?? [];
     const ms = Number(value);
+    const lengthClass = lengthClasses.find((known) => known === name);
     const isMetric = metric === 'ttft' || metric === 'tpot' || metric === 'e2el';
-    if (!isMetric || !(ms > 0)) {
-      throw new InvalidRequestError(`--goodput ${pair}: expected ttft:MS, tpot:MS or e2el:MS`, 'goodput');
+    if (!isMetric || !(ms > 0) || (name !== undefined && lengthClass === undefined)) {
+      const classes = lengthClasses.join(', ');
+      throw new InvalidRequestError(
+        `--goodput ${pair}: expected ttft:MS, tpot:MS or e2el:MS, with CLASS. before it for one of ${classes}`,
+        'goodput',
+      );
     }
-    slo[`${metric}Ms`] = ms;
+    const targets = lengthClass === undefined ? general : own[lengthClass];
+    targets[`${metric}Ms`] = ms;
   }
-  return slo;
+  return Object.fromEntries(lengthClasses.map((lengthClass) => [lengthClass, { ...general, ...own[lengthClass] }]));
 }
+
+type Targets = { -readonly [Metric in keyof Slo]: Slo[Metric] };
 
 /** An answer of one token has no TPOT and cannot miss it. */
 export function meets(record: RequestRecord, slo: Slo): boolean {
@@ -36,8 +46,6 @@ export function meets(record: RequestRecord, slo: Slo): boolean {
   if (ttftMs === undefined) return false;
   return within(ttftMs, slo.ttftMs) && within(tpotMsOf(record), slo.tpotMs) && within(e2elMsOf(record), slo.e2elMs);
 }
-
-export const everywhere = (slo: Slo): SloByClass => ({ short: slo, medium: slo, long: slo, huge: slo });
 
 export function scaledSlo(slos: SloByClass, factor: number): SloByClass {
   const scaled = (limit: number | undefined) => (limit === undefined ? undefined : limit * factor);

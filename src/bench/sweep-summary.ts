@@ -4,7 +4,7 @@
 import { Prng } from '../base/prng.js';
 import { type Comparison, comparePoint, type NeverWorse, neverWorse, type Scale, scales } from './comparison.js';
 import { type PredictionErrors, predictionErrors } from './predictions.js';
-import { type LengthClass, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import { type LengthClass, lengthClasses, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import { type Slo, type SloByClass, scaledSlo } from './slo.js';
 import { distribution, type RunSummary, summariseRun } from './summary.js';
 import type { Stage, SweepData, SweepRun } from './sweep-file.js';
@@ -66,13 +66,12 @@ function runsOf({ header }: SweepData, stage: Stage, workload: string): readonly
 function unloadedSlos(data: SweepData, workload: string): SloByClass {
   const { ttftFactor, tpotFactor } = data.header;
   const byMode = runsOf(data, 'unloaded', workload).map(({ runIndex }) => measuredOf(data, runIndex));
-  const classes: readonly LengthClass[] = ['short', 'medium', 'long', 'huge'];
   const lowest = (lengthClass: LengthClass, value: (record: RequestRecord) => number | undefined) =>
     byMode
       .map((records) => distribution(records.filter((record) => record.lengthClass === lengthClass).map(value)).p50)
       .filter((p50) => !Number.isNaN(p50))
       .reduce((min, p50) => Math.min(min, p50), Number.POSITIVE_INFINITY);
-  const entries = classes.map((lengthClass): [LengthClass, Slo] => {
+  const entries = lengthClasses.map((lengthClass): [LengthClass, Slo] => {
     const ttftMs = ttftFactor * lowest(lengthClass, ttftMsOf);
     const tpotMs = tpotFactor * lowest(lengthClass, tpotMsOf);
     return [lengthClass, { ...(Number.isFinite(ttftMs) ? { ttftMs } : {}), ...(Number.isFinite(tpotMs) ? { tpotMs } : {}) }];

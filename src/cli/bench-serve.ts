@@ -8,7 +8,7 @@ import { writeRecords } from '../bench/records-file.js';
 import type { RequestRecord } from '../bench/request-record.js';
 import { type MetricName, metricNames, resultJson } from '../bench/result-json.js';
 import { benchServer, type LoadResult, type LoadSettings } from '../bench/serve.js';
-import { everywhere, parseGoodput } from '../bench/slo.js';
+import { parseGoodput } from '../bench/slo.js';
 import { type RunSummary, summariseRun } from '../bench/summary.js';
 import { summaryText } from '../bench/text-table.js';
 import type { WorkloadName } from '../bench/workload.js';
@@ -76,7 +76,7 @@ function oneServerOptions(command: Command): Command {
   return addCommonOptions(command, { forceOutputLength: false })
     .option('--base-url <url>', 'server to test', 'http://127.0.0.1:8000')
     .addOption(datasetOption())
-    .option('--goodput <target...>', 'ttft:MS tpot:MS e2el:MS: requests within all of them count as good')
+    .option('--goodput <target...>', 'ttft:MS tpot:MS e2el:MS, long.ttft:MS for one class: requests within all count as good')
     .option('--percentile-metrics <names>', 'what is shown', metricList, metricNames)
     .option('--save-result', 'write the result as JSON', false)
     .option('--save-detailed', 'with every request, compressed, next to it', false)
@@ -108,7 +108,7 @@ function openLoop(options: BenchServeOptions): LoadSettings {
 }
 
 async function benchOne(options: BenchServeOptions, load: LoadSettings): Promise<void> {
-  const slos = options.goodput === undefined ? null : everywhere(parseGoodput(options.goodput));
+  const slos = options.goodput === undefined ? null : parseGoodput(options.goodput);
   const stop = listenForStop();
   const cut = new AbortController();
   void stop.received.then(() => cut.abort());

@@ -5,7 +5,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '../base/clock.js';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { metricNames, resultJson } from '../bench/result-json.js';
-import { everywhere, parseGoodput } from '../bench/slo.js';
+import { parseGoodput } from '../bench/slo.js';
 import { type RunSummary, summariseRun } from '../bench/summary.js';
 import { summaryText } from '../bench/text-table.js';
 import { parseTrace } from '../bench/trace.js';
@@ -106,7 +106,7 @@ export function simulateCommand(): Command {
 async function run(options: SimulateOptions): Promise<void> {
   if (options.trace === undefined && options.rate === undefined)
     throw new InvalidRequestError('--rate is missing: requests per second', 'rate');
-  const slos = options.goodput === undefined ? null : everywhere(parseGoodput(options.goodput));
+  const slos = options.goodput === undefined ? null : parseGoodput(options.goodput);
   const profiles = options.profile.map(readProfile);
   const log = options.log === undefined ? null : openLog(options.log);
   const startMs = systemClock.nowMs();

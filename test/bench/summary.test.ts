@@ -1,7 +1,7 @@
 /** Figures of a run from records whose answers are known by hand. */
 import { describe, expect, it } from 'vitest';
 import { resultJson } from '../../src/bench/result-json.js';
-import { everywhere, meets, meetsItsClass, parseGoodput, scaledSlo } from '../../src/bench/slo.js';
+import { meets, meetsItsClass, parseGoodput, scaledSlo } from '../../src/bench/slo.js';
 import { summariseRun } from '../../src/bench/summary.js';
 import { summaryText } from '../../src/bench/text-table.js';
 import { record } from './records.js';
@@ -16,7 +16,7 @@ const records = [
 ];
 
 describe('summariseRun', () => {
-  const summary = summariseRun(records, everywhere({ ttftMs: 200 }));
+  const summary = summariseRun(records, parseGoodput(['ttft:200']));
 
   it('counts every measured request once', () => {
     expect(summary).toMatchObject({ requestCount: 5, completedCount: 2, rejectedCount: 1, failedCount: 1, unfinishedCount: 1 });
@@ -78,8 +78,12 @@ describe('summariseRun', () => {
 
 describe('targets', () => {
   it('parses --goodput as vLLM does', () => {
-    expect(parseGoodput(['ttft:500', 'tpot:20.5', 'e2el:9000'])).toEqual({ ttftMs: 500, tpotMs: 20.5, e2elMs: 9000 });
-    for (const bad of ['ttft', 'ttft:', 'ttft:-1', 'itl:5', 'ttft:x']) expect(() => parseGoodput([bad])).toThrow(/--goodput/);
+    const all = { ttftMs: 500, tpotMs: 20.5, e2elMs: 9000 };
+    const words = ['ttft:500', 'tpot:20.5', 'e2el:9000'];
+    expect(parseGoodput(words)).toEqual({ short: all, medium: all, long: all, huge: all });
+    expect(parseGoodput(['long.ttft:2000', ...words])).toMatchObject({ short: all, long: { ...all, ttftMs: 2000 } });
+    for (const bad of ['ttft', 'ttft:', 'ttft:-1', 'itl:5', 'ttft:x', 'tiny.ttft:5', '.ttft:5'])
+      expect(() => parseGoodput([bad])).toThrow(/--goodput/);
   });
 
   it.each([
