@@ -27,7 +27,8 @@ export interface BurstLimits {
 
 /** Longest prompt: by then the quadratic part is plain. */
 const promptTokenCountMax = 8192;
-const outputTokenCount = 8;
+/** Decode steps after the first token; the first two of a shape are recorded as well as run. */
+const outputTokenCount = 12;
 const guestPromptTokenCounts = [24, 96, 384, 1536];
 const cachedTokenCounts = [512, 2048];
 /** A step is 10 prompt tokens' worth of work, roughly: only for the order. */

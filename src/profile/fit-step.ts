@@ -1,5 +1,6 @@
 /** From measured steps to a StepCost: which knots the data carry, the unknowns, the error on steps that the fit has not seen. Pure. */
-import { assert, at } from '../base/assert.js';
+import { at } from '../base/assert.js';
+import { TwostrokeError } from '../base/errors.js';
 import { percentile } from '../base/percentiles.js';
 import { type StepCost, stepMs } from '../router/step-cost.js';
 import type { StepSample, StepWork } from '../router/step-work.js';
@@ -25,9 +26,16 @@ const knotRowCounts = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 
 /** Samples that a stretch between two knots needs, lest it follow one disturbed step. */
 const samplesPerKnotMin = 3;
 const heldOutEvery = 5;
+const sampleCountMin = 20;
 
-/** Throws when there are not samples of at least two row counts. */
+/** Throws TwostrokeError when there are too few samples, or all of one row count. */
 export function fitStep(samples: readonly StepSample[]): StepFit {
+  if (samples.length < sampleCountMin || new Set(samples.map(rowCountOf)).size < 2) {
+    throw new TwostrokeError(
+      'unavailable',
+      `${samples.length} steps, or of one row count alone, do not make a profile: measure longer`,
+    );
+  }
   const knots = knotsFor(samples);
   const seen = samples.filter((_, index) => index % heldOutEvery !== 0);
   const heldOut = samples.filter((_, index) => index % heldOutEvery === 0);
@@ -62,7 +70,6 @@ function knotsFor(samples: readonly StepSample[]): readonly number[] {
     if (row <= before || row >= last) continue;
     if (countWithin(before, row) >= samplesPerKnotMin && countWithin(row, last) >= samplesPerKnotMin) knots.push(row);
   }
-  assert(last > at(knots, 0), 'steps of one row count alone do not tell what a row costs');
   return [...knots, last];
 }
 

@@ -98,8 +98,9 @@ describe('the fit of a step', () => {
   });
 
   it('says so when there is nothing to tell rows apart', () => {
-    const same = measured(formula(cpu), { scatter: 0, disturbedShare: 0 }, 1).slice(0, 1);
-    expect(() => fitStep([...same, ...same])).toThrow('row count');
+    const samples = measured(formula(cpu), { scatter: 0, disturbedShare: 0 }, 1);
+    expect(() => fitStep(samples.slice(0, 10))).toThrow('measure longer');
+    expect(() => fitStep(new Array<StepSample>(50).fill(samples[0]!))).toThrow('measure longer');
   });
 });
 
