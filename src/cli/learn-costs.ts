@@ -24,7 +24,7 @@ export interface LearnOptions {
   readonly signal: AbortSignal;
 }
 
-const shortBudgetMs = 2500;
+const shortBudgetMs = 1900;
 
 export async function learnCosts(options: LearnOptions): Promise<void> {
   const { gateway, costs, given, strategy } = options;

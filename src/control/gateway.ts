@@ -49,7 +49,7 @@ export class Gateway implements GatewayApi {
     this.#supervisor = supervisor;
     this.#listeners = listeners;
     const { costs = new WorkerCosts() } = options;
-    listeners.stepSamples.push((id, samples) => costs.observe(id, samples));
+    listeners.stepSamples.add((id, samples) => costs.observe(id, samples));
     const onDone = (record: RequestRecord) => listeners.requestDone(record, logger);
     this.#coordinator = new Coordinator({
       directory: supervisor,
@@ -98,14 +98,17 @@ export class Gateway implements GatewayApi {
     this.#listeners.done.push(listener);
   }
 
-  /** Requests with a measuredRoute; other listeners do not hear of them. */
-  onMeasured(listener: (record: RequestRecord) => void): void {
-    this.#listeners.measured.push(listener);
+  /** Requests with a measuredRoute; other listeners do not hear of them. Returns what ends the listening. */
+  onMeasured(listener: (record: RequestRecord) => void): () => void {
+    this.#listeners.measured.add(listener);
+    return () => void this.#listeners.measured.delete(listener);
   }
 
-  /** The steps that workers have computed, for whoever measures them: the newest since the last call, oldest first. */
-  onStepSamples(listener: (workerId: WorkerId, samples: readonly StepSample[]) => void): void {
-    this.#listeners.stepSamples.push(listener);
+  /** The steps that workers have computed, for whoever measures them: the newest since the last call, oldest first. Returns what ends the
+   *  listening. */
+  onStepSamples(listener: (workerId: WorkerId, samples: readonly StepSample[]) => void): () => void {
+    this.#listeners.stepSamples.add(listener);
+    return () => void this.#listeners.stepSamples.delete(listener);
   }
 
   async checkIntegrity(): Promise<void> {
@@ -135,8 +138,8 @@ export class Gateway implements GatewayApi {
 class Listeners {
   readonly loadProgress: ((workerId: WorkerId, progress: LoadProgress) => void)[] = [];
   readonly done: ((record: RequestRecord) => void)[] = [];
-  readonly measured: ((record: RequestRecord) => void)[] = [];
-  readonly stepSamples: ((workerId: WorkerId, samples: readonly StepSample[]) => void)[] = [];
+  readonly measured = new Set<(record: RequestRecord) => void>();
+  readonly stepSamples = new Set<(workerId: WorkerId, samples: readonly StepSample[]) => void>();
   readonly ready: Promise<void>;
   isReady = false;
   onLost: (id: WorkerId) => void = () => {};

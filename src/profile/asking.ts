@@ -40,11 +40,12 @@ export class Asker {
   readonly #commonPrompt: readonly TokenId[];
   readonly #waiting = new Map<string, (record: RequestRecord) => void>();
   readonly #open = new Set<GenerationStream>();
+  readonly #stopListening: () => void;
 
   constructor(options: AskerOptions) {
     this.#options = options;
     this.#commonPrompt = this.#randomPrompt(8192);
-    options.gateway.onMeasured((record) => this.#waiting.get(record.id)?.(record));
+    this.#stopListening = options.gateway.onMeasured((record) => this.#waiting.get(record.id)?.(record));
     options.signal.addEventListener('abort', () => {
       for (const stream of this.#open) stream.cancel();
     });
@@ -77,6 +78,10 @@ export class Asker {
       });
     record.catch(() => {}); // whoever wants it gets the rejection
     return { firstToken, record, cancel: () => stream.cancel() };
+  }
+
+  close(): void {
+    this.#stopListening();
   }
 
   #randomPrompt(tokenCount: number): TokenId[] {

@@ -43,6 +43,8 @@ const handOverShare = 0.93;
 /** Workers report at most every 100 ms. */
 const reportMs = 150;
 const overheadCountMax = 6;
+/** Workers that are asked one after the other. */
+const aloneCountMax = 4;
 const pairCountMax = 4;
 const handOverPromptTokenCounts = [32, 32, 128, 512, 1024];
 const shortAsk = { promptTokenCount: 16, cachedTokenCount: 0, outputTokenCount: 2 };
@@ -52,12 +54,26 @@ const soloBursts = [
 ];
 
 export async function measureWorkers(options: MeasureOptions): Promise<Measurements> {
-  const { gateway, asker, clock, budgetMs, onProgress } = options;
+  const { gateway } = options;
   const workers = gateway.workers().filter(({ state }) => state === 'ready');
   const [first] = workers;
   assert(first !== undefined, 'there is no worker to measure');
   const heard = new HeardSteps();
-  gateway.onStepSamples((id, samples) => heard.hear(id, samples));
+  const stopListening = gateway.onStepSamples((id, samples) => heard.hear(id, samples));
+  try {
+    return await measureAll(workers, first, heard, options);
+  } finally {
+    stopListening();
+  }
+}
+
+async function measureAll(
+  workers: readonly WorkerStatus[],
+  first: WorkerStatus,
+  heard: HeardSteps,
+  options: MeasureOptions,
+): Promise<Measurements> {
+  const { asker, clock, budgetMs, onProgress } = options;
   const startMs = clock.nowMs();
   const at = (share: number) => startMs + share * budgetMs;
   const tell = (what: string) => onProgress(Math.min(1, (clock.nowMs() - startMs) / budgetMs), what);
@@ -70,7 +86,7 @@ export async function measureWorkers(options: MeasureOptions): Promise<Measureme
   const steps = new Map(workers.map(({ id }) => [id, heard.of(id)]));
   const handOvers = await measureHandOvers(workers, options, at(handOverShare), () => tell('hand-overs'));
   const overheadsMs = new Map<WorkerId, readonly number[]>();
-  for (const { id } of workers) overheadsMs.set(id, await measureOverheads(id, heard, options, at(1)));
+  for (const { id } of workers.slice(0, aloneCountMax)) overheadsMs.set(id, await measureOverheads(id, heard, options, at(1)));
   tell('requests');
   heard.forget();
   if (workers.length > 1) {
@@ -88,12 +104,12 @@ async function measureOverheads(
   endMs: number,
 ): Promise<readonly number[]> {
   const overheads: number[] = [];
-  while (overheads.length < 2 || (overheads.length < overheadCountMax && clock.nowMs() < endMs)) {
+  for (let count = 0; count < 1 || (count < overheadCountMax && clock.nowMs() < endMs); count++) {
     heard.forget();
     const { firstTokenMs, arrivalMs } = await asker.ask(shortAsk, onWorker(worker)).record;
     await clock.sleep(reportMs);
     const step = heard.of(worker).find(({ prefillTokenCount }) => prefillTokenCount === shortAsk.promptTokenCount);
-    overheads.push(firstTokenMs === undefined || step === undefined ? 0 : Math.max(0, firstTokenMs - arrivalMs - step.ms));
+    if (firstTokenMs !== undefined && step !== undefined) overheads.push(Math.max(0, firstTokenMs - arrivalMs - step.ms));
   }
   return overheads;
 }

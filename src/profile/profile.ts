@@ -46,7 +46,7 @@ const keptCountMax = 500;
 export async function profileWorkers(options: ProfileOptions): Promise<readonly MeasuredProfile[]> {
   const { gateway, clock, vocabCount, signal, measuredAt } = options;
   const asker = new Asker({ gateway, clock, vocabCount, signal });
-  const measurements = await measureWorkers({ ...options, asker });
+  const measurements = await measureWorkers({ ...options, asker }).finally(() => asker.close());
   return kindsOf(gateway.workers()).map(({ key, workers }) => profileOf(key, workers, measurements, measuredAt));
 }
 
@@ -80,7 +80,8 @@ function profileOf(
   const trials = workers.flatMap(({ connectors }) => connectors.flatMap((connector) => connector.trials));
   const own = handOvers.filter(({ from }) => ids.includes(from));
   const { links, handOverMs, handOverMsPerByte } = fitLinks(trials, own);
-  const overheadMs = medianOf(ids.flatMap((id) => overheadsMs.get(id) ?? []));
+  const ownOverheads = ids.flatMap((id) => overheadsMs.get(id) ?? []);
+  const overheadMs = medianOf(ownOverheads.length > 0 ? ownOverheads : [...overheadsMs.values()].flat());
   const kvBytesPerToken = ready.blockBytes / ready.blockTokenCount;
   const parameters: CostParameters = {
     step: fit.cost,
