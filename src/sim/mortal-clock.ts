@@ -1,5 +1,6 @@
 /** A simulated process's view of time: once the process is dead, nothing of it ever goes on. Used by simulated-workers.ts. */
 import type { Clock, TimerHandle } from '../base/clock.js';
+import { turnMs } from './virtual-clock.js';
 
 export class MortalClock implements Clock {
   readonly #clock: Clock;
@@ -32,6 +33,6 @@ export class MortalClock implements Clock {
   }
 
   yield(): Promise<void> {
-    return this.sleep(0);
+    return this.sleep(turnMs);
   }
 }

