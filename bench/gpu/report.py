@@ -5,7 +5,8 @@
 A row: {name, value, unit, floor, ratio, aim, higherIsBetter}; floor, ratio and aim are null where there is none. Floors: the best of 12 cuBLASLt
 algorithms per shape, all products of a step in one graph; plus KV bytes over the read bandwidth of the same run; prefill also adds attention at
 cuDNN's rate and the elementwise kernels' bytes over the read bandwidth. The engine's floor is what its prompts and decode steps take as bare graphs:
-prompt tokens x prefill ms a token + the sum over the output tokens of step(batch, KV). A batch-invariant or fp8 row's floor is the plain engine's."""
+prompt tokens x prefill ms a token + the sum over the output tokens of step(batch, KV). A batch-invariant row's floor is what it takes without; so is
+that of the fp8 engine. An fp8 decode step's floor is its bytes over the read bandwidth, an fp8 prefill's has torch's row-wise scaled products."""
 import json
 import os
 import re
@@ -62,8 +63,21 @@ class Report:
                 self.add(title + " (FlashAttention-2, same run)", row["flash2_tflops"], "TFLOP/s", higher=True)
         elif re.match(r"sample|rmsnorm|rope_store|act_mul", name):
             self.add(name, row["value"], row["unit"])
-        elif re.match(r"fp8|batch-invariant", name):
-            self.add(name, row["value"], row["unit"], row.get("floor"), row.get("ratio"), row.get("aim"), row["unit"] in ("TB/s", "TFLOP/s"))
+        elif variant := re.match(r"(fp8|fp8 kv|invariant) (step (decode|prefill) (\d+) x (\d+) kv (\d+))$", name):
+            self.variant(row, *variant.groups())
+        elif re.match(r"fp8", name):
+            self.add(name, row["value"], row["unit"], higher=row["unit"] in ("TB/s", "TFLOP/s"))
+
+    def variant(self, row, prefix, plain, kind, count, queries, kv):
+        """A whole step with other dtypes or in other kernels."""
+        name = f"decode step, batch {count}, KV {kv}" if kind == "decode" else f"prefill, {kv} tokens"
+        if prefix == "invariant":
+            return self.add(f"batch-invariant {name}", row["value"], "ms", self.by_name[plain]["value"] if plain in self.by_name else None)
+        if kind == "decode":
+            return self.add(f"{prefix} {name}", row["value"], "ms", self.by_name["weight bytes"]["value"] / 2 / self.read + row["kv_read"])
+        products = self.by_name.get(f"fp8 gemm floor rows {kv} (torch, row-wise scales)")
+        floor = None if products is None else products["value"] + self.between_products(int(kv))
+        return self.add(f"{prefix} {name}", row["value"], "ms", floor, aim=1.12 if floor and kv == "2048" else None)
 
     def between_products(self, count):
         """Attention at cuDNN's rate and the elementwise kernels' bytes, in ms."""
