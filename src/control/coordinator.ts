@@ -5,7 +5,6 @@ import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
-import { nameOf } from '../router/arrangement.js';
 import { Arranger, type RememberedRequest } from '../router/arranger.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
 import type { PathEstimate } from '../router/estimate.js';
@@ -144,7 +143,7 @@ export class Coordinator {
       const rule = request.handOverFailures.length > 0 ? 'collocated' : strategy;
       const route =
         pinnedPlace === undefined
-          ? chooseRoute(facts, workers, rule, this.#arranger.current)
+          ? chooseRoute(facts, workers, rule, (candidates) => this.#arranger.current(candidates))
           : pinnedRoute(facts, workers, pinnedPlace);
       if (route !== null) {
         this.#place(traveller, facts, route);
@@ -201,10 +200,8 @@ export class Coordinator {
   /** A replay in each turn of the event loop, so that nobody waits long (I6). */
   async #arrange(): Promise<void> {
     const { clock, logger } = this.#options;
-    const before = this.#arranger.current;
     for (const _ of this.#arranger.comparison(this.#snapshots())) await clock.yield();
-    const { current, standings } = this.#arranger;
-    if (current !== before) logger.info({ arrangement: nameOf(current), standings }, 'workers are arranged anew');
+    logger.debug({ standings: this.#arranger.standings }, 'arrangements compared');
   }
 
   #leave(traveller: Traveller): void {

@@ -26,12 +26,16 @@ export function nameOf(arrangement: Arrangement): string {
 export function arrangementsOf({ prefill, decode, both }: Candidates): readonly Arrangement[] {
   const arrangements: Arrangement[] = [free, { kind: 'free', ttftWeight: 4 }];
   if (both.length > 0) arrangements.push({ kind: 'whole' });
-  const isUniform = both.length === prefill.length && both.length === decode.length;
-  if (!isUniform) return [...arrangements, { kind: 'split', prefillCount: prefill.length }];
+  if (!isUniform({ prefill, decode, both })) return [...arrangements, { kind: 'split', prefillCount: prefill.length }];
   for (const prefillCount of splitsOf(both.length)) {
     arrangements.push({ kind: 'split', prefillCount }, { kind: 'leaning', prefillCount });
   }
   return arrangements;
+}
+
+/** Every worker may do everything. */
+export function isUniform({ prefill, decode, both }: Candidates): boolean {
+  return both.length === prefill.length && both.length === decode.length;
 }
 
 /** Half, a quarter, three quarters: between them single decisions even things out. */
@@ -57,7 +61,7 @@ export function routeWithin(arrangement: Arrangement, facts: RequestFacts, candi
 
 /** Workers of role `any`, the first of them for prompts; others keep their roles. */
 function divided({ prefill, decode, both }: Candidates, prefillCount: number, kind: 'split' | 'leaning'): Candidates {
-  if (both.length !== prefill.length || both.length !== decode.length) return { prefill, decode, both: [] };
+  if (!isUniform({ prefill, decode, both })) return { prefill, decode, both: [] };
   const rest = both.slice(prefillCount);
   return kind === 'split'
     ? { prefill: both.slice(0, prefillCount), decode: rest, both: [] }

@@ -1,39 +1,39 @@
 /** Keeps the arrangement that would have served the last requests best, and never one that would have served them worse than the better
  *  static mode. Used by control/coordinator for the adaptive strategy.
  *
- *  The rule: replay the last requests under every arrangement. The better of the static modes (whole, split) is the yardstick. An
- *  arrangement is fit to be used when nobody's first token or token rate suffers by it (90th percentiles, 5 % of tolerance); of the fit ones
- *  the one with most requests within their limits is taken, and kept until another is clearly better.
+ *  The rule: replay the last requests under every arrangement. The better of the static modes (whole, split) is the yardstick. Another
+ *  arrangement is fit to be used when it keeps more requests within their limits and makes neither first tokens nor token rates slower (means
+ *  of the worst tenth, with a little tolerance). The best of the fit ones is taken; if there is none, the yardstick itself. Each is kept until
+ *  another is clearly better.
  *  Invariant: bounded memory; a replay never takes longer than one arrangement's at a time. */
 import { at } from '../base/assert.js';
-import { percentile } from '../base/percentiles.js';
-import { type Arrangement, arrangementsOf, free, nameOf, routeWithin } from './arrangement.js';
+import { type Arrangement, arrangementsOf, free, isUniform, nameOf, routeWithin } from './arrangement.js';
 import { candidatesOf } from './candidates.js';
 import { type ReplayRequest, replay } from './replay.js';
+import type { Candidates } from './route.js';
 import type { WorkerSnapshot } from './snapshot.js';
 
 /** Requests that are remembered: few, so that a change of load is seen soon. */
 const windowCount = 96;
-const windowCountMin = 24;
+const windowCountMin = 32;
 /** They are replayed again and again, one window after the other, up to this many requests: so that queues build up that an arrangement
  *  cannot work off. The last window counts. */
 const replayedCount = 256;
 /** Arrivals between two comparisons. */
 const everyCount = 12;
-/** What of the yardstick's 90th percentiles may be exceeded, to be chosen and to be kept. */
+/** By what factor the yardstick's tails may be exceeded, to be chosen and to be kept. */
 const tolerance = { chosen: 1.03, kept: 1.12 };
-/** What another arrangement must gain: share of requests within their limits. */
-const gainMin = 0.02;
 /** Weight of the latest comparison in what is known of an arrangement. */
 const newShare = 0.4;
 
 export interface Standing {
   readonly arrangement: Arrangement;
   readonly name: string;
-  /** Mean over requests of 1 / (1 + use⁴), use = the share of its limits that a request needs: near 1 when all is well. */
+  /** Mean of withinLimits over the requests. */
   readonly score: number;
-  readonly ttftUseP90: number;
-  readonly tpotUseP90: number;
+  /** Means of the worst tenth. */
+  readonly ttftMsTail: number;
+  readonly tpotMsTail: number;
   readonly isFit: boolean;
 }
 
@@ -47,12 +47,14 @@ export interface RememberedRequest {
 
 export class Arranger {
   readonly #window: RememberedRequest[] = [];
-  #current: Arrangement = free;
+  #yardstick: Arrangement = { kind: 'whole' };
+  #current: Arrangement | null = null;
   #standings: readonly Standing[] = [];
   #newCount = 0;
 
-  get current(): Arrangement {
-    return this.#current;
+  /** Before the first comparison: whole, where every worker may do that. */
+  current(candidates: Candidates): Arrangement {
+    return this.#current ?? (isUniform(candidates) ? { kind: 'whole' } : free);
   }
 
   /** Of the last comparison, for people. */
@@ -87,18 +89,33 @@ export class Arranger {
 
   #choose(latest: readonly Measured[]): void {
     const measured = latest.map((each) => blended(each, this.#standings));
-    const statics = measured.filter(({ arrangement: { kind } }) => kind === 'whole' || kind === 'split');
-    const yardstick = best(statics.length > 0 ? statics : measured);
+    const gainMin = gainMinOf(this.#window.length);
+    const statics = measured.filter(({ arrangement }) => isStatic(arrangement));
+    const yardstick = keptOrBest(statics.length > 0 ? statics : measured, nameOf(this.#yardstick), gainMin);
+    const isCurrent = ({ name }: Measured) => this.#current !== null && name === nameOf(this.#current);
     this.#standings = measured.map((each) => {
-      const times = each.name === nameOf(this.#current) ? tolerance.kept : tolerance.chosen;
-      const isNoSlower = each.ttftUseP90 <= yardstick.ttftUseP90 * times && each.tpotUseP90 <= yardstick.tpotUseP90 * times;
-      return { ...each, isFit: each === yardstick || (isNoSlower && each.score > yardstick.score - gainMin / 2) };
+      const times = isCurrent(each) ? tolerance.kept : tolerance.chosen;
+      const isNoSlower = each.ttftMsTail <= yardstick.ttftMsTail * times && each.tpotMsTail <= yardstick.tpotMsTail * times;
+      const gain = each.score - yardstick.score;
+      return { ...each, isFit: each === yardstick || (isNoSlower && gain > (isCurrent(each) ? gainMin / 2 : gainMin)) };
     });
+    this.#yardstick = yardstick.arrangement;
     const fit = this.#standings.filter(({ isFit }) => isFit);
-    const winner = best(fit);
-    const now = fit.find(({ name }) => name === nameOf(this.#current));
-    if (now === undefined || winner.score > now.score + gainMin) this.#current = winner.arrangement;
+    const better = fit.filter(({ arrangement }) => !isStatic(arrangement));
+    this.#current =
+      better.length === 0
+        ? yardstick.arrangement
+        : keptOrBest(better, this.#current === null ? '' : nameOf(this.#current), gainMin).arrangement;
   }
+}
+
+function isStatic({ kind }: Arrangement): boolean {
+  return kind === 'whole' || kind === 'split';
+}
+
+/** A mean over few requests is worth less. */
+function gainMinOf(requestCount: number): number {
+  return 0.2 / Math.sqrt(requestCount);
 }
 
 type Measured = Omit<Standing, 'isFit'>;
@@ -110,13 +127,20 @@ function blended(latest: Measured, earlier: readonly Measured[]): Measured {
   return {
     ...latest,
     score: blend(({ score }) => score),
-    ttftUseP90: blend(({ ttftUseP90 }) => ttftUseP90),
-    tpotUseP90: blend(({ tpotUseP90 }) => tpotUseP90),
+    ttftMsTail: blend(({ ttftMsTail }) => ttftMsTail),
+    tpotMsTail: blend(({ tpotMsTail }) => tpotMsTail),
   };
 }
 
-function best<Each extends { readonly score: number }>(all: readonly Each[]): Each {
-  return all.reduce((a, b) => (b.score > a.score ? b : a));
+/** The best, unless the one named is nearly as good. */
+function keptOrBest<Each extends { readonly name: string; readonly score: number }>(
+  all: readonly Each[],
+  keptName: string,
+  gainMin: number,
+): Each {
+  const best = all.reduce((a, b) => (b.score > a.score ? b : a));
+  const kept = all.find(({ name }) => name === keptName);
+  return kept !== undefined && kept.score >= best.score - gainMin ? kept : best;
 }
 
 function measure(arrangement: Arrangement, requests: readonly ReplayRequest[], workers: readonly WorkerSnapshot[]): Measured {
@@ -126,27 +150,35 @@ function measure(arrangement: Arrangement, requests: readonly ReplayRequest[], w
     return candidates === null ? null : routeWithin(arrangement, facts, candidates);
   });
   const outcomes = all.slice(-requests.length);
-  const p90 = (values: readonly number[]) =>
-    percentile(
-      [...values].sort((a, b) => a - b),
-      0.9,
-    );
   return {
     arrangement,
     name: nameOf(arrangement),
-    score: outcomes.reduce((sum, { ttftUse, tpotUse }) => sum + 1 / (1 + Math.max(ttftUse, tpotUse) ** 4), 0) / outcomes.length,
-    ttftUseP90: p90(outcomes.map(({ ttftUse }) => ttftUse)),
-    tpotUseP90: p90(outcomes.map(({ tpotUse }) => tpotUse)),
+    score: outcomes.reduce((sum, { ttftUse, tpotUse }) => sum + withinLimits(Math.max(ttftUse, tpotUse)), 0) / outcomes.length,
+    ttftMsTail: tailMean(outcomes.map(({ ttftMs }) => ttftMs)),
+    tpotMsTail: tailMean(outcomes.map(({ tpotMs }) => tpotMs)),
   };
 }
 
-/** The window, one after the other, with its own mean gap in between. */
+/** 1 for a request well within its limits, ¾ at them, ¼ at twice their size, 0 far beyond. */
+function withinLimits(use: number): number {
+  return (1 / (1 + use ** 8) + 1 / (1 + (use / 2) ** 8)) / 2;
+}
+
+/** Mean of the worst tenth: what a 99th percentile is made of, with less luck in it. */
+function tailMean(values: readonly number[]): number {
+  const worst = [...values].sort((a, b) => b - a).slice(0, Math.max(1, Math.ceil(values.length / 10)));
+  return worst.reduce((sum, value) => sum + value, 0) / worst.length;
+}
+
+/** The window, one after the other, a little faster than it came: by the standard error of a rate seen that often. A queue that is only just
+ *  stable by the luck of the window is none to rely on. */
 function repeated(requests: readonly ReplayRequest[]): readonly ReplayRequest[] {
-  const first = at(requests, 0).arrivalMs;
-  const lastMs = at(requests, requests.length - 1).arrivalMs - first;
-  const periodMs = lastMs + lastMs / (requests.length - 1);
+  const pace = 1 + 1 / Math.sqrt(requests.length);
+  const firstMs = at(requests, 0).arrivalMs;
+  const spanMs = (at(requests, requests.length - 1).arrivalMs - firstMs) / pace;
+  const periodMs = (spanMs * requests.length) / (requests.length - 1);
   const copies = Math.max(1, Math.round(replayedCount / requests.length));
   return Array.from({ length: copies }, (_, copy) =>
-    requests.map((request) => ({ ...request, arrivalMs: request.arrivalMs - first + copy * periodMs })),
+    requests.map((request) => ({ ...request, arrivalMs: (request.arrivalMs - firstMs) / pace + copy * periodMs })),
   ).flat();
 }

@@ -3,7 +3,7 @@ import { type Arrangement, free, routeWithin } from './arrangement.js';
 import { candidatesOf } from './candidates.js';
 import { collocated } from './policies/collocated.js';
 import { disaggregated } from './policies/disaggregated.js';
-import type { Policy, Route, RoutePlace, Strategy } from './route.js';
+import type { Candidates, Policy, Route, RoutePlace, Strategy } from './route.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 
 /** The two static modes. Adaptive's policy is routeWithin. */
@@ -14,12 +14,14 @@ export function chooseRoute(
   facts: RequestFacts,
   workers: readonly WorkerSnapshot[],
   strategy: Strategy,
-  arrangement: Arrangement = free,
+  arrangementFor: (candidates: Candidates) => Arrangement = () => free,
 ): Route | null {
   const candidates = candidatesOf(workers);
   if (candidates === null) return null;
   if (facts.outputTokenCount === 0) {
-    return strategy === 'adaptive' ? routeWithin(arrangement, facts, candidates) : policies[strategy](facts, candidates);
+    return strategy === 'adaptive'
+      ? routeWithin(arrangementFor(candidates), facts, candidates)
+      : policies[strategy](facts, candidates);
   }
   const route = collocated(facts, { ...candidates, both: candidates.decode });
   return { ...route, reason: `continues after ${facts.outputTokenCount} tokens by recomputing them` };

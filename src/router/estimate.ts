@@ -22,10 +22,10 @@ export interface PathEstimate {
   /** Of ttftMs: for running steps, earlier prompts and room. */
   readonly waitMs: number;
   readonly prefillMs: number;
-  /** Between first and second token, beside the second's step: KV on its way, and joining. 0 where nothing moves. */
+  /** From the first token until the decode side may take it. 0 where nothing moves. */
   readonly transferMs: number;
-  /** Of transferMs: until the sequence may join a step. */
-  readonly moveMs: number;
+  /** From there until a step there does. 0 where nothing moves. */
+  readonly joinMs: number;
   /** Per token after that. */
   readonly stepMs: number;
   /** With the expected length: (e2elMs − ttftMs) / (tokens − 1). */
@@ -38,7 +38,7 @@ export interface PathEstimate {
 
 /** Both halves on one worker. */
 export function estimateWhole(facts: RequestFacts, worker: WorkerSnapshot, prefill: PrefillForecast, decode: DecodeForecast) {
-  return estimate(facts, { prefill, prefillWorker: worker, decode, decodeWorker: worker, moveMs: 0 });
+  return estimate(facts, { prefill, prefillWorker: worker, decode, decodeWorker: worker, transferMs: 0, joinMs: 0 });
 }
 
 export function estimateSplit(
@@ -46,12 +46,12 @@ export function estimateSplit(
   [prefillWorker, prefill]: readonly [WorkerSnapshot, PrefillForecast],
   [decodeWorker, decode]: readonly [WorkerSnapshot, DecodeForecast],
 ): PathEstimate {
-  const moveMs = moveMsOf(facts, prefillWorker, decodeWorker.id, prefill.prefillMs);
-  return estimate(facts, { prefill, prefillWorker, decode, decodeWorker, moveMs });
+  const transferMs = transferMsOf(facts, prefillWorker, decodeWorker.id, prefill.prefillMs);
+  return estimate(facts, { prefill, prefillWorker, decode, decodeWorker, transferMs, joinMs: decode.joinMs });
 }
 
 /** What of the transfer is felt: bytes move while the prompt is computed, and only what decode does not hold. */
-function moveMsOf(facts: RequestFacts, { costs }: WorkerSnapshot, target: WorkerId, prefillMs: number): number {
+function transferMsOf(facts: RequestFacts, { costs }: WorkerSnapshot, target: WorkerId, prefillMs: number): number {
   const held = facts.prefixTokenCounts.get(target) ?? 0;
   const bytes = Math.max(0, facts.promptTokenCount - held) * costs.kvBytesPerToken;
   let linkMs = Number.POSITIVE_INFINITY;
@@ -66,16 +66,16 @@ interface Path {
   readonly prefillWorker: WorkerSnapshot;
   readonly decode: DecodeForecast;
   readonly decodeWorker: WorkerSnapshot;
-  readonly moveMs: number;
+  readonly transferMs: number;
+  readonly joinMs: number;
 }
 
 function estimate(facts: RequestFacts, path: Path): PathEstimate {
-  const { prefill, prefillWorker, decode, decodeWorker, moveMs } = path;
-  const transferMs = moveMs + (prefillWorker === decodeWorker ? 0 : decode.joinMs);
+  const { prefill, prefillWorker, decode, decodeWorker, transferMs, joinMs } = path;
   const { arrivalMs, tokenMs } = prefillWorker.costs.request;
   const ttftMs = arrivalMs + prefill.waitMs + prefill.prefillMs + tokenMs;
   const furtherCount = Math.max(1, facts.expectedTokenCount - 1);
-  const afterMs = transferMs + furtherCount * decode.stepMs;
+  const afterMs = transferMs + joinMs + furtherCount * decode.stepMs;
   const tpotMs = afterMs / furtherCount;
   const inflicted = inflictedBy(facts, path);
   const ttftUse = ttftMs / ttftLimitMs(prefill);
@@ -85,7 +85,7 @@ function estimate(facts: RequestFacts, path: Path): PathEstimate {
     waitMs: prefill.waitMs,
     prefillMs: prefill.prefillMs,
     transferMs,
-    moveMs,
+    joinMs,
     stepMs: decode.stepMs,
     tpotMs,
     e2elMs: ttftMs + afterMs,

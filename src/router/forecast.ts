@@ -84,7 +84,7 @@ export function decodeForecast(
   // prompts that queue there now run before this sequence decodes when it queues behind them, else while it does
   const queuedMs = beside === 'its_prefill' || load.queuedPromptCount === 0 ? 0 : queuedPromptsMs(worker) / lifeSteps;
   const interferenceMs = toComeMs + queuedMs;
-  const joinMs = load.decoding.rowCount === 0 ? 0 : stepsBeforeNext * aloneMs;
+  const joinMs = stepsBeforeNext * runningStepMs(worker);
   return { stepMs: aloneMs + interferenceMs, interferenceMs, addedMsPerStep, otherRowCount, joinMs };
 }
 
@@ -110,6 +110,16 @@ export function unloadedTtftMs(facts: RequestFacts, { costs }: WorkerSnapshot): 
 export function decodeStepMs({ load, costs }: WorkerSnapshot): number {
   const { rowCount, kvTokenCount } = load.decoding;
   return stepMs(costs.step, { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount, ...noPrompt });
+}
+
+/** A step that runs there now, prompts included. */
+function runningStepMs(worker: WorkerSnapshot): number {
+  const { load, costs } = worker;
+  const { rowCount, kvTokenCount } = load.decoding;
+  const prefillTokenCount = Math.min(load.queuedTokenCount, promptRoom(worker));
+  const share = load.queuedTokenCount === 0 ? 0 : prefillTokenCount / load.queuedTokenCount;
+  const prefillPairCount = share * load.queuedPairCount;
+  return stepMs(costs.step, { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount, prefillTokenCount, prefillPairCount });
 }
 
 const noPrompt = { prefillTokenCount: 0, prefillPairCount: 0 } as const;

@@ -67,6 +67,7 @@ interface Travelling {
 
 function outcomeOf({ route, request, prefill, decode, firstTokenMs, endMs }: Travelling): ReplayOutcome {
   const { arrivalMs, tokenMs } = prefill.snapshot.costs.request;
+  assert(Number.isFinite(endMs) && endMs >= firstTokenMs, 'a request that never ends in a replay');
   const ttftMs = arrivalMs + firstTokenMs - request.arrivalMs + tokenMs;
   const tpotMs = request.outputTokenCount < 2 ? 0 : (endMs - firstTokenMs) / (request.outputTokenCount - 1);
   const tpotUse = tpotMs / tpotLimitMs(decode.snapshot, request.promptTokenCount);
@@ -152,7 +153,16 @@ class Replay {
       { id, prompt, promptTokenCount, choiceCount: 1, lengths, generatedTokenCount: 0, ...loads },
       arrivalMs,
     );
-    const travelling: Travelling = { id, request, route, placement, prefill, decode, firstTokenMs: 0, endMs: 0 };
+    const travelling: Travelling = {
+      id,
+      request,
+      route,
+      placement,
+      prefill,
+      decode,
+      firstTokenMs: Number.NaN,
+      endMs: Number.NaN,
+    };
     const onFirstToken = (nowMs: number) => this.#onFirstToken(travelling, nowMs);
     prefill.stepped.addPrompt({ id, promptTokenCount, computedCount: 0, onFirstToken }, arrivalMs);
     return travelling;
@@ -161,7 +171,6 @@ class Replay {
   #onFirstToken(travelling: Travelling, nowMs: number): void {
     const { id, request, placement, route, decode } = travelling;
     travelling.firstTokenMs = nowMs;
-    travelling.endMs = nowMs;
     placement.onTokens(1, nowMs);
     const onEnd = (endMs: number) => {
       travelling.endMs = endMs;
@@ -175,10 +184,10 @@ class Replay {
     const leftCount = request.outputTokenCount - 1;
     const sequence: SteppedSequence = { id, kvTokenCount: request.promptTokenCount + 1, leftCount, onTokens, onEnd };
     if (route.path === 'collocated') {
-      decode.stepped.addSequence(sequence, nowMs);
+      decode.stepped.continueSequence(sequence);
       return;
     }
-    const atMs = nowMs + route.estimate.moveMs;
+    const atMs = nowMs + route.estimate.transferMs;
     const place = this.#moving.findIndex((each) => each.atMs > atMs);
     this.#moving.splice(place < 0 ? this.#moving.length : place, 0, { atMs, sequence, side: decode });
   }

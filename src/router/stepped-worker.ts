@@ -1,6 +1,7 @@
 /** A worker of the replay: engine/scheduler.ts in numbers alone. Steps hold one row for each sequence that decodes and fill the rest of the
  *  token budget with prompts in order of arrival; each takes what the step cost says. Used by replay.ts, and by tests as the cost model's
- *  oracle. Steps of decoding alone are taken many at a time. */
+ *  oracle. As in the engine, a step is planned when the one before it starts: who comes meanwhile waits for both.
+ *  Steps of decoding alone are taken many at a time. */
 import { assert } from '../base/assert.js';
 import type { RequestId } from '../base/ids.js';
 import type { CostParameters } from './cost-parameters.js';
@@ -29,6 +30,9 @@ export class SteppedWorker {
   readonly #costs: CostParameters;
   readonly #prompts: SteppedPrompt[] = [];
   readonly #sequences: SteppedSequence[] = [];
+  /** Come during the running step, and during the one before it. */
+  #newcomers: (() => void)[] = [];
+  #nextInLine: (() => void)[] = [];
   /** The running step, or steps: what becomes true when they end. */
   #running: {
     readonly endMs: number;
@@ -47,34 +51,48 @@ export class SteppedWorker {
   }
 
   addPrompt(prompt: SteppedPrompt, nowMs: number): void {
-    this.#prompts.push(prompt);
-    this.#wake(nowMs);
+    this.#let(() => this.#prompts.push(prompt), nowMs);
   }
 
-  /** Decodes from the next step on. */
+  /** Whose KV has come from elsewhere. */
   addSequence(sequence: SteppedSequence, nowMs: number): void {
+    this.#let(() => this.#sequences.push(sequence), nowMs);
+  }
+
+  /** Whose prompt was computed here: part of the very next step. To be called in onFirstToken. */
+  continueSequence(sequence: SteppedSequence): void {
     assert(sequence.leftCount >= 1, 'an ended sequence does not decode');
     this.#sequences.push(sequence);
-    this.#wake(nowMs);
   }
 
   /** At `endMs`: tells what the steps have made, and starts the next; decode-only steps in one go as far as `untilMs`. */
   finish(untilMs: number): void {
     const running = this.#running;
     assert(running !== null, 'nothing runs');
-    this.#running = null;
     const { endMs, stepCount, chunks, rowCount } = running;
     this.#advanceSequences(rowCount, stepCount, endMs);
     this.#advancePrompts(chunks, endMs);
+    this.#running = null;
+    for (const enter of this.#nextInLine) enter();
+    this.#nextInLine = this.#newcomers;
+    this.#newcomers = [];
     this.#start(endMs, untilMs);
   }
 
-  #wake(nowMs: number): void {
-    if (this.#running === null) this.#start(nowMs, nowMs);
+  #let(enter: () => void, nowMs: number): void {
+    if (this.#running !== null) {
+      this.#newcomers.push(enter);
+      return;
+    }
+    enter();
+    this.#start(nowMs, nowMs);
   }
 
   #start(nowMs: number, untilMs: number): void {
-    if (this.#running !== null) return; // what was told has given it work already
+    if (this.#prompts.length + this.#sequences.length === 0) {
+      for (const enter of this.#nextInLine) enter();
+      this.#nextInLine = [];
+    }
     const rowCount = this.#sequences.length;
     const { chunks, prefillTokenCount, prefillPairCount } = this.#takePrompts();
     if (rowCount + prefillTokenCount === 0) return;
@@ -86,7 +104,7 @@ export class SteppedWorker {
     }
     const work = { decodeCount: rowCount, decodeKvTokenCount: kvCount, prefillTokenCount, prefillPairCount };
     const ms = stepMs(this.#costs.step, work);
-    const isRepeated = chunks.length === 0;
+    const isRepeated = chunks.length === 0 && this.#nextInLine.length === 0;
     const stepCount = isRepeated ? Math.max(1, Math.min(leftMin, Math.floor((untilMs - nowMs) / ms))) : 1;
     this.#running = { endMs: nowMs + stepCount * ms, stepCount, chunks, rowCount };
   }

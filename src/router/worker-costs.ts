@@ -46,7 +46,8 @@ class WorkerCost {
 
   constructor(profile: ProfileFile | null) {
     this.origin = profile === null ? 'guess' : 'profile';
-    this.#base = profile?.parameters ?? guessedParameters;
+    const { links, ...measured } = profile?.parameters ?? guessedParameters;
+    this.#base = { ...measured, links: links.length > 0 ? links : guessedParameters.links }; // one worker alone has no link to measure
     this.#correction = new StepCorrection(this.#base.step, this.origin);
   }
 
