@@ -39,7 +39,8 @@ export interface Measurements {
 
 /** Shares of the budget; what one phase leaves over, the next one has. */
 const stepsShare = 0.75;
-const handOverShare = 0.93;
+const handOverShare = 0.9;
+const overheadShare = 0.96;
 /** Workers report at most every 100 ms. */
 const reportMs = 150;
 const overheadCountMax = 6;
@@ -86,7 +87,8 @@ async function measureAll(
   const steps = new Map(workers.map(({ id }) => [id, heard.of(id)]));
   const handOvers = await measureHandOvers(workers, options, at(handOverShare), () => tell('hand-overs'));
   const overheadsMs = new Map<WorkerId, readonly number[]>();
-  for (const { id } of workers.slice(0, aloneCountMax)) overheadsMs.set(id, await measureOverheads(id, heard, options, at(1)));
+  for (const { id } of workers.slice(0, aloneCountMax))
+    overheadsMs.set(id, await measureOverheads(id, heard, options, at(overheadShare)));
   tell('requests');
   heard.forget();
   if (workers.length > 1) {
