@@ -4,7 +4,7 @@
  *  --only NAME (one of the sweeps below), --result-dir FOLDER; any other goes to `twostroke bench sweep`. The last line is JSON: `neverWorse`
  *  of every sweep by its name. */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -30,9 +30,9 @@ const sweeps = [
     name: 'demo',
     isSmall: true,
     model: ['--model', 'demo'],
-    small: ['--workloads', 'short,mixed', '--rate-fractions', '0.25,0.75,1.1', '--run-seconds', '5', '--drain', '20'],
+    small: ['--workloads', 'short,mixed', '--rate-fractions', '0.25,0.75,1.1', '--run-seconds', '4.5', '--drain', '20'],
     full: ['--workloads', 'short,long,mixed', '--rate-fractions', allRates, '--run-seconds', '20'],
-    answer: ['--random-output-len', '32'],
+    answer: ['--random-output-len', '32', '--saturation-prompts', '150'],
   },
   {
     name: 'shape-135m',
@@ -44,25 +44,40 @@ const sweeps = [
   },
 ];
 
-function targetsOf(model) {
-  const serve = [process.execPath, entry, 'serve', ...model, '--workers', 'any:cpu*2', '--threads', '2'];
-  const command = [...serve, '--port', '0', '--json', '--allow-forced-length'].map((word) => `"${word}"`).join(' ');
-  const strategies = ['collocated', 'disaggregated --split 1:1', 'adaptive'];
+const workers = ['--workers', 'any:cpu*2', '--threads', '2'];
+
+function twostroke(words, stdout) {
+  const done = spawnSync(process.execPath, [entry, ...words], { stdio: ['inherit', stdout, 'inherit'] });
+  if (done.status !== 0) process.exit(done.status ?? 1);
+  return done.stdout?.toString() ?? '';
+}
+
+/** What the router starts from: measured here and now, as `twostroke serve` would do more shortly by itself. */
+function measureProfile(model, file) {
+  const known = model.filter((word) => word !== '--skip-tokenizer-init');
+  twostroke(['profile', ...known, ...workers, '--duration', '20', '--out', file, '--json'], 'ignore');
+}
+
+function targetsOf(model, profile) {
+  const serve = [process.execPath, entry, 'serve', ...model, ...workers, '--port', '0', '--json', '--allow-forced-length'];
+  const command = serve.map((word) => `"${word}"`).join(' ');
+  const strategies = ['collocated', 'disaggregated --split 1:1', `adaptive --profile "${profile}"`];
   return strategies.flatMap((strategy) => ['--target', `${strategy.split(' ')[0]}=${command} --strategy ${strategy}`]);
 }
 
-function run(sweep) {
-  const result = path.join(folder, sweep.name);
-  const measure = [
-    ...['bench', 'sweep', '--repetitions', '5', '--result-dir', result, '--json'],
-    ...[...(isFull ? sweep.full : sweep.small), ...sweep.answer, ...targetsOf(sweep.model), ...rest],
-  ];
-  const words = isRecompute ? ['bench', 'report', result, '--json', ...rest] : measure;
-  const { status, stdout } = spawnSync(process.execPath, [entry, ...words], { stdio: ['inherit', 'pipe', 'inherit'] });
-  if (status !== 0) process.exit(status ?? 1);
-  const { neverWorse, files } = JSON.parse(stdout.toString().trim().split('\n').at(-1));
-  for (const file of files.filter((name) => name.endsWith('.html'))) process.stderr.write(`report: ${file}\n`);
-  return [sweep.name, neverWorse];
+function run({ name, model, small, full, answer }) {
+  const result = path.join(folder, name);
+  const profile = path.join(result, 'profile.json');
+  mkdirSync(result, { recursive: true });
+  if (!isRecompute) measureProfile(model, profile);
+  const shared = ['--json', '--profile', profile, ...rest];
+  const grid = ['--repetitions', '5', ...(isFull ? full : small), ...answer];
+  const stdout = isRecompute
+    ? twostroke(['bench', 'report', result, ...shared], 'pipe')
+    : twostroke(['bench', 'sweep', '--result-dir', result, ...grid, ...targetsOf(model, profile), ...shared], 'pipe');
+  const { neverWorse, files } = JSON.parse(stdout.trim().split('\n').at(-1));
+  for (const file of files.filter((each) => each.endsWith('.html'))) process.stderr.write(`report: ${file}\n`);
+  return [name, neverWorse];
 }
 
 const wanted = sweeps.filter(({ name, isSmall }) =>
