@@ -19,7 +19,7 @@ export function reportPage(header: SweepHeader, summary: SweepSummary, plots: re
 ${verdict(header, summary)}
 ${plots.map(plotSection).join('\n')}
 ${predictionTable(summary, header)}
-<h2>Points</h2>${summary.points.map(pointTable).join('\n')}
+<h2>Points</h2>${summary.points.map((point) => pointTable(header, point)).join('\n')}
 <h2>How it was run</h2>
 <p>Every strategy got the same arrivals and lengths at a point and repetition, one after the other, in turning order. Targets: TTFT ≤
 ${header.ttftFactor} × and TPOT ≤ ${header.tpotFactor} × the unloaded p50 of the request's length class in the better static mode.
@@ -61,7 +61,7 @@ function ratioText(value: number | null, limit: number, side: 'min' | 'max'): st
   return `<span class="${isPast ? 'bad' : 'good'}">${figure(value)}</span>`;
 }
 
-function pointTable(point: SweepPoint): string {
+function pointTable(header: SweepHeader, point: SweepPoint): string {
   const rows = point.modes.map(({ mode, summary, goodRequestsPerSecond, disaggregatedShare, coreShare }) => {
     const { ttftMs, tpotMs, itlMs, e2elMs } = summary;
     const cells = [
@@ -79,7 +79,7 @@ function pointTable(point: SweepPoint): string {
   });
   return `<h3>${pointName(point)}</h3><table><tr><th>strategy</th><th>done / rejected / lost</th>
 <th>disagg.</th><th>req/s</th><th>tok/s</th><th>goodput ½×</th><th>1×</th><th>2×</th><th>TTFT p50/p90/p99</th><th>TPOT</th><th>ITL</th><th>E2EL</th><th>generator delay p99</th><th>its core</th></tr>
-${rows.join('')}</table>${comparisonLine('against the reference', point.comparison)}${comparisonLine('A/A, a static mode against itself', point.noise)}`;
+${rows.join('')}</table>${comparisonLine('against the reference', point.comparison)}${whyWorse(header, point)}${comparisonLine('A/A, a static mode against itself', point.noise)}`;
 }
 
 function comparisonLine(label: string, comparison: Comparison | null): string {
@@ -98,6 +98,29 @@ function comparisonLine(label: string, comparison: Comparison | null): string {
         ? '<span class="good">within limits</span>'
         : '<span class="dim">not decided by this many requests</span>';
   return `<p>${label}: ${text} — ${state}</p>`;
+}
+
+/** What the records can say of a loss: which figures, which paths were chosen instead, and how far off the estimates behind the choice were. */
+function whyWorse({ candidate }: SweepHeader, { modes, reference, comparison }: SweepPoint): string {
+  const row = modes.find(({ mode }) => mode === candidate);
+  if (row === undefined || comparison === null || comparison.isVoid || !comparison.isShownWorse) return '';
+  const { goodput, ttft, tpot, latencyPercentile } = comparison;
+  const lost = [
+    ...scales.flatMap((scale) =>
+      goodput[scale].isTelling && goodput[scale].high95 < limits.goodputRatioMin
+        ? [`goodput at ${scale} × the targets (${figure(goodput[scale].ratio)} ×)`]
+        : [],
+    ),
+    ...(ttft.low95 > limits.latencyRatioMax ? [`TTFT ${latencyPercentile} (${figure(ttft.ratio)} ×)`] : []),
+    ...(tpot.low95 > limits.latencyRatioMax ? [`TPOT ${latencyPercentile} (${figure(tpot.ratio)} ×)`] : []),
+  ];
+  const { ttft: ttftError, tpot: tpotError } = row.predictionErrors;
+  const path = row.disaggregatedShare === null ? '' : ` It disaggregated ${percent(row.disaggregatedShare)} of the requests.`;
+  const errors =
+    ttftError === undefined || tpotError === undefined
+      ? ''
+      : ` Its estimates were off by ${percent(ttftError.median)} (TTFT) and ${percent(tpotError.median)} (TPOT) in the median.`;
+  return `<p class="bad">Worse than ${escaped(reference)} in ${lost.join(', ')}.${path}${errors}</p>`;
 }
 
 /** The ratio and its safe bound. */

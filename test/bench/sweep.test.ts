@@ -99,6 +99,19 @@ describe('report', () => {
     expect(page).toMatch(/never shown worse/);
   });
 
+  it('says of a loss in what, over which paths and on which estimates', async () => {
+    const slow = (mode: string) => (mode === 'adaptive' ? { ttftMs: 90 } : {});
+    writeSweep(
+      folder,
+      sweepData([1], modes, 40, (mode, ...rest) => ({ ...shapeOf(mode, ...rest), ...slow(mode) })),
+    );
+    await writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' });
+    const page = readFileSync(path.join(folder, 'report.html'), 'utf8');
+    expect(page).toMatch(
+      /Worse than collocated in .*TTFT p90 \(3\.\d+ ×\)\. It disaggregated 50.0 % of the requests\. Its estimates were off by 80\.0 %/,
+    );
+  });
+
   it('draws every plot that has data, with every mode in it', async () => {
     const data = sweepData([1, 10], modes, 40, shapeOf);
     const plots = sweepPlots(summariseSweep(data), data);
