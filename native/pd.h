@@ -128,6 +128,32 @@ typedef struct { uint64_t target_offset; uint64_t source_offset; uint64_t bytes;
 PD_API int pd_copy_slices(PdStream *stream, void *target_base, const void *source_base, uint64_t target_block_bytes, uint64_t source_block_bytes,
                           const PdBlockPair *pairs, int32_t pair_count, const PdSlice *slices, int32_t slice_count);
 
+typedef struct {          /* where the K and V vectors of some tokens lie: a cache, or staging; block = [layer][K | V][head][slot][headDim] */
+  void *base;
+  uint64_t block_bytes;
+  uint64_t layer_bytes;   /* from one layer of a block to the next */
+  uint64_t value_offset;  /* from a layer's K to its V */
+  uint64_t scale_offset;  /* FP8_E4M3, I8: from K (or V) of a layer to its float32 scales [head][slot]; other dtypes have none */
+  int32_t dtype;          /* F32, BF16, F16; FP8_E4M3 or I8: value = element * scale, scale = largest magnitude / (448 or 127) */
+  int32_t block_token_count;
+  int32_t head_count;     /* in a block */
+  int32_t first_head;     /* which head of the model its first one is */
+} PdKvPlace;
+
+typedef struct {
+  int32_t target_start, source_start; /* of the first token, counted from the first slot of its block list */
+  int32_t token_count;
+  int32_t target_layer, source_layer, layer_count; /* within a block of each side */
+  int32_t first_head, head_count;     /* of the model, held by both sides */
+  int32_t head_dim;       /* at most 256 */
+  int32_t reserved;
+} PdKvRange;
+
+/* Moves K and V of a range of tokens, layers and heads between places of different dtype, block size or heads. Block lists: as many as the
+   tokens need, host memory. No token twice. Either side may be mapped or pinned host memory. Equal results on cpu and cuda. */
+PD_API int pd_move_kv(PdStream *stream, const PdKvPlace *target, const int32_t *target_blocks, const PdKvPlace *source, const int32_t *source_blocks,
+                      const PdKvRange *range);
+
 /* out[i] = CRC-32C (Castagnoli) of the bytes of block blocks[i]. out: [block_count], host memory. cpu only. */
 PD_API int pd_checksum_blocks(PdStream *stream, uint32_t *out, const void *base, uint64_t block_bytes, const int32_t *blocks, int32_t block_count);
 

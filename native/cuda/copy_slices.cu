@@ -1,4 +1,5 @@
 /* pd_copy_slices: moves slices of KV blocks, within a cache (copy-on-write) or into a mapped cache of another worker (transfer).
+   Whole blocks in one long run, as a fresh cache hands them out, are one plain copy: the copy engines need no SM and are a little faster.
    One kernel for many slices: the lists travel as kernel parameters, so nothing is allocated and the call may be captured.
    Writes to a peer go over NVLink or PCIe as 16-byte stores. Twin: ../cpu/cache.cc */
 #include "kernel.cuh"
@@ -50,6 +51,16 @@ __global__ void __launch_bounds__(kThreads) copy_slices_kernel(const __grid_cons
   }
 }
 
+constexpr uint64_t kRunBytesMin = 8 << 20;
+
+/* Whole blocks that follow each other on both sides, enough of them to be worth a copy engine. */
+bool is_long_run(uint64_t target_block_bytes, uint64_t source_block_bytes, const PdBlockPair *pairs, int32_t pair_count, const PdSlice &slice) {
+  if (slice.bytes != target_block_bytes || slice.bytes != source_block_bytes || slice.bytes * pair_count < kRunBytesMin) return false;
+  for (int32_t i = 1; i < pair_count; i++)
+    if (pairs[i].target_block != pairs[0].target_block + i || pairs[i].source_block != pairs[0].source_block + i) return false;
+  return true;
+}
+
 }  // namespace
 }  // namespace pd
 
@@ -61,6 +72,11 @@ extern "C" int pd_copy_slices(PdStream *stream, void *target_base, const void *s
                               uint64_t source_block_bytes, const PdBlockPair *pairs, int32_t pair_count, const PdSlice *slices,
                               int32_t slice_count) {
   if (int status = enter(stream->device)) return status;
+  if (slice_count == 1 && pair_count > 0 && is_long_run(target_block_bytes, source_block_bytes, pairs, pair_count, slices[0])) {
+    char *target = (char *)target_base + (uint64_t)pairs[0].target_block * target_block_bytes;
+    const char *source = (const char *)source_base + (uint64_t)pairs[0].source_block * source_block_bytes;
+    return check(cudaMemcpyAsync(target, source, slices[0].bytes * pair_count, cudaMemcpyDefault, stream->cuda), "copy_slices");
+  }
   for (int32_t first_slice = 0; first_slice < slice_count; first_slice += kSlicesPerLaunch) {
     CopyList list{(char *)target_base, (const char *)source_base, target_block_bytes, source_block_bytes, 0, {}, {}};
     uint64_t bytes_max = 0;

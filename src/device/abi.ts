@@ -60,6 +60,7 @@ export const symbols = {
   pd_cache_pointer: [P, B],
   pd_cache_close: [P],
   pd_copy_slices: [P, P, P, U, U, B, I, B, I],
+  pd_move_kv: [P, B, B, B, B, B],
   pd_checksum_blocks: [P, P, P, U, B, I],
   pd_weight_create: [P, I, I, I, I, B],
   pd_weight_fill: [P, P, I, I, I, P, I, U],

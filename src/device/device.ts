@@ -123,6 +123,35 @@ export interface BlockSlice {
   readonly bytes: number;
 }
 
+/** Where the K and V vectors of some tokens lie: PdKvPlace in native/pd.h. */
+export interface KvPlace {
+  readonly base: Pointer;
+  readonly blockBytes: number;
+  readonly layerBytes: number;
+  readonly valueOffset: number;
+  /** Of i8 and fp8: where a layer's K (or V) has its scales. Others have none: 0. */
+  readonly scaleOffset: number;
+  readonly dtype: Dtype;
+  readonly blockTokenCount: number;
+  readonly headCount: number;
+  /** Of the model. */
+  readonly firstHead: number;
+  readonly blocks: readonly number[];
+}
+
+/** What of two places is moved: PdKvRange in native/pd.h. Starts are counted from the first slot of a place's blocks. */
+export interface KvRange {
+  readonly targetStart: number;
+  readonly sourceStart: number;
+  readonly tokenCount: number;
+  readonly targetLayer: number;
+  readonly sourceLayer: number;
+  readonly layerCount: number;
+  readonly firstHead: number;
+  readonly headCount: number;
+  readonly headDim: number;
+}
+
 export interface SampleArguments {
   readonly logits: Tensor; // [rows, vocab] f32
   readonly rowCount: number;
@@ -201,6 +230,8 @@ export interface Stream {
     pairs: readonly BlockPair[],
     slices: readonly BlockSlice[],
   ): void;
+  /** K and V of a range of tokens, layers and heads, between places of different dtype, block size or heads. */
+  moveKv(target: KvPlace, source: KvPlace, range: KvRange): void;
   /** CRC-32C of whole blocks, as 32-bit words; out: [blocks], host memory. CPU devices only. */
   checksumBlocks(out: Pointer, place: { base: Pointer; blockBytes: number }, blocks: readonly number[]): void;
   record(event: EventHandle): void;

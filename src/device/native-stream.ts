@@ -3,12 +3,22 @@
  *  closed while a wait is on its way is destroyed when that wait has returned. */
 import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
-import type { BlockPair, BlockSlice, EventHandle, GraphHandle, Stream, StreamHandle, Weight } from './device.js';
+import type {
+  BlockPair,
+  BlockSlice,
+  EventHandle,
+  GraphHandle,
+  KvPlace,
+  KvRange,
+  Stream,
+  StreamHandle,
+  Weight,
+} from './device.js';
 import type { Dtype } from './dtype.js';
 import { dtypeCodes } from './dtype.js';
 import type { NativeLibrary } from './native.js';
 import { NativeOps } from './native-ops.js';
-import { setUint64 } from './native-structs.js';
+import { kvPlaceStruct, kvRangeStruct, setUint64 } from './native-structs.js';
 import type { Pointer, Tensor } from './tensor.js';
 import { elementCount } from './tensor.js';
 
@@ -113,6 +123,22 @@ export class NativeStream implements Stream {
       ] as const),
     );
     this.#check(status, `copy ${slices.length} slices of ${pairs.length} blocks`);
+  }
+
+  moveKv(target: KvPlace, source: KvPlace, range: KvRange): void {
+    for (const [place, start] of [
+      [target, range.targetStart],
+      [source, range.sourceStart],
+    ] as const) {
+      const neededCount = Math.ceil((start + range.tokenCount) / place.blockTokenCount);
+      assert(neededCount <= place.blocks.length, `${range.tokenCount} tokens in ${place.blocks.length} blocks`);
+    }
+    if (range.tokenCount === 0) return;
+    const lists = [Int32Array.from(target.blocks), Int32Array.from(source.blocks)] as const;
+    const [to, from] = [kvPlaceStruct(target), kvPlaceStruct(source)];
+    const { call } = this.#library;
+    const status = call.pd_move_kv(this.#live, to, lists[0], from, lists[1], kvRangeStruct(range));
+    this.#check(status, `move K and V of ${range.tokenCount} tokens from ${source.dtype} to ${target.dtype}`);
   }
 
   checksumBlocks(out: Pointer, place: { base: Pointer; blockBytes: number }, blocks: readonly number[]): void {

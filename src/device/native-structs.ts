@@ -1,6 +1,6 @@
 /** The structs of native/pd.h that ops take by address, written into one piece of native memory per stream. Used by native-ops.ts.
  *  Invariant: the callee copies a struct during the call, so the next call may overwrite it. */
-import type { BatchView, KvLayerView } from './device.js';
+import type { BatchView, KvLayerView, KvPlace, KvRange } from './device.js';
 import { dtypeCodes } from './dtype.js';
 import type { Pointer } from './tensor.js';
 
@@ -24,6 +24,24 @@ export function writeLayer(view: DataView, layer: KvLayerView): void {
   view.setInt32(layerOffset + 36, layer.blockTokenCount, true);
   view.setInt32(layerOffset + 40, layer.kvHeadCount, true);
   view.setInt32(layerOffset + 44, layer.headDim, true);
+}
+
+/** PdKvPlace, 56 bytes. */
+export function kvPlaceStruct(place: KvPlace): DataView {
+  const view = new DataView(new ArrayBuffer(56));
+  const { base, blockBytes, layerBytes, valueOffset, scaleOffset } = place;
+  for (const [i, value] of [base, blockBytes, layerBytes, valueOffset, scaleOffset].entries()) setUint64(view, 8 * i, value);
+  const counts = [dtypeCodes[place.dtype], place.blockTokenCount, place.headCount, place.firstHead];
+  for (const [i, value] of counts.entries()) view.setInt32(40 + 4 * i, value, true);
+  return view;
+}
+
+/** PdKvRange, 40 bytes. */
+export function kvRangeStruct(range: KvRange): Int32Array {
+  const { targetStart, sourceStart, tokenCount, targetLayer, sourceLayer, layerCount, firstHead, headCount, headDim } = range;
+  return Int32Array.of(
+    ...[targetStart, sourceStart, tokenCount, targetLayer, sourceLayer, layerCount, firstHead, headCount, headDim, 0],
+  );
 }
 
 /** PdBatch, 64 bytes. */

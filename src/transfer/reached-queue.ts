@@ -1,16 +1,25 @@
-/** What is to happen when the work that was enqueued on a stream has run, in order. One waiting thread at most, however many items: one
- *  event is recorded behind all that came meanwhile. Used by both sides of the tcp connector.
- *  Invariant: every item is handed out exactly once, with the error of the work before it, if it failed. */
+/** What is to happen when the work that was enqueued on a stream has run, in order. One waiting thread at most. Items go in small groups with
+ *  an event each, so that the first are handed out while the last still run: that makes a pipeline of slots of both sides of a tcp or
+ *  host-relay channel, which use it. Invariant: every item is handed out exactly once, with the error of the work before it, if it failed. */
 import { messageOf } from '../base/errors.js';
-import type { Device, Stream } from '../device/device.js';
+import type { Device, EventHandle, Stream } from '../device/device.js';
+
+/** A sixth of a channel's slots: less would cost a wait per frame, more would let one side rest while the other works. */
+const groupItemCountMax = 2;
+
+interface Group<Item> {
+  readonly items: Item[];
+  /** Recorded behind the last item; null: more may come. */
+  event: EventHandle | null;
+}
 
 export class ReachedQueue<Item> {
   readonly #device: Device;
   readonly #stream: Stream;
   readonly #onReached: (items: readonly Item[], error: string | null) => void;
-  #items: Item[] = [];
+  #groups: Group<Item>[] = [];
   #isRunning = false;
-  /** Resolves when the batch that is on its way has been handed out. */
+  /** Resolves when the group that is on its way has been handed out. */
   #round: Promise<void> = Promise.resolve();
   #addedCount = 0;
   #handedCount = 0;
@@ -23,11 +32,15 @@ export class ReachedQueue<Item> {
 
   /** The item's work has just been enqueued. */
   add(item: Item): void {
-    this.#items.push(item);
+    const last = this.#groups.at(-1);
+    const group = last?.event === null ? last : { items: [], event: null };
+    if (group !== last) this.#groups.push(group);
+    group.items.push(item);
     this.#addedCount++;
+    if (group.items.length === groupItemCountMax) this.#close(group);
     if (this.#isRunning) return;
     this.#isRunning = true;
-    this.#round = Promise.resolve().then(() => this.#run()); // what the caller adds in one go is one batch
+    this.#round = Promise.resolve().then(() => this.#run()); // what the caller adds in one go is grouped first
   }
 
   /** Resolves when everything added so far has been handed out, whatever is added meanwhile. */
@@ -36,26 +49,32 @@ export class ReachedQueue<Item> {
     while (this.#handedCount < count) await this.#round;
   }
 
+  #close(group: Group<Item>): void {
+    group.event = this.#device.createEvent();
+    this.#stream.record(group.event);
+  }
+
   async #run(): Promise<void> {
-    const items = this.#items;
-    this.#items = [];
-    const error = await this.#reach();
-    this.#handedCount += items.length;
-    this.#onReached(items, error);
-    this.#isRunning = this.#items.length > 0;
+    const group = this.#groups[0];
+    if (group === undefined) return;
+    const error = await this.#reach(group);
+    this.#groups.shift();
+    this.#handedCount += group.items.length;
+    this.#onReached(group.items, error);
+    this.#isRunning = this.#groups.length > 0;
     if (this.#isRunning) this.#round = this.#run();
   }
 
-  async #reach(): Promise<string | null> {
-    const event = this.#device.createEvent();
+  async #reach(group: Group<Item>): Promise<string | null> {
     try {
-      this.#stream.record(event);
-      if (!this.#device.isReached(event)) await this.#device.waitEvent(event);
+      if (group.event === null) this.#close(group);
+      const { event } = group;
+      if (event !== null && !this.#device.isReached(event)) await this.#device.waitEvent(event);
       return null;
     } catch (error) {
       return messageOf(error);
     } finally {
-      this.#device.destroyEvent(event);
+      if (group.event !== null) this.#device.destroyEvent(group.event);
     }
   }
 }

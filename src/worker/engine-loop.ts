@@ -41,6 +41,7 @@ export class EngineLoop {
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
+        await this.#clock.yield(); // what woke it is answered before a step takes the thread, and what came with it is in that step
         continue;
       }
       const events = await this.#engine.step();

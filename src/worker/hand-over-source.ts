@@ -103,7 +103,7 @@ export class HandOverSource implements EngineHooks {
     }
     const { epoch } = reservation;
     this.#pushing.set(id, { handOver, target, epoch, channel, attempt: 1, startMs: this.#clock.nowMs() });
-    handOver.start(channel.begin(id, epoch), reservation, (stream) => this.#record(stream));
+    handOver.start(channel.begin(id, epoch), reservation);
     this.#finishIfWhole(handOver);
   }
 

@@ -31,6 +31,8 @@ export class OutgoingHandOver {
   /** Per layer: positions below are enqueued on the compute stream / on the transfer. */
   readonly #computedEnd: number[];
   readonly #pushedEnd: number[];
+  /** Per layer: behind what is computed of it. Events are re-used in turn, so it may have moved on: later, never earlier. */
+  readonly #computedEvents: (EventHandle | null)[];
   readonly #firstTokens: (TokenId | undefined)[];
   #blockIds: readonly BlockId[] = [];
   #stream: Stream | null = null;
@@ -44,6 +46,7 @@ export class OutgoingHandOver {
     const { layerCount } = options.layout.shape;
     this.#computedEnd = new Array<number>(layerCount).fill(0);
     this.#pushedEnd = new Array<number>(layerCount).fill(0);
+    this.#computedEvents = new Array<EventHandle | null>(layerCount).fill(null);
     this.#firstTokens = new Array<TokenId | undefined>(options.choiceCount).fill(undefined);
   }
 
@@ -52,15 +55,15 @@ export class OutgoingHandOver {
     this.#stream = stream;
     this.#blockIds = chunk.blockIds;
     this.#computedEnd[layer] = Math.max(at(this.#computedEnd, layer), chunk.endToken);
+    this.#computedEvents[layer] = after;
     if (this.#transfer !== null) this.#push([layer], after);
   }
 
-  /** Where to push; what has been computed so far goes now, behind an event that `record` makes on the compute stream. */
-  start(transfer: KvTransfer, reservation: ReservationBody, record: (stream: Stream) => EventHandle): void {
-    assert(this.#transfer === null, `request ${this.id} is pushed twice`);
-    this.#transfer = transfer;
-    this.#reservation = reservation;
-    if (this.#stream !== null) this.#push([...this.#computedEnd.keys()], record(this.#stream));
+  /** Where to push. Layers that are enqueued by now (all of them, when the prompt is one step) go each behind its own event, so that the
+   *  first ones are copied while the last still compute. */
+  start(transfer: KvTransfer, reservation: ReservationBody): void {
+    this.#begin(transfer, reservation);
+    for (const [layer, after] of this.#computedEvents.entries()) if (after !== null) this.#push([layer], after);
   }
 
   /** Another way, from the beginning: nothing of the first one is in flight any more. */
@@ -69,7 +72,8 @@ export class OutgoingHandOver {
     this.#pushedEnd.fill(0);
     this.#transfer = null;
     this.#isFinishing = false;
-    this.start(transfer, this.#reservation, record);
+    this.#begin(transfer, this.#reservation);
+    if (this.#stream !== null) this.#push([...this.#computedEnd.keys()], record(this.#stream));
   }
 
   onTokens(event: Extract<TokenEvent, { kind: 'tokens' }>): void {
@@ -110,6 +114,12 @@ export class OutgoingHandOver {
   /** Resolves when nothing is being written at the target any more. */
   async abort(): Promise<void> {
     await this.#transfer?.abort();
+  }
+
+  #begin(transfer: KvTransfer, reservation: ReservationBody): void {
+    assert(this.#transfer === null, `request ${this.id} is pushed twice`);
+    this.#transfer = transfer;
+    this.#reservation = reservation;
   }
 
   /** Neighbouring layers of the same blocks go as one piece: what is pushed late is one copy, not one per layer. */

@@ -1,0 +1,27 @@
+/* float8 e4m3 (1 sign, 4 exponent, 3 mantissa bits, bias 7, no infinity) to float32 and back, rounding to nearest even, saturating at 448;
+   NaN stays NaN. Written branch-light so that loops over it vectorise. */
+#pragma once
+#include "half.h"
+
+namespace pd {
+
+inline uint8_t float_to_e4m3(float f) {
+  const uint32_t bits = float_to_bits(f), magnitude = bits & 0x7FFFFFFFu;
+  const uint32_t sign = bits >> 24 & 0x80u;
+  /* below 2^-6 a unit is 2^-9: adding 2^14 leaves the units in the last mantissa bits */
+  const uint32_t denormal = float_to_bits(bits_to_float(magnitude) + 16384.0f) - float_to_bits(16384.0f);
+  const uint32_t normal = (magnitude - (120u << 23) + 0x7FFFFu + (magnitude >> 20 & 1u)) >> 20;
+  uint32_t code = magnitude < 0x3C800000u ? denormal : normal;
+  code = magnitude >= 0x43E00000u ? 0x7Eu : code; /* 448 and more */
+  code = magnitude > 0x7F800000u ? 0x7Fu : code;
+  return (uint8_t)(sign | code);
+}
+
+inline float e4m3_to_float(uint8_t code) {
+  const uint32_t magnitude = code & 0x7Fu;
+  const float value = bits_to_float(magnitude << 20) * bits_to_float((127u + 120u) << 23);
+  const uint32_t bits = magnitude == 0x7Fu ? 0x7FC00000u : float_to_bits(value);
+  return bits_to_float(bits | (uint32_t)(code & 0x80u) << 24);
+}
+
+}  // namespace pd
