@@ -44,6 +44,7 @@ export function gatewayOptions(
       depth: 2,
       connector: options.connector,
       kvHost: options.kvHost,
+      kvTransferDtype: options.kvTransferDtype,
       kvChecksum: options.kvChecksum ? 'on' : 'off',
     },
     threads: options.threads ?? os.availableParallelism(),

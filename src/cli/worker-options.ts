@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import type { LogLevel } from '../base/log.js';
 import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
+import { type TransferDtype, transferDtypes } from '../transfer/connector.js';
 import { type ConnectorChoice, connectorChoices } from '../worker/messages.js';
 import { defaultStepLimits, type StepLimits } from '../worker/step-limits.js';
 import { blockTokenCount, byteCount, realNumber, wholeNumber } from './option-values.js';
@@ -27,6 +28,7 @@ export interface WorkerOptions {
   readonly threads?: number;
   readonly connector: ConnectorChoice;
   readonly kvHost: string;
+  readonly kvTransferDtype: TransferDtype;
   readonly kvChecksum: boolean;
   readonly logLevel: LogLevel;
 }
@@ -84,6 +86,14 @@ export function addWorkerOptions(command: Command): Command {
     .addOption(batchInvariantOption())
     .addOption(
       choice('--connector <name>', 'how KV goes between workers; auto: what is measured to be fastest', connectorChoices, 'auto'),
+    )
+    .addOption(
+      choice(
+        '--kv-transfer-dtype <dtype>',
+        'smaller on the way between workers than in their caches; lossy',
+        transferDtypes,
+        'auto',
+      ),
     )
     .option('--kv-checksum', 'check every block that is handed over before it is used (CPU workers)', false)
     .option('--kv-host <host>', 'address on which decode workers listen for KV over tcp', '127.0.0.1')

@@ -6,7 +6,7 @@
  *  Used by model/ (views for kernels), engine/ (copy-on-write), transfer/ (slices and the handshake hash). */
 import { createHash } from 'node:crypto';
 import { assert } from '../base/assert.js';
-import type { BlockSlice, KvLayerView } from '../device/device.js';
+import type { BlockSlice, KvLayerView, KvPlace } from '../device/device.js';
 import { type Dtype, dtypeByteCounts } from '../device/dtype.js';
 import type { Pointer } from '../device/tensor.js';
 
@@ -62,6 +62,16 @@ export class KvLayout {
       blockTokenCount: this.shape.blockTokenCount,
       kvHeadCount: this.shape.kvHeadCount,
       headDim: this.shape.headDim,
+    };
+  }
+
+  /** Some of its blocks, as moveKv takes them. `firstHead`: of the model, when a cache holds only some of the heads. */
+  place(base: Pointer, blocks: readonly number[], firstHead = 0): KvPlace {
+    const { kvHeadCount, dtype, blockTokenCount } = this.shape;
+    const { blockBytes, layerBytes, halfLayerBytes } = this;
+    return {
+      ...{ base, blockBytes, layerBytes, valueOffset: halfLayerBytes, scaleOffset: 0 },
+      ...{ dtype, blockTokenCount, headCount: kvHeadCount, firstHead, blocks },
     };
   }
 

@@ -1,29 +1,22 @@
 /** What every connector checks before a byte moves: that both sides mean the same, and that a piece names blocks that exist.
  *  Used by the members of the family. Invariant: no address is made of a block index that was not checked here. */
-import { assert } from '../base/assert.js';
+import { assert, at } from '../base/assert.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { RequestId } from '../base/ids.js';
 import type { BlockPair } from '../device/device.js';
 import type { KvCache } from '../kv/kv-cache.js';
 import type { KvHandle } from '../kv/kv-handle.js';
+import type { KvLayout } from '../kv/kv-layout.js';
 import type { KvIdentity, KvPiece, KvTarget } from './connector.js';
+import { type Conversion, conversionOf } from './conversion.js';
 
-/** Throws `layout_mismatch` naming the first thing that differs. */
-export function checkTarget(source: KvIdentity, target: KvTarget, blockBytes: number): void {
-  handshake(source, target.kv, target.workerId);
-  const neededBytes = target.blockCount * blockBytes;
-  if (target.cache.bytes >= neededBytes) return;
+/** What has to happen on the way; null: nothing. Throws `layout_mismatch` naming the first thing that differs. */
+export function checkTarget(source: KvIdentity, target: KvTarget, layout: KvLayout): Conversion | null {
+  const conversion = conversionOf(source, target.kv, target.workerId);
+  const neededBytes = target.blockCount * (conversion?.target ?? layout).blockBytes;
+  if (target.cache.bytes >= neededBytes) return conversion;
   const counts = `${target.cache.bytes} bytes for ${target.blockCount} blocks, ${neededBytes} needed`;
   throw new TwostrokeError('layout_mismatch', `KV cannot go to ${target.workerId}: its cache has ${counts}`);
-}
-
-/** Throws `layout_mismatch` naming the first thing that differs. */
-export function handshake(source: KvIdentity, target: KvIdentity, targetName: string): void {
-  const names = ['protocolVersion', 'modelName', 'dtype', 'layoutHash'] as const;
-  const differing = names.find((name) => source[name] !== target[name]);
-  if (differing === undefined) return;
-  const values = `${source[differing]} here, ${target[differing]} there`;
-  throw new TwostrokeError('layout_mismatch', `KV cannot go to ${targetName}: ${differing} differs (${values})`);
 }
 
 export function checkHandle(handle: KvHandle, requestId: RequestId, layoutHash: string): void {
@@ -34,15 +27,20 @@ export function checkHandle(handle: KvHandle, requestId: RequestId, layoutHash: 
 }
 
 /** A broken piece is a bug of ours, hence an assertion. */
-export function pairsOf(piece: KvPiece, cache: KvCache, targetBlockCount: number): BlockPair[] {
+export function checkPiece(piece: KvPiece, cache: KvCache, targetBlockCount: number): void {
   const { sourceBlocks, targetBlocks, firstLayer, layerEnd } = piece;
   const { layerCount } = cache.layout.shape;
-  assert(sourceBlocks.length === targetBlocks.length, 'a piece pairs its blocks');
   assert(firstLayer >= 0 && firstLayer < layerEnd && layerEnd <= layerCount, `layers ${firstLayer}..${layerEnd}`);
-  return sourceBlocks.map((source, i) => {
-    const target = targetBlocks[i];
+  for (const source of sourceBlocks)
     assert(source >= 0 && source < cache.blockCount, `source block ${source} of ${cache.blockCount}`);
-    assert(target !== undefined && target >= 0 && target < targetBlockCount, `target block ${target} of ${targetBlockCount}`);
-    return { target, source };
-  });
+  for (const target of targetBlocks)
+    assert(target >= 0 && target < targetBlockCount, `target block ${target} of ${targetBlockCount}`);
+}
+
+/** Of blocks of the same layout. */
+export function pairsOf(piece: KvPiece, cache: KvCache, targetBlockCount: number): BlockPair[] {
+  const { sourceBlocks, targetBlocks } = piece;
+  assert(sourceBlocks.length === targetBlocks.length, 'a piece pairs its blocks');
+  checkPiece(piece, cache, targetBlockCount);
+  return sourceBlocks.map((source, i) => ({ target: at(targetBlocks, i), source }));
 }

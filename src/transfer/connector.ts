@@ -11,6 +11,7 @@ import type { CacheExport, Device, EventHandle } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { KvCache } from '../kv/kv-cache.js';
 import type { KvHandle } from '../kv/kv-handle.js';
+import type { KvShape } from '../kv/kv-layout.js';
 
 /** What two workers must agree on before a byte moves. */
 export interface KvIdentity {
@@ -19,6 +20,19 @@ export interface KvIdentity {
   readonly dtype: Dtype;
   /** KvLayout.hash */
   readonly layoutHash: string;
+  /** Smaller on the way than in the caches: lossy, so both sides must have been asked for it. Absent: auto, as it is. */
+  readonly transferDtype?: TransferDtype;
+  /** Absent: only bytes of the same layout are taken or given. */
+  readonly geometry?: KvGeometry;
+}
+
+export const transferDtypes = ['auto', 'fp8', 'int8'] as const;
+export type TransferDtype = (typeof transferDtypes)[number];
+
+export interface KvGeometry {
+  readonly shape: KvShape;
+  /** Of the model: the heads of a tensor-parallel rank are some of its heads. */
+  readonly firstHead: number;
 }
 
 /** The cache that is written into. Plain data. */
@@ -47,7 +61,8 @@ export interface LinkSpeed {
   readonly latencyMs: number;
 }
 
-/** Layers [firstLayer, layerEnd) of some blocks; sourceBlocks[i] goes to targetBlocks[i]. */
+/** Layers [firstLayer, layerEnd) of some blocks; sourceBlocks[i] goes to targetBlocks[i]. Where block sizes differ, both lists hold the same
+ *  tokens from a first one that starts a block on either side; those beyond the shorter list are not moved. */
 export interface KvPiece {
   readonly sourceBlocks: readonly BlockId[];
   readonly targetBlocks: readonly BlockId[];

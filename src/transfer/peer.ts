@@ -9,8 +9,9 @@ import type { CacheHandle, Device, EventHandle, Stream } from '../device/device.
 import { offsetPointer, type Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
 import type { KvHandle } from '../kv/kv-handle.js';
-import { checkHandle, checkTarget, pairsOf } from './checks.js';
+import { checkHandle, checkPiece, checkTarget, pairsOf } from './checks.js';
 import type { KvChannel, KvConnector, KvPiece, KvSource, KvTarget, KvTransfer } from './connector.js';
+import { type Conversion, rangeOf, tokenCountOf } from './conversion.js';
 
 const probeScratchBytes = 2 ** 20;
 /** Before a thread is sent to wait on a GPU the event is asked again and again, between turns of the event loop: 300 MB take 0.8 ms over NVLink,
@@ -28,9 +29,13 @@ export class PeerConnector implements KvConnector {
 
   async open(target: KvTarget): Promise<KvChannel> {
     const { device, cache, identity } = this.#source;
-    checkTarget(identity, target, cache.layout.blockBytes);
+    const conversion = checkTarget(identity, target, cache.layout);
+    if ((identity.transferDtype ?? 'auto') !== 'auto') {
+      const what = `peer writes KV as it is, ${identity.transferDtype} needs host-relay or tcp`;
+      throw new TwostrokeError('layout_mismatch', `KV cannot go to ${target.workerId}: ${what}`);
+    }
     const handle = importCache(device, target);
-    const channel = new PeerChannel(this.#source, target, handle, (closed) => this.#channels.delete(closed));
+    const channel = new PeerChannel(this.#source, { target, handle, conversion }, (closed) => this.#channels.delete(closed));
     this.#channels.add(channel);
     return channel;
   }
@@ -50,6 +55,13 @@ function importCache(device: Device, target: KvTarget): CacheHandle {
   }
 }
 
+interface PeerTarget {
+  readonly target: KvTarget;
+  readonly handle: CacheHandle;
+  /** Null: bytes go as they are. */
+  readonly conversion: Conversion | null;
+}
+
 class PeerChannel implements KvChannel {
   readonly name = 'peer';
   /** A copy has failed. The owner's death alone does not break it: a mapping stays valid. */
@@ -58,6 +70,7 @@ class PeerChannel implements KvChannel {
   readonly #cache: KvCache;
   readonly #clock: Clock;
   readonly #target: KvTarget;
+  readonly #conversion: Conversion | null;
   readonly #handle: CacheHandle;
   readonly #pointer: Pointer;
   readonly #stream: Stream;
@@ -68,12 +81,13 @@ class PeerChannel implements KvChannel {
   pushedBytes = 0;
   transferCount = 0;
 
-  constructor(source: KvSource, target: KvTarget, handle: CacheHandle, onClosed: (channel: PeerChannel) => void) {
+  constructor(source: KvSource, { target, handle, conversion }: PeerTarget, onClosed: (channel: PeerChannel) => void) {
     const { device, cache, clock } = source;
     this.#device = device;
     this.#cache = cache;
     this.#clock = clock;
     this.#target = target;
+    this.#conversion = conversion;
     this.#handle = handle;
     this.#pointer = device.cachePointer(handle);
     this.#stream = device.createStream();
@@ -90,24 +104,42 @@ class PeerChannel implements KvChannel {
 
   /** Returns the bytes that were enqueued. */
   copy(pieces: readonly KvPiece[], after: EventHandle): number {
-    const { layout } = this.#cache;
     let bytes = 0;
     this.#stream.waitFor(after);
     for (const piece of pieces) {
-      const pairs = pairsOf(piece, this.#cache, this.#target.blockCount);
-      if (pairs.length === 0) continue;
-      const slice = layout.layerSlice(piece.firstLayer, piece.layerEnd);
-      const place = (base: Pointer) => ({ base, blockBytes: layout.blockBytes });
-      this.#stream.copySlices(place(this.#pointer), place(this.#cache.pointer), pairs, [slice]);
-      bytes += pairs.length * slice.bytes;
+      bytes += this.#conversion === null ? this.#copyPiece(piece) : this.#movePiece(piece, this.#conversion);
     }
     this.pushedBytes += bytes;
     return bytes;
   }
 
+  #copyPiece(piece: KvPiece): number {
+    const { layout } = this.#cache;
+    const pairs = pairsOf(piece, this.#cache, this.#target.blockCount);
+    const slice = layout.layerSlice(piece.firstLayer, piece.layerEnd);
+    const place = (base: Pointer) => ({ base, blockBytes: layout.blockBytes });
+    this.#stream.copySlices(place(this.#pointer), place(this.#cache.pointer), pairs, [slice]);
+    return pairs.length * slice.bytes;
+  }
+
+  #movePiece(piece: KvPiece, conversion: Conversion): number {
+    const { layout, pointer } = this.#cache;
+    const { sourceBlocks, targetBlocks, firstLayer, layerEnd } = piece;
+    checkPiece(piece, this.#cache, this.#target.blockCount);
+    const { target, targetFirstHead, sourceFirstHead, headCount } = conversion;
+    const tokenCount = tokenCountOf(conversion, sourceBlocks.length, targetBlocks.length);
+    const [targetLayer, sourceLayer, layerCount] = [firstLayer, firstLayer, layerEnd - firstLayer];
+    this.#stream.moveKv(
+      target.place(this.#pointer, targetBlocks, targetFirstHead),
+      layout.place(pointer, sourceBlocks, sourceFirstHead),
+      { targetStart: 0, sourceStart: 0, tokenCount, targetLayer, sourceLayer, layerCount, ...rangeOf(conversion) },
+    );
+    return (tokenCount * layerCount * layout.layerBytes * headCount) / (layout.shape.blockTokenCount * layout.shape.kvHeadCount);
+  }
+
   /** Reads the other's cache, piece by piece: the same link, nothing is touched, and hardly any memory is taken (a GPU may have none left). */
   async probe(bytes: number): Promise<number> {
-    const cacheBytes = this.#target.blockCount * this.#cache.layout.blockBytes;
+    const cacheBytes = this.#target.cache.bytes;
     const pieceBytes = Math.min(bytes, cacheBytes, probeScratchBytes);
     const scratch = this.#device.allocate(pieceBytes);
     try {

@@ -13,11 +13,14 @@ import { freshId } from '../base/prng.js';
 import type { CacheExport, CacheHandle, Device, Stream } from '../device/device.js';
 import { offsetPointer, type Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
+import type { KvLayout } from '../kv/kv-layout.js';
+import { WireLayout } from '../kv/wire-layout.js';
 import type { KvIdentity, ReceiverAddress } from './connector.js';
+import { wireDtypeOf } from './conversion.js';
 import { ReachedQueue } from './reached-queue.js';
 import { type Slot, StagingPool } from './staging.js';
 import { Inbox, type InboxMessage } from './tcp-inbox.js';
-import { encodeMessage, type FrameMeta, type HelloMeta, type LandedMeta, slotBytes } from './wire.js';
+import { encodeMessage, type FrameMeta, type HelloMeta, type LandedMeta, type Packed, slotBytes } from './wire.js';
 
 export interface ReceiverOptions {
   readonly device: Device;
@@ -183,11 +186,8 @@ export class KvReceiver {
     this.#landings.add({ lane, sequence: head.sequence, slot, isRefused });
   }
 
-  #isWellFormed(
-    { blocks, offset, bytes, stagingOffset }: FrameMeta,
-    payloadBytes: number,
-    staging: MappedStaging | null,
-  ): boolean {
+  #isWellFormed(frame: FrameMeta, payloadBytes: number, staging: MappedStaging | null): boolean {
+    const { blocks, offset, bytes, stagingOffset, packed } = frame;
     const { layout, blockCount } = this.#options.cache;
     if (!Array.isArray(blocks) || !Number.isSafeInteger(offset) || !Number.isSafeInteger(bytes) || bytes <= 0) return false;
     const frameBytes = Math.max(1, blocks.length) * bytes;
@@ -196,21 +196,39 @@ export class KvReceiver {
         ? payloadBytes === frameBytes
         : Number.isSafeInteger(stagingOffset) && isWithin(stagingOffset ?? -1, frameBytes, staging.bytes);
     const areBlocks = blocks.every((block) => Number.isInteger(block) && block >= 0 && block < blockCount);
-    return isThere && areBlocks && (blocks.length === 0 || isWithin(offset, bytes, layout.blockBytes));
+    if (!isThere || !areBlocks) return false;
+    if (packed !== undefined) return isUnpackable(frame, packed, this.#options);
+    return blocks.length === 0 || isWithin(offset, bytes, layout.blockBytes);
   }
 
   /** A probe goes nowhere, but is copied all the same: it is there to be timed. */
-  #write({ blocks, offset, bytes }: FrameMeta, from: Pointer): void {
+  #write({ blocks, offset, bytes, packed }: FrameMeta, from: Pointer): void {
     const { cache } = this.#options;
     if (blocks.length === 0) {
       this.#stream.copy(this.#scratch(), from, Math.min(bytes, slotBytes));
-      return;
+    } else if (packed !== undefined) {
+      this.#unpack(blocks, packed, from);
+    } else {
+      this.#stream.copySlices(
+        { base: cache.pointer, blockBytes: cache.layout.blockBytes },
+        { base: from, blockBytes: bytes },
+        blocks.map((target, source) => ({ target, source })),
+        [{ targetOffset: offset, sourceOffset: 0, bytes }],
+      );
     }
-    this.#stream.copySlices(
-      { base: cache.pointer, blockBytes: cache.layout.blockBytes },
-      { base: from, blockBytes: bytes },
-      blocks.map((target, source) => ({ target, source })),
-      [{ targetOffset: offset, sourceOffset: 0, bytes }],
+  }
+
+  #unpack(blocks: readonly number[], packed: Packed, from: Pointer): void {
+    const { cache, identity } = this.#options;
+    const { layout, pointer } = cache;
+    const { tokenCount, firstLayer, layerCount, firstHead, headCount } = packed;
+    this.#stream.moveKv(
+      layout.place(pointer, blocks, identity.geometry?.firstHead ?? 0),
+      wireOf(packed, layout).place(from, blocks.length),
+      {
+        ...{ targetStart: 0, sourceStart: 0, tokenCount, targetLayer: firstLayer, sourceLayer: 0, layerCount },
+        ...{ firstHead, headCount, headDim: layout.shape.headDim },
+      },
     );
   }
 
@@ -278,6 +296,28 @@ export class KvReceiver {
     this.#stagings.delete(staging.session);
     void this.#landings.passed().then(() => this.#options.device.closeCache(staging.handle));
   }
+}
+
+function wireOf({ dtype, layerCount, firstHead, headCount }: Packed, { shape }: KvLayout): WireLayout {
+  const { blockTokenCount, headDim } = shape;
+  return new WireLayout({ dtype, blockTokenCount, layerCount, firstHead, headCount, headDim });
+}
+
+/** Every number of it comes from the network. */
+function isUnpackable({ blocks, bytes }: FrameMeta, packed: Packed, { cache, identity }: ReceiverOptions): boolean {
+  const { layout } = cache;
+  const { shape } = layout;
+  const { dtype, tokenCount, firstLayer, layerCount, firstHead, headCount } = packed;
+  const areCounts = [tokenCount, layerCount, headCount].every((count) => Number.isSafeInteger(count) && count > 0);
+  if (!areCounts || !Number.isSafeInteger(firstLayer) || !Number.isSafeInteger(firstHead)) return false;
+  const headOffset = firstHead - (identity.geometry?.firstHead ?? 0);
+  return (
+    dtype === wireDtypeOf(identity) &&
+    isWithin(firstLayer, layerCount, shape.layerCount) &&
+    isWithin(headOffset, headCount, shape.kvHeadCount) &&
+    Math.ceil(tokenCount / shape.blockTokenCount) === blocks.length &&
+    wireOf(packed, layout).blockBytes === bytes
+  );
 }
 
 function isEqual(given: unknown, token: string): boolean {

@@ -9,16 +9,17 @@ import { assert, at } from '../base/assert.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { type BlockId, blockId, type RequestId, requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
-import type { BlockPair, EventHandle, Stream } from '../device/device.js';
-import { checkTarget, pairsOf } from './checks.js';
+import type { EventHandle, Stream } from '../device/device.js';
+import { checkTarget } from './checks.js';
 import type { KvChannel, KvConnector, KvPiece, KvSource, KvTarget, KvTransfer } from './connector.js';
+import type { Conversion } from './conversion.js';
+import { type FramePlan, laneCount, packedFrames, plainFrames } from './frames.js';
 import { ReachedQueue } from './reached-queue.js';
 import { type Slot, StagingPool } from './staging.js';
 import { defaultTcpLimits, TcpLane, type TcpLimits } from './tcp-lane.js';
 import { TcpTransfer } from './tcp-transfer.js';
 import { slotBytes } from './wire.js';
 
-const laneCount = 2;
 const slotCount = 12;
 /** Nothing of it goes through a socket, so a frame's fixed cost may be shared by more bytes: on the CPU as many as stay in its caches, on a
  *  GPU a layer of a long prompt. */
@@ -42,11 +43,11 @@ export class TcpConnector implements KvConnector {
   }
 
   async open(target: KvTarget): Promise<TcpChannel> {
-    checkTarget(this.#source.identity, target, this.#source.cache.layout.blockBytes);
+    const conversion = checkTarget(this.#source.identity, target, this.#source.cache.layout);
     if (target.receiver === null) {
       throw new TwostrokeError('transfer_error', `${target.workerId} does not listen for KV`);
     }
-    const channel = new TcpChannel(this.#source, target, { limits: this.#limits, carrier: this.#carrier }, () =>
+    const channel = new TcpChannel(this.#source, target, { limits: this.#limits, carrier: this.#carrier, conversion }, () =>
       this.#channels.delete(channel),
     );
     this.#channels.add(channel);
@@ -70,6 +71,8 @@ export class TcpConnector implements KvConnector {
 interface ChannelOptions {
   readonly limits: TcpLimits;
   readonly carrier: Carrier;
+  /** Null: bytes go as they are. */
+  readonly conversion: Conversion | null;
 }
 
 /** The event behind which a push's bytes are; shared by its frames. */
@@ -81,12 +84,9 @@ interface Gate {
 /** A frame to be: what is copied into a slot when one is free. */
 interface Work {
   readonly transfer: TcpTransfer;
-  /** Null: a probe, nothing is copied. */
+  /** Null: a probe, which waits for nothing. */
   readonly gate: Gate | null;
-  readonly laneIndex: number;
-  readonly pairs: readonly BlockPair[];
-  readonly offset: number;
-  readonly bytes: number;
+  readonly plan: FramePlan;
 }
 
 interface Staged {
@@ -97,6 +97,7 @@ interface Staged {
 export class TcpChannel implements KvChannel {
   readonly name: string;
   readonly #carrier: Carrier;
+  readonly #conversion: Conversion | null;
   readonly #source: KvSource;
   readonly #target: KvTarget;
   readonly #onClosed: () => void;
@@ -113,9 +114,10 @@ export class TcpChannel implements KvChannel {
   transferCount = 0;
   reconnectCount = 0;
 
-  constructor(source: KvSource, target: KvTarget, { limits, carrier }: ChannelOptions, onClosed: () => void) {
+  constructor(source: KvSource, target: KvTarget, { limits, carrier, conversion }: ChannelOptions, onClosed: () => void) {
     this.name = carrier === 'socket' ? 'tcp' : 'host-relay';
     this.#carrier = carrier;
+    this.#conversion = conversion;
     const { device, identity, clock } = source;
     this.#source = source;
     this.#target = target;
@@ -129,7 +131,8 @@ export class TcpChannel implements KvChannel {
     this.#staged = new ReachedQueue(device, this.#copyStream, (staged, error) => this.#send(staged, error));
     const address = target.receiver;
     assert(address !== null, 'a tcp channel needs a receiver');
-    const { protocolVersion, layoutHash } = identity;
+    const { protocolVersion } = identity;
+    const { layoutHash } = target.kv; // its own, which proves that what is sent is meant for it
     const staging = carrier === 'socket' ? null : this.#pool.export();
     const common = {
       token: address.token,
@@ -166,7 +169,7 @@ export class TcpChannel implements KvChannel {
     const startMs = clock.nowMs();
     for (let sentBytes = 0, i = 0; sentBytes < bytes; i++) {
       const frameBytes = Math.min(this.#pool.slotBytes, bytes - sentBytes);
-      this.#enqueue({ transfer, gate: null, laneIndex: i % laneCount, pairs: [], offset: 0, bytes: frameBytes });
+      this.#enqueue({ transfer, gate: null, plan: this.#probePlan(i % laneCount, frameBytes) });
       sentBytes += frameBytes;
     }
     this.#pump();
@@ -210,21 +213,33 @@ export class TcpChannel implements KvChannel {
 
   /** Returns the bytes that were queued. `after` may be recorded anew as soon as this returns, hence the gate. */
   #push(transfer: TcpTransfer, pieces: readonly KvPiece[], after: EventHandle): number {
-    const { cache, device } = this.#source;
-    const works = pieces.flatMap((piece) => {
-      const pairs = pairsOf(piece, cache, this.#target.blockCount);
-      const { sourceOffset, bytes } = cache.layout.layerSlice(piece.firstLayer, piece.layerEnd);
-      return framesOf(pairs, sourceOffset, bytes, this.#pool.slotBytes);
-    });
-    if (works.length === 0) return 0;
-    const gate = { event: device.createEvent(), holderCount: works.length };
+    const { device } = this.#source;
+    const plans = pieces.flatMap((piece) => this.#framesOf(piece));
+    if (plans.length === 0) return 0;
+    const gate = { event: device.createEvent(), holderCount: plans.length };
     this.#gateStream.waitFor(after);
     this.#gateStream.record(gate.event);
-    for (const work of works) this.#enqueue({ ...work, transfer, gate });
+    for (const plan of plans) this.#enqueue({ transfer, gate, plan });
     this.#pump();
-    const bytes = works.reduce((sum, work) => sum + work.pairs.length * work.bytes, 0);
+    const bytes = plans.reduce((sum, { blocks, bytes }) => sum + blocks.length * bytes, 0);
     this.pushedBytes += bytes;
     return bytes;
+  }
+
+  #framesOf(piece: KvPiece): FramePlan[] {
+    const { cache } = this.#source;
+    const { blockCount } = this.#target;
+    const { slotBytes } = this.#pool;
+    return this.#conversion === null
+      ? plainFrames(piece, cache, blockCount, slotBytes)
+      : packedFrames(piece, cache, this.#conversion, { targetBlockCount: blockCount, slotBytes });
+  }
+
+  /** As much work as for a frame of blocks. */
+  #probePlan(laneIndex: number, bytes: number): FramePlan {
+    const { pointer, layout, blockCount } = this.#source.cache;
+    const copiedBytes = Math.min(bytes, blockCount * layout.blockBytes);
+    return { laneIndex, blocks: [], offset: 0, bytes, stage: (stream, slot) => stream.copy(slot, pointer, copiedBytes) };
   }
 
   #enqueue(work: Work): void {
@@ -240,35 +255,20 @@ export class TcpChannel implements KvChannel {
       const slot = this.#pool.acquire();
       if (slot === null) break;
       count++;
-      if (work.gate === null) this.#stageProbe(work, slot);
-      else this.#stage(work, work.gate, slot);
+      if (work.gate !== null) {
+        this.#copyStream.waitFor(work.gate.event);
+        this.#letGo(work.gate);
+      }
+      work.plan.stage(this.#copyStream, slot.pointer);
       this.#staged.add({ work, slot });
     }
     this.#queue.splice(0, count);
   }
 
-  #stage(work: Work, gate: Gate, slot: Slot): void {
-    const { pointer, layout } = this.#source.cache;
-    this.#copyStream.waitFor(gate.event);
-    this.#letGo(gate);
-    this.#copyStream.copySlices(
-      { base: slot.pointer, blockBytes: work.bytes },
-      { base: pointer, blockBytes: layout.blockBytes },
-      work.pairs.map(({ source }, index) => ({ target: index, source })),
-      [{ targetOffset: 0, sourceOffset: work.offset, bytes: work.bytes }],
-    );
-  }
-
-  /** As much work as for a frame of blocks. */
-  #stageProbe({ bytes }: Work, slot: Slot): void {
-    const { pointer, layout, blockCount } = this.#source.cache;
-    this.#copyStream.copy(slot.pointer, pointer, Math.min(bytes, blockCount * layout.blockBytes));
-  }
-
   #send(staged: readonly Staged[], error: string | null): void {
     if (error !== null) this.#break(`staging failed: ${error}`);
     for (const { work, slot } of staged) {
-      const { transfer, pairs, offset, bytes } = work;
+      const { transfer, plan } = work;
       const onEnd = (reason: string | null) => {
         this.#pool.release(slot);
         transfer.frameEnded(reason);
@@ -278,11 +278,13 @@ export class TcpChannel implements KvChannel {
         onEnd(this.#brokenReason);
         continue;
       }
-      const blocks: BlockId[] = pairs.map(({ target }) => blockId(target));
+      const { offset, bytes, packed } = plan;
+      const blocks: BlockId[] = plan.blocks.map(blockId);
       const place = this.#carrier === 'socket' ? {} : { stagingOffset: slot.offset };
-      const meta = { requestId: transfer.requestId, epoch: transfer.epoch, blocks, offset, bytes, ...place };
-      const payloadBytes = this.#carrier === 'socket' ? Math.max(1, pairs.length) * bytes : 0;
-      at(this.#lanes, work.laneIndex).send({ meta, slot, payloadBytes, onEnd });
+      const words = { offset, bytes, ...place, ...(packed === undefined ? {} : { packed }) };
+      const meta = { requestId: transfer.requestId, epoch: transfer.epoch, blocks, ...words };
+      const payloadBytes = this.#carrier === 'socket' ? Math.max(1, blocks.length) * bytes : 0;
+      at(this.#lanes, plan.laneIndex).send({ meta, slot, payloadBytes, onEnd });
     }
   }
 
@@ -306,26 +308,4 @@ export class TcpChannel implements KvChannel {
     this.#dropQueued(() => true);
     for (const lane of this.#lanes) lane.close(reason);
   }
-}
-
-/** Cuts pairs of one slice into frames that fit a slot, lane by lane. */
-function framesOf(
-  pairs: readonly BlockPair[],
-  offset: number,
-  bytes: number,
-  frameBytesMax: number,
-): Pick<Work, 'laneIndex' | 'pairs' | 'offset' | 'bytes'>[] {
-  const partBytes = Math.min(bytes, frameBytesMax);
-  const blockCount = Math.floor(frameBytesMax / partBytes);
-  const frames = [];
-  for (let laneIndex = 0; laneIndex < laneCount; laneIndex++) {
-    const own = pairs.filter(({ target }) => target % laneCount === laneIndex);
-    for (let first = 0; first < own.length; first += blockCount) {
-      for (let part = 0; part < bytes; part += partBytes) {
-        const ownBytes = Math.min(partBytes, bytes - part);
-        frames.push({ laneIndex, pairs: own.slice(first, first + blockCount), offset: offset + part, bytes: ownBytes });
-      }
-    }
-  }
-  return frames;
 }

@@ -9,6 +9,7 @@
 import { TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport } from '../device/device.js';
+import type { Dtype } from '../device/dtype.js';
 
 export const headBytes = 16;
 /** Most payload of one frame: a staging slot. */
@@ -50,6 +51,17 @@ export interface FrameMeta {
   readonly bytes: number;
   /** In the source's staging; absent: the payload follows. */
   readonly stagingOffset?: number;
+  /** It is not bytes of a block: it is to be converted, see kv/wire-layout.ts. */
+  readonly packed?: Packed;
+}
+
+export interface Packed {
+  readonly dtype: Dtype;
+  readonly firstLayer: number;
+  readonly layerCount: number;
+  readonly tokenCount: number;
+  readonly firstHead: number;
+  readonly headCount: number;
 }
 
 export interface LandedMeta {

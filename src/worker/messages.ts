@@ -18,7 +18,7 @@ import type { KvHandle } from '../kv/kv-handle.js';
 import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
 import type { LinkTrial } from '../transfer/best-connector.js';
-import type { KvIdentity, KvTarget, ReceiverAddress } from '../transfer/connector.js';
+import type { KvIdentity, KvTarget, ReceiverAddress, TransferDtype } from '../transfer/connector.js';
 import type { PackedSteps } from './step-samples.js';
 
 /** Both sides of a hand-over must speak the same. */
@@ -49,6 +49,8 @@ export interface WorkerSettings {
   readonly batchInvariant?: 'on' | 'off';
   /** How KV goes to other workers. Absent or auto: what is measured to be fastest, for each pair. */
   readonly connector?: ConnectorChoice;
+  /** K and V travel smaller than they lie in the caches: lossy. Absent or auto: as they are. */
+  readonly kvTransferDtype?: TransferDtype;
   /** Whether every block that is handed over is checked before it is used. CPU workers only. Absent: off. */
   readonly kvChecksum?: 'on' | 'off';
   /** Where decode workers listen for KV over tcp. Absent: 127.0.0.1. */

@@ -89,7 +89,7 @@ async function serve(
     (progress) => connection.send('loading', { progress }),
   );
   const { engine, device } = loaded;
-  const kv = identityOf(loaded);
+  const kv = identityOf(loaded, config);
   const connector = connectorFor(config, { device, cache: engine.cache, identity: kv, clock });
   const checksums = checksumsFor(config, loaded);
   const target = new HandOverTarget(engine, kv.layoutHash, checksums);
@@ -147,14 +147,27 @@ async function report(
 }
 
 /** Those that may be tried, the cheapest for the processors first. */
-function connectorFor({ connector = 'auto' }: WorkerConfig, source: KvSource): BestConnector {
-  const candidates = [new PeerConnector(source), new HostRelayConnector(source), new TcpConnector(source)];
+function connectorFor({ connector = 'auto', kvTransferDtype = 'auto' }: WorkerConfig, source: KvSource): BestConnector {
+  if (connector === 'peer' && kvTransferDtype !== 'auto') {
+    const what = `--connector peer writes KV as it is, and --kv-transfer-dtype is ${kvTransferDtype}`;
+    throw new InvalidRequestError(`${what}: choose host-relay or tcp, or leave one of the two out`);
+  }
+  const relays = [new HostRelayConnector(source), new TcpConnector(source)];
+  const candidates = kvTransferDtype === 'auto' ? [new PeerConnector(source), ...relays] : relays;
   return new BestConnector(connector === 'auto' ? candidates : candidates.filter(({ name }) => name === connector));
 }
 
 /** Null: they are not wanted. Throws InvalidRequestError where there are none. */
-function checksumsFor({ kvChecksum }: WorkerConfig, { device, engine }: LoadedEngine): BlockChecksums | null {
+function checksumsFor(
+  { kvChecksum, kvTransferDtype = 'auto' }: WorkerConfig,
+  { device, engine }: LoadedEngine,
+): BlockChecksums | null {
   if (kvChecksum !== 'on') return null;
+  if (kvTransferDtype !== 'auto') {
+    throw new InvalidRequestError(
+      `--kv-checksum compares bytes, and ${kvTransferDtype} changes them on the way: leave one of the two out`,
+    );
+  }
   if (device.info.kind === 'cpu') return new BlockChecksums(device, engine.cache);
   throw new InvalidRequestError(`checksums of KV blocks are not there on ${device.info.kind} yet: leave --kv-checksum out`);
 }
@@ -170,7 +183,16 @@ async function listenFor(
   const { device, engine } = loaded;
   const host = config.kvHost ?? '127.0.0.1';
   const accepts = target.accepts.bind(target);
-  return KvReceiver.listen({ device, cache: engine.cache, identity: identityOf(loaded), workerId, host, clock, logger, accepts });
+  return KvReceiver.listen({
+    device,
+    cache: engine.cache,
+    identity: identityOf(loaded, config),
+    workerId,
+    host,
+    clock,
+    logger,
+    accepts,
+  });
 }
 
 function snapshotBody({ engine }: LoadedEngine, source: HandOverSource, target: HandOverTarget): Omit<SnapshotBody, 'steps'> {
@@ -183,9 +205,10 @@ function snapshotBody({ engine }: LoadedEngine, source: HandOverSource, target: 
   };
 }
 
-function identityOf({ engine }: LoadedEngine): KvIdentity {
+function identityOf({ engine }: LoadedEngine, { kvTransferDtype = 'auto' }: WorkerConfig): KvIdentity {
   const { shape, hash } = engine.cache.layout;
-  return { protocolVersion, modelName: shape.modelName, dtype: shape.dtype, layoutHash: hash };
+  const identity = { protocolVersion, modelName: shape.modelName, dtype: shape.dtype, layoutHash: hash };
+  return { ...identity, transferDtype: kvTransferDtype, geometry: { shape, firstHead: 0 } };
 }
 
 function readyBody(loaded: LoadedEngine, receiver: KvReceiver | null, config: WorkerConfig, loadMs: number): ReadyBody {
@@ -193,7 +216,7 @@ function readyBody(loaded: LoadedEngine, receiver: KvReceiver | null, config: Wo
   const { layout, blockCount } = engine.cache;
   return {
     device: device.info,
-    kv: identityOf(loaded),
+    kv: identityOf(loaded, config),
     cache: engine.cache.export(),
     receiver: receiver?.address ?? null,
     blockTokenCount: layout.shape.blockTokenCount,
