@@ -1,6 +1,6 @@
 """Times the CUDA backend's kernels and whole steps of a Qwen3-8B-shaped model, beside the floors measured in the same run.
 
-    python3 bench/gpu/kernels.py [read gemv linear decode prefill sample small step fp8]      all by default; writes $OUT/kernels.json
+    python3 bench/gpu/kernels.py [read gemv linear decode decode_fp8 prefill prefill_fp8 sample small step fp8]      all by default; writes $OUT/kernels.json
 
 Conditions: random bf16 weights N(0, 0.02^2), random tokens, blocks of 16 tokens in shuffled order, L2 flushed before a kernel that is timed
 alone; whole steps are captured graphs over 36 layers of weights (16 GB), which is far more than the L2. Times are medians."""
@@ -86,17 +86,26 @@ def gemv_and_linear(counts):
 class Kv:
     """A cache of `layers` layers, all random, and batches over it in shuffled blocks."""
 
-    def __init__(self, layers, tokens):
-        self.layers, self.blocks = layers, tokens // BLOCK
-        self.token_bytes = layers * KV_HEADS * DIM * 4
-        self.cache = torch.empty((self.blocks, layers, 2, KV_HEADS, BLOCK, DIM), dtype=torch.bfloat16, device="cuda")
-        for part in self.cache.split(1024):
-            part.normal_()
+    def __init__(self, layers, tokens, dtype=BF16):
+        self.layers, self.blocks, self.dtype = layers, tokens // BLOCK, dtype
+        if dtype == FP8:  # data, then a scale per token and head
+            self.half_bytes = KV_HEADS * BLOCK * (DIM + 4)
+            self.cache = torch.empty((self.blocks, layers, 2, self.half_bytes), dtype=torch.uint8, device="cuda")
+            data = KV_HEADS * BLOCK * DIM
+            for part in self.cache.split(1024):
+                part[..., :data] = (torch.randn(*part.shape[:-1], data, device="cuda") * 100).to(torch.float8_e4m3fn).view(torch.uint8)
+                part[..., data:] = torch.full((KV_HEADS * BLOCK,), 2.0 ** -7, device="cuda").view(torch.uint8)
+        else:
+            self.half_bytes = KV_HEADS * BLOCK * DIM * 2
+            self.cache = torch.empty((self.blocks, layers, 2, KV_HEADS, BLOCK, DIM), dtype=torch.bfloat16, device="cuda")
+            for part in self.cache.split(1024):
+                part.normal_()
+        self.token_bytes = layers * 2 * self.half_bytes // BLOCK
         self.order = torch.randperm(self.blocks)
 
     def layer(self, index):
-        half = KV_HEADS * BLOCK * DIM * 2
-        return KvLayer(self.cache.data_ptr(), self.layers * 2 * half, index * 2 * half, (index * 2 + 1) * half, BF16, BLOCK, KV_HEADS, DIM)
+        half = self.half_bytes
+        return KvLayer(self.cache.data_ptr(), self.layers * 2 * half, index * 2 * half, (index * 2 + 1) * half, self.dtype, BLOCK, KV_HEADS, DIM)
 
     def batch(self, sequences, queries, kv, kv_max=None):
         count = -(-kv // BLOCK)
@@ -114,8 +123,8 @@ def attention(qkv, out, layer, batch):
     pd.op("paged_attention", BF16, out, qkv, (HEADS + 2 * KV_HEADS) * DIM, layer, batch, HEADS, DIM ** -0.5, 0, 0.0)
 
 
-def decode():
-    kv_cache = Kv(LAYERS, 256 * 1024)  # layers in turn: the L2 holds none of what comes next
+def decode(prefix="", dtype=BF16):
+    kv_cache = Kv(LAYERS, 256 * 1024, dtype)  # layers in turn: the L2 holds none of what comes next
     for sequences, kv in ((1, 512), (1, 4096), (1, 32768), (8, 2048), (32, 512), (32, 2048), (32, 4096), (256, 1024)):
         batch = kv_cache.batch(sequences, 1, kv)
         qkv, out = torch.randn(sequences, 6144, device="cuda").bfloat16(), torch.empty(sequences, 4096, dtype=torch.bfloat16, device="cuda")
@@ -127,15 +136,26 @@ def decode():
         graph = pd.graph(lambda: [attention(qkv, out, kv_cache.layer(i % kv_cache.layers), batch) for i in range(repeats)])
         ms = pd.time_ms(lambda: pd.op("graph_launch", graph), 10, cold)[0] / repeats
         pd.raw("graph_destroy", graph)
-        kv_bytes = sequences * kv * KV_HEADS * DIM * 4
-        row(f"decode attention batch {sequences} kv {kv}", ms * 1e3, "us", tbps=kv_bytes / ms / 1e9, share_of_read=kv_bytes / ms * 1e3 / floors.get("read", 3e12))
+        kv_bytes = sequences * kv * kv_cache.token_bytes // LAYERS
+        row(f"{prefix}decode attention batch {sequences} kv {kv}", ms * 1e3, "us", tbps=kv_bytes / ms / 1e9, share_of_read=kv_bytes / ms * 1e3 / floors.get("read", 3e12))
     lengths = torch.randint(100, 4096, (64,)).tolist()
     batch = kv_cache.batch(64, 1, 4096)
     batch.held[3].copy_(torch.tensor(lengths, dtype=torch.int32))
     qkv, out = torch.randn(64, 6144, device="cuda").bfloat16(), torch.empty(64, 4096, dtype=torch.bfloat16, device="cuda")
     torch.cuda.synchronize()
     ms = pd.time_ms(lambda: attention(qkv, out, kv_cache.layer(0), batch), 20, cold)[0]
-    row("decode attention batch 64 kv 100..4096 mixed", ms * 1e3, "us", tbps=sum(lengths) * KV_HEADS * DIM * 4 / ms / 1e9)
+    row(f"{prefix}decode attention batch 64 kv 100..4096 mixed", ms * 1e3, "us", tbps=sum(lengths) * kv_cache.token_bytes / LAYERS / ms / 1e9)
+
+
+def prefill_fp8():
+    """Prefill attention over an fp8 cache."""
+    kv_cache = Kv(1, 20000, FP8)
+    for queries, kv in ((2048, 2048), (8192, 8192), (2048, 16384)):
+        batch = kv_cache.batch(1, queries, kv)
+        qkv, out = torch.randn(queries, 6144, device="cuda").bfloat16(), torch.empty(queries, 4096, dtype=torch.bfloat16, device="cuda")
+        torch.cuda.synchronize()
+        ms = pd.time_ms(lambda: [attention(qkv, out, kv_cache.layer(0), batch) for _ in range(10)], 7, cold)[0] / 10
+        row(f"fp8 kv prefill attention 1 x {queries} of kv {kv}", ms * 1e3, "us", tflops=4 * (queries * (kv - queries) + queries * (queries + 1) / 2) * HEADS * DIM / ms / 1e9)
 
 
 def prefill():
@@ -179,7 +199,7 @@ def prefill():
 class Model:
     """Qwen3-8B's shape: weights and the ops of one forward pass, as src/model enqueues them."""
 
-    def __init__(self, tokens, format=BF16):
+    def __init__(self, tokens, format=BF16, cache_dtype=BF16):
         self.weights = []
         for layer in range(LAYERS):
             self.weights.append({name: make_weight(name, format) for name in ("qkv", "o", "gate_up", "down")})
@@ -188,7 +208,7 @@ class Model:
         self.norm, self.head_norm = torch.ones(HIDDEN, device="cuda"), torch.ones(DIM, device="cuda")
         angle = torch.arange(40960, device="cuda")[:, None] * (1e6 ** (-torch.arange(0, DIM, 2, device="cuda") / DIM))[None]
         self.rope = torch.cat([angle.cos(), angle.sin()], -1).float().contiguous()
-        self.kv = Kv(LAYERS, tokens)
+        self.kv = Kv(LAYERS, tokens, cache_dtype)
         pd.wait()
 
     def buffers(self, m, logit_rows):
@@ -274,7 +294,7 @@ def step():
 
 
 def fp8():
-    """fp8 weights; and as a floor of their products at 2048 rows what torch's row-wise scaled product takes."""
+    """fp8 weights and KV cache; and as a floor of their products at 2048 rows what torch's row-wise scaled product takes."""
     total = 0.0
     for name, (n, k) in SHAPES.items():
         if name == "lm_head":
@@ -293,7 +313,7 @@ def fp8():
             times.append(start.elapsed_time(end))
         total += sorted(times)[4] * LAYERS
     row("fp8 gemm floor rows 2048 (torch, row-wise scales)", total, "ms")
-    steps(Model(270000, FP8), "fp8 ", FEW_DECODES + [(4, 512)], [512, 2048])
+    steps(Model(270000, FP8, FP8), "fp8 ", FEW_DECODES + [(4, 512)], [512, 2048])
 
 
 def floor():
@@ -349,7 +369,7 @@ def sample():
 def main():
     info = pd.info()
     print(info.name.decode(), info.isa.decode(), flush=True)
-    parts = {"read": read, "gemv": lambda: gemv_and_linear((1, 4, 16)), "linear": lambda: gemv_and_linear((32, 256, 2048)), "decode": decode, "prefill": prefill, "sample": sample, "small": small, "step": step, "fp8": fp8, "floor": floor}
+    parts = {"read": read, "gemv": lambda: gemv_and_linear((1, 4, 16)), "linear": lambda: gemv_and_linear((32, 256, 2048)), "decode": decode, "decode_fp8": lambda: decode("fp8 kv ", FP8), "prefill": prefill, "prefill_fp8": prefill_fp8, "sample": sample, "small": small, "step": step, "fp8": fp8, "floor": floor}
     for name in [a for a in sys.argv[1:] if a in parts] or [p for p in parts if p != "floor"]:
         try:
             parts[name]()

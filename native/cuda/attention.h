@@ -2,7 +2,7 @@
 
    When results may not depend on the batch, prefill takes the sequences of decode too: same tiles, same order, whoever computes a token.
 
-   decode  (attention_decode.cu)   sequences with one query, 16-bit cache, a head_dim compiled in: tensor cores, split over the keys
+   decode  (attention_decode.cu)   sequences with one query, cache of the same 16 bits or fp8, a head_dim compiled in: tensor cores, split over the keys
    prefill (attention_prefill*.cu) sequences with several queries, likewise: tensor-core flash attention
    plain   (attention_plain.cu)    everything else (float32, mixed dtypes, odd head_dim), any number of queries */
 #pragma once
@@ -38,10 +38,10 @@ inline bool has_tensor_core_dim(int head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
 }
 
-int attention_decode(PdStream *stream, int32_t dtype, const Attention &attention);
-int attention_prefill(PdStream *stream, int32_t dtype, const Attention &attention);
+int attention_decode(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &attention);
+int attention_prefill(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &attention);
 /* False: this GPU, head_dim or cache is not for it, and nothing was enqueued. Its twin is attention_prefill. */
-bool attention_prefill_wgmma(PdStream *stream, int32_t dtype, const Attention &attention, int *status);
+bool attention_prefill_wgmma(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &attention, int *status);
 int attention_plain(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &attention);
 
 }  // namespace pd

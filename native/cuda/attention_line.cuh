@@ -16,11 +16,13 @@ constexpr int kRows = 16;                     /* query heads per pass: the rows 
 
 static_assert(kTileKeys == PD_KEY_TILE, "a tile is one softmax step of the contract");
 
-template <int kDim>
+/* Kv: of the cache */
+template <typename Kv, int kDim>
 struct Shape {
-  static constexpr int kPitch = kDim * 2 + 16; /* bytes of a row in shared memory: odd in units of 16, so ldmatrix has no bank conflicts */
-  static constexpr int kHalfBytes = kWarpKeys * kPitch;
-  static constexpr int kStages = kDim <= 64 ? 4 : kDim <= 192 ? 3 : 2;
+  static constexpr bool kHasScales = sizeof(Kv) == 1;
+  static constexpr int kRowBytes = kDim * sizeof(Kv), kPitch = kRowBytes + 16; /* in shared memory: odd in units of 16, so ldmatrix has no bank conflicts */
+  static constexpr int kDataBytes = kWarpKeys * kPitch, kHalfBytes = kDataBytes + (kHasScales ? kWarpKeys * 4 : 0);
+  static constexpr int kStages = kHasScales && kDim <= 128 ? 5 : kDim <= 64 ? 4 : kDim <= 192 || kHasScales ? 3 : 2;
   static constexpr int kRingBytes = kWarps * kStages * 2 * kHalfBytes;
 };
 
@@ -94,8 +96,9 @@ __device__ __forceinline__ Piece piece_at(const Attention &a, const int *starts,
 }
 
 /* The copies of one warp: its 16 keys of every tile of the block's stretch of the line, kStages in flight. */
-template <int kDim>
+template <typename Kv, int kDim>
 struct WarpReader {
+  using S = Shape<Kv, kDim>;
   const Attention &a;
   const int *starts;
   int head_passes, passes_per_kv_head, warp, lane;
@@ -136,25 +139,30 @@ struct WarpReader {
         high_block = block_of(key_first + (index + lane) * kTileKeys + 8);
       }
       const int blocks[2] = {__shfl_sync(~0u, low_block, index % 32), __shfl_sync(~0u, high_block, index % 32)};
-      const uint32_t target_first = ring + stage * 2 * Shape<kDim>::kHalfBytes;
-      constexpr int kChunks = kDim / 8; /* of 16 bytes in a row */
+      const uint32_t target_first = ring + stage * 2 * S::kHalfBytes;
+      const int slot_mask = (1 << a.layer.block_shift) - 1, key_base = key_first + index * kTileKeys;
+      constexpr int kChunks = S::kRowBytes / 16;
 #pragma unroll
       for (int i = 0; i < kWarpKeys * kChunks / 32; i++) {
         const int chunk = i * 32 + lane, row = chunk / kChunks, col = chunk % kChunks;
         const int block = row < 8 ? blocks[0] : blocks[1];
-        const int key = key_first + index * kTileKeys + row;
+        const int key = key_base + row;
         const bool is_valid = block >= 0 && key < kv_count;
-        const size_t offset = is_valid ? (size_t)block * a.layer.block_bytes +
-                                             (((size_t)(kv_head << a.layer.block_shift) + (key & ((1 << a.layer.block_shift) - 1))) * kDim + col * 8) * 2
-                                       : 0;
-        const uint32_t target = target_first + row * Shape<kDim>::kPitch + col * 16;
+        const size_t offset = is_valid ? (size_t)block * a.layer.block_bytes + ((size_t)(kv_head << a.layer.block_shift) + (key & slot_mask)) * S::kRowBytes + col * 16 : 0;
+        const uint32_t target = target_first + row * S::kPitch + col * 16;
         copy_async16(target, a.layer.keys + offset, is_valid);
-        copy_async16(target + Shape<kDim>::kHalfBytes, a.layer.values + offset, is_valid);
+        copy_async16(target + S::kHalfBytes, a.layer.values + offset, is_valid);
+      }
+      if (S::kHasScales && lane < kWarpKeys / 2) { /* four keys each, of K then of V */
+        const int part = lane % 4, key = key_base + part * 4, block = part < 2 ? blocks[0] : blocks[1];
+        const bool is_valid = block >= 0 && key < kv_count;
+        char *const half = (lane < 4 ? a.layer.keys : a.layer.values) + (is_valid ? (size_t)block * a.layer.block_bytes : 0);
+        copy_async16(target_first + lane / 4 * S::kHalfBytes + S::kDataBytes + part * 16, a.layer.scale(half, kv_head, key & slot_mask), is_valid);
       }
       at++;
     }
     copy_async_commit();
-    stage = stage + 1 == Shape<kDim>::kStages ? 0 : stage + 1;
+    stage = stage + 1 == S::kStages ? 0 : stage + 1;
   }
 };
 

@@ -53,17 +53,23 @@ __global__ void __launch_bounds__(32 * kWarps) attention_plain_kernel(const Atte
     const size_t within = a.layer.within(head / a.group, key & ((1 << a.layer.block_shift) - 1));
     const Kv *k = (const Kv *)(a.layer.keys + block) + within;
     const Kv *v = (const Kv *)(a.layer.values + block) + within;
+    float key_scale = 1.0f, value_scale = 1.0f;
+    if constexpr (std::is_same_v<Kv, fp8>) {
+      const int slot = key & ((1 << a.layer.block_shift) - 1);
+      key_scale = *a.layer.scale(a.layer.keys + block, head / a.group, slot);
+      value_scale = *a.layer.scale(a.layer.values + block, head / a.group, slot);
+    }
     float dot = 0.0f;
 #pragma unroll
     for (int i = 0; i < kLaneDims; i++)
       if (lane + 32 * i < dim) dot = fmaf(query[i], to_float(k[lane + 32 * i]), dot);
-    const float score = to_exponent(warp_sum(dot));
+    const float score = to_exponent(warp_sum(dot) * key_scale);
     const float higher = fmaxf(best, score), rescale = exp2f(best - higher), weight = exp2f(score - higher);
     best = higher;
     sum = sum * rescale + weight;
 #pragma unroll
     for (int i = 0; i < kLaneDims; i++)
-      if (lane + 32 * i < dim) sum_out[i] = fmaf(weight, to_float(v[lane + 32 * i]), sum_out[i] * rescale);
+      if (lane + 32 * i < dim) sum_out[i] = fmaf(weight * value_scale, to_float(v[lane + 32 * i]), sum_out[i] * rescale);
   }
   if (lane == 0) {
     maxima[warp] = best;
@@ -88,7 +94,7 @@ __global__ void __launch_bounds__(32 * kWarps) attention_plain_kernel(const Atte
 
 int attention_plain(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &attention) {
   return with_dtype("paged_attention", dtype, [&](auto zero) {
-    return with_dtype("paged_attention", cache_dtype, [&](auto kv_zero) {
+    return with_cache_dtype("paged_attention", cache_dtype, [&](auto kv_zero) {
       return launch(stream, "paged_attention", attention_plain_kernel<decltype(zero), decltype(kv_zero)>,
                     (unsigned)(attention.row_count * attention.head_count), 32 * kWarps, 0, attention);
     });

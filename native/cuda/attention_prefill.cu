@@ -6,7 +6,9 @@
    position 0. K and V tiles are copied while the other one is being multiplied:
 
      copy      K0   V0        K1        V1        K2
-     compute        S = Q K0  | softmax, O += P V0 | S = Q K1 | …                                                                        */
+     compute        S = Q K0  | softmax, O += P V0 | S = Q K1 | …
+
+   An fp8 cache is widened on its way to shared memory, exactly in bf16; its copies then overlap nothing. */
 #include "attention.h"
 #include "attention_tiles.cuh"
 #include "mma.cuh"
@@ -29,10 +31,29 @@ struct Shape {
 
 // ---- kernels
 
-/* Starts the copy of 64 keys or values. source: a.layer.keys or values. */
-template <int kDim>
-__device__ __forceinline__ void copy_tile(const Attention &a, const char *source, uint32_t target, const int *table, int kv_head, int key_first,
+/* Starts the copy of 64 keys or values, which become T. source: a.layer.keys or values. */
+template <typename T, typename Kv, int kDim>
+__device__ __forceinline__ void copy_tile(const Attention &a, char *source, uint32_t target, const int *table, int kv_head, int key_first,
                                           int kv_count) {
+  if constexpr (sizeof(Kv) == 1) {
+    constexpr int kChunks = kDim / 16;
+#pragma unroll 4
+    for (int i = 0; i < kKeys * kChunks / kThreads; i++) {
+      const int chunk = i * kThreads + threadIdx.x, row = chunk / kChunks, col = chunk % kChunks, key = key_first + row;
+      const int block = key < kv_count ? table[key >> a.layer.block_shift] : -1, slot = key & ((1 << a.layer.block_shift) - 1);
+      uint4 data = make_uint4(0, 0, 0, 0);
+      float scale = 1.0f;
+      if (block >= 0) {
+        char *const half = source + (size_t)block * a.layer.block_bytes;
+        data = *(const uint4 *)(half + a.layer.within(kv_head, slot) + col * 16);
+        scale = *a.layer.scale(half, kv_head, slot);
+      }
+      const uint32_t at = target + row * Shape<kDim>::kPitch + col * 32;
+      store_shared16(at, widen_fp8<T>(data.x, scale), widen_fp8<T>(data.y, scale));
+      store_shared16(at + 16, widen_fp8<T>(data.z, scale), widen_fp8<T>(data.w, scale));
+    }
+    return;
+  }
   constexpr int kChunks = kDim / 8;
 #pragma unroll
   for (int i = 0; i < kKeys * kChunks / kThreads; i++) {
@@ -47,7 +68,7 @@ __device__ __forceinline__ void copy_tile(const Attention &a, const char *source
   copy_async_commit();
 }
 
-template <typename T, int kDim>
+template <typename T, typename Kv, int kDim>
 __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(const Attention a) {
   using S = Shape<kDim>;
   extern __shared__ __align__(16) char shared[];
@@ -81,7 +102,7 @@ __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(const Atten
       copy_async16(query_shared + row * S::kPitch + col * 16, q + (row < row_count ? (size_t)row * a.q_row_stride : 0) + col * 8, row < row_count);
     }
   }
-  copy_tile<kDim>(a, a.layer.keys, key_shared, table, kv_head, tile_first * kKeys, kv_count);
+  copy_tile<T, Kv, kDim>(a, a.layer.keys, key_shared, table, kv_head, tile_first * kKeys, kv_count);
 
   float gathered[S::kRowTiles][kDim / 8][4] = {};
   float best[S::kRowTiles][2], sum[S::kRowTiles][2];
@@ -95,7 +116,7 @@ __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(const Atten
     const int key_first = j * kKeys;
     copy_async_wait<0>();
     __syncthreads(); /* K is here, and everyone has finished with V */
-    copy_tile<kDim>(a, a.layer.values, value_shared, table, kv_head, key_first, kv_count);
+    copy_tile<T, Kv, kDim>(a, a.layer.values, value_shared, table, kv_head, key_first, kv_count);
 
     float scores[S::kRowTiles][kKeys / 8][4] = {};
 #pragma unroll
@@ -161,7 +182,7 @@ __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(const Atten
     }
     copy_async_wait<0>();
     __syncthreads(); /* V is here, and everyone has finished with K */
-    if (j + 1 < tile_end) copy_tile<kDim>(a, a.layer.keys, key_shared, table, kv_head, key_first + kKeys, kv_count);
+    if (j + 1 < tile_end) copy_tile<T, Kv, kDim>(a, a.layer.keys, key_shared, table, kv_head, key_first + kKeys, kv_count);
 #pragma unroll
     for (int k = 0; k < kKeys / 16; k++) {
       uint32_t weights[S::kRowTiles][4];
@@ -204,29 +225,31 @@ __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(const Atten
 
 // ---- launchers
 
-template <typename T, int kDim>
+template <typename T, typename Kv, int kDim>
 int launch_prefill(PdStream *stream, const Attention &a) {
   using S = Shape<kDim>;
   const dim3 grid(a.head_count, query_tile_bound(a, S::kQueries));
-  return launch(stream, "paged_attention (prefill)", attention_prefill_kernel<T, kDim>, grid, kThreads, S::kSharedBytes, a);
+  return launch(stream, "paged_attention (prefill)", attention_prefill_kernel<T, Kv, kDim>, grid, kThreads, S::kSharedBytes, a);
 }
 
-template <typename T>
+template <typename T, typename Kv>
 int launch_prefill_dim(PdStream *stream, const Attention &a) {
   switch (a.layer.head_dim) {
-    case 32: return launch_prefill<T, 32>(stream, a);
-    case 64: return launch_prefill<T, 64>(stream, a);
-    case 96: return launch_prefill<T, 96>(stream, a);
-    case 128: return launch_prefill<T, 128>(stream, a);
-    case 256: return launch_prefill<T, 256>(stream, a);
+    case 32: return launch_prefill<T, Kv, 32>(stream, a);
+    case 64: return launch_prefill<T, Kv, 64>(stream, a);
+    case 96: return launch_prefill<T, Kv, 96>(stream, a);
+    case 128: return launch_prefill<T, Kv, 128>(stream, a);
+    case 256: return launch_prefill<T, Kv, 256>(stream, a);
     default: return fail(PD_UNSUPPORTED, "paged_attention: head_dim %d", a.layer.head_dim);
   }
 }
 
 }  // namespace
 
-int attention_prefill(PdStream *stream, int32_t dtype, const Attention &attention) {
-  return dtype == PD_BF16 ? launch_prefill_dim<bf16>(stream, attention) : launch_prefill_dim<f16>(stream, attention);
+int attention_prefill(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &attention) {
+  const bool is_fp8 = cache_dtype == PD_FP8_E4M3;
+  if (dtype == PD_BF16) return is_fp8 ? launch_prefill_dim<bf16, fp8>(stream, attention) : launch_prefill_dim<bf16, bf16>(stream, attention);
+  return is_fp8 ? launch_prefill_dim<f16, fp8>(stream, attention) : launch_prefill_dim<f16, f16>(stream, attention);
 }
 
 }  // namespace pd

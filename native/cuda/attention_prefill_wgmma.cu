@@ -8,6 +8,9 @@
      products   Q K0      | Q K1  P0 V0 | Q K2  P1 V1 | …
      softmax          s0        |   s1         |   s2
 
+   An fp8 cache is read by all of warpgroup 0, which widens it, exactly in bf16, on its way to shared memory: a thread holds its share of the next 128
+   keys or values in registers while it waits for room.
+
    The two compute warpgroups take turns at enqueueing products, so that one's softmax runs beside the other's products.
 
    A sequence with one query (it comes here when results may not depend on the batch) is one tile per kv head, whose rows are the query heads that share
@@ -88,6 +91,47 @@ __device__ void copy_tiles(const Attention &a, const Maps &maps, const Work &wor
         for (int column = 0; column < S::kHalves; column++)
           copy_box4(target + column * S::kHalfBytes, half == 0 ? &maps.keys : &maps.values, full, column * kHalfColumns, slot, work.kv_head, block);
     }
+  }
+}
+
+/* The same from an fp8 cache, by 128 threads: eight or four of them to a row, 16 elements each. */
+template <typename T, int kDim>
+__device__ void widen_tiles(const Attention &a, const Work &work, const Plan<kDim> &plan) {
+  using S = Shape<kDim>;
+  constexpr int kChunks = kDim / 16, kRowsPerPass = 128 / kChunks, kPasses = kKeys / kRowsPerPass;
+  const int *table = a.block_table + (size_t)work.sequence * a.block_table_stride;
+  const int row_first = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks, halves = 2 * (work.tile_end - work.tile_first);
+  uint4 held[kPasses];
+  float scales[kPasses];
+  const auto load = [&](int index) { /* K of a tile, its V, K of the next … */
+    char *const source = index % 2 == 0 ? a.layer.keys : a.layer.values;
+#pragma unroll
+    for (int i = 0; i < kPasses; i++) {
+      const int key = (work.tile_first + index / 2) * kKeys + i * kRowsPerPass + row_first, slot = key & ((1 << a.layer.block_shift) - 1);
+      const int block = key < work.kv_count ? table[key >> a.layer.block_shift] : -1;
+      held[i] = make_uint4(0, 0, 0, 0);
+      scales[i] = 1.0f;
+      if (block < 0) continue;
+      char *const half = source + (size_t)block * a.layer.block_bytes;
+      held[i] = *(const uint4 *)(half + a.layer.within(work.kv_head, slot) + chunk * 16);
+      scales[i] = *a.layer.scale(half, work.kv_head, slot);
+    }
+  };
+  load(0);
+  for (int index = 0; index < halves; index++) {
+    const int count = index / 2, stage = count % kStages;
+    const bool is_key = index % 2 == 0;
+    const uint32_t target = (is_key ? plan.keys : plan.values) + stage * S::kTileBytes + chunk / 4 * S::kHalfBytes;
+    barrier_wait(is_key ? plan.key_free(stage) : plan.value_free(stage), count / kStages % 2 ^ 1);
+#pragma unroll
+    for (int i = 0; i < kPasses; i++) {
+      const int row = i * kRowsPerPass + row_first, first = chunk % 4 * 2;
+      store_shared16(target + swizzled(row, first), widen_fp8<T>(held[i].x, scales[i]), widen_fp8<T>(held[i].y, scales[i]));
+      store_shared16(target + swizzled(row, first + 1), widen_fp8<T>(held[i].z, scales[i]), widen_fp8<T>(held[i].w, scales[i]));
+    }
+    proxy_fence();
+    barrier_arrive(is_key ? plan.key_full(stage) : plan.value_full(stage));
+    if (index + 1 < halves) load(index + 1);
   }
 }
 
@@ -281,15 +325,16 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
 
 #endif
 
-template <typename T, int kDim, bool kHasSoftcap>
+template <typename T, typename Kv, int kDim, bool kHasSoftcap>
 __global__ void __launch_bounds__(kThreads, 1) attention_prefill_wgmma_kernel(const Attention a, const __grid_constant__ Maps maps) {
 #if __CUDA_ARCH__ >= 900
+  constexpr bool kIsFp8 = sizeof(Kv) == 1;
   extern __shared__ char shared[];
   const Plan<kDim> plan(shared);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kStages; stage++) {
-      barrier_init(plan.key_full(stage), 1);
-      barrier_init(plan.value_full(stage), 1);
+      barrier_init(plan.key_full(stage), kIsFp8 ? 128 : 1); /* those who copy */
+      barrier_init(plan.value_full(stage), kIsFp8 ? 128 : 1);
       barrier_init(plan.key_free(stage), 8); /* warps of both consumers */
       barrier_init(plan.value_free(stage), 8);
     }
@@ -322,10 +367,11 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_wgmma_kernel(co
     return;
   }
   if (threadIdx.x < 128) {
-    give_registers<24>();
-    if (threadIdx.x < 32) copy_tiles<kDim>(a, maps, work, plan);
+    give_registers<kIsFp8 ? 72 : 24>();
+    if constexpr (kIsFp8) widen_tiles<T, kDim>(a, work, plan);
+    else if (threadIdx.x < 32) copy_tiles<kDim>(a, maps, work, plan);
   } else {
-    take_registers<240>();
+    take_registers<kIsFp8 ? 216 : 240>();
     attend<T, kDim, kHasSoftcap>(a, work, plan, threadIdx.x / 128 - 1);
   }
 #endif
@@ -359,25 +405,30 @@ bool encode(CUtensorMap *map, const Attention &a, char *base, int32_t dtype) {
                       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-template <typename T, int kDim>
+template <typename T, typename Kv, int kDim>
 int launch_wgmma(PdStream *stream, const Attention &a, const Maps &maps) {
   const dim3 grid(a.head_count, query_tile_bound(a, kQueries));
-  auto kernel = a.softcap > 0.0f ? attention_prefill_wgmma_kernel<T, kDim, true> : attention_prefill_wgmma_kernel<T, kDim, false>;
+  auto kernel = a.softcap > 0.0f ? attention_prefill_wgmma_kernel<T, Kv, kDim, true> : attention_prefill_wgmma_kernel<T, Kv, kDim, false>;
   return launch(stream, "paged_attention (prefill, wgmma)", kernel, grid, kThreads, Shape<kDim>::kSharedBytes, a, maps);
 }
 
-template <typename T>
+template <typename T, typename Kv>
 int launch_wgmma_dim(PdStream *stream, const Attention &a, const Maps &maps) {
-  return a.layer.head_dim == 128 ? launch_wgmma<T, 128>(stream, a, maps) : launch_wgmma<T, 64>(stream, a, maps);
+  return a.layer.head_dim == 128 ? launch_wgmma<T, Kv, 128>(stream, a, maps) : launch_wgmma<T, Kv, 64>(stream, a, maps);
+}
+
+template <typename T>
+int launch_wgmma_cache(PdStream *stream, int32_t cache_dtype, const Attention &a, const Maps &maps) {
+  return cache_dtype == PD_FP8_E4M3 ? launch_wgmma_dim<T, fp8>(stream, a, maps) : launch_wgmma_dim<T, T>(stream, a, maps);
 }
 
 }  // namespace
 
-bool attention_prefill_wgmma(PdStream *stream, int32_t dtype, const Attention &a, int *status) {
+bool attention_prefill_wgmma(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &a, int *status) {
   if (a.group > kQueries || stream->device->compute_capability != 90 || (a.layer.head_dim != 64 && a.layer.head_dim != 128)) return false;
-  Maps maps;
-  if (!encode(&maps.keys, a, a.layer.keys, dtype) || !encode(&maps.values, a, a.layer.values, dtype)) return false;
-  *status = dtype == PD_BF16 ? launch_wgmma_dim<bf16>(stream, a, maps) : launch_wgmma_dim<f16>(stream, a, maps);
+  Maps maps{};
+  if (cache_dtype == dtype && (!encode(&maps.keys, a, a.layer.keys, dtype) || !encode(&maps.values, a, a.layer.values, dtype))) return false;
+  *status = dtype == PD_BF16 ? launch_wgmma_cache<bf16>(stream, cache_dtype, a, maps) : launch_wgmma_cache<f16>(stream, cache_dtype, a, maps);
   return true;
 }
 

@@ -139,7 +139,8 @@ extern "C" int pd_device_close(PdDevice *device) {
 extern "C" int pd_supports(PdDevice *, int32_t op, int32_t dtype) {
   switch (op) {
     case PD_OP_COPY_SLICES: return 1; /* bytes */
-    case PD_OP_LINEAR: case PD_OP_MOE_LINEAR: return dtype == PD_F32 || dtype == PD_BF16 || dtype == PD_F16 || dtype == PD_FP8_E4M3;
+    case PD_OP_LINEAR: case PD_OP_MOE_LINEAR: case PD_OP_ROPE_STORE: case PD_OP_PAGED_ATTENTION:
+      return dtype == PD_F32 || dtype == PD_BF16 || dtype == PD_F16 || dtype == PD_FP8_E4M3;
     case PD_OP_MOE_ROUTE: case PD_OP_SOFTCAP: case PD_OP_SAMPLE: return dtype == PD_F32;
     default: return op >= 0 && op < PD_OP_COUNT && (dtype == PD_F32 || dtype == PD_BF16 || dtype == PD_F16);
   }

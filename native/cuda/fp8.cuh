@@ -34,6 +34,8 @@ __device__ __forceinline__ uint32_t halves_of(uint32_t pair) {
   return (uint32_t)halves.x | (uint32_t)halves.y << 16;
 }
 
+__device__ __forceinline__ float to_float(fp8 x) { return (float)x; }
+
 __device__ __forceinline__ float2 floats_of(uint32_t pair) {
   const uint32_t halves = halves_of(pair);
   return __half22float2(*reinterpret_cast<const __half2 *>(&halves));

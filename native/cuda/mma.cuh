@@ -67,6 +67,17 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
   }
 }
 
+/* Four e4m3 times their scale, a power of two: exact in bf16. */
+template <typename T>
+__device__ __forceinline__ uint2 widen_fp8(uint32_t four, float scale) {
+  const float2 low = floats_of(four), high = floats_of(four >> 16);
+  return make_uint2(pack<T>(low.x * scale, low.y * scale), pack<T>(high.x * scale, high.y * scale));
+}
+
+__device__ __forceinline__ void store_shared16(uint32_t target, uint2 low, uint2 high) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(low.x), "r"(low.y), "r"(high.x), "r"(high.y) : "memory");
+}
+
 __device__ __forceinline__ float exp2_fast(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));

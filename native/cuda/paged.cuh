@@ -1,6 +1,7 @@
-/* Where a key or value lies in the paged cache, for kernels. Built from PdKvLayer by the launchers of rope_store.cu and attention_*.cu. */
+/* Where a key or value lies in the paged cache, for kernels. Built from PdKvLayer by the launchers of rope_store.cu and attention_*.cu.
+   An fp8 cache has a float32 scale per token and head behind the data of each half of a block, [kvHead][slot]. */
 #pragma once
-#include "kernel.cuh"
+#include "fp8.cuh"
 
 namespace pd {
 
@@ -14,6 +15,10 @@ struct PagedLayer {
   __device__ __forceinline__ size_t within(int kv_head, int slot) const {
     return ((size_t)(kv_head << block_shift) + slot) * head_dim;
   }
+  /* fp8 only. half: keys or values, plus the block's offset. */
+  __device__ __forceinline__ float *scale(char *half, int kv_head, int slot) const {
+    return (float *)(half + within(kv_head_count, 0)) + (kv_head << block_shift) + slot;
+  }
 };
 
 inline int make_paged(const char *op, const PdKvLayer *layer, PagedLayer *paged) {
@@ -24,6 +29,12 @@ inline int make_paged(const char *op, const PdKvLayer *layer, PagedLayer *paged)
   *paged = PagedLayer{(char *)layer->base + layer->key_offset, (char *)layer->base + layer->value_offset, layer->block_bytes,
                       __builtin_ctz((unsigned)tokens), layer->head_dim, layer->kv_head_count};
   return PD_OK;
+}
+
+/* Calls body(T{}) with the element type of a cache. */
+template <typename Body>
+int with_cache_dtype(const char *op, int32_t dtype, Body body) {
+  return dtype == PD_FP8_E4M3 ? body(fp8{}) : with_dtype(op, dtype, body);
 }
 
 }  // namespace pd

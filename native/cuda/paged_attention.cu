@@ -28,13 +28,13 @@ extern "C" int pd_paged_attention(PdStream *stream, int32_t dtype, void *out, co
   a.query_start = batch->query_start;
   a.kv_count = batch->kv_count;
   a.block_table = batch->block_table;
-  const bool is_tensor_core = dtype != PD_F32 && dtype == layer->dtype && has_tensor_core_dim(layer->head_dim) && q_row_stride % 8 == 0;
+  const bool is_tensor_core = dtype != PD_F32 && (dtype == layer->dtype || layer->dtype == PD_FP8_E4M3) && has_tensor_core_dim(layer->head_dim) && q_row_stride % 8 == 0;
   if (!is_tensor_core) return attention_plain(stream, dtype, layer->dtype, a);
   a.prefill_queries_min = stream->device->is_batch_invariant ? 1 : 2;
   if (a.prefill_queries_min > 1)
-    if (int status = attention_decode(stream, dtype, a)) return status;
+    if (int status = attention_decode(stream, dtype, layer->dtype, a)) return status;
   if (batch->query_count_max < a.prefill_queries_min) return PD_OK;
   int status = PD_OK;
-  if (stream->device->has_wgmma && attention_prefill_wgmma(stream, dtype, a, &status)) return status;
-  return attention_prefill(stream, dtype, a);
+  if (stream->device->has_wgmma && attention_prefill_wgmma(stream, dtype, layer->dtype, a, &status)) return status;
+  return attention_prefill(stream, dtype, layer->dtype, a);
 }

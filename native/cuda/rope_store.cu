@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(32 * kWarps) rope_store_kernel(T *qkv,  // [ro
                                                                  const float *q_norm, const float *k_norm, float eps,
                                                                  const float *rope,  // [maxPosition, rotary]
                                                                  int rotary) {
-  __shared__ float head_values[kWarps][256];
+  constexpr bool kIsFp8 = std::is_same_v<Kv, fp8>;
+  __shared__ float head_values[kWarps][256], rotated[kIsFp8 ? kWarps : 1][256];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.x, head = blockIdx.y * kWarps + warp;
   const int all_heads = head_count + 2 * layer.kv_head_count, dim = layer.head_dim;
   grid_release();
@@ -58,12 +59,9 @@ __global__ void __launch_bounds__(32 * kWarps) rope_store_kernel(T *qkv,  // [ro
   }
   const float scale = norm != nullptr ? rsqrtf(warp_sum(sum) / dim + eps) : 1.0f;
   __syncwarp();
-  Kv *stored = nullptr;
-  if (!is_query) {
-    const int kv_head = is_value ? head - head_count - layer.kv_head_count : head - head_count;
-    stored = (Kv *)((is_value ? layer.values : layer.keys) + (size_t)(slot >> layer.block_shift) * layer.block_bytes) +
-             layer.within(kv_head, slot & ((1 << layer.block_shift) - 1));
-  }
+  const int kv_head = is_value ? head - head_count - layer.kv_head_count : head - head_count, in_block = slot & ((1 << layer.block_shift) - 1);
+  char *const block = (is_value ? layer.values : layer.keys) + (size_t)(slot >> layer.block_shift) * layer.block_bytes;
+  Kv *const stored = (Kv *)block + layer.within(kv_head, in_block); /* not for queries */
   const auto scaled = [&](int i) {
     float2 pair = *(const float2 *)(values + i);
     const float2 weight = norm != nullptr ? *(const float2 *)(norm + i) : make_float2(1.0f, 1.0f);
@@ -71,6 +69,7 @@ __global__ void __launch_bounds__(32 * kWarps) rope_store_kernel(T *qkv,  // [ro
   };
   const auto keep = [&](int i, float2 pair) {
     if (is_query) store_pair(x + i, pair);
+    else if constexpr (kIsFp8) *(float2 *)(rotated[warp] + i) = pair;
     else store_pair(stored + i, pair);
   };
   if (half % 2 == 0) {
@@ -90,6 +89,15 @@ __global__ void __launch_bounds__(32 * kWarps) rope_store_kernel(T *qkv,  // [ro
       }
       keep(i, make_float2(out[0], out[1]));
     }
+  }
+  if constexpr (kIsFp8) {
+    if (is_query) return;
+    float largest = 0.0f;
+    __syncwarp();
+    for (int i = lane; i < dim; i += 32) largest = fmaxf(largest, fabsf(rotated[warp][i]));
+    const float stored_scale = fp8_scale(warp_max(largest)), inverse = inverse_scale(stored_scale);
+    if (lane == 0) *layer.scale(block, kv_head, in_block) = stored_scale;
+    for (int i = 2 * lane; i < dim; i += 64) *(uint16_t *)(stored + i) = (uint16_t)pack_fp8(rotated[warp][i] * inverse, rotated[warp][i + 1] * inverse);
   }
 }
 
@@ -139,11 +147,18 @@ __global__ void __launch_bounds__(32 * kWarps) rope_store_128_kernel(T *qkv, Pag
       store_pair(x + i * kDim, a);
       store_pair(x + i * kDim + 64, b);
     } else {
-      const int kv_head = is_value ? head - head_count - layer.kv_head_count : head - head_count;
-      Kv *stored = (Kv *)((is_value ? layer.values : layer.keys) + (size_t)(slot >> layer.block_shift) * layer.block_bytes) +
-                   layer.within(kv_head, slot & ((1 << layer.block_shift) - 1)) + 2 * lane;
-      store_pair(stored, a);
-      store_pair(stored + 64, b);
+      const int kv_head = is_value ? head - head_count - layer.kv_head_count : head - head_count, in_block = slot & ((1 << layer.block_shift) - 1);
+      char *const block = (is_value ? layer.values : layer.keys) + (size_t)(slot >> layer.block_shift) * layer.block_bytes;
+      Kv *const stored = (Kv *)block + layer.within(kv_head, in_block) + 2 * lane;
+      if constexpr (std::is_same_v<Kv, fp8>) {
+        const float scale = fp8_scale(warp_max(fmaxf(fmaxf(fabsf(a.x), fabsf(a.y)), fmaxf(fabsf(b.x), fabsf(b.y))))), inverse = inverse_scale(scale);
+        if (lane == 0) *layer.scale(block, kv_head, in_block) = scale;
+        *(uint16_t *)stored = (uint16_t)pack_fp8(a.x * inverse, a.y * inverse);
+        *(uint16_t *)(stored + 64) = (uint16_t)pack_fp8(b.x * inverse, b.y * inverse);
+      } else {
+        store_pair(stored, a);
+        store_pair(stored + 64, b);
+      }
     }
   }
 }
@@ -166,7 +181,7 @@ extern "C" int pd_rope_store(PdStream *stream, int32_t dtype, void *qkv, const P
   const bool is_common = layer->head_dim == 128 && rotary == 128;
   const dim3 grid(batch->row_count, ceil_div(all_heads, is_common ? kWarps * kHeadsPerWarp : kWarps));
   return with_dtype("rope_store", dtype, [&](auto zero) {
-    return with_dtype("rope_store", layer->dtype, [&](auto kv_zero) {
+    return with_cache_dtype("rope_store", layer->dtype, [&](auto kv_zero) {
       using T = decltype(zero);
       using Kv = decltype(kv_zero);
       if (is_common)

@@ -220,7 +220,7 @@ def invariances(pd):
                     wrong = (out != whole[first:first + count]).sum().item()
                     record("invariant linear", f"x {NAME[dtype]} w {NAME[format]} n {n} k {k} rows {first} + {count} of 300", wrong == 0, f"{wrong} differ")
                 pd.raw("weight_destroy", handle)
-        for dtype, kv_dtype in ((BF16, BF16), (F16, F16), (F32, F32)):
+        for dtype, kv_dtype in ((BF16, BF16), (F16, F16), (F32, F32), (BF16, FP8)):
             for heads, kv_heads, dim, block, window, cap in ((8, 2, 64, 16, 0, 0.0), (32, 8, 128, 16, 0, 0.0), (4, 4, 128, 32, 100, 10.0), (8, 4, 96, 8, 0, 0.0), (4, 1, 256, 16, 70, 0.0)):
                 total = 150 if SMALL else 500
                 paged = Paged([(total, total)], kv_heads, dim, block, kv_dtype, G)
@@ -345,6 +345,32 @@ def ropes(pd):
                 guarded("rope_store", what, body)
 
 
+def ropes_fp8(pd):
+    """The fp8 store: each stored value within half a step of the rotated one, each scale the smallest power of two that fits, nothing else touched."""
+    for dtype in ALL:
+        for heads, kv_heads, dim, rotary, block in ((4, 2, 16, 16, 8), (32, 8, 128, 128, 16), (3, 3, 80, 32, 32), (2, 1, 256, 256, 16), (4, 4, 32, 6, 16)):
+            what = f"{NAME[dtype]} kv fp8 heads {heads}/{kv_heads} dim {dim} rotary {rotary} block {block}"
+            lengths = [(1, 5), (7, 20), (3, 3)]
+            paged, plain = (Paged(lengths, kv_heads, dim, block, kv_dtype, torch.Generator().manual_seed(SEED), padding_rows=1) for kv_dtype in (FP8, F32))
+            qkv = gpu(randn(paged.batch.row_count, (heads + 2 * kv_heads) * dim), dtype)
+            qkv[0, -dim:] = 0
+            norm, rope = randn(dim).cuda() + 1, torch.rand(64, rotary, generator=G).cuda() * 2 - 1
+
+            def body():
+                for cache in (plain, paged):  # the float32 store was compared with float64 in `ropes`
+                    pd.run("rope_store", dtype, qkv.clone(), cache.kv_layer, cache.batch, heads, norm, norm, 1e-6, rope, rotary)
+                data, scales = paged.scaled()
+                reference = plain.cache.double()
+                is_stored = ~torch.isnan(reference)
+                record("rope_store fp8", what + " elsewhere", torch.equal(torch.isnan(data), ~is_stored) and torch.equal(torch.isnan(scales), ~is_stored.all(-1)), "NaN kept")
+                error, step = (data * scales[..., None] - reference).abs(), torch.maximum(reference.abs() / 16, scales[..., None] / 1024)
+                worst = torch.nan_to_num(error / step, 0.0).max().item()
+                record("rope_store fp8", what, worst <= 1.0 + 1e-5, f"worst {worst:.4f} half steps")
+                largest = torch.nan_to_num(reference.abs().amax(-1) / scales, 300.0)
+                record("rope_store fp8", what + " scales", bool(((largest == 0) | ((largest > 223.9) & (largest < 448.1))).all()), f"{largest.min().item():.1f} to {largest.max().item():.1f}")
+            guarded("rope_store fp8", what, body)
+
+
 def attend(q, keys, values, first_position, scale, window, softcap):
     """float64. q: [queries, heads, dim]; keys, values: [kv, kv_heads, dim]"""
     group = q.shape[1] // keys.shape[1]
@@ -390,7 +416,7 @@ def attention_case(pd, dtype, kv_dtype, lengths, heads, kv_heads, dim, block, wi
 
 def attentions(pd):
     if SMALL:
-        for dtype, kv_dtype in ((BF16, BF16), (F16, F16), (F32, F32)):
+        for dtype, kv_dtype in ((BF16, BF16), (F16, F16), (F32, F32), (BF16, FP8)):
             for heads, kv_heads, dim, block in ((4, 2, 64, 16), (8, 2, 128, 8), (2, 2, 32, 32)):
                 attention_case(pd, dtype, kv_dtype, [(1, 70), (5, 40), (1, 0), (140, 150), (1, 200)], heads, kv_heads, dim, block, 33, 10.0, drop_left=True)
                 attention_case(pd, dtype, kv_dtype, [(1, 300), (1, 1), (1, 129)], heads, kv_heads, dim, block)
@@ -412,7 +438,16 @@ def attentions(pd):
         attention_case(pd, dtype, dtype, [(1, 512)], 32, 8, 128, 16)
         attention_case(pd, dtype, dtype, [(700, 1500), (600, 600)], 8, 2, 128, 16)
         attention_case(pd, dtype, dtype, [(2000, 2000)], 4, 1, 128, 16)
-    for dtype, kv_dtype in ((F32, F32), (F32, BF16), (F32, F16), (BF16, F32)):
+    for dtype in (BF16, F16):
+        for dim in (16, 32, 64, 96, 128, 256):
+            attention_case(pd, dtype, FP8, mixed, 8, 2, dim, 16)
+            attention_case(pd, dtype, FP8, decode, 8, 2, dim, 8)
+        for heads, kv_heads, block, window, cap in ((4, 4, 32, 0, 0.0), (40, 2, 16, 33, 20.0), (32, 8, 256, 100, 0.0)):
+            attention_case(pd, dtype, FP8, mixed, heads, kv_heads, 128, block, window, cap, drop_left=True)
+            attention_case(pd, dtype, FP8, decode, heads, kv_heads, 128, block, window, cap, drop_left=True)
+        attention_case(pd, dtype, FP8, [(1, 5000)], 32, 8, 128, 16)
+        attention_case(pd, dtype, FP8, [(700, 1500), (600, 600)], 8, 2, 128, 16)
+    for dtype, kv_dtype in ((F32, F32), (F32, BF16), (F32, F16), (BF16, F32), (F32, FP8)):
         for dim in (8, 16, 24, 80, 128, 256):
             attention_case(pd, dtype, kv_dtype, mixed, 4, 2, dim, 16, 33, 0.0, drop_left=True)
             attention_case(pd, dtype, kv_dtype, mixed, 4, 2, dim, 8, 0, 10.0)
@@ -538,7 +573,7 @@ def main():
     info = pd.info()
     print(f"{info.name.decode()} {info.isa.decode()}, {info.free_bytes / 2**30:.1f} of {info.total_bytes / 2**30:.1f} GiB free, seed {SEED}", flush=True)
     parts = [("small", lambda: small_ops(pd)), ("conversions", lambda: conversions(pd, cpu)), ("copies", lambda: copies(pd)), ("linear", lambda: linears(pd)),
-             ("quantised", lambda: quantised(pd)), ("invariant", lambda: invariances(pd)), ("weights", lambda: weights(pd, cpu)), ("moe", lambda: moes(pd)), ("rope", lambda: ropes(pd)), ("attention", lambda: attentions(pd)),
+             ("quantised", lambda: quantised(pd)), ("invariant", lambda: invariances(pd)), ("weights", lambda: weights(pd, cpu)), ("moe", lambda: moes(pd)), ("rope", lambda: (ropes(pd), ropes_fp8(pd))), ("attention", lambda: attentions(pd)),
              ("sample", lambda: samples(pd, cpu)), ("graphs", lambda: graphs(pd))]
     chosen = [a for a in sys.argv[1:] if not a.isdigit()]
     for name, part in parts:

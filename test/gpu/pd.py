@@ -156,7 +156,11 @@ class Paged:
         counts = [max(1, -(-kv // block)) for _, kv in lengths]
         total = sum(counts) + 3
         half = kv_heads * block * dim
-        self.cache = torch.full((total, layers, 2, kv_heads, block, dim), float("nan") if poison else 0.0, dtype=TORCH[dtype], device=place)
+        if dtype == FP8:  # bytes: data, then a scale per token and head; 255 is NaN in both
+            self.cache = torch.full((total, layers, 2, half + kv_heads * block * 4), 255, dtype=torch.uint8, device=place)
+            half = self.cache.shape[-1]
+        else:
+            self.cache = torch.full((total, layers, 2, kv_heads, block, dim), float("nan") if poison else 0.0, dtype=TORCH[dtype], device=place)
         order = torch.randperm(total, generator=generator).tolist()
         stride = max(counts) + 1
         table = torch.full((len(lengths), stride), -1, dtype=torch.int32)
@@ -198,19 +202,41 @@ class Paged:
         made.held = held
         return made
 
+    def scaled(self):
+        """What lies in an fp8 cache: (values without their scales, scales), [blocks, layers, 2, kvHead, slot (, dim)] float64."""
+        count = self.kv_heads * self.block
+        data = self.cache[..., :count * self.dim].contiguous().view(torch.float8_e4m3fn).double()
+        scales = self.cache[..., count * self.dim:].contiguous().view(torch.float32).double()
+        return data.view(*data.shape[:3], self.kv_heads, self.block, self.dim), scales.view(*scales.shape[:3], self.kv_heads, self.block)
+
     def fill(self, generator, scale=1.0):
-        """Random keys and values at every valid position. Returns them per sequence as [kv, kv_heads, dim] of the cache's dtype."""
+        """Random keys and values at every valid position. Returns them per sequence as [kv, kv_heads, dim], as the cache holds them."""
         self.keys, self.values = [], []
         for s, (_, kv) in enumerate(self.lengths):
-            pair = []
-            for half in range(2):
-                data = (torch.randn((kv, self.kv_heads, self.dim), generator=generator) * scale).to(TORCH[self.dtype])
-                pair.append(data)
+            for half, kept in enumerate((self.keys, self.values)):
+                data = torch.randn((kv, self.kv_heads, self.dim), generator=generator) * scale
+                if self.dtype == FP8:
+                    data = data * torch.exp2(torch.randint(-3, 4, (kv, self.kv_heads, 1), generator=generator) * (1.0 if half else 0.3))
+                    data, scales = fp8_of(data)
+                    kept.append((data * scales).float())
+                    data, scales = data.float().to(torch.float8_e4m3fn).view(torch.uint8), scales.float()
+                else:
+                    data, scales = data.to(TORCH[self.dtype]), None
+                    kept.append(data)
                 if kv > 0:
-                    count = -(-kv // self.block)
-                    padded = torch.full((count * self.block, self.kv_heads, self.dim), float("nan"), dtype=TORCH[self.dtype])
-                    padded[:kv] = data
-                    padded = padded.view(count, self.block, self.kv_heads, self.dim).permute(0, 2, 1, 3)
-                    self.cache[self.table[s, :count].long().to(self.cache.device), self.layer, half] = padded.to(self.cache.device)
-            self.keys.append(pair[0])
-            self.values.append(pair[1])
+                    self.place(s, half, data, scales)
+
+    def place(self, s, half, data, scales):
+        """data: [kv, kv_heads, dim]; scales: [kv, kv_heads, 1] or None"""
+        kv, count = data.shape[0], -(-data.shape[0] // self.block)
+        blocks = self.table[s, :count].long().to(self.cache.device)
+
+        def blocked(x, filler):
+            padded = torch.full((count * self.block, *x.shape[1:]), filler, dtype=x.dtype)
+            padded[:kv] = x
+            return padded.view(count, self.block, *x.shape[1:]).transpose(1, 2).contiguous().to(self.cache.device)
+        if scales is None:
+            self.cache[blocks, self.layer, half] = blocked(data, float("nan"))
+        else:
+            parts = [blocked(data, 255).view(count, -1), blocked(scales, float("nan")).view(count, -1).view(torch.uint8)]
+            self.cache[blocks, self.layer, half] = torch.cat(parts, -1)
