@@ -186,6 +186,7 @@ export class Coordinator {
   #remember(traveller: Traveller, { expectedTokenCount, nowMs, outputTokenCount }: RequestFacts, promptTokenCount: number): void {
     const { strategy, clock } = this.#options;
     if (strategy !== 'adaptive' || outputTokenCount > 0 || traveller.remembered !== null) return;
+    if (traveller.request.isMeasurement) return;
     const outputCount = Math.max(1, Math.round(expectedTokenCount));
     traveller.remembered = { arrivalMs: nowMs, promptTokenCount, expectedTokenCount, outputTokenCount: outputCount };
     this.#arranger.remember(traveller.remembered);
@@ -261,7 +262,7 @@ export class Coordinator {
     if (remembered !== null && request.isFinished) remembered.outputTokenCount = request.outputTokenCount;
     this.#travellers.delete(request.id);
     this.#admission.leave();
-    for (const [index, output] of request.outputs.entries()) {
+    for (const [index, output] of request.isMeasurement ? [] : request.outputs.entries()) {
       const end = request.ended[index] ?? null;
       const isCensored = end === null || end === 'length';
       this.#lengths.observe(lengthFacts(request, keys), { tokenCount: output.length, isCensored });

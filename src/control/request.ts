@@ -82,6 +82,11 @@ export class Request {
     return this.#outcome?.kind === 'finished';
   }
 
+  /** Nobody asked it: nothing is to be learned from its length or its coming. */
+  get isMeasurement(): boolean {
+    return this.input.measuredRoute !== undefined;
+  }
+
   /** The way that its first attempt must take. */
   get pinnedPlace(): RoutePlace | undefined {
     return this.routes.length === 0 ? this.input.measuredRoute : undefined;
@@ -176,7 +181,7 @@ export class Request {
     return {
       id: this.id,
       outcome: kind,
-      isMeasurement: this.input.measuredRoute !== undefined,
+      isMeasurement: this.isMeasurement,
       ...(error === null ? {} : { errorCode: error.code }),
       routes: this.routes,
       promptTokenCount: this.input.promptIds.length,
