@@ -30,7 +30,7 @@ export class GatewayClient implements CompletionClient {
     const ended = (outcome: Answer['outcome'], error?: string): Answer => ({
       ...{ outcome, sentMs, endMs: this.#clock.nowMs(), chunkMs, outputTokenCount, id: `r${index}` },
       ...(error === undefined ? {} : { error }),
-      ...(route === null ? {} : { route: `${route.path} ${route.workers.join(' ')}` }),
+      ...(route === null ? {} : { route: `${route.path}; ${route.workers.join(' -> ')}` }),
     });
     try {
       const stream = this.#gateway.submit({

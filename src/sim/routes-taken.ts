@@ -17,7 +17,7 @@ export function routesTaken(records: readonly RequestRecord[]): RoutesTaken {
   };
   for (const { route, phase } of records) {
     if (phase !== 'measured') continue;
-    const [path = 'none', first, second = first] = (route ?? 'none').split(' ');
+    const [path = 'none', first, second = first] = (route ?? 'none').split(/; | -> /);
     paths[path] = (paths[path] ?? 0) + 1;
     if (first === undefined || second === undefined) continue;
     countOf(first).prefillCount++;
