@@ -16,6 +16,7 @@ part() { # NAME COMMAND…: its files and its log have a folder of their own
   rm -rf "$folder" && mkdir -p "$folder"
   OUT=$folder "${@:2}" >"$folder/log" 2>&1 || true # the table tells
 }
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-5} # the references are computed by three processes side by side
 part parity python3 test/gpu/parity.py &
 PD_NO_WGMMA=1 part parity-mma python3 test/gpu/parity.py linear attention &
 part engine "$NODE" "$ENGINE_MJS" goldens teacher handover invariance &

@@ -1,20 +1,22 @@
 /** Starts `twostroke serve` on given workers, asks it over HTTP, alone and 24 at once, and stops it. No test runner, no dependency:
  *
- *      node test/gpu/serve.mjs dist/src/cli/main.js prefill:cuda:0,decode:cuda:0 [model folder]
+ *      node test/gpu/serve.mjs dist/src/cli/main.js prefill:cuda:0,decode:cuda:0 [model folder] [flags of serve …]
  *
  *  Two workers on one GPU are two processes: the hand-over goes through CUDA IPC, and their memory must stay within their share of it. The
  *  demo model must know its answers; of a model folder (random weights will do, no tokenizer is needed) only that it
- *  answers. Exit code 1 when an answer is wrong, memory is overdrawn or the server fails. */
+ *  answers. Exit code 1 when an answer is wrong, memory is overdrawn or the server fails. With --batch-invariant the
+ *  digest of all answers is the same for all worker lists of one device kind. */
 import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 
-const [main, workers, model = 'demo'] = process.argv.slice(2);
+const [main, workers, model = 'demo', ...moreFlags] = process.argv.slice(2);
 const isDemo = model === 'demo';
 const memoryShare = 0.9;
 const port = 8000 + (process.pid % 1000);
 const url = `http://127.0.0.1:${port}`;
 const modelFlags = isDemo ? [] : ['--skip-tokenizer-init', '--max-model-len', '8192', '--served-model-name', 'folder'];
 const flags = ['serve', '--model', model, '--workers', workers, '--port', String(port), '--gpu-memory-utilization', String(memoryShare)];
-const server = spawn(process.execPath, [main, ...flags, ...modelFlags], { stdio: ['ignore', 'inherit', 'inherit'] });
+const server = spawn(process.execPath, [main, ...flags, ...modelFlags, ...moreFlags], { stdio: ['ignore', 'inherit', 'inherit'] });
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function ready() {
@@ -34,8 +36,8 @@ async function post(path, body) {
   return (await answer.json()).choices[0];
 }
 
-async function ask(question) {
-  if (isDemo) return (await post('/v1/chat/completions', { model, messages: [{ role: 'user', content: question }] })).message.content;
+async function ask(question, extra = {}) {
+  if (isDemo) return (await post('/v1/chat/completions', { model, messages: [{ role: 'user', content: question }], ...extra })).message.content;
   const prompt = Array.from({ length: 200 + question.length }, (_, i) => (i * 7919) % 30_000);
   return JSON.stringify((await post('/v1/completions', { model: 'folder', prompt, ignore_eos: true, return_token_ids: true })));
 }
@@ -65,6 +67,8 @@ try {
   const begun = performance.now();
   const answers = await Promise.all(questions.map((question) => ask(question)));
   console.log(`24 at once: ${(performance.now() - begun).toFixed(0)} ms`);
+  const drawn = await Promise.all(questions.map((question, seed) => ask(question, { temperature: 0.8, seed })));
+  console.log(`digest of all answers: ${createHash('sha256').update(JSON.stringify([answers, drawn])).digest('hex').slice(0, 16)}`);
   const isSame = answers.every((answer, i) => i % 3 !== 0 || answer === first);
   const isWithin = await showMemory();
   if ((!isDemo || (first.includes('Paris') && isSame)) && isWithin) failed = 0;
