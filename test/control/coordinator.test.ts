@@ -2,11 +2,12 @@
  *  a typed error; nothing is released under a writer; nothing is held afterwards. */
 import { describe, expect, it } from 'vitest';
 import { TwostrokeError } from '../../src/base/errors.js';
-import { requestId } from '../../src/base/ids.js';
+import { requestId, workerId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
+import type { RequestInput } from '../../src/control/gateway-api.js';
 import { HandOverError } from '../../src/control/worker-client.js';
 import { greedy } from '../../src/engine/sampling-params.js';
-import type { Strategy } from '../../src/router/route.js';
+import type { RoutePlace, Strategy } from '../../src/router/route.js';
 import type { WorkerRole } from '../../src/router/snapshot.js';
 import { FakeCluster, idealOutput } from './fake-cluster.js';
 
@@ -365,4 +366,42 @@ it('a stop string ends one choice silently; the others go on', async () => {
   await cluster.clock.yield();
   await cluster.clock.drive(cluster.settle());
   expect(cluster.records[0]).toMatchObject({ outcome: 'finished', finishReasons: ['stop_string', 'length'] });
+});
+
+describe('a measurement', () => {
+  const places: readonly RoutePlace[] = [
+    { path: 'collocated', worker: workerId('w1') },
+    { path: 'disaggregated', prefillWorker: workerId('w1'), decodeWorker: workerId('w0') },
+  ];
+
+  it.each(places)('takes the route it is told ($path), whatever the strategy', async (measuredRoute) => {
+    const cluster = new FakeCluster({ roles: ['any', 'any'], strategy: 'collocated' });
+    expectIdeal(await cluster.clock.drive(cluster.ask('r', 100, 8, 1, { measuredRoute })), 8);
+    await cluster.clock.drive(cluster.settle());
+    const [record] = cluster.records;
+    expect([record?.isMeasurement, record?.routes[0]?.path]).toEqual([true, measuredRoute.path]);
+    expect(record?.routes[0]?.workers[0]).toBe('w1');
+  });
+
+  it('goes on elsewhere when its worker dies', async () => {
+    const cluster = new FakeCluster({ roles: ['any', 'any'], strategy: 'collocated' });
+    cluster.restart = 'stay_dead';
+    cluster.onStage = (index) => {
+      if (index === 1) cluster.kill(workerId('w1'));
+    };
+    expectIdeal(await cluster.clock.drive(cluster.ask('r', 100, 8, 1, { measuredRoute: places[0]! })), 8);
+  });
+
+  it('teaches nothing about lengths', async () => {
+    const expectedAfter = async (more: Partial<RequestInput>) => {
+      const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated' });
+      for (let i = 0; i < 20; i++) await cluster.clock.drive(cluster.ask(`r${i}`, 100, 300, 1, more));
+      await cluster.clock.drive(cluster.ask('last', 100, 300));
+      await cluster.clock.drive(cluster.settle());
+      return cluster.records.at(-1)?.routes[0]?.estimates.expectedTokenCount;
+    };
+    const unlearned = await expectedAfter({ measuredRoute: { path: 'collocated', worker: workerId('w0') } });
+    expect(unlearned).toBeGreaterThan(1);
+    expect(unlearned).not.toBe(await expectedAfter({}));
+  });
 });
