@@ -63,10 +63,14 @@ class Report:
                 self.add(title + " (FlashAttention-2, same run)", row["flash2_tflops"], "TFLOP/s", higher=True)
         elif re.match(r"sample|rmsnorm|rope_store|act_mul", name):
             self.add(name, row["value"], row["unit"])
-        elif variant := re.match(r"(fp8|fp8 kv|invariant) (step (decode|prefill) (\d+) x (\d+) kv (\d+))$", name):
+        elif variant := re.match(r"(fp8|invariant) (step (decode|prefill) (\d+) x (\d+) kv (\d+))$", name):
             self.variant(row, *variant.groups())
-        elif re.match(r"fp8", name):
-            self.add(name, row["value"], row["unit"], higher=row["unit"] in ("TB/s", "TFLOP/s"))
+        elif attention := re.match(r"fp8 kv decode attention batch (\d+) kv (\d+)$", name):
+            self.add(f"fp8 KV, decode attention, batch {attention[1]}, KV {attention[2]}", row["tbps"], "TB/s", self.read, higher=True)
+        elif name.startswith("fp8 kv prefill attention"):
+            self.add(name.replace("fp8 kv prefill attention", "fp8 KV, prefill attention,"), row["tflops"], "TFLOP/s", higher=True)
+        elif name.startswith("fp8 gemm floor"):
+            self.add(name.replace("gemm floor rows 2048", "product floor, 2048 rows"), row["value"], row["unit"])
 
     def variant(self, row, prefix, plain, kind, count, queries, kv):
         """A whole step with other dtypes or in other kernels."""
@@ -74,10 +78,10 @@ class Report:
         if prefix == "invariant":
             return self.add(f"batch-invariant {name}", row["value"], "ms", self.by_name[plain]["value"] if plain in self.by_name else None)
         if kind == "decode":
-            return self.add(f"{prefix} {name}", row["value"], "ms", self.by_name["weight bytes"]["value"] / 2 / self.read + row["kv_read"])
+            return self.add(f"fp8 weights and KV, {name}", row["value"], "ms", self.by_name["weight bytes"]["value"] / 2 / self.read + row["kv_read"])
         products = self.by_name.get(f"fp8 gemm floor rows {kv} (torch, row-wise scales)")
         floor = None if products is None else products["value"] + self.between_products(int(kv))
-        return self.add(f"{prefix} {name}", row["value"], "ms", floor, aim=1.12 if floor and kv == "2048" else None)
+        return self.add(f"fp8 weights and KV, {name}", row["value"], "ms", floor, aim=1.12 if floor and kv == "2048" else None)
 
     def between_products(self, count):
         """Attention at cuDNN's rate and the elementwise kernels' bytes, in ms."""

@@ -13,7 +13,7 @@ trap 'rm -rf "$folder"' EXIT
 [ -f "$folder/model.safetensors" ] && export TWOSTROKE_BENCH_MODEL=$folder
 "$NODE" "$ENGINE_MJS" loading && mv "$OUT/engine.json" "$OUT/loading.json"
 rm -rf "$folder"
-python3 bench/gpu/kernels.py read decode prefill sample small step fp8 && mv "$OUT/kernels.json" "$OUT/kernels-all.json"
+python3 bench/gpu/kernels.py read decode decode_fp8 prefill prefill_fp8 sample small step fp8 && mv "$OUT/kernels.json" "$OUT/kernels-all.json"
 PD_LINEAR=blas python3 bench/gpu/kernels.py floor && mv "$OUT/kernels.json" "$OUT/floor.json"
 "$NODE" "$ENGINE_MJS" bench bench-fp8 bench-invariant
 python3 bench/gpu/report.py "$OUT" "${COMMIT:-$(git rev-parse --short HEAD)}" "${TARGET:-docs/results/$(date +%F)-gpu}"
