@@ -1,15 +1,12 @@
-/** `twostroke route`: the last routing decisions of a running server and why each was taken. */
+/** `twostroke route`: the last routing decisions of a running server and why each was taken; one in full with --explain. */
 import { Command } from 'commander';
+import { TwostrokeError } from '../base/errors.js';
 import type { RequestRecord } from '../control/request-record.js';
 import { askServer, type ServerAddress } from './ask-server.js';
 import { wholeNumber } from './option-values.js';
 import { table } from './quantities.js';
+import { explanationText, type RoutesAnswer } from './route-explanation.js';
 import { apiKeyOption, urlOption } from './workers.js';
-
-export interface RoutesAnswer {
-  /** Newest first. */
-  readonly requests: readonly RequestRecord[];
-}
 
 export function routeCommand(): Command {
   return new Command('route')
@@ -17,13 +14,33 @@ export function routeCommand(): Command {
     .addOption(urlOption())
     .addOption(apiKeyOption())
     .option('--count <count>', 'how many', wholeNumber(1, 1000), 10)
+    .option(
+      '--explain [id]',
+      'one decision in full: inputs, both estimates, choice, what really happened; without an id the last',
+    )
     .option('--json', 'one JSON object on the last line', false)
     .action(showRoutes);
 }
 
-async function showRoutes(options: ServerAddress & { readonly count: number; readonly json: boolean }): Promise<void> {
-  const answer = await askServer<RoutesAnswer>(options, `/routes?count=${options.count}`);
-  process.stdout.write(options.json ? `${JSON.stringify(answer)}\n` : routesText(answer));
+interface RouteOptions extends ServerAddress {
+  readonly count: number;
+  readonly explain?: string | true;
+  readonly json: boolean;
+}
+
+async function showRoutes(options: RouteOptions): Promise<void> {
+  const { explain } = options;
+  const which =
+    typeof explain === 'string' ? `id=${encodeURIComponent(explain)}` : `count=${explain === true ? 1 : options.count}`;
+  const answer = await askServer<RoutesAnswer>(options, `/routes?${which}`);
+  if (typeof explain === 'string' && answer.requests.length === 0) {
+    throw new TwostrokeError(
+      'not_found',
+      `no request ${explain} among the last thousand that ended; "twostroke route" lists the newest`,
+    );
+  }
+  const text = explain === undefined ? routesText(answer) : explanationText(answer);
+  process.stdout.write(options.json ? `${JSON.stringify(answer)}\n` : text);
 }
 
 export function routesText({ requests }: RoutesAnswer): string {

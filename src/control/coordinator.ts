@@ -5,41 +5,22 @@ import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
-import { Arranger, type RememberedRequest } from '../router/arranger.js';
-import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
-import type { PathEstimate } from '../router/estimate.js';
-import type { LengthDistribution } from '../router/length-distribution.js';
-import { samplePrefixes } from '../router/length-levels.js';
-import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js';
-import { Placement } from '../router/placement.js';
-import { type Route, type Strategy, workersOf } from '../router/route.js';
-import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
-import { prefillPairCountOf } from '../router/step-work.js';
-import type { WorkerCosts, WorkerShape } from '../router/worker-costs.js';
-import { WorkerLoad } from '../router/worker-load.js';
+import type { Route, Strategy } from '../router/route.js';
+import type { WorkerCosts } from '../router/worker-costs.js';
 import { Admission } from './admission.js';
+import { DecodeRoom } from './decode-room.js';
 import type { RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
 import { runCollocated, runDisaggregated } from './paths.js';
-import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
+import type { RoutingStatus } from './prediction-errors.js';
 import { Request } from './request.js';
-import type { RequestRecord, RouteSummary } from './request-record.js';
+import type { RequestRecord } from './request-record.js';
 import { Reservations, type ReservationTiming } from './reservations.js';
+import { sidesOf } from './route-summary.js';
+import { claimOf, Routing, type Traveller } from './routing.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
-
-/** What a worker looks like to the coordinator before its load and its costs are added: numbers from the worker's last report. */
-export interface WorkerFacts extends Omit<WorkerSnapshot, 'load' | 'costs'> {
-  readonly shape?: WorkerShape;
-}
-
-/** Who is there; see registry.ts. */
-export interface WorkerDirectory {
-  workers(): readonly WorkerFacts[];
-  client(id: WorkerId): WorkerClient | null;
-  /** Resolves when a worker has come or gone. */
-  changed(): Promise<void>;
-}
+import type { WorkerDirectory } from './worker-directory.js';
 
 export interface CoordinatorOptions {
   readonly directory: WorkerDirectory;
@@ -54,34 +35,17 @@ export interface CoordinatorOptions {
   readonly ready: Promise<void>;
 }
 
-/** A request on its way, and what was known of it when it came. */
-interface Traveller {
-  readonly request: Request;
-  /** Of the prompt's beginnings. */
-  readonly keys: readonly StrideKey[];
-  readonly lengths: LengthDistribution;
-  /** Where it is now. */
-  placement: Placement | null;
-  remembered: RememberedRequest | null;
-}
-
-/** Between two comparisons of arrangements, which take some ten milliseconds of computing. */
-const arrangeEveryMs = 1_000;
-
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #admission: Admission;
   readonly #reservations: Reservations;
-  readonly #affinity = new PrefixAffinity();
+  readonly #room = new DecodeRoom();
+  readonly #routing: Routing;
   readonly #travellers = new Map<RequestId, Traveller>();
-  readonly #loads = new Map<WorkerId, WorkerLoad>();
-  readonly #lengths = new LengthPredictor();
-  readonly #arranger = new Arranger();
-  #isArranging = false;
-  #arrangeAgainMs = 0;
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
+    this.#routing = new Routing({ ...options, workers: () => options.directory.workers() });
     this.#admission = new Admission(options.clock, options.limits.requestCountMax);
     this.#reservations = new Reservations(options.clock, options.limits);
   }
@@ -96,17 +60,15 @@ export class Coordinator {
     this.#admission.enter();
     const { clock, limits } = this.#options;
     const request = new Request(input, clock, limits.requestDeadlineMs);
-    const keys = strideKeys(input.promptIds, input.cacheSalt);
-    const traveller: Traveller = {
-      request,
-      keys,
-      lengths: this.#lengths.predict(lengthFacts(request, keys)),
-      placement: null,
-      remembered: null,
-    };
+    const traveller = this.#routing.welcome(request);
     this.#travellers.set(request.id, traveller);
     void this.#run(traveller).finally(() => this.#end(traveller));
     return request.stream;
+  }
+
+  /** How the router stands: for metrics, GET /routes and people. */
+  get routing(): RoutingStatus {
+    return this.#routing.status;
   }
 
   cancelAll(): void {
@@ -115,7 +77,7 @@ export class Coordinator {
 
   /** What a worker held in its prefix cache is gone. */
   forgetWorker(id: WorkerId): void {
-    this.#affinity.forget(id);
+    this.#routing.forgetWorker(id);
   }
 
   async #run(traveller: Traveller): Promise<void> {
@@ -124,90 +86,47 @@ export class Coordinator {
     while (!request.isSettled) {
       try {
         const route = await this.#chooseRoute(traveller);
-        if (route !== null) await this.#follow(route, request);
+        if (route !== null) await this.#enter(traveller, route);
       } catch (error) {
         this.#afterFailure(request, error);
       }
-      this.#leave(traveller);
+      this.#routing.leave(traveller);
     }
   }
 
   /** Waits while no worker is live. Null when the request settles first. */
   async #chooseRoute(traveller: Traveller): Promise<Route | null> {
     const { request } = traveller;
-    const { directory, strategy } = this.#options;
     while (!request.isSettled) {
-      const facts = this.#facts(traveller);
-      const { pinnedPlace } = request;
-      const workers = this.#snapshots();
-      const rule = request.handOverFailures.length > 0 ? 'collocated' : strategy;
-      const route =
-        pinnedPlace === undefined
-          ? chooseRoute(facts, workers, rule, (candidates) => this.#arranger.current(candidates))
-          : pinnedRoute(facts, workers, pinnedPlace);
-      if (route !== null) {
-        this.#place(traveller, facts, route);
-        request.routed(summaryOf(route, facts));
-        this.#options.logger.debug({ request: request.id, route }, 'routed');
-        return route;
-      }
-      await request.orSettled(directory.changed());
+      const route = this.#routing.choose(traveller);
+      if (route !== null) return route;
+      await request.orSettled(this.#options.directory.changed());
     }
     return null;
   }
 
-  /** From here on the workers' loads count it. */
-  #place(traveller: Traveller, facts: RequestFacts, route: Route): void {
-    const { request, keys, lengths } = traveller;
-    const { clock } = this.#options;
-    const [prefillWorker, decodeWorker] = sidesOf(route);
-    const { tokenCount, addedMs, unloadedTtftMs } = route.prefill;
-    const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
-    const placement = new Placement(
-      {
-        id: request.id,
-        prompt: { tokenCount, pairCount: prefillPairCountOf(cachedTokenCount, tokenCount), addedMs, unloadedTtftMs },
-        promptTokenCount: facts.promptTokenCount,
-        choiceCount: facts.choiceCount,
-        lengths,
-        generatedTokenCount: facts.outputTokenCount,
-        prefill: this.#load(prefillWorker),
-        decode: this.#load(decodeWorker),
-      },
-      facts.nowMs,
-    );
-    traveller.placement = placement;
-    this.#remember(traveller, facts, tokenCount);
-    request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
-    for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
+  /** Waits for memory to decode in, as far as can be foreseen. */
+  async #enter(traveller: Traveller, route: Route): Promise<void> {
+    const { request } = traveller;
+    const { clock, directory } = this.#options;
+    const [, worker] = sidesOf(route);
+    const size = directory.workers().find(({ id }) => id === worker);
+    if (size === undefined) throw new WorkerLostError(worker, 'it went away while the request was routed');
+    const claim = claimOf(traveller, route);
+    const startMs = clock.nowMs();
+    try {
+      const admitted = this.#room.enter(worker, claim, size).then(() => true);
+      if ((await request.orSettled(this.#orGone(worker, admitted))) === null) return;
+      request.reservationWaitMs += clock.nowMs() - startMs;
+      await this.#follow(route, request);
+    } finally {
+      this.#room.leave(worker, claim);
+    }
   }
 
-  /** For the arranger, and its turn when it is due. Only first attempts: others are not arrivals. */
-  #remember(traveller: Traveller, { expectedTokenCount, nowMs, outputTokenCount }: RequestFacts, promptTokenCount: number): void {
-    const { strategy, clock } = this.#options;
-    if (strategy !== 'adaptive' || outputTokenCount > 0 || traveller.remembered !== null) return;
-    if (traveller.request.isMeasurement) return;
-    const outputCount = Math.max(1, Math.round(expectedTokenCount));
-    traveller.remembered = { arrivalMs: nowMs, promptTokenCount, expectedTokenCount, outputTokenCount: outputCount };
-    this.#arranger.remember(traveller.remembered);
-    if (!this.#arranger.isDue || this.#isArranging || nowMs < this.#arrangeAgainMs) return;
-    this.#isArranging = true;
-    void this.#arrange().finally(() => {
-      this.#isArranging = false;
-      this.#arrangeAgainMs = clock.nowMs() + arrangeEveryMs;
-    });
-  }
-
-  /** A replay in each turn of the event loop, so that nobody waits long (I6). */
-  async #arrange(): Promise<void> {
-    const { clock, logger } = this.#options;
-    for (const _ of this.#arranger.comparison(this.#snapshots())) await clock.yield();
-    logger.debug({ standings: this.#arranger.standings }, 'arrangements compared');
-  }
-
-  #leave(traveller: Traveller): void {
-    traveller.placement?.leave(this.#options.clock.nowMs());
-    traveller.placement = null;
+  /** Nobody waits for the memory of a worker that is gone. */
+  #orGone<T>(worker: WorkerId, work: Promise<T>): Promise<T> {
+    return this.#client(worker).orLost(work);
   }
 
   async #follow(route: Route, request: Request): Promise<void> {
@@ -258,16 +177,13 @@ export class Coordinator {
     logger.warn({ request: request.id, reason: error.message }, 'hand-over failed, request continues on one worker');
   }
 
-  #end({ request, keys, remembered }: Traveller): void {
-    if (remembered !== null && request.isFinished) remembered.outputTokenCount = request.outputTokenCount;
+  #end(traveller: Traveller): void {
+    const { request } = traveller;
     this.#travellers.delete(request.id);
     this.#admission.leave();
-    for (const [index, output] of request.isMeasurement ? [] : request.outputs.entries()) {
-      const end = request.ended[index] ?? null;
-      const isCensored = end === null || end === 'length';
-      this.#lengths.observe(lengthFacts(request, keys), { tokenCount: output.length, isCensored });
-    }
-    this.#options.onDone(request.toRecord());
+    const record = request.toRecord();
+    this.#routing.learn(traveller, record);
+    this.#options.onDone(record);
   }
 
   #client(id: WorkerId): WorkerClient {
@@ -275,63 +191,4 @@ export class Coordinator {
     if (client === null) throw new WorkerLostError(id, 'it went away while the request was routed');
     return client;
   }
-
-  #facts({ request, keys, lengths }: Traveller): RequestFacts {
-    const { promptIds, sampling } = request.input;
-    return {
-      promptTokenCount: promptIds.length,
-      outputTokenCount: request.outputTokenCount,
-      maxTokenCount: sampling.maxTokenCount,
-      choiceCount: sampling.choiceCount,
-      expectedTokenCount: lengths.mean,
-      prefixTokenCounts: this.#affinity.lookup(keys),
-      nowMs: this.#options.clock.nowMs(),
-    };
-  }
-
-  /** Reports lag behind; what has been routed is known at once, so the load is counted from the requests themselves. */
-  #snapshots(): readonly WorkerSnapshot[] {
-    const { directory, costs } = this.#options;
-    return directory
-      .workers()
-      .map((facts) => ({ ...facts, load: this.#load(facts.id), costs: costs.parametersOf(facts.id, facts.shape) }));
-  }
-
-  #load(id: WorkerId): WorkerLoad {
-    const load = this.#loads.get(id) ?? new WorkerLoad();
-    this.#loads.set(id, load);
-    return load;
-  }
-}
-
-function sidesOf(route: Route): readonly [prefill: WorkerId, decode: WorkerId] {
-  return route.path === 'collocated' ? [route.worker, route.worker] : [route.prefillWorker, route.decodeWorker];
-}
-
-function lengthFacts({ input }: Request, keys: readonly StrideKey[]): LengthFacts {
-  const { promptIds, sampling } = input;
-  return { promptTokenCount: promptIds.length, maxTokenCount: sampling.maxTokenCount, prefixIds: samplePrefixes(keys) };
-}
-
-function summaryOf(route: Route, facts: RequestFacts): RouteSummary {
-  const { path, reason, estimate, other } = route;
-  return {
-    path,
-    workers: workersOf(route),
-    reason,
-    estimates: {
-      expectedTokenCount: facts.expectedTokenCount,
-      ...estimate,
-      ...(other === undefined ? {} : prefixed('other', other.estimate)),
-    },
-  };
-}
-
-/** `ttftMs` becomes `otherTtftMs`. */
-function prefixed(prefix: string, estimate: PathEstimate): Record<string, number> {
-  const named = Object.entries(estimate).map(([name, value]) => [
-    `${prefix}${name.charAt(0).toUpperCase()}${name.slice(1)}`,
-    value,
-  ]);
-  return Object.fromEntries(named) as Record<string, number>;
 }

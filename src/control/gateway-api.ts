@@ -4,6 +4,7 @@ import type { SamplingParams } from '../engine/sampling-params.js';
 import type { LoadProgress } from '../model/model.js';
 import type { RoutePlace } from '../router/route.js';
 import type { GenerationStream } from './generation-stream.js';
+import type { RoutingStatus } from './prediction-errors.js';
 import type { RequestRecord } from './request-record.js';
 import type { Health, WorkerStatus } from './worker-status.js';
 
@@ -34,6 +35,8 @@ export interface GatewayApi {
   submit(input: RequestInput): GenerationStream;
   workers(): readonly WorkerStatus[];
   health(): Health;
+  /** How the router stands: arrangement, errors of its predictions, how well it knows the workers. */
+  routing(): RoutingStatus;
   /** Requests accepted and not finished. */
   readonly requestCount: number;
   onLoadProgress(listener: (workerId: WorkerId, progress: LoadProgress) => void): void;

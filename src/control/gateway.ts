@@ -11,6 +11,7 @@ import type { GatewayApi, RequestInput } from './gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits, type GatewayOptions } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
 import { healthOf } from './health.js';
+import type { RoutingStatus } from './prediction-errors.js';
 import type { RequestRecord } from './request-record.js';
 import { slotError, statusOf } from './slot-status.js';
 import { Supervisor } from './supervisor.js';
@@ -88,6 +89,10 @@ export class Gateway implements GatewayApi {
 
   health(): Health {
     return healthOf(this.#supervisor.slots, this.#listeners.isReady ? 'ready' : 'loading', this.#limits.stalledMs);
+  }
+
+  routing(): RoutingStatus {
+    return this.#coordinator.routing;
   }
 
   onLoadProgress(listener: (workerId: WorkerId, progress: LoadProgress) => void): void {

@@ -10,7 +10,11 @@ export interface RouteSummary {
   /** Collocated: the worker. Disaggregated: prefill worker, decode worker. */
   readonly workers: readonly WorkerId[];
   readonly reason: string;
+  /** What was known of the request and of the workers, by name with unit. */
+  readonly inputs: Readonly<Record<string, number>>;
+  /** Of this route; those of the best route of the other path, if it was weighed, under `other…`. */
   readonly estimates: Readonly<Record<string, number>>;
+  readonly otherWorkers?: readonly WorkerId[];
 }
 
 export type RequestOutcome = 'finished' | 'cancelled' | 'failed';

@@ -96,7 +96,7 @@ export class Reserving {
   }
 
   async #ask(): Promise<Reserved> {
-    const startMs = this.#clock.nowMs();
+    const startMs = this.#clock.nowMs() - this.#request.reservationWaitMs; // after what it waited for already
     for (;;) {
       if (this.#isEnded) throw new HandOverError('unwanted', 'cancelled', 'the reservation is not wanted any more');
       if (this.#line[0] === this) {

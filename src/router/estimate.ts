@@ -19,6 +19,8 @@ const kneeRatio = 2;
 
 export interface PathEstimate {
   readonly ttftMs: number;
+  /** Of ttftMs: between gateway and worker. */
+  readonly messagesMs: number;
   /** Of ttftMs: for running steps, earlier prompts and room. */
   readonly waitMs: number;
   readonly prefillMs: number;
@@ -46,7 +48,7 @@ export function estimateSplit(
   [prefillWorker, prefill]: readonly [WorkerSnapshot, PrefillForecast],
   [decodeWorker, decode]: readonly [WorkerSnapshot, DecodeForecast],
 ): PathEstimate {
-  const transferMs = transferMsOf(facts, prefillWorker, decodeWorker.id, prefill.prefillMs);
+  const transferMs = prefillWorker.corrections.transfer * transferMsOf(facts, prefillWorker, decodeWorker.id, prefill.prefillMs);
   return estimate(facts, { prefill, prefillWorker, decode, decodeWorker, transferMs, joinMs: decode.joinMs });
 }
 
@@ -73,7 +75,8 @@ interface Path {
 function estimate(facts: RequestFacts, path: Path): PathEstimate {
   const { prefill, prefillWorker, decode, decodeWorker, transferMs, joinMs } = path;
   const { arrivalMs, tokenMs } = prefillWorker.costs.request;
-  const ttftMs = arrivalMs + prefill.waitMs + prefill.prefillMs + tokenMs;
+  const messagesMs = prefillWorker.corrections.messages * (arrivalMs + tokenMs);
+  const ttftMs = messagesMs + prefill.waitMs + prefill.prefillMs;
   const furtherCount = Math.max(1, facts.expectedTokenCount - 1);
   const afterMs = transferMs + joinMs + furtherCount * decode.stepMs;
   const tpotMs = afterMs / furtherCount;
@@ -82,6 +85,7 @@ function estimate(facts: RequestFacts, path: Path): PathEstimate {
   const tpotUse = tpotMs / tpotLimitMs(decodeWorker, facts.promptTokenCount);
   return {
     ttftMs,
+    messagesMs,
     waitMs: prefill.waitMs,
     prefillMs: prefill.prefillMs,
     transferMs,

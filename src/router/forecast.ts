@@ -41,7 +41,7 @@ export interface DecodeForecast {
 }
 
 export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): PrefillForecast {
-  const { load } = worker;
+  const { load, corrections } = worker;
   const tokenCount = uncachedTokenCount(facts, worker);
   const own: Pick<PromptWork, 'tokenCount' | 'pairCount'> = { tokenCount, pairCount: pairCountOf(facts, tokenCount) };
   const room = promptRoom(worker);
@@ -53,8 +53,8 @@ export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): Pr
   const aheadMs = queueMs === 0 ? stepsBeforeNext * decodeMs : Math.max(0, queueMs - headProgressMs(facts, worker, room));
   return {
     tokenCount,
-    waitMs: aheadMs + roomWaitMs(facts, worker, decodeMs),
-    prefillMs,
+    waitMs: corrections.wait * (aheadMs + roomWaitMs(facts, worker, decodeMs)),
+    prefillMs: corrections.prefill * prefillMs,
     addedMs: Math.max(0, prefillMs - (tokenCount / room) * decodeMs),
     unloadedTtftMs: unloadedTtftMs(facts, worker),
   };
@@ -65,7 +65,7 @@ export function decodeForecast(
   worker: WorkerSnapshot,
   beside: 'its_prefill' | 'other_prompts',
 ): DecodeForecast {
-  const { load, costs } = worker;
+  const { load, costs, corrections } = worker;
   const { expectedTokenCount, promptTokenCount, choiceCount, nowMs } = facts;
   const lifeSteps = Math.max(1, expectedTokenCount);
   const now = load.decoding.rowCount + load.expected.rowCount;
@@ -78,8 +78,8 @@ export function decodeForecast(
     decodeKvTokenCount: others.decodeKvTokenCount + ownKv,
     ...noPrompt,
   };
-  const aloneMs = stepMs(costs.step, all);
-  const addedMsPerStep = aloneMs - (otherRowCount < 0.5 ? 0 : stepMs(costs.step, others));
+  const aloneMs = corrections.step * stepMs(costs.step, all);
+  const addedMsPerStep = Math.max(0, aloneMs - corrections.step * stepMs(costs.step, others));
   const toComeMs = aloneMs / (1 - Math.min(prefillShareMax, load.prefillShare(nowMs))) - aloneMs;
   // prompts that queue there now run before this sequence decodes when it queues behind them, else while it does
   const queuedMs = beside === 'its_prefill' || load.queuedPromptCount === 0 ? 0 : queuedPromptsMs(worker) / lifeSteps;

@@ -6,6 +6,7 @@ import { type RequestId, requestId, type WorkerId } from '../base/ids.js';
 import type { CostParameters } from './cost-parameters.js';
 import { tpotLimitMs, ttftLimitMs } from './estimate.js';
 import { Placement } from './placement.js';
+import { uncorrected } from './request-correction.js';
 import type { Route } from './route.js';
 import type { RequestFacts, WorkerRole, WorkerSnapshot } from './snapshot.js';
 import { prefillPairCountOf } from './step-work.js';
@@ -85,7 +86,11 @@ class Replay {
     this.#sides = workers.map(({ id, role, costs }) => {
       const load = new WorkerLoad();
       const room = { blockTokenCount: 16, blockCount: 1e9, availableBlockCount: 1e9 }; // memory is another matter
-      return { load, snapshot: { id, role, isLive: true, ...room, load, costs }, stepped: new SteppedWorker(costs) };
+      return {
+        load,
+        snapshot: { id, role, isLive: true, ...room, load, costs, corrections: uncorrected },
+        stepped: new SteppedWorker(costs),
+      };
     });
   }
 

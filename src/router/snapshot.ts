@@ -1,6 +1,7 @@
 /** Plain numbers a policy may see about the workers and the request. Filled in by control/coordinator. */
 import type { WorkerId } from '../base/ids.js';
 import type { CostParameters } from './cost-parameters.js';
+import type { Corrections } from './request-correction.js';
 import type { WorkerLoadView } from './worker-load.js';
 
 /** `prefill` and `decode` restrict what may be asked of a worker; every worker can do both. */
@@ -20,6 +21,8 @@ export interface WorkerSnapshot {
   readonly load: WorkerLoadView;
   /** What its steps, its links and its messages take. */
   readonly costs: CostParameters;
+  /** What its requests have taught beyond that. */
+  readonly corrections: Corrections;
 }
 
 export interface RequestFacts {

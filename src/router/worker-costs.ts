@@ -1,9 +1,11 @@
 /** What each worker costs: its profile, or a guess where there is none, kept true by what its steps took. Used by control/coordinator.
  *  Invariant: parametersOf always answers, and costs O(1) while nothing new was observed. */
+
 import type { WorkerId } from '../base/ids.js';
+import { percentile } from '../base/percentiles.js';
 import type { CostParameters, ProfileFile } from './cost-parameters.js';
+import { type Corrections, RequestCorrection, type RequestOutcomeTimes } from './request-correction.js';
 import { StepCorrection } from './step-correction.js';
-import { stepMs } from './step-cost.js';
 import type { StepSample } from './step-work.js';
 
 /** What is known of a worker without measuring it. */
@@ -33,14 +35,25 @@ export const guessedParameters: CostParameters = {
   prefillChunkTokenCount: 512,
 };
 
-const smallest = { decodeCount: 1, decodeKvTokenCount: 0, prefillTokenCount: 0, prefillPairCount: 0 };
 /** Errors of the last steps, for the drift metric. */
 const recentErrorCount = 256;
+
+/** How well a worker's costs are known. */
+export interface WorkerCostStatus {
+  readonly id: WorkerId;
+  readonly origin: 'profile' | 'guess';
+  /** Share by which steps are off what was measured beforehand. */
+  readonly drift: number;
+  /** |predicted − real| / real of its last steps. */
+  readonly stepError: { readonly count: number; readonly median: number; readonly p90: number };
+  readonly corrections: Corrections;
+}
 
 class WorkerCost {
   readonly origin: 'profile' | 'guess';
   readonly #base: CostParameters;
   readonly #correction: StepCorrection;
+  readonly requests = new RequestCorrection();
   readonly #errors: number[] = [];
   #current: CostParameters | null = null;
 
@@ -91,11 +104,20 @@ export class WorkerCosts {
     return this.#of(id).parameters(shape);
   }
 
+  observeRequest(id: WorkerId, times: RequestOutcomeTimes): void {
+    this.#of(id).requests.observe(times);
+  }
+
+  correctionsOf(id: WorkerId): Corrections {
+    return this.#of(id).requests.corrections;
+  }
+
   /** For metrics and people. */
-  statusOf(id: WorkerId) {
-    const cost = this.#of(id);
-    const { step } = cost.parameters({});
-    return { origin: cost.origin, drift: cost.drift, stepErrors: cost.stepErrors, decodeMsPerStep: stepMs(step, smallest) };
+  statusOf(id: WorkerId): WorkerCostStatus {
+    const { origin, drift, stepErrors, requests } = this.#of(id);
+    const sorted = [...stepErrors].sort((a, b) => a - b);
+    const stepError = { count: sorted.length, median: percentile(sorted, 0.5), p90: percentile(sorted, 0.9) };
+    return { id, origin, drift, stepError, corrections: requests.corrections };
   }
 
   #of(id: WorkerId): WorkerCost {

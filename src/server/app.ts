@@ -134,7 +134,9 @@ function routes(
       '/routes',
       (c) => {
         const count = Math.max(1, Math.trunc(Number(c.req.query('count') ?? 10)) || 10);
-        return c.json({ requests: recent.last(count) });
+        const id = c.req.query('id');
+        const requests = id === undefined ? recent.last(count) : recent.find(id);
+        return c.json({ requests, routing: gateway.routing() });
       },
     ],
     ['GET', '/version', (c) => c.json({ version: options.version })],

@@ -15,7 +15,7 @@ import type { ServedModel } from './served-model.js';
 import { SseWriter } from './sse.js';
 
 /** The part of the gateway that HTTP needs; tests use a fake one. */
-export type ServerGateway = Pick<GatewayApi, 'submit' | 'health' | 'state' | 'workers' | 'onRequestDone'>;
+export type ServerGateway = Pick<GatewayApi, 'submit' | 'health' | 'state' | 'workers' | 'routing' | 'onRequestDone'>;
 
 export interface ServerContext extends GenerationContext {
   readonly gateway: ServerGateway;

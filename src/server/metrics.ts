@@ -4,6 +4,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { RequestRecord } from '../control/request-record.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { ServerGateway } from './exchange.js';
+import { registerRoutingMetrics } from './routing-metrics.js';
 import { registerTransferMetrics } from './transfer-metrics.js';
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
@@ -52,6 +53,7 @@ export function createServerMetrics(gateway: ServerGateway, modelName: string): 
   registerBlockGauge(registry, gateway);
   observeRecords(registry, gateway);
   registerTransferMetrics(registry, gateway);
+  registerRoutingMetrics(registry, gateway);
   const histogram = (name: string, help: string) =>
     new Histogram({ name: `twostroke_${name}`, help, buckets: latencyBuckets, registers: [registry] });
   const counter = (name: string, help: string, labelNames: string[] = []) =>

@@ -14,6 +14,11 @@ export class RecentRequests {
     });
   }
 
+  /** By the client's id or the answer's; empty when it is forgotten, or not known, or still running. */
+  find(id: string): readonly RequestRecord[] {
+    return this.#records.filter((record) => record.id === id || record.id.startsWith(`${id}-`));
+  }
+
   /** Newest first. */
   last(count: number): readonly RequestRecord[] {
     return this.#records.slice(-count).reverse();

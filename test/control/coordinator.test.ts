@@ -222,7 +222,13 @@ describe('hand-overs that come to nothing', () => {
 
   it('a reservation made before a prefill that never starts goes back after its lease', async () => {
     const limits = { leaseMs: 2000, holdMs: 1e6 };
-    const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated', blockCount: 10, limits });
+    const cluster = new FakeCluster({
+      roles: ['prefill', 'decode'],
+      strategy: 'disaggregated',
+      blockCount: 10,
+      claimedBlockCount: 1000,
+      limits,
+    });
     cluster.hangs = (name, request) => name === 'prefill' && request.id === 'late';
     const first = cluster.ask('first', 100, 40);
     const late = cluster.clock.sleep(60).then(() => cluster.ask('late', 100, 8));
@@ -287,6 +293,7 @@ describe('hand-overs that come to nothing', () => {
       roles: ['prefill', 'decode'],
       strategy: 'disaggregated',
       blockCount: 10,
+      claimedBlockCount: 1000,
       limits: { holdMs: 20 },
     });
     const long = cluster.ask('long', 100, 40);
@@ -296,6 +303,37 @@ describe('hand-overs that come to nothing', () => {
     await cluster.clock.drive(cluster.settle());
     const record = cluster.records.find(({ id }) => id === 'short');
     expect(record?.routes.map(({ path }) => path)).toEqual(['disaggregated', 'collocated']);
+  });
+});
+
+describe('memory to decode in', () => {
+  it('is foreseen: who would not fit to its end waits, in order, and computes nothing meanwhile', async () => {
+    for (const strategy of ['collocated', 'disaggregated'] as const) {
+      const roles = strategy === 'collocated' ? (['any'] as const) : (['prefill', 'decode'] as const);
+      const cluster = new FakeCluster({ roles, strategy, blockCount: 24 });
+      let heldMax = 0;
+      cluster.onStage = () => {
+        for (const { held } of cluster.everyone) heldMax = Math.max(heldMax, held.size);
+      };
+      const ids = ['a', 'bb', 'ccc', 'dddd', 'eeeee'];
+      const done: string[] = [];
+      const ask = async (id: string) => {
+        expectIdeal(await cluster.ask(id, 160, 8), 8);
+        done.push(id);
+      };
+      await cluster.clock.drive(Promise.all(ids.map(ask)));
+      await cluster.clock.drive(cluster.settle());
+      expect(done).toEqual(ids);
+      expect(heldMax).toBe(2); // 160 tokens each and some growth, of 384
+    }
+  });
+
+  it('does not keep anybody whose worker has died in line', async () => {
+    const cluster = new FakeCluster({ roles: ['any', 'any'], strategy: 'collocated', blockCount: 12 });
+    const all = Promise.all(['a', 'bb', 'ccc', 'dddd'].map((id) => cluster.ask(id, 100, 30)));
+    void cluster.clock.sleep(40).then(() => cluster.kill(cluster.everyone[0]!.id));
+    for (const asked of await cluster.clock.drive(all)) expectIdeal(asked, 30);
+    await cluster.clock.drive(cluster.settle());
   });
 });
 

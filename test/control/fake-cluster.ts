@@ -4,13 +4,14 @@
 import { assert } from '../../src/base/assert.js';
 import { type RequestId, requestId, type TokenId, type WorkerId, workerId } from '../../src/base/ids.js';
 import { silentLogger } from '../../src/base/log.js';
-import { Coordinator, type WorkerDirectory, type WorkerFacts } from '../../src/control/coordinator.js';
+import { Coordinator } from '../../src/control/coordinator.js';
 import type { RequestInput, TransferFailurePolicy } from '../../src/control/gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gateway-options.js';
 import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import { type Reserved, type WorkerClient, WorkerLostError } from '../../src/control/worker-client.js';
+import type { WorkerDirectory, WorkerFacts } from '../../src/control/worker-directory.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import type { Strategy } from '../../src/router/route.js';
@@ -211,6 +212,8 @@ export interface ClusterOptions {
   readonly roles: readonly WorkerRole[];
   readonly strategy: Strategy;
   readonly blockCount?: number;
+  /** What the workers say they have, where that is not true: admission then lets too many in. */
+  readonly claimedBlockCount?: number;
   readonly limits?: Partial<GatewayLimits>;
   readonly onTransferFailure?: TransferFailurePolicy;
 }
@@ -218,6 +221,7 @@ export interface ClusterOptions {
 export class FakeCluster implements WorkerDirectory {
   readonly clock = new VirtualClock();
   readonly blockCount: number;
+  readonly #claimedBlockCount: number;
   readonly coordinator: Coordinator;
   readonly records: RequestRecord[] = [];
   readonly everyone: FakeWorker[] = [];
@@ -235,9 +239,17 @@ export class FakeCluster implements WorkerDirectory {
   readonly #current: (FakeWorker | null)[] = [];
   #changeWaiters: (() => void)[] = [];
 
-  constructor({ roles, strategy, blockCount = 1000, limits = {}, onTransferFailure = 'recompute' }: ClusterOptions) {
+  constructor({
+    roles,
+    strategy,
+    blockCount = 1000,
+    claimedBlockCount = blockCount,
+    limits = {},
+    onTransferFailure = 'recompute',
+  }: ClusterOptions) {
     this.#roles = roles;
     this.blockCount = blockCount;
+    this.#claimedBlockCount = claimedBlockCount;
     for (const index of roles.keys()) this.#spawn(index);
     this.coordinator = new Coordinator({
       directory: this,
@@ -256,7 +268,7 @@ export class FakeCluster implements WorkerDirectory {
     return this.#roles.map((role, index) => {
       const worker = this.#current[index] ?? null;
       const availableBlockCount = this.blockCount - (worker?.usedBlockCount ?? 0);
-      const facts = { blockTokenCount, blockCount: this.blockCount, availableBlockCount };
+      const facts = { blockTokenCount, blockCount: this.#claimedBlockCount, availableBlockCount };
       return { id: workerId(`w${index}`), role, isLive: worker !== null, ...facts };
     });
   }

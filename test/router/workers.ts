@@ -1,6 +1,7 @@
 /** Workers as the router sees them, with a load made of a few numbers. */
 import { requestId, type WorkerId, workerId } from '../../src/base/ids.js';
 import type { CostParameters } from '../../src/router/cost-parameters.js';
+import { uncorrected } from '../../src/router/request-correction.js';
 import type { RequestFacts, WorkerRole, WorkerSnapshot } from '../../src/router/snapshot.js';
 import { prefillPairCountOf } from '../../src/router/step-work.js';
 import { WorkerLoad } from '../../src/router/worker-load.js';
@@ -62,6 +63,7 @@ export const worker = (
   availableBlockCount,
   load: loadOf(more),
   costs,
+  corrections: uncorrected,
   ...more,
 });
 

@@ -236,7 +236,7 @@ function record(id: string): RequestRecord {
     id: requestId(id),
     outcome: 'finished',
     isMeasurement: false,
-    routes: [{ path: 'collocated', workers: [workerId('fake-0')], reason: 'only one', estimates: {} }],
+    routes: [{ path: 'collocated', workers: [workerId('fake-0')], inputs: {}, reason: 'only one', estimates: {} }],
     promptTokenCount: 1,
     cachedTokenCount: 0,
     outputTokenCount: 1,

@@ -5,6 +5,7 @@ import { type ErrorCode, TwostrokeError, toWire } from '../../src/base/errors.js
 import { type TokenId, workerId } from '../../src/base/ids.js';
 import type { RequestInput } from '../../src/control/gateway-api.js';
 import type { GenerationStream } from '../../src/control/generation-stream.js';
+import { PredictionErrors, type RoutingStatus } from '../../src/control/prediction-errors.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import type { Health, WorkerStatus } from '../../src/control/worker-status.js';
 import type { EngineSnapshot } from '../../src/engine/engine-options.js';
@@ -52,9 +53,14 @@ export class FakeGateway implements ServerGateway {
         path: 'disaggregated',
         workers: [workerId('fake-0'), workerId('fake-1')],
         reason: 'fake',
+        inputs: {},
         estimates: {},
       }),
     };
+  }
+
+  routing(): RoutingStatus {
+    return { strategy: 'adaptive', standings: [], errors: new PredictionErrors().summary, workers: [] };
   }
 
   health(): Health {

@@ -1,0 +1,67 @@
+/** The text of `twostroke route --explain`: one decision with its inputs, both estimates, the choice, and what really happened. */
+import { type RoutingStatus, realTimesOf } from '../control/prediction-errors.js';
+import type { RequestRecord, RouteSummary } from '../control/request-record.js';
+import { table } from './quantities.js';
+
+/** Of GET /routes. */
+export interface RoutesAnswer {
+  /** Newest first. */
+  readonly requests: readonly RequestRecord[];
+  readonly routing: RoutingStatus;
+}
+
+/** Rows of the comparison: estimate, its meaning, what it is called in RealTimes. */
+const rows = [
+  ['messagesMs', 'messages'],
+  ['waitMs', 'waiting for steps, earlier prompts, room'],
+  ['prefillMs', 'prefill'],
+  ['ttftMs', 'time to first token', 'ttftMs'],
+  ['transferMs', 'KV on its way, as far as felt', 'transferMs'],
+  ['joinMs', 'until a step takes it'],
+  ['stepMs', 'per further token'],
+  ['tpotMs', 'TPOT', 'tpotMs'],
+  ['e2elMs', 'E2EL at the expected length', 'e2elMs'],
+  ['inflictedMs', 'lost by others, together'],
+  ['cost', 'cost (least is taken)'],
+] as const;
+
+export function explanationText({ requests, routing }: RoutesAnswer): string {
+  const [record] = requests;
+  if (record === undefined) return 'no request has ended yet\n';
+  const attempts = record.routes.flatMap((route, index) => attemptLines(record, route, index));
+  const standings = routing.standings.map(
+    ({ name, score, isFit }) => `${name} ${(100 * score).toFixed(1)} %${isFit ? '' : ' (not fit)'}`,
+  );
+  const arrangements =
+    standings.length === 0 ? [] : ['', `arrangements of the workers by requests within their limits: ${standings.join(', ')}`];
+  return `${[`request ${record.id}: ${record.outcome}`, ...attempts, ...arrangements].join('\n')}\n`;
+}
+
+function attemptLines(record: RequestRecord, route: RouteSummary, index: number): readonly string[] {
+  const inputs = Object.entries(route.inputs).map(([name, value]) => `${name} ${rounded(value)}`);
+  const otherPath = route.path === 'collocated' ? 'disaggregated' : 'collocated';
+  const head = ['', `${route.path} (${route.workers.join(' -> ')})`];
+  if (route.otherWorkers !== undefined) head.push(`${otherPath} (${route.otherWorkers.join(' -> ')})`);
+  const real: Readonly<Record<string, number | undefined>> = { ...realTimesOf(record) };
+  const lines = rows.map(([name, meaning, realName]) => {
+    const other = route.estimates[`other${name.charAt(0).toUpperCase()}${name.slice(1)}`];
+    const cells = [meaning, shown(route.estimates[name])];
+    if (route.otherWorkers !== undefined) cells.push(shown(other));
+    return [...cells, realName === undefined ? '' : shown(real[realName])];
+  });
+  return [
+    '',
+    `attempt ${index + 1}: ${route.path} on ${route.workers.join(' -> ')}: ${route.reason}`,
+    `inputs: ${inputs.join(', ')}`,
+    ...table([[...head, 'really'], ...lines]),
+    `output: ${record.outputTokenCount} tokens, ${rounded(route.inputs.expectedTokenCount ?? Number.NaN)} expected`,
+  ];
+}
+
+function shown(value: number | undefined): string {
+  return value === undefined ? '-' : value.toFixed(2);
+}
+
+function rounded(value: number): string {
+  return Number.isInteger(value) ? String(value) : value.toFixed(1);
+}

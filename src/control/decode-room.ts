@@ -1,0 +1,62 @@
+/** Lets requests onto the worker they will decode on when its memory is expected to hold them all to their end; the others wait in line, first
+ *  come, first served, nobody overtakes. Used by coordinator.ts, for both paths, before anything is computed.
+ *  What is expected is a quantile: now and then memory runs out all the same, and the engine preempts.
+ *  Invariants: a worker that holds nobody takes anybody, so that the line always moves; whoever entered leaves once. */
+import type { WorkerId } from '../base/ids.js';
+import { type KvClaim, kvTokensNeeded } from '../router/kv-growth.js';
+
+/** Memory of one worker. */
+export interface RoomSize {
+  readonly blockTokenCount: number;
+  readonly blockCount: number;
+}
+
+interface Waiting {
+  readonly claim: KvClaim;
+  readonly admit: () => void;
+}
+
+interface Room {
+  readonly admitted: Set<KvClaim>;
+  readonly line: Waiting[];
+  size: RoomSize;
+}
+
+export class DecodeRoom {
+  readonly #rooms = new Map<WorkerId, Room>();
+
+  /** Resolves when there is room. The claim is read again whenever somebody asks, so what it tells may change. */
+  enter(worker: WorkerId, claim: KvClaim, size: RoomSize): Promise<void> {
+    const room = this.#rooms.get(worker) ?? { admitted: new Set(), line: [], size };
+    this.#rooms.set(worker, room);
+    room.size = size;
+    return new Promise((resolve) => {
+      room.line.push({ claim, admit: resolve });
+      this.#pump(room);
+    });
+  }
+
+  /** In whatever state it is. */
+  leave(worker: WorkerId, claim: KvClaim): void {
+    const room = this.#rooms.get(worker);
+    if (room === undefined) return;
+    room.admitted.delete(claim);
+    const place = room.line.findIndex((waiting) => waiting.claim === claim);
+    if (place >= 0) room.line.splice(place, 1);
+    this.#pump(room);
+  }
+
+  waitingCount(worker: WorkerId): number {
+    return this.#rooms.get(worker)?.line.length ?? 0;
+  }
+
+  #pump({ admitted, line, size }: Room): void {
+    for (let head = line[0]; head !== undefined; head = line[0]) {
+      const tokenCount = size.blockCount * size.blockTokenCount;
+      if (admitted.size > 0 && kvTokensNeeded([...admitted, head.claim], size.blockTokenCount) > tokenCount) return;
+      line.shift();
+      admitted.add(head.claim);
+      head.admit();
+    }
+  }
+}

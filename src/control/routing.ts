@@ -1,0 +1,225 @@
+/** Everything the router knows while requests come and go: loads, costs, lengths, prefixes, arrangements; and its decisions. Used by
+ *  coordinator.ts, which drives requests along what is decided here.
+ *  Invariant: a traveller's placement is counted from `choose` until `leave`, and never twice. */
+import type { Clock } from '../base/clock.js';
+import type { WorkerId } from '../base/ids.js';
+import type { Logger } from '../base/log.js';
+import { Arranger, type RememberedRequest } from '../router/arranger.js';
+import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
+import type { KvClaim } from '../router/kv-growth.js';
+import type { LengthDistribution } from '../router/length-distribution.js';
+import { samplePrefixes } from '../router/length-levels.js';
+import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js';
+import { Placement } from '../router/placement.js';
+import { type Corrections, uncorrected } from '../router/request-correction.js';
+import type { Route, Strategy } from '../router/route.js';
+import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
+import { prefillPairCountOf } from '../router/step-work.js';
+import type { WorkerCosts } from '../router/worker-costs.js';
+import { WorkerLoad } from '../router/worker-load.js';
+import { outcomeTimesOf, PredictionErrors, type RoutingStatus } from './prediction-errors.js';
+import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
+import type { Request } from './request.js';
+import type { RequestRecord } from './request-record.js';
+import { sidesOf, summaryOf } from './route-summary.js';
+import type { WorkerFacts } from './worker-directory.js';
+
+export interface RoutingOptions {
+  readonly workers: () => readonly WorkerFacts[];
+  readonly costs: WorkerCosts;
+  readonly strategy: Strategy;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** A request on its way, and what was known of it when it came. */
+export interface Traveller {
+  readonly request: Request;
+  /** Of the prompt's beginnings. */
+  readonly keys: readonly StrideKey[];
+  readonly lengths: LengthDistribution;
+  /** Where it is now. */
+  placement: Placement | null;
+  remembered: RememberedRequest | null;
+  /** That were in its route's estimates. */
+  corrections: Corrections;
+}
+
+/** Between two comparisons of arrangements, which take some ten milliseconds of computing. */
+const arrangeEveryMs = 1_000;
+
+export class Routing {
+  readonly #options: RoutingOptions;
+  readonly #affinity = new PrefixAffinity();
+  readonly #loads = new Map<WorkerId, WorkerLoad>();
+  readonly #lengths = new LengthPredictor();
+  readonly #arranger = new Arranger();
+  readonly #errors = new PredictionErrors();
+  #isArranging = false;
+  #arrangeAgainMs = 0;
+
+  constructor(options: RoutingOptions) {
+    this.#options = options;
+  }
+
+  get status(): RoutingStatus {
+    const { workers, costs, strategy } = this.#options;
+    return {
+      strategy,
+      standings: this.#arranger.standings,
+      errors: this.#errors.summary,
+      workers: workers().map(({ id }) => costs.statusOf(id)),
+    };
+  }
+
+  /** What a worker held in its prefix cache is gone. */
+  forgetWorker(id: WorkerId): void {
+    this.#affinity.forget(id);
+  }
+
+  welcome(request: Request): Traveller {
+    const keys = strideKeys(request.input.promptIds, request.input.cacheSalt);
+    const lengths = this.#lengths.predict(lengthFacts(request, keys));
+    return { request, keys, lengths, placement: null, remembered: null, corrections: uncorrected };
+  }
+
+  /** Null: no worker is live. The request is told, and counted, before this returns. */
+  choose(traveller: Traveller): Route | null {
+    const { request } = traveller;
+    const { strategy, logger } = this.#options;
+    const facts = this.#facts(traveller);
+    const workers = this.#snapshots();
+    const rule = request.handOverFailures.length > 0 ? 'collocated' : strategy;
+    const route =
+      request.pinnedPlace === undefined
+        ? chooseRoute(facts, workers, rule, (candidates) => this.#arranger.current(candidates))
+        : pinnedRoute(facts, workers, request.pinnedPlace);
+    if (route === null) return null;
+    const summary = summaryOf(route, facts, workers);
+    this.#place(traveller, facts, route);
+    request.routed(summary);
+    logger.debug({ request: request.id, summary }, 'routed');
+    return route;
+  }
+
+  leave(traveller: Traveller): void {
+    traveller.placement?.leave(this.#options.clock.nowMs());
+    traveller.placement = null;
+  }
+
+  /** It has settled: what it took and how long it became, for predictions to come. */
+  learn({ request, keys, remembered, corrections }: Traveller, record: RequestRecord): void {
+    if (request.isMeasurement) return;
+    if (remembered !== null && request.isFinished) remembered.outputTokenCount = request.outputTokenCount;
+    for (const [index, output] of request.outputs.entries()) {
+      const end = request.ended[index] ?? null;
+      const isCensored = end === null || end === 'length';
+      this.#lengths.observe(lengthFacts(request, keys), { tokenCount: output.length, isCensored });
+    }
+    this.#errors.observe(record);
+    const times = outcomeTimesOf(record, corrections);
+    const [worker] = record.routes[0]?.workers ?? [];
+    if (times !== null && worker !== undefined) this.#options.costs.observeRequest(worker, times);
+  }
+
+  /** From here on the workers' loads count it. */
+  #place(traveller: Traveller, facts: RequestFacts, route: Route): void {
+    const { request, keys, lengths } = traveller;
+    const { clock } = this.#options;
+    const [prefillWorker, decodeWorker] = sidesOf(route);
+    const { tokenCount, addedMs, unloadedTtftMs } = route.prefill;
+    const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
+    const placement = new Placement(
+      {
+        id: request.id,
+        prompt: { tokenCount, pairCount: prefillPairCountOf(cachedTokenCount, tokenCount), addedMs, unloadedTtftMs },
+        promptTokenCount: facts.promptTokenCount,
+        choiceCount: facts.choiceCount,
+        lengths,
+        generatedTokenCount: facts.outputTokenCount,
+        prefill: this.#load(prefillWorker),
+        decode: this.#load(decodeWorker),
+      },
+      facts.nowMs,
+    );
+    traveller.placement = placement;
+    traveller.corrections = this.#options.costs.correctionsOf(prefillWorker);
+    this.#remember(traveller, facts, tokenCount);
+    request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
+    for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
+  }
+
+  /** For the arranger, and its turn when it is due. Only first attempts: others are not arrivals. */
+  #remember(traveller: Traveller, { expectedTokenCount, nowMs, outputTokenCount }: RequestFacts, promptTokenCount: number): void {
+    const { strategy, clock } = this.#options;
+    if (strategy !== 'adaptive' || traveller.request.isMeasurement || outputTokenCount > 0 || traveller.remembered !== null)
+      return;
+    const outputCount = Math.max(1, Math.round(expectedTokenCount));
+    traveller.remembered = { arrivalMs: nowMs, promptTokenCount, expectedTokenCount, outputTokenCount: outputCount };
+    this.#arranger.remember(traveller.remembered);
+    if (!this.#arranger.isDue || this.#isArranging || nowMs < this.#arrangeAgainMs) return;
+    this.#isArranging = true;
+    void this.#arrange().finally(() => {
+      this.#isArranging = false;
+      this.#arrangeAgainMs = clock.nowMs() + arrangeEveryMs;
+    });
+  }
+
+  /** A replay in each turn of the event loop, so that nobody waits long (I6). */
+  async #arrange(): Promise<void> {
+    const { clock, logger } = this.#options;
+    for (const _ of this.#arranger.comparison(this.#snapshots())) await clock.yield();
+    logger.debug({ standings: this.#arranger.standings }, 'arrangements compared');
+  }
+
+  #facts({ request, keys, lengths }: Traveller): RequestFacts {
+    const { promptIds, sampling } = request.input;
+    return {
+      promptTokenCount: promptIds.length,
+      outputTokenCount: request.outputTokenCount,
+      maxTokenCount: sampling.maxTokenCount,
+      choiceCount: sampling.choiceCount,
+      expectedTokenCount: lengths.mean,
+      prefixTokenCounts: this.#affinity.lookup(keys),
+      nowMs: this.#options.clock.nowMs(),
+    };
+  }
+
+  /** Reports lag behind; what has been routed is known at once, so the load is counted from the requests themselves. */
+  #snapshots(): readonly WorkerSnapshot[] {
+    const { workers, costs } = this.#options;
+    return workers().map((facts) => ({
+      ...facts,
+      load: this.#load(facts.id),
+      costs: costs.parametersOf(facts.id, facts.shape),
+      corrections: costs.correctionsOf(facts.id),
+    }));
+  }
+
+  #load(id: WorkerId): WorkerLoad {
+    const load = this.#loads.get(id) ?? new WorkerLoad();
+    this.#loads.set(id, load);
+    return load;
+  }
+}
+
+/** What it will hold where it decodes; what it has generated is read whenever it is asked. */
+export function claimOf({ request, lengths }: Traveller, route: Route): KvClaim {
+  const { tokenCount } = route.prefill;
+  const isWhole = route.path === 'collocated';
+  const promptTokenCount = isWhole ? Math.min(tokenCount, request.input.promptIds.length) : request.input.promptIds.length;
+  const { choiceCount } = request.input.sampling;
+  return {
+    promptTokenCount,
+    choiceCount,
+    lengths,
+    get generatedTokenCount() {
+      return request.outputTokenCount;
+    },
+  };
+}
+
+function lengthFacts({ input }: Request, keys: readonly StrideKey[]): LengthFacts {
+  const { promptIds, sampling } = input;
+  return { promptTokenCount: promptIds.length, maxTokenCount: sampling.maxTokenCount, prefixIds: samplePrefixes(keys) };
+}

@@ -1,0 +1,53 @@
+/** What requests really took against what was predicted of them: factors that keep a worker's predictions true where steps alone do not
+ *  tell (messages, event loops, processors that are shared). Used by worker-costs.ts, one for each worker. */
+import { FactorFilter } from './factor-filter.js';
+
+/** By what predictions of steps and messages are multiplied. */
+export interface Corrections {
+  /** Of a first token: messages, what comes before the prompt, the prompt. */
+  readonly messages: number;
+  readonly wait: number;
+  readonly prefill: number;
+  /** Of each further token. */
+  readonly step: number;
+  /** Of KV on its way, as far as it is felt. */
+  readonly transfer: number;
+}
+
+export const uncorrected: Corrections = { messages: 1, wait: 1, prefill: 1, step: 1, transfer: 1 };
+
+/** Predicted parts as they were told, with the corrections that were in them, and what came of it. Milliseconds. */
+export interface RequestOutcomeTimes {
+  readonly corrections: Corrections;
+  readonly messagesMs: number;
+  readonly waitMs: number;
+  readonly prefillMs: number;
+  readonly stepMs: number;
+  readonly transferMs: number;
+  readonly real: {
+    readonly ttftMs: number;
+    /** null: too few tokens to tell. */
+    readonly stepMs: number | null;
+    /** null: nothing moved. */
+    readonly transferMs: number | null;
+  };
+}
+
+const options = { doubt: 0.2, kinship: 0, scatter: 0.4, factorMin: 0.4, factorMax: 2.5 };
+
+export class RequestCorrection {
+  readonly #ttft = new FactorFilter({ ...options, partCount: 3 });
+  readonly #step = new FactorFilter({ ...options, partCount: 1 });
+  readonly #transfer = new FactorFilter({ ...options, partCount: 1, factorMin: 0.1, factorMax: 10 });
+
+  get corrections(): Corrections {
+    const [messages = 1, wait = 1, prefill = 1] = this.#ttft.factors;
+    return { messages, wait, prefill, step: this.#step.factors[0] ?? 1, transfer: this.#transfer.factors[0] ?? 1 };
+  }
+
+  observe({ corrections: used, messagesMs, waitMs, prefillMs, stepMs, transferMs, real }: RequestOutcomeTimes): void {
+    this.#ttft.observe([messagesMs / used.messages, waitMs / used.wait, prefillMs / used.prefill], real.ttftMs);
+    if (real.stepMs !== null) this.#step.observe([stepMs / used.step], real.stepMs);
+    if (real.transferMs !== null) this.#transfer.observe([transferMs / used.transfer], real.transferMs);
+  }
+}
