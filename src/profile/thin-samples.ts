@@ -2,9 +2,9 @@
 import { at } from '../base/assert.js';
 import type { StepSample } from '../router/step-work.js';
 
-const runCountMax = 4;
+const runCountMax = 8;
 
-/** Decode steps in a row with the same rows, up to four together as their mean. A step whose end was noticed late makes the next one
+/** Decode steps in a row with the same rows, up to eight together as their mean. A step whose end was noticed late makes the next one
  *  look short: their sum is right, and it is sums that requests wait for. */
 export function averagedRuns(samples: readonly StepSample[]): readonly StepSample[] {
   const runs: StepSample[][] = [];
