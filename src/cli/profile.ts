@@ -4,6 +4,7 @@ import { existsSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { systemClock } from '../base/clock.js';
+import { TwostrokeError } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
 import { Gateway } from '../control/gateway.js';
 import { ensureLibrary } from '../device/native-library.js';
@@ -43,9 +44,12 @@ async function profile(options: ProfileCommandOptions): Promise<void> {
   const stop = listenForStop();
   const cut = new AbortController();
   void stop.received.then(() => cut.abort());
-  const measured = await Promise.race([measure(options, cut.signal), stop.received]);
+  const measured = await measure(options, cut.signal).catch((error) => {
+    if (!cut.signal.aborted) throw error;
+    return null;
+  });
   stop.dispose();
-  if (typeof measured === 'string') {
+  if (measured === null) {
     process.exitCode = exitCodes.interrupted;
     return;
   }
@@ -63,12 +67,15 @@ async function measure(options: ProfileCommandOptions, signal: AbortSignal): Pro
   }
   const settings = gatewayOptions(options, folder, maxTokenCountOf(options, config), logger);
   const gateway = await Gateway.start({ ...settings, strategy: 'adaptive' });
-  signal.addEventListener('abort', () => void gateway.stop());
+  const aborted = new Promise<never>((_, reject) => {
+    signal.addEventListener('abort', () => reject(new TwostrokeError('cancelled', 'the measurement was stopped')));
+  });
+  aborted.catch(() => {}); // also when nobody waits for it
   const loading = new LoadDisplay(process.stderr);
   const measuring = new MeasureDisplay(process.stderr);
   try {
     gateway.onLoadProgress((workerId, progress) => loading.update(workerId, progress));
-    await gateway.ready;
+    await Promise.race([gateway.ready, aborted]);
     loading.close();
     return await profileWorkers({
       gateway,

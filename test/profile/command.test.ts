@@ -43,14 +43,20 @@ describe('twostroke profile', () => {
     expect([served.exitCode, served.stderr.includes('profile')]).toEqual([0, false]);
   });
 
-  it('ends at once on Ctrl-C, and writes nothing', async () => {
+  it.each([
+    ['loading', 0],
+    ['measuring', 2000],
+  ])('ends at once on Ctrl-C while %s, and writes nothing', async (_, delayMs) => {
     const empty = mkdtempSync(path.join(folder, 'empty-'));
-    const running = new Running(['profile', ...workers, '--duration', '60', '--out', `${empty}/`]);
-    await systemClock.sleep(2500);
+    const tmp = mkdtempSync(path.join(folder, 'tmp-'));
+    const running = new Running(['profile', ...workers, '--duration', '60', '--out', `${empty}/`], { env: { TMPDIR: tmp } });
+    while (!running.stderr.includes('loading')) await systemClock.sleep(20);
+    await systemClock.sleep(delayMs);
     running.child.kill('SIGINT');
     const { exitCode, stderr } = await running.finished;
     expect([exitCode, stderr.includes('    at ')]).toEqual([130, false]);
     expect(readdirSync(empty)).toEqual([]);
+    expect(readdirSync(tmp)).toEqual([]); // no socket is left behind
   });
 
   it('serve refuses a file that is no profile, by name', async () => {
