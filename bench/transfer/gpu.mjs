@@ -18,10 +18,12 @@ import { silentLogger } from '../../dist/src/base/log.js';
 import { Prng } from '../../dist/src/base/prng.js';
 import { Gateway } from '../../dist/src/control/gateway.js';
 import { parseWorkerSpecs } from '../../dist/src/control/worker-spec.js';
+import { dtypeByteCounts } from '../../dist/src/device/dtype.js';
 import { openDevice } from '../../dist/src/device/native.js';
 import { Engine } from '../../dist/src/engine/engine.js';
 import { greedy } from '../../dist/src/engine/sampling-params.js';
 import { KvCache } from '../../dist/src/kv/kv-cache.js';
+import { WireLayout } from '../../dist/src/kv/wire-layout.js';
 import { loadModel } from '../../dist/src/model/load.js';
 import { HostRelayConnector } from '../../dist/src/transfer/host-relay.js';
 import { PeerConnector } from '../../dist/src/transfer/peer.js';
@@ -47,7 +49,7 @@ const { values } = parseArgs({
     json: { type: 'string' },
     role: { type: 'string' },
     commit: { type: 'string', default: 'unknown' },
-    parts: { type: 'string', default: 'copies,connectors,steps,requests' },
+    parts: { type: 'string', default: 'copies,connectors,convert,steps,requests' },
   },
 });
 const devices = values.devices.split(',').map((name) => {
@@ -192,13 +194,13 @@ class Pusher {
     source.stream.record(this.event);
   }
 
-  async push(pieces) {
+  async push(pieces, targetBlocks = this.blocks) {
     const { layout } = this.source.cache;
     const transfer = this.channel.begin('r', 1);
     const { layerCount } = layout.shape;
     const span = layerCount / pieces;
     for (let layer = 0; layer < layerCount; layer += span) {
-      const piece = { sourceBlocks: this.blocks, targetBlocks: this.blocks, firstLayer: layer, layerEnd: layer + span };
+      const piece = { sourceBlocks: this.blocks, targetBlocks, firstLayer: layer, layerEnd: layer + span };
       transfer.push([piece], this.event);
     }
     await transfer.finish({ requestId: 'r', epoch: 1, layoutHash: layout.hash, tokenCount: 1, firstTokens: [1] });
@@ -224,9 +226,9 @@ async function bytesThere(source, target, byteCount) {
 async function measureConnector(source, connector, target, blockCount) {
   const channel = await connector.open(target);
   const pusher = new Pusher(source, channel, blockCount);
-  const figures = async (pieces) => {
-    await pusher.push(pieces);
-    const times = await timesOf(isGpu ? 12 : 4, () => pusher.push(pieces));
+  const figures = async (pieces, targetBlocks) => {
+    await pusher.push(pieces, targetBlocks);
+    const times = await timesOf(isGpu ? 12 : 4, () => pusher.push(pieces, targetBlocks));
     return {
       best: gigabytes(pusher.bytes, Math.min(...times)),
       median: gigabytes(pusher.bytes, median(times)),
@@ -236,6 +238,8 @@ async function measureConnector(source, connector, target, blockCount) {
   source.stream.random({ pointer: source.cache.pointer, shape: [pusher.bytes / 4], dtype: 'f32' }, connector.name.length, 1, 0);
   await source.stream.wait();
   const before = process.cpuUsage();
+  const shuffled = [...pusher.blocks].sort((a, b) => ((a * 37) % 101) - ((b * 37) % 101)); // no two neighbours stay neighbours
+  const wholeShuffled = await figures(1, shuffled);
   const whole = await figures(1);
   const layerByLayer = await figures(source.cache.layout.shape.layerCount);
   const { user, system } = process.cpuUsage(before);
@@ -243,7 +247,79 @@ async function measureConnector(source, connector, target, blockCount) {
   const isEqual = (await bytesOf(source, source.cache.pointer, pusher.bytes)).equals(
     await bytesThere(source, target, pusher.bytes),
   );
-  return { bytes: pusher.bytes, unit: 'GB/s', isEqual, whole, layerByLayer, sourceCpuMs: Math.round((user + system) / 1000) };
+  return {
+    bytes: pusher.bytes,
+    unit: 'GB/s',
+    isEqual,
+    whole,
+    wholeShuffled,
+    layerByLayer,
+    sourceCpuMs: Math.round((user + system) / 1000),
+  };
+}
+
+/** 2,048 tokens packed into pinned host memory and back, here and by the CPU library: the bytes must be the same. */
+async function measureConversions({ device, cache, stream }, blockCount) {
+  const { layout } = cache;
+  const { layerCount, kvHeadCount, headDim, blockTokenCount, dtype } = layout.shape;
+  const cpu = openDevice({ kind: 'cpu', index: 0, threadCount: 1 });
+  const cpuCache = new KvCache(cpu, layout, 2 * blockCount);
+  const cpuStream = cpu.createStream();
+  const tokenCount = blockCount * blockTokenCount;
+  stream.random({ pointer: cache.pointer, shape: [(blockCount * layout.blockBytes) / dtypeByteCounts[dtype]], dtype }, 5, 1, 0);
+  await stream.wait();
+  const original = await bytesOf({ device, stream }, cache.pointer, blockCount * layout.blockBytes);
+  const input = cpu.allocateHost(original.length);
+  input.bytes.set(original);
+  cpuStream.copy(cpuCache.pointer, input.pointer, original.length);
+  const blocks = ids(blockCount);
+  const range = {
+    targetStart: 0,
+    sourceStart: 0,
+    tokenCount,
+    targetLayer: 0,
+    sourceLayer: 0,
+    layerCount,
+    firstHead: 0,
+    headCount: kvHeadCount,
+    headDim,
+  };
+  const result = {};
+  for (const wireDtype of ['fp8', 'i8']) {
+    const wire = new WireLayout({ dtype: wireDtype, blockTokenCount, layerCount, firstHead: 0, headCount: kvHeadCount, headDim });
+    const staging = device.allocateHost(wire.blockBytes * blockCount);
+    const onCpu = cpu.allocateHost(wire.blockBytes * blockCount);
+    const pack = async () => {
+      stream.moveKv(wire.place(staging.pointer, blockCount), layout.place(cache.pointer, blocks), range);
+      await stream.wait();
+    };
+    const unpack = async () => {
+      stream.moveKv(layout.place(cache.pointer, ids(blockCount, blockCount)), wire.place(staging.pointer, blockCount), range);
+      await stream.wait();
+    };
+    const packMs = median(await timesOf(5, pack));
+    const unpackMs = median(await timesOf(5, unpack));
+    cpuStream.moveKv(wire.place(onCpu.pointer, blockCount), layout.place(cpuCache.pointer, blocks), range);
+    cpuStream.moveKv(layout.place(cpuCache.pointer, ids(blockCount, blockCount)), wire.place(onCpu.pointer, blockCount), range);
+    await cpuStream.wait();
+    const offset = blockCount * layout.blockBytes;
+    const [here, there] = [
+      await bytesOf({ device, stream }, cache.pointer + offset, offset),
+      await bytesOf({ device: cpu, stream: cpuStream }, cpuCache.pointer + offset, offset),
+    ];
+    result[wireDtype] = {
+      isPackedEqual: Buffer.from(staging.bytes).equals(Buffer.from(onCpu.bytes)),
+      isUnpackedEqual: here.equals(there),
+      ...{ wireBytes: wire.blockBytes * blockCount, packMs: rounded(packMs), unpackMs: rounded(unpackMs) },
+      ...{
+        packedGigabytesPerSecond: gigabytes(wire.blockBytes * blockCount, packMs),
+        unpackedGigabytesPerSecond: gigabytes(wire.blockBytes * blockCount, unpackMs),
+      },
+    };
+    device.releaseHost(staging);
+    cpu.releaseHost(onCpu);
+  }
+  return result;
 }
 
 // ---- part 3
@@ -360,7 +436,8 @@ async function measureRequests(folder, connector) {
     const promptIds = Array.from({ length: promptCount }, () => prng.integer(5, 900));
     const sampling = { ...greedy, maxTokenCount: 4, endTokenIds: [] };
     for await (const event of gateway.submit({ id, promptIds, sampling, measuredRoute: routes[routeName] })) void event;
-    await systemClock.sleep(5);
+    while (!records.has(id)) await systemClock.sleep(1);
+    await systemClock.sleep(5); // blocks are given back
     return records.get(id);
   };
   try {
@@ -375,6 +452,7 @@ async function measureRequests(folder, connector) {
       const ttft = (row) => row.firstTokenMs - row.arrivalMs;
       const handed = rows.disaggregated.filter(({ routes: taken }) => taken.length === 1 && taken[0].path === 'disaggregated');
       const exposed = handed.map(({ exposedTransferMs }) => exposedTransferMs);
+      const resumed = handed.map(({ resumedMs, landedMs }) => resumedMs - landedMs);
       const landed = handed.map(({ landedMs, firstTokenMs }) => landedMs - firstTokenMs);
       result[promptCount] = {
         handOverCount: handed.length,
@@ -385,6 +463,7 @@ async function measureRequests(folder, connector) {
         },
         exposedMs: { median: rounded(median(exposed)), best: rounded(Math.min(...exposed)), max: rounded(Math.max(...exposed)) },
         firstTokenToLandedMsMedian: rounded(median(landed)),
+        landedToSchedulableMsMedian: rounded(median(resumed)),
         exposedShareOfTtftPercent: Math.round((1000 * median(exposed)) / median(handed.map(ttft))) / 10,
       };
     }
@@ -404,12 +483,12 @@ async function main() {
   const there = await next(child);
   const { KvLayout } = await import('../../dist/src/kv/kv-layout.js');
   const layout = new KvLayout(there.shape);
+  const blockCount = handOverTokenCount / layout.shape.blockTokenCount;
   const device = openDevice(devices[0]);
-  const cache = new KvCache(device, layout, isGpu ? 512 : 160);
+  const cache = new KvCache(device, layout, isGpu ? 512 : 2 * blockCount);
   const stream = device.createStream();
   const identity = there.target.kv;
   const source = { device, cache, stream, kv: { device, cache, identity, clock: systemClock } };
-  const blockCount = handOverTokenCount / layout.shape.blockTokenCount;
   const result = {
     command: `node bench/transfer/gpu.mjs --devices ${values.devices}`,
     commit: values.commit,
@@ -442,6 +521,8 @@ async function main() {
       }));
     }
   }
+  if (parts.includes('convert'))
+    await part('convert', async () => ({ conversions: await measureConversions(source, blockCount) }));
   if (parts.includes('steps'))
     await part('steps', async () => ({ decodeSteps: await measureSteps(child, source, there.target, blockCount) }));
   child.disconnect();

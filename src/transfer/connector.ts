@@ -70,12 +70,24 @@ export interface KvPiece {
   readonly layerEnd: number;
 }
 
-/** The side that pushes: whose blocks they are. */
+/** This side: whose blocks are pushed, and who pulls. */
 export interface KvSource {
   readonly device: Device;
   readonly cache: KvCache;
   readonly identity: KvIdentity;
   readonly clock: Clock;
+  /** What tcp and host-relay pull through: the owner pushes, and only this side's receiver writes its memory. Absent: they cannot pull. */
+  readonly landing?: KvLanding;
+}
+
+/** A receiver, as those who pull see it. */
+export interface KvLanding {
+  /** This side as a target for the owner of what is pulled. */
+  readonly target: KvTarget;
+  /** Lets frames of that request and epoch into these blocks until `end`, which resolves when nothing of them is written any more. */
+  admit(write: { readonly requestId: RequestId; readonly epoch: number; readonly blocks: readonly BlockId[] }): {
+    end(): Promise<void>;
+  };
 }
 
 /** Only BestConnector minds them. */
@@ -114,7 +126,10 @@ export interface KvTransfer {
   readonly pushedBytes: number;
   /** Enqueued behind `after`, in order. No pieces, or no blocks, is legal. Does nothing after an abort. */
   push(pieces: readonly KvPiece[], after: EventHandle): void;
-  /** Resolves when every pushed piece has landed. Throws `layout_mismatch` for a handle of another layout, `cancelled` after an abort,
+  /** The other way: sourceBlocks of the other's cache to targetBlocks of ours. The bytes are there, and their owner keeps them until this has
+   *  ended. `finish` and `abort` mean these too. No pieces, or no blocks, is legal. Does nothing after an abort. */
+  pull(pieces: readonly KvPiece[]): void;
+  /** Resolves when every piece has landed. Throws `layout_mismatch` for a handle of another layout, `cancelled` after an abort,
    *  `transfer_error` when the way or the other side failed. */
   finish(handle: KvHandle): Promise<void>;
   /** Resolves when nothing of this transfer touches the bytes any more. Idempotent. */

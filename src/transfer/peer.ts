@@ -113,6 +113,23 @@ class PeerChannel implements KvChannel {
     return bytes;
   }
 
+  /** The other way round, behind what the stream has. */
+  fetch(pieces: readonly KvPiece[]): void {
+    const { layout, pointer } = this.#cache;
+    if (this.#conversion !== null) {
+      throw new TwostrokeError('transfer_error', `KV of ${this.#target.workerId} is laid out in another way: pull it over tcp`);
+    }
+    for (const piece of pieces) {
+      const [sourceBlocks, targetBlocks] = [piece.targetBlocks, piece.sourceBlocks]; // as if it were a push from there
+      const pairs = pairsOf({ ...piece, sourceBlocks, targetBlocks }, this.#cache, this.#target.blockCount);
+      const swapped = pairs.map(({ target, source }) => ({ target: source, source: target }));
+      const place = (base: Pointer) => ({ base, blockBytes: layout.blockBytes });
+      this.#stream.copySlices(place(pointer), place(this.#pointer), swapped, [
+        layout.layerSlice(piece.firstLayer, piece.layerEnd),
+      ]);
+    }
+  }
+
   #copyPiece(piece: KvPiece): number {
     const { layout } = this.#cache;
     const pairs = pairsOf(piece, this.#cache, this.#target.blockCount);
@@ -216,6 +233,10 @@ class PeerTransfer implements KvTransfer {
 
   push(pieces: readonly KvPiece[], after: EventHandle): void {
     if (this.#aborting === null) this.pushedBytes += this.#channel.copy(pieces, after);
+  }
+
+  pull(pieces: readonly KvPiece[]): void {
+    if (this.#aborting === null) this.#channel.fetch(pieces);
   }
 
   async finish(handle: KvHandle): Promise<void> {

@@ -4,11 +4,12 @@
 import { messageOf } from '../base/errors.js';
 import type { Device, EventHandle, Stream } from '../device/device.js';
 
-/** A sixth of a channel's slots: less would cost a wait per frame, more would let one side rest while the other works. */
-const groupItemCountMax = 2;
+/** A wait is worth this much: two of a GPU's slots, some of a CPU's. Sockets, which carry far less in that time, wait for all there is. */
+const groupBytesMin = 9 * 2 ** 20;
 
 interface Group<Item> {
   readonly items: Item[];
+  bytes: number;
   /** Recorded behind the last item; null: more may come. */
   event: EventHandle | null;
 }
@@ -31,13 +32,14 @@ export class ReachedQueue<Item> {
   }
 
   /** The item's work has just been enqueued. */
-  add(item: Item): void {
+  add(item: Item, bytes: number): void {
     const last = this.#groups.at(-1);
-    const group = last?.event === null ? last : { items: [], event: null };
+    const group = last?.event === null ? last : { items: [], bytes: 0, event: null };
     if (group !== last) this.#groups.push(group);
     group.items.push(item);
     this.#addedCount++;
-    if (group.items.length === groupItemCountMax) this.#close(group);
+    group.bytes += bytes;
+    if (group.bytes >= groupBytesMin) this.#close(group);
     if (this.#isRunning) return;
     this.#isRunning = true;
     this.#round = Promise.resolve().then(() => this.#run()); // what the caller adds in one go is grouped first

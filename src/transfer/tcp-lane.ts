@@ -202,7 +202,7 @@ export class TcpLane {
 }
 
 /** The receiver's answers: small, and without payload. */
-class AnswerDecoder {
+export class AnswerDecoder {
   readonly #onAnswer: (kind: string, meta: unknown, sequence: number) => void;
   #bytes: Buffer = Buffer.alloc(0);
 

@@ -13,14 +13,13 @@ import { freshId } from '../base/prng.js';
 import type { CacheExport, CacheHandle, Device, Stream } from '../device/device.js';
 import { offsetPointer, type Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
-import type { KvLayout } from '../kv/kv-layout.js';
-import { WireLayout } from '../kv/wire-layout.js';
 import type { KvIdentity, ReceiverAddress } from './connector.js';
-import { wireDtypeOf } from './conversion.js';
+import type { ServedPull } from './pull-server.js';
 import { ReachedQueue } from './reached-queue.js';
 import { type Slot, StagingPool } from './staging.js';
 import { Inbox, type InboxMessage } from './tcp-inbox.js';
-import { encodeMessage, type FrameMeta, type HelloMeta, type LandedMeta, type Packed, slotBytes } from './wire.js';
+import { isUnpackable, unpack } from './unpack.js';
+import { encodeMessage, type FrameMeta, type HelloMeta, type LandedMeta, type PullMeta, slotBytes } from './wire.js';
 
 export interface ReceiverOptions {
   readonly device: Device;
@@ -32,7 +31,11 @@ export interface ReceiverOptions {
   readonly logger: Logger;
   /** Whether the blocks of a frame are reserved for its request, in that epoch, now. */
   readonly accepts: (frame: FrameMeta) => boolean;
+  /** Absent: nothing can be pulled from here. */
+  readonly serve?: (pull: PullMeta) => ServedPull;
 }
+
+type Write = Pick<FrameMeta, 'requestId' | 'epoch' | 'blocks'>;
 
 /** What is known of one lane of one channel; outlives its connections. */
 interface LaneState {
@@ -75,6 +78,7 @@ export class KvReceiver {
   readonly #lanes = new Map<string, LaneState>();
   readonly #stagings = new Map<string, MappedStaging>();
   readonly #inboxes = new Set<Inbox>();
+  readonly #admitted = new Set<Write>();
   #starved: Inbox[] = [];
   #probeTarget: Pointer | null = null;
   #closing: Promise<void> | null = null;
@@ -106,6 +110,16 @@ export class KvReceiver {
     server.on('error', (error) => options.logger.warn({ reason: error.message }, 'KV receiver'));
   }
 
+  /** For pulls: see KvLanding. */
+  admit(write: Write): { end(): Promise<void> } {
+    this.#admitted.add(write);
+    const end = async () => {
+      this.#admitted.delete(write);
+      await this.passed();
+    };
+    return { end };
+  }
+
   /** Resolves when what has been taken so far has been written. */
   passed(): Promise<void> {
     return this.#landings.passed();
@@ -130,37 +144,31 @@ export class KvReceiver {
 
   #accept(socket: Socket): void {
     let lane: LaneState | null = null;
+    let served: ServedPull | null = null;
     const inbox: Inbox = new Inbox(socket, {
       pool: this.#pool,
       mayCarry: () => lane !== null,
       onStarved: (starved) => this.#starved.push(starved),
       onMessage: (message) => {
-        if (lane === null) lane = this.#greet(inbox, message);
+        if (served !== null) throw new TwostrokeError('transfer_error', 'a pull is one message');
+        if (lane === null && message.head.kind === 'pull') served = this.#servePull(inbox, message.meta as PullMeta);
+        else if (lane === null) lane = this.#greet(inbox, message);
         else if (message.head.kind === 'bye') this.#forget(lane);
         else this.#take(lane, message);
       },
       onClosed: (reason) => {
         this.#inboxes.delete(inbox);
+        served?.cancel();
         if (lane !== null) this.#forgetLater(lane, inbox, reason);
       },
     });
     this.#inboxes.add(inbox);
   }
 
-  /** Throws when it is not one of ours; an honest one is told why. */
   #greet(inbox: Inbox, { head, meta }: InboxMessage): LaneState {
-    const { identity, workerId } = this.#options;
     if (head.kind !== 'hello') throw new TwostrokeError('transfer_error', 'it did not say hello');
     const hello = meta as HelloMeta;
-    const wrong =
-      (!isEqual(hello.token, this.address.token) && 'the token is wrong') ||
-      (hello.workerId !== workerId && `this is ${workerId}, not ${hello.workerId}`) ||
-      (hello.protocolVersion !== identity.protocolVersion && `protocol ${identity.protocolVersion} here`) ||
-      (hello.layoutHash !== identity.layoutHash && `layout ${identity.layoutHash} here`);
-    if (wrong !== false) {
-      inbox.write(encodeMessage('refused', { message: wrong }));
-      throw new TwostrokeError('transfer_error', wrong);
-    }
+    this.#identify(inbox, hello);
     const key = `${hello.session}/${hello.laneIndex}`;
     const lane = this.#lanes.get(key) ?? this.#newLane(key, hello);
     const before = lane.inbox;
@@ -172,6 +180,26 @@ export class KvReceiver {
     return lane;
   }
 
+  #servePull(inbox: Inbox, pull: PullMeta): ServedPull {
+    this.#identify(inbox, pull);
+    const served = this.#options.serve?.(pull) ?? { ended: Promise.resolve('nothing can be pulled from here'), cancel: () => {} };
+    void served.ended.then((message) => inbox.write(encodeMessage('pulled', message === null ? {} : { message })));
+    return served;
+  }
+
+  /** Throws when it is not one of ours; an honest one is told why. */
+  #identify(inbox: Inbox, who: Pick<HelloMeta, 'token' | 'workerId' | 'protocolVersion' | 'layoutHash'>): void {
+    const { identity, workerId } = this.#options;
+    const wrong =
+      (!isEqual(who.token, this.address.token) && 'the token is wrong') ||
+      (who.workerId !== workerId && `this is ${workerId}, not ${who.workerId}`) ||
+      (who.protocolVersion !== identity.protocolVersion && `protocol ${identity.protocolVersion} here`) ||
+      (who.layoutHash !== identity.layoutHash && `layout ${identity.layoutHash} here`);
+    if (wrong === false) return;
+    inbox.write(encodeMessage('refused', { message: wrong }));
+    throw new TwostrokeError('transfer_error', wrong);
+  }
+
   #take(lane: LaneState, { head, meta, slot }: InboxMessage): void {
     const frame = meta as FrameMeta;
     const isNext = head.kind === 'frame' && head.sequence === lane.receivedThrough + 1;
@@ -180,10 +208,18 @@ export class KvReceiver {
       throw new TwostrokeError('transfer_error', isNext ? 'a malformed frame' : 'a frame out of order');
     }
     lane.receivedThrough = head.sequence;
-    const isRefused = frame.blocks.length > 0 && !this.#options.accepts(frame);
+    const isRefused = frame.blocks.length > 0 && !this.#accepts(frame);
     if (isRefused) this.refusedFrameCount++;
     else this.#write(frame, sourceOf(frame, slot, lane.staging));
-    this.#landings.add({ lane, sequence: head.sequence, slot, isRefused });
+    this.#landings.add({ lane, sequence: head.sequence, slot, isRefused }, Math.max(1, frame.blocks.length) * frame.bytes);
+  }
+
+  #accepts(frame: FrameMeta): boolean {
+    const admitted = [...this.#admitted].some(
+      ({ requestId, epoch, blocks }) =>
+        requestId === frame.requestId && epoch === frame.epoch && frame.blocks.every((block) => blocks.includes(block)),
+    );
+    return admitted || this.#options.accepts(frame);
   }
 
   #isWellFormed(frame: FrameMeta, payloadBytes: number, staging: MappedStaging | null): boolean {
@@ -207,7 +243,7 @@ export class KvReceiver {
     if (blocks.length === 0) {
       this.#stream.copy(this.#scratch(), from, Math.min(bytes, slotBytes));
     } else if (packed !== undefined) {
-      this.#unpack(blocks, packed, from);
+      unpack(this.#stream, { blocks, packed, from }, this.#options);
     } else {
       this.#stream.copySlices(
         { base: cache.pointer, blockBytes: cache.layout.blockBytes },
@@ -216,20 +252,6 @@ export class KvReceiver {
         [{ targetOffset: offset, sourceOffset: 0, bytes }],
       );
     }
-  }
-
-  #unpack(blocks: readonly number[], packed: Packed, from: Pointer): void {
-    const { cache, identity } = this.#options;
-    const { layout, pointer } = cache;
-    const { tokenCount, firstLayer, layerCount, firstHead, headCount } = packed;
-    this.#stream.moveKv(
-      layout.place(pointer, blocks, identity.geometry?.firstHead ?? 0),
-      wireOf(packed, layout).place(from, blocks.length),
-      {
-        ...{ targetStart: 0, sourceStart: 0, tokenCount, targetLayer: firstLayer, sourceLayer: 0, layerCount },
-        ...{ firstHead, headCount, headDim: layout.shape.headDim },
-      },
-    );
   }
 
   #scratch(): Pointer {
@@ -296,28 +318,6 @@ export class KvReceiver {
     this.#stagings.delete(staging.session);
     void this.#landings.passed().then(() => this.#options.device.closeCache(staging.handle));
   }
-}
-
-function wireOf({ dtype, layerCount, firstHead, headCount }: Packed, { shape }: KvLayout): WireLayout {
-  const { blockTokenCount, headDim } = shape;
-  return new WireLayout({ dtype, blockTokenCount, layerCount, firstHead, headCount, headDim });
-}
-
-/** Every number of it comes from the network. */
-function isUnpackable({ blocks, bytes }: FrameMeta, packed: Packed, { cache, identity }: ReceiverOptions): boolean {
-  const { layout } = cache;
-  const { shape } = layout;
-  const { dtype, tokenCount, firstLayer, layerCount, firstHead, headCount } = packed;
-  const areCounts = [tokenCount, layerCount, headCount].every((count) => Number.isSafeInteger(count) && count > 0);
-  if (!areCounts || !Number.isSafeInteger(firstLayer) || !Number.isSafeInteger(firstHead)) return false;
-  const headOffset = firstHead - (identity.geometry?.firstHead ?? 0);
-  return (
-    dtype === wireDtypeOf(identity) &&
-    isWithin(firstLayer, layerCount, shape.layerCount) &&
-    isWithin(headOffset, headCount, shape.kvHeadCount) &&
-    Math.ceil(tokenCount / shape.blockTokenCount) === blocks.length &&
-    wireOf(packed, layout).blockBytes === bytes
-  );
 }
 
 function isEqual(given: unknown, token: string): boolean {

@@ -13,7 +13,8 @@ export interface TcpTransferOptions {
   readonly layoutHash: string;
   /** Returns the bytes it queued. */
   readonly push: (pieces: readonly KvPiece[], after: EventHandle) => number;
-  /** Frames that are not even copied are not sent. */
+  readonly pull: (pieces: readonly KvPiece[]) => void;
+  /** Frames that are not even copied are not sent, and pulls are called off. */
   readonly dropQueued: () => void;
   readonly onEnd: () => void;
 }
@@ -44,6 +45,10 @@ export class TcpTransfer implements KvTransfer {
 
   push(pieces: readonly KvPiece[], after: EventHandle): void {
     if (!this.#isAborted) this.pushedBytes += this.#options.push(pieces, after);
+  }
+
+  pull(pieces: readonly KvPiece[]): void {
+    if (!this.#isAborted) this.#options.pull(pieces);
   }
 
   async finish(handle: KvHandle): Promise<void> {

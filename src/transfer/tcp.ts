@@ -10,10 +10,11 @@ import { messageOf, TwostrokeError } from '../base/errors.js';
 import { type BlockId, blockId, type RequestId, requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
 import type { EventHandle, Stream } from '../device/device.js';
-import { checkTarget } from './checks.js';
+import { checkPiece, checkTarget } from './checks.js';
 import type { KvChannel, KvConnector, KvPiece, KvSource, KvTarget, KvTransfer } from './connector.js';
 import type { Conversion } from './conversion.js';
 import { type FramePlan, laneCount, packedFrames, plainFrames } from './frames.js';
+import { Pull } from './pull.js';
 import { ReachedQueue } from './reached-queue.js';
 import { type Slot, StagingPool } from './staging.js';
 import { defaultTcpLimits, TcpLane, type TcpLimits } from './tcp-lane.js';
@@ -21,6 +22,8 @@ import { TcpTransfer } from './tcp-transfer.js';
 import { slotBytes } from './wire.js';
 
 const slotCount = 12;
+/** Whoever pulls has a deadline of its own; this one is for an owner that is frozen. */
+const pullDeadlineMs = 30_000;
 /** Nothing of it goes through a socket, so a frame's fixed cost may be shared by more bytes: on the CPU as many as stay in its caches, on a
  *  GPU a layer of a long prompt. */
 const sharedSlotBytes = { cpu: 4 * slotBytes, cuda: 16 * slotBytes } as const;
@@ -107,6 +110,7 @@ export class TcpChannel implements KvChannel {
   readonly #pool: StagingPool;
   readonly #staged: ReachedQueue<Staged>;
   readonly #transfers = new Set<TcpTransfer>();
+  readonly #pulls = new WeakMap<TcpTransfer, Set<Pull>>();
   #queue: Work[] = [];
   #brokenReason: string | null = null;
   #closing: Promise<void> | null = null;
@@ -204,11 +208,39 @@ export class TcpChannel implements KvChannel {
       epoch,
       layoutHash: this.#target.kv.layoutHash,
       push: (pieces, after) => this.#push(transfer, pieces, after),
-      dropQueued: () => this.#dropQueued((work) => work.transfer === transfer),
+      pull: (pieces) => this.#pull(transfer, pieces),
+      dropQueued: () => {
+        this.#dropQueued((work) => work.transfer === transfer);
+        for (const pull of this.#pulls.get(transfer) ?? []) pull.cancel();
+      },
       onEnd: () => this.#transfers.delete(transfer),
     });
     this.#transfers.add(transfer);
     return transfer;
+  }
+
+  /** Their owner pushes them to our receiver. A pull counts as one frame: the transfer waits for it as for the others. */
+  #pull(transfer: TcpTransfer, pieces: readonly KvPiece[]): void {
+    const { cache, landing, clock } = this.#source;
+    const { receiver: address, kv, workerId, blockCount } = this.#target;
+    for (const { sourceBlocks, targetBlocks, ...layers } of pieces) // as if it were a push from there
+      checkPiece({ ...layers, sourceBlocks: targetBlocks, targetBlocks: sourceBlocks }, cache, blockCount);
+    if (pieces.every(({ sourceBlocks }) => sourceBlocks.length === 0)) return;
+    if (landing === undefined || address === null) {
+      throw new TwostrokeError('transfer_error', `nothing can be pulled from ${workerId}: this side does not listen for KV`);
+    }
+    const { requestId: id, epoch } = transfer;
+    const { protocolVersion, layoutHash } = kv;
+    const words = { token: address.token, protocolVersion, layoutHash, workerId, requestId: id, epoch };
+    const meta = { ...words, connector: this.name, pieces, target: landing.target };
+    const pull = new Pull({ address, meta, landing, clock, deadlineMs: pullDeadlineMs });
+    const pulls = this.#pulls.get(transfer) ?? new Set<Pull>();
+    this.#pulls.set(transfer, pulls.add(pull));
+    transfer.frameQueued();
+    void pull.ended.then((error) => {
+      pulls.delete(pull);
+      transfer.frameEnded(error);
+    });
   }
 
   /** Returns the bytes that were queued. `after` may be recorded anew as soon as this returns, hence the gate. */
@@ -260,7 +292,7 @@ export class TcpChannel implements KvChannel {
         this.#letGo(work.gate);
       }
       work.plan.stage(this.#copyStream, slot.pointer);
-      this.#staged.add({ work, slot });
+      this.#staged.add({ work, slot }, Math.max(1, work.plan.blocks.length) * work.plan.bytes);
     }
     this.#queue.splice(0, count);
   }

@@ -4,18 +4,21 @@
  *
  *    source → receiver   hello (who, which lane), frame (bytes of some blocks), bye
  *    receiver → source   welcome or refused (answers hello), landed (everything up to `sequence` is in the cache)
+ *    puller → owner      pull (what, and where to push it), on a connection of its own that lasts as long as it is wanted
+ *    owner → puller      pulled or refused
  *
  *  Invariant: a head that names an unknown kind, or more bytes than the limits, ends the connection before anything is allocated for it. */
 import { TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
+import type { KvPiece, KvTarget } from './connector.js';
 
 export const headBytes = 16;
 /** Most payload of one frame: a staging slot. */
 export const slotBytes = 512 * 1024;
 const metaBytesMax = 1 << 20;
-const kinds = ['hello', 'welcome', 'refused', 'frame', 'landed', 'bye'] as const;
+const kinds = ['hello', 'welcome', 'refused', 'frame', 'landed', 'bye', 'pull', 'pulled'] as const;
 export type MessageKind = (typeof kinds)[number];
 
 export interface HelloMeta {
@@ -31,6 +34,25 @@ export interface HelloMeta {
   readonly staging: CacheExport | null;
   /** What the source knows to have landed. */
   readonly landedThrough: number;
+}
+
+export interface PullMeta {
+  readonly token: string;
+  readonly protocolVersion: number;
+  /** Of the owner's cache, and who it is. */
+  readonly layoutHash: string;
+  readonly workerId: WorkerId;
+  readonly requestId: RequestId;
+  readonly epoch: number;
+  readonly connector: string;
+  readonly pieces: readonly KvPiece[];
+  /** The puller. */
+  readonly target: KvTarget;
+}
+
+export interface PulledMeta {
+  /** Why it came to nothing. */
+  readonly message?: string;
 }
 
 export interface WelcomeMeta {

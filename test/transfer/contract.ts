@@ -8,7 +8,15 @@ import { openDevice } from '../../src/device/native.js';
 import { KvCache } from '../../src/kv/kv-cache.js';
 import type { KvHandle } from '../../src/kv/kv-handle.js';
 import { KvLayout, type KvShape } from '../../src/kv/kv-layout.js';
-import type { KvConnector, KvIdentity, KvPiece, KvSource, KvTarget, ReceiverAddress } from '../../src/transfer/connector.js';
+import type {
+  KvConnector,
+  KvIdentity,
+  KvLanding,
+  KvPiece,
+  KvSource,
+  KvTarget,
+  ReceiverAddress,
+} from '../../src/transfer/connector.js';
 
 const shape: KvShape = { modelName: 'contract', layerCount: 3, kvHeadCount: 2, headDim: 32, blockTokenCount: 16, dtype: 'bf16' };
 const blockCount = 24;
@@ -20,6 +28,8 @@ export interface Member {
   make(source: KvSource): KvConnector;
   /** Lets a side be written by others; null: its memory alone is enough. */
   listen?(side: Side, workerName: string): Promise<{ address: ReceiverAddress; close(): Promise<void> }>;
+  /** Lets a side pull; absent: it needs nothing for that. */
+  land?(side: Side): Promise<{ landing: KvLanding; close(): Promise<void> }>;
   /** The same target after its process has gone. */
   gone(target: KvTarget): KvTarget;
 }
@@ -102,6 +112,7 @@ export function connectorContract(member: Member): void {
     let source: Side;
     let target: Side;
     let connector: KvConnector;
+    let landed: Awaited<ReturnType<NonNullable<Member['land']>>> | undefined;
     const handle = (id: string, more: Partial<KvHandle> = {}): KvHandle => ({
       requestId: requestId(id),
       epoch: 1,
@@ -120,12 +131,15 @@ export function connectorContract(member: Member): void {
     beforeEach(async () => {
       source = new Side(layout);
       target = await reachable(member, new Side(layout), 'w1');
-      connector = member.make(source.source());
+      landed = await member.land?.(source);
+      connector = member.make({ ...source.source(), ...(landed === undefined ? {} : { landing: landed.landing }) });
       await source.fill(11);
       await target.fill(22);
     });
     afterEach(async () => {
       await connector.close();
+      for (const { close } of target.listeners.splice(0)) await close(); // whom we pull from has channels to us
+      await landed?.close();
       await source.close();
       await target.close();
     });
@@ -355,6 +369,69 @@ export function connectorContract(member: Member): void {
       last.push([piece], source.recorded());
       await last.finish(handle('last'));
       expect((await target.bytes()).equals(expected(before, from, [piece]))).toBe(true);
+    });
+
+    it('pulls every byte of every block, in token order, and leaves the others and their owner untouched', async () => {
+      for (let seed = 1; seed <= 6; seed++) {
+        const prng = new Prng(seed);
+        const [before, from] = [await source.bytes(), await target.bytes()];
+        const count = prng.integer(1, blockCount);
+        const shuffled = () =>
+          Array.from({ length: blockCount }, (_, i) => ({ i, key: prng.uniform() }))
+            .sort((a, b) => a.key - b.key)
+            .map(({ i }) => blockId(i))
+            .slice(0, count);
+        const [sourceBlocks, targetBlocks] = [shuffled(), shuffled()];
+        const pieces = [
+          { sourceBlocks, targetBlocks, firstLayer: 0, layerEnd: 1 },
+          { sourceBlocks, targetBlocks, firstLayer: 2, layerEnd: 3 },
+        ];
+        const transfer = (await connector.open(target.target())).begin(requestId(`r${seed}`), 1);
+        for (const piece of pieces) transfer.pull([piece]);
+        await transfer.finish(handle(`r${seed}`));
+        expect((await source.bytes()).equals(expected(before, from, pieces)), `seed ${seed}`).toBe(true);
+        expect((await target.bytes()).equals(from)).toBe(true);
+        await source.fill(200 + seed);
+      }
+    });
+
+    it('settles after a pull is aborted, at seeded points; nothing is written afterwards', async () => {
+      const channel = await connector.open(target.target());
+      const all = whole(ids(...Array(blockCount).keys()), ids(...Array(blockCount).keys()));
+      for (let seed = 1; seed <= 30; seed++) {
+        const prng = new Prng(seed);
+        const transfer = channel.begin(requestId(`r${seed}`), 1);
+        const pullCount = prng.integer(1, 4);
+        for (let i = 0; i < pullCount; i++) transfer.pull([all]);
+        for (let turn = prng.integer(0, 12); turn > 0; turn--) await systemClock.yield();
+        const finishing = prng.uniform() < 0.5 ? transfer.finish(handle(`r${seed}`)).catch(() => {}) : null;
+        await transfer.abort();
+        await finishing;
+        transfer.pull([all]);
+        await source.fill(300 + seed); // the blocks' next owner
+        const owned = await source.bytes();
+        await systemClock.sleep(3);
+        expect((await source.bytes()).equals(owned), `seed ${seed}`).toBe(true);
+      }
+      const [before, from] = [await source.bytes(), await target.bytes()];
+      const last = channel.begin(requestId('last'), 1);
+      last.pull([whole(ids(3, 9), ids(0, 7))]);
+      await last.finish(handle('last'));
+      expect((await source.bytes()).equals(expected(before, from, [whole(ids(3, 9), ids(0, 7))]))).toBe(true);
+    });
+
+    it('pulls and pushes of two transfers at once do not mix; blocks outside either cache are refused', async () => {
+      const [before, beforeThere] = [await source.bytes(), await target.bytes()];
+      const channel = await connector.open(target.target());
+      const [a, b] = [channel.begin(requestId('a'), 1), channel.begin(requestId('b'), 2)];
+      const [pulled, pushed] = [whole(ids(0, 1, 2), ids(10, 11, 12)), whole(ids(3, 4), ids(20, 21))];
+      expect(() => a.pull([whole(ids(blockCount), ids(0))])).toThrow(/block/);
+      expect(() => a.pull([whole(ids(0), ids(-1))])).toThrow(/block/);
+      a.pull([pulled, whole([], [])]);
+      b.push([pushed], source.recorded());
+      await Promise.all([a.finish(handle('a')), b.finish(handle('b'))]);
+      expect((await source.bytes()).equals(expected(before, beforeThere, [pulled]))).toBe(true);
+      expect((await target.bytes()).equals(expected(beforeThere, before, [pushed]))).toBe(true);
     });
 
     it('zero blocks are legal', async () => {

@@ -1,5 +1,5 @@
 import { HostRelayConnector } from '../../src/transfer/host-relay.js';
 import { connectorContract } from './contract.js';
-import { quickLimits, tcpMember } from './tcp-member.js';
+import { member, quickLimits } from './tcp-member.js';
 
-connectorContract({ ...tcpMember, name: 'host-relay', make: (source) => new HostRelayConnector(source, quickLimits) });
+connectorContract(member('host-relay', (source) => new HostRelayConnector(source, quickLimits)));

@@ -2,6 +2,8 @@
 import { systemClock } from '../../src/base/clock.js';
 import { workerId } from '../../src/base/ids.js';
 import { silentLogger } from '../../src/base/log.js';
+import type { KvChannel, KvConnector, KvSource, KvTarget } from '../../src/transfer/connector.js';
+import { PullServer } from '../../src/transfer/pull-server.js';
 import { TcpConnector } from '../../src/transfer/tcp.js';
 import type { TcpLimits } from '../../src/transfer/tcp-lane.js';
 import { KvReceiver, type ReceiverOptions } from '../../src/transfer/tcp-receiver.js';
@@ -23,12 +25,34 @@ export function listenOn(side: Side, workerName: string, more: Partial<ReceiverO
   });
 }
 
-export const tcpMember: Member = {
-  name: 'tcp',
-  make: (source) => new TcpConnector(source, quickLimits),
-  async listen(side, workerName) {
-    const receiver = await listenOn(side, workerName);
-    return { address: receiver.address, close: () => receiver.close() };
-  },
-  gone: (target) => ({ ...target, receiver: target.receiver && { ...target.receiver, port: 1 } }),
-};
+/** `mayRead`: whether pulls are served. */
+export function member(name: string, make: (source: KvSource) => KvConnector, mayRead: () => boolean = () => true): Member {
+  return {
+    ...{ name, make },
+    async listen(side, workerName) {
+      const connector = make(side.source());
+      const channels = new Map<string, Promise<KvChannel>>();
+      const channelTo = (target: KvTarget) => {
+        const known = channels.get(target.workerId) ?? connector.open(target);
+        channels.set(target.workerId, known);
+        return known;
+      };
+      const server = new PullServer({ device: side.device, channelTo, mayRead });
+      const receiver = await listenOn(side, workerName, { serve: (pull) => server.serve(pull) });
+      const close = async () => {
+        await connector.close();
+        await receiver.close();
+        server.close();
+      };
+      return { address: receiver.address, close };
+    },
+    async land(side) {
+      const receiver = await listenOn(side, 'w0', { accepts: () => false });
+      const target = { ...side.target('w0'), receiver: receiver.address };
+      return { landing: { target, admit: (write) => receiver.admit(write) }, close: () => receiver.close() };
+    },
+    gone: (target) => ({ ...target, receiver: target.receiver && { ...target.receiver, port: 1 } }),
+  };
+}
+
+export const tcpMember = member('tcp', (source) => new TcpConnector(source, quickLimits));

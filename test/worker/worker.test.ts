@@ -84,6 +84,10 @@ class FakeConnector implements KvConnector, KvChannel, KvTransfer {
     this.transferCount++;
     return this;
   }
+  pull(): void {
+    throw new Error('nothing is pulled here');
+  }
+
   push(pieces: readonly KvPiece[], after: EventHandle): void {
     const computed = this.#gpu.recorded.get(after)!;
     for (const { sourceBlocks, targetBlocks, firstLayer, layerEnd } of pieces) {
