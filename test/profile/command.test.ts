@@ -59,6 +59,20 @@ describe('twostroke profile', () => {
     expect(readdirSync(tmp)).toEqual([]); // no socket is left behind
   });
 
+  it.runIf(process.env.TWOSTROKE_TEST === 'full')(
+    'serve measures shortly where no file fits, and is ready all the same',
+    async () => {
+      const home = mkdtempSync(path.join(folder, 'home-'));
+      const args = ['serve', ...workers, '--kv-cache-dtype', 'f32', '--port', '0', '--json', '--log-level', 'debug'];
+      const server = new Running(args, { env: { HOME: home } });
+      while (!server.stdout.includes('"url"')) await systemClock.sleep(50);
+      server.child.kill('SIGTERM');
+      const { exitCode, stderr } = await server.finished;
+      expect([exitCode, stderr.includes('could not be measured')]).toEqual([0, false]);
+      expect(stderr).toContain('measure-'); // requests of the measurement, in the debug log
+    },
+  );
+
   it('serve refuses a file that is no profile, by name', async () => {
     const file = path.join(folder, 'wrong.json');
     writeFileSync(file, '{}');
