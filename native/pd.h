@@ -115,7 +115,7 @@ typedef struct {          /* where one layer's keys and values lie; byte offsets
   uint64_t block_bytes;
   uint64_t key_offset;    /* of [kvHead][slot][headDim] */
   uint64_t value_offset;
-  int32_t dtype;          /* PD_F32, PD_BF16, PD_F16 (later PD_FP8_E4M3, PD_I8) */
+  int32_t dtype;          /* PD_F32, PD_BF16, PD_F16, PD_FP8_E4M3: then float32 scales [kvHead][slot] lie behind the data of each half, powers of two */
   int32_t block_token_count;
   int32_t kv_head_count;
   int32_t head_dim;

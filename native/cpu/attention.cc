@@ -74,7 +74,8 @@ extern "C" int pd_paged_attention(PdStream *stream, int32_t dtype, void *out, co
                                   const PdBatch *batch, int32_t head_count, float scale, int32_t window, float softcap) {
   int status = check_activations("paged_attention", dtype);
   if (status != PD_OK) return status;
-  if (layer->dtype != PD_F32 && layer->dtype != PD_BF16 && layer->dtype != PD_F16)
+  const bool is_fp8 = layer->dtype == PD_FP8_E4M3;
+  if (layer->dtype != PD_F32 && layer->dtype != PD_BF16 && layer->dtype != PD_F16 && !is_fp8)
     return fail(PD_UNSUPPORTED, "paged_attention: KV dtype %s is not supported on the cpu", dtype_name(layer->dtype));
   if (layer->head_dim < 8 || layer->head_dim > kMaxHeadDim || layer->head_dim % 8 != 0)
     return fail(PD_UNSUPPORTED, "paged_attention: head_dim %d is not a multiple of 8 from 8 to %d", layer->head_dim, kMaxHeadDim);
@@ -83,6 +84,6 @@ extern "C" int pd_paged_attention(PdStream *stream, int32_t dtype, void *out, co
   if (layer->block_token_count < 1) return fail(PD_INVALID, "paged_attention: block_token_count %d", layer->block_token_count);
   if (batch->row_count <= 0) return PD_OK;
   AttentionJob job = {static_cast<float *>(out), static_cast<const float *>(q), q_row_stride, *layer, *batch, head_count,
-             head_count / layer->kv_head_count, scale, window, softcap, attention_kernel(isa_of(stream))};
+             head_count / layer->kv_head_count, scale, window, softcap, attention_kernel(isa_of(stream)), is_fp8 ? PD_F32 : layer->dtype};
   return enqueue(stream, [job](Pool &pool) { run_attention(pool, job); });
 }

@@ -5,6 +5,7 @@
    Tiles that no row of the piece may see are skipped; a row that sees nothing of a tile keeps its state unchanged. So neither the window
    nor the blocking of rows changes a result. */
 #include "attention_piece.h"
+#include "fp8.h"
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -38,6 +39,27 @@ void find_rows(const AttentionJob &job, const AttentionPiece &piece, int32_t til
     }
   }
   for (int32_t j = std::max(count, 0); j < kKeyTile; j++) rows->keys[j] = rows->values[j] = kZeroRow;
+}
+
+/* The tile's rows of an fp8 cache as float32. Each has its scale behind the codes of its half of the block, [kvHead][slot]. */
+void widen_rows(const AttentionJob &job, const AttentionPiece &piece, int32_t tile, const AttentionWorkspace &space, TileRows *rows) {
+  const PdKvLayer &layer = job.layer;
+  const int32_t slots = layer.block_token_count, dim = layer.head_dim, kv_count = job.batch.kv_count[piece.sequence];
+  const int32_t *table = job.batch.block_table + static_cast<int64_t>(piece.sequence) * job.batch.block_table_stride;
+  for (int32_t j = 0; j < kKeyTile; j++) {
+    const int32_t key = tile * kKeyTile + j, block = key < kv_count ? table[key / slots] : -1;
+    if (block < 0) continue; /* a row of zeros */
+    const int64_t scale_at = static_cast<int64_t>(layer.kv_head_count) * slots * dim + (static_cast<int64_t>(piece.kv_head) * slots + key % slots) * 4;
+    const uint8_t *base = static_cast<const uint8_t *>(layer.base) + static_cast<uint64_t>(block) * layer.block_bytes + scale_at;
+    const auto widen_row = [&](const void *codes, uint64_t offset, int32_t row) {
+      float scale, *target = space.widened + static_cast<int64_t>(row) * dim;
+      std::memcpy(&scale, base + offset, sizeof scale);
+      for (int32_t d = 0; d < dim; d++) target[d] = e4m3_to_float(static_cast<const uint8_t *>(codes)[d]) * scale;
+      return target;
+    };
+    rows->keys[j] = widen_row(rows->keys[j], layer.key_offset, j);
+    rows->values[j] = widen_row(rows->values[j], layer.value_offset, kKeyTile + j);
+  }
 }
 
 /* The piece's tokens that see a key of the tile: early ones come before it, late ones have left it behind their window. */
@@ -88,11 +110,11 @@ void run_tile_few(const AttentionJob &job, const AttentionPiece &piece, int32_t 
   const int head_dim = job.layer.head_dim, row_count = few_rows(piece.token_count * job.group);
   const int key_count = std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key);
   const TokenRange seeing = tokens_seeing(job, piece, first_key);
-  few.score(space.scores, space.q, rows.keys, next.keys, job.layer.dtype, row_count, head_dim);
+  few.score(space.scores, space.q, rows.keys, next.keys, job.row_dtype, row_count, head_dim);
   hide_rows(job, 0, seeing.begin, space);
   for (int token = seeing.begin; token < seeing.end; token++) soften_token(job, piece, first_key, token, space);
   hide_rows(job, seeing.end, piece.token_count, space);
-  few.accumulate(space.out, space.alpha, space.scores, rows.values, next.values, job.layer.dtype, row_count, head_dim, key_count);
+  few.accumulate(space.out, space.alpha, space.scores, rows.values, next.values, job.row_dtype, row_count, head_dim, key_count);
 }
 
 /* Consecutive rows and how many of the tile's keys the last of them sees. On the diagonal rows go in small groups, so that little is
@@ -115,7 +137,7 @@ void run_tile_many(const AttentionJob &job, const AttentionPiece &piece, int32_t
   const AttentionKernel &kernel = *job.kernel;
   const int head_dim = job.layer.head_dim, stride = padded_dim(head_dim);
   const TokenRange tokens = tokens_seeing(job, piece, first_key);
-  kernel.load_keys(space.keys_t, rows.keys, job.layer.dtype, head_dim);
+  kernel.load_keys(space.keys_t, rows.keys, job.row_dtype, head_dim);
   for_row_groups(job, piece, first_key, tokens, [&](const RowGroup &group) {
     kernel.score(space.scores + group.first_row * kKeyTile, space.q + group.first_row * stride, space.keys_t, group.row_count, head_dim,
                  group.key_count);
@@ -124,7 +146,7 @@ void run_tile_many(const AttentionJob &job, const AttentionPiece &piece, int32_t
     soften_token(job, piece, first_key, token, space);
     prefetch_share(job, next, token - tokens.begin, tokens.end - tokens.begin);
   }
-  kernel.load_values(space.values, rows.values, job.layer.dtype, head_dim, std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key));
+  kernel.load_values(space.values, rows.values, job.row_dtype, head_dim, std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key));
   for_row_groups(job, piece, first_key, tokens, [&](const RowGroup &group) {
     kernel.accumulate(space.out + group.first_row * stride, space.alpha + group.first_row, space.scores + group.first_row * kKeyTile,
                       space.values, group.row_count, head_dim, group.key_count);
@@ -164,7 +186,7 @@ int32_t first_tile(const AttentionJob &job, const AttentionPiece &piece) {
 
 size_t workspace_bytes(int rows, int head_dim) {
   const size_t stride = padded_dim(head_dim), row_count = rows;
-  return sizeof(float) * (2 * kKeyTile * stride + 2 * row_count * stride + row_count * kKeyTile + row_count) + sizeof(SoftmaxState) * row_count;
+  return sizeof(float) * (4 * kKeyTile * stride + 2 * row_count * stride + row_count * kKeyTile + row_count) + sizeof(SoftmaxState) * row_count;
 }
 
 AttentionWorkspace place_workspace(void *memory, int rows, int head_dim) {
@@ -173,7 +195,8 @@ AttentionWorkspace place_workspace(void *memory, int rows, int head_dim) {
   AttentionWorkspace space;
   space.keys_t = at;
   space.values = at += kKeyTile * stride;
-  space.q = at += kKeyTile * stride;
+  space.widened = at += kKeyTile * stride;
+  space.q = at += 2 * kKeyTile * stride;
   space.out = at += rows * stride;
   space.scores = at += rows * stride;
   space.alpha = at += rows * kKeyTile;
@@ -192,6 +215,7 @@ void run_piece(const AttentionJob &job, const AttentionPiece &piece, const Atten
     rows = next;
     if (tile < last) find_rows(job, piece, tile + 1, &next);
     else if (then != nullptr) find_rows(job, *then, first_tile(job, *then), &next);
+    if (job.layer.dtype == PD_FP8_E4M3) widen_rows(job, piece, tile, space, &rows);
     if (is_few) run_tile_few(job, piece, tile * kKeyTile, rows, next, space);
     else run_tile_many(job, piece, tile * kKeyTile, rows, next, space);
   }

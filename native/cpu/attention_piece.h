@@ -16,6 +16,7 @@ struct AttentionJob {
   int32_t window;
   float softcap;
   const AttentionKernel *kernel;
+  int32_t row_dtype; /* of the rows that the kernel reads: the cache's, or float32 when they are widened first (fp8) */
 };
 
 struct AttentionPiece { int32_t sequence, kv_head, first_token, token_count; };
@@ -23,6 +24,7 @@ struct AttentionPiece { int32_t sequence, kv_head, first_token, token_count; };
 /* A thread's workspace, for at most `rows` rows. */
 struct AttentionWorkspace {
   float *keys_t, *values, *q, *out, *scores, *alpha;
+  float *widened; /* [2][64][head_dim]: a tile's keys and values from an fp8 cache */
   SoftmaxState *states;
 };
 

@@ -161,7 +161,7 @@ extern "C" int pd_supports(PdDevice *, int32_t op, int32_t dtype) {
       return dtype == PD_F32 || dtype == PD_BF16 || dtype == PD_I8;
     case PD_OP_ROPE_STORE:
     case PD_OP_PAGED_ATTENTION:
-      return dtype == PD_F32 || is_half;
+      return dtype == PD_F32 || is_half || dtype == PD_FP8_E4M3;
     case PD_OP_COPY_SLICES:
       return dtype >= PD_F32 && dtype <= PD_I32;
     default:

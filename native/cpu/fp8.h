@@ -24,4 +24,10 @@ inline float e4m3_to_float(uint8_t code) {
   return bits_to_float(bits | (uint32_t)(code & 0x80u) << 24);
 }
 
+/* The smallest power of two s with largest <= 448 s; 1 for zeros. Scaling by it rounds nothing. Twin: cuda/fp8.cuh */
+inline float fp8_scale(float largest) {
+  const uint32_t bits = float_to_bits(largest), exponent = (bits >> 23) + ((bits & 0x7FFFFFu) > 0x600000u ? 1 : 0); /* 448 = 1.75 * 2^8 */
+  return largest == 0 ? 1.0f : bits_to_float((exponent > 9 ? exponent - 8 : 1u) << 23);
+}
+
 }  // namespace pd

@@ -15,7 +15,7 @@ static void quantise_kernel(void *codes, float *scale, const float *values, int3
     largest = magnitude > largest ? magnitude : largest;
     sum += magnitude * 0.0f;  // NaN when one is not finite
   }
-  *scale = (largest + sum) / (dtype == PD_I8 ? 127.0f : 448.0f);
+  *scale = dtype == PD_I8 ? (largest + sum) / 127.0f : fp8_scale(largest) + sum;
   const float inverse = largest > 0 ? 1.0f / *scale : 0.0f;
   if (dtype == PD_I8) {
     for (int64_t i = 0; i < count; i++) {

@@ -1,5 +1,6 @@
 /* QK norm, rotary embedding and the store of k and v into the paged cache, in one pass over qkv. Twin: ../cuda/rope_store.cu
    A row with slot -1 is padding: nothing of it is read or written. */
+#include "fp8.h"
 #define PD_KERNELS "rope_store.cc"
 #include "each_isa.h"
 
@@ -26,6 +27,15 @@ PD_INLINE void rotate_head(float *x, const float *cosine, const float *sine, int
   }
 }
 
+/* One head's keys or values into an fp8 half of a block: codes and, behind all codes, a scale per (head, slot). vector: which of them */
+static void store_fp8(char *half, const float *x, int64_t vector, int64_t vector_count, int64_t dim) {
+  float largest = 0;
+  for (int64_t i = 0; i < dim; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+  const float scale = fp8_scale(largest), inverse = 1.0f / scale;
+  ((float *)(half + vector_count * dim))[vector] = scale;
+  for (int64_t i = 0; i < dim; i++) ((uint8_t *)half)[vector * dim + i] = float_to_e4m3(x[i] * inverse);
+}
+
 /* qkv: one row [(heads + 2 * kvHeads) * headDim], slot: its place in the cache, rope: one position's [rotary] */
 static void rope_store_row(float *qkv, const PdKvLayer *layer, int64_t slot, int32_t head_count, const float *q_norm, const float *k_norm,
                            float eps, const float *rope, int32_t rotary) {
@@ -40,7 +50,13 @@ static void rope_store_row(float *qkv, const PdKvLayer *layer, int64_t slot, int
   char *block = (char *)layer->base + slot / layer->block_token_count * layer->block_bytes;
   const float *keys = qkv + head_count * dim, *values = keys + kv_heads * dim;
   for (int64_t head = 0; head < kv_heads; head++) {
-    const int64_t place = (head * layer->block_token_count + in_block) * dim * element_bytes;
+    const int64_t vector = head * layer->block_token_count + in_block, place = vector * dim * element_bytes;
+    if (layer->dtype == PD_FP8_E4M3) {
+      const int64_t vector_count = kv_heads * layer->block_token_count;
+      store_fp8(block + layer->key_offset, keys + head * dim, vector, vector_count, dim);
+      store_fp8(block + layer->value_offset, values + head * dim, vector, vector_count, dim);
+      continue;
+    }
     narrow(block + layer->key_offset + place, keys + head * dim, layer->dtype, dim);
     narrow(block + layer->value_offset + place, values + head * dim, layer->dtype, dim);
   }
@@ -53,7 +69,7 @@ using namespace pd;
 extern "C" int pd_rope_store(PdStream *stream, int32_t dtype, void *qkv, const PdKvLayer *layer, const PdBatch *batch, int32_t head_count,
                              const float *q_norm, const float *k_norm, float eps, const float *rope, int32_t rotary) {
   if (const int status = check_activations("rope_store", dtype)) return status;
-  if (layer->dtype != PD_F32 && layer->dtype != PD_BF16 && layer->dtype != PD_F16)
+  if (layer->dtype != PD_F32 && layer->dtype != PD_BF16 && layer->dtype != PD_F16 && layer->dtype != PD_FP8_E4M3)
     return fail(PD_UNSUPPORTED, "rope_store: cache of dtype %s", dtype_name(layer->dtype));
   if (rotary < 0 || rotary % 2 != 0 || rotary > layer->head_dim)
     return fail(PD_INVALID, "rope_store: %d rotary dimensions of %d", rotary, layer->head_dim);

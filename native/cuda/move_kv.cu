@@ -1,8 +1,7 @@
 /* pd_move_kv: K and V between places of different dtype, block size or heads: packed into staging (pinned host memory too) and back, or straight
    into a peer's cache. One warp a vector; the block lists travel as kernel parameters. Twin: ../cpu/move_kv.cc */
-#include <cuda_fp8.h>
 #include <algorithm>
-#include "kernel.cuh"
+#include "fp8.cuh"
 
 namespace pd {
 namespace {
@@ -79,7 +78,8 @@ __global__ void __launch_bounds__(kThreads) move_kv_kernel(const __grid_constant
   float inverse = 1.0f;
   if (has_scales(list.target.dtype)) {
     largest = warp_max(largest);
-    const float scale = (largest + warp_sum(sum)) / (list.target.dtype == PD_I8 ? 127.0f : 448.0f);
+    const float extra = warp_sum(sum); /* NaN when a value is not finite */
+    const float scale = list.target.dtype == PD_I8 ? (largest + extra) / 127.0f : fp8_scale(largest) + extra;
     inverse = largest > 0 ? 1.0f / scale : 0.0f;
     if (lane == 0) *to.scale = scale;
   }

@@ -13,7 +13,7 @@ export interface WorkerOptions {
   readonly workers: readonly WorkerSpec[];
   readonly loadFormat: 'auto' | 'dummy';
   readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
-  readonly kvCacheDtype: 'auto' | 'f32' | 'bf16' | 'f16';
+  readonly kvCacheDtype: 'auto' | 'f32' | 'bf16' | 'f16' | 'fp8';
   readonly quantize: 'none' | 'int8' | 'fp8';
   readonly blockSize: number;
   readonly kvCacheMemory?: number;
@@ -59,7 +59,7 @@ export function addWorkerOptions(command: Command): Command {
     )
     .addOption(choice('--load-format <format>', 'dummy: random weights from config.json alone', ['auto', 'dummy'], 'auto'))
     .addOption(choice('--dtype <dtype>', 'of the weights', ['auto', 'f32', 'bf16', 'f16'], 'auto'))
-    .addOption(choice('--kv-cache-dtype <dtype>', 'of the KV cache', ['auto', 'f32', 'bf16', 'f16'], 'auto'))
+    .addOption(choice('--kv-cache-dtype <dtype>', 'of the KV cache', ['auto', 'f32', 'bf16', 'f16', 'fp8'], 'auto'))
     .addOption(choice('--quantize <format>', 'quantise weights at load', ['none', 'int8', 'fp8'], 'none'))
     .addOption(new Option('--block-size <tokens>', 'tokens per KV block, a power of two').argParser(blockTokenCount).default(16))
     .addOption(

@@ -1,6 +1,6 @@
 /** The only source of KV offsets. A block holds `blockTokenCount` positions of every layer and is one contiguous piece:
  *
- *    block = [layer][K | V][kvHead][slot][headDim]
+ *    block = [layer][K | V]{ [kvHead][slot][headDim], then for fp8 their float32 scales [kvHead][slot] }
  *
  *  so a whole block moves in one copy, and a layer of a block is one contiguous slice (what a layer-wise push sends).
  *  Used by model/ (views for kernels), engine/ (copy-on-write), transfer/ (slices and the handshake hash). */
@@ -28,6 +28,8 @@ export class KvLayout {
   readonly blockBytes: number;
   /** Two workers may exchange blocks when their hashes are equal. */
   readonly hash: string;
+  /** Of a half without its scales. */
+  readonly #dataBytes: number;
 
   constructor(shape: KvShape) {
     const { blockTokenCount } = shape;
@@ -36,7 +38,9 @@ export class KvLayout {
       'block: 8..256, power of two',
     );
     this.shape = shape;
-    this.halfLayerBytes = shape.kvHeadCount * blockTokenCount * shape.headDim * dtypeByteCounts[shape.dtype];
+    const vectorCount = shape.kvHeadCount * blockTokenCount;
+    this.#dataBytes = vectorCount * shape.headDim * dtypeByteCounts[shape.dtype];
+    this.halfLayerBytes = this.#dataBytes + (shape.dtype === 'fp8' ? vectorCount * Float32Array.BYTES_PER_ELEMENT : 0);
     this.layerBytes = 2 * this.halfLayerBytes;
     this.blockBytes = shape.layerCount * this.layerBytes;
     this.hash = createHash('sha256').update(JSON.stringify(shape)).digest('hex').slice(0, 16);
@@ -70,7 +74,7 @@ export class KvLayout {
     const { kvHeadCount, dtype, blockTokenCount } = this.shape;
     const { blockBytes, layerBytes, halfLayerBytes } = this;
     return {
-      ...{ base, blockBytes, layerBytes, valueOffset: halfLayerBytes, scaleOffset: 0 },
+      ...{ base, blockBytes, layerBytes, valueOffset: halfLayerBytes, scaleOffset: this.#dataBytes },
       ...{ dtype, blockTokenCount, headCount: kvHeadCount, firstHead, blocks },
     };
   }

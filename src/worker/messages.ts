@@ -30,7 +30,7 @@ export interface WorkerSettings {
   readonly loadFormat: 'auto' | 'dummy';
   readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
   /** auto: bf16 for a bf16 model, f16 for an f16 one, else f32. */
-  readonly kvDtype: 'auto' | 'f32' | 'bf16' | 'f16';
+  readonly kvDtype: 'auto' | 'f32' | 'bf16' | 'f16' | 'fp8';
   readonly quantize: 'none' | 'int8' | 'fp8';
   readonly blockTokenCount: number;
   /** Memory of each worker's KV cache; blockCount wins. Neither: a share of the free memory. */
