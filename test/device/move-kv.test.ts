@@ -85,7 +85,7 @@ class Side {
     const { elements, scale } = this.at(position, layer, which, head);
     const { dtype } = this.place;
     const largest = Math.max(...values.map(Math.abs));
-    const unit = Math.fround(largest / (dtype === 'i8' ? 127 : 448));
+    const unit = dtype === 'i8' ? Math.fround(largest / 127) : largest > 0 ? 2 ** Math.ceil(Math.log2(largest / 448)) : 1;
     const inverse = largest > 0 ? Math.fround(1 / unit) : 0;
     values.forEach((value, i) => {
       const scaled = Math.fround(value * inverse);

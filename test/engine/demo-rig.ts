@@ -18,6 +18,8 @@ export interface GoldenCase {
   readonly continuation_ids: readonly number[];
   readonly continuation_logprobs: readonly number[];
   readonly prompt_logprob: number;
+  /** Between the best two log-probabilities, per token. */
+  readonly gaps: readonly number[];
   readonly top5: readonly { readonly ids: readonly number[]; readonly logprobs: readonly number[] }[];
 }
 
@@ -48,13 +50,18 @@ export type Shape = Partial<
   Pick<EngineOptions, 'depth' | 'prefillChunkTokenCount' | 'prefixCaching' | 'sequenceCountMax' | 'tokenBudget'>
 > & {
   readonly blockCount?: number;
+  readonly kvDtype?: 'f32' | 'fp8';
 };
 
-export function openEngine({ device, model }: Rig, { blockCount = 512, ...shape }: Shape = {}, hooks: EngineHooks = {}): Engine {
+export function openEngine(
+  { device, model }: Rig,
+  { blockCount = 512, kvDtype = 'f32', ...shape }: Shape = {},
+  hooks: EngineHooks = {},
+): Engine {
   const options: EngineOptions = {
     ...{ device, model, clock: systemClock, maxModelTokenCount: 4096, depth: 2, prefixCaching: 'on' },
     ...{
-      kv: { blockTokenCount: 16, blockCount, dtype: 'f32' },
+      kv: { blockTokenCount: 16, blockCount, dtype: kvDtype },
       tokenBudget: 600,
       prefillChunkTokenCount: 512,
       sequenceCountMax: 32,
