@@ -23,6 +23,7 @@ export function statusOf(slot: WorkerSlot): WorkerStatus {
     residentBytes: slot.snapshot?.residentBytes ?? 0,
     connectors: slot.snapshot?.connectors ?? [],
     quarantinedBlockCount: slot.snapshot?.quarantinedBlockCount ?? 0,
+    stepBoundaryWaits: slot.snapshot?.stepBoundaryWaits ?? { count: 0, totalMs: 0 },
     lastProgressMsAgo: slot.stalledMs,
     error: slot.error,
   };

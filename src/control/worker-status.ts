@@ -5,6 +5,7 @@ import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
 import type { ConnectorStatus, ReadyBody } from '../worker/messages.js';
+import type { WaitTotals } from '../worker/step-boundary-waits.js';
 import type { StepLimits } from '../worker/step-limits.js';
 
 export type WorkerState = 'starting' | 'loading' | 'ready' | 'draining' | 'dead' | 'failed';
@@ -30,6 +31,8 @@ export interface WorkerStatus {
   readonly connectors: readonly ConnectorStatus[];
   /** Reserved for hand-overs that have not landed: nobody else gets them before their writer is done, or known dead. */
   readonly quarantinedBlockCount: number;
+  /** Of sequences that were handed over to it: from schedulable until its next step. */
+  readonly stepBoundaryWaits: WaitTotals;
   /** Since its last step, or since it had nothing to do. */
   readonly lastProgressMsAgo: number;
   /** Why it is dead or failed. */

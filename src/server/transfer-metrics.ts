@@ -3,6 +3,7 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import type { RequestRecord } from '../control/request-record.js';
 import type { ServerGateway } from './exchange.js';
 
+type Waits = ReturnType<ServerGateway['workers']>[number]['stepBoundaryWaits'];
 type Link = ReturnType<ServerGateway['workers']>[number]['connectors'][number];
 
 /** Kept by the workers and read when scraped; they fall back when a worker restarts, as Prometheus counters may. */
@@ -17,6 +18,12 @@ const linkMetrics: readonly [string, string, (link: Link) => number][] = [
   ['transfers_total', 'Hand-overs begun over this connector.', (link) => link.transferCount],
   ['retries_total', 'Hand-overs that went on over another connector.', (link) => link.retryCount],
   ['failures_total', 'Hand-overs that failed on every way.', (link) => link.failureCount],
+];
+
+/** No connector can shorten these: the running step has to end first. */
+const waitMetrics: readonly [string, string, (waits: Waits) => number][] = [
+  ['waits_total', 'Sequences that were handed over and waited for the next step of their decode worker.', ({ count }) => count],
+  ['wait_seconds_total', 'How long they waited, from schedulable to the begin of that step.', ({ totalMs }) => totalMs / 1000],
 ];
 
 export function registerTransferMetrics(registry: Registry, gateway: ServerGateway): void {
@@ -63,6 +70,18 @@ export function registerTransferMetrics(registry: Registry, gateway: ServerGatew
       for (const { id, quarantinedBlockCount } of gateway.workers()) this.set({ worker: id }, quarantinedBlockCount);
     },
   });
+  for (const [name, help, read] of waitMetrics) {
+    new Counter({
+      name: `twostroke_kv_step_boundary_${name}`,
+      help,
+      labelNames: ['worker'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const { id, stepBoundaryWaits } of gateway.workers()) this.inc({ worker: id }, read(stepBoundaryWaits));
+      },
+    });
+  }
   countFailures(registry, gateway);
 }
 

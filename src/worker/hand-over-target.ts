@@ -30,10 +30,17 @@ export class HandOverTarget {
   readonly #layoutHash: string;
   readonly #checksums: Pick<BlockChecksums, 'of'> | null;
   readonly #pending = new Map<RequestId, Pending>();
+  readonly #onResumed: () => void;
   #lastEpoch = 0;
 
-  /** Without checksums those of a handle are not looked at. */
-  constructor(engine: ReservingEngine, layoutHash: string, checksums: Pick<BlockChecksums, 'of'> | null = null) {
+  /** Without checksums those of a handle are not looked at. `onResumed`: a sequence can be scheduled from now on. */
+  constructor(
+    engine: ReservingEngine,
+    layoutHash: string,
+    checksums: Pick<BlockChecksums, 'of'> | null = null,
+    onResumed: () => void = () => {},
+  ) {
+    this.#onResumed = onResumed;
     this.#engine = engine;
     this.#checksums = checksums;
     this.#layoutHash = layoutHash;
@@ -95,6 +102,7 @@ export class HandOverTarget {
   #take({ handle, outputs, endedChoices }: ResumeBody, { stoppedChoices }: Pending): void {
     this.#pending.delete(handle.requestId);
     this.#engine.resume(handle.requestId, outputs.map(unpackTokens), handle.tokenCount);
+    this.#onResumed();
     for (const choiceIndex of [...endedChoices, ...stoppedChoices]) this.#engine.stopChoice(handle.requestId, choiceIndex);
   }
 

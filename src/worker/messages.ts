@@ -19,6 +19,7 @@ import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
 import type { LinkTrial } from '../transfer/best-connector.js';
 import type { KvIdentity, KvTarget, ReceiverAddress, TransferDtype } from '../transfer/connector.js';
+import type { WaitTotals } from './step-boundary-waits.js';
 import type { PackedSteps } from './step-samples.js';
 
 /** Both sides of a hand-over must speak the same. */
@@ -164,6 +165,8 @@ export interface SnapshotBody {
   readonly connectors: readonly ConnectorStatus[];
   /** Blocks reserved for hand-overs that have not landed: someone may be writing them, so nobody else gets them. */
   readonly quarantinedBlockCount: number;
+  /** Of sequences that were handed over to this worker. */
+  readonly stepBoundaryWaits: WaitTotals;
   readonly residentBytes: number;
 }
 

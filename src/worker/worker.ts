@@ -14,11 +14,12 @@ import { HostRelayConnector } from '../transfer/host-relay.js';
 import { PeerConnector } from '../transfer/peer.js';
 import { TcpConnector } from '../transfer/tcp.js';
 import { KvReceiver } from '../transfer/tcp-receiver.js';
-import { EngineLoop } from './engine-loop.js';
+import { EngineLoop, type Steppable } from './engine-loop.js';
 import { HandOverSource } from './hand-over-source.js';
 import { HandOverTarget } from './hand-over-target.js';
 import { type LoadedEngine, loadEngine } from './load-engine.js';
 import { type HelloBody, protocolVersion, type ReadyBody, type SnapshotBody, type WorkerConfig } from './messages.js';
+import { StepBoundaryWaits } from './step-boundary-waits.js';
 import { packSteps, RecentSteps } from './step-samples.js';
 import { WorkerService } from './worker-service.js';
 
@@ -92,7 +93,8 @@ async function serve(
   const kv = identityOf(loaded, config);
   const connector = connectorFor(config, { device, cache: engine.cache, identity: kv, clock });
   const checksums = checksumsFor(config, loaded);
-  const target = new HandOverTarget(engine, kv.layoutHash, checksums);
+  const waits = new StepBoundaryWaits(clock);
+  const target = new HandOverTarget(engine, kv.layoutHash, checksums, () => waits.resumed());
   const receiver = await listenFor(config, loaded, target, options);
   const source = new HandOverSource({
     connector,
@@ -113,11 +115,11 @@ async function serve(
     source.onTokens(events);
     return connection.isCongested ? connection.drained() : undefined;
   };
-  const loop = new EngineLoop(engine, clock, deliver);
+  const loop = new EngineLoop(watched(engine, waits), clock, deliver);
   const received = () => receiver?.passed() ?? Promise.resolve();
   handlers.use(new WorkerService({ engine, source, target, received, logger, wake: () => loop.wake() }));
   connection.send('ready', readyBody(loaded, receiver, config, clock.nowMs() - startMs));
-  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source, target), steps);
+  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source, target, waits), steps);
   await loop.run();
   return 0;
 }
@@ -195,12 +197,31 @@ async function listenFor(
   });
 }
 
-function snapshotBody({ engine }: LoadedEngine, source: HandOverSource, target: HandOverTarget): Omit<SnapshotBody, 'steps'> {
+/** The engine, with a look at the clock before each step. */
+function watched(engine: Steppable, waits: StepBoundaryWaits): Steppable {
+  return {
+    get hasWork() {
+      return engine.hasWork;
+    },
+    step: () => {
+      waits.stepping();
+      return engine.step();
+    },
+  };
+}
+
+function snapshotBody(
+  { engine }: LoadedEngine,
+  source: HandOverSource,
+  target: HandOverTarget,
+  waits: StepBoundaryWaits,
+): Omit<SnapshotBody, 'steps'> {
   return {
     engine: engine.snapshot(),
     hasWork: engine.hasWork,
     connectors: source.status(),
     quarantinedBlockCount: target.quarantinedBlockCount,
+    stepBoundaryWaits: waits.totals,
     residentBytes: process.memoryUsage.rss(),
   };
 }

@@ -45,6 +45,7 @@ describe.each(['tcp', 'host-relay', 'peer', 'auto'] as const)('hand-overs by %s'
     expect(link).toMatchObject({ peer: 'w1', transferCount: cases.length, retryCount: 0, failureCount: 0 });
     expect(link!.landedBytes).toBe(records.reduce((sum, { transferBytes }) => sum + transferBytes, 0));
     expect(gateway.workers().map(({ quarantinedBlockCount }) => quarantinedBlockCount)).toEqual([0, 0]);
+    expect(gateway.workers().map(({ stepBoundaryWaits }) => stepBoundaryWaits.count)).toEqual([0, cases.length]);
     expect(JSON.stringify(gateway.workers()), 'the token is nobody’s business').not.toMatch(/token":"kv-/);
   });
 });

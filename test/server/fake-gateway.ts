@@ -190,6 +190,7 @@ function fakeWorker(runningCount: number): WorkerStatus {
     connectors: [],
     stepLimits: { tokenBudget: 512, prefillChunkTokenCount: 512, sequenceCountMax: 64 },
     quarantinedBlockCount: 0,
+    stepBoundaryWaits: { count: 0, totalMs: 0 },
     lastProgressMsAgo: 0,
     error: null,
   };

@@ -13,8 +13,8 @@ it('tells bytes, times, retries and failures by pair and connector', async () =>
   const counts = { pushedBytes: 300, transferCount: 3, landedBytes: 200, landedMs: 1500, retryCount: 1, failureCount: 2 };
   const connectors = [{ peer: 'w1', name: 'peer', trials, ...counts }];
   const workers = [
-    { id: 'w0', connectors, quarantinedBlockCount: 0 },
-    { id: 'w1', connectors: [], quarantinedBlockCount: 7 },
+    { id: 'w0', connectors, quarantinedBlockCount: 0, stepBoundaryWaits: { count: 0, totalMs: 0 } },
+    { id: 'w1', connectors: [], quarantinedBlockCount: 7, stepBoundaryWaits: { count: 4, totalMs: 6 } },
   ];
   const listeners: ((record: Pick<RequestRecord, 'handOverFailures'>) => void)[] = [];
   const gateway = { workers: () => workers, onRequestDone: (listener: (typeof listeners)[number]) => listeners.push(listener) };
@@ -36,6 +36,10 @@ it('tells bytes, times, retries and failures by pair and connector', async () =>
     `twostroke_kv_link_bytes_per_second${pair} 9000000000`,
     'twostroke_kv_quarantined_blocks{worker="w0"} 0',
     'twostroke_kv_quarantined_blocks{worker="w1"} 7',
+    'twostroke_kv_step_boundary_waits_total{worker="w0"} 0',
+    'twostroke_kv_step_boundary_waits_total{worker="w1"} 4',
+    'twostroke_kv_step_boundary_wait_seconds_total{worker="w0"} 0',
+    'twostroke_kv_step_boundary_wait_seconds_total{worker="w1"} 0.006',
     'twostroke_kv_hand_over_failures_total{reason="lease_expired"} 2',
     'twostroke_kv_hand_over_failures_total{reason="transfer"} 1',
   ];
