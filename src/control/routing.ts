@@ -46,7 +46,7 @@ export interface Traveller {
 }
 
 /** Between two comparisons of arrangements, which take some ten milliseconds of computing. */
-const arrangeEveryMs = 1_000;
+const arrangeEveryMs = 2_000;
 
 export class Routing {
   readonly #options: RoutingOptions;
@@ -165,7 +165,7 @@ export class Routing {
     });
   }
 
-  /** A replay in each turn of the event loop, so that nobody waits long (I6). */
+  /** A part of a replay in each turn of the event loop, so that nobody waits long (I6). */
   async #arrange(): Promise<void> {
     const { clock, logger } = this.#options;
     for (const _ of this.#arranger.comparison(this.#snapshots())) await clock.yield();

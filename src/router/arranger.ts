@@ -5,17 +5,17 @@
  *  arrangement is fit to be used when it keeps more requests within their limits and makes neither first tokens nor token rates slower (means
  *  of the worst tenth, with a little tolerance). The best of the fit ones is taken; if there is none, the yardstick itself. Each is kept until
  *  another is clearly better.
- *  Invariant: bounded memory; a replay never takes longer than one arrangement's at a time. */
+ *  Invariant: bounded memory; a comparison is made in steps of about a millisecond. */
 import { at } from '../base/assert.js';
 import { type Arrangement, arrangementsOf, free, isUniform, nameOf, routeWithin } from './arrangement.js';
 import { candidatesOf } from './candidates.js';
-import { type ReplayRequest, replay } from './replay.js';
+import { type ReplayRequest, replayInTurns } from './replay.js';
 import type { Candidates } from './route.js';
 import type { WorkerSnapshot } from './snapshot.js';
 
 /** Requests that are remembered: few, so that a change of load is seen soon. */
 const windowCount = 96;
-const windowCountMin = 32;
+const windowCountMin = 48;
 /** They are replayed again and again, one window after the other, up to this many requests: so that queues build up that an arrangement
  *  cannot work off. The last window counts. */
 const replayedCount = 256;
@@ -69,11 +69,15 @@ export class Arranger {
     if (this.#window.length > windowCount) this.#window.shift();
   }
 
+  get rememberedCount(): number {
+    return this.#window.length;
+  }
+
   get isDue(): boolean {
     return this.#newCount >= everyCount && this.#window.length >= windowCountMin;
   }
 
-  /** The comparison, one replay a step: they take a few milliseconds each, so that the caller can let others go first in between. */
+  /** The comparison in small steps, so that the caller can let others go first in between. */
   *comparison(workers: readonly WorkerSnapshot[]): Generator<void, void, void> {
     this.#newCount = 0;
     const requests = this.#window.map((request) => ({ ...request }));
@@ -81,8 +85,7 @@ export class Arranger {
     if (candidates === null || candidates.fallback !== undefined) return;
     const measured: Measured[] = [];
     for (const arrangement of arrangementsOf(candidates)) {
-      measured.push(measure(arrangement, requests, workers));
-      yield;
+      measured.push(yield* measure(arrangement, requests, workers));
     }
     this.#choose(measured);
   }
@@ -115,7 +118,7 @@ function isStatic({ kind }: Arrangement): boolean {
 
 /** A mean over few requests is worth less. */
 function gainMinOf(requestCount: number): number {
-  return 0.2 / Math.sqrt(requestCount);
+  return 0.3 / Math.sqrt(requestCount);
 }
 
 type Measured = Omit<Standing, 'isFit'>;
@@ -143,9 +146,13 @@ function keptOrBest<Each extends { readonly name: string; readonly score: number
   return kept !== undefined && kept.score >= best.score - gainMin ? kept : best;
 }
 
-function measure(arrangement: Arrangement, requests: readonly ReplayRequest[], workers: readonly WorkerSnapshot[]): Measured {
+function* measure(
+  arrangement: Arrangement,
+  requests: readonly ReplayRequest[],
+  workers: readonly WorkerSnapshot[],
+): Generator<void, Measured, void> {
   const live = workers.filter(({ isLive }) => isLive);
-  const all = replay(repeated(requests), live, (facts, snapshots) => {
+  const all = yield* replayInTurns(repeated(requests), live, (facts, snapshots) => {
     const candidates = candidatesOf(snapshots);
     return candidates === null ? null : routeWithin(arrangement, facts, candidates);
   });
@@ -170,10 +177,10 @@ function tailMean(values: readonly number[]): number {
   return worst.reduce((sum, value) => sum + value, 0) / worst.length;
 }
 
-/** The window, one after the other, a little faster than it came: by the standard error of a rate seen that often. A queue that is only just
+/** The window, one after the other, a little faster than it came: by one and a half standard errors of a rate seen that often. A queue that is only just
  *  stable by the luck of the window is none to rely on. */
 function repeated(requests: readonly ReplayRequest[]): readonly ReplayRequest[] {
-  const pace = 1 + 1 / Math.sqrt(requests.length);
+  const pace = 1 + 1.5 / Math.sqrt(requests.length);
   const firstMs = at(requests, 0).arrivalMs;
   const spanMs = (at(requests, requests.length - 1).arrivalMs - firstMs) / pace;
   const periodMs = (spanMs * requests.length) / (requests.length - 1);

@@ -154,7 +154,6 @@ export function ttftLimitMs({ unloadedTtftMs }: Pick<PrefillForecast, 'unloadedT
 
 /** Of its time per token: a step by itself, with its prompt's keys. */
 export function tpotLimitMs({ costs }: Pick<WorkerSnapshot, 'costs'>, kvTokenCount = 0): number {
-  return tpotLimitRatio * stepMs(costs.step, { ...oneRow, decodeKvTokenCount: kvTokenCount });
+  const work = { decodeCount: 1, decodeKvTokenCount: kvTokenCount, prefillTokenCount: 0, prefillPairCount: 0 };
+  return tpotLimitRatio * stepMs(costs.step, work);
 }
-
-const oneRow = { decodeCount: 1, prefillTokenCount: 0, prefillPairCount: 0 };

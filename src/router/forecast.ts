@@ -72,14 +72,9 @@ export function decodeForecast(
   const otherRowCount = relaxed(now, load.decodingMean(nowMs), lifeSteps, meanRemaining(worker));
   const kvPerRow = now === 0 ? 0 : (load.decoding.kvTokenCount + load.expected.kvTokenCount) / now;
   const ownKv = choiceCount * (promptTokenCount + lifeSteps / 2);
-  const others = { decodeCount: otherRowCount, decodeKvTokenCount: otherRowCount * kvPerRow, ...noPrompt };
-  const all = {
-    decodeCount: otherRowCount + choiceCount,
-    decodeKvTokenCount: others.decodeKvTokenCount + ownKv,
-    ...noPrompt,
-  };
-  const aloneMs = corrections.step * stepMs(costs.step, all);
-  const addedMsPerStep = Math.max(0, aloneMs - corrections.step * stepMs(costs.step, others));
+  const othersKv = otherRowCount * kvPerRow;
+  const aloneMs = corrections.step * decodeMs(costs, otherRowCount + choiceCount, othersKv + ownKv);
+  const addedMsPerStep = Math.max(0, aloneMs - corrections.step * decodeMs(costs, otherRowCount, othersKv));
   const toComeMs = aloneMs / (1 - Math.min(prefillShareMax, load.prefillShare(nowMs))) - aloneMs;
   // prompts that queue there now run before this sequence decodes when it queues behind them, else while it does
   const queuedMs = beside === 'its_prefill' || load.queuedPromptCount === 0 ? 0 : queuedPromptsMs(worker) / lifeSteps;
@@ -109,7 +104,7 @@ export function unloadedTtftMs(facts: RequestFacts, { costs }: WorkerSnapshot): 
 /** A step of the sequences that decode there now. */
 export function decodeStepMs({ load, costs }: WorkerSnapshot): number {
   const { rowCount, kvTokenCount } = load.decoding;
-  return stepMs(costs.step, { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount, ...noPrompt });
+  return decodeMs(costs, rowCount, kvTokenCount);
 }
 
 /** A step that runs there now, prompts included. */
@@ -122,7 +117,9 @@ function runningStepMs(worker: WorkerSnapshot): number {
   return stepMs(costs.step, { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount, prefillTokenCount, prefillPairCount });
 }
 
-const noPrompt = { prefillTokenCount: 0, prefillPairCount: 0 } as const;
+function decodeMs({ step }: CostParameters, decodeCount: number, decodeKvTokenCount: number): number {
+  return stepMs(step, { decodeCount, decodeKvTokenCount, prefillTokenCount: 0, prefillPairCount: 0 });
+}
 
 /** Prompt tokens that a step of this worker has room for. */
 function promptRoom({ load, costs }: WorkerSnapshot): number {

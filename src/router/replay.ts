@@ -6,7 +6,7 @@ import { type RequestId, requestId, type WorkerId } from '../base/ids.js';
 import type { CostParameters } from './cost-parameters.js';
 import { tpotLimitMs, ttftLimitMs } from './estimate.js';
 import { Placement } from './placement.js';
-import { uncorrected } from './request-correction.js';
+import { type Corrections, uncorrected } from './request-correction.js';
 import type { Route } from './route.js';
 import type { RequestFacts, WorkerRole, WorkerSnapshot } from './snapshot.js';
 import { prefillPairCountOf } from './step-work.js';
@@ -26,6 +26,8 @@ export interface ReplayWorker {
   readonly id: WorkerId;
   readonly role: WorkerRole;
   readonly costs: CostParameters;
+  /** Of what steps do not tell, only the transfer counts in a replay. */
+  readonly corrections: Pick<Corrections, 'transfer'>;
 }
 
 export interface ReplayOutcome {
@@ -40,14 +42,30 @@ export interface ReplayOutcome {
 
 export type Choose = (facts: RequestFacts, workers: readonly WorkerSnapshot[]) => Route | null;
 
-/** `requests` in order of arrival. Outcomes in the same order. */
+/** `requests` in order of arrival; outcomes in the same order. Pauses after every few requests, a fraction of a millisecond each. */
+export function replayInTurns(
+  requests: readonly ReplayRequest[],
+  workers: readonly ReplayWorker[],
+  choose: Choose,
+): Generator<void, readonly ReplayOutcome[], void> {
+  return new Replay(workers, choose).run(requests);
+}
+
+/** The same at one go. */
 export function replay(
   requests: readonly ReplayRequest[],
   workers: readonly ReplayWorker[],
   choose: Choose,
 ): readonly ReplayOutcome[] {
-  return new Replay(workers, choose).run(requests);
+  const turns = replayInTurns(requests, workers, choose);
+  for (;;) {
+    const turn = turns.next();
+    if (turn.done === true) return turn.value;
+  }
 }
+
+/** Requests in one turn. */
+const turnCount = 32;
 
 interface Side {
   readonly snapshot: WorkerSnapshot;
@@ -83,20 +101,21 @@ class Replay {
 
   constructor(workers: readonly ReplayWorker[], choose: Choose) {
     this.#choose = choose;
-    this.#sides = workers.map(({ id, role, costs }) => {
+    this.#sides = workers.map(({ id, role, costs, corrections: { transfer } }) => {
       const load = new WorkerLoad();
       const room = { blockTokenCount: 16, blockCount: 1e9, availableBlockCount: 1e9 }; // memory is another matter
       return {
         load,
-        snapshot: { id, role, isLive: true, ...room, load, costs, corrections: uncorrected },
+        snapshot: { id, role, isLive: true, ...room, load, costs, corrections: { ...uncorrected, transfer } },
         stepped: new SteppedWorker(costs),
       };
     });
   }
 
-  run(requests: readonly ReplayRequest[]): readonly ReplayOutcome[] {
+  *run(requests: readonly ReplayRequest[]): Generator<void, readonly ReplayOutcome[], void> {
     const all: Travelling[] = [];
     for (const [index, request] of requests.entries()) {
+      if (index % turnCount === turnCount - 1) yield;
       this.#runUntil(request.arrivalMs);
       all.push(this.#begin(requestId(String(index)), request));
     }

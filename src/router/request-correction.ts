@@ -38,16 +38,19 @@ const options = { doubt: 0.2, kinship: 0, scatter: 0.4, factorMin: 0.4, factorMa
 export class RequestCorrection {
   readonly #ttft = new FactorFilter({ ...options, partCount: 3 });
   readonly #step = new FactorFilter({ ...options, partCount: 1 });
+  #corrections = uncorrected;
   readonly #transfer = new FactorFilter({ ...options, partCount: 1, factorMin: 0.1, factorMax: 10 });
 
   get corrections(): Corrections {
-    const [messages = 1, wait = 1, prefill = 1] = this.#ttft.factors;
-    return { messages, wait, prefill, step: this.#step.factors[0] ?? 1, transfer: this.#transfer.factors[0] ?? 1 };
+    return this.#corrections;
   }
 
   observe({ corrections: used, messagesMs, waitMs, prefillMs, stepMs, transferMs, real }: RequestOutcomeTimes): void {
     this.#ttft.observe([messagesMs / used.messages, waitMs / used.wait, prefillMs / used.prefill], real.ttftMs);
     if (real.stepMs !== null) this.#step.observe([stepMs / used.step], real.stepMs);
     if (real.transferMs !== null) this.#transfer.observe([transferMs / used.transfer], real.transferMs);
+    const [messages = 1, wait = 1, prefill = 1] = this.#ttft.factors;
+    const { factors: stepFactors } = this.#step;
+    this.#corrections = { messages, wait, prefill, step: stepFactors[0] ?? 1, transfer: this.#transfer.factors[0] ?? 1 };
   }
 }

@@ -3,15 +3,17 @@ import { assert } from '../../base/assert.js';
 import { estimateWhole } from '../estimate.js';
 import { decodeForecast, prefillForecast } from '../forecast.js';
 import type { CollocatedRoute, Policy } from '../route.js';
+import { shortlist } from '../shortlist.js';
 
 export const collocated: Policy = (facts, candidates): CollocatedRoute => {
-  const pool = candidates.both.length > 0 ? candidates.both : candidates.decode;
+  const all = candidates.both.length > 0 ? candidates.both : candidates.decode;
+  const pool = shortlist(facts, all, 'both');
   let best: CollocatedRoute | null = null;
   for (const worker of pool) {
     const prefill = prefillForecast(facts, worker);
     const estimate = estimateWhole(facts, worker, prefill, decodeForecast(facts, worker, 'its_prefill'));
     if (best !== null && best.estimate.cost <= estimate.cost) continue; // the first of equals: the same choice every time
-    const reason = candidates.fallback ?? `least cost of ${pool.length}`;
+    const reason = candidates.fallback ?? `least cost of ${all.length}`;
     best = { path: 'collocated', worker: worker.id, reason, estimate, prefill };
   }
   assert(best !== null, 'a policy needs at least one worker');

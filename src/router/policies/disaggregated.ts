@@ -2,6 +2,7 @@
 import { estimateSplit, promisingDecode, promisingPrefill } from '../estimate.js';
 import { type DecodeForecast, decodeForecast, type PrefillForecast, prefillForecast } from '../forecast.js';
 import type { Candidates, DisaggregatedRoute, Policy, Route } from '../route.js';
+import { shortlist } from '../shortlist.js';
 import type { RequestFacts, WorkerSnapshot } from '../snapshot.js';
 import { collocated } from './collocated.js';
 
@@ -17,11 +18,15 @@ export const disaggregated: Policy = (facts, candidates): Route => {
 /** Null when there are no two workers. */
 export function bestPair(facts: RequestFacts, candidates: Candidates): DisaggregatedRoute | null {
   const prefills = bestOf(
-    candidates.prefill,
+    shortlist(facts, candidates.prefill, 'prefill'),
     (worker) => prefillForecast(facts, worker),
     (worker, forecast) => promisingPrefill(facts, worker, forecast),
   );
-  const decodes = bestOf(candidates.decode, (worker) => decodeForecast(facts, worker, 'other_prompts'), promisingDecode);
+  const decodes = bestOf(
+    shortlist(facts, candidates.decode, 'decode'),
+    (worker) => decodeForecast(facts, worker, 'other_prompts'),
+    promisingDecode,
+  );
   let best: DisaggregatedRoute | null = null;
   for (const prefill of prefills) {
     for (const decode of decodes) {

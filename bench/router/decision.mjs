@@ -1,0 +1,98 @@
+// How long a routing decision takes: `npm run bench:decision -- [--json]`. With 64 workers under load, for each strategy, the pure choice
+// (chooseRoute), the length prediction before it, and one whole comparison of arrangements, which runs once a second at most.
+import os from 'node:os';
+import { performance } from 'node:perf_hooks';
+import { Prng } from '../../dist/src/base/prng.js';
+import { Arranger } from '../../dist/src/router/arranger.js';
+import { chooseRoute } from '../../dist/src/router/choose-route.js';
+import { LengthPredictor } from '../../dist/src/router/length-predictor.js';
+import { uncorrected } from '../../dist/src/router/request-correction.js';
+import { guessedParameters } from '../../dist/src/router/worker-costs.js';
+import { WorkerLoad } from '../../dist/src/router/worker-load.js';
+
+const prng = new Prng(1);
+const count = 20_000;
+
+function loadedWorker(index, role) {
+  const load = new WorkerLoad();
+  for (let i = prng.integer(0, 4); i > 0; i--) {
+    const tokenCount = prng.integer(1, 2000);
+    load.addPrompt(`${index}-${i}`, { tokenCount, pairCount: tokenCount ** 2 / 2, addedMs: 20, unloadedTtftMs: 50 }, 0);
+  }
+  const rowCount = prng.integer(0, 64);
+  load.changeDecoding({ rowCount, kvTokenCount: rowCount * 500, remainingTokenCount: rowCount * 100 }, 0);
+  const room = { blockTokenCount: 16, blockCount: 20_000, availableBlockCount: 10_000, seatCount: 64 };
+  return { id: `w${index}`, role, isLive: true, ...room, load, costs: guessedParameters, corrections: uncorrected };
+}
+
+function factsOf(nowMs) {
+  return {
+    promptTokenCount: prng.integer(16, 4000),
+    outputTokenCount: 0,
+    maxTokenCount: 512,
+    choiceCount: 1,
+    expectedTokenCount: 128,
+    prefixTokenCounts: new Map(),
+    nowMs,
+  };
+}
+
+/** Microseconds. */
+function percentilesOf(run) {
+  for (let i = 0; i < 2000; i++) run(i);
+  const samples = [];
+  for (let i = 0; i < count; i++) {
+    const startMs = performance.now();
+    run(i);
+    samples.push(1000 * (performance.now() - startMs));
+  }
+  samples.sort((a, b) => a - b);
+  const at = (share) => Number(samples[Math.floor(share * count)].toFixed(1));
+  return { p50: at(0.5), p90: at(0.9), p99: at(0.99) };
+}
+
+function compareMs(workers) {
+  const arranger = new Arranger();
+  for (let i = 0; i < 96; i++) {
+    const expectedTokenCount = 128;
+    arranger.remember({ arrivalMs: i * 20, promptTokenCount: prng.integer(16, 2000), expectedTokenCount, outputTokenCount: 128 });
+  }
+  const samples = [];
+  for (let i = 0; i < 5; i++) {
+    const start = performance.now();
+    let longest = 0;
+    let before = start;
+    for (const _ of arranger.comparison(workers)) {
+      longest = Math.max(longest, performance.now() - before);
+      before = performance.now();
+    }
+    samples.push({ ms: performance.now() - start, longestTurnMs: longest });
+  }
+  samples.sort((a, b) => a.ms - b.ms);
+  return { ms: Number(samples[2].ms.toFixed(1)), longestTurnMs: Number(samples[2].longestTurnMs.toFixed(1)) };
+}
+
+const workers = Array.from({ length: 64 }, (_, index) => loadedWorker(index, 'any'));
+const predictor = new LengthPredictor();
+for (let i = 0; i < 2000; i++) {
+  predictor.observe(
+    { promptTokenCount: prng.integer(16, 4000), maxTokenCount: 512 },
+    { tokenCount: prng.integer(1, 500), isCensored: false },
+  );
+}
+const result = {
+  machine: { cpu: os.cpus()[0]?.model, cores: os.cpus().length, node: process.version, loadAverage: os.loadavg()[0] },
+  workerCount: workers.length,
+  decisionMicroseconds: Object.fromEntries(
+    ['collocated', 'disaggregated', 'adaptive'].map((strategy) => [
+      strategy,
+      percentilesOf((i) => chooseRoute(factsOf(i), workers, strategy)),
+    ]),
+  ),
+  lengthPredictionMicroseconds: percentilesOf(() =>
+    predictor.predict({ promptTokenCount: prng.integer(16, 4000), maxTokenCount: 512 }),
+  ),
+  comparison: { twoWorkers: compareMs(workers.slice(0, 2)), eightWorkers: compareMs(workers.slice(0, 8)) },
+};
+if (!process.argv.includes('--json')) console.log(JSON.stringify(result, null, 2));
+else console.log(JSON.stringify(result));

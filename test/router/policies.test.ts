@@ -1,0 +1,152 @@
+/** What the adaptive policy must do whatever its constants: and what keeps it from being worse than a static mode. */
+import { describe, expect, it } from 'vitest';
+import { workerId } from '../../src/base/ids.js';
+import { Prng } from '../../src/base/prng.js';
+import { Arranger } from '../../src/router/arranger.js';
+import { candidatesOf } from '../../src/router/candidates.js';
+import { chooseRoute } from '../../src/router/choose-route.js';
+import { type KvClaim, kvTokensNeeded } from '../../src/router/kv-growth.js';
+import { LengthPredictor } from '../../src/router/length-predictor.js';
+import { type ReplayRequest, replay } from '../../src/router/replay.js';
+import { uncorrected } from '../../src/router/request-correction.js';
+import { workersOf } from '../../src/router/route.js';
+import { costs, facts, held, worker } from './workers.js';
+
+const adaptive = (request: ReturnType<typeof facts>, workers: readonly ReturnType<typeof worker>[]) =>
+  chooseRoute(request, workers, 'adaptive');
+
+describe('adaptive, one request', () => {
+  it('idle workers: a short prompt stays whole', () => {
+    for (const promptTokenCount of [8, 64, 256]) {
+      expect(adaptive(facts({ promptTokenCount }), [worker('a', 'any'), worker('b', 'any')])).toMatchObject({
+        path: 'collocated',
+      });
+    }
+  });
+
+  it('a crowd that decodes and a long prompt: computed apart, told with both estimates', () => {
+    const workers = [worker('a', 'any', { decodingCount: 24, remainingEach: 200 }), worker('b', 'prefill')];
+    const route = adaptive(facts({ promptTokenCount: 3000 }), workers);
+    expect(route).toMatchObject({ path: 'disaggregated', prefillWorker: 'b', decodeWorker: 'a' });
+    expect(route?.other?.estimate.cost).toBeGreaterThan(route?.estimate.cost ?? Number.POSITIVE_INFINITY);
+  });
+
+  it('a slow link: never apart', () => {
+    const slow = { ...costs, links: [{ connector: 'tcp', latencyMs: 50, bytesPerSecond: 1e7 }] };
+    const workers = [
+      worker('a', 'any', { decodingCount: 24, remainingEach: 200, costs: slow }),
+      worker('b', 'prefill', { costs: slow }),
+    ];
+    expect(adaptive(facts({ promptTokenCount: 3000 }), workers)).toMatchObject({ path: 'collocated', worker: 'a' });
+  });
+
+  it('a dead worker gets nothing; a held prefix draws', () => {
+    const dead = worker('a', 'any', { isLive: false });
+    expect(adaptive(facts(), [dead, worker('b', 'any', { decodingCount: 30 })])).toMatchObject({ worker: 'b' });
+    const workers = [worker('a', 'any'), worker('b', 'any', { decodingCount: 2 })];
+    const [first] = workersOf(
+      adaptive(facts({ promptTokenCount: 2000, ...held('b', 1984) }), workers) ?? {
+        path: 'collocated',
+        worker: workerId('none'),
+      },
+    );
+    expect(first).toBe('b');
+  });
+});
+
+describe('the arranger', () => {
+  const two = [worker('a', 'any'), worker('b', 'any')];
+  const traffic = (gapMs: number, promptTokenCount: number, outputTokenCount: number, count: number): ReplayRequest[] => {
+    const prng = new Prng(5);
+    let arrivalMs = 0;
+    return Array.from({ length: count }, () => {
+      arrivalMs += -Math.log(1 - prng.uniform()) * gapMs;
+      return { arrivalMs, promptTokenCount, outputTokenCount, expectedTokenCount: outputTokenCount };
+    });
+  };
+  function arranged(requests: readonly ReplayRequest[]): Arranger {
+    const arranger = new Arranger();
+    for (const request of requests) {
+      arranger.remember({ ...request });
+      if (arranger.isDue) for (const _ of arranger.comparison(two));
+    }
+    return arranger;
+  }
+  const both = candidatesOf(two);
+  if (both === null) throw new Error('two live workers');
+
+  it('whole before anything is known, and where prefill fills both workers', () => {
+    expect(new Arranger().current(both)).toEqual({ kind: 'whole' });
+    expect(arranged(traffic(150, 2000, 8, 150)).current(both)).toEqual({ kind: 'whole' });
+  });
+
+  it('apart where decoding suffers from prompts and one worker can compute them all', () => {
+    const arranger = arranged(traffic(600, 2500, 20, 150));
+    expect(arranger.current(both).kind).not.toBe('whole');
+    const [split] = arranger.standings.filter(({ name }) => name === 'split 1');
+    const [whole] = arranger.standings.filter(({ name }) => name === 'whole');
+    expect(split?.score).toBeGreaterThan(whole?.score ?? 1);
+  });
+
+  it('what it uses is never worse in its own replay than the better static mode', () => {
+    const prng = new Prng(3);
+    for (let round = 0; round < 6; round++) {
+      const requests = traffic(prng.integer(80, 800), prng.integer(64, 2500), prng.integer(8, 120), 100);
+      const { standings, ...arranger } = { standings: arranged(requests).standings, current: arranged(requests).current(both) };
+      const statics = standings.filter(({ arrangement: { kind } }) => kind === 'whole' || kind === 'split');
+      const used = standings.find(({ arrangement }) => JSON.stringify(arrangement) === JSON.stringify(arranger.current));
+      const better = Math.max(...statics.map(({ score }) => score));
+      expect(used?.score).toBeGreaterThan(better - 0.05);
+    }
+  });
+
+  it('forgets: memory does not grow', () => {
+    const arranger = new Arranger();
+    for (let i = 0; i < 5000; i++)
+      arranger.remember({ arrivalMs: i, promptTokenCount: 9, expectedTokenCount: 9, outputTokenCount: 9 });
+    expect(arranger.rememberedCount).toBeLessThanOrEqual(96);
+  });
+});
+
+it('a replay ends every request, whatever the arrangement, and the same way every time', () => {
+  const prng = new Prng(8);
+  const requests = Array.from({ length: 200 }, (_, i) => {
+    const outputTokenCount = prng.integer(1, 80);
+    return { arrivalMs: i * 40, promptTokenCount: prng.integer(1, 3000), outputTokenCount, expectedTokenCount: 40 };
+  });
+  for (const [roles, strategy] of [
+    [['any', 'any'], 'adaptive'],
+    [['prefill', 'decode'], 'disaggregated'],
+    [['any', 'prefill', 'decode', 'decode'], 'adaptive'],
+  ] as const) {
+    const workers = roles.map((role, i) => ({ id: workerId(`w${i}`), role, costs, corrections: uncorrected }));
+    const run = () => replay(requests, workers, (request, snapshots) => chooseRoute(request, snapshots, strategy));
+    const outcomes = run();
+    expect(outcomes.every(({ ttftMs, tpotMs }) => ttftMs > 0 && Number.isFinite(ttftMs) && tpotMs >= 0)).toBe(true);
+    expect(run().map(({ ttftMs }) => ttftMs)).toEqual(outcomes.map(({ ttftMs }) => ttftMs));
+  }
+});
+
+describe('memory to decode in', () => {
+  it('nine times in ten the sequences stay within what was counted, and it is not counted twice over', () => {
+    const prng = new Prng(21);
+    const predictor = new LengthPredictor();
+    const draw = () => Math.max(1, Math.round(Math.exp(4 + 0.8 * prng.normal())));
+    const request = { promptTokenCount: 100, maxTokenCount: 4096 };
+    for (let i = 0; i < 3000; i++) predictor.observe(request, { tokenCount: draw(), isCensored: false });
+    const lengths = predictor.predict(request);
+    let [withinCount, slack] = [0, 0];
+    const trialCount = 400;
+    for (let trial = 0; trial < trialCount; trial++) {
+      const claims: KvClaim[] = Array.from({ length: 24 }, () => ({
+        ...{ promptTokenCount: 100, choiceCount: 1, generatedTokenCount: 0, lengths },
+      }));
+      const counted = kvTokensNeeded(claims, 16) - 24 * 8;
+      const held = claims.reduce((sum) => sum + 100 + draw(), 0);
+      if (held <= counted) withinCount++;
+      slack += counted / held / trialCount;
+    }
+    expect(withinCount / trialCount).toBeGreaterThan(0.82);
+    expect(slack).toBeLessThan(1.4);
+  });
+});
