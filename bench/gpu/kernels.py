@@ -313,7 +313,9 @@ def fp8():
             times.append(start.elapsed_time(end))
         total += sorted(times)[4] * LAYERS
     row("fp8 gemm floor rows 2048 (torch, row-wise scales)", total, "ms")
-    steps(Model(270000, FP8, FP8), "fp8 ", FEW_DECODES + [(4, 512)], [512, 2048])
+    steps(Model(270000, FP8), "fp8 ", FEW_DECODES + [(4, 512)], [512, 2048])
+    torch.cuda.empty_cache()
+    steps(Model(270000, FP8, FP8), "fp8 and fp8 kv ", FEW_DECODES, [2048])
 
 
 def floor():

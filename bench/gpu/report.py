@@ -63,7 +63,7 @@ class Report:
                 self.add(title + " (FlashAttention-2, same run)", row["flash2_tflops"], "TFLOP/s", higher=True)
         elif re.match(r"sample|rmsnorm|rope_store|act_mul", name):
             self.add(name, row["value"], row["unit"])
-        elif variant := re.match(r"(fp8|invariant) (step (decode|prefill) (\d+) x (\d+) kv (\d+))$", name):
+        elif variant := re.match(r"(fp8|fp8 and fp8 kv|invariant) (step (decode|prefill) (\d+) x (\d+) kv (\d+))$", name):
             self.variant(row, *variant.groups())
         elif attention := re.match(r"fp8 kv decode attention batch (\d+) kv (\d+)$", name):
             self.add(f"fp8 KV, decode attention, batch {attention[1]}, KV {attention[2]}", row["tbps"], "TB/s", self.read, higher=True)
@@ -77,11 +77,12 @@ class Report:
         name = f"decode step, batch {count}, KV {kv}" if kind == "decode" else f"prefill, {kv} tokens"
         if prefix == "invariant":
             return self.add(f"batch-invariant {name}", row["value"], "ms", self.by_name[plain]["value"] if plain in self.by_name else None)
+        title = "fp8 weights" if prefix == "fp8" else "fp8 weights and KV"
         if kind == "decode":
-            return self.add(f"fp8 weights and KV, {name}", row["value"], "ms", self.by_name["weight bytes"]["value"] / 2 / self.read + row["kv_read"])
+            return self.add(f"{title}, {name}", row["value"], "ms", self.by_name["weight bytes"]["value"] / 2 / self.read + row["kv_read"])
         products = self.by_name.get(f"fp8 gemm floor rows {kv} (torch, row-wise scales)")
         floor = None if products is None else products["value"] + self.between_products(int(kv))
-        return self.add(f"fp8 weights and KV, {name}", row["value"], "ms", floor, aim=1.12 if floor and kv == "2048" else None)
+        return self.add(f"{title}, {name}", row["value"], "ms", floor, aim=1.12 if floor and kv == "2048" else None)
 
     def between_products(self, count):
         """Attention at cuDNN's rate and the elementwise kernels' bytes, in ms."""
