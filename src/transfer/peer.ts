@@ -172,10 +172,21 @@ class PeerChannel implements KvChannel {
     }
   }
 
-  /** Everything enqueued up to now has run. Waits one after another: a channel occupies one waiting thread at most. */
-  settled(): Promise<void> {
-    const event = this.#device.createEvent();
+  /** Moves `mark` (a new one for null) behind everything enqueued up to now. It belongs to the caller until `settled` has it. */
+  mark(mark: EventHandle | null): EventHandle {
+    const event = mark ?? this.#device.createEvent();
     this.#stream.record(event);
+    return event;
+  }
+
+  forget(mark: EventHandle): void {
+    this.#device.destroyEvent(mark);
+  }
+
+  /** What is before `mark` has run; without one, everything enqueued up to now. Waits one after another: a channel occupies one waiting thread
+   *  at most. */
+  settled(mark: EventHandle | null = null): Promise<void> {
+    const event = mark ?? this.mark(null);
     const wait = this.#waiting.then(async () => {
       try {
         if (!(await this.#isReachedSoon(event))) await this.#device.waitEvent(event);
@@ -221,6 +232,8 @@ class PeerTransfer implements KvTransfer {
   readonly #onEnd: () => void;
   /** Set by whichever comes first: from then on the channel, which may be closed by now, is not asked again. */
   #isFinished = false;
+  /** Behind its own last push: what others have pushed meanwhile may wait for a step that has not begun. */
+  #mark: EventHandle | null = null;
   #aborting: Promise<void> | null = null;
   pushedBytes = 0;
 
@@ -232,16 +245,20 @@ class PeerTransfer implements KvTransfer {
   }
 
   push(pieces: readonly KvPiece[], after: EventHandle): void {
-    if (this.#aborting === null) this.pushedBytes += this.#channel.copy(pieces, after);
+    if (this.#aborting !== null) return;
+    this.pushedBytes += this.#channel.copy(pieces, after);
+    this.#mark = this.#channel.mark(this.#mark);
   }
 
   pull(pieces: readonly KvPiece[]): void {
-    if (this.#aborting === null) this.#channel.fetch(pieces);
+    if (this.#aborting !== null) return;
+    this.#channel.fetch(pieces);
+    this.#mark = this.#channel.mark(this.#mark);
   }
 
   async finish(handle: KvHandle): Promise<void> {
     checkHandle(handle, this.#requestId, this.#layoutHash);
-    await (this.#aborting ?? this.#channel.settled());
+    await (this.#aborting ?? this.#channel.settled(this.#takeMark()));
     if (this.#aborting !== null) throw new TwostrokeError('cancelled', `the transfer of ${this.#requestId} was aborted`);
     this.#isFinished = true;
     this.#onEnd();
@@ -249,11 +266,19 @@ class PeerTransfer implements KvTransfer {
 
   async abort(): Promise<void> {
     if (this.#isFinished) return; // everything has landed
+    const mark = this.#takeMark();
+    if (mark !== null) this.#channel.forget(mark);
     // a copy that failed has ended too: its error is finish's to tell
     this.#aborting ??= this.#channel
       .settled()
       .catch(() => {})
       .finally(this.#onEnd);
     await this.#aborting;
+  }
+
+  #takeMark(): EventHandle | null {
+    const mark = this.#mark;
+    this.#mark = null;
+    return mark;
   }
 }
