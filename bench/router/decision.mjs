@@ -1,5 +1,6 @@
 // How long a routing decision takes: `npm run bench:decision -- [--json]`. With 64 workers under load, for each strategy, the pure choice
-// (chooseRoute), the length prediction before it, and one whole comparison of arrangements, which runs once a second at most.
+// (chooseRoute), the length prediction before it, and one whole comparison of arrangements, which runs every two seconds
+// at most and gives way to others between its turns.
 import os from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { Prng } from '../../dist/src/base/prng.js';
@@ -58,18 +59,16 @@ function compareMs(workers) {
     arranger.remember({ arrivalMs: i * 20, promptTokenCount: prng.integer(16, 2000), expectedTokenCount, outputTokenCount: 128 });
   }
   const samples = [];
-  for (let i = 0; i < 5; i++) {
-    const start = performance.now();
-    let longest = 0;
-    let before = start;
-    for (const _ of arranger.comparison(workers)) {
-      longest = Math.max(longest, performance.now() - before);
-      before = performance.now();
-    }
-    samples.push({ ms: performance.now() - start, longestTurnMs: longest });
+  for (let i = 0; i < 9; i++) {
+    const before = process.cpuUsage();
+    let turnCount = 0;
+    for (const _ of arranger.comparison(workers)) turnCount++;
+    const { user, system } = process.cpuUsage(before);
+    samples.push({ cpuMs: (user + system) / 1000, turnCount });
   }
-  samples.sort((a, b) => a.ms - b.ms);
-  return { ms: Number(samples[2].ms.toFixed(1)), longestTurnMs: Number(samples[2].longestTurnMs.toFixed(1)) };
+  samples.sort((a, b) => a.cpuMs - b.cpuMs);
+  const { cpuMs, turnCount } = samples[4];
+  return { cpuMs: Number(cpuMs.toFixed(1)), turnCount, cpuMsPerTurn: Number((cpuMs / turnCount).toFixed(2)) };
 }
 
 const workers = Array.from({ length: 64 }, (_, index) => loadedWorker(index, 'any'));

@@ -50,7 +50,9 @@ export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): Pr
   const bothMs = promptsMs(worker, sumOf(queued, own), room);
   const prefillMs = Math.max(0, bothMs - queueMs);
   const decodeMs = decodeStepMs(worker);
-  const aheadMs = queueMs === 0 ? stepsBeforeNext * decodeMs : Math.max(0, queueMs - headProgressMs(facts, worker, room));
+  // the step after the one that runs has been planned already: without this prompt
+  const aheadMs =
+    queueMs === 0 ? stepsBeforeNext * decodeMs : Math.max(0, queueMs - headProgressMs(facts, worker, room)) + decodeMs;
   return {
     tokenCount,
     waitMs: corrections.wait * (aheadMs + roomWaitMs(facts, worker, decodeMs)),
