@@ -67,6 +67,14 @@ describe('simulation', () => {
     });
   });
 
+  it('hands over while the next prompts are computed: nobody waits for their steps', async () => {
+    const plan = Array.from({ length: 8 }, (_, index) => requestAt(index, 512, 4, index));
+    const { records } = await simulate(cluster('prefill:cpu,decode:cpu', 'disaggregated'), plan, load);
+    const stepMs = 0.02 * 512;
+    expect(records.map(({ transferMs }) => transferMs)).not.toContain(undefined);
+    for (const { transferMs } of records) expect(transferMs).toBeLessThan(stepMs / 2);
+  });
+
   it('goes on elsewhere when a worker is killed', async () => {
     const faults = [
       { atMs: 200, strike: (workers: { kill(id: ReturnType<typeof workerId>): void }) => workers.kill(workerId('w0')) },
