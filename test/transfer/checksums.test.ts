@@ -6,7 +6,7 @@ import { openDevice } from '../../src/device/native.js';
 import { offsetPointer } from '../../src/device/tensor.js';
 import { KvLayout } from '../../src/kv/kv-layout.js';
 import { BlockChecksums } from '../../src/transfer/checksums.js';
-import { Side } from './contract.js';
+import { Side } from './side.js';
 
 /** Bit by bit, from the polynomial's definition. */
 function crc32c(bytes: Uint8Array): number {

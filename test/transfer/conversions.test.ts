@@ -10,7 +10,7 @@ import type { KvConnector, KvIdentity, KvSource, TransferDtype } from '../../src
 import { HostRelayConnector } from '../../src/transfer/host-relay.js';
 import { PeerConnector } from '../../src/transfer/peer.js';
 import { TcpConnector } from '../../src/transfer/tcp.js';
-import { Side } from './contract.js';
+import { Side } from './side.js';
 import { listenOn, quickLimits } from './tcp-member.js';
 
 const shape: KvShape = { modelName: 'tp', layerCount: 3, kvHeadCount: 4, headDim: 32, blockTokenCount: 16, dtype: 'bf16' };

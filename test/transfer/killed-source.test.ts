@@ -10,7 +10,7 @@ import { Prng } from '../../src/base/prng.js';
 import { KvLayout, type KvShape } from '../../src/kv/kv-layout.js';
 import type { KvTarget } from '../../src/transfer/connector.js';
 import { slotBytes } from '../../src/transfer/wire.js';
-import { Side } from './contract.js';
+import { Side } from './side.js';
 import { listenOn } from './tcp-member.js';
 
 const shape: KvShape = { modelName: 'killed', layerCount: 4, kvHeadCount: 2, headDim: 64, blockTokenCount: 16, dtype: 'bf16' };

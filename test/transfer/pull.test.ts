@@ -4,7 +4,7 @@ import { blockId, requestId } from '../../src/base/ids.js';
 import { KvLayout } from '../../src/kv/kv-layout.js';
 import type { KvConnector, KvTarget } from '../../src/transfer/connector.js';
 import { TcpConnector } from '../../src/transfer/tcp.js';
-import { identityOf, reachable, Side } from './contract.js';
+import { identityOf, reachable, Side } from './side.js';
 import { listenOn, member, quickLimits } from './tcp-member.js';
 
 const layout = new KvLayout({

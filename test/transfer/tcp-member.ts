@@ -7,7 +7,7 @@ import { PullServer } from '../../src/transfer/pull-server.js';
 import { TcpConnector } from '../../src/transfer/tcp.js';
 import type { TcpLimits } from '../../src/transfer/tcp-lane.js';
 import { KvReceiver, type ReceiverOptions } from '../../src/transfer/tcp-receiver.js';
-import { identityOf, type Member, type Side } from './contract.js';
+import { identityOf, type Member, type Side } from './side.js';
 
 export const quickLimits: TcpLimits = { helloMs: 1000, reconnectMs: 500, stallMs: 500 };
 

@@ -11,7 +11,8 @@ import { HostRelayConnector } from '../../src/transfer/host-relay.js';
 import { TcpConnector } from '../../src/transfer/tcp.js';
 import type { KvReceiver, ReceiverOptions } from '../../src/transfer/tcp-receiver.js';
 import { encodeMessage, type FrameMeta, slotBytes } from '../../src/transfer/wire.js';
-import { connectorContract, Side } from './contract.js';
+import { connectorContract } from './contract.js';
+import { Side } from './side.js';
 import { listenOn, quickLimits, tcpMember } from './tcp-member.js';
 
 connectorContract(tcpMember);

@@ -11,7 +11,7 @@ import { TcpConnector } from '../../src/transfer/tcp.js';
 import { HandOverSource } from '../../src/worker/hand-over-source.js';
 import type { HandOverFailedBody, LandedBody } from '../../src/worker/messages.js';
 import { packTokens } from '../../src/worker/token-list.js';
-import { Side } from '../transfer/contract.js';
+import { Side } from '../transfer/side.js';
 import { listenOn, quickLimits } from '../transfer/tcp-member.js';
 
 const layout = new KvLayout({ modelName: 'm', layerCount: 3, kvHeadCount: 2, headDim: 32, blockTokenCount: 16, dtype: 'bf16' });
