@@ -51,9 +51,11 @@ stopped() {
 declare -A urls=() servers=()
 three() {
   [ ${#urls[@]} -gt 0 ] && return
-  local strategy
+  local strategy index=0 share
   for strategy in collocated disaggregated adaptive; do
-    started $strategy --workers "$TWO" --gpu-memory-utilization "$SHARE" --strategy $strategy \
+    index=$((index + 1))
+    share=$(awk "BEGIN { print $SHARE * $index }") # of the memory that may be in use then, by all
+    started $strategy --workers "$TWO" --gpu-memory-utilization "$share" --strategy $strategy \
       $([ $strategy = disaggregated ] && echo --split 1:1) $([ $strategy = adaptive ] && echo "$profile")
     urls[$strategy]=$url
     servers[$strategy]=$server

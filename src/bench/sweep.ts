@@ -9,7 +9,7 @@ import { type LoadContext, type LoadSettings, loadServer } from './serve.js';
 import type { ServerFacts } from './server-facts.js';
 import { ServerProcess } from './server-process.js';
 import { type ClientSettings, openServer, openWorkload, type WorkloadSettings } from './setup.js';
-import { summariseRun } from './summary.js';
+import { saturationPerSecond, summariseRun } from './summary.js';
 import type { Stage, SweepRun } from './sweep-file.js';
 
 export interface SweepSettings {
@@ -188,15 +188,6 @@ class Sweep {
     this.#tell(`${label}: ${endLine(result.records)}`);
     return result.records;
   }
-}
-
-/** Between the tenth and the ninetieth percent of the ends: filling and emptying are no saturation. 0: nothing was completed. */
-function saturationPerSecond(records: readonly RequestRecord[]): number {
-  const ends = records.filter(({ outcome }) => outcome === 'completed').map(({ endMs }) => endMs);
-  ends.sort((a, b) => a - b);
-  const [from, to] = [Math.floor(0.1 * (ends.length - 1)), Math.ceil(0.9 * (ends.length - 1))];
-  const spanMs = (ends[to] ?? 0) - (ends[from] ?? 0);
-  return spanMs > 0 ? (1000 * (to - from)) / spanMs : 0;
 }
 
 interface Rate {
