@@ -87,19 +87,6 @@ function spanSeconds(records: readonly RequestRecord[]): number {
   return records.reduce((max, { endMs }) => Math.max(max, endMs - start), 0) / 1000;
 }
 
-/** Requests per second while every slot was taken, until the last one was sent; what was still open then counts by the share of its time
- *  that lay before. Filling up is work too, emptying is not. 0: nothing was completed. */
-export function saturationPerSecond(records: readonly RequestRecord[]): number {
-  const completed = records.filter(({ outcome }) => outcome === 'completed');
-  const [startMs, fullMs] = [records[0]?.sentMs ?? 0, records.at(-1)?.sentMs ?? 0];
-  const isFilled = fullMs - startMs > 0.1 * spanSeconds(records) * 1000; // else all were sent at once: nothing is known but the whole
-  const endMs = isFilled ? fullMs : records.reduce((max, record) => Math.max(max, record.endMs), 0);
-  const doneCount = sum(
-    completed.map((record) => Math.min(1, (endMs - record.sentMs) / Math.max(1e-3, record.endMs - record.sentMs))),
-  );
-  return doneCount === 0 ? 0 : (1000 * doneCount) / (endMs - startMs);
-}
-
 /** NaN throughout for no samples. */
 export function distribution(samples: readonly (number | undefined)[]): Distribution {
   const values = sorted(samples.filter((value) => value !== undefined));

@@ -9,7 +9,7 @@ import { type LoadContext, type LoadSettings, loadServer } from './serve.js';
 import type { ServerFacts } from './server-facts.js';
 import { ServerProcess } from './server-process.js';
 import { type ClientSettings, openServer, openWorkload, type WorkloadSettings } from './setup.js';
-import { saturationPerSecond, summariseRun } from './summary.js';
+import { summariseRun } from './summary.js';
 import type { Stage, SweepRun } from './sweep-file.js';
 
 export interface SweepSettings {
@@ -122,7 +122,7 @@ class Sweep {
     let best = 0;
     for (const target of statics) {
       const records = await this.#run(target, workload, { stage: 'saturation', repetition: 0, rate: null });
-      best = Math.max(best, saturationPerSecond(records));
+      best = Math.max(best, summariseRun(records, null).requestsPerSecond);
     }
     if (this.#isStopped) return [];
     if (best === 0) throw new TwostrokeError('unavailable', `no static mode completed a request of ${workload.name}`);

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { resultJson } from '../../src/bench/result-json.js';
 import { meets, meetsItsClass, parseGoodput, scaledSlo } from '../../src/bench/slo.js';
-import { saturationPerSecond, summariseRun } from '../../src/bench/summary.js';
+import { summariseRun } from '../../src/bench/summary.js';
 import { summaryText } from '../../src/bench/text-table.js';
 import { record } from './records.js';
 
@@ -73,29 +73,6 @@ describe('summariseRun', () => {
     expect(text).toMatch(/Rejected \/ failed \/ unfinished +1 \/ 1 \/ 1/);
     expect(text).toMatch(/Time to first token \(ms\)/);
     expect(text).not.toMatch(/Inter-token/);
-  });
-});
-
-describe('saturationPerSecond', () => {
-  /** Two slots, each request 100 ms: 20 requests/s, with or without slots in step. */
-  const slots = (stepMs: number) =>
-    [0, stepMs].flatMap((offset, slot) =>
-      Array.from({ length: 20 }, (_, i) =>
-        record({ index: 2 * i + slot, scheduledMs: offset + 100 * i, ttftMs: 60, gapMs: 10, tokenCount: 5 }),
-      ),
-    );
-  const inOrder = (list: ReturnType<typeof slots>) => [...list].sort((a, b) => a.sentMs - b.sentMs);
-
-  it('counts what was under way when the last request was sent by its share', () => {
-    expect(saturationPerSecond(inOrder(slots(0)))).toBeCloseTo(20, 9);
-    expect(saturationPerSecond(inOrder(slots(50)))).toBeCloseTo(20, 0); // the second slot began half a request later
-  });
-
-  it('takes the whole when all were sent at once, and only what was completed', () => {
-    const once = Array.from({ length: 10 }, (_, index) => record({ index, ttftMs: 60, tokenCount: 5 })); // all end at 100 ms
-    expect(saturationPerSecond(once)).toBeCloseTo(100, 9);
-    expect(saturationPerSecond([record({ outcome: 'failed' })])).toBe(0);
-    expect(saturationPerSecond([])).toBe(0);
   });
 });
 
