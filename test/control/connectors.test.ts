@@ -50,6 +50,32 @@ describe.each(['tcp', 'host-relay', 'peer', 'auto'] as const)('hand-overs by %s'
   });
 });
 
+describe('a smaller dtype on the way', () => {
+  it('moves about a quarter of the float32 bytes; int8 gives the reference’s tokens on short prompts', async () => {
+    const { gateway, records } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
+      settings: { kvTransferDtype: 'int8' },
+    });
+    const cases = upTo(100);
+    const answers = await Promise.all(cases.map((golden) => collect(gateway, inputOf(golden))));
+    for (const [i, { name, continuation_ids }] of cases.entries()) expect(answers[i]!.outputs[0], name).toEqual(continuation_ids);
+    const [link] = await linksOf(gateway);
+    expect(link!.trials.map(({ name }) => name)).toEqual(['host-relay', 'tcp']);
+    const blockCount = cases.reduce((sum, { prompt_ids }) => sum + Math.ceil(prompt_ids.length / 16), 0);
+    const { blockBytes } = gateway.workers()[0]!.ready!;
+    const sentBytes = records.reduce((sum, { transferBytes }) => sum + transferBytes, 0);
+    expect(sentBytes).toBeLessThanOrEqual(blockCount * blockBytes * ((64 + 4) / (64 * 4))); // less: what decode had cached
+    expect(sentBytes).toBeGreaterThan(0);
+    await expectNothingOwned(gateway);
+  });
+
+  it.each([
+    [{ connector: 'peer', kvTransferDtype: 'fp8' }, /peer writes KV as it is.*choose host-relay or tcp/],
+    [{ kvChecksum: 'on', kvTransferDtype: 'int8' }, /--kv-checksum compares bytes, and int8 changes them/],
+  ] as const)('refuses %o', async (settings, message) => {
+    await expect(start('prefill:cpu?threads=1,decode:cpu?threads=1', { settings })).rejects.toThrow(message);
+  });
+});
+
 /** Kills `count` times at seeded moments, half of them while something decodes; the others while prompts are computed and handed over. */
 async function killAtMoments(connector: 'tcp' | 'host-relay' | 'peer', count: number): Promise<void> {
   const { gateway, records } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
