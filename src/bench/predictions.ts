@@ -41,11 +41,11 @@ export function predictionOf(record: RequestRecord, name: PredictionName): Predi
 /** After the first token come the transfer, felt once, and one step a token. */
 function predictedMsOf(
   { outputTokenCount }: RequestRecord,
-  { ttftMs, transferMs = 0, stepMs, e2elMs }: NonNullable<RequestRecord['predicted']>,
+  { ttftMs, transferMs = 0, joinMs = 0, stepMs, e2elMs }: NonNullable<RequestRecord['predicted']>,
   name: PredictionName,
 ): number | undefined {
   const furtherCount = outputTokenCount - 1;
-  const afterMs = stepMs === undefined ? undefined : transferMs + furtherCount * stepMs;
+  const afterMs = stepMs === undefined ? undefined : transferMs + joinMs + furtherCount * stepMs;
   if (name === 'ttft') return ttftMs;
   if (name === 'transfer') return transferMs;
   if (name === 'tpot') return afterMs === undefined || furtherCount < 1 ? undefined : afterMs / furtherCount;

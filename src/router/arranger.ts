@@ -94,7 +94,7 @@ export class Arranger {
     const measured = latest.map((each) => blended(each, this.#standings));
     const gainMin = gainMinOf(this.#window.length);
     const statics = measured.filter(({ arrangement }) => isStatic(arrangement));
-    const yardstick = keptOrBest(statics.length > 0 ? statics : measured, nameOf(this.#yardstick), gainMin);
+    const yardstick = this.#yardstickOf(statics.length > 0 ? statics : measured, gainMin);
     const isCurrent = ({ name }: Measured) => this.#current !== null && name === nameOf(this.#current);
     this.#standings = measured.map((each) => {
       const times = isCurrent(each) ? tolerance.kept : tolerance.chosen;
@@ -110,7 +110,19 @@ export class Arranger {
         ? yardstick.arrangement
         : keptOrBest(better, this.#current === null ? '' : nameOf(this.#current), gainMin).arrangement;
   }
+
+  /** Whole, unless a split is clearly better; a split in use stays while it is still better. */
+  #yardstickOf(all: readonly Measured[], gainMin: number): Measured {
+    const whole = all.find(({ arrangement: { kind } }) => kind === 'whole');
+    const best = keptOrBest(all, nameOf(this.#yardstick), gainMin);
+    if (whole === undefined || best === whole) return best;
+    const gainNeeded = best.name === nameOf(this.#yardstick) ? gainMin : splitCaution * gainMin;
+    return best.score > whole.score + gainNeeded ? best : whole;
+  }
 }
+
+/** A replay knows nothing of what hand-overs meet on a busy machine, and a split that fails, fails for all: it must gain this many times more. */
+const splitCaution = 2.5;
 
 function isStatic({ kind }: Arrangement): boolean {
   return kind === 'whole' || kind === 'split';
