@@ -52,6 +52,7 @@ __device__ __forceinline__ void copy_tile(const Attention &a, char *source, uint
       store_shared16(at, widen_fp8<T>(data.x, scale), widen_fp8<T>(data.y, scale));
       store_shared16(at + 16, widen_fp8<T>(data.z, scale), widen_fp8<T>(data.w, scale));
     }
+    copy_async_commit(); /* the queries, before the first tile */
     return;
   }
   constexpr int kChunks = kDim / 8;
