@@ -49,6 +49,9 @@ export class Arranger {
   readonly #window: RememberedRequest[] = [];
   #yardstick: Arrangement = { kind: 'whole' };
   #current: Arrangement | null = null;
+  /** What the last comparisons in a row have picked. */
+  #pickedName = '';
+  #pickedCount = 0;
   #standings: readonly Standing[] = [];
   #newCount = 0;
 
@@ -102,13 +105,20 @@ export class Arranger {
       const gain = each.score - yardstick.score;
       return { ...each, isFit: each === yardstick || (isNoSlower && gain > (isCurrent(each) ? gainMin / 2 : gainMin)) };
     });
-    this.#yardstick = yardstick.arrangement;
     const fit = this.#standings.filter(({ isFit }) => isFit);
     const better = fit.filter(({ arrangement }) => !isStatic(arrangement));
-    this.#current =
-      better.length === 0
-        ? yardstick.arrangement
-        : keptOrBest(better, this.#current === null ? '' : nameOf(this.#current), gainMin).arrangement;
+    const usedName = this.#current === null ? '' : nameOf(this.#current);
+    this.#adopt(better.length === 0 ? yardstick : keptOrBest(better, usedName, gainMin), yardstick);
+  }
+
+  /** Back to whole at once; anywhere else only when several comparisons in a row say the same. */
+  #adopt(picked: Measured, yardstick: Measured): void {
+    this.#pickedCount = picked.name === this.#pickedName ? this.#pickedCount + 1 : 1;
+    this.#pickedName = picked.name;
+    const isUsed = this.#current !== null && picked.name === nameOf(this.#current);
+    if (!isUsed && picked.arrangement.kind !== 'whole' && this.#pickedCount < confirmationCount) return;
+    this.#current = picked.arrangement;
+    this.#yardstick = yardstick.arrangement;
   }
 
   /** Whole, unless a split is clearly better; a split in use stays while it is still better. */
@@ -122,7 +132,9 @@ export class Arranger {
 }
 
 /** A replay knows nothing of what hand-overs meet on a busy machine, and a split that fails, fails for all: it must gain this many times more. */
-const splitCaution = 2.5;
+const splitCaution = 1.5;
+/** Comparisons in a row that must agree before another arrangement than whole is tried: the first few may be luck. */
+const confirmationCount = 3;
 
 function isStatic({ kind }: Arrangement): boolean {
   return kind === 'whole' || kind === 'split';
