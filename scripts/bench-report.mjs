@@ -1,4 +1,4 @@
-/** `npm run bench:report`: sweeps of three strategies on two CPU workers and their report, in about 14 minutes for the small grid of the demo model.
+/** `npm run bench:report`: sweeps of three strategies on two CPU workers and their report, in about 12 minutes for the small grid of the demo model.
  *  Every strategy has the same two workers of one thread each; the static split is one prefill, one decode.
  *  Flags: --full (all rates and workloads, a 135M shape too; hours), --recompute (the reports again from the records; nothing is run),
  *  --only NAME (one of the sweeps below), --result-dir FOLDER; any other goes to `twostroke bench sweep`. The last line is JSON: `neverWorse`
