@@ -7,8 +7,9 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 
-const root = path.resolve(import.meta.dirname, '..');
-const entry = path.join(root, 'dist', 'src', 'cli', 'main.js');
+// servers' commands are kept in the results: relative to the repository, they mean the same on every machine
+process.chdir(path.resolve(import.meta.dirname, '..'));
+const entry = path.join('dist', 'src', 'cli', 'main.js');
 const rest = process.argv.slice(2);
 const take = (flag) => {
   const index = rest.indexOf(flag);
@@ -21,7 +22,7 @@ const takeValue = (flag, fallback) => {
 const isFull = take('--full');
 const isRecompute = take('--recompute');
 const only = takeValue('--only', null);
-const folder = path.resolve(takeValue('--result-dir', path.join(root, 'docs', 'results', '2026-11-22-router-cpu')));
+const folder = takeValue('--result-dir', path.join('docs', 'results', '2026-11-22-router-cpu'));
 
 const allRates = '0.25,0.5,0.75,0.9,1,1.1,1.3';
 /** `isSmall`: part of the small grid. A run lasts `seconds`; five repetitions of a point are 1,000 requests from 40 requests/s on. */
@@ -37,7 +38,7 @@ const sweeps = [
   {
     name: 'shape-135m',
     isSmall: false,
-    model: ['--model', path.join(root, 'models', 'shape-135m'), '--load-format', 'dummy', '--skip-tokenizer-init'],
+    model: ['--model', path.join('models', 'shape-135m'), '--load-format', 'dummy', '--skip-tokenizer-init'],
     small: ['--workloads', 'short', '--rate-fractions', '0.5,0.9', '--run-seconds', '20', '--unloaded-prompts', '16'],
     full: ['--workloads', 'short,mixed', '--rate-fractions', allRates, '--run-seconds', '120', '--unloaded-prompts', '20'],
     answer: ['--random-output-len', '32', '--saturation-prompts', '60', '--saturation-concurrency', '16'],
@@ -59,7 +60,7 @@ function measureProfile(model, file) {
 }
 
 function targetsOf(model, profile) {
-  const serve = [process.execPath, entry, 'serve', ...model, ...workers, '--port', '0', '--json', '--allow-forced-length'];
+  const serve = ['node', entry, 'serve', ...model, ...workers, '--port', '0', '--json', '--allow-forced-length'];
   const command = serve.map((word) => `"${word}"`).join(' ');
   const strategies = ['collocated', 'disaggregated --split 1:1', `adaptive --profile "${profile}"`];
   return strategies.flatMap((strategy) => ['--target', `${strategy.split(' ')[0]}=${command} --strategy ${strategy}`]);

@@ -12,6 +12,14 @@ const shape: KvShape = { modelName: 'contract', layerCount: 3, kvHeadCount: 2, h
 const blockCount = 24;
 const ids = (...indices: number[]): BlockId[] => indices.map(blockId);
 
+/** `count` different blocks in no order. */
+function someBlocks(prng: Prng, count: number): BlockId[] {
+  return Array.from({ length: blockCount }, (_, i) => ({ i, key: prng.uniform() }))
+    .sort((a, b) => a.key - b.key)
+    .map(({ i }) => blockId(i))
+    .slice(0, count);
+}
+
 export function connectorContract(member: Member): void {
   describe(`connector ${member.name}`, () => {
     const layout = new KvLayout(shape);
@@ -73,12 +81,7 @@ export function connectorContract(member: Member): void {
         const prng = new Prng(seed);
         const [before, from] = [await target.bytes(), await source.bytes()];
         const count = prng.integer(1, blockCount);
-        const shuffled = () =>
-          Array.from({ length: blockCount }, (_, i) => ({ i, key: prng.uniform() }))
-            .sort((a, b) => a.key - b.key)
-            .map(({ i }) => blockId(i))
-            .slice(0, count);
-        const [sourceBlocks, targetBlocks] = [shuffled(), shuffled()];
+        const [sourceBlocks, targetBlocks] = [someBlocks(prng, count), someBlocks(prng, count)];
         const pieces = Array.from({ length: shape.layerCount }, (_, layer) => ({
           sourceBlocks,
           targetBlocks,
@@ -282,12 +285,7 @@ export function connectorContract(member: Member): void {
         const prng = new Prng(seed);
         const [before, from] = [await source.bytes(), await target.bytes()];
         const count = prng.integer(1, blockCount);
-        const shuffled = () =>
-          Array.from({ length: blockCount }, (_, i) => ({ i, key: prng.uniform() }))
-            .sort((a, b) => a.key - b.key)
-            .map(({ i }) => blockId(i))
-            .slice(0, count);
-        const [sourceBlocks, targetBlocks] = [shuffled(), shuffled()];
+        const [sourceBlocks, targetBlocks] = [someBlocks(prng, count), someBlocks(prng, count)];
         const pieces = [
           { sourceBlocks, targetBlocks, firstLayer: 0, layerEnd: 1 },
           { sourceBlocks, targetBlocks, firstLayer: 2, layerEnd: 3 },
