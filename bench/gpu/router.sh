@@ -75,9 +75,11 @@ for phase in "$@"; do
       ;;
     one) # one GPU, everything on it; as many requests open as its memory holds
       started one --workers "$ONE" --strategy collocated
+      servers[one]=$server
       $bench serve --base-url "$url" --dataset-name mixed $load --num-prompts "$PROMPTS" --max-concurrency 128 --save-result \
         --result-dir "$folder" --result-filename saturation-one.json | grep -E 'throughput|p50|ms\)|[0-9]$'
       stopped $server
+      unset 'servers[one]'
       ;;
     static) # one request at a time, as in nanoPD's static benchmark
       three

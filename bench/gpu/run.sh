@@ -8,11 +8,15 @@ export OUT=${OUT:-$PWD/build/gpu/out}
 mkdir -p "$OUT"
 . test/gpu/bundle.sh
 folder=${BENCH_MODEL_FOLDER:-/dev/shm/twostroke-bench-8b}
-trap 'rm -rf "$folder"' EXIT
-[ -f "$folder/model.safetensors" ] || "$NODE" scripts/make-bench-model.mjs --out "$folder" --shape 8b || rm -rf "$folder"
+made= # only what was made here is removed
+if [ ! -e "$folder" ]; then
+  made=$folder
+  trap '[ -z "$made" ] || rm -rf "$made"' EXIT
+  "$NODE" scripts/make-bench-model.mjs --out "$folder" --shape 8b || rm -rf "$made"
+fi
 [ -f "$folder/model.safetensors" ] && export TWOSTROKE_BENCH_MODEL=$folder
 "$NODE" "$ENGINE_MJS" loading && mv "$OUT/engine.json" "$OUT/loading.json"
-rm -rf "$folder"
+[ -z "$made" ] || rm -rf "$made"
 python3 bench/gpu/kernels.py read decode decode_fp8 prefill prefill_fp8 sample small step fp8 && mv "$OUT/kernels.json" "$OUT/kernels-all.json"
 PD_LINEAR=blas python3 bench/gpu/kernels.py floor && mv "$OUT/kernels.json" "$OUT/floor.json"
 "$NODE" "$ENGINE_MJS" bench bench-fp8 bench-invariant

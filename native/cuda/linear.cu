@@ -1,5 +1,5 @@
 /* pd_linear: picks who multiplies. 16 bits: our streaming product (up to 8 rows on Hopper) or cuBLASLt, whichever is faster for the shape.
-   fp8: the same two, after the activations were quantised. Float32 and mixed dtypes: GEMV or our plain GEMM, without TF32.
+   fp8: streaming up to 8 rows, which quantises x itself; else quantise.cu, then cuBLASLt or gemm_tensor. Float32 and mixed dtypes: GEMV or our plain GEMM, without TF32.
    When results may not depend on the batch, one order of additions for every row count: the streaming product and gemm_tensor, or the plain
    GEMM. Twin: ../cpu/linear.cc */
 #include <cstdlib>

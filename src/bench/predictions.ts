@@ -38,7 +38,7 @@ export function predictionOf(record: RequestRecord, name: PredictionName): Predi
   return { predictedMs, realMs };
 }
 
-/** After the first token come the transfer, felt once, and one step a token. */
+/** After the first token come the transfer and joining a step, felt once, and one step a token. */
 function predictedMsOf(
   { outputTokenCount }: RequestRecord,
   { ttftMs, transferMs = 0, joinMs = 0, stepMs, e2elMs }: NonNullable<RequestRecord['predicted']>,

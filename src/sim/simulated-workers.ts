@@ -2,6 +2,7 @@
  *  Used by simulation.ts. Invariant: what `kill` has ended does nothing any more, like a process that was reaped. */
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
+import { messageOf } from '../base/errors.js';
 import { type WorkerId, workerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import type { BusHandlers } from '../bus/bus.js';
@@ -106,7 +107,10 @@ export class SimulatedWorkers implements WorkerProcesses {
       return loaded;
     };
     const options = { address, workerId: id, pid, parentPid: () => gatewayPid, clock: life, logger, connect, load };
-    void runWorker(options).then((code) => end(`it exited with code ${code}`));
+    runWorker(options).then(
+      (code) => end(`it exited with code ${code}`),
+      (error) => end(`it failed: ${messageOf(error)}`),
+    );
     return process;
   };
 

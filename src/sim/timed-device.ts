@@ -107,10 +107,6 @@ export class TimedDevice {
     return this.#addCache(bytes);
   }
 
-  createHostCache(bytes: number): CacheHandle {
-    return this.#addCache(bytes);
-  }
-
   exportCache(cache: CacheHandle): CacheExport {
     return {
       processId: this.info.index,

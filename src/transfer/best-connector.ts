@@ -78,6 +78,7 @@ export async function measure(channel: KvChannel): Promise<LinkSpeed> {
 async function measureUnless(channel: KvChannel, gone: AbortSignal | undefined): Promise<LinkSpeed> {
   const close = () => void channel.close('gone');
   gone?.addEventListener('abort', close);
+  if (gone?.aborted === true) close(); // while the channel was being opened
   try {
     return await measure(channel);
   } catch (error) {

@@ -33,7 +33,9 @@ export class Pull {
         timer.cancel();
         resolve('their owner hung up');
       });
-      const decoder = new AnswerDecoder((_kind, answer) => resolve((answer as PulledMeta).message ?? null));
+      const decoder = new AnswerDecoder((kind, answer) =>
+        resolve((answer as PulledMeta).message ?? (kind === 'pulled' ? null : 'an answer that is none')),
+      );
       socket.on('data', (bytes) => decoder.push(bytes, () => socket.destroy()));
     });
     socket.once('connect', () => socket.write(encodeMessage('pull', meta)));

@@ -85,7 +85,12 @@ export class StagingPool {
 
   #allocateShared(): Memory {
     const cache = this.#device.createHostCache(this.slotBytes * this.#slotCount);
-    const [pointer, exported] = [this.#device.cachePointer(cache), this.#device.exportCache(cache)];
-    return { pointer, bytes: null, exported, release: () => this.#device.closeCache(cache) };
+    try {
+      const [pointer, exported] = [this.#device.cachePointer(cache), this.#device.exportCache(cache)];
+      return { pointer, bytes: null, exported, release: () => this.#device.closeCache(cache) };
+    } catch (error) {
+      this.#device.closeCache(cache);
+      throw error;
+    }
   }
 }

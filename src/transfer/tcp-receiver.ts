@@ -133,6 +133,7 @@ export class KvReceiver {
   async #close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const inbox of this.#inboxes) inbox.close('the receiver closes');
+    this.#lanes.clear(); // their sessions are not to be forgotten a second time, later
     await closed;
     await this.#landings.passed();
     this.#stream.close();

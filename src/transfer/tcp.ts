@@ -50,15 +50,16 @@ export class TcpConnector implements KvConnector {
     if (target.receiver === null) {
       throw new TwostrokeError('transfer_error', `${target.workerId} does not listen for KV`);
     }
-    const channel = new TcpChannel(this.#source, target, { limits: this.#limits, carrier: this.#carrier, conversion }, () =>
-      this.#channels.delete(channel),
-    );
-    this.#channels.add(channel);
+    const options = { limits: this.#limits, carrier: this.#carrier, conversion };
+    let channel: TcpChannel | null = null;
     try {
-      await channel.connect();
-      return channel;
+      const opened = new TcpChannel(this.#source, target, options, () => this.#channels.delete(opened));
+      channel = opened;
+      this.#channels.add(opened);
+      await opened.connect();
+      return opened;
     } catch (error) {
-      await channel.close();
+      await channel?.close();
       const reason = messageOf(error);
       throw new TwostrokeError('transfer_error', `${target.workerId} cannot be reached by ${this.name}: ${reason}`, {
         cause: error,
@@ -126,18 +127,18 @@ export class TcpChannel implements KvChannel {
     this.#source = source;
     this.#target = target;
     this.#onClosed = onClosed;
-    this.#gateStream = device.createStream();
-    this.#copyStream = device.createStream();
     this.#pool =
       carrier === 'socket'
         ? new StagingPool(device, slotBytes, slotCount)
         : new StagingPool(device, sharedSlotBytes[device.info.kind], slotCount, 'shared');
+    const staging = carrier === 'socket' ? null : this.#pool.export(); // before the streams: it takes memory, and may find none
+    this.#gateStream = device.createStream();
+    this.#copyStream = device.createStream();
     this.#staged = new ReachedQueue(device, this.#copyStream, (staged, error) => this.#send(staged, error));
     const address = target.receiver;
     assert(address !== null, 'a tcp channel needs a receiver');
     const { protocolVersion } = identity;
     const { layoutHash } = target.kv; // its own, which proves that what is sent is meant for it
-    const staging = carrier === 'socket' ? null : this.#pool.export();
     const common = {
       token: address.token,
       protocolVersion,

@@ -77,6 +77,7 @@ async function serve(
 ): Promise<number> {
   const { clock, logger, load = loadEngine } = options;
   const startMs = clock.nowMs();
+  checkTransferOptions(config);
   const hooks: { source: HandOverSource | null } = { source: null };
   const steps = new RecentSteps();
   const loaded = await load(
@@ -92,7 +93,7 @@ async function serve(
   const { engine, device } = loaded;
   const kv = identityOf(loaded, config);
   const connector = connectorFor(config, { device, cache: engine.cache, identity: kv, clock });
-  const checksums = checksumsFor(config, loaded);
+  const checksums = config.kvChecksum === 'on' ? new BlockChecksums(device, engine.cache) : null;
   const waits = new StepBoundaryWaits(clock);
   const target = new HandOverTarget(engine, kv.layoutHash, checksums, () => waits.resumed());
   const receiver = await listenFor(config, loaded, target, options);
@@ -150,28 +151,26 @@ async function report(
 
 /** Those that may be tried, the cheapest for the processors first. */
 function connectorFor({ connector = 'auto', kvTransferDtype = 'auto' }: WorkerConfig, source: KvSource): BestConnector {
-  if (connector === 'peer' && kvTransferDtype !== 'auto') {
-    const what = `--connector peer writes KV as it is, and --kv-transfer-dtype is ${kvTransferDtype}`;
-    throw new InvalidRequestError(`${what}: choose host-relay or tcp, or leave one of the two out`);
-  }
   const relays = [new HostRelayConnector(source), new TcpConnector(source)];
   const candidates = kvTransferDtype === 'auto' ? [new PeerConnector(source), ...relays] : relays;
   return new BestConnector(connector === 'auto' ? candidates : candidates.filter(({ name }) => name === connector));
 }
 
-/** Null: they are not wanted. Throws InvalidRequestError where there are none. */
-function checksumsFor(
-  { kvChecksum, kvTransferDtype = 'auto' }: WorkerConfig,
-  { device, engine }: LoadedEngine,
-): BlockChecksums | null {
-  if (kvChecksum !== 'on') return null;
+/** What cannot go together is said before a model is loaded. Throws InvalidRequestError. */
+function checkTransferOptions({ connector, kvTransferDtype = 'auto', kvChecksum, device }: WorkerConfig): void {
+  if (connector === 'peer' && kvTransferDtype !== 'auto') {
+    const what = `--connector peer writes KV as it is, and --kv-transfer-dtype is ${kvTransferDtype}`;
+    throw new InvalidRequestError(`${what}: choose host-relay or tcp, or leave one of the two out`);
+  }
+  if (kvChecksum !== 'on') return;
   if (kvTransferDtype !== 'auto') {
     throw new InvalidRequestError(
       `--kv-checksum compares bytes, and ${kvTransferDtype} changes them on the way: leave one of the two out`,
     );
   }
-  if (device.info.kind === 'cpu') return new BlockChecksums(device, engine.cache);
-  throw new InvalidRequestError(`checksums of KV blocks are not there on ${device.info.kind} yet: leave --kv-checksum out`);
+  if (device.kind !== 'cpu') {
+    throw new InvalidRequestError(`checksums of KV blocks are not there on ${device.kind} yet: leave --kv-checksum out`);
+  }
 }
 
 /** Null: KV never comes here over tcp. */

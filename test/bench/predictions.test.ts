@@ -9,15 +9,15 @@ import { renderSvg } from '../../src/bench/render.js';
 import { record } from './records.js';
 
 /** TTFT 50 ms, then 4 gaps of 10 ms: TPOT 10, E2EL 90. */
-const predicted = { ttftMs: 40, transferMs: 4, stepMs: 9, tpotMs: 9.1, e2elMs: 180, expectedTokenCount: 16 };
+const predicted = { ttftMs: 40, transferMs: 4, joinMs: 2, stepMs: 9, tpotMs: 9.1, e2elMs: 180, expectedTokenCount: 16 };
 const handedOver = record({ extra: { predicted, transferMs: 5 } });
 
 describe('predictions', () => {
   it('are recomputed for the length that the answer had', () => {
     expect(predictionOf(handedOver, 'ttft')).toEqual({ predictedMs: 40, realMs: 50 });
     expect(predictionOf(handedOver, 'transfer')).toEqual({ predictedMs: 4, realMs: 5 });
-    expect(predictionOf(handedOver, 'tpot')).toEqual({ predictedMs: (4 + 4 * 9) / 4, realMs: 10 });
-    expect(predictionOf(handedOver, 'e2el')).toEqual({ predictedMs: 40 + 4 + 4 * 9, realMs: 90 });
+    expect(predictionOf(handedOver, 'tpot')).toEqual({ predictedMs: (4 + 2 + 4 * 9) / 4, realMs: 10 });
+    expect(predictionOf(handedOver, 'e2el')).toEqual({ predictedMs: 40 + 4 + 2 + 4 * 9, realMs: 90 });
     expect(predictionOf(handedOver, 'e2elOfPredictedLength')).toEqual({ predictedMs: 180, realMs: 90 });
   });
 

@@ -86,7 +86,8 @@ export async function handOver(device: Device, { exact }: { readonly exact: bool
       await pair.close();
       const differing = together.flatMap((ids, i) => {
         const at = ids.findIndex((id, j) => apart[i]![j] !== id);
-        return at < 0 ? [] : [{ at, gap: temperature === 0 ? (cases[i]!.gaps[at] ?? 0) : 0 }];
+        if (at < 0 && apart[i]!.length === ids.length) return [];
+        return [{ at, gap: cases[i]!.gaps[at < 0 ? ids.length : at] ?? 0 }];
       });
       const sure = differing.filter(({ gap }) => gap >= 0.05).length;
       check(

@@ -18,7 +18,7 @@ part() { # NAME COMMAND…: its files and its log have a folder of their own
 }
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-5} # the references are computed by three processes side by side
 part parity python3 test/gpu/parity.py &
-PD_NO_WGMMA=1 part parity-mma python3 test/gpu/parity.py linear attention &
+PD_NO_WGMMA=1 part parity-mma python3 test/gpu/parity.py linear quantised invariant attention &
 part engine "$NODE" "$ENGINE_MJS" goldens teacher handover invariance &
 wait
 python3 test/gpu/table.py "parity=$OUT/parity/parity.json" "mma.sync=$OUT/parity-mma/parity.json" "engine=$OUT/engine/engine.json"

@@ -48,6 +48,10 @@ async function showMemory() {
   for (const { id, device, ready: { blockCount, blockBytes, weightBytes, loadMs } } of list)
     console.log(`${id} on ${device}: ready after ${(loadMs / 1000).toFixed(1)} s, ${gib(weightBytes)} of weights, ${gib(blockCount * blockBytes)} of KV`);
   const query = spawnSync('nvidia-smi', ['--query-gpu=memory.used,memory.total', '--format=csv,noheader,nounits'], { encoding: 'utf8' });
+  if (query.status !== 0) {
+    console.log('nvidia-smi does not answer: memory in use is not known');
+    return !workers.includes('cuda');
+  }
   const isWithin = (query.stdout ?? '').trim().split('\n').map((line) => {
     const [used, total] = line.split(',').map(Number);
     console.log(`GPU: ${used} of ${total} MiB in use`);
