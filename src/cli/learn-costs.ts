@@ -2,13 +2,14 @@
  *  come meanwhile are served; the router guesses until it knows. */
 import { systemClock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
+import type { WorkerId } from '../base/ids.js';
 import type { Gateway } from '../control/gateway.js';
 import type { WorkerStatus } from '../control/worker-status.js';
 import type { ModelConfig } from '../model/config.js';
 import { profileWorkers } from '../profile/profile.js';
 import { findProfile, profileFolders, withStepLimits } from '../profile/profile-file.js';
-import { isSameKey, profileKeyOf } from '../profile/profile-key.js';
-import type { ProfileFile } from '../router/cost-parameters.js';
+import { isSameKey, profileFileName, profileKeyOf } from '../profile/profile-key.js';
+import type { ProfileFile, ProfileKey } from '../router/cost-parameters.js';
 import type { Strategy } from '../router/route.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { isoDate } from './bench-options.js';
@@ -31,23 +32,35 @@ export async function learnCosts(options: LearnOptions): Promise<void> {
   const workers = gateway.workers();
   const unknown = workers.filter((worker) => !useFile(worker, given, costs));
   const hasChoice = strategy === 'adaptive' && workers.length > 1 && workers.some(({ effectiveRole }) => effectiveRole === 'any');
-  if (unknown.length > 0 && hasChoice) await measureShortly(options);
+  if (unknown.length > 0 && hasChoice) await measureShortly(options, new Set(unknown.map(({ id }) => id)));
 }
 
 function useFile(worker: WorkerStatus, given: ProfileFile | null, costs: WorkerCosts): boolean {
   const { id, ready, stepLimits } = worker;
   if (ready === null) return false;
   const key = profileKeyOf(ready);
-  const file = given ?? findProfile(key, profileFolders());
+  const file = given ?? fittingFile(key);
   if (file === null) return false;
   if (!isSameKey(file.key, key))
-    process.stderr.write(`twostroke: ${id}: --profile is of ${file.key.deviceName}, used nevertheless\n`);
+    process.stderr.write(
+      `twostroke: ${id}: --profile is ${profileFileName(file.key)}, used for ${profileFileName(key)} nevertheless\n`,
+    );
   costs.use(id, withStepLimits(file, stepLimits));
   return true;
 }
 
-/** What fails here costs no more than a worse first guess. */
-async function measureShortly({ gateway, costs, config, signal }: LearnOptions): Promise<void> {
+/** A file that nobody asked for must not stop a server. */
+function fittingFile(key: ProfileKey): ProfileFile | null {
+  try {
+    return findProfile(key, profileFolders());
+  } catch (error) {
+    process.stderr.write(`twostroke: ${messageOf(error)}: left out\n`);
+    return null;
+  }
+}
+
+/** For `unknown` only: the others have a better file. What fails here costs no more than a worse first guess. */
+async function measureShortly({ gateway, costs, config, signal }: LearnOptions, unknown: ReadonlySet<WorkerId>): Promise<void> {
   const display = new MeasureDisplay(process.stderr);
   try {
     const profiles = await profileWorkers({
@@ -59,7 +72,7 @@ async function measureShortly({ gateway, costs, config, signal }: LearnOptions):
       signal,
       onProgress: (share, what) => display.update(share, what),
     });
-    for (const { file, workers } of profiles) for (const id of workers) costs.use(id, file);
+    for (const { file, workers } of profiles) for (const id of workers) if (unknown.has(id)) costs.use(id, file);
   } catch (error) {
     if (!signal.aborted) process.stderr.write(`twostroke: the workers could not be measured: ${messageOf(error)}\n`);
   } finally {

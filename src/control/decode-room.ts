@@ -46,10 +46,6 @@ export class DecodeRoom {
     this.#pump(room);
   }
 
-  waitingCount(worker: WorkerId): number {
-    return this.#rooms.get(worker)?.line.length ?? 0;
-  }
-
   #pump({ admitted, line, size }: Room): void {
     for (let head = line[0]; head !== undefined; head = line[0]) {
       const tokenCount = size.blockCount * size.blockTokenCount;

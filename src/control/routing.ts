@@ -110,7 +110,9 @@ export class Routing {
   /** It has settled: what it took and how long it became, for predictions to come. */
   learn({ request, keys, remembered, corrections }: Traveller, record: RequestRecord): void {
     if (request.isMeasurement) return;
-    if (remembered !== null && request.isFinished) remembered.outputTokenCount = request.outputTokenCount;
+    if (remembered !== null && request.isFinished) {
+      remembered.outputTokenCount = Math.max(1, Math.round(request.outputTokenCount / request.outputs.length)); // of one choice
+    }
     for (const [index, output] of request.outputs.entries()) {
       const end = request.ended[index] ?? null;
       const isCensored = end === null || end === 'length';
@@ -118,8 +120,9 @@ export class Routing {
     }
     this.#errors.observe(record);
     const times = outcomeTimesOf(record, corrections);
-    const [worker] = record.routes[0]?.workers ?? [];
-    if (times !== null && worker !== undefined) this.#options.costs.observeRequest(worker, times);
+    const [prefill, decode = prefill] = record.routes[0]?.workers ?? [];
+    if (times === null || prefill === undefined || decode === undefined) return;
+    this.#options.costs.observeRequest([prefill, decode], times);
   }
 
   /** From here on the workers' loads count it. */
@@ -143,7 +146,7 @@ export class Routing {
       facts.nowMs,
     );
     traveller.placement = placement;
-    traveller.corrections = this.#options.costs.correctionsOf(prefillWorker);
+    traveller.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
     this.#remember(traveller, facts, tokenCount);
     request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
     for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV

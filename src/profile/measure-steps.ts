@@ -28,13 +28,13 @@ const runCountMax = 6;
 
 /** Resolves at `endMs` or when nothing fits into the time that is left. */
 export async function keepBusy(workers: readonly WorkerStatus[], measuring: StepMeasuring): Promise<void> {
-  await Promise.all(workers.map((worker, index) => runBursts(worker, index, measuring)));
+  await Promise.all(workers.map((worker, index) => runBursts(worker, index / workers.length, measuring)));
 }
 
-async function runBursts(worker: WorkerStatus, index: number, measuring: StepMeasuring): Promise<void> {
+async function runBursts(worker: WorkerStatus, startShare: number, measuring: StepMeasuring): Promise<void> {
   const { clock, endMs, onProgress } = measuring;
   const measured: Measured[] = burstsFor(burstLimitsOf(worker)).map((burst) => ({ burst, runCount: 0, ms: null }));
-  const shift = Math.floor((index * measured.length) / 2);
+  const shift = Math.floor(startShare * measured.length);
   let msPerEffort = 0;
   for (;;) {
     const leftMs = endMs - clock.nowMs();

@@ -16,7 +16,7 @@ import type { WorkerSnapshot } from './snapshot.js';
 /** Requests that are remembered: few, so that a change of load is seen soon. */
 const windowCount = 96;
 const windowCountMin = 48;
-/** They are replayed again and again, one window after the other, up to this many requests: so that queues build up that an arrangement
+/** They are replayed again and again, one window after the other, about this many requests: so that queues build up that an arrangement
  *  cannot work off. The last window counts. */
 const replayedCount = 256;
 /** Arrivals between two comparisons. */

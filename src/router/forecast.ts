@@ -30,8 +30,6 @@ export interface PrefillForecast {
 /** A sequence's time per token while it decodes on one worker. */
 export interface DecodeForecast {
   readonly stepMs: number;
-  /** Of it, by prompts that share its steps. */
-  readonly interferenceMs: number;
   /** What it adds to every step there. */
   readonly addedMsPerStep: number;
   /** Rows it shares its steps with, on average over its life. */
@@ -80,9 +78,8 @@ export function decodeForecast(
   const toComeMs = aloneMs / (1 - Math.min(prefillShareMax, load.prefillShare(nowMs))) - aloneMs;
   // prompts that queue there now run before this sequence decodes when it queues behind them, else while it does
   const queuedMs = beside === 'its_prefill' || load.queuedPromptCount === 0 ? 0 : queuedPromptsMs(worker) / lifeSteps;
-  const interferenceMs = toComeMs + queuedMs;
   const joinMs = stepsBeforeNext * runningStepMs(worker);
-  return { stepMs: aloneMs + interferenceMs, interferenceMs, addedMsPerStep, otherRowCount, joinMs };
+  return { stepMs: aloneMs + toComeMs + queuedMs, addedMsPerStep, otherRowCount, joinMs };
 }
 
 export function uncachedTokenCount(facts: RequestFacts, worker: WorkerSnapshot): number {

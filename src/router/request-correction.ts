@@ -45,12 +45,18 @@ export class RequestCorrection {
     return this.#corrections;
   }
 
-  observe({ corrections: used, messagesMs, waitMs, prefillMs, stepMs, transferMs, real }: RequestOutcomeTimes): void {
+  /** What the worker did that computed the prompt: up to the first token, and the transfer from it. */
+  observePrompt({ corrections: used, messagesMs, waitMs, prefillMs, transferMs, real }: RequestOutcomeTimes): void {
     this.#ttft.observe([messagesMs / used.messages, waitMs / used.wait, prefillMs / used.prefill], real.ttftMs);
-    if (real.stepMs !== null) this.#step.observe([stepMs / used.step], real.stepMs);
     if (real.transferMs !== null) this.#transfer.observe([transferMs / used.transfer], real.transferMs);
     const [messages = 1, wait = 1, prefill = 1] = this.#ttft.factors;
-    const { factors: stepFactors } = this.#step;
-    this.#corrections = { messages, wait, prefill, step: stepFactors[0] ?? 1, transfer: this.#transfer.factors[0] ?? 1 };
+    this.#corrections = { ...this.#corrections, messages, wait, prefill, transfer: this.#transfer.factors[0] ?? 1 };
+  }
+
+  /** What the worker did that decoded. */
+  observeSteps({ corrections: used, stepMs, real }: RequestOutcomeTimes): void {
+    if (real.stepMs === null) return;
+    this.#step.observe([stepMs / used.step], real.stepMs);
+    this.#corrections = { ...this.#corrections, step: this.#step.factors[0] ?? 1 };
   }
 }

@@ -88,6 +88,9 @@ class WorkerCost {
   }
 }
 
+/** Where a request's prompt is computed and where it decodes: one worker twice, or two. */
+type Sides = readonly [prefill: WorkerId, decode: WorkerId];
+
 export class WorkerCosts {
   readonly #costs = new Map<WorkerId, WorkerCost>();
 
@@ -104,8 +107,14 @@ export class WorkerCosts {
     return this.#of(id).parameters(shape);
   }
 
-  observeRequest(id: WorkerId, times: RequestOutcomeTimes): void {
-    this.#of(id).requests.observe(times);
+  observeRequest([prefill, decode]: Sides, times: RequestOutcomeTimes): void {
+    this.#of(prefill).requests.observePrompt(times);
+    this.#of(decode).requests.observeSteps(times);
+  }
+
+  /** Those that the prediction of such a request holds. */
+  correctionsFor([prefill, decode]: Sides): Corrections {
+    return { ...this.correctionsOf(prefill), step: this.correctionsOf(decode).step };
   }
 
   correctionsOf(id: WorkerId): Corrections {

@@ -14,9 +14,9 @@ export class RecentRequests {
     });
   }
 
-  /** By the client's id or the answer's; empty when it is forgotten, or not known, or still running. */
+  /** Newest first, by the client's id or the answer's; empty when it is forgotten, or not known, or still running. */
   find(id: string): readonly RequestRecord[] {
-    return this.#records.filter((record) => record.id === id || record.id.startsWith(`${id}-`));
+    return this.#records.filter((record) => record.id === id || record.id.startsWith(`${id}-`)).reverse();
   }
 
   /** Newest first. */

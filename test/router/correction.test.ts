@@ -79,7 +79,7 @@ describe('steps', () => {
     expect(worker.statusOf(id).drift).toBeGreaterThan(0.15);
   });
 
-  it('without a profile a guess is scaled by the first steps, and right within a tenth soon', () => {
+  it('without a profile a guess is scaled by the first steps, and right within a fifth soon', () => {
     for (const scale of [0.02, 1, 30]) {
       const prng = new Prng(9);
       const device = deviceOff(scale, scale, scale);
@@ -95,13 +95,13 @@ describe('steps', () => {
   });
 });
 
-it('requests teach what steps do not tell: messages that take twice as long', () => {
+it('requests teach what steps do not tell: prompts and steps that take longer', () => {
   const worker = profiled();
   const prng = new Prng(2);
   for (let i = 0; i < 400; i++) {
     const [messagesMs, waitMs, prefillMs, stepMsNow] = [2, prng.integer(0, 40), prng.integer(5, 100), 10];
-    const { corrections } = { corrections: worker.correctionsOf(id) };
-    worker.observeRequest(id, {
+    const corrections = worker.correctionsFor([id, id]);
+    worker.observeRequest([id, id], {
       corrections,
       messagesMs: messagesMs * corrections.messages,
       waitMs: waitMs * corrections.wait,
@@ -117,6 +117,22 @@ it('requests teach what steps do not tell: messages that take twice as long', ()
   expect(learned.step).toBeGreaterThan(1.2);
   expect(learned.step).toBeLessThan(1.4);
   expect(learned.transfer).toBe(uncorrected.transfer);
+});
+
+it('a request on two workers teaches each what it did itself', () => {
+  const [worker, other] = [profiled(), workerId('w1')];
+  for (let i = 0; i < 200; i++) {
+    const { wait, prefill, step, messages, transfer } = worker.correctionsFor([id, other]);
+    worker.observeRequest([id, other], {
+      corrections: { wait, prefill, step, messages, transfer },
+      ...{ messagesMs: messages, waitMs: 0, prefillMs: 50 * prefill, stepMs: 10 * step, transferMs: 5 * transfer },
+      real: { ttftMs: 51, stepMs: 20, transferMs: 10 },
+    });
+  }
+  expect(worker.correctionsOf(id).step).toBe(1);
+  expect(worker.correctionsOf(id).transfer).toBeCloseTo(2, 1);
+  expect(worker.correctionsOf(other).step).toBeCloseTo(2, 1);
+  expect(worker.correctionsOf(other).transfer).toBe(1);
 });
 
 it('factors stay within their bounds, whatever is measured', () => {
