@@ -1,13 +1,17 @@
-/** Sweeps on virtual time: rates × workloads × strategies, worker mixes, wrong beliefs of the router, real traces; a table and raw JSON.
+/** Sweeps on virtual time: rates × workloads × strategies, worker mixes, wrong beliefs of the router, real traces; a table, how far the
+ *  router's estimates were from what came, and raw JSON.
  *
  *    node scripts/simulate-sweep.mjs --profile FILE [--name NAME] [--traces FOLDER] [--requests 1000] [--repetitions 2] [--out FOLDER]
+ *                                    [--scenarios '^two workers$'] [--workloads short,mixed] [--fractions 0.5,0.9]
  *
- *  Needs `npm run build`. Every point of every scenario gets the same requests for each strategy. */
+ *  Needs `npm run build`. Every point of every scenario gets the same requests for each strategy. --scenarios (a pattern), --workloads
+ *  and --fractions (of the saturation) take a part. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { predictionNames, predictionTitles } from '../dist/src/bench/predictions.js';
 import { summariseSweep } from '../dist/src/bench/sweep-summary.js';
 import { parseTrace } from '../dist/src/bench/trace.js';
 import { parseWorkerSpecs } from '../dist/src/control/worker-spec.js';
@@ -24,6 +28,9 @@ const { values: options } = parseArgs({
     traces: { type: 'string' },
     requests: { type: 'string', default: '1000' },
     repetitions: { type: 'string', default: '2' },
+    scenarios: { type: 'string', default: '' },
+    workloads: { type: 'string' },
+    fractions: { type: 'string' },
     out: { type: 'string' },
   },
 });
@@ -35,7 +42,8 @@ const device = (index) => (isGpu ? `cuda:${index}` : 'cpu');
 const two = [0, 1].map((index) => `any:${device(index)}`).join();
 const four = [0, 1, 2, 3].map((index) => `any:${device(index)}`).join();
 const nanoPd = `any:${device(0)},prefill:${device(1)},prefill:${device(2)},decode:${device(3)}`;
-const rateFractions = [0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.3];
+const chosenFractions = options.fractions?.split(',').map(Number);
+const rateFractions = chosenFractions ?? [0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.3];
 const seed = 1;
 
 /** Prompts and answers are those of the real sweep's defaults; traces keep their lengths, cut to the context. */
@@ -131,7 +139,7 @@ const rows = [];
 let requestCount = 0;
 const startMs = performance.now();
 const cpuStart = process.cpuUsage();
-for (const scenario of scenarios) {
+for (const scenario of chosen(scenarios)) {
   const data = await simulateSweep({
     ...{ name, candidate: 'adaptive', rateFractions, seed },
     ...{ repetitionCount: Number(options.repetitions), requestCount: Number(options.requests) },
@@ -144,6 +152,19 @@ for (const scenario of scenarios) {
     process.stderr.write(`${rowText(rows.at(-1))}\n`);
   }
 }
+
+/** Scenarios with the points that were asked for. */
+function chosen(all) {
+  const names = options.workloads?.split(',');
+  return all
+    .filter(({ name: each }) => new RegExp(options.scenarios).test(each))
+    .map((scenario) => ({
+      ...scenario,
+      ...(names === undefined ? {} : { workloads: scenario.workloads.filter((workload) => names.includes(workload.name)) }),
+      ...(chosenFractions === undefined ? {} : { rateFractions: chosenFractions }),
+    }));
+}
+
 const wallSeconds = (performance.now() - startMs) / 1000;
 const cpu = process.cpuUsage(cpuStart);
 const cpuSeconds = (cpu.user + cpu.system) / 1e6;
@@ -160,7 +181,7 @@ function rowOf(scenario, point, data) {
       )
       .flatMap(({ runIndex }) => data.records.get(runIndex));
   const modes = Object.fromEntries(
-    point.modes.map(({ mode: each, summary, goodRequestsPerSecond }) => [
+    point.modes.map(({ mode: each, summary, goodRequestsPerSecond, predictionErrors: errors }) => [
       each,
       {
         goodRequestsPerSecond,
@@ -171,6 +192,7 @@ function rowOf(scenario, point, data) {
           tpotMsP99: summary.tpotMs.p99,
         },
         requestsPerSecond: summary.requestsPerSecond,
+        predictionErrors: errors,
         routes: routesTaken(recordsOf(each)),
       },
     ]),
@@ -197,20 +219,42 @@ function rowText({ scenario, workload, ratePerSecond, rateFraction, reference, r
   return `| ${[...cells, figure(ratios.goodput), figure(ratios.ttftP99), figure(ratios.tpotP99), latencies, figure(share)].join(' | ')} |`;
 }
 
+/** Median / p90 of the estimates' relative errors, in per cent. */
+function errorText({ scenario, workload, rateFraction, modes }) {
+  return Object.entries(modes).map(([each, { predictionErrors }]) => {
+    const cells = predictionNames.map((name) => {
+      const error = predictionErrors[name];
+      return error === undefined ? '–' : `${figure(100 * error.median, 0)} / ${figure(100 * error.p90, 0)}`;
+    });
+    return `| ${[scenario, workload, figure(rateFraction), each, ...cells].join(' | ')} |`;
+  });
+}
+
+const errorHead = [
+  `| scenario | workload | of saturation | strategy | ${predictionNames.map((name) => predictionTitles[name]).join(' | ')} |`,
+  `|-|-|-|-${'|-'.repeat(predictionNames.length)}|`,
+];
 const head = [
   '| scenario | workload | rate/s (of saturation) | better static mode | good req/s: collocated / disaggregated / adaptive | goodput ratio | TTFT p99 ratio | TPOT p99 ratio | adaptive TTFT p50 / p99 / TPOT p50 / p99 ms | split share |',
   '|-|-|-|-|-|-|-|-|-|-|',
 ];
 const speed = `${requestCount} requests simulated in ${figure(wallSeconds, 1)} s (${figure(cpuSeconds, 1)} s of CPU time: ${figure(requestCount / cpuSeconds, 0)} requests per second and core)`;
-process.stdout.write(`${[...head, ...rows.map(rowText)].join('\n')}\n\n${speed}\n`);
+const text = [
+  ...[
+    ...head,
+    ...rows.map(rowText),
+    '',
+    "Errors of the router's estimates, median / p90 of |predicted − real| / real, in %:",
+    '',
+  ],
+  ...[...errorHead, ...rows.flatMap(errorText)],
+].join('\n');
+process.stdout.write(`${text}\n\n${speed}\n`);
 if (options.out !== undefined) {
   mkdirSync(options.out, { recursive: true });
   const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
   const facts = { name, commit, command: process.argv.slice(2).join(' '), machine: os.cpus()[0]?.model, node: process.version };
   const result = { ...facts, profileKey: profile.key, requestCount, wallSeconds, cpuSeconds, rows };
   writeFileSync(path.join(options.out, `${name}.json`), `${JSON.stringify(result, null, 1)}\n`);
-  writeFileSync(
-    path.join(options.out, `${name}.md`),
-    `# ${name}\n\nCommit ${commit}; ${speed}.\n\n${[...head, ...rows.map(rowText)].join('\n')}\n`,
-  );
+  writeFileSync(path.join(options.out, `${name}.md`), `# ${name}\n\nCommit ${commit}; ${speed}.\n\n${text}\n`);
 }
