@@ -1,6 +1,7 @@
 /** What `twostroke profile` shows: a page for people, an object for programs. Pure. Used by profile.ts and the full-pipeline example. */
 import type { MeasuredProfile } from '../profile/profile.js';
 import { type SeparationRule, separationRule } from '../profile/readable.js';
+import type { ProfileFile } from '../router/cost-parameters.js';
 import { table } from './quantities.js';
 
 export interface WrittenProfile extends MeasuredProfile {
@@ -30,10 +31,12 @@ export function profileJson(profiles: readonly WrittenProfile[]) {
 }
 
 export function profileText(profiles: readonly WrittenProfile[]): string {
-  return profiles.map(oneText).join('\n');
+  const workerCount = profiles.reduce((sum, { workers }) => sum + workers.length, 0);
+  const whyNoLink = workerCount === 1 ? 'there is no second worker' : 'no way between the workers could be opened';
+  return profiles.map((profile) => oneText(profile, whyNoLink)).join('\n');
 }
 
-function oneText({ path, workers, soloShare, errorOfKind, file }: WrittenProfile): string {
+function oneText({ path, workers, soloShare, errorOfKind, file }: WrittenProfile, whyNoLink: string): string {
   const { key, readable, parameters, fitError } = file;
   const threads = key.threadCount > 0 ? `, ${key.threadCount} ${key.threadCount === 1 ? 'thread' : 'threads'}` : '';
   const rule = separationRule(parameters, readable);
@@ -43,13 +46,9 @@ function oneText({ path, workers, soloShare, errorOfKind, file }: WrittenProfile
     ['β', 'decode step at batch 1', `${short(readable.decodeMsPerStep)} ms`, off('decode')],
     ['', 'batch where it is 1.5 β', `${readable.batchThreshold}`, ''],
     ['γ', 'a prompt token to those who decode', `${short(readable.interferenceMsPerToken)} ms`, off('mixed')],
-    [
-      '',
-      'link, fastest connector',
-      `${short(readable.linkGBPerSecond)} GB/s`,
-      parameters.links[0]?.connector ?? 'no other worker',
-    ],
+    ['', 'link, fastest connector', ...linkCells(file, whyNoLink)],
   ];
+  const handOver = readable.linkGBPerSecond === null ? '' : `, ${short(parameters.request.handOverMs)} ms for a hand-over`;
   const lines = [
     `${workers.join(' ')}  ${key.deviceName}${threads}`,
     `${key.modelName}, weights ${key.weightFormat}, KV ${key.kvDtype}`,
@@ -58,15 +57,22 @@ function oneText({ path, workers, soloShare, errorOfKind, file }: WrittenProfile
     '',
     `  fit      median ${percent(fitError.median)}, p90 ${percent(fitError.p90)} on steps it had not seen`,
     ...(soloShare === null ? [] : [`  load     all workers were busy; one alone takes ${short(soloShare)} of these times`]),
-    `  request  ${short(parameters.request.arrivalMs + parameters.request.tokenMs)} ms beside its steps, ${short(parameters.request.handOverMs)} ms for a hand-over`,
-    ...ruleLines(rule),
+    `  request  ${short(parameters.request.arrivalMs + parameters.request.tokenMs)} ms beside its steps${handOver}`,
+    ...ruleLines(rule, readable.linkGBPerSecond === null ? whyNoLink : 'a prompt holds nobody up measurably'),
     `  written  ${path}`,
   ];
   return `${lines.join('\n')}\n`;
 }
 
-function ruleLines(rule: SeparationRule | null): string[] {
-  if (rule === null) return ['  rule     there is nowhere to hand over to'];
+function linkCells({ readable, parameters: { links } }: ProfileFile, whyNone: string): string[] {
+  const { linkGBPerSecond } = readable;
+  if (linkGBPerSecond === null) return ['not measured', whyNone];
+  const fastest = links.reduce((best, link) => (link.bytesPerSecond > best.bytesPerSecond ? link : best));
+  return [`${short(linkGBPerSecond)} GB/s`, fastest.connector];
+}
+
+function ruleLines(rule: SeparationRule | null, whyNone: string): string[] {
+  if (rule === null) return [`  rule     none: ${whyNone}`];
   const { transferMsPerToken, interferencePerTransfer, decodingCountMin } = rule;
   return [
     `  rule     moving a prompt of 512 tokens takes ${short(transferMsPerToken)} ms/token; γ ÷ transfer = ${short(interferencePerTransfer)}`,

@@ -8,8 +8,8 @@ import type { HandOverSample } from './measure.js';
 export interface LinkFit {
   /** The one in use first. */
   readonly links: readonly LinkCost[];
-  readonly handOverMs: number;
-  readonly handOverMsPerByte: number;
+  /** Null: no hand-over was measured. */
+  readonly handOver: { readonly ms: number; readonly msPerByte: number } | null;
 }
 
 /** Largest hand-over by the smallest: below, nothing tells what grows with the prompt from the rest. */
@@ -21,20 +21,20 @@ export function fitLinks(trials: readonly LinkTrial[], handOvers: readonly HandO
   const probed = probedLinks(trials);
   const seen = handOvers.filter(({ bytes, exposedMs }) => bytes > 0 && exposedMs > 0);
   const [first] = seen;
-  if (first === undefined) return { links: probed, handOverMs: 0, handOverMsPerByte: 0 };
+  if (first === undefined) return { links: probed, handOver: null };
   const inUse = probed.filter(({ connector }) => connector === first.connector);
   const links = [...inUse, ...probed.filter((link) => !inUse.includes(link))];
   const allBytes = seen.map(({ bytes }) => bytes);
   const isSpread = Math.max(...allBytes) >= spreadMin * Math.min(...allBytes);
   const observations = seen.map(({ bytes, exposedMs }) => ({ features: [1, bytes], value: exposedMs }));
-  const [fixedMs = 0, handOverMsPerByte = 0] = isSpread
+  const [fixedMs = 0, msPerByte = 0] = isSpread
     ? fitNonNegative(observations)
     : [medianOf(seen.map(({ exposedMs }) => exposedMs))];
-  return { links, handOverMs: Math.max(0, fixedMs - (inUse[0]?.latencyMs ?? 0)), handOverMsPerByte };
+  return { links, handOver: { ms: Math.max(0, fixedMs - (inUse[0]?.latencyMs ?? 0)), msPerByte } };
 }
 
 /** One for each connector that worked: the middle of what its pairs measured. */
-export function probedLinks(trials: readonly LinkTrial[]): readonly LinkCost[] {
+function probedLinks(trials: readonly LinkTrial[]): readonly LinkCost[] {
   return [...new Set(trials.map(({ name }) => name))].flatMap((connector) => {
     const speeds = trials.flatMap(({ name, speed }) => (name === connector && speed !== undefined ? [speed] : []));
     if (speeds.length === 0) return [];

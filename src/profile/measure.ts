@@ -8,6 +8,7 @@ import type { WorkerStatus } from '../control/worker-status.js';
 import type { StepSample } from '../router/step-work.js';
 import { type Asker, handedOver, type MeasuredGateway, onWorker } from './asking.js';
 import { HeardSteps, keepBusy, runBurst } from './measure-steps.js';
+import { handOverPairs } from './worker-kinds.js';
 
 export interface MeasureOptions {
   readonly gateway: MeasuredGateway;
@@ -46,7 +47,6 @@ const reportMs = 150;
 const overheadCountMax = 6;
 /** Workers that are asked one after the other. */
 const aloneCountMax = 4;
-const pairCountMax = 4;
 const handOverPromptTokenCounts = [32, 32, 128, 512, 1024];
 const shortAsk = { promptTokenCount: 16, cachedTokenCount: 0, outputTokenCount: 2 };
 const soloBursts = [
@@ -116,6 +116,7 @@ async function measureOverheads(
   return overheads;
 }
 
+/** Prompts of the first length between all pairs, whatever the time: a pair that was never asked would cost what another one does. */
 async function measureHandOvers(
   workers: readonly WorkerStatus[],
   { asker, clock, gateway }: MeasureOptions,
@@ -123,10 +124,10 @@ async function measureHandOvers(
   onProgress: () => void,
 ): Promise<readonly HandOverSample[]> {
   const samples: HandOverSample[] = [];
-  for (const [from, to] of pairsOf(workers).slice(0, pairCountMax)) {
-    const contextTokenCount = Math.min(from.ready?.maxModelTokenCount ?? 0, to.ready?.maxModelTokenCount ?? 0);
-    for (const promptTokenCount of handOverPromptTokenCounts) {
-      if (promptTokenCount + 3 > contextTokenCount || (samples.length > 0 && clock.nowMs() > endMs)) continue;
+  for (const [round, promptTokenCount] of handOverPromptTokenCounts.entries()) {
+    for (const [from, to] of handOverPairs(workers)) {
+      const contextTokenCount = Math.min(from.ready.maxModelTokenCount, to.ready.maxModelTokenCount);
+      if (promptTokenCount + 3 > contextTokenCount || (round > 0 && clock.nowMs() > endMs)) continue;
       const ask = { promptTokenCount, cachedTokenCount: 0, outputTokenCount: 3 };
       const record = await asker.ask(ask, handedOver(from.id, to.id)).record;
       onProgress();
@@ -140,14 +141,4 @@ async function measureHandOvers(
     }
   }
   return samples;
-}
-
-/** Those that the router may use, one direction of each pair of equals being enough. */
-function pairsOf(workers: readonly WorkerStatus[]): readonly (readonly [WorkerStatus, WorkerStatus])[] {
-  return workers.flatMap((from) =>
-    workers.flatMap((to): (readonly [WorkerStatus, WorkerStatus])[] => {
-      const isUsed = from !== to && from.effectiveRole !== 'decode' && to.effectiveRole !== 'prefill';
-      return isUsed ? [[from, to]] : [];
-    }),
-  );
 }

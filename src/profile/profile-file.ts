@@ -23,6 +23,7 @@ const schema: z.ZodType<ProfileFile> = z.object({
     modelName: z.string(),
     weightFormat: z.string(),
     kvDtype: z.string(),
+    batchInvariant: z.literal('on').optional(),
     version: z.literal(profileVersion, `only version ${profileVersion} is known: measure again with "twostroke profile"`),
   }),
   measuredAt: z.string(),
@@ -39,7 +40,7 @@ const schema: z.ZodType<ProfileFile> = z.object({
     decodeMsPerStep: amount,
     batchThreshold: amount,
     interferenceMsPerToken: amount,
-    linkGBPerSecond: amount,
+    linkGBPerSecond: amount.nullable(),
   }),
   fitError: z.object({ median: amount, p90: amount }),
   samples: z.array(

@@ -4,18 +4,17 @@
 import { at } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
-import type { WorkerStatus } from '../control/worker-status.js';
-import type { CostParameters, ProfileFile, ProfileKey } from '../router/cost-parameters.js';
+import type { CostParameters, ProfileFile } from '../router/cost-parameters.js';
 import { stepMs } from '../router/step-cost.js';
 import type { StepSample } from '../router/step-work.js';
-import type { ReadyBody } from '../worker/messages.js';
+import { guessedParameters } from '../router/worker-costs.js';
 import { Asker, type MeasuredGateway } from './asking.js';
-import { fitLinks, medianOf, probedLinks } from './fit-link.js';
+import { fitLinks, medianOf } from './fit-link.js';
 import { fitStep, type StepFit } from './fit-step.js';
-import { type Measurements, measureWorkers } from './measure.js';
-import { isSameKey, profileKeyOf } from './profile-key.js';
+import { type HandOverSample, type Measurements, measureWorkers } from './measure.js';
 import { readableOf } from './readable.js';
 import { averagedRuns, thinned } from './thin-samples.js';
+import { kindsOf, type ReadyWorker, type WorkerKind } from './worker-kinds.js';
 
 export interface ProfileOptions {
   readonly gateway: MeasuredGateway;
@@ -47,39 +46,22 @@ export async function profileWorkers(options: ProfileOptions): Promise<readonly 
   const { gateway, clock, vocabCount, signal, measuredAt } = options;
   const asker = new Asker({ gateway, clock, vocabCount, signal });
   const measurements = await measureWorkers({ ...options, asker }).finally(() => asker.close());
-  return kindsOf(gateway.workers()).map(({ key, workers }) => profileOf(key, workers, measurements, measuredAt));
-}
-
-type ReadyWorker = WorkerStatus & { readonly ready: ReadyBody };
-
-function kindsOf(workers: readonly WorkerStatus[]): readonly { key: ProfileKey; workers: readonly ReadyWorker[] }[] {
-  const kinds: { key: ProfileKey; workers: ReadyWorker[] }[] = [];
-  for (const worker of workers.filter(isReady)) {
-    const key = profileKeyOf(worker.ready);
-    const kind = kinds.find((each) => isSameKey(each.key, key));
-    if (kind === undefined) kinds.push({ key, workers: [worker] });
-    else kind.workers.push(worker);
-  }
-  return kinds;
-}
-
-function isReady(worker: WorkerStatus): worker is ReadyWorker {
-  return worker.state === 'ready' && worker.ready !== null;
+  const kinds = kindsOf(gateway.workers());
+  return kinds.map((kind) => profileOf(kind, kinds, measurements, measuredAt));
 }
 
 function profileOf(
-  key: ProfileKey,
-  workers: readonly ReadyWorker[],
+  kind: WorkerKind,
+  all: readonly WorkerKind[],
   { steps, solo, overheadsMs, handOvers }: Measurements,
   measuredAt: string,
 ): MeasuredProfile {
+  const { key, workers } = kind;
   const ids = workers.map(({ id }) => id);
   const { ready, stepLimits } = at(workers, 0);
   const samples = ids.flatMap((id) => steps.get(id) ?? []);
   const fit = fitStep(ids.flatMap((id) => thinned(averagedRuns(steps.get(id) ?? []), fittedPerKind)));
-  const trials = workers.flatMap(({ connectors }) => connectors.flatMap((connector) => connector.trials));
-  const own = handOvers.filter(({ from }) => ids.includes(from));
-  const { links, handOverMs, handOverMsPerByte } = fitLinks(trials, own);
+  const { links, handOver } = linksOf(kind, all, handOvers);
   const ownOverheads = ids.flatMap((id) => overheadsMs.get(id) ?? []);
   const overheadMs = medianOf(ownOverheads.length > 0 ? ownOverheads : [...overheadsMs.values()].flat());
   const kvBytesPerToken = ready.blockBytes / ready.blockTokenCount;
@@ -89,25 +71,44 @@ function profileOf(
     request: {
       arrivalMs: overheadMs / 2, // one clock cannot tell the two halves apart
       tokenMs: overheadMs / 2,
-      handOverMs,
-      handOverMsPerToken: handOverMsPerByte * kvBytesPerToken,
+      handOverMs: handOver.ms,
+      handOverMsPerToken: handOver.msPerByte * kvBytesPerToken,
     },
     kvBytesPerToken,
     tokenBudget: stepLimits.tokenBudget,
     prefillChunkTokenCount: stepLimits.prefillChunkTokenCount,
   };
-  const fastest = Math.max(0, ...probedLinks(trials).map(({ bytesPerSecond }) => bytesPerSecond));
   const file: ProfileFile = {
     key,
     measuredAt,
     parameters,
-    readable: readableOf(parameters, fastest),
+    readable: readableOf(parameters),
     fitError: fit.error,
     samples: thinned(samples, keptPerKind).slice(-keptCountMax),
-    linkSamples: own.map(({ connector, bytes, exposedMs }) => ({ connector, bytes, ms: exposedMs })),
+    linkSamples: handOversFrom(workers, handOvers).map(({ connector, bytes, exposedMs }) => ({
+      connector,
+      bytes,
+      ms: exposedMs,
+    })),
   };
   const isSolo = ids.includes(solo.worker) && solo.samples.length > 0;
   return { file, workers: ids, soloShare: isSolo ? soloShareOf(parameters, solo.samples) : null, errorOfKind: fit.errorOfKind };
+}
+
+/** From hand-overs and probes of this kind of workers; where there are none, from those of the others, then a guess: nothing is free. */
+function linksOf(kind: WorkerKind, all: readonly WorkerKind[], handOvers: readonly HandOverSample[]) {
+  const fitOf = (kinds: readonly WorkerKind[]) => {
+    const workers = kinds.flatMap((each) => each.workers);
+    const trials = workers.flatMap(({ connectors }) => connectors.flatMap((connector) => connector.trials));
+    return fitLinks(trials, handOversFrom(workers, handOvers));
+  };
+  const [own, any] = [fitOf([kind]), fitOf(all)];
+  const guess = { ms: guessedParameters.request.handOverMs, msPerByte: 0 };
+  return { links: own.links.length > 0 ? own.links : any.links, handOver: own.handOver ?? any.handOver ?? guess };
+}
+
+function handOversFrom(workers: readonly ReadyWorker[], handOvers: readonly HandOverSample[]): readonly HandOverSample[] {
+  return handOvers.filter(({ from }) => workers.some(({ id }) => id === from));
 }
 
 function soloShareOf({ step }: CostParameters, samples: readonly StepSample[]): number {

@@ -23,9 +23,7 @@ export interface SeparationRule {
   readonly decodingCountMin: number;
 }
 
-/** `linkBytesPerSecond`: of the fastest connector; 0 where there is none. */
-export function readableOf(parameters: CostParameters, linkBytesPerSecond: number): ReadableParameters {
-  const { step, tokenBudget } = parameters;
+export function readableOf({ step, tokenBudget, links }: CostParameters): ReadableParameters {
   const decodeMs = (count: number) => stepMs(step, decodeWork(count));
   const promptCount = Math.min(promptTokenCount, tokenBudget);
   const guestCount = Math.min(interferingTokenCount, tokenBudget);
@@ -35,18 +33,17 @@ export function readableOf(parameters: CostParameters, linkBytesPerSecond: numbe
     decodeMsPerStep: decodeMs(1),
     batchThreshold: thresholdOf(decodeMs),
     interferenceMsPerToken: (mixedMs - decodeMs(decodingCount)) / guestCount,
-    linkGBPerSecond: linkBytesPerSecond / 1e9,
+    linkGBPerSecond: links.length === 0 ? null : Math.max(...links.map(({ bytesPerSecond }) => bytesPerSecond)) / 1e9,
   };
 }
 
-/** Null where nothing can be moved. */
+/** Null where nothing can be moved, or nothing is gained by it. The link is the quickest for that prompt, as in the router's estimates. */
 export function separationRule(parameters: CostParameters, readable: ReadableParameters): SeparationRule | null {
   const { links, request, kvBytesPerToken } = parameters;
-  const [link] = links;
-  if (link === undefined || readable.interferenceMsPerToken <= 0) return null;
-  const fixedMs = link.latencyMs + request.handOverMs;
-  const msPerToken = (1000 * kvBytesPerToken) / link.bytesPerSecond + request.handOverMsPerToken;
-  const transferMsPerToken = msPerToken + fixedMs / promptTokenCount;
+  if (links.length === 0 || readable.interferenceMsPerToken <= 0) return null;
+  const bytes = promptTokenCount * kvBytesPerToken;
+  const linkMs = Math.min(...links.map(({ latencyMs, bytesPerSecond }) => latencyMs + (1000 * bytes) / bytesPerSecond));
+  const transferMsPerToken = (linkMs + request.handOverMs) / promptTokenCount + request.handOverMsPerToken;
   const interferencePerTransfer = readable.interferenceMsPerToken / transferMsPerToken;
   return { transferMsPerToken, interferencePerTransfer, decodingCountMin: 1 / interferencePerTransfer };
 }

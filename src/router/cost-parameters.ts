@@ -42,8 +42,8 @@ export interface ReadableParameters {
   readonly batchThreshold: number;
   /** γ: what a prompt token computed in the same step adds to the step of those who decode, milliseconds. */
   readonly interferenceMsPerToken: number;
-  /** Of the fastest connector. */
-  readonly linkGBPerSecond: number;
+  /** Of the fastest connector; null: none was measured. */
+  readonly linkGBPerSecond: number | null;
 }
 
 /** Which measurements fit which workers. */
@@ -54,6 +54,8 @@ export interface ProfileKey {
   readonly modelName: string;
   readonly weightFormat: string;
   readonly kvDtype: string;
+  /** On a GPU whose rows do not depend on the rest of the step: other products, other times. Absent everywhere else. */
+  readonly batchInvariant?: 'on' | undefined;
   /** Of this file's format and of what is measured. */
   readonly version: 1;
 }

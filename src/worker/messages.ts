@@ -92,6 +92,8 @@ export interface ReadyBody {
   readonly blockBytes: number;
   readonly weightBytes: number;
   readonly weightFormat: Dtype;
+  /** As the worker was told. */
+  readonly batchInvariant: 'on' | 'off';
   readonly maxModelTokenCount: number;
   readonly loadMs: number;
 }

@@ -244,6 +244,7 @@ function readyBody(loaded: LoadedEngine, receiver: KvReceiver | null, config: Wo
     blockBytes: layout.blockBytes,
     weightBytes: model.weightBytes,
     weightFormat: model.weightFormat,
+    batchInvariant: config.batchInvariant ?? 'off',
     maxModelTokenCount: config.maxModelTokenCount,
     loadMs,
   };

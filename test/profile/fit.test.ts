@@ -149,11 +149,11 @@ describe('links', () => {
       ...{ from: 'w0' as never, to: 'w1' as never, connector: 'host-relay', bytes },
       exposedMs: 3 + 1e-6 * bytes,
     }));
-    const { links, handOverMs, handOverMsPerByte } = fitLinks(trials, handOvers);
+    const { links, handOver } = fitLinks(trials, handOvers);
     expect(links.map(({ connector }) => connector)).toEqual(['host-relay', 'peer']);
     expect(links[0]?.bytesPerSecond).toBe(2e9);
-    expect(handOverMs).toBeCloseTo(2, 6);
-    expect(handOverMsPerByte).toBeCloseTo(1e-6, 12);
+    expect(handOver?.ms).toBeCloseTo(2, 6);
+    expect(handOver?.msPerByte).toBeCloseTo(1e-6, 12);
   });
 
   it('with no hand-over has the probes alone', () => {
@@ -162,8 +162,7 @@ describe('links', () => {
         { connector: 'peer', latencyMs: 0.1, bytesPerSecond: 10e9 },
         { connector: 'host-relay', latencyMs: 1, bytesPerSecond: 2e9 },
       ],
-      handOverMs: 0,
-      handOverMsPerByte: 0,
+      handOver: null,
     });
   });
 });
@@ -179,21 +178,29 @@ describe('the five parameters', () => {
   };
 
   it('are read off the curves', () => {
-    const readable = readableOf(parameters, 2e9);
+    const readable = readableOf(parameters);
     expect(readable.prefillMsPerToken).toBeCloseTo((340 + 4.3e-4 * 512 * 256.5) / 512, 6);
     expect(readable.decodeMsPerStep).toBeCloseTo(9.5 + 0.16 + 1.1e-3 * 256, 6);
     const decodeMs = (count: number) =>
       stepMs(cpu, { decodeCount: count, decodeKvTokenCount: 256 * count, prefillTokenCount: 0, prefillPairCount: 0 });
     expect(decodeMs(readable.batchThreshold)).toBeGreaterThanOrEqual(1.5 * readable.decodeMsPerStep);
     expect(decodeMs(readable.batchThreshold - 1)).toBeLessThan(1.5 * readable.decodeMsPerStep);
-    expect(readable.linkGBPerSecond).toBe(2);
+    expect(readable.linkGBPerSecond).toBe(1);
+    expect(readableOf({ ...parameters, links: [] }).linkGBPerSecond).toBeNull();
   });
 
   it('make the rule: as many streams as make the delay more than the move', () => {
-    const readable = readableOf(parameters, 2e9);
+    const readable = readableOf(parameters);
     const rule = separationRule(parameters, readable)!;
     expect(rule.transferMsPerToken).toBeCloseTo(0.04 + 0.01 + 5 / 512, 9);
     expect(rule.decodingCountMin * readable.interferenceMsPerToken).toBeCloseTo(rule.transferMsPerToken, 9);
     expect(separationRule({ ...parameters, links: [] }, readable)).toBeNull();
+  });
+
+  it('take the connector that the estimates take, whichever comes first', () => {
+    const slow = { connector: 'tcp', latencyMs: 2, bytesPerSecond: 0.1e9 };
+    const both = { ...parameters, links: [slow, ...parameters.links] };
+    expect(readableOf(both)).toEqual(readableOf(parameters));
+    expect(separationRule(both, readableOf(both))).toEqual(separationRule(parameters, readableOf(parameters)));
   });
 });

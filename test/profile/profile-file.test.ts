@@ -89,8 +89,26 @@ describe('a profile file', () => {
 
   it('names a GPU without threads', () => {
     const device = { name: 'NVIDIA H200', threadCount: 0 } as never;
-    const gpu = profileKeyOf({ device, kv: { modelName: 'qwen3/4096x36/151936', dtype: 'bf16' } as never, weightFormat: 'bf16' });
+    const kv = { modelName: 'qwen3/4096x36/151936', dtype: 'bf16' } as never;
+    const gpu = profileKeyOf({ device, kv, weightFormat: 'bf16', batchInvariant: 'off' });
     expect(profileFileName(gpu)).toBe('nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json');
+  });
+
+  it('of a batch-invariant GPU is another one; a CPU always is batch-invariant', () => {
+    const key = (kind: 'cpu' | 'cuda', batchInvariant: 'on' | 'off') => {
+      const device = { name: 'NVIDIA H200', threadCount: 0, kind } as never;
+      return profileKeyOf({ device, kv: { modelName: 'm', dtype: 'bf16' } as never, weightFormat: 'bf16', batchInvariant });
+    };
+    const [usual, invariant] = [key('cuda', 'off'), key('cuda', 'on')];
+    expect(profileFileName(invariant)).toBe('nvidia-h200-m-bf16-kv-bf16-batch-invariant.json');
+    const own = path.join(folder, 'invariant');
+    writeProfile(path.join(own, profileFileName(usual)), { ...profile, key: usual });
+    expect(findProfile(invariant, [own])).toBeNull();
+    writeProfile(path.join(own, profileFileName(usual)), { ...profile, key: invariant }); // a file of the wrong name
+    expect(findProfile(usual, [own])).toBeNull();
+    writeProfile(path.join(own, profileFileName(invariant)), { ...profile, key: invariant });
+    expect(findProfile(invariant, [own])?.key).toEqual(invariant);
+    expect(key('cpu', 'on')).toEqual(key('cpu', 'off'));
   });
 
   it('of the package is as readProfile wants it', () => {

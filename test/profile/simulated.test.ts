@@ -1,11 +1,17 @@
 /** The whole measurement against workers whose costs are known: gateway, workers, engines and hand-overs are the real ones, on virtual time. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { silentLogger } from '../../src/base/log.js';
+import { profileText } from '../../src/cli/profile-text.js';
 import { Gateway } from '../../src/control/gateway.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
 import { errorOf } from '../../src/profile/fit-step.js';
 import { type MeasuredProfile, profileWorkers } from '../../src/profile/profile.js';
+import { readProfile, writeProfile } from '../../src/profile/profile-file.js';
 import { type StepCost, stepMs } from '../../src/router/step-cost.js';
+import { guessedParameters } from '../../src/router/worker-costs.js';
 import { SimulatedWorkers, type WorkerTimes } from '../../src/sim/simulated-workers.js';
 import { VirtualClock } from '../../src/sim/virtual-clock.js';
 import { settings, syntheticSamples } from '../sim/clusters.js';
@@ -27,14 +33,24 @@ const times: WorkerTimes = {
   ...{ request, kvBytesPerToken: 4096 },
 };
 
-/** Of two workers, `budgetMs` of virtual time. */
-async function profileSimulated(budgetMs: number): Promise<{ profiles: readonly MeasuredProfile[]; tookMs: number }> {
+interface Measured {
+  readonly profiles: readonly MeasuredProfile[];
+  readonly tookMs: number;
+}
+
+/** `budgetMs` of virtual time. */
+async function profileSimulated(budgetMs: number, workers = 'any:cpu*2', link = times.link): Promise<Measured> {
   const clock = new VirtualClock();
-  const processes = new SimulatedWorkers({ clock, logger: silentLogger, timesOf: () => times, vocabCount: settings.vocabCount });
+  const processes = new SimulatedWorkers({
+    clock,
+    logger: silentLogger,
+    timesOf: () => ({ ...times, link }),
+    vocabCount: settings.vocabCount,
+  });
   const run = async () => {
     const gateway = await Gateway.start({
       ...{
-        workers: parseWorkerSpecs('any:cpu*2'),
+        workers: parseWorkerSpecs(workers),
         strategy: 'adaptive',
         clock,
         logger: silentLogger,
@@ -93,5 +109,34 @@ describe('a profile of simulated workers', () => {
     const truth = syntheticSamples((work) => stepMs(cost, work), 0, 1);
     expect(errorOf(profiles[0]!.file.parameters.step, truth).median).toBeLessThan(0.15);
     expect(tookMs).toBeLessThan(3000);
+  });
+
+  it('asks every pair of kinds for a hand-over, however little time there is', async () => {
+    const kinds = [1, 2, 3, 4].map((threadCount) => `any:cpu?threads=${threadCount}`);
+    const slow = { ...times.link, drawLatency: () => 100 };
+    const { profiles } = await profileSimulated(1900, `prefill:cpu?threads=7,${kinds},decode:cpu?threads=8`, slow);
+    expect(profiles.map(({ workers }) => workers)).toEqual(['w0', 'w1', 'w2', 'w3', 'w4', 'w5'].map((id) => [id]));
+    expect(profiles.map(({ file }) => file.linkSamples.length)).toEqual([5, 4, 4, 4, 4, 0]); // each to all that decode but itself
+    for (const { file } of profiles) {
+      const { links, request: costs } = file.parameters;
+      expect(Math.abs(costs.handOverMs - request.handOverMs)).toBeLessThan(0.5); // the decode worker's too
+      expect(links.map(({ connector }) => connector)).toEqual(['peer']);
+    }
+    expect(profileText(profiles.map((each) => ({ ...each, path: 'x' })))).not.toContain('not measured');
+  });
+
+  it('of one worker claims no link, and takes no hand-over to be free', async () => {
+    const { profiles } = await profileSimulated(1900, 'any:cpu');
+    const { file } = profiles[0]!;
+    expect([file.parameters.links, file.linkSamples, file.readable.linkGBPerSecond]).toEqual([[], [], null]);
+    expect(file.parameters.request.handOverMs).toBe(guessedParameters.request.handOverMs);
+    const text = profileText(profiles.map((each) => ({ ...each, path: 'x' })));
+    expect(text).toMatch(/link, fastest connector +not measured +there is no second worker/);
+    expect(text).toContain('rule     none: there is no second worker');
+    expect(text).not.toContain('hand-over');
+    const written = path.join(mkdtempSync(path.join(os.tmpdir(), 'twostroke-profile-')), 'one.json');
+    writeProfile(written, file);
+    expect(readProfile(written)).toEqual(file);
+    rmSync(path.dirname(written), { recursive: true });
   });
 });
