@@ -1,6 +1,7 @@
 /** The text of `twostroke route --explain`: one decision with its inputs, both estimates, the choice, and what really happened. */
 import { type RoutingStatus, realTimesOf } from '../control/prediction-errors.js';
 import type { RequestRecord, RouteSummary } from '../control/request-record.js';
+import { arrangementLines } from './arrangement-text.js';
 import { table } from './quantities.js';
 
 /** Of GET /routes. */
@@ -29,12 +30,8 @@ export function explanationText({ requests, routing }: RoutesAnswer): string {
   const [record] = requests;
   if (record === undefined) return 'no request has ended yet\n';
   const attempts = record.routes.flatMap((route, index) => attemptLines(record, route, index));
-  const standings = routing.standings.map(
-    ({ name, score, isFit }) => `${name} ${(100 * score).toFixed(1)} %${isFit ? '' : ' (not fit)'}`,
-  );
-  const arrangements =
-    standings.length === 0 ? [] : ['', `arrangements of the workers by requests within their limits: ${standings.join(', ')}`];
-  return `${[`request ${record.id}: ${record.outcome}`, ...attempts, ...arrangements].join('\n')}\n`;
+  const now = arrangementLines(routing);
+  return `${[`request ${record.id}: ${record.outcome}`, ...attempts, ...(now.length > 0 ? ['', 'now', ...now] : [])].join('\n')}\n`;
 }
 
 function attemptLines(record: RequestRecord, route: RouteSummary, index: number): readonly string[] {
@@ -52,6 +49,7 @@ function attemptLines(record: RequestRecord, route: RouteSummary, index: number)
   return [
     '',
     `attempt ${index + 1}: ${route.path} on ${route.workers.join(' -> ')}: ${route.reason}`,
+    ...(route.arrangement === undefined ? [] : [`arrangement: ${route.arrangement}`]),
     `inputs: ${inputs.join(', ')}`,
     ...table([[...head, 'really'], ...lines]),
     `output: ${record.outputTokenCount} tokens, ${rounded(route.inputs.expectedTokenCount ?? Number.NaN)} expected`,

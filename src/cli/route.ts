@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { TwostrokeError } from '../base/errors.js';
 import type { RequestRecord } from '../control/request-record.js';
+import { arrangementLines } from './arrangement-text.js';
 import { askServer, type ServerAddress } from './ask-server.js';
 import { wholeNumber } from './option-values.js';
 import { table } from './quantities.js';
@@ -43,10 +44,11 @@ async function showRoutes(options: RouteOptions): Promise<void> {
   process.stdout.write(options.json ? `${JSON.stringify(answer)}\n` : text);
 }
 
-export function routesText({ requests }: RoutesAnswer): string {
+export function routesText({ requests, routing }: RoutesAnswer): string {
   if (requests.length === 0) return 'no request has ended yet\n';
   const head = ['REQUEST', 'PATH', 'WORKERS', 'PROMPT', 'OUTPUT', 'TTFT MS', 'TOTAL MS', 'KV MOVED', 'EXPOSED MS', 'WHY'];
-  return `${table([head, ...requests.map(row)]).join('\n')}\n`;
+  const now = arrangementLines(routing);
+  return `${[...table([head, ...requests.map(row)]), ...(now.length > 0 ? ['', ...now] : [])].join('\n')}\n`;
 }
 
 function row(record: RequestRecord): string[] {

@@ -111,7 +111,11 @@ const furtherCountMin = 8;
 /** For metrics, GET /routes and people. */
 export interface RoutingStatus {
   readonly strategy: Strategy;
-  /** Arrangements of the workers as last compared; empty for a static strategy. */
+  /** How the adaptive strategy uses the workers as a whole, by name; null for a static one, and while no worker is live. */
+  readonly arrangement: string | null;
+  /** Milliseconds since arrangements were compared; null: not yet. */
+  readonly comparedAgoMs: number | null;
+  /** Arrangements as last compared; empty for a static strategy. */
   readonly standings: readonly Standing[];
   readonly errors: Readonly<Record<PredictionName, PredictionError>>;
   readonly workers: readonly WorkerCostStatus[];

@@ -4,7 +4,9 @@
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
+import { type Arrangement, nameOf } from '../router/arrangement.js';
 import { Arranger, type RememberedRequest } from '../router/arranger.js';
+import { candidatesOf } from '../router/candidates.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
 import type { KvClaim } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
@@ -12,7 +14,7 @@ import { samplePrefixes } from '../router/length-levels.js';
 import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js';
 import { Placement } from '../router/placement.js';
 import { type Corrections, uncorrected } from '../router/request-correction.js';
-import type { Route, Strategy } from '../router/route.js';
+import type { Candidates, Route, Strategy } from '../router/route.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { prefillPairCountOf } from '../router/step-work.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
@@ -57,15 +59,19 @@ export class Routing {
   readonly #errors = new PredictionErrors();
   #isArranging = false;
   #arrangeAgainMs = 0;
+  #comparedMs: number | null = null;
 
   constructor(options: RoutingOptions) {
     this.#options = options;
   }
 
   get status(): RoutingStatus {
-    const { workers, costs, strategy } = this.#options;
+    const { workers, costs, strategy, clock } = this.#options;
+    const candidates = strategy === 'adaptive' ? candidatesOf(this.#snapshots()) : null;
     return {
       strategy,
+      arrangement: candidates === null ? null : nameOf(this.#arranger.current(candidates)),
+      comparedAgoMs: this.#comparedMs === null ? null : clock.nowMs() - this.#comparedMs,
       standings: this.#arranger.standings,
       errors: this.#errors.summary,
       workers: workers().map(({ id }) => costs.statusOf(id)),
@@ -90,12 +96,17 @@ export class Routing {
     const facts = this.#facts(traveller);
     const workers = this.#snapshots();
     const rule = request.handOverFailures.length > 0 ? 'collocated' : strategy;
+    let arrangement: Arrangement | undefined;
+    const arrangementFor = (candidates: Candidates) => {
+      arrangement = this.#arranger.current(candidates);
+      return arrangement;
+    };
     const route =
       request.pinnedPlace === undefined
-        ? chooseRoute(facts, workers, rule, (candidates) => this.#arranger.current(candidates))
+        ? chooseRoute(facts, workers, rule, arrangementFor)
         : pinnedRoute(facts, workers, request.pinnedPlace);
     if (route === null) return null;
-    const summary = summaryOf(route, facts, workers);
+    const summary = { ...summaryOf(route, facts, workers), ...(arrangement && { arrangement: nameOf(arrangement) }) };
     this.#place(traveller, facts, route);
     request.routed(summary);
     logger.debug({ request: request.id, summary }, 'routed');
@@ -172,6 +183,7 @@ export class Routing {
   async #arrange(): Promise<void> {
     const { clock, logger } = this.#options;
     for (const _ of this.#arranger.comparison(this.#snapshots())) await clock.yield();
+    this.#comparedMs = clock.nowMs();
     logger.debug({ standings: this.#arranger.standings }, 'arrangements compared');
   }
 

@@ -38,6 +38,11 @@ export function registerRoutingMetrics(registry: Registry, gateway: ServerGatewa
       for (const { id, drift } of gateway.routing().workers) this.set({ worker: id }, drift);
     },
   );
+  gauge('arrangement_in_use', '1: how the adaptive router uses the workers as a whole.', ['arrangement'], function collect() {
+    this.reset();
+    const { arrangement } = gateway.routing();
+    if (arrangement !== null) this.set({ arrangement }, 1);
+  });
   gauge(
     'arrangement_score',
     'Share of recent requests within their limits, had the workers been used so.',

@@ -1,5 +1,6 @@
 /** Decisions are told in full, judged by what happened, and remembered within bounds. */
 import { describe, expect, it } from 'vitest';
+import { arrangementLines } from '../../src/cli/arrangement-text.js';
 import { explanationText } from '../../src/cli/route-explanation.js';
 import { errorsOf, PredictionErrors, realTimesOf } from '../../src/control/prediction-errors.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
@@ -31,6 +32,34 @@ describe('a decision', () => {
     expect(text).toMatch(
       new RegExp(`time to first token +${route!.estimates.ttftMs!.toFixed(2)} +${realTimesOf(record!).ttftMs!.toFixed(2)}`),
     );
+  });
+
+  it('is told with the arrangement it was made within, and why that one is in use', async () => {
+    const cluster = await served('adaptive', 1);
+    const before = cluster.coordinator.routing;
+    expect([before.arrangement, before.comparedAgoMs, before.standings]).toEqual(['whole', null, []]);
+    expect(arrangementLines(before)).toEqual(['the workers are used: whole (nothing compared yet: too few requests)']);
+    for (let i = 1; i < 70; i++) await cluster.clock.drive(cluster.ask(`r${i}`, 64, 12));
+    await cluster.clock.drive(cluster.settle());
+    const { routing } = cluster.coordinator;
+    expect(cluster.records.map((record) => record.routes[0]?.arrangement)).toEqual(new Array(70).fill('whole'));
+    expect(routing.comparedAgoMs).toBeGreaterThanOrEqual(0);
+    const text = explanationText({ requests: [cluster.records[0]!], routing });
+    expect(text).toMatch(/^arrangement: whole$/m);
+    expect(text).toMatch(/^the workers are used: whole, the better static mode, .* compared \d+ s ago/m);
+    expect(text.match(/^ *\*.*$/gm)).toEqual([expect.stringMatching(/whole +\d+\.\d % .*fit$/)]);
+    expect(text.split('\n').filter((line) => / %/.test(line)).length).toBe(routing.standings.length);
+    const elsewhere = arrangementLines({ ...routing, arrangement: 'split 1' });
+    expect(elsewhere[0]).toContain('kept until');
+    const free = routing.standings.map((each) => ({ ...each, isFit: true }));
+    expect(arrangementLines({ ...routing, arrangement: 'free', standings: free })[0]).toContain('better than both static modes');
+  });
+
+  it('of a static strategy has no arrangement', async () => {
+    const cluster = await served('disaggregated', 1);
+    expect(cluster.coordinator.routing.arrangement).toBeNull();
+    expect(arrangementLines(cluster.coordinator.routing)).toEqual([]);
+    expect(cluster.records[0]?.routes[0]).not.toHaveProperty('arrangement');
   });
 
   it('is judged: errors by hand, with the real length and with the expected one', async () => {

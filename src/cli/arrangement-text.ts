@@ -1,0 +1,35 @@
+/** How the adaptive router uses the workers as a whole, and why: the last comparison as a table. Pure. Used by route.ts and
+ *  route-explanation.ts. */
+import type { RoutingStatus } from '../control/prediction-errors.js';
+import type { Standing } from '../router/arranger.js';
+import { table } from './quantities.js';
+
+/** No lines for a static strategy. */
+export function arrangementLines({ arrangement, comparedAgoMs, standings }: RoutingStatus): readonly string[] {
+  if (arrangement === null) return [];
+  const head = `the workers are used: ${arrangement}`;
+  if (comparedAgoMs === null || standings.length === 0) return [`${head} (nothing compared yet: too few requests)`];
+  const used = standings.find(({ name }) => name === arrangement);
+  const rows = standings.map((standing) => row(standing, standing === used));
+  return [
+    `${head}, ${whyOf(used, standings)}; compared ${(comparedAgoMs / 1000).toFixed(0)} s ago by replaying the last requests:`,
+    ...table([['', 'ARRANGEMENT', 'WITHIN LIMITS', 'WORST TENTH: TTFT MS', 'TPOT MS', ''], ...rows]),
+  ];
+}
+
+function row({ name, score, ttftMsTail, tpotMsTail, isFit }: Standing, isUsed: boolean): string[] {
+  const share = `${(100 * score).toFixed(1)} %`;
+  return [isUsed ? '*' : '', name, share, ttftMsTail.toFixed(1), tpotMsTail.toFixed(2), isFit ? 'fit' : ''];
+}
+
+/** As arranger.ts decides. */
+function whyOf(used: Standing | undefined, standings: readonly Standing[]): string {
+  if (used === undefined) return 'the only way for the workers that are live';
+  const isBetter = standings.some((standing) => standing.isFit && !isStatic(standing));
+  if (!used.isFit || (isStatic(used) && isBetter)) return 'kept until several comparisons in a row agree on another';
+  return isBetter ? 'clearly better than both static modes' : 'the better static mode, which no other is clearly better than';
+}
+
+function isStatic({ arrangement: { kind } }: Standing): boolean {
+  return kind === 'whole' || kind === 'split';
+}
