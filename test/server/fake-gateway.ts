@@ -60,7 +60,14 @@ export class FakeGateway implements ServerGateway {
   }
 
   routing(): RoutingStatus {
-    return { strategy: 'adaptive', arrangement: 'whole', comparedAgoMs: null, standings: [], errors: new PredictionErrors().summary, workers: [] };
+    return {
+      strategy: 'adaptive',
+      arrangement: 'whole',
+      comparedAgoMs: null,
+      standings: [],
+      errors: new PredictionErrors().summary,
+      workers: [],
+    };
   }
 
   health(): Health {
