@@ -181,7 +181,7 @@ describe('metrics', () => {
         expect(value(`${prefix}prefix_cache_hits_total`)).toBe(20);
         expect(value(`${prefix}prefix_cache_queries_total`)).toBe(50);
       }
-      expect(text).toContain('\ntwostroke_arrangement_in_use{arrangement="whole"} 1\n');
+      expect(text).toMatch(/^twostroke_arrangement_in_use\{arrangement="whole"[^}]*\} 1$/m);
       expect(value('vllm:num_requests_running')).toBe(0);
       expect(value('vllm:num_requests_waiting')).toBe(0);
       expect(value('vllm:kv_cache_usage_perc')).toBe(0.08);
