@@ -122,7 +122,7 @@ async function virtual(strategy, workload, { ratePerSecond, requestCount, runSee
         workers: parseWorkerSpecs(options.workers),
         strategy,
         profileOf: () => profile,
-        timesOf: timesFromProfiles([profile], runSeed),
+        timesOf: timesFromProfiles([profile])(runSeed),
       },
       settings: {
         ...{ blockTokenCount: 16, blockCount: 16_384, maxModelTokenCount: contextTokenCount, prefixCaching: 'on', depth: 2 },

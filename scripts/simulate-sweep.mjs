@@ -37,6 +37,7 @@ const { values: options } = parseArgs({
 if (options.profile === undefined) throw new Error('--profile FILE is missing');
 const profile = readProfile(options.profile);
 const name = options.name ?? path.basename(options.profile, '.json');
+const timesOf = timesFromProfiles([profile]);
 const isGpu = profile.key.threadCount === 0;
 const device = (index) => (isGpu ? `cuda:${index}` : 'cpu');
 const two = [0, 1].map((index) => `any:${device(index)}`).join();
@@ -81,7 +82,7 @@ function mode(strategy, workers, { error = null, contextTokenCount = 4096, prefi
   };
   const simulation = (each) => ({
     ...{ workers: parseWorkerSpecs(workers), strategy, settings },
-    ...{ timesOf: timesFromProfiles([profile], each), profileOf: () => believed },
+    ...{ timesOf: timesOf(each), profileOf: () => believed },
   });
   return { name: modeName, simulation };
 }

@@ -19,6 +19,6 @@ export function unreachable(value: never): never {
 /** Array access where the index is known to be valid. */
 export function at<T>(items: ArrayLike<T>, index: number): T {
   const item = items[index];
-  assert(item !== undefined, `index ${index} of ${items.length}`);
+  if (item === undefined) throw new AssertionError(`index ${index} of ${items.length}`); // the text is made when it is needed: this is called a lot
   return item;
 }

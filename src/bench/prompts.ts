@@ -15,7 +15,9 @@ export const sampleText =
 
 export function randomIds(pool: readonly number[], seed: number, key: number, tokenCount: number): number[] {
   const prng = new Prng(mix(seed, key));
-  return Array.from({ length: tokenCount }, () => prng.pick(pool));
+  const ids = new Array<number>(tokenCount);
+  for (let i = 0; i < tokenCount; i++) ids[i] = prng.pick(pool);
+  return ids;
 }
 
 /** Prompts of entries with equal leading block ids begin with equal tokens, in blocks of 512 × lengthScale. */

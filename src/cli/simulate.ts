@@ -13,7 +13,7 @@ import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
 import { readProfile } from '../profile/profile-file.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
 import type { Split, Strategy } from '../router/route.js';
-import { profileOf, type RouterError, timesFromProfiles, withRouterError } from '../sim/profile-times.js';
+import { forWorker, type RouterError, timesFromProfiles, withRouterError } from '../sim/profile-times.js';
 import { type RoutesTaken, routesTaken } from '../sim/routes-taken.js';
 import { type LoadOptions, simulatedPlan, simulatedVocabCount } from '../sim/simulated-load.js';
 import { type SimulatedSettings, type SimulationOptions, type SimulationResult, simulate } from '../sim/simulation.js';
@@ -128,11 +128,11 @@ async function run(options: SimulateOptions): Promise<void> {
 function simulationOptions(options: SimulateOptions, profiles: readonly ProfileFile[], log: EventLog | null): SimulationOptions {
   const { workers, strategy, routerError: error, seed } = options;
   const believed = (index: number): ProfileFile => {
-    const profile = profileOf(profiles, index);
+    const profile = forWorker(profiles, index);
     return error === undefined ? profile : { ...profile, parameters: withRouterError(profile.parameters, error) };
   };
   return {
-    ...{ workers, strategy, settings: settingsOf(options), timesOf: timesFromProfiles(profiles, seed) },
+    ...{ workers, strategy, settings: settingsOf(options), timesOf: timesFromProfiles(profiles)(seed) },
     ...(options.split === undefined ? {} : { split: options.split }),
     ...(options.routerProfile ? { profileOf: believed } : {}),
     ...(log === null ? {} : { onLogLine: (line: string) => log.write(line) }),

@@ -227,7 +227,9 @@ export class Request {
     if (this.#outcome !== null) return;
     this.#outcome = { kind, error, doneMs: this.#clock.nowMs() };
     this.#deadline.cancel();
-    this.#rejectRoute(error ?? new TwostrokeError('cancelled', `request ${this.id} ended before it was routed`));
+    if (this.routes.length === 0) {
+      this.#rejectRoute(error ?? new TwostrokeError('cancelled', `request ${this.id} ended before it was routed`));
+    }
     this.#queue.end(error);
     this.#resolveSettled();
   }

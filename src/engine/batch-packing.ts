@@ -41,14 +41,29 @@ export interface Words {
   readonly f32: Float32Array;
 }
 
-/** `shape`: the repeated shape that a pure decode step is padded to (see step-shape.ts); null: exactly what the plan has. */
+/** Field by field: spreading objects costs microseconds, and this runs every step.
+ *  `shape`: the repeated shape that a pure decode step is padded to (see step-shape.ts); null: exactly what the plan has. */
 export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout {
   if (shape !== null) {
     const { rowCount, blockTableStride, kvCountMax } = shape;
-    const counts = { rowCount, sequenceCount: rowCount, sampleCount: rowCount, historyCount: 0, biasCount: 0 };
-    return place({ ...counts, blockTableStride, queryCountMax: 1, kvCountMax, singleQueryCount: rowCount });
+    return place({
+      rowCount,
+      sequenceCount: rowCount,
+      sampleCount: rowCount,
+      blockTableStride,
+      queryCountMax: 1,
+      kvCountMax,
+      singleQueryCount: rowCount,
+      historyCount: 0,
+      biasCount: 0,
+    });
   }
-  let [stride, queryCountMax, kvCountMax, singleQueryCount, historyCount, biasCount] = [1, 1, 1, 0, 0, 0];
+  let stride = 1;
+  let queryCountMax = 1;
+  let kvCountMax = 1;
+  let singleQueryCount = 0;
+  let historyCount = 0;
+  let biasCount = 0;
   for (const { sequence, firstToken, endToken } of plan.entries) {
     stride = Math.max(stride, sequence.blockIds.length);
     queryCountMax = Math.max(queryCountMax, endToken - firstToken);
@@ -60,8 +75,17 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
     if (choice.request.needsHistory) historyCount += choice.knownCount;
     biasCount += choice.request.biasCountAt(task.drawIndex);
   }
-  const counts = { rowCount: plan.rowCount, sequenceCount: plan.entries.length, sampleCount: plan.samples.length };
-  return place({ ...counts, historyCount, biasCount, blockTableStride: stride, queryCountMax, kvCountMax, singleQueryCount });
+  return place({
+    rowCount: plan.rowCount,
+    sequenceCount: plan.entries.length,
+    sampleCount: plan.samples.length,
+    blockTableStride: stride,
+    queryCountMax,
+    kvCountMax,
+    singleQueryCount,
+    historyCount,
+    biasCount,
+  });
 }
 
 type Counts = Pick<

@@ -231,7 +231,8 @@ export class Engine {
     const endMs = this.#options.clock.nowMs();
     const startMs = Math.max(plan.launchedMs, this.#lastEndMs);
     this.#lastEndMs = endMs;
-    this.#hooks.onStep?.({ ...stepWorkOf(plan), ms: endMs - startMs });
+    const { decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount } = stepWorkOf(plan);
+    this.#hooks.onStep?.({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, ms: endMs - startMs });
   }
 
   async #commit({ plan, result }: InFlight): Promise<readonly TokenEvent[]> {

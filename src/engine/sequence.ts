@@ -162,9 +162,11 @@ export class Sequence {
   }
 
   #check(): void {
+    const { tokenCount } = this;
+    if (this.#cachedCount <= this.#computedCount && this.#computedCount <= tokenCount) return; // no text is made while it holds
     assert(
-      this.#cachedCount <= this.#computedCount && this.#computedCount <= this.tokenCount,
-      `request ${this.request.id}: cached ${this.#cachedCount} ≤ computed ${this.#computedCount} ≤ tokens ${this.tokenCount}`,
+      false,
+      `request ${this.request.id}: cached ${this.#cachedCount} ≤ computed ${this.#computedCount} ≤ tokens ${tokenCount}`,
     );
   }
 }

@@ -5,7 +5,10 @@ import type { StepPlan } from './step-plan.js';
 
 /** A sequence with one row costs what a decoding one does, also when that row is the last of its prompt: it counts as one. */
 export function stepWorkOf({ entries }: Pick<StepPlan, 'entries'>): StepWork {
-  let [decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount] = [0, 0, 0, 0];
+  let decodeCount = 0;
+  let decodeKvTokenCount = 0;
+  let prefillTokenCount = 0;
+  let prefillPairCount = 0;
   for (const { firstToken, endToken } of entries) {
     const tokenCount = endToken - firstToken;
     if (tokenCount === 1) {

@@ -1,8 +1,8 @@
 /** How long simulated copies between workers take: drawn from copies that were measured, with their scatter. Used by timed-device.ts. */
 import { assert } from '../base/assert.js';
 import type { Prng } from '../base/prng.js';
+import { fitNonNegative } from '../profile/least-squares.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
-import { fitNonNegative } from './step-times.js';
 
 export interface LinkTimes {
   /** Milliseconds from the last byte's copy until the other side may know of it, this time. */
@@ -13,31 +13,26 @@ export interface LinkTimes {
 
 const neighbourCount = 5;
 
-export class SampledLinkTimes implements LinkTimes {
+/** Fitted once for a profile, drawn from by every worker with its own random sequence. */
+export class MeasuredLink {
   readonly #latencyMs: number;
-  readonly #prng: Prng;
   readonly #msPerByte: number;
   readonly #scatter: readonly { readonly bytes: number; readonly ratio: number }[];
   readonly #nearest = new Map<number, readonly number[]>();
 
-  constructor(samples: ProfileFile['linkSamples'], prng: Prng) {
+  constructor(samples: ProfileFile['linkSamples']) {
     assert(samples.length > 0, 'no link was measured');
-    const [latencyMs = 0, msPerByte = 0] = fitNonNegative(
-      samples.map(({ bytes, ms }) => [1 / ms, bytes / ms]),
-      samples.map(() => 1),
-    );
+    const [latencyMs = 0, msPerByte = 0] = fitNonNegative(samples.map(({ bytes, ms }) => ({ features: [1, bytes], value: ms })));
     this.#latencyMs = latencyMs;
     this.#msPerByte = msPerByte;
-    this.#prng = prng;
     this.#scatter = samples.map(({ bytes, ms }) => ({ bytes, ratio: ms / (latencyMs + bytes * msPerByte) }));
   }
 
-  drawLatency(): number {
-    return this.#latencyMs * this.#prng.pick(this.#near(0));
-  }
-
-  draw(bytes: number): number {
-    return bytes * this.#msPerByte * this.#prng.pick(this.#near(Math.round(Math.log2(1 + bytes))));
+  timesFor(prng: Prng): LinkTimes {
+    return {
+      drawLatency: () => this.#latencyMs * prng.pick(this.#near(0)),
+      draw: (bytes) => bytes * this.#msPerByte * prng.pick(this.#near(Math.round(Math.log2(1 + bytes)))),
+    };
   }
 
   /** Ratios of the measured copies whose bytes are closest to 2^`magnitude`. */

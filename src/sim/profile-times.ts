@@ -2,29 +2,31 @@
 import { InvalidRequestError } from '../base/errors.js';
 import { Prng } from '../base/prng.js';
 import type { CostParameters, ProfileFile } from '../router/cost-parameters.js';
-import { fastestLinkSamples, SampledLinkTimes } from './link-times.js';
+import { fastestLinkSamples, type LinkTimes, MeasuredLink } from './link-times.js';
 import type { WorkerTimes } from './simulated-workers.js';
-import { SampledStepTimes } from './step-times.js';
+import { MeasuredSteps } from './step-times.js';
 
-/** Times of worker `workerIndex`; every worker draws from a random sequence of its own. */
-export function timesFromProfiles(profiles: readonly ProfileFile[], seed: number): (workerIndex: number) => WorkerTimes {
-  return (workerIndex) => {
-    const profile = profileOf(profiles, workerIndex);
-    const prng = new Prng(seed * 1009 + workerIndex);
-    return {
-      steps: new SampledStepTimes(profile.samples, prng),
-      link: linkTimes(profile, prng),
-      request: requestCostOf(profile),
-      kvBytesPerToken: profile.parameters.kvBytesPerToken,
-    };
-  };
+/** Of one simulation, by its seed: the times of each worker, who draws from a random sequence of its own. */
+export type TimesOf = (seed: number) => (workerIndex: number) => WorkerTimes;
+
+/** Fits the samples once, for as many simulations as are to be run. */
+export function timesFromProfiles(profiles: readonly ProfileFile[]): TimesOf {
+  const measured = profiles.map(measuredOf);
+  return (seed) => (workerIndex) => forWorker(measured, workerIndex)(new Prng(seed * 1009 + workerIndex));
+}
+
+function measuredOf(profile: ProfileFile): (prng: Prng) => WorkerTimes {
+  const steps = new MeasuredSteps(profile.samples);
+  const link = linkTimesOf(profile);
+  const { kvBytesPerToken } = profile.parameters;
+  return (prng) => ({ steps: steps.timesFor(prng), link: link(prng), request: requestCostOf(profile), kvBytesPerToken });
 }
 
 /** One profile for every worker, or one for each; the last one serves the rest. */
-export function profileOf(profiles: readonly ProfileFile[], workerIndex: number): ProfileFile {
-  const profile = profiles[Math.min(workerIndex, profiles.length - 1)];
-  if (profile === undefined) throw new InvalidRequestError('a simulation needs a profile: give --profile FILE');
-  return profile;
+export function forWorker<T>(ofProfiles: readonly T[], workerIndex: number): T {
+  const item = ofProfiles[Math.min(workerIndex, ofProfiles.length - 1)];
+  if (item === undefined) throw new InvalidRequestError('a simulation needs a profile: give --profile FILE');
+  return item;
 }
 
 /** Hand-overs were measured as a whole, messages included: those take no time of their own where there are such samples. */
@@ -32,11 +34,14 @@ function requestCostOf({ linkSamples, parameters: { request } }: ProfileFile): W
   return linkSamples.length > 0 ? { ...request, handOverMs: 0 } : request;
 }
 
-function linkTimes({ linkSamples, parameters }: ProfileFile, prng: Prng): WorkerTimes['link'] {
-  if (linkSamples.length > 0) return new SampledLinkTimes(fastestLinkSamples(linkSamples), prng);
+function linkTimesOf({ linkSamples, parameters }: ProfileFile): (prng: Prng) => LinkTimes {
+  if (linkSamples.length > 0) {
+    const link = new MeasuredLink(fastestLinkSamples(linkSamples));
+    return (prng) => link.timesFor(prng);
+  }
   const [link] = [...parameters.links].sort((a, b) => b.bytesPerSecond - a.bytesPerSecond);
   if (link === undefined) throw new InvalidRequestError('the profile has no link: measure with two workers');
-  return { drawLatency: () => link.latencyMs, draw: (bytes) => (1000 * bytes) / link.bytesPerSecond };
+  return () => ({ drawLatency: () => link.latencyMs, draw: (bytes) => (1000 * bytes) / link.bytesPerSecond });
 }
 
 /** Factors on what the router believes; 1 is what was measured. */

@@ -106,7 +106,17 @@ export class SimulatedWorkers implements WorkerProcesses {
       running.engine = loaded.engine;
       return loaded;
     };
-    const options = { address, workerId: id, pid, parentPid: () => gatewayPid, clock: life, logger, connect, load };
+    const options = {
+      address,
+      workerId: id,
+      pid,
+      parentPid: () => gatewayPid,
+      clock: life,
+      logger,
+      connect,
+      load,
+      residentBytes: () => 0,
+    };
     runWorker(options).then(
       (code) => end(`it exited with code ${code}`),
       (error) => end(`it failed: ${messageOf(error)}`),

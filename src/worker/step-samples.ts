@@ -28,13 +28,11 @@ export class RecentSteps {
 
 /** Milliseconds to the microsecond: a message should not carry sixteen digits. */
 export function packSteps(samples: readonly StepSample[]): PackedSteps {
-  return samples.flatMap(({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, ms }) => [
-    decodeCount,
-    decodeKvTokenCount,
-    prefillTokenCount,
-    prefillPairCount,
-    Math.round(1000 * ms) / 1000,
-  ]);
+  const packed: number[] = [];
+  for (const { decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, ms } of samples) {
+    packed.push(decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, Math.round(1000 * ms) / 1000);
+  }
+  return packed;
 }
 
 export function unpackSteps(packed: PackedSteps): readonly StepSample[] {

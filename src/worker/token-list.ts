@@ -8,6 +8,7 @@ export function packTokens(tokens: readonly TokenId[]): string {
 
 export function unpackTokens(text: string): readonly TokenId[] {
   const bytes = Buffer.from(text, 'base64');
-  const copy = new Uint8Array(bytes); // aligned, unlike a slice of Buffer's pool
-  return Array.from(new Int32Array(copy.buffer, 0, copy.byteLength / Int32Array.BYTES_PER_ELEMENT));
+  const tokens = new Array<TokenId>(bytes.byteLength / Int32Array.BYTES_PER_ELEMENT);
+  for (let i = 0; i < tokens.length; i++) tokens[i] = bytes.readInt32LE(i * Int32Array.BYTES_PER_ELEMENT) as TokenId;
+  return tokens;
 }

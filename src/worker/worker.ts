@@ -34,6 +34,8 @@ export interface WorkerOptions {
   /** How it reaches its gateway and gets its engine. Absent: a unix socket, a model on a real device. The simulator has others. */
   readonly connect?: typeof connectUnix;
   readonly load?: typeof loadEngine;
+  /** Memory of this process, told in every snapshot. */
+  readonly residentBytes?: () => number;
 }
 
 const helloDeadlineMs = 30_000;
@@ -75,7 +77,7 @@ async function serve(
   connection: BusConnection,
   handlers: LateHandlers,
 ): Promise<number> {
-  const { clock, logger, load = loadEngine } = options;
+  const { clock, logger, load = loadEngine, residentBytes = process.memoryUsage.rss } = options;
   const startMs = clock.nowMs();
   checkTransferOptions(config);
   const hooks: { source: HandOverSource | null } = { source: null };
@@ -120,7 +122,8 @@ async function serve(
   const received = () => receiver?.passed() ?? Promise.resolve();
   handlers.use(new WorkerService({ engine, source, target, received, logger, wake: () => loop.wake() }));
   connection.send('ready', readyBody(loaded, receiver, config, clock.nowMs() - startMs));
-  void report(connection, clock, config.heartbeatEveryMs, () => snapshotBody(loaded, source, target, waits), steps);
+  const snapshot = () => ({ ...snapshotBody(loaded, source, target, waits), residentBytes: residentBytes() });
+  void report(connection, clock, config.heartbeatEveryMs, snapshot, steps);
   await loop.run();
   return 0;
 }
@@ -214,14 +217,13 @@ function snapshotBody(
   source: HandOverSource,
   target: HandOverTarget,
   waits: StepBoundaryWaits,
-): Omit<SnapshotBody, 'steps'> {
+): Omit<SnapshotBody, 'steps' | 'residentBytes'> {
   return {
     engine: engine.snapshot(),
     hasWork: engine.hasWork,
     connectors: source.status(),
     quarantinedBlockCount: target.quarantinedBlockCount,
     stepBoundaryWaits: waits.totals,
-    residentBytes: process.memoryUsage.rss(),
   };
 }
 

@@ -3,7 +3,7 @@ import { requestId, workerId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import { simulate } from '../../src/sim/simulation.js';
-import { SampledStepTimes } from '../../src/sim/step-times.js';
+import { MeasuredSteps } from '../../src/sim/step-times.js';
 import { cluster, load, plainTimes, poisson, requestAt, syntheticSamples } from './clusters.js';
 
 describe('simulation', () => {
@@ -15,7 +15,10 @@ describe('simulation', () => {
     );
     const log = async (seed: number) => {
       const lines: string[] = [];
-      const timesOf = (index: number) => ({ ...plainTimes(), steps: new SampledStepTimes(samples, new Prng(seed + index)) });
+      const timesOf = (index: number) => ({
+        ...plainTimes(),
+        steps: new MeasuredSteps(samples).timesFor(new Prng(seed + index)),
+      });
       const options = cluster('any:cpu,prefill:cpu,decode:cpu', 'adaptive', { timesOf, onLogLine: (line) => lines.push(line) });
       await simulate(options, poisson('mixed', 40, 60, seed), load);
       return lines.join('\n');

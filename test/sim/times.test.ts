@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { summarise } from '../../src/base/percentiles.js';
 import { Prng } from '../../src/base/prng.js';
 import type { StepWork } from '../../src/router/step-work.js';
-import { fastestLinkSamples, SampledLinkTimes } from '../../src/sim/link-times.js';
-import { fitNonNegative, SampledStepTimes } from '../../src/sim/step-times.js';
+import { fastestLinkSamples, MeasuredLink } from '../../src/sim/link-times.js';
+import { MeasuredSteps } from '../../src/sim/step-times.js';
 import { VirtualClock } from '../../src/sim/virtual-clock.js';
 import { syntheticSamples } from './clusters.js';
 
@@ -20,31 +20,18 @@ describe('step times', () => {
   ];
 
   it('are those of the formula behind samples without scatter', () => {
-    const times = new SampledStepTimes(syntheticSamples(roofline, 0, 1), new Prng(1));
+    const times = new MeasuredSteps(syntheticSamples(roofline, 0, 1)).timesFor(new Prng(1));
     for (const work of works) expect(Math.abs(times.draw(work) / roofline(work) - 1)).toBeLessThan(0.02);
   });
 
   it('scatter as the samples do', () => {
-    const times = new SampledStepTimes(syntheticSamples(roofline, 0.2, 1), new Prng(1));
+    const times = new MeasuredSteps(syntheticSamples(roofline, 0.2, 1)).timesFor(new Prng(1));
     for (const work of works) {
       const { p50, min, max } = summarise(Array.from({ length: 400 }, () => times.draw(work) / roofline(work)));
       expect(p50).toBeGreaterThan(0.8);
       expect(p50).toBeLessThan(1.25);
       expect(max / min).toBeGreaterThan(1.2);
     }
-  });
-
-  it('fit without negative weights', () => {
-    const x = fitNonNegative(
-      [
-        [1, 0],
-        [1, 1],
-        [1, 2],
-      ],
-      [3, 2, 1],
-    );
-    expect(x[0]).toBeCloseTo(2, 6);
-    expect(x[1]).toBe(0);
   });
 });
 
@@ -55,7 +42,7 @@ describe('link times', () => {
   ]);
 
   it('are those of the fastest connector', () => {
-    const times = new SampledLinkTimes(fastestLinkSamples(samples), new Prng(1));
+    const times = new MeasuredLink(fastestLinkSamples(samples)).timesFor(new Prng(1));
     expect(times.drawLatency()).toBeCloseTo(0.05, 3);
     expect(times.draw(2e6)).toBeCloseTo(0.2, 3);
   });
