@@ -4,10 +4,12 @@ import { everyRequest, modeColor, modeShape, type Plot, smallMultiples, withStyl
 import { requestPlots } from './request-plots.js';
 import type { SweepData } from './sweep-file.js';
 import type { SweepPoint, SweepSummary } from './sweep-summary.js';
+import { verdictPlot } from './verdict-plot.js';
 
 export function sweepPlots(summary: SweepSummary, data: SweepData): readonly Plot[] {
   const modes = [...new Set(summary.points.flatMap((point) => point.modes.map(({ mode }) => mode)))];
   const plots = [
+    ...verdictPlot(data.header.candidate, summary),
     ratePlot(summary, modes, throughput),
     ratePlot(summary, modes, goodput),
     latencyPlot(summary, modes, ttft),

@@ -6,9 +6,10 @@ import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { readRecords, writeRecords } from './records-file.js';
 import type { RequestRecord } from './request-record.js';
 
-/** 'unloaded': one request at a time; 'saturation': as many as the server takes; 'point': open loop at a rate; 'repeat': a point of the
- *  first static mode once more, on another server of it, to show the noise (A/A). */
-export type Stage = 'unloaded' | 'saturation' | 'point' | 'repeat';
+/** 'warmup': the saturation load once, on every server, so that none is measured cold; 'unloaded': one request at a time; 'saturation': as many
+ *  as the server takes; 'point': open loop at a rate; 'repeat': a point of the first static mode once more, on another server of it, to show
+ *  the noise (A/A). */
+export type Stage = 'warmup' | 'unloaded' | 'saturation' | 'point' | 'repeat';
 
 export interface SweepRun {
   readonly runIndex: number;
@@ -16,7 +17,7 @@ export interface SweepRun {
   readonly workload: string;
   readonly mode: string;
   readonly repetition: number;
-  /** Requests per second; null: unloaded and saturation. */
+  /** Requests per second; null: no arrival times. */
   readonly ratePerSecond: number | null;
   /** Of the saturation of the better static mode; null: rates were given. */
   readonly rateFraction: number | null;

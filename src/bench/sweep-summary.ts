@@ -2,11 +2,12 @@
  *  sweep at its end and by `bench report --recompute`, which must give the same.
  *  Targets: TTFT ≤ ttftFactor ×, TPOT ≤ tpotFactor × the unloaded p50 of the request's length class, in the better static mode. */
 import { Prng } from '../base/prng.js';
-import { type Comparison, comparePoint, type NeverWorse, neverWorse, type Scale, scales } from './comparison.js';
+import { comparePoint, type PointPairs, pairPoint, type Scale, scales } from './comparison.js';
+import { type ComparedPoint, type NeverWorse, neverWorse } from './never-worse.js';
 import { type PredictionErrors, predictionErrors } from './predictions.js';
 import { type LengthClass, lengthClasses, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import { type Slo, type SloByClass, scaledSlo } from './slo.js';
-import { distribution, type RunSummary, summariseRun } from './summary.js';
+import { type Distribution, distribution, type RunSummary, summariseRun } from './summary.js';
 import type { Stage, SweepData, SweepRun } from './sweep-file.js';
 
 export interface ModeRow {
@@ -18,19 +19,14 @@ export interface ModeRow {
   /** Of requests whose path the server told; null: it told none. */
   readonly disaggregatedShare: number | null;
   readonly predictionErrors: PredictionErrors;
+  /** Of requests that were handed over. */
+  readonly exposedTransferMs: Distribution;
   readonly coreShare: number;
 }
 
-export interface SweepPoint {
-  readonly workload: string;
-  readonly ratePerSecond: number;
-  readonly rateFraction: number | null;
+/** The reference is the static mode with the higher goodput. */
+export interface SweepPoint extends ComparedPoint {
   readonly modes: readonly ModeRow[];
-  /** The static mode with the higher goodput. */
-  readonly reference: string;
-  readonly comparison: Comparison | null;
-  /** A static mode against itself. */
-  readonly noise: Comparison | null;
 }
 
 export interface SweepSummary {
@@ -49,11 +45,16 @@ export function summariseSweep(data: SweepData): SweepSummary {
     const rates = new Set(runsOf(data, 'point', workload).map(({ ratePerSecond }) => ratePerSecond ?? 0));
     return [...rates].map((rate) => summarisePoint(data, workload, rate, slos[workload] ?? {}));
   });
+  const pairs = { comparison: points.map(({ pairs }) => pairs.comparison), noise: points.map(({ pairs }) => pairs.noise) };
   const ofCandidate = header.runs.filter(({ stage, mode }) => stage === 'point' && mode === header.candidate);
   return {
     slos,
-    points,
-    neverWorse: neverWorse(points),
+    points: points.map(({ point }) => point),
+    neverWorse: neverWorse(
+      points.map(({ point }) => point),
+      pairs,
+      new Prng(header.seed),
+    ),
     predictionErrors: predictionErrors(ofCandidate.flatMap(({ runIndex }) => measuredOf(data, runIndex))),
   };
 }
@@ -90,8 +91,13 @@ function byRepetition(data: SweepData, runs: readonly SweepRun[]): readonly (rea
     .map(({ runIndex }) => [...measuredOf(data, runIndex)].sort((a, b) => a.index - b.index));
 }
 
-function summarisePoint(data: SweepData, workload: string, rate: number, slos: SloByClass): SweepPoint {
-  const { candidate } = data.header;
+interface PairedPoint {
+  readonly point: SweepPoint;
+  readonly pairs: { readonly comparison: PointPairs | null; readonly noise: PointPairs | null };
+}
+
+function summarisePoint(data: SweepData, workload: string, rate: number, slos: SloByClass): PairedPoint {
+  const { candidate, seed } = data.header;
   const atRate = (stage: Stage) => runsOf(data, stage, workload).filter(({ ratePerSecond }) => ratePerSecond === rate);
   const runs = atRate('point');
   const names = [...new Set(runs.map(({ mode }) => mode))];
@@ -100,19 +106,27 @@ function summarisePoint(data: SweepData, workload: string, rate: number, slos: S
   const statics = modes.filter(({ mode }) => mode !== candidate);
   const good = (row: ModeRow) => row.goodRequestsPerSecond['1'];
   const reference = statics.reduce((best, row) => (good(row) > good(best) ? row : best), statics[0] ?? modes[0]!).mode;
-  const compare = (ours: readonly SweepRun[], theirs: readonly SweepRun[]) =>
-    comparePoint(byRepetition(data, ours), byRepetition(data, theirs), slos, new Prng(data.header.seed));
+  const pair = (ours: readonly SweepRun[], theirs: readonly SweepRun[]) =>
+    pairPoint(byRepetition(data, ours), byRepetition(data, theirs), slos);
   const repeats = atRate('repeat');
   const repeated = repeats[0]?.mode;
+  const isCompared = names.includes(candidate) && reference !== candidate;
+  const pairs = {
+    comparison: isCompared ? pair(runsOfMode(candidate), runsOfMode(reference)) : null,
+    noise: repeated === undefined ? null : pair(repeats, runsOfMode(repeated)),
+  };
+  const compare = (paired: PointPairs | null) => (paired === null ? null : comparePoint(paired, new Prng(seed)));
   return {
-    workload,
-    ratePerSecond: rate,
-    rateFraction: runs[0]?.rateFraction ?? null,
-    modes,
-    reference,
-    comparison:
-      names.includes(candidate) && reference !== candidate ? compare(runsOfMode(candidate), runsOfMode(reference)) : null,
-    noise: repeated === undefined ? null : compare(repeats, runsOfMode(repeated)),
+    point: {
+      workload,
+      ratePerSecond: rate,
+      rateFraction: runs[0]?.rateFraction ?? null,
+      modes,
+      reference,
+      comparison: compare(pairs.comparison),
+      noise: compare(pairs.noise),
+    },
+    pairs,
   };
 }
 
@@ -140,6 +154,7 @@ function modeRow(data: SweepData, mode: string, runs: readonly SweepRun[], slos:
     ) as Record<Scale, number>,
     disaggregatedShare: disaggregatedShareOf(repetitions.flat()),
     predictionErrors: predictionErrors(repetitions.flat()),
+    exposedTransferMs: distribution(repetitions.flat().map(({ transferMs }) => transferMs)),
     coreShare: mean(runs.map(({ coreShare }) => coreShare)),
   };
 }

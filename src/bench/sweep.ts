@@ -1,6 +1,7 @@
 /** `bench sweep`: every workload × rate × strategy, several times. Used by cli/bench-sweep.ts; what it means is worked out in sweep-summary.ts.
  *  Invariant: at one point and repetition all strategies get the same arrivals and lengths, one after the other, in an order that turns
- *  with every repetition; no two runs share prompts, so nothing is won from a prefix cache by having been there before. */
+ *  with every repetition; no two runs share prompts, so nothing is won from a prefix cache by having been there before. Every server, the
+ *  candidate and the twin too, has had the same load before the first run that counts: none is measured cold. */
 import { at } from '../base/assert.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { TargetSpec } from './command-line.js';
@@ -20,6 +21,8 @@ export interface SweepSettings {
   /** Of the saturation of the better static mode, or requests per second. */
   readonly rates: { readonly unit: 'fraction' | 'perSecond'; readonly values: readonly number[] };
   readonly repetitionCount: number;
+  /** No repetition after the first begins that would probably end later than this, counted from when the servers are up. */
+  readonly timeLimitMs: number;
   /** Of a point: a fixed number, or as many as arrive in `seconds`, within `min` and `max`. */
   readonly requestCount: number | { readonly seconds: number; readonly min: number; readonly max: number };
   readonly unloadedRequestCount: number;
@@ -64,7 +67,7 @@ export async function runSweep(
     const twinSpec = settings.targets.find(({ name }) => name !== settings.candidate);
     const twin = settings.twin === 'none' || twinSpec === undefined ? null : await open(twinSpec);
     const sweep = new Sweep(settings, { targets, twin }, context, tell);
-    for (const workload of settings.workloads) await sweep.measure(workload);
+    await sweep.measure();
     return sweep.outcome();
   } finally {
     await Promise.all(processes.map((server) => server.stop()));
@@ -99,40 +102,64 @@ class Sweep {
     return { model: at(this.#targets, 0).facts.model, runs: this.#runs, records: this.#records };
   }
 
-  async measure(workload: WorkloadSettings): Promise<void> {
-    const { candidate, repetitionCount } = this.#settings;
-    const statics = this.#targets.filter(({ name }) => name !== candidate);
-    for (const target of statics) await this.#run(target, workload, { stage: 'unloaded', repetition: 0, rate: null });
-    if (this.#isStopped) return;
-    const rates = await this.#rates(workload, statics);
-    for (let repetition = 0; repetition < repetitionCount; repetition++) {
-      for (const [rateIndex, rate] of rates.entries()) {
-        const all = [...this.#targets, ...(this.#twin === null ? [] : [this.#twin])];
-        for (const target of rotated(all, repetition + rateIndex)) {
-          const stage = target === this.#twin ? 'repeat' : 'point';
-          await this.#run(target, workload, { stage, repetition, rate });
-        }
+  async measure(): Promise<void> {
+    const { workloads, repetitionCount, timeLimitMs } = this.#settings;
+    const { clock } = this.#context;
+    const startMs = clock.nowMs();
+    for (const target of this.#servers()) {
+      await this.#run(target, at(workloads, 0), { stage: 'warmup', repetition: 0, rate: null });
+    }
+    const points: WorkloadRate[] = [];
+    for (const workload of workloads) {
+      const rates = await this.#prepare(workload);
+      points.push(...rates.map((rate) => ({ workload, rate })));
+    }
+    let longestMs = 0;
+    for (let repetition = 0; repetition < repetitionCount && !this.#isStopped; repetition++) {
+      const beginMs = clock.nowMs();
+      if (repetition > 0 && beginMs + longestMs > startMs + timeLimitMs) {
+        this.#tell(`time is up after ${repetition} of ${repetitionCount} repetitions`);
+        return;
+      }
+      await this.#repeat(points, repetition);
+      longestMs = Math.max(longestMs, clock.nowMs() - beginMs);
+    }
+  }
+
+  async #repeat(points: readonly WorkloadRate[], repetition: number): Promise<void> {
+    const servers = this.#servers();
+    for (const [pointIndex, { workload, rate }] of points.entries()) {
+      for (const target of turned(servers, repetition + pointIndex)) {
+        await this.#run(target, workload, { stage: target === this.#twin ? 'repeat' : 'point', repetition, rate });
       }
     }
   }
 
-  async #rates(workload: WorkloadSettings, statics: readonly OpenTarget[]): Promise<readonly Rate[]> {
-    const { rates } = this.#settings;
-    if (rates.unit === 'perSecond') return rates.values.map((perSecond) => ({ perSecond, fraction: null }));
+  /** How much each strategy bears, then single requests for the targets; and so the rates. */
+  async #prepare(workload: WorkloadSettings): Promise<readonly Rate[]> {
+    const { candidate, rates } = this.#settings;
     let best = 0;
-    for (const target of statics) {
+    for (const target of this.#targets) {
       const records = await this.#run(target, workload, { stage: 'saturation', repetition: 0, rate: null });
-      best = Math.max(best, summariseRun(records, null).requestsPerSecond);
+      if (target.name !== candidate) best = Math.max(best, summariseRun(records, null).requestsPerSecond || 0);
     }
-    if (this.#isStopped) return [];
-    if (best === 0) throw new TwostrokeError('unavailable', `no static mode completed a request of ${workload.name}`);
+    for (const target of this.#targets.filter(({ name }) => name !== candidate)) {
+      await this.#run(target, workload, { stage: 'unloaded', repetition: 0, rate: null });
+    }
+    if (rates.unit === 'perSecond') return rates.values.map((perSecond) => ({ perSecond, fraction: null }));
+    if (best === 0 && !this.#isStopped)
+      throw new TwostrokeError('unavailable', `no static mode completed a request of ${workload.name}`);
     return rates.values.map((fraction) => ({ perSecond: best * fraction, fraction }));
+  }
+
+  #servers(): readonly OpenTarget[] {
+    return [...this.#targets, ...(this.#twin === null ? [] : [this.#twin])];
   }
 
   #requestCountOf({ stage, rate }: Point): number {
     const { requestCount, unloadedRequestCount, saturationRequestCount } = this.#settings;
     if (stage === 'unloaded') return unloadedRequestCount;
-    if (stage === 'saturation' || rate === null) return saturationRequestCount;
+    if (stage === 'warmup' || stage === 'saturation' || rate === null) return saturationRequestCount;
     if (typeof requestCount === 'number') return requestCount;
     const { seconds, min, max } = requestCount;
     return Math.min(max, Math.max(min, Math.round(seconds * rate.perSecond)));
@@ -153,6 +180,7 @@ class Sweep {
     const seeds = { seed, contentSeed: load.seed + 7919 * (runIndex + 1) };
     const workload = await openWorkload(settings, seeds, address, target.facts, client);
     const concurrencyMax = {
+      warmup: saturationConcurrency,
       unloaded: 1,
       saturation: saturationConcurrency,
       point: Number.POSITIVE_INFINITY,
@@ -195,6 +223,11 @@ interface Rate {
   readonly fraction: number | null;
 }
 
+interface WorkloadRate {
+  readonly workload: WorkloadSettings;
+  readonly rate: Rate;
+}
+
 interface Point {
   readonly stage: Stage;
   readonly repetition: number;
@@ -210,7 +243,9 @@ function endLine(records: readonly RequestRecord[]): string {
   return `${completedCount} of ${requestCount} completed, ${requestsPerSecond.toFixed(2)} req/s, TTFT p50 ${ttftMs.p50.toFixed(1)} ms, TPOT p50 ${tpotMs.p50.toFixed(2)} ms${late}`;
 }
 
-function rotated<T>(items: readonly T[], by: number): readonly T[] {
-  const start = by % items.length;
-  return [...items.slice(start), ...items.slice(0, start)];
+/** Every second time backwards, so that nobody always comes after the same neighbour. */
+function turned<T>(items: readonly T[], by: number): readonly T[] {
+  const start = (by >> 1) % items.length;
+  const order = [...items.slice(start), ...items.slice(0, start)];
+  return by % 2 === 0 ? order : order.reverse();
 }

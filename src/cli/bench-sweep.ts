@@ -7,7 +7,7 @@ import { parseTarget, type TargetSpec } from '../bench/command-line.js';
 import { type ReportFiles, type ReportInputs, writeReport } from '../bench/report.js';
 import { runSweep } from '../bench/sweep.js';
 import { writeSweep } from '../bench/sweep-file.js';
-import { figure } from '../bench/text-table.js';
+import { sweepText } from '../bench/sweep-text.js';
 import { type WorkloadName, workloadNames } from '../bench/workload.js';
 import {
   addCommonOptions,
@@ -31,6 +31,7 @@ interface SweepOptions extends CommonBenchOptions {
   readonly rates?: readonly number[];
   readonly rateFractions: readonly number[];
   readonly repetitions: number;
+  readonly timeLimit: number;
   readonly unloadedPrompts: number;
   readonly saturationConcurrency: number;
   readonly saturationPrompts: number;
@@ -82,6 +83,12 @@ export function benchSweepCommand(): Command {
       [0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.3],
     )
     .option('--repetitions <count>', 'of every point', wholeNumber(1), 5)
+    .option(
+      '--time-limit <seconds>',
+      'no repetition begins that would probably end later, but the first',
+      positiveOrInf,
+      Number.POSITIVE_INFINITY,
+    )
     .option('--unloaded-prompts <count>', 'one at a time, for the latency targets', wholeNumber(1), 30)
     .option('--saturation-concurrency <count>', 'open requests while saturation is measured', wholeNumber(1), 32)
     .option('--saturation-prompts <count>', 'requests to measure it with', wholeNumber(1), 200)
@@ -113,7 +120,7 @@ export function benchReportCommand(): Command {
 }
 
 /** Of a run of --run-seconds: fewer show nothing, and records are kept of every one. */
-const [requestCountMin, requestCountMax] = [20, 2000];
+const [requestCountMin, requestCountMax] = [50, 2000];
 
 async function sweep(options: SweepOptions): Promise<void> {
   const targets = options.target.map(parseTarget);
@@ -142,6 +149,7 @@ async function sweep(options: SweepOptions): Promise<void> {
           ? { unit: 'fraction', values: options.rateFractions }
           : { unit: 'perSecond', values: options.rates },
       repetitionCount: options.repetitions,
+      timeLimitMs: options.timeLimit * 1000,
       requestCount,
       unloadedRequestCount: options.unloadedPrompts,
       saturationConcurrency: options.saturationConcurrency,
@@ -184,28 +192,11 @@ function checkTargets(targets: readonly TargetSpec[], candidate: string): void {
 }
 
 function show({ summary, paths, note }: ReportFiles, isJson: boolean): void {
-  const { neverWorse: it } = summary;
   if (isJson) {
-    process.stdout.write(`${JSON.stringify({ neverWorse: it, files: paths })}\n`);
+    process.stdout.write(`${JSON.stringify({ neverWorse: summary.neverWorse, files: paths })}\n`);
     return;
   }
-  for (const point of summary.points) {
-    process.stdout.write(`${point.workload} ${figure(point.ratePerSecond)} req/s\n`);
-    for (const { mode, summary: run, goodRequestsPerSecond } of point.modes) {
-      const good = figure(goodRequestsPerSecond['1']).padStart(8);
-      const latencies = [run.ttftMs.p50, run.ttftMs.p90, run.tpotMs.p50, run.tpotMs.p90]
-        .map((ms) => figure(ms).padStart(8))
-        .join('');
-      process.stdout.write(
-        `  ${mode.padEnd(16)} goodput ${good}  TTFT, TPOT p50 p90 ${latencies}${run.isVoid ? '  void' : ''}\n`,
-      );
-    }
-  }
-  if (it.pointCount > 0) {
-    process.stdout.write(
-      `points ${it.pointCount}, within limits ${it.withinCount}, shown worse ${it.shownWorseCount}, better ${it.shownBetterCount}, void ${it.voidCount}\n`,
-    );
-  }
+  process.stdout.write(sweepText(summary));
   for (const file of paths.filter((name) => name.endsWith('.html'))) process.stdout.write(`report: ${file}\n`);
   if (note !== null) process.stdout.write(`${note}\n`);
 }

@@ -43,17 +43,19 @@ describe('summariseSweep', () => {
   it('compares with the better static mode of each point', () => {
     expect(summary.points.map(({ reference }) => reference)).toEqual(['collocated', 'disaggregated']);
     for (const { comparison, noise } of summary.points) {
-      expect(comparison).toMatchObject({ isWithin: true, isShownWorse: false });
-      expect(noise).toMatchObject({ isWithin: true, isShownWorse: false });
+      expect(comparison).toMatchObject({ verdict: 'holds' });
+      expect(noise).toMatchObject({ verdict: 'holds' });
     }
     expect(summary.neverWorse).toMatchObject({
       goodputRatioMin: 1,
       ttftP99RatioMax: 1,
       tpotP99RatioMax: 1,
       pointCount: 2,
-      withinCount: 2,
+      holdsCount: 2,
       voidCount: 0,
-      shownBetterCount: 0,
+      betterCount: 0,
+      overall: { goodput: { ratio: 1, verdict: 'holds' }, ttft: { ratio: 1 }, tpot: { ratio: 1 } },
+      noise: { pointCount: 2, holdsCount: 2 },
     });
   });
 
@@ -69,12 +71,12 @@ describe('summariseSweep', () => {
       ...shapeOf(mode, ...rest),
       ...(mode === 'adaptive' ? { ttftMs: 90 } : {}),
     }));
-    expect(summariseSweep(worse).neverWorse).toMatchObject({ withinCount: 0, shownWorseCount: 1 });
+    expect(summariseSweep(worse).neverWorse).toMatchObject({ holdsCount: 0, failsCount: 1 });
     const better = sweepData([1], modes, 40, (mode, rate, repetition, index) => {
       const shape = shapeOf(mode, rate, repetition, index);
       return mode !== 'adaptive' && rate > 0 && index % 4 === 0 ? { ...shape, outcome: 'rejected' } : shape;
     });
-    expect(summariseSweep(better).neverWorse).toMatchObject({ withinCount: 1, shownBetterCount: 1 });
+    expect(summariseSweep(better).neverWorse).toMatchObject({ holdsCount: 1, betterCount: 1 });
   });
 
   it('leaves void points out of the extremes', () => {
@@ -82,7 +84,7 @@ describe('summariseSweep', () => {
       const shape = shapeOf(mode, rate, ...rest);
       return mode === 'adaptive' && rate === 10 ? { ...shape, ttftMs: 5000, delayMs: 20 } : shape;
     });
-    expect(summariseSweep(late).neverWorse).toMatchObject({ voidCount: 1, withinCount: 1, ttftP99RatioMax: 1 });
+    expect(summariseSweep(late).neverWorse).toMatchObject({ voidCount: 1, holdsCount: 1, ttftP99RatioMax: 1 });
   });
 });
 
@@ -96,7 +98,7 @@ describe('report', () => {
     const page = readFileSync(path.join(folder, 'report.html'), 'utf8');
     expect(page.match(/<svg/g)!.length).toBe(paths.filter((file) => file.endsWith('.svg')).length);
     expect(page).not.toMatch(/<(script|link|img)\b|src=/); // self-contained
-    expect(page).toMatch(/never shown worse/);
+    expect(page).toMatch(/fails at 0/);
   });
 
   it('says of a loss in what, over which paths and on which estimates', async () => {
@@ -108,7 +110,7 @@ describe('report', () => {
     await writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' });
     const page = readFileSync(path.join(folder, 'report.html'), 'utf8');
     expect(page).toMatch(
-      /Worse than collocated in .*TTFT p90 \(3\.\d+ ×\)\. It disaggregated 50.0 % of the requests\. Its estimates were off by 80\.0 %/,
+      /worse than collocated in .*TTFT p90 \(3\.\d+ ×\)\. It disaggregated 50.0 % of the requests\. Its estimates were off by 80\.0 %/,
     );
   });
 
@@ -116,6 +118,7 @@ describe('report', () => {
     const data = sweepData([1, 10], modes, 40, shapeOf);
     const plots = sweepPlots(summariseSweep(data), data);
     expect(plots.map(({ name }) => name)).toEqual([
+      'never-worse',
       'throughput',
       'goodput',
       'ttft',
@@ -128,7 +131,7 @@ describe('report', () => {
     for (const { name, spec } of plots) {
       const svg = await renderSvg(spec);
       expect(svg.length, name).toBeGreaterThan(2000);
-      if (name !== 'predicted-vs-real') for (const mode of modes) expect(svg, name).toContain(mode);
+      if (!['predicted-vs-real', 'never-worse'].includes(name)) for (const mode of modes) expect(svg, name).toContain(mode);
     }
   });
 
@@ -170,6 +173,7 @@ describe('runSweep', () => {
         client: { api: 'completions', model: null, apiKey: null, temperature: null, ignoreEos: false, outputLength: 'forced' },
         rates: { unit: 'perSecond', values: [400, 800] },
         repetitionCount: 2,
+        timeLimitMs: Number.POSITIVE_INFINITY,
         requestCount: 12,
         unloadedRequestCount: 3,
         saturationConcurrency: 4,
@@ -183,7 +187,7 @@ describe('runSweep', () => {
       (line) => lines.push(line),
     );
     await Promise.all(servers.map((server) => server.close()));
-    expect(outcome.runs).toHaveLength(2 + 2 * 2 * 4); // unloaded; repetitions × rates × (three modes and the A/A run)
+    expect(outcome.runs).toHaveLength(4 + 3 + 2 + 2 * 2 * 4); // warmup; saturation; unloaded; repetitions × rates × (three modes and the A/A run)
     const at = (mode: string, repetition: number, rate: number) =>
       outcome.records.get(
         outcome.runs.find(

@@ -1,0 +1,137 @@
+/** What all points of a sweep say together: how often the candidate held against the better static mode, the extremes, and the mean over all
+ *  points, which is decided long before single points are. The same for a static mode against itself (A/A): what of it is noise.
+ *  Used by sweep-summary.ts; `bench:report` prints it. */
+import type { Prng } from '../base/prng.js';
+import { bootstrapMeanRatio, total } from './bootstrap.js';
+import {
+  type Comparison,
+  goodputVerdict,
+  isTelling,
+  type JudgedBounds,
+  judgedLatency,
+  type PointPairs,
+  tailOf,
+} from './comparison.js';
+
+export interface ComparedPoint {
+  readonly workload: string;
+  readonly ratePerSecond: number;
+  readonly rateFraction: number | null;
+  readonly reference: string;
+  readonly comparison: Comparison | null;
+  /** A static mode against itself. */
+  readonly noise: Comparison | null;
+}
+
+/** Geometric means over the points that are not void; goodput at target scale 1, where it is judged. null: no such point. */
+export interface Overall {
+  readonly goodput: JudgedBounds | null;
+  readonly ttft: JudgedBounds | null;
+  readonly tpot: JudgedBounds | null;
+}
+
+export interface VerdictCounts {
+  readonly pointCount: number;
+  readonly holdsCount: number;
+  readonly undecidedCount: number;
+  readonly failsCount: number;
+  readonly voidCount: number;
+  /** Goodput at target scale 1 above the reference's beyond noise. */
+  readonly betterCount: number;
+  readonly overall: Overall;
+}
+
+export interface NeverWorse extends VerdictCounts {
+  /** Over all points that are not void, target scale 1, where it is judged; null: no such point. */
+  readonly goodputRatioMin: number | null;
+  readonly ttftP99RatioMax: number | null;
+  readonly tpotP99RatioMax: number | null;
+  /** The same counts of A/A: a candidate that is as good as the reference has about these. */
+  readonly noise: VerdictCounts;
+  readonly points: readonly ComparedPoint[];
+}
+
+/** Pairs in the order of the points; null where there is no comparison. */
+export interface ComparedPairs {
+  readonly comparison: readonly (PointPairs | null)[];
+  readonly noise: readonly (PointPairs | null)[];
+}
+
+export function neverWorse(points: readonly ComparedPoint[], pairs: ComparedPairs, prng: Prng): NeverWorse {
+  const valid = present(points.map(({ comparison }) => comparison)).filter(({ verdict }) => verdict !== 'void');
+  const judged = valid.map(({ goodput }) => goodput['1']).filter(({ verdict }) => verdict !== 'not judged');
+  const extreme = (pick: (...values: number[]) => number, bounds: readonly { readonly ratio: number }[]) =>
+    bounds.length === 0 ? null : pick(...bounds.map(({ ratio }) => ratio));
+  return {
+    goodputRatioMin: extreme(Math.min, judged),
+    ttftP99RatioMax: extreme(
+      Math.max,
+      valid.map(({ ttft }) => ttft),
+    ),
+    tpotP99RatioMax: extreme(
+      Math.max,
+      valid.map(({ tpot }) => tpot),
+    ),
+    ...counts(
+      points.map(({ comparison }) => comparison),
+      pairs.comparison,
+      prng,
+    ),
+    noise: counts(
+      points.map(({ noise }) => noise),
+      pairs.noise,
+      prng,
+    ),
+    points: points.map(({ workload, ratePerSecond, rateFraction, reference, comparison, noise }) => ({
+      workload,
+      ratePerSecond,
+      rateFraction,
+      reference,
+      comparison,
+      noise,
+    })),
+  };
+}
+
+function counts(all: readonly (Comparison | null)[], pairs: readonly (PointPairs | null)[], prng: Prng): VerdictCounts {
+  const comparisons = present(all);
+  const count = (wanted: Comparison['verdict']) => comparisons.filter(({ verdict }) => verdict === wanted).length;
+  return {
+    pointCount: comparisons.length,
+    holdsCount: count('holds'),
+    undecidedCount: count('undecided'),
+    failsCount: count('fails'),
+    voidCount: count('void'),
+    betterCount: comparisons.filter(isBetter).length,
+    overall: overallOf(
+      present(pairs).filter(({ isVoid }) => !isVoid),
+      prng,
+    ),
+  };
+}
+
+function isBetter({ verdict, goodput }: Comparison): boolean {
+  return verdict !== 'void' && goodput['1'].verdict !== 'not judged' && goodput['1'].low95 > 1;
+}
+
+function overallOf(points: readonly PointPairs[], prng: Prng): Overall {
+  const telling = points.filter((point) => isTelling(point, '1'));
+  const goodput = bootstrapMeanRatio(
+    telling.map((point) => ({ repetitions: point.goodput['1'], statistic: total })),
+    prng,
+  );
+  const latencyOf = (metric: 'ttft' | 'tpot') => {
+    const bounds = bootstrapMeanRatio(
+      points.map((point) => ({ repetitions: point[metric], statistic: tailOf(point) })),
+      prng,
+    );
+    return bounds === null ? null : judgedLatency(bounds);
+  };
+  return {
+    goodput: goodput === null ? null : { ...goodput, verdict: goodputVerdict(goodput) },
+    ttft: latencyOf('ttft'),
+    tpot: latencyOf('tpot'),
+  };
+}
+
+const present = <Item>(items: readonly (Item | null)[]): readonly Item[] => items.filter((item) => item !== null);
