@@ -22,7 +22,7 @@ function loadedWorker(index, role) {
   }
   const rowCount = prng.integer(0, 64);
   load.changeDecoding({ rowCount, kvTokenCount: rowCount * 500, remainingTokenCount: rowCount * 100 }, 0);
-  const room = { blockTokenCount: 16, blockCount: 20_000, availableBlockCount: 10_000, seatCount: 64 };
+  const room = { blockTokenCount: 16, blockCount: 20_000, seatCount: 64 };
   return { id: `w${index}`, role, isLive: true, ...room, load, costs: guessedParameters, corrections: uncorrected };
 }
 

@@ -110,8 +110,6 @@ function openLoop(options: BenchServeOptions): LoadSettings {
 async function benchOne(options: BenchServeOptions, load: LoadSettings): Promise<void> {
   const slos = options.goodput === undefined ? null : parseGoodput(options.goodput);
   const stop = listenForStop();
-  const cut = new AbortController();
-  void stop.received.then(() => cut.abort());
   const result = await benchServer(
     options.baseUrl,
     clientSettings(options),
@@ -119,7 +117,7 @@ async function benchOne(options: BenchServeOptions, load: LoadSettings): Promise
     load,
     {
       clock: systemClock,
-      signal: cut.signal,
+      signal: stop.signal,
       write: process.stderr.isTTY && !options.json ? (text) => process.stderr.write(text) : null,
     },
   );
@@ -129,7 +127,7 @@ async function benchOne(options: BenchServeOptions, load: LoadSettings): Promise
   if (!options.json) process.stdout.write(screen(options, result, summary));
   if (options.saveResult || options.saveDetailed) save(options, json, result);
   if (options.json) process.stdout.write(`${JSON.stringify(json)}\n`);
-  if (cut.signal.aborted) process.exitCode = exitCodes.interrupted;
+  if (stop.signal.aborted) process.exitCode = exitCodes.interrupted;
   else if (summary.completedCount === 0) process.exitCode = exitCodes.failed;
 }
 

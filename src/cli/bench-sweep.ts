@@ -135,8 +135,6 @@ async function sweep(options: SweepOptions): Promise<void> {
     options.saturationPrompts,
   );
   const stop = listenForStop();
-  const cut = new AbortController();
-  void stop.received.then(() => cut.abort());
   const { warmupMs: _, ...load } = loadSettings(options);
   const outcome = await runSweep(
     {
@@ -159,11 +157,11 @@ async function sweep(options: SweepOptions): Promise<void> {
       burstiness: options.burstiness,
       readyMs: options.readyTimeout * 1000,
     },
-    { clock: systemClock, signal: cut.signal, write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null },
+    { clock: systemClock, signal: stop.signal, write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null },
     (line) => process.stderr.write(`${line}\n`),
   );
   stop.dispose();
-  if (cut.signal.aborted) {
+  if (stop.signal.aborted) {
     process.stderr.write('stopped: the run under way is left out, the report is of those before it\n');
     process.exitCode = exitCodes.interrupted;
   }

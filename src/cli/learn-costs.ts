@@ -13,7 +13,7 @@ import type { ProfileFile, ProfileKey } from '../router/cost-parameters.js';
 import type { Strategy } from '../router/route.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { isoDate } from './bench-options.js';
-import { MeasureDisplay } from './measure-display.js';
+import { measuringText, StatusLine } from './status-line.js';
 
 export interface LearnOptions {
   readonly gateway: Gateway;
@@ -61,7 +61,7 @@ function fittingFile(key: ProfileKey): ProfileFile | null {
 
 /** For `unknown` only: the others have a better file. What fails here costs no more than a worse first guess. */
 async function measureShortly({ gateway, costs, config, signal }: LearnOptions, unknown: ReadonlySet<WorkerId>): Promise<void> {
-  const display = new MeasureDisplay(process.stderr);
+  const display = new StatusLine(process.stderr);
   try {
     const profiles = await profileWorkers({
       gateway,
@@ -70,12 +70,12 @@ async function measureShortly({ gateway, costs, config, signal }: LearnOptions, 
       budgetMs: shortBudgetMs,
       measuredAt: isoDate(),
       signal,
-      onProgress: (share, what) => display.update(share, what),
+      onProgress: (share, what) => display.show(measuringText(share, what)),
     });
     for (const { file, workers } of profiles) for (const id of workers) if (unknown.has(id)) costs.use(id, file);
   } catch (error) {
     if (!signal.aborted) process.stderr.write(`twostroke: the workers could not be measured: ${messageOf(error)}\n`);
   } finally {
-    display.close();
+    display.clear();
   }
 }

@@ -1,23 +1,20 @@
 /** Shows how far each worker has loaded: one line that rewrites itself on a terminal, a few plain lines elsewhere. Used by serve.ts. */
 import type { WorkerId } from '../base/ids.js';
 import type { LoadProgress } from '../model/model.js';
-
-/** Where the lines go; process.stderr fits. */
-export interface LineTarget {
-  readonly isTTY?: boolean;
-  write(text: string): unknown;
-}
+import { bar, type LineTarget, StatusLine } from './status-line.js';
 
 const plainStepPercent = 25;
+const barWidth = 16;
 
 export class LoadDisplay {
   readonly #target: LineTarget;
+  readonly #line: StatusLine;
   readonly #percentOf = new Map<WorkerId, number>();
   readonly #toldPercentOf = new Map<WorkerId, number>();
-  #shownText = '';
 
   constructor(target: LineTarget) {
     this.#target = target;
+    this.#line = new StatusLine(target);
   }
 
   update(workerId: WorkerId, progress: LoadProgress): void {
@@ -29,15 +26,12 @@ export class LoadDisplay {
 
   /** Clears the line on a terminal. */
   close(): void {
-    if (this.#shownText !== '') this.#target.write(`\r${' '.repeat(this.#shownText.length)}\r`);
-    this.#shownText = '';
+    this.#line.clear();
   }
 
   #rewrite(): void {
-    const text = `loading  ${[...this.#percentOf].map(([id, percent]) => `${id} ${bar(percent)} ${percent}%`).join('   ')}`;
-    if (text === this.#shownText) return;
-    this.#target.write(`\r${text.padEnd(this.#shownText.length)}`);
-    this.#shownText = text;
+    const parts = [...this.#percentOf].map(([id, percent]) => `${id} ${bar(percent / 100, barWidth)} ${percent}%`);
+    this.#line.show(`loading  ${parts.join('   ')}`);
   }
 
   #tell(workerId: WorkerId, percent: number): void {
@@ -46,11 +40,4 @@ export class LoadDisplay {
     this.#toldPercentOf.set(workerId, step);
     this.#target.write(`loading ${workerId}: ${step}%\n`);
   }
-}
-
-const barWidth = 16;
-
-function bar(percent: number): string {
-  const filled = Math.round((percent / 100) * barWidth);
-  return `[${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}]`;
 }

@@ -16,11 +16,11 @@ import { isoDate } from './bench-options.js';
 import { exitCodes } from './fail.js';
 import { gatewayOptions, maxTokenCountOf } from './gateway-options.js';
 import { LoadDisplay } from './load-display.js';
-import { MeasureDisplay } from './measure-display.js';
 import { findModel } from './model-option.js';
 import { realNumber } from './option-values.js';
 import { profileJson, profileText } from './profile-text.js';
 import { listenForStop } from './signals.js';
+import { measuringText, StatusLine } from './status-line.js';
 import { addWorkerOptions, type WorkerOptions } from './worker-options.js';
 
 interface ProfileCommandOptions extends WorkerOptions {
@@ -42,10 +42,8 @@ export function profileCommand(): Command {
 
 async function profile(options: ProfileCommandOptions): Promise<void> {
   const stop = listenForStop();
-  const cut = new AbortController();
-  void stop.received.then(() => cut.abort());
-  const measured = await measure(options, cut.signal).catch((error) => {
-    if (!cut.signal.aborted) throw error;
+  const measured = await measure(options, stop.signal).catch((error) => {
+    if (!stop.signal.aborted) throw error;
     return null;
   });
   stop.dispose();
@@ -72,7 +70,7 @@ async function measure(options: ProfileCommandOptions, signal: AbortSignal): Pro
   });
   aborted.catch(() => {}); // also when nobody waits for it
   const loading = new LoadDisplay(process.stderr);
-  const measuring = new MeasureDisplay(process.stderr);
+  const measuring = new StatusLine(process.stderr);
   try {
     gateway.onLoadProgress((workerId, progress) => loading.update(workerId, progress));
     await Promise.race([gateway.ready, aborted]);
@@ -84,11 +82,11 @@ async function measure(options: ProfileCommandOptions, signal: AbortSignal): Pro
       budgetMs: 1000 * options.duration,
       measuredAt: isoDate(),
       signal,
-      onProgress: (share, what) => measuring.update(share, what),
+      onProgress: (share, what) => measuring.show(measuringText(share, what)),
     });
   } finally {
     loading.close();
-    measuring.close();
+    measuring.clear();
     await gateway.stop();
   }
 }

@@ -52,11 +52,9 @@ async function serve(options: ServeOptions): Promise<void> {
     limits: { requestCountMax: options.maxQueue },
     costs,
   });
-  const cut = new AbortController();
-  void stop.received.then(() => cut.abort());
   const ready = async () => {
     await loaded(gateway);
-    await learnCosts({ gateway, costs, given, strategy: options.strategy, config: served.config, signal: cut.signal });
+    await learnCosts({ gateway, costs, given, strategy: options.strategy, config: served.config, signal: stop.signal });
     return 'ready' as const;
   };
   let server: HttpServer | null = null;

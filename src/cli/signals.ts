@@ -1,24 +1,26 @@
-/** SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once. Used by serve.ts and generate.ts. */
+/** SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once. Used by every command that takes a while. */
 import { exitCodes } from './fail.js';
 
-export interface StopSignal {
+interface StopSignal {
   /** Resolves with the signal's name when the first one comes. */
   readonly received: Promise<NodeJS.Signals>;
+  /** Aborted then. */
+  readonly signal: AbortSignal;
   /** Back to the default meaning of the signals. */
   dispose(): void;
 }
 
 export function listenForStop(): StopSignal {
-  let count = 0;
+  const cut = new AbortController();
   let resolveReceived: (signal: NodeJS.Signals) => void = () => undefined;
   const received = new Promise<NodeJS.Signals>((resolve) => {
     resolveReceived = resolve;
   });
   const onSignal = (signal: NodeJS.Signals) => {
-    count += 1;
-    if (count > 1) process.exit(exitCodes.interrupted);
+    if (cut.signal.aborted) process.exit(exitCodes.interrupted);
+    cut.abort();
     resolveReceived(signal);
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
-  return { received, dispose: () => void process.off('SIGINT', onSignal).off('SIGTERM', onSignal) };
+  return { received, signal: cut.signal, dispose: () => void process.off('SIGINT', onSignal).off('SIGTERM', onSignal) };
 }

@@ -5,8 +5,8 @@
 import type { WorkerId } from '../base/ids.js';
 import { type KvClaim, kvTokensNeeded } from '../router/kv-growth.js';
 
-/** Memory of one worker. */
-export interface RoomSize {
+/** KV memory of one worker. */
+interface RoomMemory {
   readonly blockTokenCount: number;
   readonly blockCount: number;
 }
@@ -19,17 +19,17 @@ interface Waiting {
 interface Room {
   readonly admitted: Set<KvClaim>;
   readonly line: Waiting[];
-  size: RoomSize;
+  memory: RoomMemory;
 }
 
 export class DecodeRoom {
   readonly #rooms = new Map<WorkerId, Room>();
 
   /** Resolves when there is room. The claim is read again whenever somebody asks, so what it tells may change. */
-  enter(worker: WorkerId, claim: KvClaim, size: RoomSize): Promise<void> {
-    const room = this.#rooms.get(worker) ?? { admitted: new Set(), line: [], size };
+  enter(worker: WorkerId, claim: KvClaim, memory: RoomMemory): Promise<void> {
+    const room = this.#rooms.get(worker) ?? { admitted: new Set(), line: [], memory };
     this.#rooms.set(worker, room);
-    room.size = size;
+    room.memory = memory;
     return new Promise((resolve) => {
       room.line.push({ claim, admit: resolve });
       this.#pump(room);
@@ -46,10 +46,10 @@ export class DecodeRoom {
     this.#pump(room);
   }
 
-  #pump({ admitted, line, size }: Room): void {
+  #pump({ admitted, line, memory }: Room): void {
     for (let head = line[0]; head !== undefined; head = line[0]) {
-      const tokenCount = size.blockCount * size.blockTokenCount;
-      if (admitted.size > 0 && kvTokensNeeded([...admitted, head.claim], size.blockTokenCount) > tokenCount) return;
+      const tokenCount = memory.blockCount * memory.blockTokenCount;
+      if (admitted.size > 0 && kvTokensNeeded([...admitted, head.claim], memory.blockTokenCount) > tokenCount) return;
       line.shift();
       admitted.add(head.claim);
       head.admit();

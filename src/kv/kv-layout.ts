@@ -20,6 +20,26 @@ export interface KvShape {
   readonly dtype: Dtype;
 }
 
+/** How many bytes lie where in a block, of a cache or on the way to one. */
+export interface BlockExtents {
+  /** Of K (or V) of one layer, without scales: that is where they begin. */
+  readonly dataBytes: number;
+  readonly halfLayerBytes: number;
+  readonly layerBytes: number;
+  readonly blockBytes: number;
+}
+
+/** i8 and fp8 have a float32 scale for each vector. */
+export function extentsOf(shape: Omit<KvShape, 'modelName'>): BlockExtents {
+  const { dtype, layerCount, kvHeadCount, headDim, blockTokenCount } = shape;
+  const vectorCount = kvHeadCount * blockTokenCount;
+  const hasScales = dtype === 'i8' || dtype === 'fp8';
+  const dataBytes = vectorCount * headDim * dtypeByteCounts[dtype];
+  const halfLayerBytes = dataBytes + (hasScales ? vectorCount * Float32Array.BYTES_PER_ELEMENT : 0);
+  const layerBytes = 2 * halfLayerBytes;
+  return { dataBytes, halfLayerBytes, layerBytes, blockBytes: layerCount * layerBytes };
+}
+
 export class KvLayout {
   readonly shape: KvShape;
   /** Bytes of K (or V) of one layer in one block. */
@@ -38,11 +58,11 @@ export class KvLayout {
       'block: 8..256, power of two',
     );
     this.shape = shape;
-    const vectorCount = shape.kvHeadCount * blockTokenCount;
-    this.#dataBytes = vectorCount * shape.headDim * dtypeByteCounts[shape.dtype];
-    this.halfLayerBytes = this.#dataBytes + (shape.dtype === 'fp8' ? vectorCount * Float32Array.BYTES_PER_ELEMENT : 0);
-    this.layerBytes = 2 * this.halfLayerBytes;
-    this.blockBytes = shape.layerCount * this.layerBytes;
+    const { dataBytes, halfLayerBytes, layerBytes, blockBytes } = extentsOf(shape);
+    this.#dataBytes = dataBytes;
+    this.halfLayerBytes = halfLayerBytes;
+    this.layerBytes = layerBytes;
+    this.blockBytes = blockBytes;
     this.hash = createHash('sha256').update(JSON.stringify(shape)).digest('hex').slice(0, 16);
   }
 

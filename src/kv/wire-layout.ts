@@ -4,10 +4,11 @@
  *
  *  Used by both sides of transfer/. Invariant: both compute it from the frame's own words, so they agree or the frame is refused. */
 import type { KvPlace } from '../device/device.js';
-import { type Dtype, dtypeByteCounts } from '../device/dtype.js';
+import type { Dtype } from '../device/dtype.js';
 import type { Pointer } from '../device/tensor.js';
+import { type BlockExtents, extentsOf } from './kv-layout.js';
 
-export interface WireShape {
+interface WireShape {
   readonly dtype: Dtype;
   readonly blockTokenCount: number;
   readonly layerCount: number;
@@ -18,27 +19,24 @@ export interface WireShape {
 
 export class WireLayout {
   readonly shape: WireShape;
-  readonly blockBytes: number;
-  readonly #dataBytes: number;
-  readonly #halfBytes: number;
+  readonly #extents: BlockExtents;
 
   constructor(shape: WireShape) {
-    const { dtype, blockTokenCount, layerCount, headCount, headDim } = shape;
-    const vectorCount = headCount * blockTokenCount;
-    const hasScales = dtype === 'i8' || dtype === 'fp8';
     this.shape = shape;
-    this.#dataBytes = vectorCount * headDim * dtypeByteCounts[dtype];
-    this.#halfBytes = this.#dataBytes + (hasScales ? vectorCount * Float32Array.BYTES_PER_ELEMENT : 0);
-    this.blockBytes = layerCount * 2 * this.#halfBytes;
+    this.#extents = extentsOf({ ...shape, kvHeadCount: shape.headCount });
+  }
+
+  get blockBytes(): number {
+    return this.#extents.blockBytes;
   }
 
   /** `blockCount` of them, one behind the other. */
   place(base: Pointer, blockCount: number): KvPlace {
     const { dtype, blockTokenCount, headCount, firstHead } = this.shape;
-    const [valueOffset, scaleOffset] = [this.#halfBytes, this.#dataBytes];
+    const { blockBytes, layerBytes, halfLayerBytes: valueOffset, dataBytes: scaleOffset } = this.#extents;
     const blocks = Array.from({ length: blockCount }, (_, index) => index);
     return {
-      ...{ base, blockBytes: this.blockBytes, layerBytes: 2 * valueOffset, valueOffset, scaleOffset },
+      ...{ base, blockBytes, layerBytes, valueOffset, scaleOffset },
       ...{ dtype, blockTokenCount, headCount, firstHead, blocks },
     };
   }

@@ -14,8 +14,6 @@ export interface WorkerSnapshot {
   readonly isLive: boolean;
   readonly blockTokenCount: number;
   readonly blockCount: number;
-  /** Blocks that nobody owns: free, or only kept by the prefix cache. As last reported. */
-  readonly availableBlockCount: number;
   /** Sequences that its batch may hold. Absent: not known, no limit. */
   readonly seatCount?: number;
   readonly load: WorkerLoadView;

@@ -8,7 +8,7 @@
  *  Invariants: an answer to `release` means that nothing of that request runs, is held or is being written there any more;
  *  events of one request never come after the answer to its release. */
 import type { WireError } from '../base/errors.js';
-import type { BlockId, RequestId, TokenId, WorkerId } from '../base/ids.js';
+import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport, DeviceInfo, DeviceKind } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
@@ -207,6 +207,3 @@ export interface ForgetPeerBody {
   /** Caches of this and earlier incarnations are gone. */
   readonly incarnation: number;
 }
-
-/** Tokens so far of each choice: what recovery hands on. */
-export type Outputs = readonly (readonly TokenId[])[];

@@ -101,7 +101,6 @@ it('any live set and any load gives a route to live workers that the roles allow
         isLive: prng.uniform() < 0.8,
         queuedTokenCount: prng.integer(0, 3000),
         decodingCount: prng.integer(0, 20),
-        availableBlockCount: prng.integer(0, 1000),
       }),
     );
     const strategy = prng.pick(['collocated', 'disaggregated', 'adaptive'] as const);

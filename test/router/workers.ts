@@ -53,14 +53,13 @@ export function loadOf({
 export const worker = (
   id: string,
   role: WorkerRole,
-  { availableBlockCount = 1000, isLive = true, ...more }: LoadNumbers & Partial<WorkerSnapshot> = {},
+  { isLive = true, ...more }: LoadNumbers & Partial<WorkerSnapshot> = {},
 ): WorkerSnapshot => ({
   id: workerId(id),
   role,
   isLive,
   blockTokenCount: 16,
   blockCount: 1000,
-  availableBlockCount,
   load: loadOf(more),
   costs,
   corrections: uncorrected,
