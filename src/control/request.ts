@@ -38,6 +38,7 @@ export class Request {
   /** Told when a choice is stopped from outside; set by whoever drives the request now. */
   onStopChoice: ((choiceIndex: number) => void) | null = null;
   /** Told of every token, when it has been appended; set by the coordinator. */
+  onStarted: (() => void) | null = null;
   onTokens: ((tokenCount: number) => void) | null = null;
   readonly #clock: Clock;
   readonly #queue: EventQueue;
@@ -212,6 +213,7 @@ export class Request {
 
   /** A recovered request finds its own blocks in the cache; only the first answer is the client's. */
   #acceptCached(event: Extract<TokenEvent, { kind: 'cached' }>): void {
+    this.onStarted?.();
     if (this.#hasCached) return;
     this.#hasCached = true;
     this.cachedTokenCount = event.cachedTokenCount;

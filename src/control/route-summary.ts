@@ -36,11 +36,11 @@ function inputsOf(route: Route, facts: RequestFacts, snapshots: readonly WorkerS
     expectedTokenCount: facts.expectedTokenCount,
     maxTokenCount: facts.maxTokenCount,
     choiceCount: facts.choiceCount,
-    prefillQueuedTokenCount: prefill?.queuedTokenCount ?? 0,
+    prefillQueuedTokenCount: prefill?.queued.tokenCount ?? 0,
     prefillDecodingCount: prefill?.decoding.rowCount ?? 0,
     decodeDecodingCount: decode?.decoding.rowCount ?? 0,
     decodeExpectedCount: decode?.expected.rowCount ?? 0,
-    decodeQueuedTokenCount: decode?.queuedTokenCount ?? 0,
+    decodeQueuedTokenCount: decode?.queued.tokenCount ?? 0,
   };
 }
 

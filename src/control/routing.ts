@@ -141,12 +141,18 @@ export class Routing {
     const { request, keys, lengths } = traveller;
     const { clock } = this.#options;
     const [prefillWorker, decodeWorker] = sidesOf(route);
-    const { tokenCount, addedMs, unloadedTtftMs } = route.prefill;
+    const { tokenCount, roomTokenCount, addedMs, unloadedTtftMs } = route.prefill;
     const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
     const placement = new Placement(
       {
         id: request.id,
-        prompt: { tokenCount, pairCount: prefillPairCountOf(cachedTokenCount, tokenCount), addedMs, unloadedTtftMs },
+        prompt: {
+          tokenCount,
+          pairCount: prefillPairCountOf(cachedTokenCount, tokenCount),
+          roomTokenCount,
+          addedMs,
+          unloadedTtftMs,
+        },
         promptTokenCount: facts.promptTokenCount,
         choiceCount: facts.choiceCount,
         lengths,
@@ -159,6 +165,7 @@ export class Routing {
     traveller.placement = placement;
     traveller.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
     this.#remember(traveller, facts, tokenCount);
+    request.onStarted = () => placement.onStarted(clock.nowMs());
     request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
     for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
   }

@@ -80,9 +80,10 @@ function estimate(facts: RequestFacts, path: Path): PathEstimate {
   const furtherCount = Math.max(1, facts.expectedTokenCount - 1);
   const afterMs = transferMs + joinMs + furtherCount * decode.stepMs;
   const tpotMs = afterMs / furtherCount;
+  const meanTpotMs = tpotMs + decode.meanStepMs - decode.stepMs;
   const inflicted = inflictedBy(facts, path);
   const ttftUse = ttftMs / ttftLimitMs(prefill);
-  const tpotUse = tpotMs / tpotLimitMs(decodeWorker, facts.promptTokenCount);
+  const tpotUse = meanTpotMs / tpotLimitMs(decodeWorker, facts.promptTokenCount);
   return {
     ttftMs,
     messagesMs,
@@ -106,7 +107,7 @@ export function promisingPrefill(facts: RequestFacts, worker: WorkerSnapshot, pr
 
 /** Ranks workers as decode sides. */
 export function promisingDecode(worker: WorkerSnapshot, decode: DecodeForecast): number {
-  return costOf(decode.stepMs / tpotLimitMs(worker)) + heldUpBeside(worker, decode);
+  return costOf(decode.meanStepMs / tpotLimitMs(worker)) + heldUpBeside(worker, decode);
 }
 
 function inflictedBy(facts: RequestFacts, { prefill, prefillWorker, decode, decodeWorker }: Path) {
@@ -133,8 +134,8 @@ function heldUpBy(facts: RequestFacts, worker: WorkerSnapshot, { addedMs, waitMs
 }
 
 /** Its row holds up, at every step, those who decode beside it. */
-function heldUpBeside(worker: WorkerSnapshot, { addedMsPerStep, otherRowCount, stepMs: besideMs }: DecodeForecast): number {
-  return otherRowCount * rise(worker, besideMs, addedMsPerStep);
+function heldUpBeside(worker: WorkerSnapshot, { addedMsPerStep, otherRowCount, meanStepMs }: DecodeForecast): number {
+  return otherRowCount * rise(worker, meanStepMs, addedMsPerStep);
 }
 
 /** How much more a sequence there pays when each of its tokens takes `moreMs` longer. */

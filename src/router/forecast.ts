@@ -5,19 +5,21 @@ import type { CostParameters } from './cost-parameters.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs, stepMs } from './step-cost.js';
 import { prefillPairCountOf } from './step-work.js';
-import type { PromptWork } from './worker-load.js';
+import type { PromptSum } from './worker-load.js';
 
 /** However many decode, a step has room for some prompt tokens. */
 const promptRoomMin = 16;
 /** A step that runs has half of itself left on average, and the one behind it has been launched already. */
 const stepsBeforeNext = 1.5;
-/** Prompts are never taken to hold up decoding more than this. */
-const prefillShareMax = 0.8;
+/** A share of the time near 1 is one that was measured too short: a queue that never ends is not foreseen. */
+const prefillShareMax = 0.95;
 
 /** A prompt's way to its first token on one worker. */
 export interface PrefillForecast {
   /** Prompt tokens to compute. */
   readonly tokenCount: number;
+  /** Prompt tokens that a step there takes. */
+  readonly roomTokenCount: number;
   /** For steps that run, for prompts that came before, for room. */
   readonly waitMs: number;
   readonly prefillMs: number;
@@ -29,7 +31,10 @@ export interface PrefillForecast {
 
 /** A sequence's time per token while it decodes on one worker. */
 export interface DecodeForecast {
+  /** As it most probably will be: the median. */
   readonly stepMs: number;
+  /** On average: a few that meet long prompts take far longer than most. What costs are made of. */
+  readonly meanStepMs: number;
   /** What it adds to every step there. */
   readonly addedMsPerStep: number;
   /** Rows it shares its steps with, on average over its life. */
@@ -39,47 +44,119 @@ export interface DecodeForecast {
 }
 
 export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): PrefillForecast {
-  const { load, corrections } = worker;
+  const { corrections } = worker;
   const tokenCount = uncachedTokenCount(facts, worker);
-  const own: Pick<PromptWork, 'tokenCount' | 'pairCount'> = { tokenCount, pairCount: pairCountOf(facts, tokenCount) };
   const room = promptRoom(worker);
-  const queued = { tokenCount: load.queuedTokenCount, pairCount: load.queuedPairCount };
-  const queueMs = load.queuedPromptCount === 0 ? 0 : promptsMs(worker, queued, room);
-  const bothMs = promptsMs(worker, sumOf(queued, own), room);
-  const prefillMs = Math.max(0, bothMs - queueMs);
   const decodeMs = decodeStepMs(worker);
-  // the step after the one that runs has been planned already: without this prompt
-  const aheadMs =
-    queueMs === 0 ? stepsBeforeNext * decodeMs : Math.max(0, queueMs - headProgressMs(facts, worker, room)) + decodeMs;
+  const { aheadMs, before } = queueAhead(facts, worker, room);
+  const together = { tokenCount: before.tokenCount + tokenCount, pairCount: before.pairCount + pairCountOf(facts, tokenCount) };
+  const beforeMs = promptsMs(worker, before, room);
+  const prefillMs = Math.max(0, promptsMs(worker, together, room) - beforeMs);
+  const stepCount = Math.ceil(together.tokenCount / room) - Math.ceil(before.tokenCount / room);
   return {
     tokenCount,
-    waitMs: corrections.wait * (aheadMs + roomWaitMs(facts, worker, decodeMs)),
+    roomTokenCount: room,
+    waitMs: corrections.wait * (aheadMs + beforeMs + roomWaitMs(facts, worker, decodeMs)),
     prefillMs: corrections.prefill * prefillMs,
-    addedMs: Math.max(0, prefillMs - (tokenCount / room) * decodeMs),
+    addedMs: Math.max(0, prefillMs - stepCount * decodeMsOfSome(worker)),
     unloadedTtftMs: unloadedTtftMs(facts, worker),
   };
 }
 
+type PromptTokens = Pick<PromptSum, 'tokenCount' | 'pairCount'>;
+
+/** Until the step that can take this request's prompt: what is left of the step that runs, and the step behind it, planned already. Then
+ *  `before`: prompts that share that step, or fill those before it. */
+function queueAhead(facts: RequestFacts, worker: WorkerSnapshot, room: number): { aheadMs: number; before: PromptTokens } {
+  const { load, costs } = worker;
+  const { planned, decoding, expected } = load;
+  const started = without(load.started, load.startedDoneCount);
+  const queued = minus(load.queued, minus(load.started, started));
+  const onTheWayMs = costs.request.arrivalMs + costs.request.tokenMs;
+  const sinceReportMs = facts.nowMs - load.lastReportMs + onTheWayMs;
+  // a worker that does nothing begins at once with what is on its way to it
+  const isIdle = load.started.promptCount === 0 && decoding.rowCount === 0;
+  const running = isIdle ? queued : started;
+  const runningMs = runMs(worker, running, room, decoding.rowCount);
+  let restMs = runningMs;
+  if (running.tokenCount === 0) restMs -= runningMs === 0 ? 0 : sinceReportMs % runningMs;
+  else if (load.startedMs !== null)
+    restMs -= running.tokenCount > room ? facts.nowMs - load.startedMs + onTheWayMs : sinceReportMs;
+  // more than the running step: the one behind it has room for this prompt, or is one of those that are full
+  if (running.tokenCount > room && restMs > fullStepMs(worker)) return { aheadMs: restMs - runningMs, before: queued };
+  const next = isIdle ? noTokens : upTo(planned, room);
+  const goOnCount = Math.min(expected.rowCount, isIdle ? load.queued.promptCount : load.started.promptCount);
+  const nextMs = runMs(worker, next, room, decoding.rowCount + goOnCount);
+  return { aheadMs: Math.max(0, restMs) + nextMs, before: minus(minus(queued, running), next) };
+}
+
+/** Steps that compute these prompts, or one of the rows alone that decode. */
+function runMs(worker: WorkerSnapshot, work: PromptTokens, room: number, rowCount: number): number {
+  const { kvTokenCount } = worker.load.decoding;
+  if (work.tokenCount === 0) return decodeMs(worker.costs, rowCount, kvTokenCount);
+  return stepsMs(worker.costs, work, room, rowCount, kvTokenCount);
+}
+
+const noTokens: PromptTokens = { tokenCount: 0, pairCount: 0 };
+
+/** As many of the prompts' tokens as a step takes. */
+function upTo({ tokenCount, pairCount }: PromptTokens, room: number): PromptTokens {
+  const share = Math.min(1, room / Math.max(1, tokenCount));
+  return { tokenCount: share * tokenCount, pairCount: share * pairCount };
+}
+
+function without({ tokenCount, pairCount }: PromptTokens, doneCount: number): PromptTokens {
+  const share = tokenCount === 0 ? 0 : 1 - doneCount / tokenCount;
+  return { tokenCount: share * tokenCount, pairCount: share * pairCount };
+}
+
+function minus(a: PromptTokens, b: PromptTokens): PromptTokens {
+  return { tokenCount: Math.max(0, a.tokenCount - b.tokenCount), pairCount: Math.max(0, a.pairCount - b.pairCount) };
+}
+
+/** `startsInMs`: until it decodes there; `beside`: the worker's prompts queue before its own, or it computes its prompt elsewhere.
+ *
+ *  While it decodes, time goes by in steps of those who decode (d) and in what prompts add to them: a backlog B when it starts, and a share
+ *  ρ of the time from then on. n tokens take t = n·d + B + ρ·t, but none takes longer than a step full of prompts. That is the mean; the
+ *  median counts whole prompts: as many as a Poisson variable of that mean has in the middle. */
 export function decodeForecast(
   facts: RequestFacts,
   worker: WorkerSnapshot,
+  startsInMs: number,
   beside: 'its_prefill' | 'other_prompts',
 ): DecodeForecast {
   const { load, costs, corrections } = worker;
   const { expectedTokenCount, promptTokenCount, choiceCount, nowMs } = facts;
   const lifeSteps = Math.max(1, expectedTokenCount);
-  const now = load.decoding.rowCount + load.expected.rowCount;
-  const otherRowCount = relaxed(now, load.decodingMean(nowMs), lifeSteps, meanRemaining(worker));
-  const kvPerRow = now === 0 ? 0 : (load.decoding.kvTokenCount + load.expected.kvTokenCount) / now;
+  const share = Math.min(prefillShareMax, load.prefillShare(nowMs));
+  const paceSteps = meanRemaining(worker);
+  const atStart = rowsAtStart(worker, startsInMs, (paceSteps * decodeMsOfSome(worker)) / (1 - share));
+  const otherRowCount = relaxed(atStart, load.decodingMean(nowMs), lifeSteps, paceSteps);
+  const claimedCount = load.decoding.rowCount + load.expected.rowCount;
+  const kvPerRow = claimedCount === 0 ? 0 : (load.decoding.kvTokenCount + load.expected.kvTokenCount) / claimedCount;
   const ownKv = choiceCount * (promptTokenCount + lifeSteps / 2);
   const othersKv = otherRowCount * kvPerRow;
   const aloneMs = corrections.step * decodeMs(costs, otherRowCount + choiceCount, othersKv + ownKv);
   const addedMsPerStep = Math.max(0, aloneMs - corrections.step * decodeMs(costs, otherRowCount, othersKv));
-  const toComeMs = aloneMs / (1 - Math.min(prefillShareMax, load.prefillShare(nowMs))) - aloneMs;
-  // prompts that queue there now run before this sequence decodes when it queues behind them, else while it does
-  const queuedMs = beside === 'its_prefill' || load.queuedPromptCount === 0 ? 0 : queuedPromptsMs(worker) / lifeSteps;
-  const joinMs = stepsBeforeNext * runningStepMs(worker);
-  return { stepMs: aloneMs + toComeMs + queuedMs, addedMsPerStep, otherRowCount, joinMs };
+  // prompts that queue there now have run when this sequence decodes if its own queues behind them
+  const queuedMs = beside === 'its_prefill' || load.queued.promptCount === 0 ? 0 : queuedPromptsMs(worker);
+  const backlogMs = beside === 'its_prefill' ? share * startsInMs : Math.max(0, queuedMs - (1 - share) * startsInMs);
+  const longestMs = Math.max(aloneMs, fullStepMs(worker));
+  const meanStepMs = Math.min(longestMs, (aloneMs + backlogMs / lifeSteps) / (1 - share));
+  const addedMs = load.prefillAddedMs(nowMs);
+  const metCount = addedMs === 0 ? 0 : poissonMedian((lifeSteps * (meanStepMs - aloneMs)) / addedMs);
+  return {
+    stepMs: Math.min(longestMs, aloneMs + (metCount * addedMs) / lifeSteps),
+    meanStepMs,
+    addedMsPerStep,
+    otherRowCount,
+    joinMs: stepsBeforeNext * runningStepMs(worker),
+  };
+}
+
+/** Choi 1994: between mean − ln 2 and mean + 1/3. */
+function poissonMedian(mean: number): number {
+  return mean < Math.LN2 ? 0 : Math.floor(mean + 1 / 3 - 0.02 / mean);
 }
 
 export function uncachedTokenCount(facts: RequestFacts, worker: WorkerSnapshot): number {
@@ -106,14 +183,35 @@ export function decodeStepMs({ load, costs }: WorkerSnapshot): number {
   return decodeMs(costs, rowCount, kvTokenCount);
 }
 
+/** The same, or of one sequence while there is none: what steps take anyway. */
+function decodeMsOfSome(worker: WorkerSnapshot): number {
+  const { rowCount, kvTokenCount } = worker.load.decoding;
+  return decodeMs(worker.costs, Math.max(1, rowCount), kvTokenCount);
+}
+
+/** A step as full of prompts as it may be. */
+function fullStepMs(worker: WorkerSnapshot): number {
+  const { load, costs } = worker;
+  const { rowCount, kvTokenCount } = load.decoding;
+  const prefillTokenCount = Math.max(promptRoomMin, costs.tokenBudget - rowCount);
+  const prefillPairCount = prefillPairCountOf(0, prefillTokenCount);
+  return stepMs(costs.step, { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount, prefillTokenCount, prefillPairCount });
+}
+
+/** Rows there in `startsInMs`: of those who decode now some have ended, of those who are to come, one after the other, some as well. */
+function rowsAtStart({ load }: WorkerSnapshot, startsInMs: number, lifeMs: number): number {
+  if (startsInMs === 0 || lifeMs === 0) return load.decoding.rowCount + load.expected.rowCount;
+  const x = startsInMs / lifeMs;
+  return load.decoding.rowCount * Math.exp(-x) + (load.expected.rowCount * (1 - Math.exp(-x))) / x;
+}
+
 /** A step that runs there now, prompts included. */
 function runningStepMs(worker: WorkerSnapshot): number {
   const { load, costs } = worker;
   const { rowCount, kvTokenCount } = load.decoding;
-  const prefillTokenCount = Math.min(load.queuedTokenCount, promptRoom(worker));
-  const share = load.queuedTokenCount === 0 ? 0 : prefillTokenCount / load.queuedTokenCount;
-  const prefillPairCount = share * load.queuedPairCount;
-  return stepMs(costs.step, { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount, prefillTokenCount, prefillPairCount });
+  const { tokenCount, pairCount } = upTo(load.queued, promptRoom(worker));
+  const work = { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount };
+  return stepMs(costs.step, { ...work, prefillTokenCount: tokenCount, prefillPairCount: pairCount });
 }
 
 function decodeMs({ step }: CostParameters, decodeCount: number, decodeKvTokenCount: number): number {
@@ -123,18 +221,18 @@ function decodeMs({ step }: CostParameters, decodeCount: number, decodeKvTokenCo
 /** Prompt tokens that a step of this worker has room for. */
 function promptRoom({ load, costs }: WorkerSnapshot): number {
   const room = costs.tokenBudget - load.decoding.rowCount;
-  return Math.max(promptRoomMin, load.queuedPromptCount === 0 ? Math.min(room, costs.prefillChunkTokenCount) : room);
+  return Math.max(promptRoomMin, load.queued.promptCount === 0 ? Math.min(room, costs.prefillChunkTokenCount) : room);
 }
 
 /** Steps that compute these prompts, with the rows that decode beside them. */
-function promptsMs(worker: WorkerSnapshot, work: Pick<PromptWork, 'tokenCount' | 'pairCount'>, room: number): number {
+function promptsMs(worker: WorkerSnapshot, work: PromptTokens, room: number): number {
   const { rowCount, kvTokenCount } = worker.load.decoding;
   return stepsMs(worker.costs, work, room, rowCount, kvTokenCount);
 }
 
 function stepsMs(
   { step }: CostParameters,
-  { tokenCount, pairCount }: Pick<PromptWork, 'tokenCount' | 'pairCount'>,
+  { tokenCount, pairCount }: PromptTokens,
   room: number,
   decodeCount: number,
   decodeKvTokenCount: number,
@@ -148,18 +246,11 @@ function stepsMs(
   return fullMs + restMs + besideMs + pairCount * step.msPerPrefillPair;
 }
 
-/** What the first of the queue has behind it already. */
-function headProgressMs({ nowMs }: RequestFacts, worker: WorkerSnapshot, room: number): number {
-  const head = worker.load.head();
-  return head === null ? 0 : Math.min(nowMs - head.sinceMs, promptsMs(worker, head.work, room));
-}
-
 /** What the queued prompts add to the steps of those who decode. */
 function queuedPromptsMs(worker: WorkerSnapshot): number {
-  const { load } = worker;
+  const { queued } = worker.load;
   const room = promptRoom(worker);
-  const work = { tokenCount: load.queuedTokenCount, pairCount: load.queuedPairCount };
-  return Math.max(0, promptsMs(worker, work, room) - (work.tokenCount / room) * decodeStepMs(worker));
+  return Math.max(0, promptsMs(worker, queued, room) - Math.ceil(queued.tokenCount / room) * decodeMsOfSome(worker));
 }
 
 /** Until a seat is free, and blocks for the prompt: those who decode leave one after the other. */
@@ -187,8 +278,4 @@ function meanRemaining({ load }: WorkerSnapshot): number {
 function relaxed(now: number, later: number, steps: number, pace: number): number {
   const x = pace === 0 ? 1 : steps / pace;
   return later + ((now - later) * (1 - Math.exp(-x))) / x;
-}
-
-function sumOf<Work extends { tokenCount: number; pairCount: number }>(a: Work, b: Work) {
-  return { tokenCount: a.tokenCount + b.tokenCount, pairCount: a.pairCount + b.pairCount };
 }

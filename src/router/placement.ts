@@ -44,20 +44,27 @@ export class Placement {
     options.decode.changeExpected(this.#work);
   }
 
+  /** The worker has begun with its prompt. */
+  onStarted(nowMs: number): void {
+    const { prefill, id } = this.#options;
+    if (this.#phase !== 'queued') return;
+    prefill.report(nowMs);
+    prefill.startPrompt(id, nowMs);
+  }
+
   /** Tokens have come, of any of its choices. */
   onTokens(tokenCount: number, nowMs: number): void {
     if (this.#phase === 'left') return;
     if (this.#phase === 'queued') this.#startDecoding(nowMs);
+    else this.#options.decode.report(nowMs);
     this.#tokenCount += tokenCount;
     const { rowCount, kvTokenCount, remainingTokenCount } = this.#work;
     const isDue = this.#tokenCount >= this.#nextLookCount;
     const rest = isDue ? this.#expectedRest() : Math.max(rowCount, remainingTokenCount - tokenCount);
     if (isDue) this.#nextLookCount = Math.ceil(this.#tokenCount * 1.5);
     this.#work = { rowCount, kvTokenCount: kvTokenCount + tokenCount, remainingTokenCount: rest };
-    this.#options.decode.changeDecoding(
-      { rowCount: 0, kvTokenCount: tokenCount, remainingTokenCount: rest - remainingTokenCount },
-      nowMs,
-    );
+    const change = { rowCount: 0, kvTokenCount: tokenCount, remainingTokenCount: rest - remainingTokenCount };
+    this.#options.decode.changeDecoding(change, nowMs);
   }
 
   leave(nowMs: number): void {
@@ -73,6 +80,7 @@ export class Placement {
     const { prefill, decode, id } = this.#options;
     this.#phase = 'decoding';
     prefill.removePrompt(id, nowMs);
+    prefill.report(nowMs);
     decode.changeExpected(negative(this.#work));
     decode.changeDecoding(this.#work, nowMs);
   }

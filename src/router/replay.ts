@@ -166,8 +166,8 @@ class Replay {
     assert(route !== null, 'a replay has live workers');
     const prefill = this.#side(route.path === 'collocated' ? route.worker : route.prefillWorker);
     const decode = this.#side(route.path === 'collocated' ? route.worker : route.decodeWorker);
-    const { addedMs, unloadedTtftMs, tokenCount } = route.prefill;
-    const prompt = { tokenCount, pairCount: prefillPairCountOf(0, tokenCount), addedMs, unloadedTtftMs };
+    const { addedMs, unloadedTtftMs, tokenCount, roomTokenCount } = route.prefill;
+    const prompt = { tokenCount, pairCount: prefillPairCountOf(0, tokenCount), roomTokenCount, addedMs, unloadedTtftMs };
     const lengths = {
       mean: expectedTokenCount,
       remainingMean: (count: number) => Math.max(expectedTokenCount - count, count / 2, 1),
@@ -188,7 +188,8 @@ class Replay {
       endMs: Number.NaN,
     };
     const onFirstToken = (nowMs: number) => this.#onFirstToken(travelling, nowMs);
-    prefill.stepped.addPrompt({ id, promptTokenCount, computedCount: 0, onFirstToken }, arrivalMs);
+    const onStart = (nowMs: number) => placement.onStarted(nowMs);
+    prefill.stepped.addPrompt({ promptTokenCount, computedCount: 0, onStart, onFirstToken }, arrivalMs);
     return travelling;
   }
 

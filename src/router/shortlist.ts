@@ -28,7 +28,7 @@ function glanceMs(facts: RequestFacts, worker: WorkerSnapshot, stroke: Stroke): 
   const rowCount = load.decoding.rowCount + load.expected.rowCount;
   const { rowKnots } = costs.step;
   const promptMs = rowsMs(rowKnots, costs.tokenBudget) / costs.tokenBudget;
-  const prefillMs = (load.queuedTokenCount + (stroke === 'decode' ? 0 : uncachedTokenCount(facts, worker))) * promptMs;
+  const prefillMs = (load.queued.tokenCount + (stroke === 'decode' ? 0 : uncachedTokenCount(facts, worker))) * promptMs;
   const decodeMs = rowsMs(rowKnots, rowCount + 1) + load.decoding.kvTokenCount * costs.step.msPerDecodeKvToken;
   return prefillMs + (stroke === 'prefill' ? 1 : facts.expectedTokenCount) * decodeMs;
 }

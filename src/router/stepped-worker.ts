@@ -10,9 +10,10 @@ import { prefillPairCountOf } from './step-work.js';
 
 /** A prompt in its queue. */
 export interface SteppedPrompt {
-  readonly id: RequestId;
   readonly promptTokenCount: number;
   computedCount: number;
+  /** The step that begins now takes its first tokens. */
+  readonly onStart: (nowMs: number) => void;
   /** Where it goes after its first token. */
   readonly onFirstToken: (nowMs: number) => void;
 }
@@ -94,7 +95,7 @@ export class SteppedWorker {
       this.#nextInLine = [];
     }
     const rowCount = this.#sequences.length;
-    const { chunks, prefillTokenCount, prefillPairCount } = this.#takePrompts();
+    const { chunks, prefillTokenCount, prefillPairCount } = this.#takePrompts(nowMs);
     if (rowCount + prefillTokenCount === 0) return;
     let kvCount = 0;
     let leftMin = Number.POSITIVE_INFINITY;
@@ -110,14 +111,15 @@ export class SteppedWorker {
   }
 
   /** Tokens of the first prompts in the queue that the next step has room for. */
-  #takePrompts() {
+  #takePrompts(nowMs: number) {
     const { tokenBudget, prefillChunkTokenCount } = this.#costs;
     const chunks: number[] = [];
     let [prefillTokenCount, prefillPairCount] = [0, 0];
-    for (const { promptTokenCount, computedCount } of this.#prompts) {
+    for (const { promptTokenCount, computedCount, onStart } of this.#prompts) {
       const room = tokenBudget - this.#sequences.length - prefillTokenCount;
       if (room <= 0) break;
       const count = Math.min(room, prefillChunkTokenCount, promptTokenCount - computedCount);
+      if (computedCount === 0) onStart(nowMs);
       chunks.push(count);
       prefillTokenCount += count;
       prefillPairCount += prefillPairCountOf(computedCount, count);

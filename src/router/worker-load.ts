@@ -9,6 +9,8 @@ export interface PromptWork {
   readonly tokenCount: number;
   /** Keys its tokens attend to, see step-work.ts. */
   readonly pairCount: number;
+  /** Prompt tokens that a step of the worker takes. */
+  readonly roomTokenCount: number;
   /** What the prompt adds to steps that run anyway, milliseconds. */
   readonly addedMs: number;
   /** What its first token would take on an idle worker, milliseconds. */
@@ -24,19 +26,35 @@ export interface DecodeWork {
   readonly remainingTokenCount: number;
 }
 
+/** Prompts together. */
+export interface PromptSum {
+  readonly promptCount: number;
+  readonly tokenCount: number;
+  readonly pairCount: number;
+}
+
 /** What the cost model reads. */
 export interface WorkerLoadView {
-  readonly queuedPromptCount: number;
-  readonly queuedTokenCount: number;
-  readonly queuedPairCount: number;
-  /** The first of the queue, and since when it is that; null: no queue. */
-  head(): { readonly work: PromptWork; readonly sinceMs: number } | null;
+  /** All that are not computed yet. */
+  readonly queued: PromptSum;
+  /** Of those: the running step computes them, or has begun to. */
+  readonly started: PromptSum;
+  /** Tokens of the started ones that steps before the one that runs have computed, as far as steps have been told of. */
+  readonly startedDoneCount: number;
+  /** Of those: the worker had them when it planned the step after the running one. */
+  readonly planned: PromptSum;
+  /** Since when the started ones are computed, those done apart; null: there is none. */
+  readonly startedMs: number | null;
   readonly decoding: DecodeWork;
   readonly expected: DecodeWork;
+  /** When the worker last told of a step: of its tokens, or of a prompt that it began. */
+  readonly lastReportMs: number;
   /** Rows that decode, averaged over the recent past. */
   decodingMean(nowMs: number): number;
   /** Share of the time that prompts add to steps, of late. */
   prefillShare(nowMs: number): number;
+  /** What a prompt adds to steps, of late, as a sequence that is held up meets it: Σ added² / Σ added, milliseconds. */
+  prefillAddedMs(nowMs: number): number;
   /** Prompts per millisecond, of late. */
   promptRate(nowMs: number): number;
   /** The same, each prompt weighing 1 / its unloadedTtftMs: short ones are hurt more by the same delay. Per ms². */
@@ -45,28 +63,52 @@ export interface WorkerLoadView {
 
 /** Long against a request, short against the changes of a day. */
 const memoryMs = 5_000;
+const noPrompts: PromptSum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
 const none: DecodeWork = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
 
+interface QueuedPrompt {
+  readonly work: PromptWork;
+  /** Reports before it came. */
+  readonly reportCount: number;
+  isStarted: boolean;
+}
+
 export class WorkerLoad implements WorkerLoadView {
-  readonly #queue = new Map<RequestId, PromptWork>(); // keeps the order of arrival
-  #headSinceMs = 0;
-  #queuedTokenCount = 0;
-  #queuedPairCount = 0;
+  readonly #queue = new Map<RequestId, QueuedPrompt>();
+  #queued = noPrompts;
+  #started = noPrompts;
+  #planned = noPrompts;
+  #startedMs: number | null = null;
+  #startedDoneCount = 0;
+  /** Tokens of prompts computed in a row since the queue was empty: full steps, one after the other. */
+  #rowTokenCount = 0;
+  #reportCount = 0;
+  #lastReportMs = 0;
   #decoding = none;
   #expected = none;
   readonly #decodingMean = new DecayingLevel(memoryMs);
   readonly #prefillShare = new DecayingRate(memoryMs);
+  readonly #prefillSquares = new DecayingRate(memoryMs);
   readonly #promptRate = new DecayingRate(memoryMs);
   readonly #promptUrgency = new DecayingRate(memoryMs);
 
-  get queuedPromptCount(): number {
-    return this.#queue.size;
+  get queued(): PromptSum {
+    return this.#queued;
   }
-  get queuedTokenCount(): number {
-    return this.#queuedTokenCount;
+  get started(): PromptSum {
+    return this.#started;
   }
-  get queuedPairCount(): number {
-    return this.#queuedPairCount;
+  get planned(): PromptSum {
+    return this.#planned;
+  }
+  get startedMs(): number | null {
+    return this.#startedMs;
+  }
+  get startedDoneCount(): number {
+    return this.#startedDoneCount;
+  }
+  get lastReportMs(): number {
+    return this.#lastReportMs;
   }
   get decoding(): DecodeWork {
     return this.#decoding;
@@ -75,17 +117,17 @@ export class WorkerLoad implements WorkerLoadView {
     return this.#expected;
   }
 
-  head(): { readonly work: PromptWork; readonly sinceMs: number } | null {
-    const first = this.#queue.values().next();
-    return first.done === true ? null : { work: first.value, sinceMs: this.#headSinceMs };
-  }
-
   decodingMean(nowMs: number): number {
     return this.#decodingMean.mean(nowMs);
   }
 
   prefillShare(nowMs: number): number {
     return this.#prefillShare.perMs(nowMs);
+  }
+
+  prefillAddedMs(nowMs: number): number {
+    const share = this.#prefillShare.perMs(nowMs);
+    return share === 0 ? 0 : this.#prefillSquares.perMs(nowMs) / share;
   }
 
   promptRate(nowMs: number): number {
@@ -97,24 +139,50 @@ export class WorkerLoad implements WorkerLoadView {
   }
 
   addPrompt(id: RequestId, work: PromptWork, nowMs: number): void {
-    if (this.#queue.size === 0) this.#headSinceMs = nowMs;
-    this.#queue.set(id, work);
-    this.#queuedTokenCount += work.tokenCount;
-    this.#queuedPairCount += work.pairCount;
+    this.#queue.set(id, { work, reportCount: this.#reportCount, isStarted: false });
+    this.#queued = plus(this.#queued, work, 1);
     this.#prefillShare.add(work.addedMs, nowMs);
+    this.#prefillSquares.add(work.addedMs ** 2, nowMs);
     this.#promptRate.add(1, nowMs);
     this.#promptUrgency.add(1 / work.unloadedTtftMs, nowMs);
   }
 
+  /** One step has ended and the next has begun: the one after that is planned now, with all that are there. */
+  report(nowMs: number): void {
+    this.#lastReportMs = nowMs;
+    this.#reportCount++;
+    this.#planned = minus(this.#queued, this.#started);
+  }
+
+  /** The step that runs since the last report computes it. */
+  startPrompt(id: RequestId, nowMs: number): void {
+    const prompt = this.#queue.get(id);
+    if (prompt === undefined || prompt.isStarted) return;
+    prompt.isStarted = true;
+    if (prompt.reportCount < this.#reportCount) this.#planned = plus(this.#planned, prompt.work, -1);
+    this.#started = plus(this.#started, prompt.work, 1);
+    this.#startedMs ??= nowMs;
+  }
+
   /** It is computed, or not wanted any more. */
   removePrompt(id: RequestId, nowMs: number): void {
-    const work = this.#queue.get(id);
-    if (work === undefined) return;
-    const isHead = this.#queue.keys().next().value === id;
+    const prompt = this.#queue.get(id);
+    if (prompt === undefined) return;
     this.#queue.delete(id);
-    if (isHead) this.#headSinceMs = nowMs;
-    this.#queuedTokenCount -= work.tokenCount;
-    this.#queuedPairCount -= work.pairCount;
+    const { work, isStarted, reportCount } = prompt;
+    this.#queued = plus(this.#queued, work, -1);
+    if (isStarted) this.#finish(work, nowMs);
+    else if (reportCount < this.#reportCount) this.#planned = plus(this.#planned, work, -1);
+    if (this.#queue.size === 0) this.#rowTokenCount = 0;
+  }
+
+  /** The step that held its end was filled up with the beginning of the next. */
+  #finish(work: PromptWork, nowMs: number): void {
+    this.#started = plus(this.#started, work, -1);
+    this.#startedMs = this.#started.promptCount === 0 ? null : nowMs;
+    this.#rowTokenCount += work.tokenCount;
+    const filledUpCount = Math.ceil(this.#rowTokenCount / work.roomTokenCount) * work.roomTokenCount - this.#rowTokenCount;
+    this.#startedDoneCount = Math.min(this.#started.tokenCount, filledUpCount);
   }
 
   changeExpected(change: DecodeWork): void {
@@ -138,5 +206,20 @@ function sum(a: DecodeWork, b: DecodeWork): DecodeWork {
     rowCount,
     kvTokenCount: a.kvTokenCount + b.kvTokenCount,
     remainingTokenCount: a.remainingTokenCount + b.remainingTokenCount,
+  };
+}
+
+function plus(sum: PromptSum, { tokenCount, pairCount }: PromptWork, sign: 1 | -1): PromptSum {
+  const promptCount = sum.promptCount + sign;
+  if (promptCount === 0) return noPrompts; // so that rounding does not pile up
+  return { promptCount, tokenCount: sum.tokenCount + sign * tokenCount, pairCount: sum.pairCount + sign * pairCount };
+}
+
+function minus(a: PromptSum, b: PromptSum): PromptSum {
+  if (a.promptCount === b.promptCount) return noPrompts;
+  return {
+    promptCount: a.promptCount - b.promptCount,
+    tokenCount: a.tokenCount - b.tokenCount,
+    pairCount: a.pairCount - b.pairCount,
   };
 }

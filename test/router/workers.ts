@@ -41,7 +41,11 @@ export function loadOf({
   const load = new WorkerLoad();
   if (queuedTokenCount > 0) {
     const pairCount = prefillPairCountOf(0, queuedTokenCount);
-    load.addPrompt(requestId('queued'), { tokenCount: queuedTokenCount, pairCount, addedMs: 0, unloadedTtftMs: 100 }, 0);
+    load.addPrompt(
+      requestId('queued'),
+      { tokenCount: queuedTokenCount, pairCount, roomTokenCount: 512, addedMs: 0, unloadedTtftMs: 100 },
+      0,
+    );
   }
   if (decodingCount > 0) {
     const kvTokenCount = decodingCount * kvTokensEach;

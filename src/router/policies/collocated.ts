@@ -11,7 +11,12 @@ export const collocated: Policy = (facts, candidates): CollocatedRoute => {
   let best: CollocatedRoute | null = null;
   for (const worker of pool) {
     const prefill = prefillForecast(facts, worker);
-    const estimate = estimateWhole(facts, worker, prefill, decodeForecast(facts, worker, 'its_prefill'));
+    const estimate = estimateWhole(
+      facts,
+      worker,
+      prefill,
+      decodeForecast(facts, worker, prefill.waitMs + prefill.prefillMs, 'its_prefill'),
+    );
     if (best !== null && best.estimate.cost <= estimate.cost) continue; // the first of equals: the same choice every time
     const reason = candidates.fallback ?? `least cost of ${all.length}`;
     best = { path: 'collocated', worker: worker.id, reason, estimate, prefill };

@@ -22,9 +22,11 @@ export function bestPair(facts: RequestFacts, candidates: Candidates): Disaggreg
     (worker) => prefillForecast(facts, worker),
     (worker, forecast) => promisingPrefill(facts, worker, forecast),
   );
+  const [first] = prefills;
+  const startsInMs = first === undefined ? 0 : first.forecast.waitMs + first.forecast.prefillMs;
   const decodes = bestOf(
     shortlist(facts, candidates.decode, 'decode'),
-    (worker) => decodeForecast(facts, worker, 'other_prompts'),
+    (worker) => decodeForecast(facts, worker, startsInMs, 'other_prompts'),
     promisingDecode,
   );
   let best: DisaggregatedRoute | null = null;
