@@ -1,6 +1,7 @@
-/** `npm run bench:report`: sweeps of three strategies on two CPU workers and their report, in about 12 minutes for the small grid of the demo model.
+/** `npm run bench:report`: sweeps of three strategies on two CPU workers and their report, in at most 15 minutes for the small grid of the demo
+ *  model: it repeats its points until the time is up, since every repetition narrows the bounds. `--time-limit SECONDS` gives it more or less.
  *  Every strategy has the same two workers of one thread each; the static split is one prefill, one decode.
- *  Flags: --full (all rates and workloads, a 135M shape too; hours), --recompute (the reports again from the records; nothing is run),
+ *  Flags: --full (all rates and workloads, a 135M shape too; six hours), --recompute (the reports again from the records; nothing is run),
  *  --only NAME (one of the sweeps below), --result-dir FOLDER; any other goes to `twostroke bench sweep`. The last line is JSON: `neverWorse`
  *  of every sweep by its name. */
 import { spawnSync } from 'node:child_process';
@@ -24,31 +25,33 @@ const isRecompute = take('--recompute');
 const only = takeValue('--only', null);
 const folder = takeValue('--result-dir', path.join('docs', 'results', '2026-11-22-router-cpu'));
 
-const allRates = '0.25,0.5,0.75,0.9,1,1.1,1.3';
-/** `isSmall`: part of the small grid. A run lasts `seconds`; five repetitions of a point are 1,000 requests from 40 requests/s on. */
+const words = (text) => text.split(' ');
+const allRates = '--rate-fractions 0.25,0.5,0.75,0.9,1,1.1,1.3';
+/** Small grids: many short repetitions, as many as the time allows; what the machine does meanwhile differs more between them than within.
+ *  `isSmall`: part of the run without flags. */
 const sweeps = [
   {
     name: 'demo',
     isSmall: true,
-    model: ['--model', 'demo'],
-    small: ['--workloads', 'short,mixed', '--rate-fractions', '0.25,0.75,1.1', '--run-seconds', '4.5', '--drain', '20'],
-    full: ['--workloads', 'short,long,mixed', '--rate-fractions', allRates, '--run-seconds', '20'],
-    answer: ['--random-output-len', '32', '--saturation-prompts', '150'],
+    model: words('--model demo'),
+    small: words('--workloads short,mixed --rate-fractions 0.5,0.9,1.1 --run-seconds 3 --repetitions 100 --time-limit 760'),
+    full: words(`--workloads short,long,mixed ${allRates} --run-seconds 10 --repetitions 10`),
+    answer: words('--random-output-len 32 --saturation-prompts 200 --drain 20'),
   },
   {
     name: 'shape-135m',
     isSmall: false,
-    model: ['--model', path.join('models', 'shape-135m'), '--load-format', 'dummy', '--skip-tokenizer-init'],
-    small: ['--workloads', 'short', '--rate-fractions', '0.5,0.9', '--run-seconds', '20', '--unloaded-prompts', '16'],
-    full: ['--workloads', 'short,mixed', '--rate-fractions', allRates, '--run-seconds', '120', '--unloaded-prompts', '20'],
-    answer: ['--random-output-len', '32', '--saturation-prompts', '60', '--saturation-concurrency', '16'],
+    model: words(`--model ${path.join('models', 'shape-135m')} --load-format dummy --skip-tokenizer-init`),
+    small: words('--workloads short --rate-fractions 0.5,0.9 --run-seconds 10 --repetitions 100 --time-limit 900'),
+    full: words(`--workloads short,mixed ${allRates} --run-seconds 30 --repetitions 5`),
+    answer: words('--random-output-len 32 --saturation-prompts 60 --saturation-concurrency 16 --unloaded-prompts 16 --drain 60'),
   },
 ];
 
 const workers = ['--workers', 'any:cpu*2', '--threads', '2'];
 
-function twostroke(words, stdout) {
-  const done = spawnSync(process.execPath, [entry, ...words], { stdio: ['inherit', stdout, 'inherit'] });
+function twostroke(args, stdout) {
+  const done = spawnSync(process.execPath, [entry, ...args], { stdio: ['inherit', stdout, 'inherit'] });
   if (done.status !== 0) process.exit(done.status ?? 1);
   return done.stdout?.toString() ?? '';
 }
@@ -72,7 +75,7 @@ function run({ name, model, small, full, answer }) {
   mkdirSync(result, { recursive: true });
   if (!isRecompute) measureProfile(model, profile);
   const shared = ['--json', '--profile', profile, ...rest];
-  const grid = ['--repetitions', '5', ...(isFull ? full : small), ...answer];
+  const grid = [...(isFull ? full : small), ...answer];
   const stdout = isRecompute
     ? twostroke(['bench', 'report', result, ...shared], 'pipe')
     : twostroke(['bench', 'sweep', '--result-dir', result, ...grid, ...targetsOf(model, profile), ...shared], 'pipe');

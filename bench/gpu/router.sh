@@ -1,33 +1,39 @@
 #!/usr/bin/env bash
-# The router on two GPUs, with a Qwen3-8B shape of random weights: the profile, one request at a time, saturation of one and of two GPUs, and
-# the three strategies under Poisson arrivals of the mixed workload (half 64-256, half 1024-2048 tokens in; 128 out).
-#   bench/gpu/router.sh FOLDER PHASE...      phases: profile one static sweep (all: about five minutes on two H200s)
-# The sweep's report is made again from FOLDER by `twostroke bench report FOLDER/sweep --profile FOLDER/profile.json`.
-# For other machines: NODE, MODEL (options of serve), ONE and TWO (workers), SHARE (of a GPU's memory, for each of three servers at once),
-# PIN_SERVER and PIN_LOAD (commands that keep server and generator on cores apart), REPETITIONS, RATES, SECONDS_A_RUN, PROMPTS.
+# The router on two GPUs, with a Qwen3-8B shape of random weights: three strategies on the same two workers, one request at a time, at saturation
+# and under Poisson arrivals of the mixed workload (half 64-256, half 1024-2048 tokens in; 128 out), with A/A runs between. The router starts
+# from the committed profile of this GPU.
+#   bench/gpu/router.sh FOLDER [PHASE...]      phases: sweep (as long as TIME_LIMIT allows), one (saturation of one GPU), profile
+# The report is made of FOLDER/sweep by `twostroke bench report FOLDER/sweep --profile PROFILE`; it is not made here, where its plots may lack
+# their packages. The servers stay up together, one is asked at a time.
+# For other machines: NODE, MODEL (options of serve), ONE and TWO (workers), SHARE (of a GPU's memory, for each of three servers), PROFILE,
+# PIN_SERVER and PIN_LOAD (commands that keep servers and generator on cores apart), TIME_LIMIT (seconds since this script began, for
+# everything), REPETITIONS, RATES, RUN_SECONDS, WARMUP (seconds of a run before it is measured), PROMPTS, UNLOADED.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$1
 shift
 NODE=${NODE:-node}
-MAIN=${MAIN:-$PWD/dist/src/cli/main.js}
-MODEL=${MODEL:---model $PWD/models/shape-qwen3-8b --load-format dummy --skip-tokenizer-init --max-model-len 8192}
+MAIN=${MAIN:-dist/src/cli/main.js}
+MODEL=${MODEL:---model models/shape-qwen3-8b --load-format dummy --skip-tokenizer-init --max-model-len 8192}
 ONE=${ONE:-any:cuda:0}
 TWO=${TWO:-any:cuda:0,any:cuda:1}
 SHARE=${SHARE:-0.3}
-PIN_SERVER=${PIN_SERVER:-taskset -c 4-31}
-PIN_LOAD=${PIN_LOAD:-taskset -c 0-3}
-REPETITIONS=${REPETITIONS:-5}
-RATES=${RATES:-0.4,0.7,0.95}
-SECONDS_A_RUN=${SECONDS_A_RUN:-3}
-PROMPTS=${PROMPTS:-600}
+PROFILE=${PROFILE:-profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json}
+PIN_SERVER=${PIN_SERVER-taskset -c 4-31}
+PIN_LOAD=${PIN_LOAD-taskset -c 0-3}
+TIME_LIMIT=${TIME_LIMIT:-570}
+REPETITIONS=${REPETITIONS:-10}
+RATES=${RATES:-0.5,0.75,0.9,1.1}
+RUN_SECONDS=${RUN_SECONDS:-5}
+WARMUP=${WARMUP:-1.5}
+PROMPTS=${PROMPTS:-400}
+UNLOADED=${UNLOADED:-20}
 mkdir -p "$folder"
 
 say() { echo "=== $* (at $SECONDS s)" >&2; }
 bench="$PIN_LOAD $NODE $MAIN bench"
-serve="$PIN_SERVER $NODE $MAIN serve $MODEL --port 0 --json --allow-forced-length --log-level error"
-load="--force-output-length --random-output-len 128 --output-shape range"
-[ -f "$folder/profile.json" ] && profile="--profile $folder/profile.json" || profile=
+serve="$PIN_SERVER $NODE $MAIN serve $MODEL --port 0 --json --allow-forced-length"
+load="--force-output-length --random-output-len ${OUTPUT_LEN:-128} --output-shape range"
 
 # started NAME OPTIONS...: a server in the background; its address in $url, its process in $server
 started() {
@@ -44,36 +50,21 @@ started() {
   return 1
 }
 stopped() {
-  kill "$1"
+  kill "$1" 2>/dev/null || true
   wait "$1" 2>/dev/null || true
 }
-# three: a server for each strategy, on the same GPUs; they stay up, and one is asked at a time
-declare -A urls=() servers=()
-three() {
-  [ ${#urls[@]} -gt 0 ] && return
-  local strategy index=0 share
-  for strategy in collocated disaggregated adaptive; do
-    index=$((index + 1))
-    share=$(awk "BEGIN { print $SHARE * $index }") # of the memory that may be in use then, by all
-    started $strategy --workers "$TWO" --gpu-memory-utilization "$share" --strategy $strategy \
-      $([ $strategy = disaggregated ] && echo --split 1:1) $([ $strategy = adaptive ] && echo "$profile")
-    urls[$strategy]=$url
-    servers[$strategy]=$server
-  done
-  say "three servers"
-}
+declare -A servers=()
 trap 'for server in "${servers[@]}"; do stopped $server; done' EXIT
 
-for phase in "$@"; do
+for phase in "${@:-sweep}"; do
   say "$phase"
   case $phase in
     profile)
-      workers=${MODEL/ --skip-tokenizer-init/}
-      $PIN_SERVER "$NODE" "$MAIN" profile $workers --workers "$TWO" --duration "${PROFILE_SECONDS:-30}" --out "$folder/profile.json" >"$folder/profile.txt"
-      cat "$folder/profile.txt"
-      profile="--profile $folder/profile.json"
+      $PIN_SERVER "$NODE" "$MAIN" profile ${MODEL/ --skip-tokenizer-init/} --workers "$TWO" --duration "${PROFILE_SECONDS:-30}" --out "$folder/profile.json" \
+        | tee "$folder/profile.txt"
+      PROFILE=$folder/profile.json
       ;;
-    one) # one GPU, everything on it; as many requests open as its memory holds
+    one) # everything on one GPU; as many requests open as its memory holds
       started one --workers "$ONE" --strategy collocated
       servers[one]=$server
       $bench serve --base-url "$url" --dataset-name mixed $load --num-prompts "$PROMPTS" --max-concurrency 128 --save-result \
@@ -81,22 +72,23 @@ for phase in "$@"; do
       stopped $server
       unset 'servers[one]'
       ;;
-    static) # one request at a time, as in nanoPD's static benchmark
-      three
-      for strategy in "${!urls[@]}"; do
-        for length in short long; do
-          echo "$strategy $length"
-          $bench static --base-url "${urls[$strategy]}" --dataset-name $length $load --num-prompts "${STATIC_PROMPTS:-10}" --save-result \
-            --result-dir "$folder" --result-filename "static-$length-$strategy.json" | grep -A1 -E '^(Time to first|Time per|End-to-end)'
-        done
-      done
-      ;;
     sweep)
-      three
-      $bench sweep --workloads mixed $load --rate-fractions "$RATES" --repetitions "$REPETITIONS" --run-seconds "$SECONDS_A_RUN" \
-        --warmup-prompts 8 --unloaded-prompts 12 --saturation-prompts "$PROMPTS" --saturation-concurrency 256 --drain 20 --no-twin \
-        --result-dir "$folder/sweep" $(for name in collocated disaggregated adaptive; do echo "--target $name=${urls[$name]}"; done) \
-        $profile >"$folder/sweep.txt" || cat "$folder/sweep.txt"
+      targets=()
+      index=0
+      for strategy in collocated disaggregated adaptive; do
+        index=$((index + 1))
+        options=(--workers "$TWO" --strategy $strategy --profile "$PROFILE")
+        [ $strategy = disaggregated ] && options+=(--split 1:1)
+        # of the memory that may be in use then, by all servers
+        started $strategy "${options[@]}" --gpu-memory-utilization "$(awk "BEGIN { print $SHARE * $index }")"
+        servers[$strategy]=$server
+        targets+=(--target "$strategy=$url")
+        say "$strategy is up"
+      done
+      $bench sweep --workloads "${WORKLOADS:-mixed}" $load --rate-fractions "$RATES" --repetitions "$REPETITIONS" --run-seconds "$RUN_SECONDS" --warmup "$WARMUP" \
+        --warmup-prompts 0 --unloaded-prompts "$UNLOADED" --saturation-prompts "$PROMPTS" --saturation-concurrency 256 --drain 20 \
+        --time-limit $((TIME_LIMIT - SECONDS)) --result-dir "$folder/sweep" "${targets[@]}" >"$folder/sweep.txt" || say "no report here: see its last lines"
+      cat "$folder/sweep.txt"
       ;;
     *) echo "unknown phase: $phase" >&2 && exit 1 ;;
   esac

@@ -23,6 +23,7 @@ ${plots.map(plotSection).join('\n')}
 ${predictionTable(summary, header)}
 <h2>Points</h2>${summary.points.map((point) => pointTable(point)).join('\n')}
 ${handOverTable(summary)}
+${unloadedTable(summary)}
 <h2>How it was run</h2>
 <p>Every strategy got the same arrivals and lengths at a point and repetition, one after the other, in turning order. Targets: TTFT ≤
 ${header.ttftFactor} × and TPOT ≤ ${header.tpotFactor} × the unloaded p50 of the request's length class in the better static mode.
@@ -81,6 +82,24 @@ function handOverTable({ points }: SweepSummary): string {
   if (rows.length === 0) return '';
   return `<h2>What hand-overs held up</h2><p>Milliseconds from the first token until the decode side went on with the request, as the server timed it.</p>
 <table><tr><th>point</th><th>strategy</th><th>hand-overs</th><th>p50</th><th>p90</th><th>p99</th></tr>${rows.join('')}</table>`;
+}
+
+function unloadedTable({ unloaded, saturation }: SweepSummary): string {
+  const row = (cells: readonly string[]) => `<tr>${cells.map((cell) => `<td>${cell}</td>`).join('')}</tr>`;
+  const single = unloaded.map(({ workload, lengthClass, mode, ttftMs, tpotMs, e2elMs }) =>
+    row([
+      `${escaped(workload)}, ${lengthClass} prompts, ${escaped(mode)}`,
+      String(e2elMs.count),
+      ...[ttftMs, tpotMs, e2elMs].map(({ p50, p99 }) => `${figure(p50)} / ${figure(p99)}`),
+    ]),
+  );
+  const full = saturation.map(({ workload, mode, requestsPerSecond, outputTokensPerSecond }) =>
+    row([`${escaped(workload)}, ${escaped(mode)}`, figure(requestsPerSecond), figure(outputTokensPerSecond)]),
+  );
+  return `<h2>One request at a time</h2><p>Milliseconds, p50 / p99. The targets come from the better static mode of these.</p>
+<table><tr><th>requests</th><th>count</th><th>TTFT</th><th>TPOT</th><th>E2EL</th></tr>${single.join('')}</table>
+<h2>Saturation</h2><p>As many requests open as was asked for; filling and emptying are in the figures.</p>
+<table><tr><th>workload</th><th>req/s</th><th>tok/s</th></tr>${full.join('')}</table>`;
 }
 
 function predictionTable({ points, predictionErrors }: SweepSummary, { candidate }: SweepHeader): string {

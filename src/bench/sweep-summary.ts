@@ -29,8 +29,25 @@ export interface SweepPoint extends ComparedPoint {
   readonly modes: readonly ModeRow[];
 }
 
+/** One request at a time, by workload, class of prompt length and strategy. */
+export interface UnloadedRow extends Pick<RunSummary, 'ttftMs' | 'tpotMs' | 'e2elMs'> {
+  readonly workload: string;
+  readonly lengthClass: LengthClass;
+  readonly mode: string;
+}
+
+/** As many requests open as asked for: what a strategy bears, filling and emptying included. */
+export interface SaturationRow {
+  readonly workload: string;
+  readonly mode: string;
+  readonly requestsPerSecond: number;
+  readonly outputTokensPerSecond: number;
+}
+
 export interface SweepSummary {
   readonly slos: Readonly<Record<string, SloByClass>>;
+  readonly unloaded: readonly UnloadedRow[];
+  readonly saturation: readonly SaturationRow[];
   readonly points: readonly SweepPoint[];
   readonly neverWorse: NeverWorse;
   /** Of the candidate, all its points together. */
@@ -49,6 +66,8 @@ export function summariseSweep(data: SweepData): SweepSummary {
   const ofCandidate = header.runs.filter(({ stage, mode }) => stage === 'point' && mode === header.candidate);
   return {
     slos,
+    unloaded: workloads.flatMap((workload) => runsOf(data, 'unloaded', workload).flatMap((run) => unloadedRows(data, run))),
+    saturation: workloads.flatMap((workload) => runsOf(data, 'saturation', workload).map((run) => saturationRow(data, run))),
     points: points.map(({ point }) => point),
     neverWorse: neverWorse(
       points.map(({ point }) => point),
@@ -63,10 +82,27 @@ function runsOf({ header }: SweepData, stage: Stage, workload: string): readonly
   return header.runs.filter((run) => run.stage === stage && run.workload === workload);
 }
 
+function unloadedRows(data: SweepData, { runIndex, workload, mode }: SweepRun): readonly UnloadedRow[] {
+  const records = measuredOf(data, runIndex);
+  return lengthClasses.flatMap((lengthClass) => {
+    const mine = records.filter((record) => record.lengthClass === lengthClass);
+    if (mine.length === 0) return [];
+    const { ttftMs, tpotMs, e2elMs } = summariseRun(mine, null);
+    return [{ workload, lengthClass, mode, ttftMs, tpotMs, e2elMs }];
+  });
+}
+
+function saturationRow(data: SweepData, { runIndex, workload, mode }: SweepRun): SaturationRow {
+  const { requestsPerSecond, outputTokensPerSecond } = summariseRun(measuredOf(data, runIndex), null);
+  return { workload, mode, requestsPerSecond, outputTokensPerSecond };
+}
+
 /** Per class the lowest p50 of the static modes, times the factors. */
 function unloadedSlos(data: SweepData, workload: string): SloByClass {
   const { ttftFactor, tpotFactor } = data.header;
-  const byMode = runsOf(data, 'unloaded', workload).map(({ runIndex }) => measuredOf(data, runIndex));
+  const byMode = runsOf(data, 'unloaded', workload)
+    .filter(({ mode }) => mode !== data.header.candidate)
+    .map(({ runIndex }) => measuredOf(data, runIndex));
   const lowest = (lengthClass: LengthClass, value: (record: RequestRecord) => number | undefined) =>
     byMode
       .map((records) => distribution(records.filter((record) => record.lengthClass === lengthClass).map(value)).p50)

@@ -30,7 +30,8 @@ export interface SweepSettings {
   readonly saturationRequestCount: number;
   /** A second server of the first static strategy, for the A/A row. */
   readonly twin: 'none' | 'started';
-  readonly load: Pick<LoadSettings, 'drainMs' | 'warmupRequestCount' | 'seed'>;
+  /** Warm-up of every run: by count, and of those with arrival times by time too. */
+  readonly load: Pick<LoadSettings, 'drainMs' | 'warmupMs' | 'warmupRequestCount' | 'seed'>;
   readonly burstiness: number;
   readonly readyMs: number;
 }
@@ -135,7 +136,7 @@ class Sweep {
     }
   }
 
-  /** How much each strategy bears, then single requests for the targets; and so the rates. */
+  /** How much each strategy bears, then single requests; and so the rates. */
   async #prepare(workload: WorkloadSettings): Promise<readonly Rate[]> {
     const { candidate, rates } = this.#settings;
     let best = 0;
@@ -143,9 +144,7 @@ class Sweep {
       const records = await this.#run(target, workload, { stage: 'saturation', repetition: 0, rate: null });
       if (target.name !== candidate) best = Math.max(best, summariseRun(records, null).requestsPerSecond || 0);
     }
-    for (const target of this.#targets.filter(({ name }) => name !== candidate)) {
-      await this.#run(target, workload, { stage: 'unloaded', repetition: 0, rate: null });
-    }
+    for (const target of this.#targets) await this.#run(target, workload, { stage: 'unloaded', repetition: 0, rate: null });
     if (rates.unit === 'perSecond') return rates.values.map((perSecond) => ({ perSecond, fraction: null }));
     if (best === 0 && !this.#isStopped)
       throw new TwostrokeError('unavailable', `no static mode completed a request of ${workload.name}`);
@@ -157,12 +156,13 @@ class Sweep {
   }
 
   #requestCountOf({ stage, rate }: Point): number {
-    const { requestCount, unloadedRequestCount, saturationRequestCount } = this.#settings;
+    const { requestCount, unloadedRequestCount, saturationRequestCount, load } = this.#settings;
     if (stage === 'unloaded') return unloadedRequestCount;
     if (stage === 'warmup' || stage === 'saturation' || rate === null) return saturationRequestCount;
     if (typeof requestCount === 'number') return requestCount;
     const { seconds, min, max } = requestCount;
-    return Math.min(max, Math.max(min, Math.round(seconds * rate.perSecond)));
+    const warmupCount = Math.round((load.warmupMs / 1000) * rate.perSecond);
+    return Math.min(max, warmupCount + Math.max(min, Math.round(seconds * rate.perSecond)));
   }
 
   get #isStopped(): boolean {
@@ -174,7 +174,7 @@ class Sweep {
     if (this.#isStopped) return [];
     const { client, load, saturationConcurrency, burstiness } = this.#settings;
     const runIndex = this.#runs.length;
-    const label = `${settings.name} ${point.rate === null ? point.stage : `${point.rate.perSecond.toFixed(2)}/s #${point.repetition + 1}`} ${target.name}`;
+    const label = `${settings.name} ${point.rate === null ? point.stage : `${point.rate.perSecond.toFixed(2)}/s #${point.repetition + 1}`} ${target === this.#twin ? 'A/A of ' : ''}${target.name}`;
     const seed = load.seed + 1000 * point.repetition;
     const address = { baseUrl: target.baseUrl, apiKey: client.apiKey };
     const seeds = { seed, contentSeed: load.seed + 7919 * (runIndex + 1) };
@@ -196,7 +196,7 @@ class Sweep {
         concurrencyMax: concurrencyMax[point.stage],
         requestCountMax: load.warmupRequestCount + this.#requestCountOf(point),
         durationMs: Number.POSITIVE_INFINITY,
-        warmupMs: 0,
+        warmupMs: point.rate === null ? 0 : load.warmupMs,
       },
       this.#context,
     );

@@ -92,7 +92,7 @@ export function benchSweepCommand(): Command {
     .option('--unloaded-prompts <count>', 'one at a time, for the latency targets', wholeNumber(1), 30)
     .option('--saturation-concurrency <count>', 'open requests while saturation is measured', wholeNumber(1), 32)
     .option('--saturation-prompts <count>', 'requests to measure it with', wholeNumber(1), 200)
-    .option('--run-seconds <seconds>', 'length of a run, in place of --num-prompts', realNumber(0.1, 36000))
+    .option('--run-seconds <seconds>', 'length of a run after --warmup, in place of --num-prompts', realNumber(0.1, 36000))
     .option('--no-twin', 'without the A/A row, which needs a second server of the first static target')
     .option('--warmup-prompts <count>', 'first requests of a run: sent, not measured', wholeNumber(0), 5)
     .option('--burstiness <shape>', 'of gamma-distributed gaps; 1: Poisson', positiveOrInf, 1)
@@ -135,7 +135,6 @@ async function sweep(options: SweepOptions): Promise<void> {
     options.saturationPrompts,
   );
   const stop = listenForStop();
-  const { warmupMs: _, ...load } = loadSettings(options);
   const outcome = await runSweep(
     {
       targets,
@@ -153,7 +152,7 @@ async function sweep(options: SweepOptions): Promise<void> {
       saturationConcurrency: options.saturationConcurrency,
       saturationRequestCount: options.saturationPrompts,
       twin: options.twin ? 'started' : 'none',
-      load: { ...load, warmupRequestCount: options.warmupPrompts },
+      load: { ...loadSettings(options), warmupRequestCount: options.warmupPrompts },
       burstiness: options.burstiness,
       readyMs: options.readyTimeout * 1000,
     },

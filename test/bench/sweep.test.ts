@@ -179,7 +179,7 @@ describe('runSweep', () => {
         saturationConcurrency: 4,
         saturationRequestCount: 12,
         twin: 'started',
-        load: { drainMs: 5000, warmupRequestCount: 2, seed: 9 },
+        load: { drainMs: 5000, warmupMs: 0, warmupRequestCount: 2, seed: 9 },
         burstiness: 1,
         readyMs: 1000,
       },
@@ -187,7 +187,7 @@ describe('runSweep', () => {
       (line) => lines.push(line),
     );
     await Promise.all(servers.map((server) => server.close()));
-    expect(outcome.runs).toHaveLength(4 + 3 + 2 + 2 * 2 * 4); // warmup; saturation; unloaded; repetitions × rates × (three modes and the A/A run)
+    expect(outcome.runs).toHaveLength(4 + 3 + 3 + 2 * 2 * 4); // warmup; saturation; unloaded; repetitions × rates × (three modes and the A/A run)
     const at = (mode: string, repetition: number, rate: number) =>
       outcome.records.get(
         outcome.runs.find(
