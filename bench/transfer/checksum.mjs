@@ -1,46 +1,20 @@
 /** What --kv-checksum costs in served tokens: the demo model on two CPU workers over peer, rounds with and without in turn, so that what else
  *  the machine does falls on both. Run: npm run build && node bench/transfer/checksum.mjs [--rounds N] [--json FILE]
  *  Rates are medians of the rounds; processor time is of the workers alone, and less noisy. */
-import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
-import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemClock } from '../../dist/src/base/clock.js';
-import { silentLogger } from '../../dist/src/base/log.js';
-import { Gateway } from '../../dist/src/control/gateway.js';
-import { parseWorkerSpecs } from '../../dist/src/control/worker-spec.js';
 import { greedy } from '../../dist/src/engine/sampling-params.js';
+import { commitOf, goldens, startDemoPair } from './cluster.mjs';
 
-const root = path.resolve(import.meta.dirname, '../..');
-const folder = path.join(root, 'models/demo-6m');
-const goldens = JSON.parse(readFileSync(path.join(folder, 'golden.json'), 'utf8'));
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '12' }, json: { type: 'string' } } });
 const roundCount = Number(values.rounds);
 const ticksPerSecond = 100;
 let serial = 0;
 
 async function start(kvChecksum) {
-  const settings = {
-    ...{
-      modelFolder: folder,
-      loadFormat: 'auto',
-      dtype: 'auto',
-      kvDtype: 'auto',
-      quantize: 'none',
-      blockTokenCount: 16,
-      blockCount: 1024,
-    },
-    ...{ gpuMemoryShare: 0.9, tokenBudget: 512, prefillChunkTokenCount: 512, sequenceCountMax: 32, maxModelTokenCount: 4096 },
-    ...{ prefixCaching: 'off', depth: 2, connector: 'peer', kvChecksum },
-  };
-  const gateway = await Gateway.start({
-    ...{ strategy: 'disaggregated', logger: silentLogger, clock: systemClock, settings },
-    ...{
-      workerEntry: path.join(root, 'dist/src/cli/worker.js'),
-      workers: parseWorkerSpecs('prefill:cpu?threads=1,decode:cpu?threads=1'),
-    },
-  });
+  const gateway = await startDemoPair({ connector: 'peer', kvChecksum });
   await gateway.ready;
   return gateway;
 }
@@ -85,7 +59,7 @@ const figures = Object.fromEntries(
 const paired = rounds.on.map((each, i) => each.cpuMsPerToken / rounds.off[i].cpuMsPerToken);
 const result = {
   command: `node bench/transfer/checksum.mjs --rounds ${roundCount}`,
-  commit: execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root }).toString().trim(),
+  commit: commitOf(),
   machine: { cpu: os.cpus()[0]?.model, cores: os.availableParallelism(), node: process.version, load1m: os.loadavg()[0] },
   requestsPerRound: goldens.cases.length,
   ...figures,

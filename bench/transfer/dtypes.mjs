@@ -3,43 +3,17 @@
  *  Run: npm run build && node bench/transfer/dtypes.mjs [--out docs/results/<date>-transfer-dtype]
  *  tokens equal: positions where both say the same token, over all positions. Log-probability error: of the tokens before the first
  *  difference, because behind it the two continue other texts; first token excluded, which prefill samples before anything is handed over. */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { systemClock } from '../../dist/src/base/clock.js';
-import { silentLogger } from '../../dist/src/base/log.js';
-import { Gateway } from '../../dist/src/control/gateway.js';
-import { parseWorkerSpecs } from '../../dist/src/control/worker-spec.js';
 import { greedy } from '../../dist/src/engine/sampling-params.js';
+import { commitOf, goldens, startDemoPair } from './cluster.mjs';
 
-const root = path.resolve(import.meta.dirname, '../..');
-const folder = path.join(root, 'models/demo-6m');
-const goldens = JSON.parse(readFileSync(path.join(folder, 'golden.json'), 'utf8'));
 const { values } = parseArgs({ options: { out: { type: 'string' } } });
 
 async function answers(kvDtype, kvTransferDtype) {
-  const settings = {
-    ...{
-      modelFolder: folder,
-      loadFormat: 'auto',
-      dtype: 'auto',
-      kvDtype,
-      quantize: 'none',
-      blockTokenCount: 16,
-      blockCount: 1024,
-    },
-    ...{ gpuMemoryShare: 0.9, tokenBudget: 512, prefillChunkTokenCount: 512, sequenceCountMax: 16, maxModelTokenCount: 4096 },
-    ...{ prefixCaching: 'off', depth: 2, connector: 'tcp', kvTransferDtype },
-  };
-  const gateway = await Gateway.start({
-    ...{ strategy: 'disaggregated', logger: silentLogger, clock: systemClock, settings },
-    ...{
-      workerEntry: path.join(root, 'dist/src/cli/worker.js'),
-      workers: parseWorkerSpecs('prefill:cpu?threads=1,decode:cpu?threads=1'),
-    },
-  });
+  const gateway = await startDemoPair({ kvDtype, kvTransferDtype, connector: 'tcp', sequenceCountMax: 16 });
   const records = [];
   gateway.onRequestDone((record) => records.push(record));
   try {
@@ -103,7 +77,7 @@ for (const kvDtype of ['f32', 'bf16']) {
   for (const transfer of ['auto', 'fp8', 'int8'])
     rows.push({ cache: kvDtype, transfer, ...score(base, await answers(kvDtype, transfer)) });
 }
-const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root }).toString().trim();
+const commit = commitOf();
 const result = {
   command: 'node bench/transfer/dtypes.mjs',
   commit,

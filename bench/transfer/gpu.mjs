@@ -16,8 +16,6 @@ import { parseArgs } from 'node:util';
 import { systemClock } from '../../dist/src/base/clock.js';
 import { silentLogger } from '../../dist/src/base/log.js';
 import { Prng } from '../../dist/src/base/prng.js';
-import { Gateway } from '../../dist/src/control/gateway.js';
-import { parseWorkerSpecs } from '../../dist/src/control/worker-spec.js';
 import { dtypeByteCounts } from '../../dist/src/device/dtype.js';
 import { openDevice } from '../../dist/src/device/native.js';
 import { Engine } from '../../dist/src/engine/engine.js';
@@ -29,6 +27,7 @@ import { HostRelayConnector } from '../../dist/src/transfer/host-relay.js';
 import { PeerConnector } from '../../dist/src/transfer/peer.js';
 import { TcpConnector } from '../../dist/src/transfer/tcp.js';
 import { KvReceiver } from '../../dist/src/transfer/tcp-receiver.js';
+import { startGateway } from './cluster.mjs';
 
 const qwen3Of8B = {
   architectures: ['Qwen3ForCausalLM'],
@@ -38,7 +37,6 @@ const qwen3Of8B = {
   ...{ hidden_act: 'silu', tie_word_embeddings: false, torch_dtype: 'bfloat16', attention_bias: false },
   ...{ bos_token_id: 151643, eos_token_id: 151645 },
 };
-const root = path.resolve(import.meta.dirname, '../..');
 const handOverTokenCount = 2048;
 const [decodeBatch, decodeContext] = [32, 1024];
 
@@ -400,28 +398,13 @@ async function measureSteps(child, source, target, blockCount) {
 // ---- part 4
 
 async function measureRequests(folder, connector) {
-  const spec = devices.map(({ kind, index }) => (kind === 'cpu' ? 'any:cpu?threads=1' : `any:cuda:${index}`)).join(',');
-  const contextMax = isGpu ? 9000 : 3000;
-  const settings = {
-    ...{ modelFolder: folder, loadFormat: 'dummy', dtype: 'auto', kvDtype: 'auto', quantize: 'none', blockTokenCount: 16 },
-    ...{
-      blockCount: 2000,
-      gpuMemoryShare: 0.8,
-      sequenceCountMax: 16,
-      maxModelTokenCount: contextMax,
-      prefixCaching: 'off',
-      depth: 2,
+  const workers = devices.map(({ kind, index }) => (kind === 'cpu' ? 'any:cpu?threads=1' : `any:cuda:${index}`)).join(',');
+  const gateway = await startGateway({
+    ...{ workers, strategy: 'adaptive' },
+    settings: {
+      ...{ modelFolder: folder, loadFormat: 'dummy', blockCount: 2000, gpuMemoryShare: 0.8, sequenceCountMax: 16 },
+      ...{ maxModelTokenCount: isGpu ? 9000 : 3000, tokenBudget: 2048, prefillChunkTokenCount: 2048, connector },
     },
-    ...{ tokenBudget: 2048, prefillChunkTokenCount: 2048, connector },
-  };
-  const workerEntry = path.join(root, 'dist/src/cli/worker.js');
-  const gateway = await Gateway.start({
-    strategy: 'adaptive',
-    workerEntry,
-    logger: silentLogger,
-    clock: systemClock,
-    workers: parseWorkerSpecs(spec),
-    settings,
   });
   const records = new Map();
   gateway.onMeasured((record) => records.set(record.id, record));

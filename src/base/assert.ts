@@ -11,11 +11,6 @@ export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new AssertionError(message);
 }
 
-/** For the default branch of a switch over a union: the compiler proves that it is never reached. */
-export function unreachable(value: never): never {
-  throw new AssertionError(`unreachable: ${JSON.stringify(value)}`);
-}
-
 /** Array access where the index is known to be valid. */
 export function at<T>(items: ArrayLike<T>, index: number): T {
   const item = items[index];

@@ -1,7 +1,7 @@
 /** When requests arrive: milliseconds since the start of the run, rising. Open loop: no arrival waits for an answer. Used by plan.ts. */
 import { Prng } from '../base/prng.js';
 
-export interface ArrivalOptions {
+interface ArrivalOptions {
   /** Requests per second; Infinity: all at once. */
   readonly ratePerSecond: number;
   /** Shape of the gamma-distributed gaps, as in vLLM's benchmark: 1 is Poisson, below 1 burstier, Infinity evenly spaced. */

@@ -27,7 +27,7 @@ const resampleCount = 2000;
 const clusterCountMin = 5;
 
 /** A point and what is asked of it. */
-export interface Resampled {
+interface Resampled {
   readonly repetitions: readonly PairedRepetition[];
   readonly statistic: Statistic;
 }

@@ -1,7 +1,7 @@
 /** `name=URL` or `name=command line` of a sweep's targets. A command line is split as a shell would split plain words and quotes. */
 import { InvalidRequestError } from '../base/errors.js';
 
-export type TargetSource =
+type TargetSource =
   | { readonly kind: 'url'; readonly baseUrl: string }
   | { readonly kind: 'command'; readonly words: readonly string[] };
 
@@ -20,7 +20,7 @@ export function parseTarget(text: string): TargetSpec {
   return { name, source: { kind: 'command', words: splitWords(value) }, text: value };
 }
 
-export function splitWords(text: string): readonly string[] {
+function splitWords(text: string): readonly string[] {
   const words = [...text.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].map(
     ([, double, single, plain]) => double ?? single ?? plain ?? '',
   );

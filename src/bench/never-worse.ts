@@ -52,7 +52,7 @@ export interface NeverWorse extends VerdictCounts {
 }
 
 /** Pairs in the order of the points; null where there is no comparison. */
-export interface ComparedPairs {
+interface ComparedPairs {
   readonly comparison: readonly (PointPairs | null)[];
   readonly noise: readonly (PointPairs | null)[];
 }

@@ -4,7 +4,7 @@
 import type { PlannedRequest } from './request-record.js';
 import type { Sample, Workload } from './workload.js';
 
-export interface PlanOptions {
+interface PlanOptions {
   /** 'forced': the server ends the answer at the wanted length, max_tokens is far above. 'limit': max_tokens is the wanted length. */
   readonly outputLength: 'forced' | 'limit';
   /** Prompt and answer together; null: not known. */

@@ -5,7 +5,7 @@ import { percentileOf } from './bootstrap.js';
 import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 
 export const predictionNames = ['ttft', 'transfer', 'tpot', 'e2el', 'e2elOfPredictedLength'] as const;
-export type PredictionName = (typeof predictionNames)[number];
+type PredictionName = (typeof predictionNames)[number];
 
 export const predictionTitles = {
   ttft: 'TTFT',
@@ -15,12 +15,12 @@ export const predictionTitles = {
   e2elOfPredictedLength: 'E2EL, predicted length',
 } as const;
 
-export interface Prediction {
+interface Prediction {
   readonly predictedMs: number;
   readonly realMs: number;
 }
 
-export interface PredictionError {
+interface PredictionError {
   readonly requestCount: number;
   readonly median: number;
   readonly p90: number;

@@ -35,7 +35,7 @@ export class ProgressLine {
   }
 }
 
-export function progressText(label: string, { elapsedMs, sentCount, inFlightCount, records }: RunProgress): string {
+function progressText(label: string, { elapsedMs, sentCount, inFlightCount, records }: RunProgress): string {
   const ended = records.length;
   const badCount = records.reduce((count, { outcome }) => count + (outcome === 'completed' ? 0 : 1), 0);
   const recent = records.slice(-windowCount);

@@ -8,7 +8,7 @@ import type { SweepPoint, SweepSummary } from './sweep-summary.js';
 import { figure } from './text-table.js';
 import { verdictSection } from './verdict-section.js';
 
-export interface DrawnPlot {
+interface DrawnPlot {
   readonly plot: Plot;
   readonly svg: string;
 }

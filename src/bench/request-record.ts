@@ -32,7 +32,7 @@ export type Outcome = 'completed' | 'rejected' | 'failed' | 'unfinished';
 /** Of the path that was taken: transferMs is felt between first and second token, stepMs per token; tpotMs and e2elMs are for
  *  expectedTokenCount tokens. */
 export const predictedNames = ['ttftMs', 'transferMs', 'joinMs', 'stepMs', 'tpotMs', 'e2elMs', 'expectedTokenCount'] as const;
-export type PredictedName = (typeof predictedNames)[number];
+type PredictedName = (typeof predictedNames)[number];
 
 export interface RequestRecord {
   readonly index: number;

@@ -4,7 +4,7 @@ import type { RunSummary } from './summary.js';
 export const metricNames = ['ttft', 'tpot', 'itl', 'e2el'] as const;
 export type MetricName = (typeof metricNames)[number];
 
-export interface ResultFacts {
+interface ResultFacts {
   readonly date: string;
   readonly model: string;
   readonly endpointType: string;

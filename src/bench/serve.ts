@@ -53,7 +53,7 @@ export async function benchServer(
   return loadServer({ baseUrl, facts, client, workload, label: workloadSettings.name }, load, context);
 }
 
-export interface LoadTarget {
+interface LoadTarget {
   readonly baseUrl: string;
   readonly facts: ServerFacts;
   readonly client: ClientSettings;

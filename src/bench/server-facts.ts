@@ -54,7 +54,7 @@ export async function textOf(address: ServerAddress, model: string, tokens: read
 export type RoutedFacts = Pick<RequestRecord, 'predicted' | 'transferMs'>;
 
 /** A request as the server tells of it at /routes. */
-export interface ToldRequest {
+interface ToldRequest {
   readonly id: string;
   readonly routes: readonly { readonly estimates: Readonly<Record<string, number>> }[];
   readonly resumedMs?: number;

@@ -26,7 +26,7 @@ export interface WorkloadSettings {
   readonly requestCountMax: number;
 }
 
-export type WorkloadSeeds = Pick<WorkloadOptions, 'seed' | 'contentSeed'>;
+type WorkloadSeeds = Pick<WorkloadOptions, 'seed' | 'contentSeed'>;
 
 export interface ClientSettings {
   readonly api: 'completions' | 'chat';

@@ -1,7 +1,7 @@
 /** Conversations in ShareGPT's JSON form: the first question is the prompt, the first answer tells how long answers are. Used by setup.ts. */
 import { InvalidRequestError } from '../base/errors.js';
 
-export interface QuestionAndAnswer {
+interface QuestionAndAnswer {
   readonly question: string;
   readonly answer: string;
 }

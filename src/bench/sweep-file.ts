@@ -47,7 +47,7 @@ export interface SweepData {
 
 type Line = RequestRecord & { readonly run: number };
 
-export const sweepFileNames = { header: 'sweep.json', records: 'requests.jsonl.gz' } as const;
+const sweepFileNames = { header: 'sweep.json', records: 'requests.jsonl.gz' } as const;
 
 export function writeSweep(folder: string, { header, records }: SweepData): void {
   mkdirSync(folder, { recursive: true });

@@ -10,7 +10,7 @@ import { type Slo, type SloByClass, scaledSlo } from './slo.js';
 import { type Distribution, distribution, type RunSummary, summariseRun } from './summary.js';
 import type { Stage, SweepData, SweepRun } from './sweep-file.js';
 
-export interface ModeRow {
+interface ModeRow {
   readonly mode: string;
   /** All repetitions together; rates are their means. */
   readonly summary: RunSummary;

@@ -13,7 +13,7 @@ interface Pending {
   readonly timer: TimerHandle;
 }
 
-export interface ConnectionOptions {
+interface ConnectionOptions {
   readonly handlers: BusHandlers;
   readonly limits: BusLimits;
   readonly clock: Clock;

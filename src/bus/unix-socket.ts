@@ -10,7 +10,7 @@ import type { Logger } from '../base/log.js';
 import { type BusConnection, type BusHandlers, type BusLimits, type BusServer, defaultBusLimits } from './bus.js';
 import { SocketConnection } from './socket-connection.js';
 
-export interface UnixSocketOptions {
+interface UnixSocketOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly limits?: BusLimits;

@@ -15,7 +15,7 @@ import type { WorkerCosts } from '../router/worker-costs.js';
 import { isoDate } from './bench-options.js';
 import { measuringText, StatusLine } from './status-line.js';
 
-export interface LearnOptions {
+interface LearnOptions {
   readonly gateway: Gateway;
   readonly costs: WorkerCosts;
   /** By --profile. Null: whatever fits. */

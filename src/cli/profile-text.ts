@@ -4,7 +4,7 @@ import { type SeparationRule, separationRule } from '../profile/readable.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
 import { table } from './quantities.js';
 
-export interface WrittenProfile extends MeasuredProfile {
+interface WrittenProfile extends MeasuredProfile {
   readonly path: string;
 }
 

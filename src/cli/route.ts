@@ -44,7 +44,7 @@ async function showRoutes(options: RouteOptions): Promise<void> {
   process.stdout.write(options.json ? `${JSON.stringify(answer)}\n` : text);
 }
 
-export function routesText({ requests, routing }: RoutesAnswer): string {
+function routesText({ requests, routing }: RoutesAnswer): string {
   if (requests.length === 0) return 'no request has ended yet\n';
   const head = ['REQUEST', 'PATH', 'WORKERS', 'PROMPT', 'OUTPUT', 'TTFT MS', 'TOTAL MS', 'KV MOVED', 'EXPOSED MS', 'WHY'];
   const now = arrangementLines(routing);

@@ -4,7 +4,7 @@ import type { ModelConfig } from '../model/config.js';
 import { parameterCount } from './parameter-count.js';
 import { grouped, shortBytes, shortCount, table } from './quantities.js';
 
-export interface ScreenFacts {
+interface ScreenFacts {
   readonly version: string;
   readonly modelName: string;
   readonly config: ModelConfig;

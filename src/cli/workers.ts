@@ -8,7 +8,7 @@ import { grouped, table } from './quantities.js';
 export const urlOption = () => new Option('--url <url>', 'the server').default('http://127.0.0.1:8000').env('TWOSTROKE_URL');
 export const apiKeyOption = () => new Option('--api-key <key>', 'its key').env('TWOSTROKE_API_KEY');
 
-export type WorkersAnswer = Health & { readonly workers: readonly WorkerStatus[] };
+type WorkersAnswer = Health & { readonly workers: readonly WorkerStatus[] };
 
 export function workersCommand(): Command {
   return new Command('workers')
@@ -25,7 +25,7 @@ async function showWorkers(options: ServerAddress & { readonly json: boolean }):
   if (answer.status !== 'ok') process.exitCode = exitCodes.failed;
 }
 
-export function workersText({ status, detail, workers }: WorkersAnswer): string {
+function workersText({ status, detail, workers }: WorkersAnswer): string {
   const head = [
     'ID',
     'ROLE',

@@ -22,7 +22,7 @@ import { claimOf, Routing, type Traveller } from './routing.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
 import type { WorkerDirectory } from './worker-directory.js';
 
-export interface CoordinatorOptions {
+interface CoordinatorOptions {
   readonly directory: WorkerDirectory;
   readonly costs: WorkerCosts;
   readonly strategy: Strategy;

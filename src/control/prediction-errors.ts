@@ -9,9 +9,9 @@ import type { WorkerCostStatus } from '../router/worker-costs.js';
 import type { RequestRecord } from './request-record.js';
 
 export const predictionNames = ['ttft', 'transfer', 'tpot', 'e2el', 'e2elExpectedLength'] as const;
-export type PredictionName = (typeof predictionNames)[number];
+type PredictionName = (typeof predictionNames)[number];
 
-export interface PredictionError {
+interface PredictionError {
   readonly count: number;
   /** Shares of the real time; NaN for none. */
   readonly median: number;
@@ -50,7 +50,7 @@ export class PredictionErrors {
 }
 
 /** Real times of a request as the gateway saw it; what did not happen is left out. Milliseconds. */
-export interface RealTimes {
+interface RealTimes {
   readonly ttftMs?: number;
   readonly transferMs?: number;
   readonly tpotMs?: number;

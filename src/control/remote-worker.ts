@@ -29,7 +29,7 @@ interface Prefilling {
   readonly reject: (error: Error) => void;
 }
 
-export interface RemoteWorkerOptions {
+interface RemoteWorkerOptions {
   readonly target: KvTarget;
   readonly connection: BusConnection;
   readonly limits: GatewayLimits;

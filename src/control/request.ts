@@ -15,7 +15,7 @@ import type { RequestOutcome, RequestRecord, RouteSummary } from './request-reco
 import type { HandOverFailure } from './worker-client.js';
 
 type TokensEvent = Extract<TokenEvent, { kind: 'tokens' }>;
-export type ChoiceEnd = 'stop' | 'length' | 'stop_string';
+type ChoiceEnd = 'stop' | 'length' | 'stop_string';
 type Times = Partial<Record<'routedMs' | 'prefillStartedMs' | 'firstTokenMs' | 'landedMs' | 'resumedMs', number>>;
 
 export class Request {

@@ -26,7 +26,7 @@ import type { RequestRecord } from './request-record.js';
 import { sidesOf, summaryOf } from './route-summary.js';
 import type { WorkerFacts } from './worker-directory.js';
 
-export interface RoutingOptions {
+interface RoutingOptions {
   readonly workers: () => readonly WorkerFacts[];
   readonly costs: WorkerCosts;
   readonly strategy: Strategy;

@@ -17,7 +17,7 @@ export interface StepResult {
   readonly topLogprobs: Float32Array;
 }
 
-export interface CommitParts {
+interface CommitParts {
   readonly scheduler: Scheduler;
   readonly memory: SequenceMemory;
   /** Called once all choices of a request have ended. */

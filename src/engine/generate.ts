@@ -6,7 +6,7 @@ import type { RequestId } from '../base/ids.js';
 import type { GenerationRequest, GenerationResult } from './generation-request.js';
 import type { FinishReason, TokenEvent, TokenLogprob, TokenOutput } from './token-event.js';
 
-export interface ResultCollection {
+interface ResultCollection {
   push(event: TokenEvent): void;
   /** In the order of the requests. */
   finish(): readonly GenerationResult[];

@@ -7,7 +7,7 @@ import type { Sequence } from './sequence.js';
 import type { SequenceMemory } from './sequence-memory.js';
 import type { StepPlan } from './step-plan.js';
 
-export interface AccountingFacts {
+interface AccountingFacts {
   readonly seatCount: number;
   /** Steps in flight. */
   readonly plans: readonly StepPlan[];

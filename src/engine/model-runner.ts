@@ -32,7 +32,7 @@ export interface InFlight {
   readonly result: Promise<StepResult>;
 }
 
-export interface ModelRunnerOptions {
+interface ModelRunnerOptions {
   readonly device: Device;
   readonly model: Model;
   readonly cache: KvCache;

@@ -67,7 +67,7 @@ export class RequestState {
   }
 }
 
-export interface RequestLimits {
+interface RequestLimits {
   readonly vocabCount: number;
   readonly maxModelTokenCount: number;
   readonly sequenceCountMax: number;

@@ -16,7 +16,7 @@ import { compareOrder, SequenceQueue } from './sequence-queue.js';
 import { StepPlan, type StepPlanLimits } from './step-plan.js';
 import type { TokenEvent } from './token-event.js';
 
-export interface SchedulerOptions extends StepPlanLimits {
+interface SchedulerOptions extends StepPlanLimits {
   readonly prefillChunkTokenCount: number;
   readonly seatCount: number;
 }

@@ -11,7 +11,7 @@ import type { PrefixHash, PrefixHasher } from '../kv/prefix-index.js';
 import type { Sequence } from './sequence.js';
 import type { StepPlan } from './step-plan.js';
 
-export interface AdmitRequest {
+interface AdmitRequest {
   /** Positions that must have blocks. */
   readonly tokenCount: number;
   /** Positions that may come from the prefix cache. */

@@ -11,7 +11,7 @@ import type { PrefixHash } from '../kv/prefix-index.js';
 import type { RequestState } from './request-state.js';
 import type { FinishReason } from './token-event.js';
 
-export type SequenceState =
+type SequenceState =
   | 'waiting' // in the queue: no seat, no blocks
   | 'forking' // its prompt is being computed by a sibling
   | 'running' // has a seat and blocks
@@ -20,7 +20,7 @@ export type SequenceState =
   | 'held' // prefill side of a hand-over, prompt done
   | 'ended';
 
-export interface SequenceEnd {
+interface SequenceEnd {
   readonly reason: FinishReason;
   readonly stopTokenId?: TokenId;
 }

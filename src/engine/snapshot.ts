@@ -4,7 +4,7 @@ import type { RequestState } from './request-state.js';
 import type { Scheduler } from './scheduler.js';
 import type { SequenceMemory } from './sequence-memory.js';
 
-export interface SnapshotParts {
+interface SnapshotParts {
   readonly requests: Iterable<RequestState>;
   readonly scheduler: Scheduler;
   readonly memory: SequenceMemory;

@@ -4,7 +4,7 @@ import type { PrefillChunk } from './engine-options.js';
 import type { Sequence } from './sequence.js';
 
 /** Positions firstToken .. endToken - 1 of a sequence: its query rows of this step. */
-export interface StepEntry {
+interface StepEntry {
   readonly sequence: Sequence;
   readonly firstToken: number;
   readonly endToken: number;

@@ -7,14 +7,14 @@ import { Template } from '@huggingface/jinja';
 import { InvalidRequestError, ModelError, messageOf } from '../base/errors.js';
 import { isJsonObject, type JsonObject, type JsonValue, readJsonObject, readOptionalJsonObject, readText } from './json-file.js';
 
-export interface ChatMessage {
+interface ChatMessage {
   readonly role: string;
   /** Text, parts, or nothing (a message that is only tool calls): what the template can take. */
   readonly content?: unknown;
   readonly [field: string]: unknown;
 }
 
-export interface RenderOptions {
+interface RenderOptions {
   /** Whether the text ends where the assistant's answer begins. */
   readonly addGenerationPrompt: boolean;
   readonly tools?: readonly unknown[];

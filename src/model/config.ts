@@ -8,15 +8,15 @@ import { ConfigFields } from './config-fields.js';
 import { readJsonObject } from './json-file.js';
 import { type RopeConfig, readRopeConfig } from './rope-config.js';
 
-export type Architecture = 'llama' | 'qwen2' | 'qwen3' | 'mistral' | 'phi3' | 'qwen3_moe' | 'gemma2';
+type Architecture = 'llama' | 'qwen2' | 'qwen3' | 'mistral' | 'phi3' | 'qwen3_moe' | 'gemma2';
 
-export interface LayerConfig {
+interface LayerConfig {
   /** A token sees itself and the `window - 1` before it; 0: all before it. */
   readonly window: number;
   readonly feedForward: 'dense' | 'moe';
 }
 
-export interface AttentionConfig {
+interface AttentionConfig {
   /** Scores are q · k * scale. */
   readonly scale: number;
   /** s = softcap * tanh(s / softcap) after scaling; 0: off. */
@@ -27,7 +27,7 @@ export interface AttentionConfig {
   readonly outputBias: boolean;
 }
 
-export interface MoeConfig {
+interface MoeConfig {
   readonly expertCount: number;
   readonly expertsPerToken: number;
   readonly interCount: number;

@@ -20,7 +20,7 @@ export interface FilePiece {
   enqueue(stream: Stream, bytes: Pointer): void;
 }
 
-export interface PieceLimits {
+interface PieceLimits {
   readonly pieceBytes: number;
   readonly laneCount: number;
 }

@@ -9,7 +9,7 @@ import { homedir } from 'node:os';
 import path from 'node:path';
 import { ModelError } from '../base/errors.js';
 
-export interface ModelFolderOptions {
+interface ModelFolderOptions {
   /** Hugging Face's cache (HF_HUB_CACHE); default ~/.cache/huggingface/hub. */
   readonly hubCacheFolder?: string;
 }

@@ -7,7 +7,7 @@
 import type { TokenId } from '../base/ids.js';
 import type { Tokenizer } from './tokenizer.js';
 
-export interface TextStreamOptions {
+interface TextStreamOptions {
   readonly stopStrings: readonly string[];
   readonly includeStopString: boolean;
   readonly special: 'keep' | 'skip';
@@ -15,7 +15,7 @@ export interface TextStreamOptions {
   readonly position?: 'start' | 'continuation';
 }
 
-export interface TextPiece {
+interface TextPiece {
   readonly text: string;
   /** Present once this stop string has been completed; nothing more will come. */
   readonly stopString?: string;

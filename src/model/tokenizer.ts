@@ -14,7 +14,7 @@ export interface EncodeOptions {
   readonly addSpecialTokens: 'auto' | 'none';
 }
 
-export interface DecodeOptions {
+interface DecodeOptions {
   readonly special: 'keep' | 'skip';
   /** SentencePiece tokenizers put a space in front of a text and take it off again: not in text that continues other text. */
   readonly position?: 'start' | 'continuation';

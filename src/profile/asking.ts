@@ -13,14 +13,14 @@ import type { Ask } from './bursts.js';
 
 export type MeasuredGateway = Pick<Gateway, 'submit' | 'workers' | 'onMeasured' | 'onStepSamples'>;
 
-export interface AskerOptions {
+interface AskerOptions {
   readonly gateway: MeasuredGateway;
   readonly clock: Clock;
   readonly vocabCount: number;
   readonly signal: AbortSignal;
 }
 
-export interface Asked {
+interface Asked {
   readonly firstToken: Promise<void>;
   /** Rejects when the request failed. */
   readonly record: Promise<RequestRecord>;

@@ -16,7 +16,7 @@ export interface Ask {
   readonly outputTokenCount: number;
 }
 
-export interface BurstLimits {
+interface BurstLimits {
   readonly tokenBudget: number;
   readonly seatCount: number;
   /** Of one sequence, prompt and output. */

@@ -5,7 +5,7 @@ import type { LinkTrial } from '../transfer/best-connector.js';
 import { fitNonNegative } from './least-squares.js';
 import type { HandOverSample } from './measure.js';
 
-export interface LinkFit {
+interface LinkFit {
   /** The one in use first. */
   readonly links: readonly LinkCost[];
   /** Null: no hand-over was measured. */

@@ -20,7 +20,7 @@ export interface StepFit {
   readonly errorOfKind: Readonly<Record<StepKind, FitError>>;
 }
 
-export type StepKind = 'prefill' | 'decode' | 'mixed';
+type StepKind = 'prefill' | 'decode' | 'mixed';
 
 const knotRowCounts = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
 /** Samples that a stretch between two knots needs, lest it follow one disturbed step. */

@@ -10,7 +10,7 @@ import type { StepSample } from '../router/step-work.js';
 import { type Asker, onWorker } from './asking.js';
 import { type Burst, burstLimitsOf, burstsFor, effortOf } from './bursts.js';
 
-export interface StepMeasuring {
+interface StepMeasuring {
   readonly asker: Asker;
   readonly clock: Clock;
   readonly endMs: number;

@@ -10,7 +10,7 @@ import { type Asker, handedOver, type MeasuredGateway, onWorker } from './asking
 import { HeardSteps, keepBusy, runBurst } from './measure-steps.js';
 import { handOverPairs } from './worker-kinds.js';
 
-export interface MeasureOptions {
+interface MeasureOptions {
   readonly gateway: MeasuredGateway;
   readonly asker: Asker;
   readonly clock: Clock;

@@ -16,7 +16,7 @@ import { readableOf } from './readable.js';
 import { averagedRuns, thinned } from './thin-samples.js';
 import { kindsOf, type ReadyWorker, type WorkerKind } from './worker-kinds.js';
 
-export interface ProfileOptions {
+interface ProfileOptions {
   readonly gateway: MeasuredGateway;
   readonly clock: Clock;
   readonly vocabCount: number;

@@ -3,7 +3,7 @@
  *  recursive least squares that forgets; errors count relative to the prediction, outliers less.
  *  Invariants: factors stay within their bounds; O(parts²) an observation; the same observations give the same factors. */
 
-export interface FactorFilterOptions {
+interface FactorFilterOptions {
   readonly partCount: number;
   /** How far from 1 a factor is held to be at first (standard deviation). */
   readonly doubt: number;

@@ -11,7 +11,7 @@ const octaveCount = 12;
 export const binCount = exactCount + octaveCount * binsPerOctave;
 
 /** First length of each bin, and after the last bin its end: [binCount + 1], in tokens. */
-export const binStarts: Float64Array = Float64Array.from({ length: binCount + 1 }, (_, index) =>
+const binStarts: Float64Array = Float64Array.from({ length: binCount + 1 }, (_, index) =>
   index < exactCount ? index : Math.round(exactCount * 2 ** ((index - exactCount) / binsPerOctave)),
 );
 

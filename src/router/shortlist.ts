@@ -6,7 +6,7 @@ import { rowsMs } from './step-cost.js';
 
 const lookCount = 8;
 
-export type Stroke = 'prefill' | 'decode' | 'both';
+type Stroke = 'prefill' | 'decode' | 'both';
 
 export function shortlist(facts: RequestFacts, workers: readonly WorkerSnapshot[], stroke: Stroke): readonly WorkerSnapshot[] {
   if (workers.length <= lookCount) return workers;

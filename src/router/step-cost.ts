@@ -5,7 +5,7 @@
 import { assert, at } from '../base/assert.js';
 import type { StepWork } from './step-work.js';
 
-export interface RowKnot {
+interface RowKnot {
   readonly rowCount: number;
   readonly ms: number;
 }

@@ -20,7 +20,7 @@ export class HttpError extends TwostrokeError {
   }
 }
 
-export interface ApiError {
+interface ApiError {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: {

@@ -27,7 +27,7 @@ const echoedFields = {
   reasoning_content: z.unknown().optional(),
 };
 
-export const messageSchema = z.strictObject({
+const messageSchema = z.strictObject({
   role: z.enum(['system', 'developer', 'user', 'assistant', 'tool']),
   content: z.union([z.string(), z.array(textPart)], { error: 'expected a string or a list of text parts' }).nullish(),
   name: z.string().nullish(),

@@ -15,7 +15,7 @@ import {
 const promptCountMax = 1024;
 
 /** One text, one list of token ids, or a list of either. */
-export const promptSchema = z.union(
+const promptSchema = z.union(
   [
     z.string(),
     tokenIds.min(1, 'a prompt needs at least one token'),

@@ -12,7 +12,7 @@ interface ChatToken {
   readonly logprob: number;
   readonly bytes: readonly number[];
 }
-export interface ChatLogprobs {
+interface ChatLogprobs {
   readonly content: readonly (ChatToken & { readonly top_logprobs: readonly ChatToken[] })[];
   readonly refusal: null;
 }

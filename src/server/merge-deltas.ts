@@ -3,7 +3,7 @@
 import type { ChoiceDelta } from './choice-text.js';
 import type { Generation } from './generation.js';
 
-export type IndexedDelta = readonly [promptIndex: number, delta: ChoiceDelta];
+type IndexedDelta = readonly [promptIndex: number, delta: ChoiceDelta];
 
 export async function* mergeDeltas(generations: readonly Generation[]): AsyncGenerator<IndexedDelta, void, undefined> {
   const [only] = generations;

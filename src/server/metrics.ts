@@ -27,7 +27,7 @@ const vllmNames: readonly (readonly [string, string])[] = [
   ['prefix_cache_hits_total', 'prefix_cache_hits_total'],
 ];
 
-export interface RequestEnd {
+interface RequestEnd {
   readonly outcome: 'stop' | 'length' | 'abort' | 'error';
   readonly durationMs: number;
   readonly promptTokenCount: number;

@@ -9,7 +9,7 @@ import type { CompletionBody } from './completion-schema.js';
 import type { ServedModel } from './served-model.js';
 
 /** What the two bodies name differently. */
-export interface SamplingExtras {
+interface SamplingExtras {
   /** The field the prompt came in, for error messages. */
   readonly promptField: string;
   /** The field the limit came from, for the error message; null count: the rest of the context. */

@@ -25,7 +25,7 @@ export interface ServedModel {
   readonly fingerprint: string;
 }
 
-export interface ServedModelOptions {
+interface ServedModelOptions {
   readonly folder: string;
   readonly config: ModelConfig;
   readonly names: ServedModel['names'];

@@ -6,7 +6,7 @@ import { fromWire, TwostrokeError, toWire } from '../base/errors.js';
 import { type Body, BusClosedError, type BusConnection, BusDeadlineError, type BusHandlers, type BusServer } from '../bus/bus.js';
 
 /** Where a message goes. */
-export type Direction = 'toWorker' | 'toGateway';
+type Direction = 'toWorker' | 'toGateway';
 
 export interface Message {
   readonly direction: Direction;
@@ -15,7 +15,7 @@ export interface Message {
   readonly role: 'event' | 'request' | 'answer';
 }
 
-export interface InProcessLink {
+interface InProcessLink {
   readonly clock: Clock;
   /** Milliseconds a message is on its way, handling on both sides included. */
   readonly delayMs: (message: Message) => number;

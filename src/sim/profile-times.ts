@@ -7,7 +7,7 @@ import type { WorkerTimes } from './simulated-workers.js';
 import { MeasuredSteps } from './step-times.js';
 
 /** Of one simulation, by its seed: the times of each worker, who draws from a random sequence of its own. */
-export type TimesOf = (seed: number) => (workerIndex: number) => WorkerTimes;
+type TimesOf = (seed: number) => (workerIndex: number) => WorkerTimes;
 
 /** Fits the samples once, for as many simulations as are to be run. */
 export function timesFromProfiles(profiles: readonly ProfileFile[]): TimesOf {

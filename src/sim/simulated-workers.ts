@@ -31,7 +31,7 @@ export interface WorkerTimes {
   readonly kvBytesPerToken: number;
 }
 
-export interface SimulatedWorkersOptions {
+interface SimulatedWorkersOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Asked at every start of a worker. */

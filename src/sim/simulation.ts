@@ -50,12 +50,12 @@ export interface SimulationOptions {
   readonly faults?: readonly Fault[];
 }
 
-export interface Fault {
+interface Fault {
   readonly atMs: number;
   readonly strike: (workers: SimulatedWorkers) => void;
 }
 
-export type SimulatedLoad = Pick<RunOptions, 'concurrencyMax' | 'warmupMs' | 'warmupRequestCount' | 'drainMs' | 'durationMs'>;
+type SimulatedLoad = Pick<RunOptions, 'concurrencyMax' | 'warmupMs' | 'warmupRequestCount' | 'drainMs' | 'durationMs'>;
 
 export interface SimulationResult {
   /** As a load test of a real server has them. */

@@ -7,13 +7,13 @@ import type { Stage, SweepData, SweepRun } from '../bench/sweep-file.js';
 import { type LoadOptions, simulatedPlan } from './simulated-load.js';
 import { type SimulationOptions, type SimulationResult, simulate } from './simulation.js';
 
-export interface SweepMode {
+interface SweepMode {
   readonly name: string;
   /** For this seed: of arrivals and of the times that are drawn. */
   readonly simulation: (seed: number) => SimulationOptions;
 }
 
-export interface SimulatedSweepOptions {
+interface SimulatedSweepOptions {
   readonly name: string;
   /** Held against the others. */
   readonly candidate: string;

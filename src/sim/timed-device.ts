@@ -20,7 +20,7 @@ import { prefillPairCountOf, type StepWork } from '../router/step-work.js';
 import type { LinkTimes } from './link-times.js';
 import type { StepTimes } from './step-times.js';
 
-export interface TimedDeviceOptions {
+interface TimedDeviceOptions {
   readonly clock: Clock;
   readonly info: DeviceInfo;
   readonly steps: StepTimes;

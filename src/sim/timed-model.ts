@@ -6,7 +6,7 @@ import type { ModelConfig } from '../model/config.js';
 import type { Model } from '../model/model.js';
 import type { TimedDevice, TimedStream } from './timed-device.js';
 
-export interface TimedModelShape {
+interface TimedModelShape {
   readonly kvBytesPerToken: number;
   readonly vocabCount: number;
   readonly logitRowCountMax: number;

@@ -63,7 +63,7 @@ export class BestConnector implements KvConnector {
 }
 
 /** Best of a few: what the link can do, not what disturbed it. */
-export async function measure(channel: KvChannel): Promise<LinkSpeed> {
+async function measure(channel: KvChannel): Promise<LinkSpeed> {
   const best = async (bytes: number) => {
     let leastMs = Number.POSITIVE_INFINITY;
     for (let trial = 0; trial < trialCount; trial++) leastMs = Math.min(leastMs, await channel.probe(bytes));

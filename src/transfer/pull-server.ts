@@ -6,7 +6,7 @@ import type { Device, Stream } from '../device/device.js';
 import type { KvChannel, KvTarget, KvTransfer } from './connector.js';
 import type { PullMeta } from './wire.js';
 
-export interface PullServerOptions {
+interface PullServerOptions {
   readonly device: Device;
   /** By the connector that is named. */
   readonly channelTo: (target: KvTarget, connector: string) => Promise<KvChannel>;

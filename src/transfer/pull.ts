@@ -7,7 +7,7 @@ import type { KvLanding, ReceiverAddress } from './connector.js';
 import { AnswerDecoder } from './tcp-lane.js';
 import { encodeMessage, type PulledMeta, type PullMeta } from './wire.js';
 
-export interface PullOptions {
+interface PullOptions {
   readonly address: ReceiverAddress;
   readonly meta: PullMeta;
   readonly landing: KvLanding;

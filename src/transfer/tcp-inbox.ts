@@ -12,7 +12,7 @@ export interface InboxMessage {
   readonly slot: Slot | null;
 }
 
-export interface InboxOptions {
+interface InboxOptions {
   readonly pool: StagingPool;
   /** Whether the other side has said who it is: staging is not for strangers. */
   readonly mayCarry: () => boolean;

@@ -18,7 +18,7 @@ import {
   type WelcomeMeta,
 } from './wire.js';
 
-export interface Frame {
+interface Frame {
   readonly meta: FrameMeta;
   readonly slot: Slot;
   readonly payloadBytes: number;
@@ -26,7 +26,7 @@ export interface Frame {
   readonly onEnd: (error: string | null) => void;
 }
 
-export interface LaneOptions {
+interface LaneOptions {
   readonly address: ReceiverAddress;
   readonly hello: Omit<HelloMeta, 'landedThrough'>;
   readonly clock: Clock;

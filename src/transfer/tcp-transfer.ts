@@ -7,7 +7,7 @@ import type { KvHandle } from '../kv/kv-handle.js';
 import { checkHandle } from './checks.js';
 import type { KvPiece, KvTransfer } from './connector.js';
 
-export interface TcpTransferOptions {
+interface TcpTransferOptions {
   readonly requestId: RequestId;
   readonly epoch: number;
   readonly layoutHash: string;

@@ -29,7 +29,7 @@ const pullDeadlineMs = 30_000;
 const sharedSlotBytes = { cpu: 4 * slotBytes, cuda: 16 * slotBytes } as const;
 
 /** How payloads go: through the socket, or through staging that the receiver maps (host-relay.ts). */
-export type Carrier = 'socket' | 'shared';
+type Carrier = 'socket' | 'shared';
 
 export class TcpConnector implements KvConnector {
   readonly name: string;
@@ -98,7 +98,7 @@ interface Staged {
   readonly slot: Slot;
 }
 
-export class TcpChannel implements KvChannel {
+class TcpChannel implements KvChannel {
   readonly name: string;
   readonly #carrier: Carrier;
   readonly #conversion: Conversion | null;

@@ -19,7 +19,7 @@ export const headBytes = 16;
 export const slotBytes = 512 * 1024;
 const metaBytesMax = 1 << 20;
 const kinds = ['hello', 'welcome', 'refused', 'frame', 'landed', 'bye', 'pull', 'pulled'] as const;
-export type MessageKind = (typeof kinds)[number];
+type MessageKind = (typeof kinds)[number];
 
 export interface HelloMeta {
   readonly token: string;

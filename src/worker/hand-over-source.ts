@@ -15,7 +15,7 @@ import type { ConnectorStatus, HandOverFailedBody, LandedBody, PrefillStartedBod
 import { OutgoingHandOver } from './outgoing-hand-over.js';
 import { unpackTokens } from './token-list.js';
 
-export interface HandOverEvents {
+interface HandOverEvents {
   prefillStarted(body: PrefillStartedBody): void;
   landed(body: LandedBody): void;
   handOverFailed(body: HandOverFailedBody): void;

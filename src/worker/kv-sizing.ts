@@ -17,7 +17,7 @@ export function cpuKvBytes(freeBytes: number, workerCount: number): number {
   return Math.min((freeMemoryShare * freeBytes) / workerCount, cpuKvBytesMax);
 }
 
-export interface GpuShare {
+interface GpuShare {
   /** Of the GPU's memory, for all workers on it. */
   readonly share: number;
   readonly workerCount: number;
@@ -41,7 +41,7 @@ export function gpuKvBytes(
   );
 }
 
-export interface BlockWish {
+interface BlockWish {
   /** Wins over everything. */
   readonly blockCount?: number;
   readonly kvBytes?: number;

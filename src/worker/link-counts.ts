@@ -1,7 +1,7 @@
 /** What became of the hand-overs to each worker. Used by hand-over-source.ts; outlives channels, so that metrics do not fall back. */
 import type { WorkerId } from '../base/ids.js';
 
-export interface LinkCount {
+interface LinkCount {
   readonly landedBytes: number;
   readonly landedMs: number;
   readonly retryCount: number;

@@ -16,7 +16,7 @@ import type { BlockChecksums } from '../transfer/checksums.js';
 import type { KvPiece, KvTransfer } from '../transfer/connector.js';
 import type { LandedBody, ReservationBody } from './messages.js';
 
-export interface OutgoingOptions {
+interface OutgoingOptions {
   readonly id: RequestId;
   readonly promptTokenCount: number;
   readonly choiceCount: number;

@@ -15,7 +15,7 @@ import { graphCountMax } from '../engine/model-runner.js';
 import { greedy, type SamplingParams } from '../engine/sampling-params.js';
 import { roundedRowCount } from '../engine/step-shape.js';
 
-export interface PeakMemory {
+interface PeakMemory {
   /** Used on the whole device, by whomever, at the largest step; without this cache, with all graphs that may be recorded later. */
   readonly usedBytes: number;
   /** Of one recorded graph. */

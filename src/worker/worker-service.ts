@@ -22,7 +22,7 @@ import type {
 import { toGenerationRequest } from './request-body.js';
 
 /** What it needs of an Engine. */
-export interface ServedEngine extends ReservingEngine {
+interface ServedEngine extends ReservingEngine {
   add(request: GenerationRequest): void;
   addPrefill(request: GenerationRequest): void;
   abort(id: RequestId): void;

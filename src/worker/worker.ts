@@ -23,7 +23,7 @@ import { StepBoundaryWaits } from './step-boundary-waits.js';
 import { packSteps, RecentSteps } from './step-samples.js';
 import { WorkerService } from './worker-service.js';
 
-export interface WorkerOptions {
+interface WorkerOptions {
   readonly address: string;
   readonly workerId: WorkerId;
   readonly pid: number;

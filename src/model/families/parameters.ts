@@ -13,7 +13,7 @@ export interface Linear {
   readonly bias: Tensor | null;
 }
 
-export interface AttentionParameters {
+interface AttentionParameters {
   readonly queryKeyValue: Linear; // [(heads + 2 kvHeads) headDim, hidden]
   readonly output: Linear; // [hidden, heads headDim]
   readonly queryNorm: Tensor | null; // [headDim]
