@@ -82,7 +82,7 @@ class Resampler {
     const counts = new Uint16Array(this.clusterCount);
     for (let i = 0; i < this.clusterCount; i++) {
       const drawn = prng.integer(0, this.clusterCount - 1);
-      counts[drawn] = at(counts, drawn) + 1;
+      counts[drawn] = (counts[drawn] ?? 0) + 1;
     }
     return this.#ratio(counts);
   }
@@ -132,7 +132,7 @@ function normalTail(x: number): number {
 
 export const total: Statistic = (clusters) => {
   const sums = clusters.map((values) => sum([...values]));
-  return (counts) => sum(sums.map((value, i) => value * at(counts, i)));
+  return (counts) => sums.reduce((all, value, i) => all + value * (counts[i] ?? 0), 0);
 };
 
 /** Walks down from the largest value, so a far tail costs little however many values there are. */
@@ -143,11 +143,11 @@ export function percentileAt(fraction: number): Statistic {
     const values = Float64Array.from(entries, ({ value }) => value);
     const clusterOf = Uint16Array.from(entries, ({ cluster }) => cluster);
     return (counts) => {
-      const valueCount = clusters.reduce((count, { length }, i) => count + length * at(counts, i), 0);
+      const valueCount = clusters.reduce((count, { length }, i) => count + length * (counts[i] ?? 0), 0);
       const fromTop = (1 - fraction) * (valueCount - 1);
       let [seenCount, index] = [0, -1];
       const down = (rank: number) => {
-        while (seenCount <= rank) seenCount += at(counts, at(clusterOf, ++index));
+        while (seenCount <= rank) seenCount += counts[clusterOf[++index] ?? 0] ?? 0;
         return at(values, index);
       };
       const high = down(Math.floor(fromTop));

@@ -28,7 +28,7 @@ export type Scale = (typeof scales)[number];
 
 /** 'holds': the bound on the unsafe side is within the limit. 'fails': even the bound on the safe side is past it. 'undecided': the limit lies
  *  between the bounds. The strict reading of "never worse" counts what is undecided as failed. */
-type Verdict = 'holds' | 'undecided' | 'fails';
+export type Verdict = 'holds' | 'undecided' | 'fails';
 
 export interface JudgedBounds extends Bounds {
   readonly verdict: Verdict;

@@ -8,9 +8,11 @@ import {
   goodputVerdict,
   isTelling,
   type JudgedBounds,
+  type JudgedGoodput,
   judgedLatency,
   type PointPairs,
   tailOf,
+  type Verdict,
 } from './comparison.js';
 
 export interface ComparedPoint {
@@ -30,6 +32,9 @@ export interface Overall {
   readonly tpot: JudgedBounds | null;
 }
 
+export const metrics = ['goodputHalf', 'goodput', 'goodputTwice', 'ttft', 'tpot'] as const;
+export type Metric = (typeof metrics)[number];
+
 export interface VerdictCounts {
   readonly pointCount: number;
   readonly holdsCount: number;
@@ -38,6 +43,8 @@ export interface VerdictCounts {
   readonly voidCount: number;
   /** Goodput at target scale 1 above the reference's beyond noise. */
   readonly betterCount: number;
+  /** A point's verdict is that of its worst metric: here each on its own. */
+  readonly byMetric: Readonly<Record<Metric, Readonly<Record<Verdict, number>>>>;
   readonly overall: Overall;
 }
 
@@ -103,10 +110,26 @@ function counts(all: readonly (Comparison | null)[], pairs: readonly (PointPairs
     failsCount: count('fails'),
     voidCount: count('void'),
     betterCount: comparisons.filter(isBetter).length,
+    byMetric: byMetricOf(comparisons.filter(({ verdict }) => verdict !== 'void')),
     overall: overallOf(
       present(pairs).filter(({ isVoid }) => !isVoid),
       prng,
     ),
+  };
+}
+
+function byMetricOf(comparisons: readonly Comparison[]): VerdictCounts['byMetric'] {
+  const verdictsOf = (verdict: (comparison: Comparison) => JudgedGoodput['verdict']) => {
+    const all = comparisons.map(verdict);
+    const count = (wanted: Verdict) => all.filter((each) => each === wanted).length;
+    return { holds: count('holds'), undecided: count('undecided'), fails: count('fails') };
+  };
+  return {
+    goodputHalf: verdictsOf(({ goodput }) => goodput['0.5'].verdict),
+    goodput: verdictsOf(({ goodput }) => goodput['1'].verdict),
+    goodputTwice: verdictsOf(({ goodput }) => goodput['2'].verdict),
+    ttft: verdictsOf(({ ttft }) => ttft.verdict),
+    tpot: verdictsOf(({ tpot }) => tpot.verdict),
   };
 }
 

@@ -2,7 +2,7 @@
  *  against itself. Used by report-page.ts. */
 import { type Comparison, type JudgedBounds, type JudgedGoodput, limits, type Scale, scales } from './comparison.js';
 import { escaped, percent, pointName } from './html-text.js';
-import type { Overall, VerdictCounts } from './never-worse.js';
+import { metrics, type Overall, type VerdictCounts } from './never-worse.js';
 import type { SweepHeader } from './sweep-file.js';
 import type { SweepPoint, SweepSummary } from './sweep-summary.js';
 import { figure } from './text-table.js';
@@ -17,10 +17,11 @@ export function verdictSection({ candidate }: SweepHeader, { neverWorse: it, poi
 ${it.noise.pointCount === 0 ? 'not run' : countsText(it.noise)}.</p>
 <table><tr><th>point</th><th></th>${scales.map((scale) => `<th>goodput ${scaleText(scale)}</th>`).join('')}<th>tail TTFT</th><th>tail TPOT</th><th>verdict</th></tr>
 ${points.flatMap((point) => pointRows(candidate, point)).join('\n')}
-${overallRow(`all points, ${name}`, it.overall)}${overallRow('all points, A/A', it.noise.overall)}</table>
+${overallRow(`all points, ${name}`, it.overall)}${overallRow('all points, A/A', it.noise.overall)}
+${countsRow(`points that hold / undecided / fail, ${name}`, it)}${countsRow('the same of A/A', it.noise)}</table>
 <p class="dim">Ratios to the better static mode with one-sided 95 % bounds over repetitions. <b>holds</b>: the bound on the unsafe side is within the limit
 (goodput ≥ ${limits.goodputRatioMin}, tails ≤ ${limits.latencyRatioMax}); <b>fails</b>: the bound on the safe side is past it too; <b>undecided</b>: the limit
-lies between the bounds. Read strictly, what is undecided has failed. Goodput in brackets is not judged: the reference kept less than 5 % of the
+lies between the bounds; a point's verdict is that of its worst figure. Read strictly, what is undecided has failed. Goodput in brackets is not judged: the reference kept less than 5 % of the
 requests within those targets. The last rows are geometric means over the points.</p>
 ${points.map((point) => whyWorse(candidate, point)).join('')}`;
 }
@@ -49,6 +50,14 @@ function overallRow(label: string, { goodput, ttft, tpot }: Overall): string {
   return `<tr><td><b>${label}</b></td><td></td><td></td><td>${good}</td><td></td>${[ttft, tpot]
     .map((judged) => `<td>${boundsText(judged)} ${verdictText(judged.verdict)}</td>`)
     .join('')}<td></td></tr>`;
+}
+
+function countsRow(label: string, { byMetric, holdsCount, undecidedCount, failsCount }: VerdictCounts): string {
+  const total = { holds: holdsCount, undecided: undecidedCount, fails: failsCount };
+  const cells = [...metrics.map((metric) => byMetric[metric]), total].map(
+    ({ holds, undecided, fails }) => `<td>${holds} / ${undecided} / ${fails}</td>`,
+  );
+  return `<tr><td>${label}</td><td></td>${cells.join('')}</tr>`;
 }
 
 function boundsText({ ratio, low95, high95, verdict }: Judged): string {
