@@ -14,7 +14,9 @@ export interface GenerationStream extends AsyncIterable<TokenEvent> {
 }
 
 export class EventQueue implements AsyncIterator<TokenEvent> {
-  readonly #events: TokenEvent[] = [];
+  #events: TokenEvent[] = [];
+  /** Events before it have been read: shifting a long array would move all of it, every time. */
+  #readCount = 0;
   readonly #onReturn: () => void;
   #waiter: { resolve(result: IteratorResult<TokenEvent>): void; reject(error: Error): void } | null = null;
   #end: { readonly error: TwostrokeError | null } | null = null;
@@ -31,8 +33,8 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
 
   /** Forgets the tokens of a choice that nobody has read yet. */
   drop(choiceIndex: number): void {
-    const kept = this.#events.filter((event) => event.kind !== 'tokens' || event.choiceIndex !== choiceIndex);
-    this.#events.splice(0, this.#events.length, ...kept);
+    this.#forgetRead();
+    this.#events = this.#events.filter((event) => event.kind !== 'tokens' || event.choiceIndex !== choiceIndex);
   }
 
   /** After what is queued, the iteration ends, or throws `error`. */
@@ -45,8 +47,12 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
   }
 
   next(): Promise<IteratorResult<TokenEvent>> {
-    const value = this.#events.shift();
-    if (value !== undefined) return Promise.resolve({ done: false, value });
+    const value = this.#events[this.#readCount];
+    if (value !== undefined) {
+      this.#readCount++;
+      if (2 * this.#readCount >= this.#events.length) this.#forgetRead();
+      return Promise.resolve({ done: false, value });
+    }
     if (this.#end?.error) {
       const { error } = this.#end;
       this.#end = { error: null };
@@ -61,6 +67,11 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
   return(): Promise<IteratorResult<TokenEvent>> {
     this.#onReturn();
     return Promise.resolve({ done: true, value: undefined });
+  }
+
+  #forgetRead(): void {
+    this.#events.splice(0, this.#readCount);
+    this.#readCount = 0;
   }
 
   #take() {

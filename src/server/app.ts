@@ -153,7 +153,7 @@ function routes(
 }
 
 function indexText(model: ServedModel, options: AppOptions): string {
-  return `twostroke ${options.version} serves ${model.names[0]}: POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize; GET /v1/models, /health, /workers, /metrics, /version`;
+  return `twostroke ${options.version} serves ${model.names[0]}: POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize; GET /v1/models, /health, /workers, /routes, /metrics, /version`;
 }
 
 function modelCard(model: ServedModel, id: string): object {

@@ -110,7 +110,7 @@ async function stream(
   format: ResponseFormat,
   options: StreamOptions,
 ): Promise<void> {
-  const sse = new SseWriter(exchange.outgoing);
+  const sse = new SseWriter(exchange.outgoing, context.clock);
   const deltas = mergeDeltas(generations);
   const patience = keepAlive(sse, context.clock);
   try {

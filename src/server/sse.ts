@@ -2,6 +2,7 @@
  *  Invariant: at most one write is pending beyond the socket's buffer; a writer awaits `send`, so a slow reader holds its generation's
  *  events back instead of growing this process. */
 import type { ServerResponse } from 'node:http';
+import type { Clock } from '../base/clock.js';
 
 const sseHeaders = {
   'content-type': 'text/event-stream; charset=utf-8',
@@ -10,11 +11,16 @@ const sseHeaders = {
   'x-accel-buffering': 'no',
 };
 
+/** A client that takes nothing for so long, and stays connected, is cut: its answer would be kept for ever. */
+const stalledReaderMs = 600_000;
+
 export class SseWriter {
   readonly #outgoing: ServerResponse;
+  readonly #clock: Clock;
 
-  constructor(outgoing: ServerResponse) {
+  constructor(outgoing: ServerResponse, clock: Clock) {
     this.#outgoing = outgoing;
+    this.#clock = clock;
   }
 
   get isOpen(): boolean {
@@ -48,7 +54,9 @@ export class SseWriter {
 
   #drained(): Promise<void> {
     return new Promise((resolve) => {
+      const patience = this.#clock.after(stalledReaderMs, () => this.#outgoing.destroy());
       const settle = () => {
+        patience.cancel();
         this.#outgoing.off('drain', settle).off('close', settle);
         resolve();
       };

@@ -1,4 +1,6 @@
 /** The tokenizer thread (from the build, since threads run JavaScript): same ids, in parallel, and a free event loop meanwhile. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, expect, it } from 'vitest';
@@ -38,4 +40,34 @@ it('fails what is waiting when the thread dies, and starts another', async () =>
   await encoder.close();
   await expect(waiting).rejects.toThrow('the tokenizer thread ended');
   expect(await encoder.encode(longText, options)).toEqual(tokenizer.encode(longText, options));
+});
+
+it('is not confused by a thread that ends after it has failed', async () => {
+  const once = path.join(mkdtempSync(path.join(os.tmpdir(), 'twostroke-encoder-')), 'once.mjs');
+  writeFileSync(
+    once,
+    `import { parentPort } from 'node:worker_threads'; parentPort.on('message', () => { throw new Error('bad luck') });`,
+  );
+  const unlucky = new ThreadEncoder(tokenizer, demoFolder, pathToFileURL(once));
+  await expect(unlucky.encode(longText, options)).rejects.toThrow('bad luck');
+  writeFileSync(once, `import ${JSON.stringify(entry.href)};`);
+  expect(await unlucky.encode(longText, options)).toEqual(tokenizer.encode(longText, options)); // before the first one's exit is told
+  await unlucky.close();
+  rmSync(path.dirname(once), { recursive: true });
+});
+
+it('takes no more waiting text than it can encode in half a minute, and any text when nothing waits', async () => {
+  const deaf = path.join(mkdtempSync(path.join(os.tmpdir(), 'twostroke-encoder-')), 'deaf.mjs');
+  writeFileSync(deaf, `import { parentPort } from 'node:worker_threads'; parentPort.on('message', () => {});`);
+  const stuck = new ThreadEncoder(tokenizer, demoFolder, pathToFileURL(deaf));
+  const large = 'x'.repeat(2 ** 25 - 10_000);
+  const waiting = [large, 'x'.repeat(5000)].map((text) => stuck.encode(text, options).catch((error: Error) => error.message));
+  await expect(stuck.encode('x'.repeat(5001), options)).rejects.toMatchObject({
+    code: 'overloaded',
+    retryAfterMs: expect.closeTo(33_550, -2),
+  });
+  expect(await stuck.encode('short', options)).toEqual(tokenizer.encode('short', options));
+  await stuck.close();
+  expect(await Promise.all(waiting)).toEqual(new Array(2).fill('the tokenizer thread ended'));
+  rmSync(path.dirname(deaf), { recursive: true });
 });

@@ -180,16 +180,18 @@ describe('failures', () => {
   });
 });
 
+/** Its timers fire after a thousandth of their time. */
+const hasty: Clock = {
+  nowMs: () => systemClock.nowMs(),
+  wallMs: () => systemClock.wallMs(),
+  sleep: (delayMs) => systemClock.sleep(delayMs),
+  yield: () => systemClock.yield(),
+  after: (delayMs, fire) => systemClock.after(delayMs / 1000, fire),
+};
+
 describe('a long wait for the first token', () => {
   it('is bridged by comments; a failure then comes in the stream', async () => {
-    const clock: Clock = {
-      nowMs: () => systemClock.nowMs(),
-      wallMs: () => systemClock.wallMs(),
-      sleep: (delayMs) => systemClock.sleep(delayMs),
-      yield: () => systemClock.yield(),
-      after: (delayMs, fire) => systemClock.after(delayMs / 1000, fire),
-    };
-    const waiting = await startTestServer(say('at last'), { clock });
+    const waiting = await startTestServer(say('at last'), { clock: hasty });
     waiting.gateway.stepMs = 60;
     try {
       const text = await (await waiting.post('/v1/chat/completions', { messages, stream: true })).text();
@@ -265,6 +267,21 @@ describe('clients that leave', () => {
     expect(test.gateway.eventCount).toBeLessThan(100 * 500);
     socket.destroy();
     await expect.poll(() => test.gateway.activeCount).toBe(0);
+  });
+
+  it('are cut when they have taken nothing for ten minutes', async () => {
+    const patient = await startTestServer(() => [70], { clock: hasty });
+    const body = JSON.stringify({ prompt: 'a', stream: true, ignore_eos: true, max_tokens: 500, n: 100, logprobs: 20 });
+    const socket = net.connect({ port: patient.server.port, host: '127.0.0.1' });
+    try {
+      socket.pause().on('error', () => undefined);
+      socket.write(`POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+      await expect.poll(() => patient.gateway.cancelledIds.length, { timeout: 10_000 }).toBe(1);
+      expect(patient.gateway.activeCount).toBe(0);
+    } finally {
+      socket.destroy();
+      await patient.close();
+    }
   });
 });
 
