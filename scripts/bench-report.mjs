@@ -20,6 +20,7 @@ const takeValue = (flag, fallback) => {
   const index = rest.indexOf(flag);
   return index === -1 ? fallback : (rest.splice(index, 2)[1] ?? fallback);
 };
+const command = ['npm run bench:report --', ...rest].join(' ').replace(/ --$/, '');
 const isFull = take('--full');
 const isRecompute = take('--recompute');
 const only = takeValue('--only', null);
@@ -62,6 +63,12 @@ function measureProfile(model, file) {
   twostroke(['profile', ...known, ...workers, '--duration', '20', '--out', file, '--json'], 'ignore');
 }
 
+/** Of this folder, where it is a clone. */
+function commit() {
+  const { status, stdout } = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' });
+  return status === 0 ? stdout.trim() : 'unknown';
+}
+
 function targetsOf(model, profile) {
   const serve = ['node', entry, 'serve', ...model, ...workers, '--port', '0', '--json', '--allow-forced-length'];
   const command = serve.map((word) => `"${word}"`).join(' ');
@@ -78,7 +85,21 @@ function run({ name, model, small, full, answer }) {
   const grid = [...(isFull ? full : small), ...answer];
   const stdout = isRecompute
     ? twostroke(['bench', 'report', result, ...shared], 'pipe')
-    : twostroke(['bench', 'sweep', '--result-dir', result, ...grid, ...targetsOf(model, profile), ...shared], 'pipe');
+    : twostroke(
+        [
+          'bench',
+          'sweep',
+          '--result-dir',
+          result,
+          '--metadata',
+          `commit=${commit()}`,
+          `command=${command}`,
+          ...grid,
+          ...targetsOf(model, profile),
+          ...shared,
+        ],
+        'pipe',
+      );
   const { neverWorse, files } = JSON.parse(stdout.trim().split('\n').at(-1));
   for (const file of files.filter((each) => each.endsWith('.html'))) process.stderr.write(`report: ${file}\n`);
   return [name, neverWorse];

@@ -7,7 +7,7 @@
 # their packages. The servers stay up together, one is asked at a time.
 # For other machines: NODE, MODEL (options of serve), ONE and TWO (workers), SHARE (of a GPU's memory, for each of three servers), PROFILE,
 # PIN_SERVER and PIN_LOAD (commands that keep servers and generator on cores apart), TIME_LIMIT (seconds since this script began, for
-# everything), REPETITIONS, RATES, RUN_SECONDS, WARMUP (seconds of a run before it is measured), PROMPTS, UNLOADED.
+# everything), REPETITIONS, RATES, RUN_SECONDS, WARMUP (seconds of a run before it is measured), PROMPTS, UNLOADED, COMMIT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$1
@@ -24,10 +24,10 @@ PIN_LOAD=${PIN_LOAD-taskset -c 0-3}
 TIME_LIMIT=${TIME_LIMIT:-570}
 REPETITIONS=${REPETITIONS:-10}
 RATES=${RATES:-0.5,0.75,0.9,1.1}
-RUN_SECONDS=${RUN_SECONDS:-5}
+RUN_SECONDS=${RUN_SECONDS:-4}
 WARMUP=${WARMUP:-1.5}
 PROMPTS=${PROMPTS:-400}
-UNLOADED=${UNLOADED:-20}
+UNLOADED=${UNLOADED:-16}
 mkdir -p "$folder"
 
 say() { echo "=== $* (at $SECONDS s)" >&2; }
@@ -87,7 +87,9 @@ for phase in "${@:-sweep}"; do
       done
       $bench sweep --workloads "${WORKLOADS:-mixed}" $load --rate-fractions "$RATES" --repetitions "$REPETITIONS" --run-seconds "$RUN_SECONDS" --warmup "$WARMUP" \
         --warmup-prompts 0 --unloaded-prompts "$UNLOADED" --saturation-prompts "$PROMPTS" --saturation-concurrency 256 --drain 20 \
-        --time-limit $((TIME_LIMIT - SECONDS)) --result-dir "$folder/sweep" "${targets[@]}" >"$folder/sweep.txt" || say "no report here: see its last lines"
+        --time-limit $((TIME_LIMIT - SECONDS)) --result-dir "$folder/sweep" --metadata "commit=${COMMIT:-$(git rev-parse --short HEAD)}" \
+        "gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c | xargs)" "command=bench/gpu/router.sh" \
+        "${targets[@]}" >"$folder/sweep.txt" || say "no report here: see its last lines"
       cat "$folder/sweep.txt"
       ;;
     *) echo "unknown phase: $phase" >&2 && exit 1 ;;

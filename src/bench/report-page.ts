@@ -17,7 +17,7 @@ export function reportPage(header: SweepHeader, summary: SweepSummary, plots: re
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Load test of ${escaped(header.model)}</title><style>${style}</style></head><body>
 <h1>Load test of ${escaped(header.model)}</h1>
-<p>${escaped(header.date)} · ${escaped(header.machine)} · seed ${header.seed}</p>
+<p>${[header.date, header.machine, `seed ${header.seed}`, ...metadataOf(header)].map(escaped).join(' · ')}</p>
 ${verdictSection(header, summary)}
 ${plots.map(plotSection).join('\n')}
 ${predictionTable(summary, header)}
@@ -35,6 +35,10 @@ A request that was rejected, failed or never ended misses its targets with infin
 ${sloTable(summary)}
 </body></html>
 `;
+}
+
+function metadataOf({ metadata = {} }: SweepHeader): readonly string[] {
+  return Object.entries(metadata).map(([key, value]) => `${key} ${value}`);
 }
 
 const style = `
@@ -109,16 +113,18 @@ function predictionTable({ points, predictionErrors }: SweepSummary, { candidate
       .map((error) => (error === undefined ? '<td>–</td>' : `<td>${percent(error.median)} / ${percent(error.p90)}</td>`))
       .join('');
   if (Object.keys(predictionErrors).length === 0) return '';
-  const rows = points.flatMap((point) => {
-    const row = point.modes.find(({ mode }) => mode === candidate);
-    return row === undefined
-      ? []
-      : [`<tr><td>${pointName(point)}</td><td>${row.summary.completedCount}</td>${cells(row.predictionErrors)}</tr>`];
-  });
-  return `<h2>How good the router's estimates were</h2><p>|predicted − real| / real of single requests under ${escaped(candidate)}, median / p90,
-each metric for the length that the answer really had; the last with the length that was expected.</p>
-<table><tr><th>point</th><th>requests</th>${predictionNames.map((name) => `<th>${predictionTitles[name]}</th>`).join('')}</tr>${rows.join('')}
-<tr><td><b>all</b></td><td></td>${cells(predictionErrors)}</tr></table>`;
+  const rows = points.flatMap((point) =>
+    point.modes
+      .filter((row) => Object.keys(row.predictionErrors).length > 0)
+      .map(
+        (row) =>
+          `<tr><td>${pointName(point)}</td><td>${escaped(row.mode)}</td><td>${row.summary.completedCount}</td>${cells(row.predictionErrors)}</tr>`,
+      ),
+  );
+  return `<h2>How good the router's estimates were</h2><p>|predicted − real| / real of single requests, median / p90, each metric for the
+length that the answer really had; the last with the length that was expected. The path that was taken is judged, under the static strategies too.</p>
+<table><tr><th>point</th><th>strategy</th><th>requests</th>${predictionNames.map((name) => `<th>${predictionTitles[name]}</th>`).join('')}</tr>${rows.join('')}
+<tr><td><b>all</b></td><td>${escaped(candidate)}</td><td></td>${cells(predictionErrors)}</tr></table>`;
 }
 
 function sloTable({ slos }: SweepSummary): string {

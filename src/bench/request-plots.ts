@@ -136,7 +136,8 @@ function predictionPlot(all: readonly PointRecord[]): readonly Plot[] {
     {
       name: 'predicted-vs-real',
       title: 'What the router expected and what came',
-      caption: 'One dot a request; on the dashed line the estimate was right. Both axes are logarithmic.',
+      caption:
+        'One dot a request, under all strategies; on the dashed line the estimate for its path was right. Both axes are logarithmic.',
       spec: smallMultiples(shown, 'panel', { width: 270, height: 270, columns: 3 }, { layer: [diagonal, dots] }),
     },
   ];

@@ -28,6 +28,8 @@ export interface SweepRun {
 export interface SweepHeader {
   readonly date: string;
   readonly machine: string;
+  /** What the user wants to be remembered: commit, GPU. Absent in older files. */
+  readonly metadata?: Readonly<Record<string, string>>;
   readonly model: string;
   readonly seed: number;
   /** Mode → URL or command line. */

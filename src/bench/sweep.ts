@@ -49,14 +49,16 @@ interface OpenTarget {
   readonly facts: ServerFacts;
 }
 
-export async function runSweep(
-  settings: SweepSettings,
-  context: LoadContext,
-  tell: (line: string) => void,
-): Promise<SweepOutcome> {
+export interface SweepListener {
+  tell(line: string): void;
+  /** After every repetition, all there is so far: what is kept then survives a sweep that is killed. */
+  keep(outcome: SweepOutcome): void;
+}
+
+export async function runSweep(settings: SweepSettings, context: LoadContext, listener: SweepListener): Promise<SweepOutcome> {
   const processes: ServerProcess[] = [];
   const open = async ({ name, source }: TargetSpec): Promise<OpenTarget> => {
-    tell(`starting ${name}`);
+    listener.tell(`starting ${name}`);
     const server = source.kind === 'url' ? null : await ServerProcess.start(source.words, context.clock, settings.readyMs);
     if (server !== null) processes.push(server);
     const baseUrl = source.kind === 'url' ? source.baseUrl : (server?.baseUrl ?? '');
@@ -67,7 +69,7 @@ export async function runSweep(
     for (const spec of settings.targets) targets.push(await open(spec));
     const twinSpec = settings.targets.find(({ name }) => name !== settings.candidate);
     const twin = settings.twin === 'none' || twinSpec === undefined ? null : await open(twinSpec);
-    const sweep = new Sweep(settings, { targets, twin }, context, tell);
+    const sweep = new Sweep(settings, { targets, twin }, context, listener);
     await sweep.measure();
     return sweep.outcome();
   } finally {
@@ -87,16 +89,16 @@ class Sweep {
   readonly #targets: readonly OpenTarget[];
   readonly #twin: OpenTarget | null;
   readonly #context: LoadContext;
-  readonly #tell: (line: string) => void;
+  readonly #listener: SweepListener;
   readonly #runs: SweepRun[] = [];
   readonly #records = new Map<number, readonly RequestRecord[]>();
 
-  constructor(settings: SweepSettings, { targets, twin }: OpenTargets, context: LoadContext, tell: (line: string) => void) {
+  constructor(settings: SweepSettings, { targets, twin }: OpenTargets, context: LoadContext, listener: SweepListener) {
     this.#settings = settings;
     this.#targets = targets;
     this.#twin = twin;
     this.#context = context;
-    this.#tell = tell;
+    this.#listener = listener;
   }
 
   outcome(): SweepOutcome {
@@ -119,10 +121,11 @@ class Sweep {
     for (let repetition = 0; repetition < repetitionCount && !this.#isStopped; repetition++) {
       const beginMs = clock.nowMs();
       if (repetition > 0 && beginMs + longestMs > startMs + timeLimitMs) {
-        this.#tell(`time is up after ${repetition} of ${repetitionCount} repetitions`);
+        this.#listener.tell(`time is up after ${repetition} of ${repetitionCount} repetitions`);
         return;
       }
       await this.#repeat(points, repetition);
+      this.#listener.keep(this.outcome());
       longestMs = Math.max(longestMs, clock.nowMs() - beginMs);
     }
   }
@@ -213,7 +216,7 @@ class Sweep {
       shortenedCount: result.shortenedCount,
     });
     this.#records.set(runIndex, result.records);
-    this.#tell(`${label}: ${endLine(result.records)}`);
+    this.#listener.tell(`${label}: ${endLine(result.records)}`);
     return result.records;
   }
 }

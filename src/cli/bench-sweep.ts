@@ -5,8 +5,8 @@ import { systemClock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { parseTarget, type TargetSpec } from '../bench/command-line.js';
 import { type ReportFiles, type ReportInputs, writeReport } from '../bench/report.js';
-import { runSweep } from '../bench/sweep.js';
-import { writeSweep } from '../bench/sweep-file.js';
+import { runSweep, type SweepOutcome, type SweepSettings } from '../bench/sweep.js';
+import { type SweepHeader, writeSweep } from '../bench/sweep-file.js';
 import { sweepText } from '../bench/sweep-text.js';
 import { type WorkloadName, workloadNames } from '../bench/workload.js';
 import {
@@ -42,6 +42,7 @@ interface SweepOptions extends CommonBenchOptions {
   readonly ttftFactor: number;
   readonly tpotFactor: number;
   readonly resultDir: string;
+  readonly metadata?: readonly string[];
   readonly curves?: readonly string[];
   readonly profile?: readonly string[];
   readonly png: boolean;
@@ -100,6 +101,7 @@ export function benchSweepCommand(): Command {
     .option('--tpot-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 2)
     .option('--ready-timeout <seconds>', 'for a server to start', realNumber(1, 36000), 300)
     .option('--result-dir <folder>', 'where records and report go', 'bench-result')
+    .option('--metadata <key=value...>', 'kept with the result and shown in the report: commit, machine')
     .addOption(curvesOption())
     .addOption(profileOption())
     .option('--png', 'plots as PNG too', false)
@@ -125,6 +127,25 @@ const [requestCountMin, requestCountMax] = [50, 2000];
 async function sweep(options: SweepOptions): Promise<void> {
   const targets = options.target.map(parseTarget);
   checkTargets(targets, options.candidate);
+  const stop = listenForStop();
+  const date = isoDate();
+  const keep = (outcome: SweepOutcome) =>
+    writeSweep(options.resultDir, { header: headerOf(options, targets, date, outcome), records: outcome.records });
+  const outcome = await runSweep(
+    sweepSettings(options, targets),
+    { clock: systemClock, signal: stop.signal, write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null },
+    { tell: (line) => process.stderr.write(`${line}\n`), keep },
+  );
+  stop.dispose();
+  if (stop.signal.aborted) {
+    process.stderr.write('stopped: the run under way is left out, the report is of those before it\n');
+    process.exitCode = exitCodes.interrupted;
+  }
+  keep(outcome);
+  show(await writeReport(options.resultDir, inputs(options)), options.json);
+}
+
+function sweepSettings(options: SweepOptions, targets: readonly TargetSpec[]): SweepSettings {
   const requestCount =
     options.runSeconds === undefined
       ? (options.numPrompts ?? 100)
@@ -134,50 +155,53 @@ async function sweep(options: SweepOptions): Promise<void> {
     options.unloadedPrompts,
     options.saturationPrompts,
   );
-  const stop = listenForStop();
-  const outcome = await runSweep(
-    {
-      targets,
-      candidate: options.candidate,
-      workloads: options.workloads.map((name) => workloadSettings(options, name, options.warmupPrompts + textCountMax)),
-      client: clientSettings(options),
-      rates:
-        options.rates === undefined
-          ? { unit: 'fraction', values: options.rateFractions }
-          : { unit: 'perSecond', values: options.rates },
-      repetitionCount: options.repetitions,
-      timeLimitMs: options.timeLimit * 1000,
-      requestCount,
-      unloadedRequestCount: options.unloadedPrompts,
-      saturationConcurrency: options.saturationConcurrency,
-      saturationRequestCount: options.saturationPrompts,
-      twin: options.twin ? 'started' : 'none',
-      load: { ...loadSettings(options), warmupRequestCount: options.warmupPrompts },
-      burstiness: options.burstiness,
-      readyMs: options.readyTimeout * 1000,
-    },
-    { clock: systemClock, signal: stop.signal, write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null },
-    (line) => process.stderr.write(`${line}\n`),
-  );
-  stop.dispose();
-  if (stop.signal.aborted) {
-    process.stderr.write('stopped: the run under way is left out, the report is of those before it\n');
-    process.exitCode = exitCodes.interrupted;
-  }
-  const { runs, records, model } = outcome;
-  const header = {
-    date: isoDate(),
-    machine: `${os.cpus()[0]?.model ?? 'unknown CPU'}, ${os.availableParallelism()} threads, ${os.platform()} ${os.release()}, Node ${process.version}`,
-    model,
-    seed: options.seed,
-    targets: Object.fromEntries(targets.map(({ name, text }) => [name, text])),
+  return {
+    targets,
     candidate: options.candidate,
-    ttftFactor: options.ttftFactor,
-    tpotFactor: options.tpotFactor,
+    workloads: options.workloads.map((name) => workloadSettings(options, name, options.warmupPrompts + textCountMax)),
+    client: clientSettings(options),
+    rates:
+      options.rates === undefined
+        ? { unit: 'fraction', values: options.rateFractions }
+        : { unit: 'perSecond', values: options.rates },
+    repetitionCount: options.repetitions,
+    timeLimitMs: options.timeLimit * 1000,
+    requestCount,
+    unloadedRequestCount: options.unloadedPrompts,
+    saturationConcurrency: options.saturationConcurrency,
+    saturationRequestCount: options.saturationPrompts,
+    twin: options.twin ? 'started' : 'none',
+    load: { ...loadSettings(options), warmupRequestCount: options.warmupPrompts },
+    burstiness: options.burstiness,
+    readyMs: options.readyTimeout * 1000,
+  };
+}
+
+function headerOf(
+  { seed, candidate, ttftFactor, tpotFactor, metadata = [] }: SweepOptions,
+  targets: readonly TargetSpec[],
+  date: string,
+  { model, runs }: SweepOutcome,
+): SweepHeader {
+  const cpu = os.cpus()[0]?.model ?? 'unknown CPU';
+  return {
+    date,
+    machine: `${cpu}, ${os.availableParallelism()} threads, ${os.platform()} ${os.release()}, Node ${process.version}`,
+    metadata: Object.fromEntries(metadata.map(keyAndValue)),
+    model,
+    seed,
+    targets: Object.fromEntries(targets.map(({ name, text }) => [name, text])),
+    candidate,
+    ttftFactor,
+    tpotFactor,
     runs,
   };
-  writeSweep(options.resultDir, { header, records });
-  show(await writeReport(options.resultDir, inputs(options)), options.json);
+}
+
+function keyAndValue(text: string): readonly [string, string] {
+  const [, key = '', value = ''] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
+  if (key === '') throw new InvalidRequestError(`--metadata ${text}: expected key=value`, 'metadata');
+  return [key, value];
 }
 
 function checkTargets(targets: readonly TargetSpec[], candidate: string): void {

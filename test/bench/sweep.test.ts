@@ -155,6 +155,7 @@ describe('runSweep', () => {
   it('gives all modes the same lengths and never the same prompts', async () => {
     const servers = await Promise.all(modes.map(() => startFakeOpenAi(wellBehaved)));
     const lines: string[] = [];
+    const kept: number[] = [];
     const workload = {
       name: 'short' as const,
       path: null,
@@ -184,9 +185,10 @@ describe('runSweep', () => {
         readyMs: 1000,
       },
       { clock: systemClock, write: null },
-      (line) => lines.push(line),
+      { tell: (line) => lines.push(line), keep: ({ runs }) => kept.push(runs.length) },
     );
     await Promise.all(servers.map((server) => server.close()));
+    expect(kept).toEqual([4 + 3 + 3 + 2 * 4, 4 + 3 + 3 + 2 * 2 * 4]);
     expect(outcome.runs).toHaveLength(4 + 3 + 3 + 2 * 2 * 4); // warmup; saturation; unloaded; repetitions × rates × (three modes and the A/A run)
     const at = (mode: string, repetition: number, rate: number) =>
       outcome.records.get(
