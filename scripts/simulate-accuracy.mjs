@@ -1,14 +1,15 @@
-/** How far the simulator is from the real thing: the same requests at the same times against `twostroke serve` and on virtual time, with step
- *  times from a profile measured just before. Prints a table; writes it and the raw figures to --out.
+/** How far the simulator is from the real thing: the same requests at the same times against `twostroke serve` and on virtual time. Prints a
+ *  table; writes it and the raw figures to --out.
  *
- *    node scripts/simulate-accuracy.mjs [--model demo] [--workers 'any:cpu*2?threads=1'] [--workloads short,mixed] [--fractions 0.3,0.6,0.85]
- *                                       [--strategies collocated,disaggregated,adaptive] [--requests 400] [--profile FILE] [--out FOLDER]
+ *    node scripts/simulate-accuracy.mjs [--model demo] [--workers 'any:cpu*2?threads=1'] [--alone 'any:cpu?threads=1'] [--workloads short,mixed]
+ *                                       [--fractions 0.4,0.6,0.85] [--strategies collocated,disaggregated,adaptive] [--requests 300] [--out FOLDER]
  *
- *  Needs `npm run build` and a quiet machine: what disturbs it is in the real run, not in the simulated one.
- *  HTTP and the client are not simulated: their time is the unloaded difference between the client's and the gateway's TTFT, added to every
- *  simulated TTFT. Rates are fractions of the real saturation of the collocated mode. */
+ *  Everything simulated is measured just before: a profile of the workers, all busy (what server and simulated router believe, and the links),
+ *  one of a worker alone (how long steps take with a core of their own), and what serving costs the processors (host.json), by processor time
+ *  of closed-loop runs. Nothing is fitted to the runs that are compared. Needs `npm run build`, Linux and a quiet machine: what disturbs it is
+ *  in the real run, not in the simulated one. Rates are fractions of the real saturation of the collocated mode. Servers are warm. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -18,7 +19,10 @@ import { ServerProcess } from '../dist/src/bench/server-process.js';
 import { openServer, openWorkload } from '../dist/src/bench/setup.js';
 import { summariseRun } from '../dist/src/bench/summary.js';
 import { parseWorkerSpecs } from '../dist/src/control/worker-spec.js';
+import { fitNonNegative } from '../dist/src/profile/least-squares.js';
 import { readProfile } from '../dist/src/profile/profile-file.js';
+import { stepMs } from '../dist/src/router/step-cost.js';
+import { parseHost } from '../dist/src/sim/host.js';
 import { timesFromProfiles } from '../dist/src/sim/profile-times.js';
 import { simulatedPlan, simulatedVocabCount } from '../dist/src/sim/simulated-load.js';
 import { simulate } from '../dist/src/sim/simulation.js';
@@ -27,12 +31,13 @@ const { values: options } = parseArgs({
   options: {
     model: { type: 'string', default: 'demo' },
     workers: { type: 'string', default: 'any:cpu*2?threads=1' },
+    alone: { type: 'string', default: 'any:cpu?threads=1' },
     workloads: { type: 'string', default: 'short,mixed' },
-    fractions: { type: 'string', default: '0.3,0.6,0.85' },
+    fractions: { type: 'string', default: '0.4,0.6,0.85' },
     strategies: { type: 'string', default: 'collocated,disaggregated,adaptive' },
-    requests: { type: 'string', default: '400' },
+    requests: { type: 'string', default: '300' },
     'load-format': { type: 'string', default: 'auto' },
-    profile: { type: 'string' },
+    profiles: { type: 'string' }, // a folder with busy/, alone/ and host.json of an earlier run
     out: { type: 'string' },
   },
 });
@@ -43,26 +48,30 @@ const warmupRequestCount = 20;
 const seed = 11;
 const runs = { count: 0 };
 
-const profile = readProfile(options.profile ?? measureProfile());
+const folder = options.profiles ?? mkdtempSync(path.join(os.tmpdir(), 'twostroke-accuracy-'));
+if (options.profiles === undefined) {
+  measureProfile('busy', options.workers);
+  measureProfile('alone', options.alone);
+}
+const busyFile = onlyFile('busy');
+const busy = readProfile(busyFile);
+const timesOf = timesFromProfiles([{ ...readProfile(onlyFile('alone')), linkSamples: busy.linkSamples }]);
+if (options.profiles === undefined) await withServer('collocated', measureHost);
+const host = parseHost(readFileSync(path.join(folder, 'host.json'), 'utf8'), 'host.json');
+
 const rows = [];
 for (const workload of options.workloads.split(',')) {
   const saturation = await withServer('collocated', async (baseUrl) => {
-    const records = await real(baseUrl, workload, {
-      ratePerSecond: Number.POSITIVE_INFINITY,
-      concurrencyMax: 32,
-      requestCount: 200,
-      runSeed: seed,
-    });
+    const records = await real(baseUrl, { name: workload }, { concurrencyMax: 32, requestCount: 200, runSeed: seed });
     return summariseRun(records, null).requestsPerSecond;
   });
   for (const strategy of options.strategies.split(',')) {
     await withServer(strategy, async (baseUrl) => {
-      const frontMs = await frontMsOf(baseUrl);
       for (const fraction of options.fractions.split(',').map(Number)) {
         const load = { ratePerSecond: saturation * fraction, requestCount: Number(options.requests), runSeed: seed + 1 };
-        const measured = summariseRun(await real(baseUrl, workload, load), null);
+        const measured = summariseRun(await real(baseUrl, { name: workload }, load), null);
         const simulated = summariseRun(await virtual(strategy, workload, load), null);
-        rows.push(rowOf({ workload, strategy, fraction, ratePerSecond: load.ratePerSecond, frontMs }, measured, simulated));
+        rows.push(rowOf({ workload, strategy, fraction, ratePerSecond: load.ratePerSecond }, measured, simulated));
         process.stderr.write(`${rowText(rows.at(-1))}\n`);
       }
     });
@@ -70,23 +79,35 @@ for (const workload of options.workloads.split(',')) {
 }
 report();
 
-/** All workers busy at once, as when they serve. */
-function measureProfile() {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-accuracy-'));
-  const args = ['profile', '--model', options.model, '--workers', options.workers, '--load-format', options['load-format']];
-  const { status } = spawnSync(process.execPath, [twostroke, ...args, '--out', `${folder}/`], {
+function measureProfile(name, workers) {
+  const args = ['profile', '--model', options.model, '--workers', workers, '--load-format', options['load-format']];
+  const { status } = spawnSync(process.execPath, [twostroke, ...args, '--out', `${path.join(folder, name)}/`], {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
-  const [file] = readdirSync(folder);
-  if (status !== 0 || file === undefined) throw new Error('twostroke profile failed');
-  return path.join(folder, file);
+  if (status !== 0) throw new Error('twostroke profile failed');
 }
 
+function onlyFile(name) {
+  const [file] = readdirSync(path.join(folder, name));
+  if (file === undefined) throw new Error(`no profile in ${path.join(folder, name)}`);
+  return path.join(folder, name, file);
+}
+
+/** Warm: the first hundreds of requests cost an event loop several times as much as later ones. */
 async function withServer(strategy, use) {
   const args = ['serve', '--model', options.model, '--workers', options.workers, '--strategy', strategy, '--port', '0', '--json'];
-  const more = ['--allow-forced-length', '--load-format', options['load-format'], '--max-model-len', String(contextTokenCount)];
+  const more = [
+    '--profile',
+    busyFile,
+    '--allow-forced-length',
+    '--load-format',
+    options['load-format'],
+    '--max-model-len',
+    String(contextTokenCount),
+  ];
   const server = await ServerProcess.start([process.execPath, twostroke, ...args, ...more], systemClock, 300_000);
   try {
+    await real(server.baseUrl, { name: 'short' }, { concurrencyMax: 8, requestCount: 300, runSeed: seed + 2 });
     return await use(server.baseUrl);
   } finally {
     await server.stop();
@@ -94,18 +115,22 @@ async function withServer(strategy, use) {
 }
 
 /** Prompts differ from run to run, so that no prefix cache helps; lengths and times are the seed's. */
-async function real(baseUrl, workload, { ratePerSecond, requestCount, runSeed, concurrencyMax = Number.POSITIVE_INFINITY }) {
+async function real(
+  baseUrl,
+  workload,
+  { ratePerSecond = Number.POSITIVE_INFINITY, requestCount, runSeed, concurrencyMax = Number.POSITIVE_INFINITY },
+) {
   const client = { api: 'completions', model: null, apiKey: null, temperature: 0, ignoreEos: true, outputLength: 'forced' };
   const requestCountMax = warmupRequestCount + requestCount;
   const settings = {
-    ...{ name: workload, path: null, inputTokenCount: 512, outputTokenCount, rangeRatio: 0 },
-    ...{ outputShape: 'lognormal', lengthScale: 1, requestCountMax },
+    ...{ path: null, inputTokenCount: 512, outputTokenCount, rangeRatio: 0 },
+    ...{ outputShape: 'lognormal', lengthScale: 1, requestCountMax, ...workload },
   };
   const facts = await openServer(baseUrl, client);
   const seeds = { seed: runSeed, contentSeed: runSeed + 100_003 * ++runs.count };
   const opened = await openWorkload(settings, seeds, { baseUrl, apiKey: null }, facts, client);
   const { records } = await loadServer(
-    { baseUrl, facts, client, workload: opened, label: workload },
+    { baseUrl, facts, client, workload: opened, label: workload.name },
     {
       ...{ arrival: { ratePerSecond, burstiness: 1 }, timeScale: 1, concurrencyMax, warmupMs: 0, warmupRequestCount },
       ...{ requestCountMax, durationMs: Number.POSITIVE_INFINITY, drainMs: 120_000, seed: runSeed },
@@ -121,8 +146,9 @@ async function virtual(strategy, workload, { ratePerSecond, requestCount, runSee
       ...{
         workers: parseWorkerSpecs(options.workers),
         strategy,
-        profileOf: () => profile,
-        timesOf: timesFromProfiles([profile])(runSeed),
+        profileOf: () => busy,
+        timesOf: timesOf(runSeed),
+        host,
       },
       settings: {
         ...{ blockTokenCount: 16, blockCount: 16_384, maxModelTokenCount: contextTokenCount, prefixCaching: 'on', depth: 2 },
@@ -145,15 +171,69 @@ async function virtual(strategy, workload, { ratePerSecond, requestCount, runSee
   return records;
 }
 
-/** What the client waits for beside the gateway: median over unloaded requests. */
+/** Processor time of event loops, from closed-loop runs that differ in tokens and in how many share a step; processor milliseconds of a request are
+ *  requestMs + frames · frameMs + tokens · tokenMs. Only the first thread of a worker is its event loop: the others compute. */
+async function measureHost(baseUrl) {
+  const runsMade = [];
+  for (const [tokenCount, concurrencyMax, requestCount] of [
+    [2, 1, 80],
+    [2, 8, 200],
+    [48, 1, 40],
+    [48, 8, 80],
+    [48, 24, 120],
+  ]) {
+    const before = await processorMs(baseUrl);
+    const workload = { name: 'random', inputTokenCount: 128, outputTokenCount: tokenCount, outputShape: 'range' };
+    await real(baseUrl, workload, { concurrencyMax, requestCount, runSeed: seed + 3 });
+    const after = await processorMs(baseUrl);
+    const count = warmupRequestCount + requestCount;
+    const each = Object.fromEntries(Object.entries(after).map(([name, value]) => [name, (value - before[name]) / count]));
+    runsMade.push({ ...each, tokenCount });
+  }
+  const costOf = (name) => {
+    const [requestMs, frameMs, tokenMs] = fitNonNegative(
+      runsMade.map((run) => ({ features: [1, run.stepCount, run.tokenCount], value: run[name] })),
+    );
+    return { requestMs, frameMs, tokenMs };
+  };
+  const costs = { gateway: costOf('gateway'), worker: costOf('worker'), generator: costOf('generator') };
+  const cores = { coreCount: os.availableParallelism(), neighbourSlowdown: neighbourSlowdown() };
+  const measured = { ...cores, frontMs: await frontMsOf(baseUrl), ...costs, runs: runsMade };
+  writeFileSync(path.join(folder, 'host.json'), `${JSON.stringify(measured, null, 1)}\n`);
+}
+
+/** By prompts alone: in short steps it is the event loops that take time, and they are counted. */
+function neighbourSlowdown() {
+  const alone = readProfile(onlyFile('alone'));
+  const medianOf = ({ samples }) => {
+    const ratios = samples
+      .filter(({ prefillTokenCount }) => prefillTokenCount >= 64)
+      .map((sample) => sample.ms / stepMs(alone.parameters.step, sample));
+    return ratios.sort((a, b) => a - b)[Math.floor(ratios.length / 2)];
+  };
+  const otherCount = parseWorkerSpecs(options.workers).length - 1;
+  return otherCount === 0 ? 0 : Math.max(0, medianOf(busy) / medianOf(alone) - 1) / otherCount;
+}
+
+async function processorMs(baseUrl) {
+  const { workers } = await (await fetch(`${baseUrl}/workers`)).json();
+  await new Promise((resolve) => setTimeout(resolve, 150)); // a snapshot more
+  const gatewayPid = Number(readFileSync(`/proc/${workers[0].pid}/stat`, 'utf8').split(') ')[1].split(' ')[1]);
+  const ofThread = (pid, thread) => Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+  const ofProcess = (pid) => readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => sum + ofThread(pid, thread), 0);
+  const told = (await (await fetch(`${baseUrl}/workers`)).json()).workers;
+  return {
+    gateway: ofProcess(gatewayPid),
+    generator: ofProcess(process.pid),
+    worker: workers.reduce((sum, { pid }) => sum + ofThread(pid, pid), 0),
+    stepCount: told.reduce((sum, { snapshot }) => sum + snapshot.stepCount, 0),
+  };
+}
+
+/** Median over unloaded requests of what the client waits for its first token beside what the gateway counts. */
 async function frontMsOf(baseUrl) {
-  const records = await real(baseUrl, 'short', {
-    ratePerSecond: Number.POSITIVE_INFINITY,
-    concurrencyMax: 1,
-    requestCount: 20,
-    runSeed: seed,
-  });
-  const { requests } = await (await fetch(`${baseUrl}/routes?count=40`)).json();
+  const records = await real(baseUrl, { name: 'short' }, { concurrencyMax: 1, requestCount: 40, runSeed: seed });
+  const { requests } = await (await fetch(`${baseUrl}/routes?count=60`)).json();
   const gatewayMs = new Map(requests.map((request) => [request.id, request.firstTokenMs - request.arrivalMs]));
   const differences = records.flatMap(({ id, firstTokenMs, sentMs }) => {
     const inner = gatewayMs.get(id);
@@ -163,17 +243,17 @@ async function frontMsOf(baseUrl) {
 }
 
 function rowOf(facts, measured, simulated) {
-  const pairOf = (metric, percentile, addedMs) => {
-    const [realMs, virtualMs] = [measured[metric][percentile], simulated[metric][percentile] + addedMs];
+  const pairOf = (metric, percentile) => {
+    const [realMs, virtualMs] = [measured[metric][percentile], simulated[metric][percentile]];
     return { realMs, virtualMs, error: Math.abs(virtualMs - realMs) / realMs };
   };
   return {
     ...facts,
     isVoid: measured.isVoid,
-    ttftP50: pairOf('ttftMs', 'p50', facts.frontMs),
-    ttftP99: pairOf('ttftMs', 'p99', facts.frontMs),
-    tpotP50: pairOf('tpotMs', 'p50', 0),
-    tpotP99: pairOf('tpotMs', 'p99', 0),
+    ttftP50: pairOf('ttftMs', 'p50'),
+    ttftP99: pairOf('ttftMs', 'p99'),
+    tpotP50: pairOf('tpotMs', 'p50'),
+    tpotP99: pairOf('tpotMs', 'p99'),
   };
 }
 
@@ -194,7 +274,8 @@ function report() {
   const facts = { commit, command: process.argv.slice(2).join(' '), machine: os.cpus()[0]?.model, loadAverage: os.loadavg() };
   writeFileSync(
     path.join(options.out, 'accuracy.json'),
-    `${JSON.stringify({ ...facts, profileKey: profile.key, rows }, null, 1)}\n`,
+    `${JSON.stringify({ ...facts, profileKey: busy.key, host, rows }, null, 1)}\n`,
   );
   writeFileSync(path.join(options.out, 'accuracy.md'), text);
+  writeFileSync(path.join(options.out, 'host.json'), readFileSync(path.join(folder, 'host.json'), 'utf8'));
 }

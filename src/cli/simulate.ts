@@ -13,6 +13,7 @@ import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
 import { readProfile } from '../profile/profile-file.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
 import type { Split, Strategy } from '../router/route.js';
+import { parseHost } from '../sim/host.js';
 import { forWorker, type RouterError, timesFromProfiles, withRouterError } from '../sim/profile-times.js';
 import { type RoutesTaken, routesTaken } from '../sim/routes-taken.js';
 import { type LoadOptions, simulatedPlan, simulatedVocabCount } from '../sim/simulated-load.js';
@@ -26,8 +27,9 @@ interface SimulateOptions {
   readonly strategy: Strategy;
   readonly split?: Split;
   readonly profile: readonly string[];
+  readonly host?: string;
   readonly routerError?: RouterError;
-  readonly routerProfile: boolean;
+  readonly routerProfile: string | boolean;
   readonly workload: 'random' | 'short' | 'long' | 'mixed';
   readonly trace?: string;
   readonly rate?: number;
@@ -76,6 +78,11 @@ export function simulateCommand(): Command {
       "factors on what the router believes of prefill, decode, interference, as in '1.3,1,0.7'",
       routerError,
     )
+    .option(
+      '--host <file>',
+      'what serving costs the cores that all share, measured by scripts/simulate-accuracy.mjs; default: cores to spare',
+    )
+    .option('--router-profile <file>', 'what the router believes, where it is not --profile; its links, where that has none')
     .option('--no-router-profile', 'the router starts without a profile and learns')
     .addOption(
       new Option('--workload <name>', 'what requests ask for').choices(['random', 'short', 'long', 'mixed']).default('mixed'),
@@ -107,14 +114,20 @@ async function run(options: SimulateOptions): Promise<void> {
   if (options.trace === undefined && options.rate === undefined)
     throw new InvalidRequestError('--rate is missing: requests per second', 'rate');
   const slos = options.goodput === undefined ? null : parseGoodput(options.goodput);
-  const profiles = options.profile.map(readProfile);
+  const { routerProfile } = options;
+  const believed = typeof routerProfile === 'string' ? [readProfile(routerProfile)] : null;
+  const profiles = options.profile.map(readProfile).map((profile) => withLinks(profile, believed?.[0]));
   const log = options.log === undefined ? null : openLog(options.log);
   const startMs = systemClock.nowMs();
   try {
-    const result = await simulate(simulationOptions(options, profiles, log), simulatedPlan(loadOptions(options)), {
-      ...{ concurrencyMax: Number.POSITIVE_INFINITY, warmupMs: 0, drainMs, durationMs: Number.POSITIVE_INFINITY },
-      warmupRequestCount: options.warmup,
-    });
+    const result = await simulate(
+      simulationOptions(options, profiles, believed ?? profiles, log),
+      simulatedPlan(loadOptions(options)),
+      {
+        ...{ concurrencyMax: Number.POSITIVE_INFINITY, warmupMs: 0, drainMs, durationMs: Number.POSITIVE_INFINITY },
+        warmupRequestCount: options.warmup,
+      },
+    );
     const wallMs = systemClock.nowMs() - startMs;
     const summary = summariseRun(result.records, slos);
     const routes = routesTaken(result.records);
@@ -125,16 +138,28 @@ async function run(options: SimulateOptions): Promise<void> {
   }
 }
 
-function simulationOptions(options: SimulateOptions, profiles: readonly ProfileFile[], log: EventLog | null): SimulationOptions {
+/** Of a worker that was measured alone nobody knows the way to another. */
+function withLinks(profile: ProfileFile, other: ProfileFile | undefined): ProfileFile {
+  if (other === undefined || profile.linkSamples.length > 0) return profile;
+  return { ...profile, linkSamples: other.linkSamples };
+}
+
+function simulationOptions(
+  options: SimulateOptions,
+  profiles: readonly ProfileFile[],
+  believedProfiles: readonly ProfileFile[],
+  log: EventLog | null,
+): SimulationOptions {
   const { workers, strategy, routerError: error, seed } = options;
   const believed = (index: number): ProfileFile => {
-    const profile = forWorker(profiles, index);
+    const profile = forWorker(believedProfiles, index);
     return error === undefined ? profile : { ...profile, parameters: withRouterError(profile.parameters, error) };
   };
   return {
     ...{ workers, strategy, settings: settingsOf(options), timesOf: timesFromProfiles(profiles)(seed) },
     ...(options.split === undefined ? {} : { split: options.split }),
-    ...(options.routerProfile ? { profileOf: believed } : {}),
+    ...(options.routerProfile === false ? {} : { profileOf: believed }),
+    ...(options.host === undefined ? {} : { host: parseHost(readText(options.host, 'host'), options.host) }),
     ...(log === null ? {} : { onLogLine: (line: string) => log.write(line) }),
   };
 }
@@ -152,7 +177,7 @@ function settingsOf(options: SimulateOptions): SimulatedSettings {
 
 function loadOptions(options: SimulateOptions): LoadOptions {
   const { seed, workload, trace: file, rate, burstiness, timeScale, requests, duration } = options;
-  const trace = file === undefined ? undefined : parseTrace(readText(file), file);
+  const trace = file === undefined ? undefined : parseTrace(readText(file, 'trace'), file);
   return {
     workload: {
       ...{ name: trace === undefined ? workload : 'trace', seed, contentSeed: seed, lengthScale: options.lengthScale },
@@ -232,11 +257,11 @@ function openFile(file: string): number {
   }
 }
 
-function readText(file: string): string {
+function readText(file: string, option: 'trace' | 'host'): string {
   try {
     return readFileSync(file, 'utf8');
   } catch (error) {
-    throw new InvalidRequestError(`--trace: ${messageOf(error)}`, 'trace');
+    throw new InvalidRequestError(`--${option}: ${messageOf(error)}`, option);
   }
 }
 

@@ -1,4 +1,4 @@
-/** Sends the load generator's requests straight to a gateway, without HTTP. Used by simulation.ts. */
+/** Sends the load generator's requests straight to a gateway: what HTTP and the generator cost is the host's to say. Used by simulation.ts. */
 import type { Clock } from '../base/clock.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
@@ -7,14 +7,17 @@ import type { PlannedRequest } from '../bench/request-record.js';
 import type { GatewayApi } from '../control/gateway-api.js';
 import type { RouteSummary } from '../control/request-record.js';
 import { greedy } from '../engine/sampling-params.js';
+import type { Host } from './host.js';
 
 export class GatewayClient implements CompletionClient {
   readonly #gateway: GatewayApi;
   readonly #clock: Clock;
+  readonly #host: Host;
 
-  constructor(gateway: GatewayApi, clock: Clock) {
+  constructor(gateway: GatewayApi, clock: Clock, host: Host) {
     this.#gateway = gateway;
     this.#clock = clock;
+    this.#host = host;
   }
 
   prepare(request: PlannedRequest): PreparedRequest {
@@ -23,16 +26,19 @@ export class GatewayClient implements CompletionClient {
 
   async #send({ index, prompt, wantedTokenCount, maxTokenCount }: PlannedRequest, signal: AbortSignal): Promise<Answer> {
     const sentMs = this.#clock.nowMs();
+    let seenMs = sentMs;
     const chunkMs: number[] = [];
     let outputTokenCount = 0;
     let route: RouteSummary | null = null;
     let cancel = () => {};
     const ended = (outcome: Answer['outcome'], error?: string): Answer => ({
-      ...{ outcome, sentMs, endMs: this.#clock.nowMs(), chunkMs, outputTokenCount, id: `r${index}` },
+      ...{ outcome, sentMs, endMs: Math.max(seenMs, this.#clock.nowMs()), chunkMs, outputTokenCount, id: `r${index}` },
       ...(error === undefined ? {} : { error }),
       ...(route === null ? {} : { route: `${route.path}; ${route.workers.join(' -> ')}` }),
     });
     try {
+      const waitMs = this.#host.requestWaitMs();
+      if (waitMs > 0) await this.#clock.sleep(waitMs);
       const stream = this.#gateway.submit({
         id: requestId(`r${index}`),
         promptIds: prompt.kind === 'ids' ? prompt.ids : [],
@@ -48,7 +54,8 @@ export class GatewayClient implements CompletionClient {
       );
       for await (const event of stream) {
         if (event.kind !== 'tokens' || event.tokens.length === 0) continue;
-        chunkMs.push(this.#clock.nowMs());
+        seenMs = this.#clock.nowMs() + this.#host.chunkWaitMs(event.tokens.length);
+        chunkMs.push(seenMs);
         outputTokenCount += event.tokens.length;
       }
       return ended(signal.aborted ? 'unfinished' : 'completed');

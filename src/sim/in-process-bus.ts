@@ -18,7 +18,7 @@ export interface Message {
 interface InProcessLink {
   readonly clock: Clock;
   /** Milliseconds a message is on its way, handling on both sides included. */
-  readonly delayMs: (message: Message) => number;
+  readonly delayMs: (message: Message, body: unknown) => number;
   /** Told of every message as it arrives. */
   readonly onDelivery?: (message: Message, body: unknown) => void;
 }
@@ -136,7 +136,7 @@ class InProcessConnection implements BusConnection {
     const { clock, delayMs, onDelivery } = this.#link;
     const message = { direction: this.#direction, kind, role };
     const nowMs = clock.nowMs();
-    this.#lastArrivalMs = Math.max(this.#lastArrivalMs, nowMs + delayMs(message));
+    this.#lastArrivalMs = Math.max(this.#lastArrivalMs, nowMs + delayMs(message, body));
     clock.after(this.#lastArrivalMs - nowMs, () => {
       if (this.isClosed) return;
       onDelivery?.(message, body);

@@ -16,9 +16,10 @@ import type { LoadedEngine } from '../worker/load-engine.js';
 import type { WorkerConfig } from '../worker/messages.js';
 import { stepLimitsOf } from '../worker/step-limits.js';
 import { runWorker } from '../worker/worker.js';
+import type { Host } from './host.js';
 import { InProcessBus, type Message } from './in-process-bus.js';
 import type { LinkTimes } from './link-times.js';
-import { MortalClock } from './mortal-clock.js';
+import { MortalClock, MortalComputeTime } from './mortal-clock.js';
 import type { StepTimes } from './step-times.js';
 import { TimedDevice } from './timed-device.js';
 import { simulatedKvDtype, timedModel } from './timed-model.js';
@@ -33,6 +34,7 @@ export interface WorkerTimes {
 
 interface SimulatedWorkersOptions {
   readonly clock: Clock;
+  readonly host: Host;
   readonly logger: Logger;
   /** Asked at every start of a worker. */
   readonly timesOf: (workerIndex: number) => WorkerTimes;
@@ -71,7 +73,8 @@ export class SimulatedWorkers implements WorkerProcesses {
   }
 
   readonly spawn = ({ address, workerId: id }: SpawnOptions): WorkerProcess => {
-    const { clock, logger } = this.#options;
+    const { clock, logger, host } = this.#options;
+    const loop = host.cores.addLoop();
     const life = new MortalClock(clock);
     const pid = ++this.#lastPid;
     const connections = new Set<{ close(reason: string): void }>();
@@ -94,10 +97,9 @@ export class SimulatedWorkers implements WorkerProcesses {
     const connect = async (_address: string, _options: object, handlers: BusHandlers) => {
       await life.yield(); // the process takes a moment to start: its slot knows its pid by then
       const onDelivery = (message: Message, body: unknown) => this.#options.onMessage?.(id, message, body);
-      const connection = this.#bus.connect(
-        { clock, delayMs: (message) => delayMsOf(message, times.request), onDelivery },
-        handlers,
-      );
+      const delayMs = (message: Message, body: unknown) =>
+        delayMsOf(message, times.request) + host.messageWaitMs(loop, message, body);
+      const connection = this.#bus.connect({ clock, delayMs, onDelivery }, handlers);
       connections.add(connection);
       return connection;
     };
@@ -124,12 +126,13 @@ export class SimulatedWorkers implements WorkerProcesses {
     return process;
   };
 
-  #load(id: WorkerId, config: WorkerConfig, clock: Clock, hooks: EngineHooks, times: WorkerTimes): LoadedEngine {
+  #load(id: WorkerId, config: WorkerConfig, clock: MortalClock, hooks: EngineHooks, times: WorkerTimes): LoadedEngine {
     const { blockCount } = config;
     assert(blockCount !== undefined, 'a simulated worker has as many blocks as it is told');
-    const { onStep, vocabCount } = this.#options;
+    const { onStep, vocabCount, host } = this.#options;
+    const time = new MortalComputeTime(host.cores, clock);
     const device = new TimedDevice({
-      ...{ clock, info: infoOf(config), steps: times.steps, link: times.link },
+      ...{ time, info: infoOf(config), steps: times.steps, link: times.link },
       ...(onStep === undefined ? {} : { onStep: (work: StepWork, ms: number) => onStep(id, work, ms) }),
     });
     const limits = stepLimitsOf(config.device.kind, config);

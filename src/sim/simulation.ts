@@ -19,6 +19,7 @@ import { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import { messageLine, stepLine } from './event-log.js';
 import { GatewayClient } from './gateway-client.js';
+import { Host, type HostCosts, spareHost } from './host.js';
 import { SimulatedWorkers, type WorkerTimes } from './simulated-workers.js';
 import { VirtualClock } from './virtual-clock.js';
 
@@ -41,6 +42,8 @@ export interface SimulationOptions {
   readonly settings: SimulatedSettings;
   /** Asked at every start of a worker. */
   readonly timesOf: (workerIndex: number) => WorkerTimes;
+  /** All processes run there. Absent: it has cores to spare. */
+  readonly host?: HostCosts;
   readonly limits?: Partial<GatewayLimits>;
   /** What the router believes of each worker; null, or absent: nothing, it learns. */
   readonly profileOf?: (workerIndex: number) => ProfileFile | null;
@@ -87,7 +90,8 @@ async function run(
   plan: Iterable<PlannedRequest>,
   load: SimulatedLoad,
 ): Promise<SimulationResult> {
-  const workers = workersOf(clock, options);
+  const host = new Host(clock, options.host ?? spareHost);
+  const workers = workersOf(clock, host, options);
   const gateway = await Gateway.start({
     ...{ workers: options.workers, strategy: options.strategy, clock, logger: silentLogger },
     ...(options.split === undefined ? {} : { split: options.split }),
@@ -102,7 +106,7 @@ async function run(
   const routed = new Map<string, RoutedFacts>();
   gateway.onRequestDone((record) => routed.set(record.id, routedFactsOf(record)));
   for (const { atMs, strike } of options.faults ?? []) clock.after(atMs, () => strike(workers));
-  const records = await runLoad(plan, new GatewayClient(gateway, clock), { ...load, clock });
+  const records = await runLoad(plan, new GatewayClient(gateway, clock, host), { ...load, clock });
   await checkQuiet(clock, gateway, workers);
   const engines = workers.engines.map(({ id, engine }) => ({ id, ...engine.snapshot() }));
   const simulatedMs = clock.nowMs();
@@ -110,10 +114,10 @@ async function run(
   return { records: withRouted(records, routed), engines, simulatedMs };
 }
 
-function workersOf(clock: Clock, { timesOf, settings, onLogLine }: SimulationOptions): SimulatedWorkers {
+function workersOf(clock: Clock, host: Host, { timesOf, settings, onLogLine }: SimulationOptions): SimulatedWorkers {
   const { vocabCount } = settings;
   return new SimulatedWorkers({
-    ...{ clock, logger: silentLogger, timesOf, vocabCount },
+    ...{ clock, host, logger: silentLogger, timesOf, vocabCount },
     ...(onLogLine === undefined
       ? {}
       : {

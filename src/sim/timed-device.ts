@@ -2,7 +2,6 @@
  *  simulated worker; made by simulated-workers.ts, driven by the real engine and the real connectors.
  *  Invariant: a stream runs one thing at a time, in order; an event is reached when everything enqueued before it has run. */
 import { assert } from '../base/assert.js';
-import type { Clock } from '../base/clock.js';
 import type {
   BatchView,
   CacheExport,
@@ -18,10 +17,11 @@ import type {
 import type { Pointer } from '../device/tensor.js';
 import { prefillPairCountOf, type StepWork } from '../router/step-work.js';
 import type { LinkTimes } from './link-times.js';
+import type { ComputeTime } from './mortal-clock.js';
 import type { StepTimes } from './step-times.js';
 
 interface TimedDeviceOptions {
-  readonly clock: Clock;
+  readonly time: ComputeTime;
   readonly info: DeviceInfo;
   readonly steps: StepTimes;
   readonly link: LinkTimes;
@@ -86,12 +86,11 @@ export class TimedDevice {
   }
 
   isReached(event: EventHandle): boolean {
-    return this.reachedMs(event) <= this.options.clock.nowMs();
+    return this.reachedMs(event) <= this.options.time.nowMs();
   }
 
-  async waitEvent(event: EventHandle): Promise<void> {
-    const waitMs = this.reachedMs(event) - this.options.clock.nowMs();
-    if (waitMs > 0) await this.options.clock.sleep(waitMs);
+  waitEvent(event: EventHandle): Promise<void> {
+    return this.options.time.until(this.reachedMs(event));
   }
 
   /** An event that was never recorded is reached. */
@@ -231,9 +230,8 @@ export class TimedStream {
     for (const job of this.#graphs.get(graph) ?? []) job();
   }
 
-  async wait(): Promise<void> {
-    const waitMs = this.#freeMs - this.#nowMs;
-    if (waitMs > 0) await this.#device.options.clock.sleep(waitMs);
+  wait(): Promise<void> {
+    return this.#device.options.time.until(this.#freeMs);
   }
 
   close(): void {
@@ -248,7 +246,7 @@ export class TimedStream {
   }
 
   #forward(work: StepWork, layerCount: number, onLayer: ((layer: number) => void) | undefined): void {
-    const { steps, onStep } = this.#device.options;
+    const { steps, time, onStep } = this.#device.options;
     const startMs = Math.max(this.#nowMs, this.#freeMs);
     const ms = steps.draw(work);
     onStep?.(work, ms);
@@ -257,6 +255,7 @@ export class TimedStream {
       onLayer(layer);
     }
     this.#freeMs = startMs + ms;
+    time.computeUntil(this.#freeMs);
   }
 
   #sendBytes(bytes: number): void {
@@ -266,7 +265,7 @@ export class TimedStream {
   }
 
   get #nowMs(): number {
-    return this.#device.options.clock.nowMs();
+    return this.#device.options.time.nowMs();
   }
 }
 

@@ -12,6 +12,7 @@ import { type MeasuredProfile, profileWorkers } from '../../src/profile/profile.
 import { readProfile, writeProfile } from '../../src/profile/profile-file.js';
 import { type StepCost, stepMs } from '../../src/router/step-cost.js';
 import { guessedParameters } from '../../src/router/worker-costs.js';
+import { Host, spareHost } from '../../src/sim/host.js';
 import { SimulatedWorkers, type WorkerTimes } from '../../src/sim/simulated-workers.js';
 import { VirtualClock } from '../../src/sim/virtual-clock.js';
 import { settings, syntheticSamples } from '../sim/clusters.js';
@@ -43,6 +44,7 @@ async function profileSimulated(budgetMs: number, workers = 'any:cpu*2', link = 
   const clock = new VirtualClock();
   const processes = new SimulatedWorkers({
     clock,
+    host: new Host(clock, spareHost),
     logger: silentLogger,
     timesOf: () => ({ ...times, link }),
     vocabCount: settings.vocabCount,
