@@ -8,7 +8,7 @@ import { parseTarget } from '../../src/bench/command-line.js';
 import { sweepPlots } from '../../src/bench/plots.js';
 import { renderSvg } from '../../src/bench/render.js';
 import { writeReport } from '../../src/bench/report.js';
-import { runSweep } from '../../src/bench/sweep.js';
+import { runSweep, type SweepSettings } from '../../src/bench/sweep.js';
 import { readSweep, writeSweep } from '../../src/bench/sweep-file.js';
 import { summariseSweep } from '../../src/bench/sweep-summary.js';
 import { startFakeOpenAi, wellBehaved } from './fake-openai.js';
@@ -151,39 +151,44 @@ describe('report', () => {
   });
 });
 
+type Server = Awaited<ReturnType<typeof startFakeOpenAi>>;
+
+const settingsOf = (servers: readonly Server[]): SweepSettings => ({
+  targets: modes.map((mode, i) => parseTarget(`${mode}=${servers[i]!.url}`)),
+  candidate: 'adaptive',
+  workloads: [
+    {
+      name: 'short',
+      path: null,
+      inputTokenCount: 1,
+      outputTokenCount: 8,
+      rangeRatio: 0,
+      outputShape: 'auto',
+      lengthScale: 1,
+      requestCountMax: 1000,
+    },
+  ],
+  client: { api: 'completions', model: null, apiKey: null, temperature: null, ignoreEos: false, outputLength: 'forced' },
+  rates: { unit: 'perSecond', values: [400, 800] },
+  repetitionCount: 2,
+  timeLimitMs: Number.POSITIVE_INFINITY,
+  requestCount: 12,
+  unloadedRequestCount: 3,
+  saturationConcurrency: 4,
+  saturationRequestCount: 12,
+  twin: 'started',
+  load: { drainMs: 5000, warmupMs: 0, warmupRequestCount: 2, seed: 9 },
+  burstiness: 1,
+  readyMs: 1000,
+});
+
 describe('runSweep', () => {
   it('gives all modes the same lengths and never the same prompts', async () => {
     const servers = await Promise.all(modes.map(() => startFakeOpenAi(wellBehaved)));
     const lines: string[] = [];
     const kept: number[] = [];
-    const workload = {
-      name: 'short' as const,
-      path: null,
-      inputTokenCount: 1,
-      outputTokenCount: 8,
-      rangeRatio: 0,
-      outputShape: 'auto' as const,
-      lengthScale: 1,
-      requestCountMax: 1000,
-    };
     const outcome = await runSweep(
-      {
-        targets: modes.map((mode, i) => parseTarget(`${mode}=${servers[i]!.url}`)),
-        candidate: 'adaptive',
-        workloads: [workload],
-        client: { api: 'completions', model: null, apiKey: null, temperature: null, ignoreEos: false, outputLength: 'forced' },
-        rates: { unit: 'perSecond', values: [400, 800] },
-        repetitionCount: 2,
-        timeLimitMs: Number.POSITIVE_INFINITY,
-        requestCount: 12,
-        unloadedRequestCount: 3,
-        saturationConcurrency: 4,
-        saturationRequestCount: 12,
-        twin: 'started',
-        load: { drainMs: 5000, warmupMs: 0, warmupRequestCount: 2, seed: 9 },
-        burstiness: 1,
-        readyMs: 1000,
-      },
+      settingsOf(servers),
       { clock: systemClock, write: null },
       { tell: (line) => lines.push(line), keep: ({ runs }) => kept.push(runs.length) },
     );
@@ -221,6 +226,43 @@ describe('runSweep', () => {
     const prompts = servers.flatMap(({ requests }) => requests.map(({ body }) => (body.prompt as number[]).slice(0, 16).join()));
     expect(new Set(prompts).size).toBe(prompts.length);
     expect(lines.filter((line) => line.includes('completed'))).toHaveLength(outcome.runs.length);
+  });
+
+  it('begins no repetition after the time limit, but the first', async () => {
+    const servers = await Promise.all(modes.map(() => startFakeOpenAi(wellBehaved)));
+    const settings = { ...settingsOf(servers), repetitionCount: 50, timeLimitMs: 1 };
+    const lines: string[] = [];
+    const { runs } = await runSweep(
+      settings,
+      { clock: systemClock, write: null },
+      { tell: (line) => lines.push(line), keep: () => undefined },
+    );
+    await Promise.all(servers.map((server) => server.close()));
+    expect(new Set(runs.map(({ repetition }) => repetition))).toEqual(new Set([0]));
+    expect(lines.at(-1)).toBe('time is up after 1 of 50 repetitions');
+  });
+
+  it('leaves what comes within the warm-up out, and adds as many requests', async () => {
+    const servers = await Promise.all(modes.map(() => startFakeOpenAi(wellBehaved)));
+    const settings = settingsOf(servers);
+    const { runs, records } = await runSweep(
+      {
+        ...settings,
+        repetitionCount: 1,
+        rates: { unit: 'perSecond', values: [400] },
+        requestCount: { seconds: 0.1, min: 1, max: 1000 },
+        load: { ...settings.load, warmupMs: 50, warmupRequestCount: 0 },
+      },
+      { clock: systemClock, write: null },
+      { tell: () => undefined, keep: () => undefined },
+    );
+    await Promise.all(servers.map((server) => server.close()));
+    for (const { runIndex } of runs.filter(({ stage }) => stage === 'point')) {
+      const all = records.get(runIndex)!;
+      expect(all).toHaveLength(60); // 20 and 40 of them, on average, before and after
+      for (const { scheduledMs, phase } of all) expect(phase).toBe(scheduledMs < 50 ? 'warmup' : 'measured');
+    }
+    expect(runs.filter(({ stage }) => stage === 'unloaded').flatMap(({ runIndex }) => records.get(runIndex)!)).toHaveLength(9);
   });
 });
 
