@@ -7,7 +7,7 @@ import { table } from './quantities.js';
 /** No lines for a static strategy. */
 export function arrangementLines({ arrangement, comparedAgoMs, standings }: RoutingStatus): readonly string[] {
   if (arrangement === null) return [];
-  const head = `the workers are used: ${arrangement}`;
+  const head = `arrangement in use: ${arrangement}`;
   if (comparedAgoMs === null || standings.length === 0) return [`${head} (nothing compared yet: too few requests)`];
   const used = standings.find(({ name }) => name === arrangement);
   const rows = standings.map((standing) => row(standing, standing === used));

@@ -38,7 +38,7 @@ describe('a decision', () => {
     const cluster = await served('adaptive', 1);
     const before = cluster.coordinator.routing;
     expect([before.arrangement, before.comparedAgoMs, before.standings]).toEqual(['whole', null, []]);
-    expect(arrangementLines(before)).toEqual(['the workers are used: whole (nothing compared yet: too few requests)']);
+    expect(arrangementLines(before)).toEqual(['arrangement in use: whole (nothing compared yet: too few requests)']);
     for (let i = 1; i < 70; i++) await cluster.clock.drive(cluster.ask(`r${i}`, 64, 12));
     await cluster.clock.drive(cluster.settle());
     const { routing } = cluster.coordinator;
@@ -46,7 +46,7 @@ describe('a decision', () => {
     expect(routing.comparedAgoMs).toBeGreaterThanOrEqual(0);
     const text = explanationText({ requests: [cluster.records[0]!], routing });
     expect(text).toMatch(/^arrangement: whole$/m);
-    expect(text).toMatch(/^the workers are used: whole, the better static mode, .* compared \d+ s ago/m);
+    expect(text).toMatch(/^arrangement in use: whole, the better static mode, .* compared \d+ s ago/m);
     expect(text.match(/^ *\*.*$/gm)).toEqual([expect.stringMatching(/whole +\d+\.\d % .*fit$/)]);
     expect(text.split('\n').filter((line) => / %/.test(line)).length).toBe(routing.standings.length);
     const elsewhere = arrangementLines({ ...routing, arrangement: 'split 1' });
