@@ -39,10 +39,10 @@ describe('a decision', () => {
     const before = cluster.coordinator.routing;
     expect([before.arrangement, before.comparedAgoMs, before.standings]).toEqual(['whole', null, []]);
     expect(arrangementLines(before)).toEqual(['arrangement in use: whole (nothing compared yet: too few requests)']);
-    for (let i = 1; i < 70; i++) await cluster.clock.drive(cluster.ask(`r${i}`, 64, 12));
+    for (let i = 1; i < 100; i++) await cluster.clock.drive(cluster.ask(`r${i}`, 64, 12));
     await cluster.clock.drive(cluster.settle());
     const { routing } = cluster.coordinator;
-    expect(cluster.records.map((record) => record.routes[0]?.arrangement)).toEqual(new Array(70).fill('whole'));
+    expect(cluster.records.map((record) => record.routes[0]?.arrangement)).toEqual(new Array(100).fill('whole'));
     expect(routing.comparedAgoMs).toBeGreaterThanOrEqual(0);
     const text = explanationText({ requests: [cluster.records[0]!], routing });
     expect(text).toMatch(/^arrangement: whole$/m);
@@ -95,7 +95,7 @@ describe('a decision', () => {
 });
 
 it('with nobody left, nothing is counted anywhere', async () => {
-  const cluster = await served('adaptive', 70);
+  const cluster = await served('adaptive', 100);
   cluster.records.length = 0;
   await cluster.clock.drive(cluster.ask('last', 64, 4));
   await cluster.clock.drive(cluster.settle());

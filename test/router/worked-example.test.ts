@@ -19,7 +19,7 @@ function rowsOf(whole: PathEstimate, split: PathEstimate): readonly string[] {
   const row = (what: string, name: keyof PathEstimate) => `| ${what} | ${shown(whole[name])} | ${shown(split[name])} |`;
   return [
     row('messages', 'messagesMs'),
-    row('wait: 1.5 steps of w1 (one runs, the next is planned)', 'waitMs'),
+    row('wait: a step of w1, of which 2.3 ms have passed, and the planned one behind it', 'waitMs'),
     row('prefill: two full steps of 510 + 2 rows, one of 480 + 2, 1.1 M pairs', 'prefillMs'),
     row('**TTFT**', 'ttftMs'),
     row('KV: its bytes hide behind the prompt; messages, and the last layers', 'transferMs'),
