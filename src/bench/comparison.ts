@@ -21,7 +21,7 @@ export const limits = { goodputRatioMin: 0.97, latencyRatioMax: 1.1 } as const;
 const p99RequestCountMin = 1000;
 
 /** Where the reference itself keeps fewer within the targets, the ratio of the two is that of two handfuls and is not judged. */
-const tellingShareMin = 0.05;
+export const tellingShareMin = 0.05;
 
 export const scales = ['0.5', '1', '2'] as const;
 export type Scale = (typeof scales)[number];

@@ -11,6 +11,7 @@ import {
   type JudgedGoodput,
   judgedLatency,
   type PointPairs,
+  type Scale,
   tailOf,
   type Verdict,
 } from './comparison.js';
@@ -19,7 +20,10 @@ export interface ComparedPoint {
   readonly workload: string;
   readonly ratePerSecond: number;
   readonly rateFraction: number | null;
+  /** The static mode with the higher goodput. */
   readonly reference: string;
+  /** Of which targets: twice them where hardly anything is within them. */
+  readonly referenceScale: Scale;
   readonly comparison: Comparison | null;
   /** A static mode against itself. */
   readonly noise: Comparison | null;
@@ -89,11 +93,12 @@ export function neverWorse(points: readonly ComparedPoint[], pairs: ComparedPair
       pairs.noise,
       prng,
     ),
-    points: points.map(({ workload, ratePerSecond, rateFraction, reference, comparison, noise }) => ({
+    points: points.map(({ workload, ratePerSecond, rateFraction, reference, referenceScale, comparison, noise }) => ({
       workload,
       ratePerSecond,
       rateFraction,
       reference,
+      referenceScale,
       comparison,
       noise,
     })),

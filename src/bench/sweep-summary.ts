@@ -2,7 +2,7 @@
  *  sweep at its end and by `bench report --recompute`, which must give the same.
  *  Targets: TTFT ≤ ttftFactor ×, TPOT ≤ tpotFactor × the unloaded p50 of the request's length class, in the better static mode. */
 import { Prng } from '../base/prng.js';
-import { comparePoint, type PointPairs, pairPoint, type Scale, scales } from './comparison.js';
+import { comparePoint, type PointPairs, pairPoint, type Scale, scales, tellingShareMin } from './comparison.js';
 import { type ComparedPoint, type NeverWorse, neverWorse } from './never-worse.js';
 import { type PredictionErrors, predictionErrors } from './predictions.js';
 import { type LengthClass, lengthClasses, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
@@ -24,7 +24,6 @@ interface ModeRow {
   readonly coreShare: number;
 }
 
-/** The reference is the static mode with the higher goodput. */
 export interface SweepPoint extends ComparedPoint {
   readonly modes: readonly ModeRow[];
 }
@@ -140,8 +139,7 @@ function summarisePoint(data: SweepData, workload: string, rate: number, slos: S
   const runsOfMode = (mode: string) => runs.filter((run) => run.mode === mode);
   const modes = names.map((mode) => modeRow(data, mode, runsOfMode(mode), slos));
   const statics = modes.filter(({ mode }) => mode !== candidate);
-  const good = (row: ModeRow) => row.goodRequestsPerSecond['1'];
-  const reference = statics.reduce((best, row) => (good(row) > good(best) ? row : best), statics[0] ?? modes[0]!).mode;
+  const { reference, referenceScale } = referenceOf(statics.length === 0 ? modes : statics, rate);
   const pair = (ours: readonly SweepRun[], theirs: readonly SweepRun[]) =>
     pairPoint(byRepetition(data, ours), byRepetition(data, theirs), slos);
   const repeats = atRate('repeat');
@@ -159,11 +157,20 @@ function summarisePoint(data: SweepData, workload: string, rate: number, slos: S
       rateFraction: runs[0]?.rateFraction ?? null,
       modes,
       reference,
+      referenceScale,
       comparison: compare(pairs.comparison),
       noise: compare(pairs.noise),
     },
     pairs,
   };
+}
+
+/** Where no mode keeps enough requests within the targets for that to say which is better, those within twice the targets do. */
+function referenceOf(modes: readonly ModeRow[], ratePerSecond: number): Pick<SweepPoint, 'reference' | 'referenceScale'> {
+  const enough = tellingShareMin * ratePerSecond;
+  const referenceScale = modes.some(({ goodRequestsPerSecond }) => goodRequestsPerSecond['1'] >= enough) ? '1' : '2';
+  const good = ({ goodRequestsPerSecond }: ModeRow) => goodRequestsPerSecond[referenceScale];
+  return { reference: modes.reduce((best, row) => (good(row) > good(best) ? row : best)).mode, referenceScale };
 }
 
 function modeRow(data: SweepData, mode: string, runs: readonly SweepRun[], slos: SloByClass): ModeRow {

@@ -38,7 +38,8 @@ function pointRows(candidate: string, point: SweepPoint): readonly string[] {
     const { goodput, ttft, tpot, verdict, latencyPercentile, requestCount } = comparison;
     const cells = [...scales.map((scale) => goodput[scale]), ttft, tpot].map((judged) => `<td>${boundsText(judged)}</td>`);
     const name = label === candidate ? `${pointName(point)}, ${requestCount} pairs, ${latencyPercentile}` : '';
-    const versus = label === candidate ? `to ${escaped(point.reference)}` : label;
+    const by = point.referenceScale === '1' ? '' : ` (better at ${scaleText(point.referenceScale)})`;
+    const versus = label === candidate ? `to ${escaped(point.reference)}${by}` : label;
     return [`<tr><td>${name}</td><td>${versus}</td>${cells.join('')}<td>${verdictText(verdict)}</td></tr>`];
   };
   return [...row(candidate, point.comparison), ...row('A/A', point.noise)];

@@ -56,7 +56,7 @@ describe('all points together', () => {
     const noise = Array.from({ length: 8 }, (_, trial) => pairsOf(100 + trial, shape, 1));
     const points = pairs.map(
       (pair, i): ComparedPoint => ({
-        ...{ workload: 'made up', ratePerSecond: i + 1, rateFraction: null, reference: 'static' },
+        ...{ workload: 'made up', ratePerSecond: i + 1, rateFraction: null, reference: 'static', referenceScale: '1' },
         comparison: comparePoint(pair, new Prng(i)),
         noise: comparePoint(noise[i]!, new Prng(i)),
       }),

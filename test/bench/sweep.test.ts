@@ -59,6 +59,15 @@ describe('summariseSweep', () => {
     });
   });
 
+  it('where nobody is within the targets, twice those say which static mode is better', () => {
+    const slow = sweepData([1], modes, 40, (mode, rate, repetition, index) => ({
+      ...shapeOf(mode, rate, repetition, index),
+      ...(rate > 0 ? { gapMs: mode === 'disaggregated' ? 30 : 45 } : {}), // targets 20 and 40
+    }));
+    expect(summariseSweep(slow).points[0]).toMatchObject({ reference: 'disaggregated', referenceScale: '2' });
+    expect(summary.points[0]).toMatchObject({ reference: 'collocated', referenceScale: '1' });
+  });
+
   it('gives goodput over the span of the arrivals', () => {
     const rows = summary.points[0]!.modes;
     const good = (mode: string) => rows.find((row) => row.mode === mode)!.goodRequestsPerSecond['1'];
