@@ -37,7 +37,7 @@ export interface Overall {
 }
 
 export const metrics = ['goodputHalf', 'goodput', 'goodputTwice', 'ttft', 'tpot'] as const;
-export type Metric = (typeof metrics)[number];
+type Metric = (typeof metrics)[number];
 
 export interface VerdictCounts {
   readonly pointCount: number;

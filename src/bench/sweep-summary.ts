@@ -29,14 +29,14 @@ export interface SweepPoint extends ComparedPoint {
 }
 
 /** One request at a time, by workload, class of prompt length and strategy. */
-export interface UnloadedRow extends Pick<RunSummary, 'ttftMs' | 'tpotMs' | 'e2elMs'> {
+interface UnloadedRow extends Pick<RunSummary, 'ttftMs' | 'tpotMs' | 'e2elMs'> {
   readonly workload: string;
   readonly lengthClass: LengthClass;
   readonly mode: string;
 }
 
 /** As many requests open as asked for: what a strategy bears, filling and emptying included. */
-export interface SaturationRow {
+interface SaturationRow {
   readonly workload: string;
   readonly mode: string;
   readonly requestsPerSecond: number;

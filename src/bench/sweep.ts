@@ -49,7 +49,7 @@ interface OpenTarget {
   readonly facts: ServerFacts;
 }
 
-export interface SweepListener {
+interface SweepListener {
   tell(line: string): void;
   /** After every repetition, all there is so far: what is kept then survives a sweep that is killed. */
   keep(outcome: SweepOutcome): void;

@@ -8,7 +8,7 @@ import type { Message } from './in-process-bus.js';
 import { type CoresOptions, type EventLoop, SharedCores } from './shared-cores.js';
 
 /** Processor milliseconds of one event loop. */
-export interface LoopCost {
+interface LoopCost {
   /** For a request, from its first byte to its end, tokens apart. */
   readonly requestMs: number;
   /** For one message or packet with tokens. */
