@@ -9,7 +9,7 @@
  *  of closed-loop runs. Nothing is fitted to the runs that are compared. Needs `npm run build`, Linux and a quiet machine: what disturbs it is
  *  in the real run, not in the simulated one. Rates are fractions of the real saturation of the collocated mode. Servers are warm. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -230,13 +230,14 @@ async function processorMs(baseUrl) {
   };
 }
 
-/** Median over unloaded requests of what the client waits for its first token beside what the gateway counts. */
+/** Median over requests that have the server to themselves of what the client waits for its first token beside workers and messages: HTTP,
+ *  parsing, the choice of a route. */
 async function frontMsOf(baseUrl) {
-  const records = await real(baseUrl, { name: 'short' }, { concurrencyMax: 1, requestCount: 40, runSeed: seed });
+  const records = await real(baseUrl, { name: 'short' }, { ratePerSecond: 8, requestCount: 40, runSeed: seed });
   const { requests } = await (await fetch(`${baseUrl}/routes?count=60`)).json();
-  const gatewayMs = new Map(requests.map((request) => [request.id, request.firstTokenMs - request.arrivalMs]));
+  const workerMs = new Map(requests.map(({ id, firstTokenMs, routedMs }) => [id, firstTokenMs - routedMs]));
   const differences = records.flatMap(({ id, firstTokenMs, sentMs }) => {
-    const inner = gatewayMs.get(id);
+    const inner = workerMs.get(id);
     return inner === undefined ? [] : [firstTokenMs - sentMs - inner];
   });
   return differences.sort((a, b) => a - b)[Math.floor(differences.length / 2)] ?? 0;
@@ -277,5 +278,6 @@ function report() {
     `${JSON.stringify({ ...facts, profileKey: busy.key, host, rows }, null, 1)}\n`,
   );
   writeFileSync(path.join(options.out, 'accuracy.md'), text);
-  writeFileSync(path.join(options.out, 'host.json'), readFileSync(path.join(folder, 'host.json'), 'utf8'));
+  copyFileSync(path.join(folder, 'host.json'), path.join(options.out, 'host.json'));
+  for (const each of ['busy', 'alone']) copyFileSync(onlyFile(each), path.join(options.out, `${each}.profile.json`));
 }

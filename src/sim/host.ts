@@ -17,7 +17,7 @@ interface LoopCost {
 }
 
 export interface HostCosts extends CoresOptions {
-  /** What an unloaded client waits for its first token beside what the gateway counts: HTTP, parsing, its own loop. */
+  /** What an unloaded client waits for its first token beside workers and messages: HTTP, parsing, the choice of a route, its own loop. */
   readonly frontMs: number;
   readonly gateway: LoopCost;
   readonly worker: LoopCost;

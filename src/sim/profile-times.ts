@@ -29,9 +29,10 @@ export function forWorker<T>(ofProfiles: readonly T[], workerIndex: number): T {
   return item;
 }
 
-/** Hand-overs were measured as a whole, messages included: those take no time of their own where there are such samples. */
+/** Hand-overs were measured as a whole, messages included, from the moment the gateway had the first token: where there are such samples
+ *  their messages take no more than that token. */
 function requestCostOf({ linkSamples, parameters: { request } }: ProfileFile): WorkerTimes['request'] {
-  return linkSamples.length > 0 ? { ...request, handOverMs: 0 } : request;
+  return linkSamples.length > 0 ? { ...request, handOverMs: request.tokenMs } : request;
 }
 
 function linkTimesOf({ linkSamples, parameters }: ProfileFile): (prng: Prng) => LinkTimes {
