@@ -1,7 +1,7 @@
 /** `npm run bench:report`: sweeps of three strategies on two CPU workers and their report, in at most 15 minutes for the small grid of the demo
  *  model: it repeats its points until the time is up, since every repetition narrows the bounds. `--time-limit SECONDS` gives it more or less.
  *  Every strategy has the same two workers of one thread each; the static split is one prefill, one decode.
- *  Flags: --full (all rates and workloads, a 135M shape too; six hours), --recompute (the reports again from the records; nothing is run),
+ *  Flags: --full (all rates and workloads, a 135M shape too; about eight hours), --recompute (the reports again from the records; nothing is run),
  *  --only NAME (one of the sweeps below), --result-dir FOLDER; any other goes to `twostroke bench sweep`. The last line is JSON: `neverWorse`
  *  of every sweep by its name. */
 import { spawnSync } from 'node:child_process';
