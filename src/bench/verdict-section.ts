@@ -13,7 +13,7 @@ export function verdictSection({ candidate }: SweepHeader, { neverWorse: it, poi
   if (it.pointCount === 0) return '';
   const name = escaped(candidate);
   return `<h2>Is ${name} ever worse than the better static mode?</h2>
-<p><b>${name}</b>: ${countsText(it)}. <b>A/A</b>, a static mode against a second server of itself, which shows what of this is noise:
+<p><b>${name}</b>: ${countsText(it)}. <b>A/A</b>, a static mode against itself, which shows what of this is noise:
 ${it.noise.pointCount === 0 ? 'not run' : countsText(it.noise)}.</p>
 <table><tr><th>point</th><th></th>${scales.map((scale) => `<th>goodput ${scaleText(scale)}</th>`).join('')}<th>tail TTFT</th><th>tail TPOT</th><th>verdict</th></tr>
 ${points.flatMap((point) => pointRows(candidate, point)).join('\n')}
