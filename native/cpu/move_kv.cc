@@ -49,12 +49,11 @@ static void store_kernel(void *elements, float *scale, const float *values, int3
 #else
 #include <algorithm>
 #include <vector>
+#include "../move_kv.h"
 
 using namespace pd;
 
 namespace {
-
-constexpr int32_t kHeadDimMax = 256;
 
 bool has_scales(int32_t dtype) { return dtype == PD_FP8_E4M3 || dtype == PD_I8; }
 
@@ -75,18 +74,6 @@ struct Side {
   int32_t left(int32_t token) const { return place.block_token_count - (start + token) % place.block_token_count; }
 };
 
-int check_side(const char *name, const Side &side, const PdKvRange &range) {
-  const PdKvPlace &place = side.place;
-  const bool is_known = place.dtype == PD_F32 || place.dtype == PD_BF16 || place.dtype == PD_F16 || has_scales(place.dtype);
-  if (!is_known) return fail(PD_UNSUPPORTED, "move_kv: %s in %s", name, dtype_name(place.dtype));
-  if (range.first_head < place.first_head || range.first_head + range.head_count > place.first_head + place.head_count)
-    return fail(PD_INVALID, "move_kv: heads %d..%d of a %s with %d..%d", range.first_head, range.first_head + range.head_count, name,
-                place.first_head, place.first_head + place.head_count);
-  for (const int32_t block : side.blocks)
-    if (block < 0) return fail(PD_INVALID, "move_kv: %s block %d", name, block);
-  return PD_OK;
-}
-
 Side side_of(const PdKvPlace *place, const int32_t *blocks, int32_t start, int32_t first_layer, int32_t token_count) {
   const int32_t block_count = (start + token_count + place->block_token_count - 1) / place->block_token_count;
   return Side{*place, std::vector<int32_t>(blocks, blocks + block_count), start, first_layer};
@@ -97,19 +84,15 @@ Side side_of(const PdKvPlace *place, const int32_t *blocks, int32_t start, int32
 extern "C" int pd_move_kv(PdStream *stream, const PdKvPlace *target, const int32_t *target_blocks, const PdKvPlace *source, const int32_t *source_blocks,
                           const PdKvRange *given) {
   const PdKvRange range = *given;
-  if (range.token_count <= 0 || range.layer_count <= 0 || range.head_count <= 0 || range.head_dim <= 0 || range.head_dim > kHeadDimMax ||
-      target->block_token_count <= 0 || source->block_token_count <= 0 || range.target_start < 0 || range.source_start < 0)
-    return fail(PD_INVALID, "move_kv: %d tokens, %d layers, %d heads of %d", range.token_count, range.layer_count, range.head_count, range.head_dim);
+  if (const int status = check_move(target, target_blocks, source, source_blocks, range)) return status;
   Side to = side_of(target, target_blocks, range.target_start, range.target_layer, range.token_count);
   Side from = side_of(source, source_blocks, range.source_start, range.source_layer, range.token_count);
-  if (const int status = check_side("target", to, range)) return status;
-  if (const int status = check_side("source", from, range)) return status;
   const bool is_plain = target->dtype == source->dtype && !has_scales(target->dtype);
   const auto load = PD_PICK(isa_of(stream), load_kernel);
   const auto store = PD_PICK(isa_of(stream), store_kernel);
   return enqueue(stream, [=, to = std::move(to), from = std::move(from)](Pool &) {
     const size_t to_bytes = (size_t)range.head_dim * dtype_bytes(to.place.dtype), from_bytes = (size_t)range.head_dim * dtype_bytes(from.place.dtype);
-    float values[kHeadDimMax];
+    float values[kMovedHeadDimMax];
     for (int32_t token = 0, run; token < range.token_count; token += run) {
       run = std::min({to.left(token), from.left(token), range.token_count - token});
       for (int32_t part = 0; part < range.layer_count * 2 * range.head_count; part++) {

@@ -13,7 +13,8 @@
 
    The batch's metadata and all keys but the newest are read before the kernel in front of this one has ended: they must have been written by
    earlier work, and in a step they have: only rope_store is in front, and it stores the newest key alone. */
-#include "attention_line.cuh"
+#include "attention_decode_keys.cuh"
+#include "tensor_map.h"
 
 namespace pd {
 namespace {
@@ -21,140 +22,6 @@ namespace {
 using namespace decode;
 
 // ---- kernels
-
-/* What a warp, a block or a merge has gathered for 16 query heads. Rows g and g + 8 of the lane's quad. */
-template <int kDim>
-struct Gathered {
-  float out[kDim / 8][4];
-  float best[2], sum[2];
-};
-
-/* How the two products run. 16-bit caches: as they lie. fp8: e4m3 becomes f16, which holds it exactly; the scale of a key goes to its score, and that
-   of a value to the weight, by way of the exponent, so that the largest weight is 1 whatever the scales are. The two bytes that become a register are
-   neighbours along head_dim, so head_dim is taken in another order: element 16 c + 4 t + j of K sits at 2 t + j % 2 + j / 2 * 8 of a step. */
-template <typename T, typename Kv>
-using Operand = std::conditional_t<sizeof(Kv) == 1, f16, T>;
-
-/* The 16 query heads as left operands. q: rows of kDim, `rows` of them real */
-template <typename T, typename Kv, int kDim>
-__device__ __forceinline__ void load_query(uint32_t (&query)[kDim / 16][4], const T *q, int rows) {
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-#pragma unroll
-  for (int k = 0; k < kDim / 16; k++) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int r = g + i % 2 * 8;
-      if constexpr (sizeof(Kv) == 1) {
-        const T *pair = q + r * kDim + k * 16 + 4 * t + i / 2 * 2;
-        query[k][i] = r < rows ? pack<f16>(to_float(pair[0]), to_float(pair[1])) : 0u;
-      } else {
-        query[k][i] = r < rows ? *(const uint32_t *)(q + r * kDim + k * 16 + i / 2 * 8 + 2 * t) : 0u;
-      }
-    }
-  }
-}
-
-/* scores[j]: of keys 8 j .. 8 j + 7 */
-template <typename T, typename Kv, int kDim>
-__device__ __forceinline__ void multiply_keys(float (&scores)[2][4], const uint32_t (&query)[kDim / 16][4], uint32_t stage) {
-  const int lane = threadIdx.x % 32;
-  const uint32_t address = stage + (lane / 16 * 8 + lane % 8) * Shape<Kv, kDim>::kPitch + lane / 8 % 2 * 16;
-#pragma unroll
-  for (int k = 0; k < Shape<Kv, kDim>::kRowBytes / 32; k++) {
-    uint32_t keys[4];
-    ldmatrix4(keys, address + k * 32);
-    if constexpr (sizeof(Kv) == 1) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) mma16816<f16>(scores[i / 2], query[2 * k + i % 2], halves_of(keys[i]), halves_of(keys[i] >> 16));
-    } else {
-      mma16816<T>(scores[0], query[k], keys[0], keys[1]);
-      mma16816<T>(scores[1], query[k], keys[2], keys[3]);
-    }
-  }
-}
-
-/* out[2 c], out[2 c + 1]: with fp8 the even and the odd elements of 16 c .. 16 c + 15, else the lower and the upper eight */
-template <typename T, typename Kv, int kDim>
-__device__ __forceinline__ void multiply_values(float (&out)[kDim / 8][4], const uint32_t (&weights)[4], uint32_t stage) {
-  const int lane = threadIdx.x % 32;
-  const uint32_t address = stage + Shape<Kv, kDim>::kHalfBytes + (lane % 16) * Shape<Kv, kDim>::kPitch + (lane / 16) * 16;
-#pragma unroll
-  for (int n = 0; n < Shape<Kv, kDim>::kRowBytes / 32; n++) {
-    uint32_t values[4];
-    ldmatrix4_transposed(values, address + n * 32);
-    if constexpr (sizeof(Kv) == 1) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) values[i] = __byte_perm(values[i], 0, 0x3120); /* both keys' even element, both keys' odd one */
-#pragma unroll
-      for (int i = 0; i < 4; i += 2) {
-        mma16816<f16>(out[4 * n + i], weights, halves_of(values[i]), halves_of(values[i + 1]));
-        mma16816<f16>(out[4 * n + i + 1], weights, halves_of(values[i] >> 16), halves_of(values[i + 1] >> 16));
-      }
-    } else {
-      mma16816<T>(out[2 * n], weights, values[0], values[1]);
-      mma16816<T>(out[2 * n + 1], weights, values[2], values[3]);
-    }
-  }
-}
-
-template <typename T, typename Kv, int kDim>
-__device__ __forceinline__ void attend_keys(const Attention &a, const uint32_t (&query)[kDim / 16][4], const char *shared, uint32_t stage_offset, int key,
-                                            int kv_count, int window_first, Gathered<kDim> &gathered) {
-  using S = Shape<Kv, kDim>;
-  const uint32_t stage = shared_address(shared) + stage_offset;
-  const int t = threadIdx.x % 4;
-  const ScoreScale to_exponent{a.scale, a.softcap};
-  float scores[2][4] = {};
-  multiply_keys<T, Kv, kDim>(scores, query, stage);
-  bool is_seen[4];
-  float key_scale[4], lift[4], inverse[4]; /* lift: log2 of the value's scale; inverse: 1 / that scale */
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const int within = (i / 2) * 8 + 2 * t + i % 2, at = key + within;
-    is_seen[i] = at < kv_count && at >= window_first;
-    if constexpr (S::kHasScales) {
-      const float *scales = (const float *)(shared + stage_offset + S::kDataBytes);
-      key_scale[i] = scales[within];
-      const float value_scale = is_seen[i] ? scales[S::kHalfBytes / 4 + within] : 1.0f;
-      lift[i] = (float)((int)(__float_as_uint(value_scale) >> 23) - 127);
-      inverse[i] = inverse_scale(value_scale);
-    }
-  }
-  uint32_t weights[4];
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    float s[4];
-    float best = gathered.best[half];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const float score = scores[i / 2][half * 2 + i % 2];
-      if constexpr (S::kHasScales) s[i] = is_seen[i] ? to_exponent(score * key_scale[i]) + lift[i] : -INFINITY;
-      else s[i] = is_seen[i] ? to_exponent(score) : -INFINITY;
-      best = fmaxf(best, s[i]);
-    }
-    best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
-    best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
-    const float base = best == -INFINITY ? 0.0f : best; /* nothing visible yet */
-    const float rescale = exp2_fast(gathered.best[half] - base);
-    gathered.best[half] = best;
-    float sum = 0.0f;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      s[i] = exp2_fast(s[i] - base);
-      if constexpr (S::kHasScales) sum = fmaf(s[i], inverse[i], sum);
-      else sum += s[i];
-    }
-    gathered.sum[half] = gathered.sum[half] * rescale + sum; /* over this lane's columns; lanes are added up at the end */
-    weights[half] = pack<Operand<T, Kv>>(s[0], s[1]);
-    weights[half + 2] = pack<Operand<T, Kv>>(s[2], s[3]);
-#pragma unroll
-    for (int n = 0; n < kDim / 8; n++) {
-      gathered.out[n][half * 2] *= rescale;
-      gathered.out[n][half * 2 + 1] *= rescale;
-    }
-  }
-  multiply_values<T, Kv, kDim>(gathered.out, weights, stage);
-}
 
 /* Merges what the warps have left in shared memory. Writes the normalised output, or a partial when target is given. All threads. */
 template <typename T, int kDim>
@@ -219,26 +86,34 @@ __device__ void merge_blocks(int count, Slot slot, int rows, int row_alloc, floa
   }
 }
 
-template <typename T, typename Kv, int kDim>
-__global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attention a, int head_passes, int passes_per_kv_head, int row_alloc,
+template <typename T, typename Kv, int kDim, bool kIsBulk>
+__global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Attention a, const __grid_constant__ Maps maps, int head_passes, int passes_per_kv_head, int row_alloc,
                                                                     int meeting_bytes,
                                                                     float *partials,  // [gridDim.x][2][partial]
                                                                     int *arrivals) {  // [sequences * head_passes], zero between launches
-  using S = Shape<Kv, kDim>;
-  extern __shared__ __align__(16) char shared[];
+  using S = Shape<Kv, kDim, kIsBulk>;
+  extern __shared__ __align__(16) char unaligned[];
+  char *const shared = unaligned + (S::kAlignBytes - shared_address(unaligned) % S::kAlignBytes) % S::kAlignBytes;
   float *meeting = (float *)(shared + S::kRingBytes);
-  int *starts = (int *)(shared + S::kRingBytes + meeting_bytes);
+  const uint32_t barriers = shared_address(shared) + S::kRingBytes + meeting_bytes;
+  int *starts = (int *)(shared + S::kRingBytes + meeting_bytes + S::kBarrierBytes);
   __shared__ int warp_sums[kWarps];
   __shared__ int is_last_arrival;
   grid_release();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  scan_tiles(a, starts, warp_sums);
+#if __CUDA_ARCH__ >= 900
+  if constexpr (kIsBulk) {
+    if (threadIdx.x < kWarps * S::kStages) barrier_init(barriers + threadIdx.x * 8, 1);
+    barrier_init_fence();
+  }
+#endif
+  const int lines = scan_tiles(a, starts, warp_sums) * head_passes;
   const int64_t all = (int64_t)starts[a.sequence_count] * head_passes;
-  const int64_t wanted = (all + kBlockTilesMin - 1) / kBlockTilesMin, blocks = wanted < gridDim.x ? wanted : gridDim.x;
+  const int64_t blocks = blocks_for(all, lines, gridDim.x);
   const bool has_work = blockIdx.x < blocks;
   const int64_t line_begin = has_work ? all * blockIdx.x / blocks : 0, line_end = has_work ? all * (blockIdx.x + 1) / blocks : 0;
-  WarpReader<Kv, kDim> reader{a, starts, head_passes, passes_per_kv_head, warp, lane, line_begin, line_end,
-                          shared_address(shared) + warp * S::kStages * 2 * S::kHalfBytes};
+  WarpReader<Kv, kDim, kIsBulk> reader{a, maps, starts, head_passes, passes_per_kv_head, warp, lane, line_begin, line_end,
+                          shared_address(shared) + warp * S::kStages * 2 * S::kHalfBytes, barriers + warp * S::kStages * 8};
   reader.piece_end = line_begin;
   bool has_waited = false;
 #pragma unroll
@@ -257,6 +132,7 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
     for (int i = threadIdx.x; i < a.head_count * kDim; i += kThreads) ((T *)a.out)[(size_t)row * a.head_count * kDim + i] = from_float<T>(0.0f);
   }
   int stage = 0;
+  uint32_t parity = 0;
   for (int64_t at = line_begin; at < line_end;) {
     const Piece piece = piece_at(a, starts, head_passes, at, line_end);
     const int row = a.query_start[piece.sequence], kv_count = a.kv_count[piece.sequence];
@@ -273,11 +149,11 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
     gathered.best[0] = gathered.best[1] = -INFINITY;
     int key = (window_tile + piece.tile_first) * kTileKeys + warp * kWarpKeys;
     for (int tile = piece.tile_first; tile < piece.tile_end; tile++, key += kTileKeys) {
-      copy_async_wait<S::kStages - 2>();
-      __syncwarp();
+      reader.wait(stage, parity);
       reader.issue();
-      attend_keys<T, Kv, kDim>(a, query, shared, (warp * S::kStages + stage) * 2 * S::kHalfBytes, key, kv_count, window_first, gathered);
+      attend_keys<S, T, Kv, kDim, kIsBulk>(a, query, shared, (warp * S::kStages + stage) * 2 * S::kHalfBytes, key, kv_count, window_first, gathered);
       stage = stage + 1 == S::kStages ? 0 : stage + 1;
+      if (stage == 0) parity ^= 1;
       __syncwarp();
     }
 
@@ -342,16 +218,16 @@ __global__ void __launch_bounds__(kThreads) attention_decode_kernel(const Attent
 
 // ---- launchers
 
-template <typename T, typename Kv, int kDim>
-int launch_decode(PdStream *stream, const Attention &a) {
-  using S = Shape<Kv, kDim>;
+template <typename T, typename Kv, int kDim, bool kIsBulk>
+int launch_decode(PdStream *stream, const Attention &a, const Maps &maps) {
+  using S = Shape<Kv, kDim, kIsBulk>;
   const PdDevice *device = stream->device;
   const int passes_per_kv_head = ceil_div(a.group, kRows), head_passes = passes_per_kv_head * a.layer.kv_head_count;
   const int row_alloc = ((a.group < kRows ? a.group : kRows) + 1) / 2 * 2; /* even: partials stay 16-byte aligned */
   const int most = device->multiprocessor_count * 2;
   const size_t warps_bytes = kWarps * partial_floats<kDim>(row_alloc) * 4, factor_bytes = (size_t)most * row_alloc * 4;
   const size_t meeting_bytes = ((warps_bytes > factor_bytes ? warps_bytes : factor_bytes) + 15) / 16 * 16;
-  const size_t shared_bytes = S::kRingBytes + meeting_bytes + (size_t)(a.sequence_count + 1) * sizeof(int);
+  const size_t shared_bytes = S::kAlignBytes - 16 + S::kRingBytes + meeting_bytes + S::kBarrierBytes + (size_t)(a.sequence_count + 1) * sizeof(int);
   if (shared_bytes + 1024 > device->shared_bytes_max) return fail(PD_UNSUPPORTED, "paged_attention: %d sequences in one step", a.sequence_count);
   const int grid = (shared_bytes + 1024 + 64) * 2 <= device->shared_bytes_max + 1024 ? most : device->multiprocessor_count;
   /* With blocks to spare no block shall take the end of one (sequence, head) and the beginning of the next: two merges, one after the other. */
@@ -363,18 +239,30 @@ int launch_decode(PdStream *stream, const Attention &a) {
   if (int status = scratch(stream, Scratch::kAttentionPartials, partial_bytes, &partials)) return status;
   const size_t arrival_bytes = (size_t)a.sequence_count * head_passes * sizeof(int);
   if (int status = scratch(stream, Scratch::kAttentionCounters, arrival_bytes < 65536 ? 65536 : arrival_bytes, &arrivals)) return status;
-  return launch(stream, "paged_attention (decode)", attention_decode_kernel<T, Kv, kDim>, grid, kThreads, shared_bytes, cut, head_passes,
+  return launch(stream, "paged_attention (decode)", attention_decode_kernel<T, Kv, kDim, kIsBulk>, grid, kThreads, shared_bytes, cut, maps, head_passes,
                 passes_per_kv_head, row_alloc, (int)meeting_bytes, (float *)partials, (int *)arrivals);
+}
+
+template <typename T, typename Kv, int kDim>
+int launch_decode_copies(PdStream *stream, const Attention &a) {
+  Maps maps{};
+  if constexpr (std::is_same_v<T, Kv> && kDim % 64 == 0) {
+    constexpr int32_t dtype = std::is_same_v<T, bf16> ? PD_BF16 : PD_F16;
+    if (stream->device->has_wgmma && encode_rows(&maps.keys, a.layer, a.layer.keys, dtype, kWarpKeys) &&
+        encode_rows(&maps.values, a.layer, a.layer.values, dtype, kWarpKeys))
+      return launch_decode<T, Kv, kDim, true>(stream, a, maps);
+  }
+  return launch_decode<T, Kv, kDim, false>(stream, a, maps);
 }
 
 template <typename T, typename Kv>
 int launch_decode_dim(PdStream *stream, const Attention &a) {
   switch (a.layer.head_dim) {
-    case 32: return launch_decode<T, Kv, 32>(stream, a);
-    case 64: return launch_decode<T, Kv, 64>(stream, a);
-    case 96: return launch_decode<T, Kv, 96>(stream, a);
-    case 128: return launch_decode<T, Kv, 128>(stream, a);
-    case 256: return launch_decode<T, Kv, 256>(stream, a);
+    case 32: return launch_decode_copies<T, Kv, 32>(stream, a);
+    case 64: return launch_decode_copies<T, Kv, 64>(stream, a);
+    case 96: return launch_decode_copies<T, Kv, 96>(stream, a);
+    case 128: return launch_decode_copies<T, Kv, 128>(stream, a);
+    case 256: return launch_decode_copies<T, Kv, 256>(stream, a);
     default: return fail(PD_UNSUPPORTED, "paged_attention: head_dim %d", a.layer.head_dim);
   }
 }

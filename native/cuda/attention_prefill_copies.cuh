@@ -49,29 +49,27 @@ struct Work {
 
 #if __CUDA_ARCH__ >= 900
 
+/* One warp's copies: the keys of all tiles (half 0) or their values (half 1). One warp for both would wait for room for values while there is room for keys. */
 template <int kDim>
-__device__ void copy_tiles(const Attention &a, const Maps &maps, const Work &work, const Plan<kDim> &plan) {
+__device__ void copy_tiles(const Attention &a, const Maps &maps, const Work &work, const Plan<kDim> &plan, int half) {
   using S = Shape<kDim>;
   const int lane = threadIdx.x % 32;
   const int *table = a.block_table + (size_t)work.sequence * a.block_table_stride;
   const int piece_keys = min(1 << a.layer.block_shift, kKeys), pieces = kKeys / piece_keys;
+  const CUtensorMap *map = half == 0 ? &maps.keys : &maps.values;
   for (int tile = work.tile_first; tile < work.tile_end; tile++) {
     const int count = tile - work.tile_first, stage = count % kStages;
-    const uint32_t parity = count / kStages % 2 ^ 1;
     const int key = tile * kKeys + lane * piece_keys;
     int block = -1; /* outside the tensor: zeros */
     if (lane < pieces && key < work.kv_count) block = table[key >> a.layer.block_shift];
     const int slot = key & ((1 << a.layer.block_shift) - 1);
-    for (int half = 0; half < 2; half++) {
-      const uint32_t full = half == 0 ? plan.key_full(stage) : plan.value_full(stage);
-      const uint32_t target = (half == 0 ? plan.keys : plan.values) + stage * S::kTileBytes + lane * piece_keys * 128;
-      barrier_wait(half == 0 ? plan.key_free(stage) : plan.value_free(stage), parity);
-      if (lane == 0) barrier_expect(full, S::kTileBytes);
-      __syncwarp();
-      if (lane < pieces)
-        for (int column = 0; column < S::kHalves; column++)
-          copy_box4(target + column * S::kHalfBytes, half == 0 ? &maps.keys : &maps.values, full, column * kHalfColumns, slot, work.kv_head, block);
-    }
+    const uint32_t full = half == 0 ? plan.key_full(stage) : plan.value_full(stage);
+    const uint32_t target = (half == 0 ? plan.keys : plan.values) + stage * S::kTileBytes + lane * piece_keys * 128;
+    barrier_wait(half == 0 ? plan.key_free(stage) : plan.value_free(stage), count / kStages % 2 ^ 1);
+    if (lane == 0) barrier_expect(full, S::kTileBytes);
+    __syncwarp();
+    if (lane < pieces)
+      for (int column = 0; column < S::kHalves; column++) copy_box4(target + column * S::kHalfBytes, map, full, column * kHalfColumns, slot, work.kv_head, block);
   }
 }
 

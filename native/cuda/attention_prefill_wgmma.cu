@@ -19,6 +19,7 @@
    Keys past the end of a sequence lie in its last block and may hold anything: their V rows are cleared before use. */
 #include "attention_prefill_copies.cuh"
 #include "attention_tiles.cuh"
+#include "tensor_map.h"
 
 namespace pd {
 namespace {
@@ -92,42 +93,47 @@ struct Softmax {
     factor = (kHasSoftcap ? a.softcap : a.scale) * 1.4426950408889634f;
   }
 
-  /* scores become weights; returns what earlier sums must be multiplied by. needs_mask: some key of the tile is hidden from some row. */
-  __device__ __forceinline__ void apply(float (&scores)[64], bool needs_mask, const int (&positions)[2], int key_first, int window, float (&rescale)[2]) {
+  /* scores become weights; returns what earlier sums must be multiplied by. kIsMasked: some key of the tile may be hidden from some row. */
+  template <bool kIsMasked>
+  __device__ __forceinline__ void apply(float (&scores)[64], const int (&positions)[2], int key_first, int window, float (&rescale)[2]) {
     const int t = threadIdx.x % 4;
+    float top[2][2] = {{best[0], -INFINITY}, {best[1], -INFINITY}}; /* two chains a row: one maximum waits for the other */
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        float &score = scores[n * 4 + i];
+        if constexpr (kHasSoftcap) score = tanhf(score * scale / softcap);
+        if constexpr (kIsMasked) {
+          const int key = key_first + n * 8 + 2 * t + i % 2, at = positions[i / 2];
+          if (key > at || (window > 0 && key <= at - window)) score = -INFINITY;
+        }
+        top[i / 2][i % 2] = fmaxf(top[i / 2][i % 2], score);
+      }
+    }
+    float base[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float higher = best[half];
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; n++) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          float &score = scores[n * 4 + half * 2 + i];
-          if constexpr (kHasSoftcap) score = tanhf(score * scale / softcap);
-          if (needs_mask) {
-            const int key = key_first + n * 8 + 2 * t + i, at = positions[half];
-            if (key > at || (window > 0 && key <= at - window)) score = -INFINITY;
-          }
-          higher = fmaxf(higher, score);
-        }
-      }
+      float higher = fmaxf(top[half][0], top[half][1]);
       higher = fmaxf(higher, __shfl_xor_sync(~0u, higher, 1));
       higher = fmaxf(higher, __shfl_xor_sync(~0u, higher, 2));
-      const float top = higher == -INFINITY ? 0.0f : higher, base = top * factor;
-      rescale[half] = exp2_fast((best[half] - top) * factor); /* exactly 1 when a tile adds nothing: then it does not matter who saw it */
+      const float visible = higher == -INFINITY ? 0.0f : higher;
+      base[half] = visible * factor;
+      rescale[half] = exp2_fast((best[half] - visible) * factor); /* exactly 1 when a tile adds nothing: then it does not matter who saw it */
       best[half] = higher;
-      float added = 0.0f;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; n++) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          float &score = scores[n * 4 + half * 2 + i];
-          score = exp2_fast(fmaf(score, factor, -base));
-          added += score;
-        }
-      }
-      sum[half] = sum[half] * rescale[half] + added;
     }
+    float added[2][2] = {};
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        float &score = scores[n * 4 + i];
+        score = exp2_fast(fmaf(score, factor, -base[i / 2]));
+        added[i / 2][i % 2] += score;
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) sum[half] = sum[half] * rescale[half] + (added[half][0] + added[half][1]);
   }
 };
 
@@ -161,8 +167,11 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
   Softmax<kHasSoftcap> softmax(a);
 #pragma unroll
   for (int i = 0; i < kDim / 2; i++) out[i] = 0.0f;
-  const auto needs_mask = [&](int tile) {
-    return tile * kKeys + kKeys - 1 > group_position || (a.window > 0 && tile * kKeys <= group_position + 63 - a.window);
+  const auto apply_softmax = [&](int tile) {
+    const int key = tile * kKeys;
+    const bool is_masked = key + kKeys - 1 > group_position || (a.window > 0 && key <= group_position + 63 - a.window);
+    if (is_masked) softmax.template apply<true>(scores, positions, key, a.window, rescale);
+    else softmax.template apply<false>(scores, positions, key, a.window, rescale);
   };
   const auto parity_of = [](int count) { return (uint32_t)(count / kStages % 2); };
   const int tiles = work.tile_end - work.tile_first;
@@ -172,7 +181,7 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
   wgmma_commit();
   wgmma_wait<0>();
   if (lane == 0) barrier_arrive(plan.key_free(0));
-  softmax.apply(scores, needs_mask(work.tile_first), positions, work.tile_first * kKeys, a.window, rescale);
+  apply_softmax(work.tile_first);
   pack_weights<T>(weights, scores);
   if (group == 1) turn_over(0);
   for (int count = 1; count < tiles; count++) {
@@ -189,7 +198,7 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
     turn_over(1 - group);
     wgmma_wait<1>();
     if (lane == 0) barrier_arrive(plan.key_free(stage));
-    softmax.apply(scores, needs_mask(work.tile_first + count), positions, (work.tile_first + count) * kKeys, a.window, rescale);
+    apply_softmax(work.tile_first + count);
     wgmma_wait<0>();
     if (lane == 0) barrier_arrive(plan.value_free(stage_before));
 #pragma unroll
@@ -263,7 +272,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_wgmma_kernel(co
   if (threadIdx.x < 128) {
     give_registers<kIsFp8 ? 72 : 24>();
     if constexpr (kIsFp8) widen_tiles<T, kDim>(a, work, plan);
-    else if (threadIdx.x < 32) copy_tiles<kDim>(a, maps, work, plan);
+    else if (threadIdx.x < 64) copy_tiles<kDim>(a, maps, work, plan, threadIdx.x / 32);
   } else {
     take_registers<kIsFp8 ? 216 : 240>();
     attend<T, kDim, kHasSoftcap>(a, work, plan, threadIdx.x / 128 - 1);
@@ -272,32 +281,6 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_wgmma_kernel(co
 }
 
 // ---- launchers
-
-/* The driver's cuTensorMapEncodeTiled, found at run time: the library loads where there is no driver. */
-using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
-                                 const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-EncodeTiled find_encode() {
-  void *function = nullptr;
-  cudaDriverEntryPointQueryResult result;
-  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result) != cudaSuccess) {
-    cudaGetLastError();
-    return nullptr;
-  }
-  return result == cudaDriverEntryPointSuccess ? (EncodeTiled)function : nullptr;
-}
-
-bool encode(CUtensorMap *map, const Attention &a, char *base, int32_t dtype) {
-  static const EncodeTiled encode_tiled = find_encode();
-  if (encode_tiled == nullptr) return false;
-  const cuuint64_t tokens = 1ull << a.layer.block_shift, dim = a.layer.head_dim;
-  const cuuint64_t sizes[4] = {dim, tokens, (cuuint64_t)a.layer.kv_head_count, 1u << 30}; /* blocks: as many as the table names */
-  const cuuint64_t strides[3] = {dim * 2, tokens * dim * 2, a.layer.block_bytes};
-  const cuuint32_t box[4] = {kHalfColumns, (cuuint32_t)(tokens < kKeys ? tokens : kKeys), 1, 1}, steps[4] = {1, 1, 1, 1};
-  return encode_tiled(map, dtype == PD_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, base, sizes, strides, box, steps,
-                      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
 
 template <typename T, typename Kv, int kDim>
 int launch_wgmma(PdStream *stream, const Attention &a, const Maps &maps) {
@@ -321,7 +304,7 @@ int launch_wgmma_cache(PdStream *stream, int32_t cache_dtype, const Attention &a
 bool attention_prefill_wgmma(PdStream *stream, int32_t dtype, int32_t cache_dtype, const Attention &a, int *status) {
   if (a.group > kQueries || stream->device->compute_capability != 90 || (a.layer.head_dim != 64 && a.layer.head_dim != 128)) return false;
   Maps maps{};
-  if (cache_dtype == dtype && (!encode(&maps.keys, a, a.layer.keys, dtype) || !encode(&maps.values, a, a.layer.values, dtype))) return false;
+  if (cache_dtype == dtype && (!encode_columns(&maps.keys, a.layer, a.layer.keys, dtype, kKeys) || !encode_columns(&maps.values, a.layer, a.layer.values, dtype, kKeys))) return false;
   *status = dtype == PD_BF16 ? launch_wgmma_cache<bf16>(stream, cache_dtype, a, maps) : launch_wgmma_cache<f16>(stream, cache_dtype, a, maps);
   return true;
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -77,6 +78,7 @@ struct Blas {
   std::map<BlasProblem, Plan> plans;          /* by exact row count */
   std::map<BlasProblem, Algorithm> algorithms; /* by bucket */
   std::map<BlasProblem, bool> is_slower;       /* than its rival, by exact row count */
+  std::set<BlasProblem> refused;               /* the library has no algorithm for them: not asked again at every call */
   struct { void *pointer; size_t bytes; } trial[5]; /* x, out, workspace, something to push the L2's content out with, scales of x */
   cudaEvent_t start, end;
 
@@ -292,8 +294,13 @@ int make_plan(Blas *blas, const BlasProblem &problem, const BlasOperands &with, 
 int plan_of(Blas *blas, const BlasProblem &problem, const BlasOperands &with, const Plan **plan) {
   auto found = blas->plans.find(problem);
   if (found == blas->plans.end()) {
+    if (blas->refused.count(problem) != 0)
+      return fail(PD_UNSUPPORTED, "linear: cuBLASLt has no algorithm for rows %d, n %d, k %d in %s", problem.row_count, problem.n, problem.k, dtype_name(problem.dtype));
     Plan made{};
-    if (int status = make_plan(blas, problem, with, &made)) return status;
+    if (int status = make_plan(blas, problem, with, &made)) {
+      if (status == PD_UNSUPPORTED) blas->refused.insert(problem);
+      return status;
+    }
     found = blas->plans.emplace(problem, made).first;
   }
   *plan = &found->second;

@@ -2,14 +2,14 @@
    into a peer's cache. One warp a vector; the block lists travel as kernel parameters. Twin: ../cpu/move_kv.cc */
 #include <algorithm>
 #include "fp8.cuh"
+#include "../move_kv.h"
 
 namespace pd {
 namespace {
 
 constexpr int kBlocksPerLaunch = 224; /* per side: lists and structs stay below the 4 KiB of parameters */
 constexpr int kThreads = 256;
-constexpr int kHeadDimMax = 256;
-constexpr int kPerLane = kHeadDimMax / 32;
+constexpr int kPerLane = kMovedHeadDimMax / 32;
 
 struct MoveList {
   PdKvPlace target, source;
@@ -100,7 +100,7 @@ using namespace pd;
 extern "C" int pd_move_kv(PdStream *stream, const PdKvPlace *target, const int32_t *target_blocks, const PdKvPlace *source, const int32_t *source_blocks,
                           const PdKvRange *range) {
   if (int status = enter(stream->device)) return status;
-  if (range->head_dim <= 0 || range->head_dim > kHeadDimMax) return fail(PD_UNSUPPORTED, "move_kv: heads of %d (at most %d)", range->head_dim, kHeadDimMax);
+  if (int status = check_move(target, target_blocks, source, source_blocks, *range)) return status;
   MoveList list{*target, *source, *range, {}, {}};
   const int smaller = std::min(target->block_token_count, source->block_token_count);
   const int tokens_per_launch = (kBlocksPerLaunch - 1) * smaller;

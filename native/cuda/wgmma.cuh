@@ -1,5 +1,5 @@
 /* Hopper's own instructions: wgmma (tensor cores fed from shared memory by a warpgroup), the bulk tensor copy and its barriers. sm_90a only.
-   Used by attention_prefill_wgmma.cu and, for copies and barriers, gemm_stream.cu.
+   Used by attention_prefill_wgmma.cu and, for copies and barriers, gemm_stream.cu and attention_decode.cu.
 
    Shared-memory operands lie in rows of 128 bytes (64 elements), eight rows to a 1024-byte atom whose 16-byte chunks are swizzled: chunk c of row
    r is at c ^ (r % 8). The bulk copy writes that layout, swizzled() computes it. Accumulators of m64nN: thread t of the warpgroup holds rows
@@ -47,6 +47,12 @@ __device__ __forceinline__ void named_barrier(int id, int count) { asm volatile(
 __device__ __forceinline__ void copy_box4(uint32_t target, const void *map, uint32_t barrier, int c0, int c1, int c2, int c3) {
   asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(target),
                "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+               : "memory");
+}
+
+__device__ __forceinline__ void copy_box5(uint32_t target, const void *map, uint32_t barrier, int c0, int c1, int c2, int c3, int c4) {
+  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(target),
+               "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
                : "memory");
 }
 

@@ -11,6 +11,7 @@ import time
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from moves import long_copies, moves  # noqa: E402
 from pd import BF16, F16, F32, FP8, NAME, TOP_MAX, TORCH, U64, Paged, Pair, Pd, PdError, Slice, fp8_of  # noqa: E402
 
 SEED = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else int(time.time()) % 100000
@@ -255,14 +256,12 @@ def weights(pd, cpu):
             handle = pd.weight(3, 20, 64, target)
             pd.run("weight_fill", handle, 2, 4, 16, matrix[7:], source, U64(130))
             x = torch.eye(64).to(TORCH[target])
-            stack = poison((64, 20), F32)
             ids = torch.full((64,), 2, dtype=torch.int32).cuda()
             out = poison((64, 20), target)
             pd.run("moe_linear", target, out, x.cuda(), handle, ids, 64, 1)
             expected = torch.zeros(20, 64, dtype=TORCH[target])
             expected[4:] = matrix[7:23, :64].to(TORCH[target])
             record("weight_fill", f"{NAME[source]} to {NAME[target]}", torch.equal(out.cpu(), expected.T), "bits")
-            del stack
     ours, theirs = pd.weight(1, 64, 32, BF16), cpu.weight(1, 64, 32, BF16)
     outs = []
     for lib, handle, place in ((pd, ours, "cuda"), (cpu, theirs, "cpu")):
@@ -572,7 +571,7 @@ def main():
     pd, cpu = Pd("cuda"), Pd("cpu")
     info = pd.info()
     print(f"{info.name.decode()} {info.isa.decode()}, {info.free_bytes / 2**30:.1f} of {info.total_bytes / 2**30:.1f} GiB free, seed {SEED}", flush=True)
-    parts = [("small", lambda: small_ops(pd)), ("conversions", lambda: conversions(pd, cpu)), ("copies", lambda: copies(pd)), ("linear", lambda: linears(pd)),
+    parts = [("small", lambda: small_ops(pd)), ("conversions", lambda: conversions(pd, cpu)), ("copies", lambda: (copies(pd), long_copies(pd, cpu, G, record))), ("moves", lambda: moves(pd, cpu, G, record, SMALL)), ("linear", lambda: linears(pd)),
              ("quantised", lambda: quantised(pd)), ("invariant", lambda: invariances(pd)), ("weights", lambda: weights(pd, cpu)), ("moe", lambda: moes(pd)), ("rope", lambda: (ropes(pd), ropes_fp8(pd))), ("attention", lambda: attentions(pd)),
              ("sample", lambda: samples(pd, cpu)), ("graphs", lambda: graphs(pd))]
     chosen = [a for a in sys.argv[1:] if not a.isdigit()]

@@ -4,9 +4,9 @@ import os
 
 import torch
 
-F32, BF16, F16, FP8 = 0, 1, 2, 4
+F32, BF16, F16, I8, FP8 = 0, 1, 2, 3, 4
 TORCH = {F32: torch.float32, BF16: torch.bfloat16, F16: torch.float16, FP8: torch.float8_e4m3fn}
-NAME = {F32: "f32", BF16: "bf16", F16: "f16", FP8: "fp8"}
+NAME = {F32: "f32", BF16: "bf16", F16: "f16", I8: "i8", FP8: "fp8"}
 TOP_MAX = 20
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -33,6 +33,16 @@ class Pair(c.Structure):
 
 class Slice(c.Structure):
     _fields_ = [("target_offset", c.c_uint64), ("source_offset", c.c_uint64), ("bytes", c.c_uint64)]
+
+
+class KvPlace(c.Structure):
+    _fields_ = [("base", c.c_void_p), ("block_bytes", c.c_uint64), ("layer_bytes", c.c_uint64), ("value_offset", c.c_uint64), ("scale_offset", c.c_uint64),
+                ("dtype", c.c_int32), ("block_token_count", c.c_int32), ("head_count", c.c_int32), ("first_head", c.c_int32)]
+
+
+class KvRange(c.Structure):
+    _fields_ = [("target_start", c.c_int32), ("source_start", c.c_int32), ("token_count", c.c_int32), ("target_layer", c.c_int32), ("source_layer", c.c_int32),
+                ("layer_count", c.c_int32), ("first_head", c.c_int32), ("head_count", c.c_int32), ("head_dim", c.c_int32), ("reserved", c.c_int32)]
 
 
 class PdError(Exception):

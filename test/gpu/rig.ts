@@ -87,7 +87,7 @@ export function openEngine(device: Device, model: Model, shape: Shape, hooks: En
   return new Engine(options, hooks);
 }
 
-export function load(device: Device, folder: string, dtype: 'f32' | 'bf16', rowCountMax = 600): Promise<Model> {
-  const limits = { rowCountMax, logitRowCountMax: Math.min(rowCountMax, 64) };
+export function load(device: Device, folder: string, dtype: 'f32' | 'bf16'): Promise<Model> {
+  const limits = { rowCountMax: 600, logitRowCountMax: 64 };
   return loadModel(folder, { device, limits, loadFormat: 'auto', dtype, quantize: 'none', maxModelTokenCount: 4096 });
 }

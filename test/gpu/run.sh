@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The GPU's tests: op parity with and without the sm_90a kernels, the real engine's goldens, hand-over and batch invariance. One table at the end.
-#   test/gpu/run.sh             about two minutes on an H200
-#   test/gpu/run.sh sanitize    compute-sanitizer memcheck and racecheck over the ops at small shapes
+#   test/gpu/run.sh             about half a minute on an H200
+#   test/gpu/run.sh sanitize    compute-sanitizer memcheck and racecheck over the ops at small shapes, about two minutes
 # Needs build/cuda and build/cpu (npm run build && npm run build:cuda), python3 with torch, and node (NODE=…, where it is not on the PATH).
 # ENGINE_MJS=… takes an engine that is bundled already, for machines without the package's development dependencies.
 # Logs go to $OUT (build/gpu/out). The exit code is not 0 when anything failed.
