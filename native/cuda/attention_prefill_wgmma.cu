@@ -201,8 +201,10 @@ __device__ void attend(const Attention &a, const Work &work, const Plan<kDim> &p
     apply_softmax(work.tile_first + count);
     wgmma_wait<0>();
     if (lane == 0) barrier_arrive(plan.value_free(stage_before));
+    if (__any_sync(~0u, rescale[0] != 1.0f || rescale[1] != 1.0f)) { /* times 1 changes no bit, and maxima rarely move once many keys were seen */
 #pragma unroll
-    for (int i = 0; i < kDim / 2; i++) out[i] *= rescale[i / 2 % 2];
+      for (int i = 0; i < kDim / 2; i++) out[i] *= rescale[i / 2 % 2];
+    }
     pack_weights<T>(weights, scores);
   }
   const uint32_t last_values = plan.values + (tiles - 1) % kStages * S::kTileBytes; /* only the last tile can reach past the end */
