@@ -2,12 +2,13 @@
  *  table; writes it and the raw figures to --out.
  *
  *    node scripts/simulate-accuracy.mjs [--model demo] [--workers 'any:cpu*2?threads=1'] [--alone 'any:cpu?threads=1'] [--workloads short,mixed]
- *                                       [--fractions 0.4,0.6,0.85] [--strategies collocated,disaggregated,adaptive] [--requests 300] [--out FOLDER]
+ *                                       [--fractions 0.4,0.6,0.85] [--strategies collocated,disaggregated,adaptive] [--seconds 20] [--out FOLDER]
  *
  *  Everything simulated is measured just before: a profile of the workers, all busy (what server and simulated router believe, and the links),
- *  one of a worker alone (how long steps take with a core of their own), and what serving costs the processors (host.json), by processor time
- *  of closed-loop runs. Nothing is fitted to the runs that are compared. Needs `npm run build`, Linux and a quiet machine: what disturbs it is
- *  in the real run, not in the simulated one. Rates are fractions of the real saturation of the collocated mode. Servers are warm. */
+ *  one of a worker alone (how long steps take with a core of their own), and what serving costs the processors (host-STRATEGY.json), by
+ *  processor time of closed-loop runs. Nothing is fitted to the runs that are compared. Rates are fractions of the real saturation of the
+ *  collocated mode; servers are warm. Needs `npm run build`, Linux and a quiet machine: what disturbs it is in the real run, not in the
+ *  simulated one. About ten minutes. */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -22,7 +23,6 @@ import { parseWorkerSpecs } from '../dist/src/control/worker-spec.js';
 import { fitNonNegative } from '../dist/src/profile/least-squares.js';
 import { readProfile } from '../dist/src/profile/profile-file.js';
 import { stepMs } from '../dist/src/router/step-cost.js';
-import { parseHost } from '../dist/src/sim/host.js';
 import { timesFromProfiles } from '../dist/src/sim/profile-times.js';
 import { simulatedPlan, simulatedVocabCount } from '../dist/src/sim/simulated-load.js';
 import { simulate } from '../dist/src/sim/simulation.js';
@@ -35,9 +35,9 @@ const { values: options } = parseArgs({
     workloads: { type: 'string', default: 'short,mixed' },
     fractions: { type: 'string', default: '0.4,0.6,0.85' },
     strategies: { type: 'string', default: 'collocated,disaggregated,adaptive' },
-    requests: { type: 'string', default: '300' },
+    seconds: { type: 'string', default: '20' },
     'load-format': { type: 'string', default: 'auto' },
-    profiles: { type: 'string' }, // a folder with busy/, alone/ and host.json of an earlier run
+    profiles: { type: 'string' }, // a folder with busy/ and alone/ of an earlier run
     out: { type: 'string' },
   },
 });
@@ -56,8 +56,8 @@ if (options.profiles === undefined) {
 const busyFile = onlyFile('busy');
 const busy = readProfile(busyFile);
 const timesOf = timesFromProfiles([{ ...readProfile(onlyFile('alone')), linkSamples: busy.linkSamples }]);
-if (options.profiles === undefined) await withServer('collocated', measureHost);
-const host = parseHost(readFileSync(path.join(folder, 'host.json'), 'utf8'), 'host.json');
+/** By strategy: the adaptive router takes more of the gateway's time. */
+const hosts = new Map();
 
 const rows = [];
 for (const workload of options.workloads.split(',')) {
@@ -67,11 +67,14 @@ for (const workload of options.workloads.split(',')) {
   });
   for (const strategy of options.strategies.split(',')) {
     await withServer(strategy, async (baseUrl) => {
+      if (!hosts.has(strategy)) hosts.set(strategy, await measureHost(baseUrl));
       for (const fraction of options.fractions.split(',').map(Number)) {
-        const load = { ratePerSecond: saturation * fraction, requestCount: Number(options.requests), runSeed: seed + 1 };
+        const ratePerSecond = saturation * fraction;
+        const requestCount = Math.round(ratePerSecond * Number(options.seconds));
+        const load = { ratePerSecond, requestCount, runSeed: seed + 1 };
         const measured = summariseRun(await real(baseUrl, { name: workload }, load), null);
         const simulated = summariseRun(await virtual(strategy, workload, load), null);
-        rows.push(rowOf({ workload, strategy, fraction, ratePerSecond: load.ratePerSecond }, measured, simulated));
+        rows.push(rowOf({ workload, strategy, fraction, ratePerSecond, requestCount }, measured, simulated));
         process.stderr.write(`${rowText(rows.at(-1))}\n`);
       }
     });
@@ -148,7 +151,7 @@ async function virtual(strategy, workload, { ratePerSecond, requestCount, runSee
         strategy,
         profileOf: () => busy,
         timesOf: timesOf(runSeed),
-        host,
+        host: hosts.get(strategy),
       },
       settings: {
         ...{ blockTokenCount: 16, blockCount: 16_384, maxModelTokenCount: contextTokenCount, prefixCaching: 'on', depth: 2 },
@@ -198,8 +201,7 @@ async function measureHost(baseUrl) {
   };
   const costs = { gateway: costOf('gateway'), worker: costOf('worker'), generator: costOf('generator') };
   const cores = { coreCount: os.availableParallelism(), neighbourSlowdown: neighbourSlowdown() };
-  const measured = { ...cores, frontMs: await frontMsOf(baseUrl), ...costs, runs: runsMade };
-  writeFileSync(path.join(folder, 'host.json'), `${JSON.stringify(measured, null, 1)}\n`);
+  return { ...cores, frontMs: await frontMsOf(baseUrl), ...costs, runs: runsMade };
 }
 
 /** By prompts alone: in short steps it is the event loops that take time, and they are counted. */
@@ -264,10 +266,26 @@ function rowText({ workload, strategy, fraction, ratePerSecond, isVoid, ...pairs
   return `| ${[workload, strategy, `${ratePerSecond.toFixed(1)} (${fraction})${isVoid ? ' VOID' : ''}`, ...cells].join(' | ')} |`;
 }
 
+/** The aim: 15 % at p50, 30 % at p99. */
+function verdict() {
+  const ofMetric = (name, aim) => {
+    const errors = rows.map((row) => row[name].error).sort((a, b) => a - b);
+    const median = errors[Math.floor(errors.length / 2)];
+    return `${name} ${errors.filter((error) => error <= aim).length} of ${errors.length}, median ${(100 * median).toFixed(0)} %`;
+  };
+  const metrics = [
+    ['ttftP50', 0.15],
+    ['ttftP99', 0.3],
+    ['tpotP50', 0.15],
+    ['tpotP99', 0.3],
+  ];
+  return `Within the aim (15 % at p50, 30 % at p99): ${metrics.map(([name, aim]) => ofMetric(name, aim)).join('; ')}.`;
+}
+
 function report() {
   const head =
     '| workload | strategy | rate/s (of saturation) | TTFT p50 real / simulated ms | TTFT p99 | TPOT p50 | TPOT p99 |\n|-|-|-|-|-|-|-|';
-  const text = `${head}\n${rows.map(rowText).join('\n')}\n`;
+  const text = `${head}\n${rows.map(rowText).join('\n')}\n\n${verdict()}\n`;
   process.stdout.write(text);
   if (options.out === undefined) return;
   mkdirSync(options.out, { recursive: true });
@@ -275,9 +293,11 @@ function report() {
   const facts = { commit, command: process.argv.slice(2).join(' '), machine: os.cpus()[0]?.model, loadAverage: os.loadavg() };
   writeFileSync(
     path.join(options.out, 'accuracy.json'),
-    `${JSON.stringify({ ...facts, profileKey: busy.key, host, rows }, null, 1)}\n`,
+    `${JSON.stringify({ ...facts, profileKey: busy.key, rows }, null, 1)}\n`,
   );
   writeFileSync(path.join(options.out, 'accuracy.md'), text);
-  copyFileSync(path.join(folder, 'host.json'), path.join(options.out, 'host.json'));
+  for (const [strategy, host] of hosts) {
+    writeFileSync(path.join(options.out, `host-${strategy}.json`), `${JSON.stringify(host, null, 1)}\n`);
+  }
   for (const each of ['busy', 'alone']) copyFileSync(onlyFile(each), path.join(options.out, `${each}.profile.json`));
 }
