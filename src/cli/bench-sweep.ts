@@ -1,6 +1,6 @@
 /** `twostroke bench sweep`: rates × strategies × workloads, then the report; `bench report`: the report again from the records. */
 import os from 'node:os';
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { parseTarget, type TargetSpec } from '../bench/command-line.js';
@@ -42,7 +42,7 @@ interface SweepOptions extends CommonBenchOptions {
   readonly ttftFactor: number;
   readonly tpotFactor: number;
   readonly resultDir: string;
-  readonly metadata?: readonly string[];
+  readonly metadata: Readonly<Record<string, string>>;
   readonly curves?: readonly string[];
   readonly profile?: readonly string[];
   readonly png: boolean;
@@ -101,7 +101,7 @@ export function benchSweepCommand(): Command {
     .option('--tpot-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 2)
     .option('--ready-timeout <seconds>', 'for a server to start', realNumber(1, 36000), 300)
     .option('--result-dir <folder>', 'where records and report go', 'bench-result')
-    .option('--metadata <key=value...>', 'kept with the result and shown in the report: commit, machine')
+    .option('--metadata <key=value...>', 'kept with the result and shown in the report', withPair, {})
     .addOption(curvesOption())
     .addOption(profileOption())
     .option('--png', 'plots as PNG too', false)
@@ -178,7 +178,7 @@ function sweepSettings(options: SweepOptions, targets: readonly TargetSpec[]): S
 }
 
 function headerOf(
-  { seed, candidate, ttftFactor, tpotFactor, metadata = [] }: SweepOptions,
+  { seed, candidate, ttftFactor, tpotFactor, metadata }: SweepOptions,
   targets: readonly TargetSpec[],
   date: string,
   { model, runs }: SweepOutcome,
@@ -187,7 +187,7 @@ function headerOf(
   return {
     date,
     machine: `${cpu}, ${os.availableParallelism()} threads, ${os.platform()} ${os.release()}, Node ${process.version}`,
-    metadata: Object.fromEntries(metadata.map(keyAndValue)),
+    metadata,
     model,
     seed,
     targets: Object.fromEntries(targets.map(({ name, text }) => [name, text])),
@@ -198,10 +198,10 @@ function headerOf(
   };
 }
 
-function keyAndValue(text: string): readonly [string, string] {
+function withPair(text: string, pairs: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
   const [, key = '', value = ''] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
-  if (key === '') throw new InvalidRequestError(`--metadata ${text}: expected key=value`, 'metadata');
-  return [key, value];
+  if (key === '') throw new InvalidArgumentError('Expected key=value.');
+  return { ...pairs, [key]: value };
 }
 
 function checkTargets(targets: readonly TargetSpec[], candidate: string): void {
