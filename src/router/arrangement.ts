@@ -8,27 +8,45 @@ import type { Candidates, Route } from './route.js';
 import type { RequestFacts } from './snapshot.js';
 
 /** `whole`: every request on one worker. `split`: prompts here, decoding there. `leaning`: some workers only compute prompts, the others take
- *  what costs least, prompts too. `free`: whatever costs least; `free, first token first` weighs time to first token four times. */
+ *  what costs least, prompts too. `free`: whatever costs least. The last two weigh time to first token against time per token: the more one
+ *  static mode is better in one of them, the more of it has to be kept. */
 export type Arrangement =
   | { readonly kind: 'whole' }
-  | { readonly kind: 'split' | 'leaning'; readonly prefillCount: number }
+  | { readonly kind: 'split'; readonly prefillCount: number }
+  | { readonly kind: 'leaning'; readonly prefillCount: number; readonly ttftWeight: number }
   | { readonly kind: 'free'; readonly ttftWeight: number };
 
 export const free: Arrangement = { kind: 'free', ttftWeight: 1 };
 
 export function nameOf(arrangement: Arrangement): string {
-  if (arrangement.kind === 'whole') return 'whole';
-  if (arrangement.kind === 'free') return arrangement.ttftWeight === 1 ? 'free' : 'free, first token first';
-  return `${arrangement.kind} ${arrangement.prefillCount}`;
+  switch (arrangement.kind) {
+    case 'whole':
+      return 'whole';
+    case 'split':
+      return `split ${arrangement.prefillCount}`;
+    case 'leaning':
+      return `leaning ${arrangement.prefillCount}${weightName(arrangement.ttftWeight)}`;
+    case 'free':
+      return `free${weightName(arrangement.ttftWeight)}`;
+  }
 }
+
+function weightName(ttftWeight: number): string {
+  if (ttftWeight === 1) return '';
+  return ttftWeight > 1 ? ', first token first' : ', time per token first';
+}
+
+/** Times that a first token counts where it counts more, or where time per token does. */
+const weight = { firstToken: 4, perToken: 0.25 };
 
 /** Of these workers; the two static modes are among them wherever the roles allow them. */
 export function arrangementsOf({ prefill, decode, both }: Candidates): readonly Arrangement[] {
-  const arrangements: Arrangement[] = [free, { kind: 'free', ttftWeight: 4 }];
+  const arrangements: Arrangement[] = [free, { kind: 'free', ttftWeight: weight.firstToken }];
   if (both.length > 0) arrangements.push({ kind: 'whole' });
   if (!isUniform({ prefill, decode, both })) return [...arrangements, { kind: 'split', prefillCount: prefill.length }];
   for (const prefillCount of splitsOf(both.length)) {
-    arrangements.push({ kind: 'split', prefillCount }, { kind: 'leaning', prefillCount });
+    arrangements.push({ kind: 'split', prefillCount });
+    for (const ttftWeight of [1, weight.perToken]) arrangements.push({ kind: 'leaning', prefillCount, ttftWeight });
   }
   return arrangements;
 }
@@ -50,17 +68,20 @@ export function routeWithin(arrangement: Arrangement, facts: RequestFacts, candi
   switch (arrangement.kind) {
     case 'whole':
       return collocated(facts, candidates);
+    case 'split':
+      return disaggregated(facts, divided(candidates, arrangement));
+    case 'leaning':
+      return adaptive({ ...facts, ttftWeight: arrangement.ttftWeight }, divided(candidates, arrangement));
     case 'free':
       return adaptive({ ...facts, ttftWeight: arrangement.ttftWeight }, candidates);
-    case 'split':
-      return disaggregated(facts, divided(candidates, arrangement.prefillCount, 'split'));
-    case 'leaning':
-      return adaptive(facts, divided(candidates, arrangement.prefillCount, 'leaning'));
   }
 }
 
 /** Workers of role `any`, the first of them for prompts; others keep their roles. */
-function divided({ prefill, decode, both }: Candidates, prefillCount: number, kind: 'split' | 'leaning'): Candidates {
+function divided(
+  { prefill, decode, both }: Candidates,
+  { kind, prefillCount }: Extract<Arrangement, { kind: 'split' | 'leaning' }>,
+): Candidates {
   if (!isUniform({ prefill, decode, both })) return { prefill, decode, both: [] };
   const rest = both.slice(prefillCount);
   return kind === 'split'

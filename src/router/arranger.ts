@@ -1,10 +1,10 @@
 /** Keeps the arrangement that would have served the last requests best, and never one that would have served them worse than the better
  *  static mode. Used by control/coordinator for the adaptive strategy.
  *
- *  The rule: replay the last requests under every arrangement. The better of the static modes (whole, split) is the yardstick. Another
- *  arrangement is fit to be used when it keeps more requests within their limits and makes neither first tokens nor token rates slower (means
- *  of the worst tenth, with a little tolerance). The best of the fit ones is taken; if there is none, the yardstick itself. Each is kept until
- *  another is clearly better.
+ *  The rule: replay the last requests under every arrangement. What counts first is how many keep within their limits. The static modes (whole,
+ *  split) set the mark: another arrangement is fit to be used when it keeps more within limits than the better of them, and makes neither
+ *  first tokens nor tokens slower (means of the worst tenth, with a little tolerance) than that one; where the two are equals, than one of
+ *  them. Of the fit ones that are as good as the best, the one is taken that falls least behind either static mode in tails.
  *  Invariant: bounded memory; a comparison is made in steps of about a millisecond. */
 import { at } from '../base/assert.js';
 import { type Arrangement, arrangementsOf, free, isUniform, nameOf, routeWithin } from './arrangement.js';
@@ -14,15 +14,17 @@ import type { Candidates } from './route.js';
 import type { WorkerSnapshot } from './snapshot.js';
 
 /** Requests that are remembered: few, so that a change of load is seen soon. */
-const windowCount = 96;
+const windowCount = 128;
 const windowCountMin = 48;
 /** They are replayed again and again, one window after the other, about this many requests: so that queues build up that an arrangement
  *  cannot work off. The last window counts. */
-const replayedCount = 256;
+const replayedCount = 512;
 /** Arrivals between two comparisons. */
 const everyCount = 12;
-/** By what factor the yardstick's tails may be exceeded, to be chosen and to be kept. */
-const tolerance = { chosen: 1.03, kept: 1.12 };
+/** By what factor a static mode's tails may be exceeded, to be chosen and to be kept. */
+const tolerance = { chosen: 1.06, kept: 1.12 };
+/** Static modes whose scores differ by less are as good as each other: nobody could say which of them another arrangement must not fall behind. */
+const tieMargin = 0.1;
 /** Weight of the latest comparison in what is known of an arrangement. */
 const newShare = 0.4;
 
@@ -47,7 +49,6 @@ export interface RememberedRequest {
 
 export class Arranger {
   readonly #window: RememberedRequest[] = [];
-  #yardstick: Arrangement = { kind: 'whole' };
   #current: Arrangement | null = null;
   /** What the last comparisons in a row have picked. */
   #pickedName = '';
@@ -96,47 +97,68 @@ export class Arranger {
   #choose(latest: readonly Measured[]): void {
     const measured = latest.map((each) => blended(each, this.#standings));
     const gainMin = gainMinOf(this.#window.length);
-    const statics = measured.filter(({ arrangement }) => isStatic(arrangement));
-    const yardstick = this.#yardstickOf(statics.length > 0 ? statics : measured, gainMin);
+    const found = measured.filter(isStatic);
+    const statics = found.length > 0 ? found : measured;
+    const best = Math.max(...statics.map(({ score }) => score));
+    const rivals = statics.filter(({ score }) => score >= best - tieMargin);
     const isCurrent = ({ name }: Measured) => this.#current !== null && name === nameOf(this.#current);
-    this.#standings = measured.map((each) => {
-      const times = isCurrent(each) ? tolerance.kept : tolerance.chosen;
-      const isNoSlower = each.ttftMsTail <= yardstick.ttftMsTail * times && each.tpotMsTail <= yardstick.tpotMsTail * times;
-      const gain = each.score - yardstick.score;
-      return { ...each, isFit: each === yardstick || (isNoSlower && gain > (isCurrent(each) ? gainMin / 2 : gainMin)) };
-    });
-    const fit = this.#standings.filter(({ isFit }) => isFit);
-    const better = fit.filter(({ arrangement }) => !isStatic(arrangement));
-    const usedName = this.#current === null ? '' : nameOf(this.#current);
-    this.#adopt(better.length === 0 ? yardstick : keptOrBest(better, usedName, gainMin), yardstick);
+    this.#standings = measured.map((each) => ({
+      ...each,
+      isFit: isFit(each, { best, rivals, gainMin, isUsed: isCurrent(each) }),
+    }));
+    const fit = this.#standings.filter((each) => each.isFit);
+    const top = Math.max(...fit.map(({ score }) => score));
+    const regret = (each: Measured) => (isCurrent(each) ? keptShare : 1) * regretOf(each, rivals);
+    const equals = fit.filter(({ score }) => score >= top - gainMin);
+    this.#adopt(equals.reduce((a, b) => (regret(b) < regret(a) ? b : a)));
   }
 
-  /** Back to whole at once; anywhere else only when several comparisons in a row say the same. */
-  #adopt(picked: Measured, yardstick: Measured): void {
+  /** Back to whole at once; anywhere else only when two comparisons in a row say the same. */
+  #adopt(picked: Measured): void {
     this.#pickedCount = picked.name === this.#pickedName ? this.#pickedCount + 1 : 1;
     this.#pickedName = picked.name;
     const isUsed = this.#current !== null && picked.name === nameOf(this.#current);
     if (!isUsed && picked.arrangement.kind !== 'whole' && this.#pickedCount < confirmationCount) return;
     this.#current = picked.arrangement;
-    this.#yardstick = yardstick.arrangement;
-  }
-
-  /** Whole, unless a split is clearly better; a split in use stays while it is still better. */
-  #yardstickOf(all: readonly Measured[], gainMin: number): Measured {
-    const whole = all.find(({ arrangement: { kind } }) => kind === 'whole');
-    const best = keptOrBest(all, nameOf(this.#yardstick), gainMin);
-    if (whole === undefined || best === whole) return best;
-    const gainNeeded = best.name === nameOf(this.#yardstick) ? gainMin : splitCaution * gainMin;
-    return best.score > whole.score + gainNeeded ? best : whole;
   }
 }
 
-/** A replay knows nothing of what hand-overs meet on a busy machine, and a split that fails, fails for all: it must gain this many times more. */
-const splitCaution = 1.5;
-/** Comparisons in a row that must agree before another arrangement than whole is tried: the first few may be luck. */
-const confirmationCount = 3;
+/** Comparisons in a row that must agree before another arrangement than whole is tried: one may be luck. */
+const confirmationCount = 2;
+/** An arrangement in use is left only for one whose tails are this much shorter. */
+const keptShare = 0.95;
 
-function isStatic({ kind }: Arrangement): boolean {
+interface Field {
+  /** Of the static modes' scores. */
+  readonly best: number;
+  /** The static modes that are as good as the best. */
+  readonly rivals: readonly Measured[];
+  readonly gainMin: number;
+  readonly isUsed: boolean;
+}
+
+/** A static mode, when none is better. Another arrangement, when it is better than both, or as good where they are as good as each other;
+ *  and no slower than one of them. */
+function isFit(each: Measured, { best, rivals, gainMin, isUsed }: Field): boolean {
+  if (rivals.includes(each)) return each.score >= best - gainMin;
+  if (isStatic(each)) return false;
+  const gainNeeded = rivals.length > 1 ? 0 : isUsed ? gainMin / 2 : gainMin;
+  const times = isUsed ? tolerance.kept : tolerance.chosen;
+  return each.score >= best + gainNeeded && rivals.some((rival) => isNoSlower(each, rival, times));
+}
+
+function isNoSlower(each: Measured, than: Measured, times: number): boolean {
+  return each.ttftMsTail <= than.ttftMsTail * times && each.tpotMsTail <= than.tpotMsTail * times;
+}
+
+/** By what factor its tails are longer than the shortest there is among the rivals. */
+function regretOf(each: Measured, rivals: readonly Measured[]): number {
+  const ttftMs = Math.min(...rivals.map(({ ttftMsTail }) => ttftMsTail));
+  const tpotMs = Math.min(...rivals.map(({ tpotMsTail }) => tpotMsTail));
+  return Math.max(each.ttftMsTail / ttftMs, each.tpotMsTail / tpotMs);
+}
+
+function isStatic({ arrangement: { kind } }: Measured): boolean {
   return kind === 'whole' || kind === 'split';
 }
 
@@ -159,17 +181,6 @@ function blended(latest: Measured, earlier: readonly Measured[]): Measured {
   };
 }
 
-/** The best, unless the one named is nearly as good. */
-function keptOrBest<Each extends { readonly name: string; readonly score: number }>(
-  all: readonly Each[],
-  keptName: string,
-  gainMin: number,
-): Each {
-  const best = all.reduce((a, b) => (b.score > a.score ? b : a));
-  const kept = all.find(({ name }) => name === keptName);
-  return kept !== undefined && kept.score >= best.score - gainMin ? kept : best;
-}
-
 function* measure(
   arrangement: Arrangement,
   requests: readonly ReplayRequest[],
@@ -190,9 +201,9 @@ function* measure(
   };
 }
 
-/** 1 for a request well within its limits, ¾ at them, ¼ at twice their size, 0 far beyond. */
+/** 1 for a request within its limits, 0.1 beyond, 0 far beyond: goodput, but for the luck of those near a limit. */
 function withinLimits(use: number): number {
-  return (1 / (1 + use ** 8) + 1 / (1 + (use / 2) ** 8)) / 2;
+  return 0.9 / (1 + use ** 32) + 0.1 / (1 + (use / 2) ** 32);
 }
 
 /** Mean of the worst tenth: what a 99th percentile is made of, with less luck in it. */
@@ -201,10 +212,10 @@ function tailMean(values: readonly number[]): number {
   return worst.reduce((sum, value) => sum + value, 0) / worst.length;
 }
 
-/** The window, one after the other, a little faster than it came: by one and a half standard errors of a rate seen that often. A queue that is only just
+/** The window, one after the other, a little faster than it came: by one standard error of a rate seen that often. A queue that is only just
  *  stable by the luck of the window is none to rely on. */
 function repeated(requests: readonly ReplayRequest[]): readonly ReplayRequest[] {
-  const pace = 1 + 1.5 / Math.sqrt(requests.length);
+  const pace = 1 + 1 / Math.sqrt(requests.length);
   const firstMs = at(requests, 0).arrivalMs;
   const spanMs = (at(requests, requests.length - 1).arrivalMs - firstMs) / pace;
   const periodMs = (spanMs * requests.length) / (requests.length - 1);
