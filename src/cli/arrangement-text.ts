@@ -24,10 +24,10 @@ function row({ name, score, ttftMsTail, tpotMsTail, isFit }: Standing, isUsed: b
 
 /** As arranger.ts decides. */
 function whyOf(used: Standing | undefined, standings: readonly Standing[]): string {
-  if (used === undefined) return 'the only way for the workers that are live';
-  const isBetter = standings.some((standing) => standing.isFit && !isStatic(standing));
-  if (!used.isFit || (isStatic(used) && isBetter)) return 'kept until several comparisons in a row agree on another';
-  return isBetter ? 'clearly better than both static modes' : 'the better static mode, which no other is clearly better than';
+  const picked = standings.find(({ isPicked }) => isPicked);
+  if (used === undefined || picked === undefined) return 'the only way for the workers that are live';
+  if (used !== picked) return `kept until two comparisons in a row agree on ${picked.name}`;
+  return isStatic(used) ? 'no other keeps clearly more requests within their limits' : 'it does better than both static modes';
 }
 
 function isStatic({ arrangement: { kind } }: Standing): boolean {

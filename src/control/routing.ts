@@ -47,8 +47,9 @@ export interface Traveller {
   corrections: Corrections;
 }
 
-/** Between two comparisons of arrangements, which take some ten milliseconds of computing. */
+/** Between two comparisons of arrangements; and what share of one core they may take, so that large clusters compare less often. */
 const arrangeEveryMs = 2_000;
+const arrangeShareMax = 0.05;
 
 export class Routing {
   readonly #options: RoutingOptions;
@@ -172,7 +173,7 @@ export class Routing {
 
   /** For the arranger, and its turn when it is due. Only first attempts: others are not arrivals. */
   #remember(traveller: Traveller, { expectedTokenCount, nowMs, outputTokenCount }: RequestFacts, promptTokenCount: number): void {
-    const { strategy, clock } = this.#options;
+    const { strategy } = this.#options;
     if (strategy !== 'adaptive' || traveller.request.isMeasurement || outputTokenCount > 0 || traveller.remembered !== null)
       return;
     const outputCount = Math.max(1, Math.round(expectedTokenCount));
@@ -182,15 +183,21 @@ export class Routing {
     this.#isArranging = true;
     void this.#arrange().finally(() => {
       this.#isArranging = false;
-      this.#arrangeAgainMs = clock.nowMs() + arrangeEveryMs;
     });
   }
 
   /** A part of a replay in each turn of the event loop, so that nobody waits long (I6). */
   async #arrange(): Promise<void> {
     const { clock, logger } = this.#options;
-    for (const _ of this.#arranger.comparison(this.#snapshots())) await clock.yield();
+    const turns = this.#arranger.comparison(this.#snapshots());
+    let spentMs = 0;
+    for (let isDone = false; !isDone; await clock.yield()) {
+      const startMs = clock.nowMs();
+      isDone = turns.next().done === true;
+      spentMs += clock.nowMs() - startMs;
+    }
     this.#comparedMs = clock.nowMs();
+    this.#arrangeAgainMs = this.#comparedMs + Math.max(arrangeEveryMs, spentMs / arrangeShareMax);
     logger.debug({ standings: this.#arranger.standings }, 'arrangements compared');
   }
 

@@ -18,7 +18,7 @@ const windowCount = 128;
 const windowCountMin = 48;
 /** They are replayed again and again, one window after the other, about this many requests: so that queues build up that an arrangement
  *  cannot work off. The last window counts. */
-const replayedCount = 512;
+const replayedCount = 384;
 /** Arrivals between two comparisons. */
 const everyCount = 12;
 /** By what factor a static mode's tails may be exceeded, to be chosen and to be kept. */
@@ -37,6 +37,8 @@ export interface Standing {
   readonly ttftMsTail: number;
   readonly tpotMsTail: number;
   readonly isFit: boolean;
+  /** The one that this comparison would use. */
+  readonly isPicked: boolean;
 }
 
 /** A request as it is remembered: its output's length is what was expected until it is known. */
@@ -101,16 +103,14 @@ export class Arranger {
     const statics = found.length > 0 ? found : measured;
     const best = Math.max(...statics.map(({ score }) => score));
     const rivals = statics.filter(({ score }) => score >= best - tieMargin);
-    const isCurrent = ({ name }: Measured) => this.#current !== null && name === nameOf(this.#current);
-    this.#standings = measured.map((each) => ({
-      ...each,
-      isFit: isFit(each, { best, rivals, gainMin, isUsed: isCurrent(each) }),
-    }));
-    const fit = this.#standings.filter((each) => each.isFit);
+    const usedName = this.#current === null ? 'whole' : nameOf(this.#current);
+    const fit = measured.filter((each) => isFit(each, { best, rivals, gainMin, isUsed: each.name === usedName }));
     const top = Math.max(...fit.map(({ score }) => score));
-    const regret = (each: Measured) => (isCurrent(each) ? keptShare : 1) * regretOf(each, rivals);
     const equals = fit.filter(({ score }) => score >= top - gainMin);
-    this.#adopt(equals.reduce((a, b) => (regret(b) < regret(a) ? b : a)));
+    const regret = (each: Measured) => (each.name === usedName ? keptShare : 1) * regretOf(each, rivals);
+    const picked = equals.reduce((a, b) => (regret(b) < regret(a) ? b : a));
+    this.#standings = measured.map((each) => ({ ...each, isFit: fit.includes(each), isPicked: each === picked }));
+    this.#adopt(picked);
   }
 
   /** Back to whole at once; anywhere else only when two comparisons in a row say the same. */
@@ -167,7 +167,7 @@ function gainMinOf(requestCount: number): number {
   return 0.3 / Math.sqrt(requestCount);
 }
 
-type Measured = Omit<Standing, 'isFit'>;
+type Measured = Omit<Standing, 'isFit' | 'isPicked'>;
 
 /** With what earlier comparisons said of it. */
 function blended(latest: Measured, earlier: readonly Measured[]): Measured {

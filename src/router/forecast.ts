@@ -39,7 +39,7 @@ export interface DecodeForecast {
   readonly addedMsPerStep: number;
   /** Rows it shares its steps with, on average over its life. */
   readonly otherRowCount: number;
-  /** From its KV's arrival until a step can take it. */
+  /** From its KV's arrival until a step can take it; 0 where its prompt was computed. */
   readonly joinMs: number;
 }
 
@@ -150,7 +150,7 @@ export function decodeForecast(
     meanStepMs,
     addedMsPerStep,
     otherRowCount,
-    joinMs: stepsBeforeNext * runningStepMs(worker),
+    joinMs: beside === 'its_prefill' ? 0 : stepsBeforeNext * runningStepMs(worker),
   };
 }
 

@@ -68,6 +68,8 @@ export function replay(
 const turnCount = 32;
 
 interface Side {
+  /** Requests that will decode here, their prompts still elsewhere. */
+  incomingCount: number;
   readonly snapshot: WorkerSnapshot;
   readonly load: WorkerLoad;
   readonly stepped: SteppedWorker;
@@ -105,6 +107,7 @@ class Replay {
       const load = new WorkerLoad();
       const room = { blockTokenCount: 16, blockCount: 1e9, availableBlockCount: 1e9 }; // memory is another matter
       return {
+        incomingCount: 0,
         load,
         snapshot: { id, role, isLive: true, ...room, load, costs, corrections: { ...uncorrected, transfer } },
         stepped: new SteppedWorker(costs),
@@ -144,6 +147,7 @@ class Replay {
   /** A prefill elsewhere may send a sequence here. */
   #othersEndMs(side: Side): number {
     let endMs = Number.POSITIVE_INFINITY;
+    if (side.incomingCount === 0) return endMs;
     for (const other of this.#sides) if (other !== side) endMs = Math.min(endMs, other.stepped.endMs);
     return endMs;
   }
@@ -187,7 +191,11 @@ class Replay {
       firstTokenMs: Number.NaN,
       endMs: Number.NaN,
     };
-    const onFirstToken = (nowMs: number) => this.#onFirstToken(travelling, nowMs);
+    if (decode !== prefill) decode.incomingCount++;
+    const onFirstToken = (nowMs: number) => {
+      if (decode !== prefill) decode.incomingCount--;
+      this.#onFirstToken(travelling, nowMs);
+    };
     const onStart = (nowMs: number) => placement.onStarted(nowMs);
     prefill.stepped.addPrompt({ promptTokenCount, computedCount: 0, onStart, onFirstToken }, arrivalMs);
     return travelling;

@@ -64,7 +64,6 @@ export interface WorkerLoadView {
 /** Long against a request, short against the changes of a day. */
 const memoryMs = 5_000;
 const noPrompts: PromptSum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
-const none: DecodeWork = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
 
 interface QueuedPrompt {
   readonly work: PromptWork;
@@ -84,8 +83,8 @@ export class WorkerLoad implements WorkerLoadView {
   #rowTokenCount = 0;
   #reportCount = 0;
   #lastReportMs = 0;
-  #decoding = none;
-  #expected = none;
+  readonly #decoding = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
+  readonly #expected = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
   readonly #decodingMean = new DecayingLevel(memoryMs);
   readonly #prefillShare = new DecayingRate(memoryMs);
   readonly #prefillSquares = new DecayingRate(memoryMs);
@@ -186,11 +185,11 @@ export class WorkerLoad implements WorkerLoadView {
   }
 
   changeExpected(change: DecodeWork): void {
-    this.#expected = sum(this.#expected, change);
+    add(this.#expected, change);
   }
 
   changeDecoding(change: DecodeWork, nowMs: number): void {
-    this.#decoding = sum(this.#decoding, change);
+    add(this.#decoding, change);
     if (change.rowCount !== 0) this.#decodingMean.set(this.#decoding.rowCount, nowMs);
   }
 }
@@ -199,14 +198,11 @@ export function negative({ rowCount, kvTokenCount, remainingTokenCount }: Decode
   return { rowCount: -rowCount, kvTokenCount: -kvTokenCount, remainingTokenCount: -remainingTokenCount };
 }
 
-function sum(a: DecodeWork, b: DecodeWork): DecodeWork {
-  const rowCount = a.rowCount + b.rowCount;
-  if (rowCount === 0) return none; // so that rounding does not pile up
-  return {
-    rowCount,
-    kvTokenCount: a.kvTokenCount + b.kvTokenCount,
-    remainingTokenCount: a.remainingTokenCount + b.remainingTokenCount,
-  };
+/** In place: this happens with every token. */
+function add(total: { -readonly [K in keyof DecodeWork]: DecodeWork[K] }, change: DecodeWork): void {
+  total.rowCount += change.rowCount;
+  total.kvTokenCount = total.rowCount === 0 ? 0 : total.kvTokenCount + change.kvTokenCount; // so that rounding does not pile up
+  total.remainingTokenCount = total.rowCount === 0 ? 0 : total.remainingTokenCount + change.remainingTokenCount;
 }
 
 function plus(sum: PromptSum, { tokenCount, pairCount }: PromptWork, sign: 1 | -1): PromptSum {

@@ -39,19 +39,21 @@ describe('a decision', () => {
     const before = cluster.coordinator.routing;
     expect([before.arrangement, before.comparedAgoMs, before.standings]).toEqual(['whole', null, []]);
     expect(arrangementLines(before)).toEqual(['arrangement in use: whole (nothing compared yet: too few requests)']);
-    for (let i = 1; i < 100; i++) await cluster.clock.drive(cluster.ask(`r${i}`, 64, 12));
+    for (let i = 1; i < 160; i++) await cluster.clock.drive(cluster.ask(`r${i}`, 64, 12));
     await cluster.clock.drive(cluster.settle());
     const { routing } = cluster.coordinator;
-    expect(cluster.records.map((record) => record.routes[0]?.arrangement)).toEqual(new Array(100).fill('whole'));
+    expect(cluster.records.map((record) => record.routes[0]?.arrangement)).toEqual(new Array(160).fill('whole'));
     expect(routing.comparedAgoMs).toBeGreaterThanOrEqual(0);
     const text = explanationText({ requests: [cluster.records[0]!], routing });
     expect(text).toMatch(/^arrangement: whole$/m);
-    expect(text).toMatch(/^arrangement in use: whole, the better static mode, .* compared \d+ s ago/m);
+    expect(text).toMatch(
+      /^arrangement in use: whole, no other keeps clearly more requests within their limits; compared \d+ s ago/m,
+    );
     expect(text.match(/^ *\*.*$/gm)).toEqual([expect.stringMatching(/whole +\d+\.\d % .*fit$/)]);
     expect(text.split('\n').filter((line) => / %/.test(line)).length).toBe(routing.standings.length);
     const elsewhere = arrangementLines({ ...routing, arrangement: 'split 1' });
-    expect(elsewhere[0]).toContain('kept until');
-    const free = routing.standings.map((each) => ({ ...each, isFit: true }));
+    expect(elsewhere[0]).toContain('kept until two comparisons in a row agree on whole');
+    const free = routing.standings.map((each) => ({ ...each, isPicked: each.name === 'free' }));
     expect(arrangementLines({ ...routing, arrangement: 'free', standings: free })[0]).toContain('better than both static modes');
   });
 
@@ -95,7 +97,7 @@ describe('a decision', () => {
 });
 
 it('with nobody left, nothing is counted anywhere', async () => {
-  const cluster = await served('adaptive', 100);
+  const cluster = await served('adaptive', 160);
   cluster.records.length = 0;
   await cluster.clock.drive(cluster.ask('last', 64, 4));
   await cluster.clock.drive(cluster.settle());
