@@ -23,6 +23,7 @@ import { parseWorkerSpecs } from '../dist/src/control/worker-spec.js';
 import { fitNonNegative } from '../dist/src/profile/least-squares.js';
 import { readProfile } from '../dist/src/profile/profile-file.js';
 import { stepMs } from '../dist/src/router/step-cost.js';
+import { spareHost } from '../dist/src/sim/host.js';
 import { timesFromProfiles } from '../dist/src/sim/profile-times.js';
 import { simulatedPlan, simulatedVocabCount } from '../dist/src/sim/simulated-load.js';
 import { simulate } from '../dist/src/sim/simulation.js';
@@ -60,11 +61,19 @@ const timesOf = timesFromProfiles([{ ...readProfile(onlyFile('alone')), linkSamp
 const hosts = new Map();
 
 const rows = [];
+/** Requests per second, 32 at once, collocated. */
+const saturations = [];
 for (const workload of options.workloads.split(',')) {
+  const closed = { ratePerSecond: Number.POSITIVE_INFINITY, concurrencyMax: 32, requestCount: 300, runSeed: seed };
+  const rateOf = (records) => summariseRun(records, null).requestsPerSecond;
   const saturation = await withServer('collocated', async (baseUrl) => {
-    const records = await real(baseUrl, { name: workload }, { concurrencyMax: 32, requestCount: 200, runSeed: seed });
-    return summariseRun(records, null).requestsPerSecond;
+    if (!hosts.has('collocated')) hosts.set('collocated', await measureHost(baseUrl));
+    return rateOf(await real(baseUrl, { name: workload }, closed));
   });
+  const simulated = rateOf(await virtual('collocated', workload, closed));
+  const withoutHost = rateOf(await virtual('collocated', workload, closed, spareHost));
+  saturations.push({ workload, real: saturation, simulated, withoutHost });
+  process.stderr.write(`${saturationText(saturations.at(-1))}\n`);
   for (const strategy of options.strategies.split(',')) {
     await withServer(strategy, async (baseUrl) => {
       if (!hosts.has(strategy)) hosts.set(strategy, await measureHost(baseUrl));
@@ -143,7 +152,12 @@ async function real(
   return records;
 }
 
-async function virtual(strategy, workload, { ratePerSecond, requestCount, runSeed }) {
+async function virtual(
+  strategy,
+  workload,
+  { ratePerSecond, requestCount, runSeed, concurrencyMax = Number.POSITIVE_INFINITY },
+  host = hosts.get(strategy),
+) {
   const { records } = await simulate(
     {
       ...{
@@ -151,7 +165,7 @@ async function virtual(strategy, workload, { ratePerSecond, requestCount, runSee
         strategy,
         profileOf: () => busy,
         timesOf: timesOf(runSeed),
-        host: hosts.get(strategy),
+        host,
       },
       settings: {
         ...{ blockTokenCount: 16, blockCount: 16_384, maxModelTokenCount: contextTokenCount, prefixCaching: 'on', depth: 2 },
@@ -167,7 +181,7 @@ async function virtual(strategy, workload, { ratePerSecond, requestCount, runSee
       ...{ durationMs: Number.POSITIVE_INFINITY, contextTokenCount },
     }),
     {
-      ...{ concurrencyMax: Number.POSITIVE_INFINITY, warmupMs: 0, warmupRequestCount },
+      ...{ concurrencyMax, warmupMs: 0, warmupRequestCount },
       ...{ drainMs: 3_600_000, durationMs: Number.POSITIVE_INFINITY },
     },
   );
@@ -260,6 +274,11 @@ function rowOf(facts, measured, simulated) {
   };
 }
 
+function saturationText({ workload, real: realRate, simulated, withoutHost }) {
+  const rates = `${realRate.toFixed(1)} requests per second, simulated ${simulated.toFixed(1)}`;
+  return `Saturation of ${workload}: ${rates} (${withoutHost.toFixed(1)} if event loops cost nothing).`;
+}
+
 function rowText({ workload, strategy, fraction, ratePerSecond, isVoid, ...pairs }) {
   const cell = ({ realMs, virtualMs, error }) => `${realMs.toFixed(1)} / ${virtualMs.toFixed(1)} (${(100 * error).toFixed(0)} %)`;
   const cells = ['ttftP50', 'ttftP99', 'tpotP50', 'tpotP99'].map((name) => cell(pairs[name]));
@@ -285,7 +304,7 @@ function verdict() {
 function report() {
   const head =
     '| workload | strategy | rate/s (of saturation) | TTFT p50 real / simulated ms | TTFT p99 | TPOT p50 | TPOT p99 |\n|-|-|-|-|-|-|-|';
-  const text = `${head}\n${rows.map(rowText).join('\n')}\n\n${verdict()}\n`;
+  const text = `${head}\n${rows.map(rowText).join('\n')}\n\n${verdict()}\n\n${saturations.map(saturationText).join('\n')}\n`;
   process.stdout.write(text);
   if (options.out === undefined) return;
   mkdirSync(options.out, { recursive: true });
@@ -293,7 +312,7 @@ function report() {
   const facts = { commit, command: process.argv.slice(2).join(' '), machine: os.cpus()[0]?.model, loadAverage: os.loadavg() };
   writeFileSync(
     path.join(options.out, 'accuracy.json'),
-    `${JSON.stringify({ ...facts, profileKey: busy.key, rows }, null, 1)}\n`,
+    `${JSON.stringify({ ...facts, profileKey: busy.key, saturations, rows }, null, 1)}\n`,
   );
   writeFileSync(path.join(options.out, 'accuracy.md'), text);
   for (const [strategy, host] of hosts) {

@@ -47,7 +47,8 @@ export class Host {
   /** A request on its way to the gateway: milliseconds until it is there. */
   requestWaitMs(): number {
     const { frontMs, gateway, generator } = this.costs;
-    return frontMs + this.#generator.run(generator.requestMs) + this.#gateway.run(gateway.requestMs);
+    const waitMs = this.#generator.run(generator.requestMs);
+    return frontMs + waitMs + this.#gateway.run(gateway.requestMs, waitMs + generator.requestMs);
   }
 
   /** Tokens have come to the client, which sees them so many milliseconds later. */
@@ -64,8 +65,9 @@ export class Host {
     }
     if (kind !== 'tokens') return 0;
     const tokenCount = tokenCountOf(body);
-    const sentMs = workerLoop.run(worker.frameMs + tokenCount * worker.tokenMs);
-    return sentMs + this.#gateway.run(gateway.frameMs + tokenCount * gateway.tokenMs);
+    const sendMs = worker.frameMs + tokenCount * worker.tokenMs;
+    const waitMs = workerLoop.run(sendMs);
+    return waitMs + this.#gateway.run(gateway.frameMs + tokenCount * gateway.tokenMs, waitMs + sendMs);
   }
 }
 

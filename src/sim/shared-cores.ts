@@ -122,6 +122,7 @@ export class EventLoop {
   readonly #clock: Clock;
   readonly #take: (ms: number) => void;
   #freeMs = 0;
+  #runningUntilMs = 0;
 
   /** By SharedCores.addLoop. */
   constructor(clock: Clock, take: (ms: number) => void) {
@@ -130,17 +131,23 @@ export class EventLoop {
   }
 
   get isRunning(): boolean {
-    return this.#freeMs > this.#clock.nowMs();
+    return this.#runningUntilMs > this.#clock.nowMs();
   }
 
-  /** Something to do that takes so long. Returns the milliseconds it has to wait for what came before; its own time is not in it. */
-  run(ms: number): number {
+  /** Something to do that takes so long and comes in `inMs`. Returns the milliseconds it then waits for what came before; its own time is
+   *  not in it. */
+  run(ms: number, inMs = 0): number {
     if (ms <= 0) return 0;
     const nowMs = this.#clock.nowMs();
-    const startMs = Math.max(nowMs, this.#freeMs);
+    const startMs = Math.max(nowMs + inMs, this.#freeMs);
     this.#freeMs = startMs + ms;
-    if (startMs === nowMs) this.#take(ms);
-    else this.#clock.after(startMs - nowMs, () => this.#take(ms));
-    return startMs - nowMs;
+    if (startMs === nowMs) this.#begin(ms);
+    else this.#clock.after(startMs - nowMs, () => this.#begin(ms));
+    return startMs - nowMs - inMs;
+  }
+
+  #begin(ms: number): void {
+    this.#runningUntilMs = this.#clock.nowMs() + ms;
+    this.#take(ms);
   }
 }
