@@ -1,7 +1,7 @@
 /* Prefill attention for Hopper: the work of attention_prefill.cu with wgmma tensor cores fed by the bulk tensor copy. head_dim 64 or 128.
 
-   One block takes 128 queries of one head. Warpgroup 0 only copies: each lane of its first warp fetches one KV block of a tile of 128 keys,
-   through a tensor map that sees the whole cache as [block][kvHead][slot][headDim], so paging costs one coordinate. Warpgroups 1 and 2 take
+   One block takes 128 queries of one head. Warpgroup 0 only copies, keys by its first warp and values by its second: each lane fetches one KV block of
+   a tile of 128 keys, through a tensor map that sees the whole cache as [block][kvHead][slot][headDim], so paging costs one coordinate. Warpgroups 1 and 2 take
    64 queries each and overlap the softmax of one tile with the product P V of the tile before:
 
      copies     K0 V0 K1 V1 K2 …                    two stages each
