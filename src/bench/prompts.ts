@@ -29,7 +29,11 @@ export function sharedIds(
   lengthScale: number,
 ): number[] {
   const blockTokenCount = Math.max(1, Math.round(traceBlockTokenCount * lengthScale));
-  const ids = blockIds.flatMap((blockId) => randomIds(pool, seed, blockId, blockTokenCount)).slice(0, tokenCount);
+  const ids: number[] = [];
+  for (const blockId of blockIds) {
+    const leftCount = tokenCount - ids.length;
+    if (leftCount > 0) ids.push(...randomIds(pool, seed, blockId, Math.min(blockTokenCount, leftCount)));
+  }
   const missingCount = tokenCount - ids.length; // rounding of the scaled lengths
   return missingCount === 0 ? ids : ids.concat(randomIds(pool, seed + 1, blockIds.at(-1) ?? 0, missingCount));
 }

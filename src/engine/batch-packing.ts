@@ -165,8 +165,10 @@ function packRows(plan: StepPlan, layout: PackedLayout, i32: Int32Array, blockTo
       const offset = position % blockTokenCount;
       i32[layout.slots + row] = at(blockIds, (position - offset) / blockTokenCount) * blockTokenCount + offset;
     }
-    for (let i = 0; i < layout.blockTableStride; i++) i32[table + i] = blockIds[i] ?? -1;
-    table += layout.blockTableStride;
+    const tableEnd = table + layout.blockTableStride;
+    i32.set(blockIds, table);
+    i32.fill(-1, table + blockIds.length, tableEnd);
+    table = tableEnd;
   });
   i32[layout.queryStart + plan.entries.length] = row;
 }
