@@ -5,9 +5,10 @@ import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { type Arrangement, nameOf } from '../router/arrangement.js';
-import { Arranger, type RememberedRequest } from '../router/arranger.js';
+import { Arranger, type RememberedRequest, withinLimits } from '../router/arranger.js';
 import { candidatesOf } from '../router/candidates.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
+import { tpotLimitMs, ttftLimitMs } from '../router/estimate.js';
 import type { KvClaim } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
 import { samplePrefixes } from '../router/length-levels.js';
@@ -19,7 +20,7 @@ import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { prefillPairCountOf } from '../router/step-work.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { WorkerLoad } from '../router/worker-load.js';
-import { outcomeTimesOf, PredictionErrors, type RoutingStatus } from './prediction-errors.js';
+import { outcomeTimesOf, PredictionErrors, type RoutingStatus, realTimesOf } from './prediction-errors.js';
 import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
 import type { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
@@ -43,6 +44,8 @@ export interface Traveller {
   /** Where it is now. */
   placement: Placement | null;
   remembered: RememberedRequest | null;
+  /** Of its first token, and of its time per token there, milliseconds. */
+  limits: { readonly ttftMs: number; readonly tpotMs: number } | null;
   /** That were in its route's estimates. */
   corrections: Corrections;
 }
@@ -87,7 +90,7 @@ export class Routing {
   welcome(request: Request): Traveller {
     const keys = strideKeys(request.input.promptIds, request.input.cacheSalt);
     const lengths = this.#lengths.predict(lengthFacts(request, keys));
-    return { request, keys, lengths, placement: null, remembered: null, corrections: uncorrected };
+    return { request, keys, lengths, placement: null, remembered: null, limits: null, corrections: uncorrected };
   }
 
   /** Null: no worker is live. The request is told, and counted, before this returns. */
@@ -109,6 +112,7 @@ export class Routing {
     if (route === null) return null;
     const summary = { ...summaryOf(route, facts, workers), ...(arrangement && { arrangement: nameOf(arrangement) }) };
     this.#place(traveller, facts, route);
+    this.#remember(traveller, facts, route, workers, arrangement);
     request.routed(summary);
     logger.debug({ request: request.id, summary }, 'routed');
     return route;
@@ -120,10 +124,12 @@ export class Routing {
   }
 
   /** It has settled: what it took and how long it became, for predictions to come. */
-  learn({ request, keys, remembered, corrections }: Traveller, record: RequestRecord): void {
+  learn({ request, keys, remembered, limits, corrections }: Traveller, record: RequestRecord): void {
     if (request.isMeasurement) return;
     if (remembered !== null && request.isFinished) {
       remembered.outputTokenCount = Math.max(1, Math.round(request.outputTokenCount / request.outputs.length)); // of one choice
+      const { ttftMs = 0, tpotMs = 0 } = realTimesOf(record);
+      if (limits !== null) remembered.realScore = withinLimits(Math.max(ttftMs / limits.ttftMs, tpotMs / limits.tpotMs));
     }
     for (const [index, output] of request.outputs.entries()) {
       const end = request.ended[index] ?? null;
@@ -165,19 +171,31 @@ export class Routing {
     );
     traveller.placement = placement;
     traveller.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
-    this.#remember(traveller, facts, tokenCount);
     request.onStarted = () => placement.onStarted(clock.nowMs());
     request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
     for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
   }
 
   /** For the arranger, and its turn when it is due. Only first attempts: others are not arrivals. */
-  #remember(traveller: Traveller, { expectedTokenCount, nowMs, outputTokenCount }: RequestFacts, promptTokenCount: number): void {
-    const { strategy } = this.#options;
-    if (strategy !== 'adaptive' || traveller.request.isMeasurement || outputTokenCount > 0 || traveller.remembered !== null)
+  #remember(
+    traveller: Traveller,
+    { promptTokenCount, expectedTokenCount, nowMs, outputTokenCount }: RequestFacts,
+    route: Route,
+    workers: readonly WorkerSnapshot[],
+    arrangement: Arrangement | undefined,
+  ): void {
+    if (arrangement === undefined || traveller.request.isMeasurement || outputTokenCount > 0 || traveller.remembered !== null)
       return;
-    const outputCount = Math.max(1, Math.round(expectedTokenCount));
-    traveller.remembered = { arrivalMs: nowMs, promptTokenCount, expectedTokenCount, outputTokenCount: outputCount };
+    const decodeWorker = workers.find(({ id }) => id === sidesOf(route)[1]);
+    if (decodeWorker === undefined) return;
+    traveller.limits = { ttftMs: ttftLimitMs(route.prefill), tpotMs: tpotLimitMs(decodeWorker, promptTokenCount) };
+    traveller.remembered = {
+      arrivalMs: nowMs,
+      promptTokenCount: route.prefill.tokenCount,
+      expectedTokenCount,
+      outputTokenCount: Math.max(1, Math.round(expectedTokenCount)),
+      arrangementName: nameOf(arrangement),
+    };
     this.#arranger.remember(traveller.remembered);
     if (!this.#arranger.isDue || this.#isArranging || nowMs < this.#arrangeAgainMs) return;
     this.#isArranging = true;

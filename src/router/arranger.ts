@@ -11,6 +11,7 @@ import { type Arrangement, arrangementsOf, free, isUniform, nameOf, routeWithin 
 import { candidatesOf } from './candidates.js';
 import { type ReplayRequest, replayInTurns } from './replay.js';
 import type { Candidates } from './route.js';
+import { Shortfalls } from './shortfall.js';
 import type { WorkerSnapshot } from './snapshot.js';
 
 /** Requests that are remembered: few, so that a change of load is seen soon. */
@@ -31,7 +32,8 @@ const newShare = 0.4;
 export interface Standing {
   readonly arrangement: Arrangement;
   readonly name: string;
-  /** Mean of withinLimits over the requests. */
+  /** Mean of withinLimits over the requests, as replayed; and less what real requests fall short of that. */
+  readonly replayedScore: number;
   readonly score: number;
   /** Means of the worst tenth. */
   readonly ttftMsTail: number;
@@ -47,6 +49,10 @@ export interface RememberedRequest {
   readonly promptTokenCount: number;
   readonly expectedTokenCount: number;
   outputTokenCount: number;
+  /** What it was routed within. */
+  readonly arrangementName?: string;
+  /** Its withinLimits in reality, once it has finished. */
+  realScore?: number;
 }
 
 export class Arranger {
@@ -56,6 +62,7 @@ export class Arranger {
   #pickedName = '';
   #pickedCount = 0;
   #standings: readonly Standing[] = [];
+  readonly #shortfalls = new Shortfalls();
   #newCount = 0;
 
   /** Before the first comparison: whole, where every worker may do that. */
@@ -89,21 +96,23 @@ export class Arranger {
     const requests = this.#window.map((request) => ({ ...request }));
     const candidates = candidatesOf(workers);
     if (candidates === null || candidates.fallback !== undefined) return;
-    const measured: Measured[] = [];
+    const measured: Replayed[] = [];
     for (const arrangement of arrangementsOf(candidates)) {
       measured.push(yield* measure(arrangement, requests, workers));
     }
     this.#choose(measured);
   }
 
-  #choose(latest: readonly Measured[]): void {
-    const measured = latest.map((each) => blended(each, this.#standings));
+  #choose(latest: readonly Replayed[]): void {
+    const usedName = this.#current === null ? 'whole' : nameOf(this.#current);
+    const replayed = latest.map((each) => blended(each, this.#standings));
+    this.#judge(replayed.find(({ name }) => name === usedName));
+    const measured = replayed.map((each) => ({ ...each, score: each.replayedScore - this.#shortfalls.of(each.name) }));
     const gainMin = gainMinOf(this.#window.length);
     const found = measured.filter(isStatic);
     const statics = found.length > 0 ? found : measured;
     const best = Math.max(...statics.map(({ score }) => score));
     const rivals = statics.filter(({ score }) => score >= best - tieMargin);
-    const usedName = this.#current === null ? 'whole' : nameOf(this.#current);
     const fit = measured.filter((each) => isFit(each, { best, rivals, gainMin, isUsed: each.name === usedName }));
     const top = Math.max(...fit.map(({ score }) => score));
     const equals = fit.filter(({ score }) => score >= top - gainMin);
@@ -111,6 +120,14 @@ export class Arranger {
     const picked = equals.reduce((a, b) => (regret(b) < regret(a) ? b : a));
     this.#standings = measured.map((each) => ({ ...each, isFit: fit.includes(each), isPicked: each === picked }));
     this.#adopt(picked);
+  }
+
+  #judge(used: Replayed | undefined): void {
+    if (used === undefined) return;
+    const real = this.#window.flatMap(({ arrangementName, realScore }) =>
+      arrangementName === used.name && realScore !== undefined ? [realScore] : [],
+    );
+    this.#shortfalls.judge(used.name, used.replayedScore, real);
   }
 
   /** Back to whole at once; anywhere else only when two comparisons in a row say the same. */
@@ -168,14 +185,15 @@ function gainMinOf(requestCount: number): number {
 }
 
 type Measured = Omit<Standing, 'isFit' | 'isPicked'>;
+type Replayed = Omit<Measured, 'score'>;
 
 /** With what earlier comparisons said of it. */
-function blended(latest: Measured, earlier: readonly Measured[]): Measured {
+function blended(latest: Replayed, earlier: readonly Replayed[]): Replayed {
   const before = earlier.find(({ name }) => name === latest.name) ?? latest;
-  const blend = (pick: (each: Measured) => number) => newShare * pick(latest) + (1 - newShare) * pick(before);
+  const blend = (pick: (each: Replayed) => number) => newShare * pick(latest) + (1 - newShare) * pick(before);
   return {
     ...latest,
-    score: blend(({ score }) => score),
+    replayedScore: blend(({ replayedScore }) => replayedScore),
     ttftMsTail: blend(({ ttftMsTail }) => ttftMsTail),
     tpotMsTail: blend(({ tpotMsTail }) => tpotMsTail),
   };
@@ -185,7 +203,7 @@ function* measure(
   arrangement: Arrangement,
   requests: readonly ReplayRequest[],
   workers: readonly WorkerSnapshot[],
-): Generator<void, Measured, void> {
+): Generator<void, Replayed, void> {
   const live = workers.filter(({ isLive }) => isLive);
   const all = yield* replayInTurns(repeated(requests), live, (facts, snapshots) => {
     const candidates = candidatesOf(snapshots);
@@ -195,14 +213,15 @@ function* measure(
   return {
     arrangement,
     name: nameOf(arrangement),
-    score: outcomes.reduce((sum, { ttftUse, tpotUse }) => sum + withinLimits(Math.max(ttftUse, tpotUse)), 0) / outcomes.length,
+    replayedScore:
+      outcomes.reduce((sum, { ttftUse, tpotUse }) => sum + withinLimits(Math.max(ttftUse, tpotUse)), 0) / outcomes.length,
     ttftMsTail: tailMean(outcomes.map(({ ttftMs }) => ttftMs)),
     tpotMsTail: tailMean(outcomes.map(({ tpotMs }) => tpotMs)),
   };
 }
 
 /** 1 for a request within its limits, 0.1 beyond, 0 far beyond: goodput, but for the luck of those near a limit. */
-function withinLimits(use: number): number {
+export function withinLimits(use: number): number {
   return 0.9 / (1 + use ** 32) + 0.1 / (1 + (use / 2) ** 32);
 }
 

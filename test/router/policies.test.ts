@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
+import { nameOf } from '../../src/router/arrangement.js';
 import { Arranger } from '../../src/router/arranger.js';
 import { candidatesOf } from '../../src/router/candidates.js';
 import { chooseRoute } from '../../src/router/choose-route.js';
@@ -10,6 +11,7 @@ import { LengthPredictor } from '../../src/router/length-predictor.js';
 import { type ReplayRequest, replay } from '../../src/router/replay.js';
 import { uncorrected } from '../../src/router/request-correction.js';
 import { workersOf } from '../../src/router/route.js';
+import { Shortfalls } from '../../src/router/shortfall.js';
 import { costs, facts, held, worker } from './workers.js';
 
 const adaptive = (request: ReturnType<typeof facts>, workers: readonly ReturnType<typeof worker>[]) =>
@@ -88,6 +90,21 @@ describe('the arranger', () => {
     expect(split?.score).toBeGreaterThan(whole?.score ?? 1);
   });
 
+  it('what fails in reality is left, however well it replays, and tried again much later', () => {
+    const arranger = new Arranger();
+    const used: string[] = [];
+    for (const request of traffic(600, 2500, 20, 1200)) {
+      const arrangement = arranger.current(both);
+      const arrangementName = nameOf(arrangement);
+      arranger.remember({ ...request, arrangementName, realScore: arrangement.kind === 'whole' ? 0.9 : 0.1 });
+      if (arranger.isDue) for (const _ of arranger.comparison(two));
+      used.push(arrangementName);
+    }
+    expect(new Set(used).size).toBeGreaterThan(1);
+    expect(used.filter((name) => name === 'whole').length).toBeGreaterThan(0.6 * used.length);
+    expect(used.slice(-200).filter((name) => name !== 'whole').length).toBeLessThan(100);
+  });
+
   it('what it uses is never worse in its own replay than the better static mode', () => {
     const prng = new Prng(3);
     for (let round = 0; round < 6; round++) {
@@ -105,6 +122,33 @@ describe('the arranger', () => {
     for (let i = 0; i < 5000; i++)
       arranger.remember({ arrivalMs: i, promptTokenCount: 9, expectedTokenCount: 9, outputTokenCount: 9 });
     expect(arranger.rememberedCount).toBeLessThanOrEqual(128);
+  });
+});
+
+describe('shortfalls', () => {
+  const scores = (score: number) => new Array<number>(30).fill(score);
+
+  it('what was never used falls as short as whole; what was, by what it did', () => {
+    const shortfalls = new Shortfalls();
+    expect(shortfalls.of('split 1')).toBe(0);
+    shortfalls.judge('whole', 0.9, scores(0.7));
+    expect(shortfalls.of('split 1')).toBeCloseTo(0.2, 9);
+    shortfalls.judge('split 1', 0.95, scores(0.15));
+    expect(shortfalls.of('split 1')).toBeCloseTo(0.8, 9);
+    expect(shortfalls.of('leaning 1')).toBeCloseTo(0.2, 9);
+  });
+
+  it('better than replayed is no credit, few requests say nothing, and time forgives', () => {
+    const shortfalls = new Shortfalls();
+    shortfalls.judge('whole', 0.5, scores(1));
+    expect(shortfalls.of('whole')).toBe(0);
+    shortfalls.judge('split 1', 0.9, [0, 0, 0]);
+    expect(shortfalls.of('split 1')).toBe(0);
+    shortfalls.judge('split 1', 0.9, scores(0));
+    for (let i = 0; i < 40; i++) shortfalls.judge('whole', 0.5, scores(0.5));
+    expect(shortfalls.of('split 1')).toBeGreaterThan(0.3);
+    for (let i = 0; i < 200; i++) shortfalls.judge('whole', 0.5, scores(0.5));
+    expect(shortfalls.of('split 1')).toBeLessThan(0.02);
   });
 });
 
