@@ -10,7 +10,7 @@
  *  collocated mode; servers are warm. Needs `npm run build`, Linux and a quiet machine: what disturbs it is in the real run, not in the
  *  simulated one. About ten minutes. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -20,13 +20,12 @@ import { ServerProcess } from '../dist/src/bench/server-process.js';
 import { openServer, openWorkload } from '../dist/src/bench/setup.js';
 import { summariseRun } from '../dist/src/bench/summary.js';
 import { parseWorkerSpecs } from '../dist/src/control/worker-spec.js';
-import { fitNonNegative } from '../dist/src/profile/least-squares.js';
 import { readProfile } from '../dist/src/profile/profile-file.js';
-import { stepMs } from '../dist/src/router/step-cost.js';
 import { spareHost } from '../dist/src/sim/host.js';
 import { timesFromProfiles } from '../dist/src/sim/profile-times.js';
 import { simulatedPlan, simulatedVocabCount } from '../dist/src/sim/simulated-load.js';
 import { simulate } from '../dist/src/sim/simulation.js';
+import { measureHost, neighbourSlowdown } from './simulate-accuracy/host-costs.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -56,7 +55,8 @@ if (options.profiles === undefined) {
 }
 const busyFile = onlyFile('busy');
 const busy = readProfile(busyFile);
-const timesOf = timesFromProfiles([{ ...readProfile(onlyFile('alone')), linkSamples: busy.linkSamples }]);
+const alone = readProfile(onlyFile('alone'));
+const timesOf = timesFromProfiles([{ ...alone, linkSamples: busy.linkSamples }]);
 /** By strategy: the adaptive router takes more of the gateway's time. */
 const hosts = new Map();
 
@@ -67,7 +67,7 @@ for (const workload of options.workloads.split(',')) {
   const closed = { ratePerSecond: Number.POSITIVE_INFINITY, concurrencyMax: 32, requestCount: 300, runSeed: seed };
   const rateOf = (records) => summariseRun(records, null).requestsPerSecond;
   const saturation = await withServer('collocated', async (baseUrl) => {
-    if (!hosts.has('collocated')) hosts.set('collocated', await measureHost(baseUrl));
+    if (!hosts.has('collocated')) hosts.set('collocated', await hostOf(baseUrl));
     return rateOf(await real(baseUrl, { name: workload }, closed));
   });
   const simulated = rateOf(await virtual('collocated', workload, closed));
@@ -76,7 +76,7 @@ for (const workload of options.workloads.split(',')) {
   process.stderr.write(`${saturationText(saturations.at(-1))}\n`);
   for (const strategy of options.strategies.split(',')) {
     await withServer(strategy, async (baseUrl) => {
-      if (!hosts.has(strategy)) hosts.set(strategy, await measureHost(baseUrl));
+      if (!hosts.has(strategy)) hosts.set(strategy, await hostOf(baseUrl));
       for (const fraction of options.fractions.split(',').map(Number)) {
         const ratePerSecond = saturation * fraction;
         const requestCount = Math.round(ratePerSecond * Number(options.seconds));
@@ -90,6 +90,14 @@ for (const workload of options.workloads.split(',')) {
   }
 }
 report();
+
+function hostOf(baseUrl) {
+  const otherCount = parseWorkerSpecs(options.workers).length - 1;
+  return measureHost(baseUrl, {
+    load: (workload, settings) => real(baseUrl, workload, { ...settings, runSeed: seed + 3 }),
+    neighbourSlowdown: neighbourSlowdown(alone, busy, otherCount),
+  });
+}
 
 function measureProfile(name, workers) {
   const args = ['profile', '--model', options.model, '--workers', workers, '--load-format', options['load-format']];
@@ -186,77 +194,6 @@ async function virtual(
     },
   );
   return records;
-}
-
-/** Processor time of event loops, from closed-loop runs that differ in tokens and in how many share a step; processor milliseconds of a request are
- *  requestMs + frames · frameMs + tokens · tokenMs. Only the first thread of a worker is its event loop: the others compute. */
-async function measureHost(baseUrl) {
-  const runsMade = [];
-  for (const [tokenCount, concurrencyMax, requestCount] of [
-    [2, 1, 80],
-    [2, 8, 200],
-    [48, 1, 40],
-    [48, 8, 80],
-    [48, 24, 120],
-  ]) {
-    const before = await processorMs(baseUrl);
-    const workload = { name: 'random', inputTokenCount: 128, outputTokenCount: tokenCount, outputShape: 'range' };
-    await real(baseUrl, workload, { concurrencyMax, requestCount, runSeed: seed + 3 });
-    const after = await processorMs(baseUrl);
-    const count = warmupRequestCount + requestCount;
-    const each = Object.fromEntries(Object.entries(after).map(([name, value]) => [name, (value - before[name]) / count]));
-    runsMade.push({ ...each, tokenCount });
-  }
-  const costOf = (name) => {
-    const [requestMs, frameMs, tokenMs] = fitNonNegative(
-      runsMade.map((run) => ({ features: [1, run.stepCount, run.tokenCount], value: run[name] })),
-    );
-    return { requestMs, frameMs, tokenMs };
-  };
-  const costs = { gateway: costOf('gateway'), worker: costOf('worker'), generator: costOf('generator') };
-  const cores = { coreCount: os.availableParallelism(), neighbourSlowdown: neighbourSlowdown() };
-  return { ...cores, frontMs: await frontMsOf(baseUrl), ...costs, runs: runsMade };
-}
-
-/** By prompts alone: in short steps it is the event loops that take time, and they are counted. */
-function neighbourSlowdown() {
-  const alone = readProfile(onlyFile('alone'));
-  const medianOf = ({ samples }) => {
-    const ratios = samples
-      .filter(({ prefillTokenCount }) => prefillTokenCount >= 64)
-      .map((sample) => sample.ms / stepMs(alone.parameters.step, sample));
-    return ratios.sort((a, b) => a - b)[Math.floor(ratios.length / 2)];
-  };
-  const otherCount = parseWorkerSpecs(options.workers).length - 1;
-  return otherCount === 0 ? 0 : Math.max(0, medianOf(busy) / medianOf(alone) - 1) / otherCount;
-}
-
-async function processorMs(baseUrl) {
-  const { workers } = await (await fetch(`${baseUrl}/workers`)).json();
-  await new Promise((resolve) => setTimeout(resolve, 150)); // a snapshot more
-  const gatewayPid = Number(readFileSync(`/proc/${workers[0].pid}/stat`, 'utf8').split(') ')[1].split(' ')[1]);
-  const ofThread = (pid, thread) => Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
-  const ofProcess = (pid) => readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => sum + ofThread(pid, thread), 0);
-  const told = (await (await fetch(`${baseUrl}/workers`)).json()).workers;
-  return {
-    gateway: ofProcess(gatewayPid),
-    generator: ofProcess(process.pid),
-    worker: workers.reduce((sum, { pid }) => sum + ofThread(pid, pid), 0),
-    stepCount: told.reduce((sum, { snapshot }) => sum + snapshot.stepCount, 0),
-  };
-}
-
-/** Median over requests that have the server to themselves of what the client waits for its first token beside workers and messages: HTTP,
- *  parsing, the choice of a route. */
-async function frontMsOf(baseUrl) {
-  const records = await real(baseUrl, { name: 'short' }, { ratePerSecond: 8, requestCount: 40, runSeed: seed });
-  const { requests } = await (await fetch(`${baseUrl}/routes?count=60`)).json();
-  const workerMs = new Map(requests.map(({ id, firstTokenMs, routedMs }) => [id, firstTokenMs - routedMs]));
-  const differences = records.flatMap(({ id, firstTokenMs, sentMs }) => {
-    const inner = workerMs.get(id);
-    return inner === undefined ? [] : [firstTokenMs - sentMs - inner];
-  });
-  return differences.sort((a, b) => a - b)[Math.floor(differences.length / 2)] ?? 0;
 }
 
 function rowOf(facts, measured, simulated) {

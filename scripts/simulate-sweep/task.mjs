@@ -10,7 +10,7 @@ const scenario = scenarios[workerData.scenarioIndex];
 const data = await simulateSweep({
   ...{ name, candidate: 'adaptive', seed: 1 },
   ...{ repetitionCount: Number(options.repetitions), requestCount: Number(options.requests) },
-  ...{ warmupRequestCount: 50, saturationConcurrency: isGpu ? 128 : 32 },
+  ...{ warmup: { requestCount: 60, ms: 6000 }, saturationConcurrency: isGpu ? 128 : 32 },
   ...scenario,
   workloads: [scenario.workloads[workerData.workloadIndex]],
 });

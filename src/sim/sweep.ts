@@ -26,7 +26,8 @@ interface SimulatedSweepOptions {
   readonly rateFractions: readonly number[];
   readonly repetitionCount: number;
   readonly requestCount: number;
-  readonly warmupRequestCount: number;
+  /** Sent first, at the same rate, and not measured: the router has to see requests, and time, before it changes an arrangement. */
+  readonly warmup: { readonly requestCount: number; readonly ms: number };
   readonly saturationConcurrency: number;
   readonly seed: number;
   readonly tell?: (line: string) => void;
@@ -79,8 +80,9 @@ class SimulatedSweep {
   }
 
   async #run(mode: SweepMode, workload: Workload, point: Point): Promise<readonly RequestRecord[]> {
-    const { seed: baseSeed, requestCount, warmupRequestCount, saturationConcurrency } = this.#options;
+    const { seed: baseSeed, requestCount, warmup, saturationConcurrency } = this.#options;
     const { stage, repetition, ratePerSecond } = point;
+    const warmupRequestCount = warmup.requestCount + Math.ceil(((ratePerSecond ?? 0) * warmup.ms) / 1000);
     const seed = baseSeed + 1000 * repetition;
     const result = await simulate(
       mode.simulation(seed),

@@ -58,6 +58,7 @@ describe.concurrent('twostroke simulate', () => {
     { args: ['--rate', '1', '--router-error', '1,2'], message: /three factors/ },
     { args: [], message: /--rate is missing/ },
     { args: ['--trace', '/nowhere'], message: /--trace: .*nowhere/ },
+    { args: ['--rate', '1', '--host', '/nowhere'], message: /--host: .*nowhere/ },
   ])('refuses $args', async ({ args, message }) => {
     const { exitCode, stderr } = await simulate(...args);
     expect(stderr).toMatch(message);
