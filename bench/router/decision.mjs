@@ -18,7 +18,11 @@ function loadedWorker(index, role) {
   const load = new WorkerLoad();
   for (let i = prng.integer(0, 4); i > 0; i--) {
     const tokenCount = prng.integer(1, 2000);
-    load.addPrompt(`${index}-${i}`, { tokenCount, pairCount: tokenCount ** 2 / 2, addedMs: 20, unloadedTtftMs: 50 }, 0);
+    load.addPrompt(
+      `${index}-${i}`,
+      { tokenCount, pairCount: tokenCount ** 2 / 2, roomTokenCount: 512, addedMs: 20, unloadedTtftMs: 50 },
+      0,
+    );
   }
   const rowCount = prng.integer(0, 64);
   load.changeDecoding({ rowCount, kvTokenCount: rowCount * 500, remainingTokenCount: rowCount * 100 }, 0);

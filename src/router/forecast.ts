@@ -63,6 +63,18 @@ export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): Pr
   };
 }
 
+export type PrefillForecasts = (worker: WorkerSnapshot) => PrefillForecast;
+
+/** Each worker's once, for one decision. */
+export function prefillForecasts(facts: RequestFacts): PrefillForecasts {
+  const known = new Map<WorkerSnapshot, PrefillForecast>();
+  return (worker) => {
+    const forecast = known.get(worker) ?? prefillForecast(facts, worker);
+    known.set(worker, forecast);
+    return forecast;
+  };
+}
+
 type PromptTokens = Pick<PromptSum, 'tokenCount' | 'pairCount'>;
 
 /** Until the step that can take this request's prompt: what is left of the step that runs, and the step behind it, planned already. Then
@@ -208,10 +220,9 @@ function rowsAtStart({ load }: WorkerSnapshot, startsInMs: number, lifeMs: numbe
 /** A step that runs there now, prompts included. */
 function runningStepMs(worker: WorkerSnapshot): number {
   const { load, costs } = worker;
-  const { rowCount, kvTokenCount } = load.decoding;
-  const { tokenCount, pairCount } = upTo(load.queued, promptRoom(worker));
-  const work = { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount };
-  return stepMs(costs.step, { ...work, prefillTokenCount: tokenCount, prefillPairCount: pairCount });
+  const { rowCount: decodeCount, kvTokenCount: decodeKvTokenCount } = load.decoding;
+  const { tokenCount: prefillTokenCount, pairCount: prefillPairCount } = upTo(load.queued, promptRoom(worker));
+  return stepMs(costs.step, { decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount });
 }
 
 function decodeMs({ step }: CostParameters, decodeCount: number, decodeKvTokenCount: number): number {

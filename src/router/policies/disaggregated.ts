@@ -1,6 +1,12 @@
 /** Prefill on one worker, decode on another: the pair that costs least. With many workers only the best few of each side are paired. */
 import { estimateSplit, promisingDecode, promisingPrefill } from '../estimate.js';
-import { type DecodeForecast, decodeForecast, type PrefillForecast, prefillForecast } from '../forecast.js';
+import {
+  type DecodeForecast,
+  decodeForecast,
+  type PrefillForecast,
+  type PrefillForecasts,
+  prefillForecasts,
+} from '../forecast.js';
 import type { Candidates, DisaggregatedRoute, Policy, Route } from '../route.js';
 import { shortlist } from '../shortlist.js';
 import type { RequestFacts, WorkerSnapshot } from '../snapshot.js';
@@ -10,17 +16,15 @@ import { collocated } from './collocated.js';
 const pairedCount = 3;
 
 export const disaggregated: Policy = (facts, candidates): Route => {
-  const route = bestPair(facts, candidates);
+  const route = bestPair(facts, candidates, prefillForecasts(facts));
   if (route !== null) return route;
   return collocated(facts, { ...candidates, both: candidates.prefill, fallback: candidates.fallback ?? 'only one worker' });
 };
 
 /** Null when there are no two workers. */
-export function bestPair(facts: RequestFacts, candidates: Candidates): DisaggregatedRoute | null {
-  const prefills = bestOf(
-    shortlist(facts, candidates.prefill, 'prefill'),
-    (worker) => prefillForecast(facts, worker),
-    (worker, forecast) => promisingPrefill(facts, worker, forecast),
+export function bestPair(facts: RequestFacts, candidates: Candidates, forecastOf: PrefillForecasts): DisaggregatedRoute | null {
+  const prefills = bestOf(shortlist(facts, candidates.prefill, 'prefill'), forecastOf, (worker, forecast) =>
+    promisingPrefill(facts, worker, forecast),
   );
   const [first] = prefills;
   const startsInMs = first === undefined ? 0 : first.forecast.waitMs + first.forecast.prefillMs;
