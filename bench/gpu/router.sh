@@ -3,11 +3,10 @@
 # and under Poisson arrivals of the mixed workload (half 64-256, half 1024-2048 tokens in; 128 out), with A/A runs between. The router starts
 # from the committed profile of this GPU.
 #   bench/gpu/router.sh FOLDER [PHASE...]      phases: sweep (as long as TIME_LIMIT allows), one (saturation of one GPU), profile
-# The report is made of FOLDER/sweep by `twostroke bench report FOLDER/sweep --profile PROFILE`; it is not made here, where its plots may lack
-# their packages. The servers stay up together, one is asked at a time.
+# The report is made by `twostroke bench report FOLDER/WORKLOAD --profile PROFILE`; here its plots may lack their packages. The servers stay up together, one is asked at a time.
 # For other machines: NODE, MODEL (options of serve), ONE and TWO (workers), SHARE (of a GPU's memory, for each of three servers), PROFILE,
 # PIN_SERVER and PIN_LOAD (commands that keep servers and generator on cores apart), TIME_LIMIT (seconds since this script began, for
-# everything), REPETITIONS, RATES, RUN_SECONDS, WARMUP (seconds of a run before it is measured), PROMPTS, UNLOADED, COMMIT.
+# everything), SWEEPS (workload:fractions of saturation, ...), REPETITIONS, RUN_SECONDS, WARMUP (seconds of a run before it is measured), PROMPTS, UNLOADED, COMMIT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$1
@@ -21,12 +20,12 @@ SHARE=${SHARE:-0.3}
 PROFILE=${PROFILE:-profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json}
 PIN_SERVER=${PIN_SERVER-taskset -c 4-31}
 PIN_LOAD=${PIN_LOAD-taskset -c 0-3}
-TIME_LIMIT=${TIME_LIMIT:-570}
+TIME_LIMIT=${TIME_LIMIT:-1100}
 REPETITIONS=${REPETITIONS:-10}
-RATES=${RATES:-0.5,0.75,0.9,1.1}
+SWEEPS=${SWEEPS:-mixed:0.3,0.4,0.5,0.75,1 long:0.4,0.6}
 RUN_SECONDS=${RUN_SECONDS:-4}
 WARMUP=${WARMUP:-1.5}
-PROMPTS=${PROMPTS:-400}
+PROMPTS=${PROMPTS:-350}
 UNLOADED=${UNLOADED:-16}
 mkdir -p "$folder"
 
@@ -85,12 +84,20 @@ for phase in "${@:-sweep}"; do
         targets+=(--target "$strategy=$url")
         say "$strategy is up"
       done
-      $bench sweep --workloads "${WORKLOADS:-mixed}" $load --rate-fractions "$RATES" --repetitions "$REPETITIONS" --run-seconds "$RUN_SECONDS" --warmup "$WARMUP" \
-        --warmup-prompts 0 --unloaded-prompts "$UNLOADED" --saturation-prompts "$PROMPTS" --saturation-concurrency 256 --drain 20 \
-        --time-limit $((TIME_LIMIT - SECONDS)) --result-dir "$folder/sweep" --metadata "commit=${COMMIT:-$(git rev-parse --short HEAD)}" \
-        "gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c | xargs)" "command=bench/gpu/router.sh" \
-        "${targets[@]}" >"$folder/sweep.txt" || say "no report here: see its last lines"
-      cat "$folder/sweep.txt"
+      pointsLeft=$(tr -cd ':,' <<<"$SWEEPS" | wc -c)
+      for each in $SWEEPS; do
+        workload=${each%%:*} rates=${each#*:}
+        points=$(tr -cd ':,' <<<"$each" | wc -c)
+        limit=$(((TIME_LIMIT - SECONDS) * points / pointsLeft))
+        pointsLeft=$((pointsLeft - points))
+        say "$workload at $rates, for $limit s"
+        $bench sweep --workloads "$workload" $load --rate-fractions "$rates" --repetitions "$REPETITIONS" --run-seconds "$RUN_SECONDS" --warmup "$WARMUP" \
+          --warmup-prompts 0 --unloaded-prompts "$UNLOADED" --saturation-prompts "$PROMPTS" --saturation-concurrency 256 --drain 20 \
+          --time-limit "$limit" --result-dir "$folder/$workload" --metadata "commit=${COMMIT:-$(git rev-parse --short HEAD)}" \
+          "gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c | xargs)" "command=bench/gpu/router.sh" \
+          "${targets[@]}" >"$folder/$workload.txt" || say "no report here: see its last lines"
+        cat "$folder/$workload.txt"
+      done
       ;;
     *) echo "unknown phase: $phase" >&2 && exit 1 ;;
   esac

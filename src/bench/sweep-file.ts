@@ -6,7 +6,7 @@ import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { readRecords, writeRecords } from './records-file.js';
 import type { RequestRecord } from './request-record.js';
 
-/** 'warmup': the saturation load once, on every server, so that none is measured cold; 'unloaded': one request at a time; 'saturation': as many
+/** 'warmup': the saturation load once, on every server, so that none is measured cold, and a point's rate before its first repetition; 'unloaded': one request at a time; 'saturation': as many
  *  as the server takes; 'point': open loop at a rate; 'repeat': a point of the first static mode once more, on another server of it, to show
  *  the noise (A/A). */
 export type Stage = 'warmup' | 'unloaded' | 'saturation' | 'point' | 'repeat';

@@ -1,7 +1,8 @@
 /** `bench sweep`: every workload × rate × strategy, several times. Used by cli/bench-sweep.ts; what it means is worked out in sweep-summary.ts.
  *  Invariant: at one point and repetition all strategies get the same arrivals and lengths, one after the other, in an order that turns
  *  with every repetition; no two runs share prompts, so nothing is won from a prefix cache by having been there before. Every server, the
- *  candidate and the twin too, has had the same load before the first run that counts: none is measured cold. */
+ *  candidate and the twin too, has had the same load before the first run that counts, and a point's rate before the point: none is measured
+ *  cold, and none while it still settles. */
 import { at } from '../base/assert.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { TargetSpec } from './command-line.js';
@@ -21,8 +22,11 @@ export interface SweepSettings {
   /** Of the saturation of the better static mode, or requests per second. */
   readonly rates: { readonly unit: 'fraction' | 'perSecond'; readonly values: readonly number[] };
   readonly repetitionCount: number;
-  /** No repetition after the first begins that would probably end later than this, counted from when the servers are up. */
+  /** Counted from when the servers are up, shared out evenly among the points: no repetition of a point after its first begins that would
+   *  probably end after its share. */
   readonly timeLimitMs: number;
+  /** How long every server has a point's rate before its first repetition, unmeasured. */
+  readonly settleMs: number;
   /** Of a point: a fixed number, or as many as arrive in `seconds`, within `min` and `max`. */
   readonly requestCount: number | { readonly seconds: number; readonly min: number; readonly max: number };
   readonly unloadedRequestCount: number;
@@ -106,10 +110,10 @@ class Sweep {
   }
 
   async measure(): Promise<void> {
-    const { workloads, repetitionCount, timeLimitMs } = this.#settings;
+    const { workloads, timeLimitMs } = this.#settings;
     const { clock } = this.#context;
-    const startMs = clock.nowMs();
-    for (const target of this.#servers()) {
+    const limitMs = clock.nowMs() + timeLimitMs;
+    for (const target of this.#distinctServers()) {
       await this.#run(target, at(workloads, 0), { stage: 'warmup', repetition: 0, rate: null });
     }
     const points: WorkloadRate[] = [];
@@ -117,25 +121,31 @@ class Sweep {
       const rates = await this.#prepare(workload);
       points.push(...rates.map((rate) => ({ workload, rate })));
     }
-    let longestMs = 0;
-    for (let repetition = 0; repetition < repetitionCount && !this.#isStopped; repetition++) {
-      const beginMs = clock.nowMs();
-      if (repetition > 0 && beginMs + longestMs > startMs + timeLimitMs) {
-        this.#listener.tell(`time is up after ${repetition} of ${repetitionCount} repetitions`);
-        return;
-      }
-      await this.#repeat(points, repetition);
-      this.#listener.keep(this.outcome());
-      longestMs = Math.max(longestMs, clock.nowMs() - beginMs);
+    for (const [pointIndex, point] of points.entries()) {
+      const shareMs = (limitMs - clock.nowMs()) / (points.length - pointIndex);
+      await this.#measurePoint(point, pointIndex, clock.nowMs() + shareMs);
     }
   }
 
-  async #repeat(points: readonly WorkloadRate[], repetition: number): Promise<void> {
-    const servers = this.#servers();
-    for (const [pointIndex, { workload, rate }] of points.entries()) {
-      for (const target of turned(servers, repetition + pointIndex)) {
+  /** Repetitions of one point follow each other: a router that learns from what came has had this rate for a while. */
+  async #measurePoint({ workload, rate }: WorkloadRate, pointIndex: number, limitMs: number): Promise<void> {
+    const { repetitionCount, settleMs } = this.#settings;
+    const { clock } = this.#context;
+    for (const target of settleMs > 0 ? this.#distinctServers() : []) {
+      await this.#run(target, workload, { stage: 'warmup', repetition: 0, rate });
+    }
+    let longestMs = 0;
+    for (let repetition = 0; repetition < repetitionCount && !this.#isStopped; repetition++) {
+      const beginMs = clock.nowMs();
+      if (repetition > 0 && beginMs + longestMs > limitMs) {
+        this.#listener.tell(`time is up for this point after ${repetition} of ${repetitionCount} repetitions`);
+        return;
+      }
+      for (const target of turned(this.#servers(), repetition + pointIndex)) {
         await this.#run(target, workload, { stage: target === this.#twin ? 'repeat' : 'point', repetition, rate });
       }
+      this.#listener.keep(this.outcome());
+      longestMs = Math.max(longestMs, clock.nowMs() - beginMs);
     }
   }
 
@@ -158,10 +168,16 @@ class Sweep {
     return [...this.#targets, ...(this.#twin === null ? [] : [this.#twin])];
   }
 
+  /** Without a twin that is one of the targets asked again. */
+  #distinctServers(): readonly OpenTarget[] {
+    return this.#targets.some(({ baseUrl }) => baseUrl === this.#twin?.baseUrl) ? this.#targets : this.#servers();
+  }
+
   #requestCountOf({ stage, rate }: Point): number {
-    const { requestCount, unloadedRequestCount, saturationRequestCount, load } = this.#settings;
+    const { requestCount, unloadedRequestCount, saturationRequestCount, settleMs, load } = this.#settings;
     if (stage === 'unloaded') return unloadedRequestCount;
-    if (stage === 'warmup' || stage === 'saturation' || rate === null) return saturationRequestCount;
+    if (rate === null) return saturationRequestCount;
+    if (stage === 'warmup') return Math.round((settleMs / 1000) * rate.perSecond);
     if (typeof requestCount === 'number') return requestCount;
     const { seconds, min, max } = requestCount;
     const warmupCount = Math.round((load.warmupMs / 1000) * rate.perSecond);
@@ -182,13 +198,7 @@ class Sweep {
     const address = { baseUrl: target.baseUrl, apiKey: client.apiKey };
     const seeds = { seed, contentSeed: load.seed + 7919 * (runIndex + 1) };
     const workload = await openWorkload(settings, seeds, address, target.facts, client);
-    const concurrencyMax = {
-      warmup: saturationConcurrency,
-      unloaded: 1,
-      saturation: saturationConcurrency,
-      point: Number.POSITIVE_INFINITY,
-      repeat: Number.POSITIVE_INFINITY,
-    };
+    const serialOrFull = point.stage === 'unloaded' ? 1 : saturationConcurrency;
     const result = await loadServer(
       { baseUrl: target.baseUrl, facts: target.facts, client, workload, label },
       {
@@ -196,7 +206,7 @@ class Sweep {
         seed,
         arrival: { ratePerSecond: point.rate?.perSecond ?? Number.POSITIVE_INFINITY, burstiness },
         timeScale: 1,
-        concurrencyMax: concurrencyMax[point.stage],
+        concurrencyMax: point.rate === null ? serialOrFull : Number.POSITIVE_INFINITY,
         requestCountMax: load.warmupRequestCount + this.#requestCountOf(point),
         durationMs: Number.POSITIVE_INFINITY,
         warmupMs: point.rate === null ? 0 : load.warmupMs,

@@ -32,6 +32,7 @@ interface SweepOptions extends CommonBenchOptions {
   readonly rateFractions: readonly number[];
   readonly repetitions: number;
   readonly timeLimit: number;
+  readonly settle: number;
   readonly unloadedPrompts: number;
   readonly saturationConcurrency: number;
   readonly saturationPrompts: number;
@@ -86,9 +87,15 @@ export function benchSweepCommand(): Command {
     .option('--repetitions <count>', 'of every point', wholeNumber(1), 5)
     .option(
       '--time-limit <seconds>',
-      'no repetition begins that would probably end later, but the first',
+      'shared by the points: no repetition begins that would probably end later, but the first',
       positiveOrInf,
       Number.POSITIVE_INFINITY,
+    )
+    .option(
+      '--settle <seconds>',
+      "of a point's rate on every server before its first repetition, unmeasured",
+      realNumber(0, 3600),
+      6,
     )
     .option('--unloaded-prompts <count>', 'one at a time, for the latency targets', wholeNumber(1), 30)
     .option('--saturation-concurrency <count>', 'open requests while saturation is measured', wholeNumber(1), 32)
@@ -166,6 +173,7 @@ function sweepSettings(options: SweepOptions, targets: readonly TargetSpec[]): S
         : { unit: 'perSecond', values: options.rates },
     repetitionCount: options.repetitions,
     timeLimitMs: options.timeLimit * 1000,
+    settleMs: options.settle * 1000,
     requestCount,
     unloadedRequestCount: options.unloadedPrompts,
     saturationConcurrency: options.saturationConcurrency,

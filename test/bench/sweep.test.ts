@@ -181,6 +181,7 @@ const settingsOf = (servers: readonly Server[]): SweepSettings => ({
   rates: { unit: 'perSecond', values: [400, 800] },
   repetitionCount: 2,
   timeLimitMs: Number.POSITIVE_INFINITY,
+  settleMs: 0,
   requestCount: 12,
   unloadedRequestCount: 3,
   saturationConcurrency: 4,
@@ -202,8 +203,8 @@ describe('runSweep', () => {
       { tell: (line) => lines.push(line), keep: ({ runs }) => kept.push(runs.length) },
     );
     await Promise.all(servers.map((server) => server.close()));
-    expect(kept).toEqual([4 + 3 + 3 + 2 * 4, 4 + 3 + 3 + 2 * 2 * 4]);
-    expect(outcome.runs).toHaveLength(4 + 3 + 3 + 2 * 2 * 4); // warmup; saturation; unloaded; repetitions × rates × (three modes and the A/A run)
+    expect(kept).toEqual([1, 2, 3, 4].map((pairs) => 3 + 3 + 3 + 4 * pairs)); // after every repetition of every rate
+    expect(outcome.runs).toHaveLength(3 + 3 + 3 + 2 * 2 * 4); // warmup, not of the twin by URL; saturation; unloaded; repetitions × rates × (three modes and the A/A run)
     const at = (mode: string, repetition: number, rate: number) =>
       outcome.records.get(
         outcome.runs.find(
@@ -248,7 +249,7 @@ describe('runSweep', () => {
     );
     await Promise.all(servers.map((server) => server.close()));
     expect(new Set(runs.map(({ repetition }) => repetition))).toEqual(new Set([0]));
-    expect(lines.at(-1)).toBe('time is up after 1 of 50 repetitions');
+    expect(lines.at(-1)).toBe('time is up for this point after 1 of 50 repetitions');
   });
 
   it('leaves what comes within the warm-up out, and adds as many requests', async () => {
@@ -258,6 +259,7 @@ describe('runSweep', () => {
       {
         ...settings,
         repetitionCount: 1,
+        settleMs: 30,
         rates: { unit: 'perSecond', values: [400] },
         requestCount: { seconds: 0.1, min: 1, max: 1000 },
         load: { ...settings.load, warmupMs: 50, warmupRequestCount: 0 },
@@ -271,6 +273,8 @@ describe('runSweep', () => {
       expect(all).toHaveLength(60); // 20 and 40 of them, on average, before and after
       for (const { scheduledMs, phase } of all) expect(phase).toBe(scheduledMs < 50 ? 'warmup' : 'measured');
     }
+    const settling = runs.filter(({ stage, ratePerSecond }) => stage === 'warmup' && ratePerSecond === 400);
+    expect(settling.map(({ mode, runIndex }) => [mode, records.get(runIndex)!.length])).toEqual(modes.map((mode) => [mode, 12]));
     expect(runs.filter(({ stage }) => stage === 'unloaded').flatMap(({ runIndex }) => records.get(runIndex)!)).toHaveLength(9);
   });
 });
