@@ -10,7 +10,7 @@
  *  collocated mode; servers are warm. Needs `npm run build`, Linux and a quiet machine: what disturbs it is in the real run, not in the
  *  simulated one. About ten minutes. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -38,6 +38,7 @@ const { values: options } = parseArgs({
     seconds: { type: 'string', default: '20' },
     'load-format': { type: 'string', default: 'auto' },
     profiles: { type: 'string' }, // a folder with busy/ and alone/ of an earlier run
+    real: { type: 'string' }, // accuracy.json of an earlier run: its real figures, everything else measured anew
     out: { type: 'string' },
   },
 });
@@ -47,6 +48,7 @@ const outputTokenCount = 32;
 const warmupRequestCount = 20;
 const seed = 11;
 const runs = { count: 0 };
+const closedLoop = { ratePerSecond: Number.POSITIVE_INFINITY, concurrencyMax: 32, requestCount: 300, runSeed: seed };
 
 const folder = options.profiles ?? mkdtempSync(path.join(os.tmpdir(), 'twostroke-accuracy-'));
 if (options.profiles === undefined) {
@@ -63,33 +65,70 @@ const hosts = new Map();
 const rows = [];
 /** Requests per second, 32 at once, collocated. */
 const saturations = [];
-for (const workload of options.workloads.split(',')) {
-  const closed = { ratePerSecond: Number.POSITIVE_INFINITY, concurrencyMax: 32, requestCount: 300, runSeed: seed };
-  const rateOf = (records) => summariseRun(records, null).requestsPerSecond;
-  const saturation = await withServer('collocated', async (baseUrl) => {
-    if (!hosts.has('collocated')) hosts.set('collocated', await hostOf(baseUrl));
-    return rateOf(await real(baseUrl, { name: workload }, closed));
-  });
-  const simulated = rateOf(await virtual('collocated', workload, closed));
-  const withoutHost = rateOf(await virtual('collocated', workload, closed, spareHost));
-  saturations.push({ workload, real: saturation, simulated, withoutHost });
-  process.stderr.write(`${saturationText(saturations.at(-1))}\n`);
-  for (const strategy of options.strategies.split(',')) {
-    await withServer(strategy, async (baseUrl) => {
-      if (!hosts.has(strategy)) hosts.set(strategy, await hostOf(baseUrl));
-      for (const fraction of options.fractions.split(',').map(Number)) {
-        const ratePerSecond = saturation * fraction;
-        const requestCount = Math.round(ratePerSecond * Number(options.seconds));
-        const load = { ratePerSecond, requestCount, runSeed: seed + 1 };
-        const measured = summariseRun(await real(baseUrl, { name: workload }, load), null);
-        const simulated = summariseRun(await virtual(strategy, workload, load), null);
-        rows.push(rowOf({ workload, strategy, fraction, ratePerSecond, requestCount }, measured, simulated));
-        process.stderr.write(`${rowText(rows.at(-1))}\n`);
-      }
+const earlier = options.real === undefined ? null : JSON.parse(readFileSync(options.real, 'utf8'));
+if (earlier === null) await compareAll();
+else await compareWith(earlier);
+report();
+
+async function compareAll() {
+  for (const workload of options.workloads.split(',')) {
+    const saturation = await withServer('collocated', async (baseUrl) => {
+      if (!hosts.has('collocated')) hosts.set('collocated', await hostOf(baseUrl));
+      return rateOf(await real(baseUrl, { name: workload }, closedLoop));
     });
+    await addSaturation(workload, saturation);
+    for (const strategy of options.strategies.split(',')) {
+      await withServer(strategy, async (baseUrl) => {
+        if (!hosts.has(strategy)) hosts.set(strategy, await hostOf(baseUrl));
+        for (const fraction of options.fractions.split(',').map(Number)) {
+          const ratePerSecond = saturation * fraction;
+          const facts = {
+            workload,
+            strategy,
+            fraction,
+            ratePerSecond,
+            requestCount: Math.round(ratePerSecond * options.seconds),
+          };
+          const measured = summariseRun(await real(baseUrl, { name: workload }, loadOf(facts)), null);
+          const figureOf = (metric, percentile) => measured[metric][percentile];
+          await addRow({ ...facts, isVoid: measured.isVoid }, figureOf);
+        }
+      });
+    }
   }
 }
-report();
+
+async function compareWith({ saturations: realSaturations, rows: realRows }) {
+  for (const strategy of new Set(realRows.map((row) => row.strategy))) {
+    hosts.set(strategy, await withServer(strategy, hostOf));
+  }
+  for (const { workload, real: saturation } of realSaturations) await addSaturation(workload, saturation);
+  for (const { workload, strategy, fraction, ratePerSecond, requestCount, isVoid, ...pairs } of realRows) {
+    const figureOf = (metric, percentile) => pairs[`${metric.slice(0, 4)}P${percentile.slice(1)}`].realMs;
+    await addRow({ workload, strategy, fraction, ratePerSecond, requestCount, isVoid }, figureOf);
+  }
+}
+
+function loadOf({ ratePerSecond, requestCount }) {
+  return { ratePerSecond, requestCount, runSeed: seed + 1 };
+}
+
+async function addSaturation(workload, saturation) {
+  const simulated = rateOf(await virtual('collocated', workload, closedLoop));
+  const withoutHost = rateOf(await virtual('collocated', workload, closedLoop, spareHost));
+  saturations.push({ workload, real: saturation, simulated, withoutHost });
+  process.stderr.write(`${saturationText(saturations.at(-1))}\n`);
+}
+
+async function addRow(facts, figureOf) {
+  const simulated = summariseRun(await virtual(facts.strategy, facts.workload, loadOf(facts)), null);
+  rows.push(rowOf(facts, figureOf, simulated));
+  process.stderr.write(`${rowText(rows.at(-1))}\n`);
+}
+
+function rateOf(records) {
+  return summariseRun(records, null).requestsPerSecond;
+}
 
 function hostOf(baseUrl) {
   const otherCount = parseWorkerSpecs(options.workers).length - 1;
@@ -196,14 +235,13 @@ async function virtual(
   return records;
 }
 
-function rowOf(facts, measured, simulated) {
+function rowOf(facts, figureOf, simulated) {
   const pairOf = (metric, percentile) => {
-    const [realMs, virtualMs] = [measured[metric][percentile], simulated[metric][percentile]];
+    const [realMs, virtualMs] = [figureOf(metric, percentile), simulated[metric][percentile]];
     return { realMs, virtualMs, error: Math.abs(virtualMs - realMs) / realMs };
   };
   return {
     ...facts,
-    isVoid: measured.isVoid,
     ttftP50: pairOf('ttftMs', 'p50'),
     ttftP99: pairOf('ttftMs', 'p99'),
     tpotP50: pairOf('tpotMs', 'p50'),
