@@ -36,17 +36,21 @@ function weightName(ttftWeight: number): string {
   return ttftWeight > 1 ? ', first token first' : ', time per token first';
 }
 
-/** Times that a first token counts where it counts more, or where time per token does. */
-const weight = { firstToken: 4, perToken: 0.25 };
+/** How many times a first token counts. The first: prompts go where they start soonest, which keeps up with collocated first tokens; the last: decoding
+ *  is left alone, which keeps up with disaggregated tokens. */
+const ttftWeights = [2, 1, 0.25] as const;
 
 /** Of these workers; the two static modes are among them wherever the roles allow them. */
 export function arrangementsOf({ prefill, decode, both }: Candidates): readonly Arrangement[] {
-  const arrangements: Arrangement[] = [free, { kind: 'free', ttftWeight: weight.firstToken }];
-  if (both.length > 0) arrangements.push({ kind: 'whole' });
-  if (!isUniform({ prefill, decode, both })) return [...arrangements, { kind: 'split', prefillCount: prefill.length }];
+  const arrangements: Arrangement[] = both.length > 0 ? [{ kind: 'whole' }] : [];
+  if (!isUniform({ prefill, decode, both })) {
+    for (const ttftWeight of ttftWeights) arrangements.push({ kind: 'free', ttftWeight });
+    return [...arrangements, { kind: 'split', prefillCount: prefill.length }];
+  }
+  arrangements.push(free);
   for (const prefillCount of splitsOf(both.length)) {
     arrangements.push({ kind: 'split', prefillCount });
-    for (const ttftWeight of [1, weight.perToken]) arrangements.push({ kind: 'leaning', prefillCount, ttftWeight });
+    for (const ttftWeight of ttftWeights) arrangements.push({ kind: 'leaning', prefillCount, ttftWeight });
   }
   return arrangements;
 }
