@@ -105,7 +105,7 @@ class Replay {
     this.#choose = choose;
     this.#sides = workers.map(({ id, role, costs, corrections: { transfer } }) => {
       const load = new WorkerLoad();
-      const room = { blockTokenCount: 16, blockCount: 1e9, availableBlockCount: 1e9 }; // memory is another matter
+      const room = { blockTokenCount: 16, blockCount: 1e9 }; // memory is another matter
       return {
         incomingCount: 0,
         load,
