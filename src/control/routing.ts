@@ -50,8 +50,10 @@ export interface Traveller {
   corrections: Corrections;
 }
 
-/** Between two comparisons of arrangements; and what share of one core they may take, so that large clusters compare less often. */
+/** Between two comparisons of arrangements, twice as long after each that changed nothing under the same load; and what share of one core they may
+ *  take, so that large clusters compare less often. */
 const arrangeEveryMs = 2_000;
+const arrangePauseMsMax = 32_000;
 const arrangeShareMax = 0.05;
 
 export class Routing {
@@ -62,7 +64,8 @@ export class Routing {
   readonly #arranger = new Arranger();
   readonly #errors = new PredictionErrors();
   #isArranging = false;
-  #arrangeAgainMs = 0;
+  #arrangeSoonestMs = 0;
+  #pauseMs = arrangeEveryMs;
   #comparedMs: number | null = null;
 
   constructor(options: RoutingOptions) {
@@ -197,7 +200,8 @@ export class Routing {
       arrangementName: nameOf(arrangement),
     };
     this.#arranger.remember(traveller.remembered);
-    if (!this.#arranger.isDue || this.#isArranging || nowMs < this.#arrangeAgainMs) return;
+    if (!this.#arranger.isDue || this.#isArranging || nowMs < this.#arrangeSoonestMs) return;
+    if (this.#arranger.isSteady && nowMs < (this.#comparedMs ?? 0) + this.#pauseMs) return;
     this.#isArranging = true;
     void this.#arrange().finally(() => {
       this.#isArranging = false;
@@ -215,7 +219,8 @@ export class Routing {
       spentMs += clock.nowMs() - startMs;
     }
     this.#comparedMs = clock.nowMs();
-    this.#arrangeAgainMs = this.#comparedMs + Math.max(arrangeEveryMs, spentMs / arrangeShareMax);
+    this.#pauseMs = this.#arranger.isSteady ? Math.min(2 * this.#pauseMs, arrangePauseMsMax) : arrangeEveryMs;
+    this.#arrangeSoonestMs = this.#comparedMs + Math.max(arrangeEveryMs, spentMs / arrangeShareMax);
     logger.debug({ standings: this.#arranger.standings }, 'arrangements compared');
   }
 

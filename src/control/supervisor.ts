@@ -66,6 +66,7 @@ export class Supervisor implements WorkerDirectory {
         id: slot.id,
         role: slot.options.effectiveRole,
         isLive: slot.isLive,
+        isOnHost: slot.options.config.device.kind === 'cpu',
         blockTokenCount: slot.ready?.blockTokenCount ?? 1,
         blockCount,
         availableBlockCount: engine === undefined ? blockCount : engine.freeBlockCount + engine.cachedBlockCount,

@@ -28,6 +28,11 @@ const tolerance = { chosen: 1.06, kept: 1.12 };
 const tieMargin = 0.05;
 /** Real steps scatter, replayed ones do not: where prompts queue before fewer workers, their tails are longer than replayed by more. */
 const queueingMore = 1.15;
+/** Where workers share processors with gateway and messages, hand-overs cost what no replay knows: by this much more of the requests within their
+ *  limits anything must be better than whole there. */
+const leadOnHost = 0.25;
+/** A load is another one when its rate, or its prompts, are by this factor more or less. */
+const changeFactor = 1.3;
 /** Weight of the latest comparison in what is known of an arrangement. */
 const newShare = 0.4;
 
@@ -64,6 +69,7 @@ export class Arranger {
   #pickedName = '';
   #pickedCount = 0;
   #standings: readonly Standing[] = [];
+  #comparedLoad: ReturnType<typeof loadOf> | null = null;
   readonly #shortfalls = new Shortfalls();
   #newCount = 0;
 
@@ -88,6 +94,15 @@ export class Arranger {
     return this.#window.length;
   }
 
+  /** Since the last comparison, which would go on with what is used, the load has not changed: the next one would say the same. */
+  get isSteady(): boolean {
+    const picked = this.#standings.find(({ isPicked }) => isPicked);
+    if (picked === undefined || picked.name !== this.#usedName || this.#comparedLoad === null) return false;
+    const { perMs, promptTokenCount } = loadOf(this.#window);
+    const isNear = (a: number, b: number) => a < changeFactor * b && b < changeFactor * a;
+    return isNear(perMs, this.#comparedLoad.perMs) && isNear(promptTokenCount, this.#comparedLoad.promptTokenCount);
+  }
+
   get isDue(): boolean {
     return this.#newCount >= everyCount && this.#window.length >= windowCountMin;
   }
@@ -95,6 +110,7 @@ export class Arranger {
   /** The comparison in small steps, so that the caller can let others go first in between. */
   *comparison(workers: readonly WorkerSnapshot[]): Generator<void, void, void> {
     this.#newCount = 0;
+    this.#comparedLoad = loadOf(this.#window);
     const requests = this.#window.map((request) => ({ ...request }));
     const candidates = candidatesOf(workers);
     if (candidates === null || candidates.fallback !== undefined) return;
@@ -102,20 +118,28 @@ export class Arranger {
     for (const arrangement of arrangementsOf(candidates)) {
       measured.push(yield* measure(arrangement, requests, workers));
     }
-    this.#choose(measured);
+    const isOnHost = isUniform(candidates) && workers.some((worker) => worker.isOnHost === true);
+    this.#choose(measured, isOnHost ? leadOnHost : 0);
   }
 
-  #choose(latest: readonly Replayed[]): void {
-    const usedName = this.#current === null ? 'whole' : nameOf(this.#current);
+  get #usedName(): string {
+    return this.#current === null ? 'whole' : nameOf(this.#current);
+  }
+
+  /** `lead`: what anything must be better than whole by. */
+  #choose(latest: readonly Replayed[], lead: number): void {
+    const usedName = this.#usedName;
     const replayed = latest.map((each) => blended(each, this.#standings));
     this.#judge(replayed.find(({ name }) => name === usedName));
     const measured = replayed.map((each) => ({ ...each, score: each.replayedScore - this.#shortfalls.of(each.name) }));
     const gainMin = gainMinOf(this.#window.length);
-    const found = measured.filter(isStatic);
+    const wholeScore = measured.find(({ name }) => name === 'whole')?.score ?? 0;
+    const eligible = measured.filter(({ name, score }) => name === 'whole' || lead === 0 || score >= wholeScore + lead);
+    const found = eligible.filter(isStatic);
     const statics = found.length > 0 ? found : measured;
     const best = Math.max(...statics.map(({ score }) => score));
     const rivals = statics.filter(({ score }) => score >= best - tieMargin);
-    const fit = measured.filter((each) => isFit(each, { best, rivals, gainMin, isUsed: each.name === usedName }));
+    const fit = eligible.filter((each) => isFit(each, { best, rivals, gainMin, isUsed: each.name === usedName }));
     const top = Math.max(...fit.map(({ score }) => score));
     const equals = fit.filter(({ score }) => score >= top - gainMin);
     const regret = (each: Measured) => (each.name === usedName ? keptShare : 1) * regretOf(each, rivals);
@@ -179,6 +203,14 @@ function regretOf(each: Measured, rivals: readonly Measured[]): number {
 
 function isStatic({ arrangement: { kind } }: Measured): boolean {
   return kind === 'whole' || kind === 'split';
+}
+
+/** Requests per millisecond, and tokens of one. */
+function loadOf(window: readonly RememberedRequest[]): { readonly perMs: number; readonly promptTokenCount: number } {
+  const [first, last] = [window[0], window.at(-1)];
+  if (first === undefined || last === undefined) return { perMs: 0, promptTokenCount: 0 };
+  const promptTokenCount = window.reduce((sum, request) => sum + request.promptTokenCount, 0) / window.length;
+  return { perMs: window.length / Math.max(1, last.arrivalMs - first.arrivalMs), promptTokenCount };
 }
 
 /** A mean over few requests is worth less. */

@@ -65,7 +65,7 @@ export function replay(
 }
 
 /** Requests in one turn. */
-const turnCount = 32;
+const turnCount = 8;
 
 interface Side {
   /** Requests that will decode here, their prompts still elsewhere. */

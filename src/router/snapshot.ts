@@ -14,6 +14,8 @@ export interface WorkerSnapshot {
   readonly isLive: boolean;
   readonly blockTokenCount: number;
   readonly blockCount: number;
+  /** Its steps run on processors that gateway and messages need too: replays know nothing of that. Absent: on a device of its own. */
+  readonly isOnHost?: boolean;
   /** Sequences that its batch may hold. Absent: not known, no limit. */
   readonly seatCount?: number;
   readonly load: WorkerLoadView;

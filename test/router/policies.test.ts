@@ -66,11 +66,11 @@ describe('the arranger', () => {
       return { arrivalMs, promptTokenCount, outputTokenCount, expectedTokenCount: outputTokenCount };
     });
   };
-  function arranged(requests: readonly ReplayRequest[]): Arranger {
+  function arranged(requests: readonly ReplayRequest[], workers = two): Arranger {
     const arranger = new Arranger();
     for (const request of requests) {
       arranger.remember({ ...request });
-      if (arranger.isDue) for (const _ of arranger.comparison(two));
+      if (arranger.isDue) for (const _ of arranger.comparison(workers));
     }
     return arranger;
   }
@@ -88,6 +88,28 @@ describe('the arranger', () => {
     const [split] = arranger.standings.filter(({ name }) => name === 'split 1');
     const [whole] = arranger.standings.filter(({ name }) => name === 'whole');
     expect(split?.score).toBeGreaterThan(whole?.score ?? 1);
+  });
+
+  it('beside gateway and messages on the same processors, whole is left only for far more', () => {
+    const slight = traffic(450, 2200, 24, 150);
+    const left = arranged(slight);
+    expect(left.current(both).kind).not.toBe('whole');
+    const kept = arranged(
+      slight,
+      two.map((each) => ({ ...each, isOnHost: true })),
+    );
+    expect(kept.current(both)).toEqual({ kind: 'whole' });
+    const scoreOf = (arranger: Arranger, wanted: string) =>
+      arranger.standings.find(({ name }) => name === wanted)?.score ?? Number.NaN;
+    expect(scoreOf(kept, 'split 1') - scoreOf(kept, 'whole')).toBeLessThan(0.25);
+  });
+
+  it('is steady while the load stays and the same is picked again', () => {
+    const arranger = arranged(traffic(150, 2000, 8, 150));
+    expect(arranger.isSteady).toBe(true);
+    for (const request of traffic(40, 2000, 8, 128)) arranger.remember({ ...request, arrivalMs: 1e6 + request.arrivalMs });
+    expect(arranger.isSteady).toBe(false);
+    expect(new Arranger().isSteady).toBe(false);
   });
 
   it('what fails in reality is left, however well it replays, and tried again much later', () => {
