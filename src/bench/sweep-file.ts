@@ -58,10 +58,25 @@ export function writeSweep(folder: string, { header, records }: SweepData): void
   writeRecords(path.join(folder, sweepFileNames.records), lines);
 }
 
-/** Without what only joins files while they are made; gaps, which are most of the bytes, to 10 µs. */
-function lineOf(run: number, { id: _, ...record }: RequestRecord): Line {
-  return { run, ...record, gapsMs: record.gapsMs.map((ms) => Math.round(ms * 100) / 100) };
+/** Without what only joins files while they are made; times to 10 µs, gaps, which are most of the bytes, to 100 µs. */
+function lineOf(run: number, { id: _, predicted, ...record }: RequestRecord): Line {
+  const [firstTokenMs] = record.firstTokenMs === undefined ? [] : [rounded(record.firstTokenMs, 100)];
+  return {
+    run,
+    ...record,
+    scheduledMs: rounded(record.scheduledMs, 100),
+    sentMs: rounded(record.sentMs, 100),
+    delayMs: rounded(record.delayMs, 100),
+    ...(firstTokenMs === undefined ? {} : { firstTokenMs }),
+    endMs: rounded(record.endMs, 100),
+    gapsMs: record.gapsMs.map((ms) => rounded(ms, 10)),
+    ...(predicted === undefined
+      ? {}
+      : { predicted: Object.fromEntries(Object.entries(predicted).map(([name, value]) => [name, rounded(value, 100)])) }),
+  };
 }
+
+const rounded = (value: number, perUnit: number) => Math.round(value * perUnit) / perUnit;
 
 /** Throws InvalidRequestError when the folder holds no sweep. */
 export function readSweep(folder: string): SweepData {
