@@ -96,7 +96,7 @@ function cdf(entries: readonly PointRecord[], value: (record: RequestRecord) => 
   });
 }
 
-const scatterPointCountMax = 1500;
+const scatterPointCountMax = 700;
 
 /** Only where the server tells its estimates. */
 function predictionPlot(all: readonly PointRecord[]): readonly Plot[] {
