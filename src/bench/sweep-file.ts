@@ -60,14 +60,13 @@ export function writeSweep(folder: string, { header, records }: SweepData): void
 
 /** Without what only joins files while they are made; times to 10 µs, gaps, which are most of the bytes, to 100 µs. */
 function lineOf(run: number, { id: _, predicted, ...record }: RequestRecord): Line {
-  const [firstTokenMs] = record.firstTokenMs === undefined ? [] : [rounded(record.firstTokenMs, 100)];
   return {
     run,
     ...record,
     scheduledMs: rounded(record.scheduledMs, 100),
     sentMs: rounded(record.sentMs, 100),
     delayMs: rounded(record.delayMs, 100),
-    ...(firstTokenMs === undefined ? {} : { firstTokenMs }),
+    ...(record.firstTokenMs === undefined ? {} : { firstTokenMs: rounded(record.firstTokenMs, 100) }),
     endMs: rounded(record.endMs, 100),
     gapsMs: record.gapsMs.map((ms) => rounded(ms, 10)),
     ...(predicted === undefined
