@@ -6,6 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export OUT=${OUT:-$PWD/build/gpu/out}
 mkdir -p "$OUT"
+# said here, rather than by every part in its own log
+python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL("libcuda.so.1").cuInit(0))' 2>/dev/null || {
+  echo "no NVIDIA GPU can be used here: its driver (libcuda.so.1) is missing or finds none" >&2
+  exit 1
+}
 . test/gpu/bundle.sh
 folder=${BENCH_MODEL_FOLDER:-/dev/shm/twostroke-bench-8b}
 made= # only what was made here is removed

@@ -158,8 +158,3 @@ export function percentileAt(fraction: number): Statistic {
 }
 
 const sum = (values: readonly number[]) => values.reduce((all, value) => all + value, 0);
-
-/** As base/percentiles, for values of which some may be infinite. */
-export function percentileOf(values: Float64Array, fraction: number): number {
-  return values.length === 0 ? Number.NaN : percentileAt(fraction)([values])(Uint16Array.of(1));
-}

@@ -2,16 +2,9 @@
  *  bootstrap bound on the safe side. A request that was rejected, failed or never ended is a missed target with infinite latencies.
  *  Used by sweep-summary.ts. */
 import { assert } from '../base/assert.js';
+import { percentile } from '../base/percentiles.js';
 import type { Prng } from '../base/prng.js';
-import {
-  type Bounds,
-  bootstrapRatio,
-  type PairedRepetition,
-  percentileAt,
-  percentileOf,
-  type Statistic,
-  total,
-} from './bootstrap.js';
+import { type Bounds, bootstrapRatio, type PairedRepetition, percentileAt, type Statistic, total } from './bootstrap.js';
 import { type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import { meetsItsClass, type SloByClass, scaledSlo } from './slo.js';
 import { generatorDelayMsLimit } from './summary.js';
@@ -158,6 +151,11 @@ function latency(record: RequestRecord, value: (record: RequestRecord) => number
 }
 
 function isLate(repetitions: Repetitions): boolean {
-  const delays = Float64Array.from(repetitions.flat(), ({ delayMs }) => delayMs);
-  return percentileOf(delays, 0.99) > generatorDelayMsLimit;
+  const delays = repetitions.flat().map(({ delayMs }) => delayMs);
+  return (
+    percentile(
+      delays.sort((a, b) => a - b),
+      0.99,
+    ) > generatorDelayMsLimit
+  );
 }

@@ -1,7 +1,7 @@
 /** How far the router's estimates were from what came: |predicted − real| / real of single requests. Used by sweep-summary.ts.
  *  TTFT, transfer, TPOT and E2EL are judged apart, given the length the answer really had, so that none is blamed for the length
  *  predictor; E2EL with the predicted length, as the router used it, is the fifth row. */
-import { percentileOf } from './bootstrap.js';
+import { percentile } from '../base/percentiles.js';
 import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 
 export const predictionNames = ['ttft', 'transfer', 'tpot', 'e2el', 'e2elOfPredictedLength'] as const;
@@ -62,14 +62,13 @@ function realMsOf(record: RequestRecord, name: PredictionName): number | undefin
 /** Names without a single judged request are left out. */
 export function predictionErrors(records: readonly RequestRecord[]): PredictionErrors {
   const entries = predictionNames.flatMap((name): [PredictionName, PredictionError][] => {
-    const errors = Float64Array.from(
-      records.flatMap((record) => {
-        const prediction = predictionOf(record, name);
-        return prediction === undefined ? [] : [Math.abs(prediction.predictedMs - prediction.realMs) / prediction.realMs];
-      }),
-    );
+    const errors = records.flatMap((record) => {
+      const prediction = predictionOf(record, name);
+      return prediction === undefined ? [] : [Math.abs(prediction.predictedMs - prediction.realMs) / prediction.realMs];
+    });
     if (errors.length === 0) return [];
-    return [[name, { requestCount: errors.length, median: percentileOf(errors, 0.5), p90: percentileOf(errors, 0.9) }]];
+    errors.sort((a, b) => a - b);
+    return [[name, { requestCount: errors.length, median: percentile(errors, 0.5), p90: percentile(errors, 0.9) }]];
   });
   return Object.fromEntries(entries);
 }

@@ -1,7 +1,7 @@
 /** Two plots of a profile file (`twostroke profile`): what a load test cannot measure. Used by report.ts. */
 import { readFileSync } from 'node:fs';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
-import { percentileOf } from './bootstrap.js';
+import { percentile } from '../base/percentiles.js';
 import { type Curves, curvePlot } from './curves.js';
 import type { Plot } from './plot-style.js';
 
@@ -50,7 +50,14 @@ function decodeCurves({ key, samples }: Profile): Curves {
     groups.set(name, group);
   }
   const enough = [...groups.values()].filter(({ ms }) => ms.length >= stepCountMin);
-  const points = enough.map(({ series, x, ms }) => ({ series, x, y: percentileOf(Float64Array.from(ms), 0.5) }));
+  const points = enough.map(({ series, x, ms }) => ({
+    series,
+    x,
+    y: percentile(
+      [...ms].sort((a, b) => a - b),
+      0.5,
+    ),
+  }));
   return {
     name: 'decode-step',
     title: 'Decode step against batch',

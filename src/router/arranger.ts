@@ -33,6 +33,10 @@ const queueingMore = 1.15;
 const leadOnHost = 0.25;
 /** A load is another one when its rate, or its prompts, are by this factor more or less. */
 const changeFactor = 1.3;
+/** Comparisons in a row that must agree before another arrangement than whole is tried: one may be luck. */
+const confirmationCount = 2;
+/** An arrangement in use is left only for one whose tails are this much shorter. */
+const keptShare = 0.95;
 /** Weight of the latest comparison in what is known of an arrangement. */
 const newShare = 0.4;
 
@@ -136,7 +140,7 @@ export class Arranger {
     const wholeScore = measured.find(({ name }) => name === 'whole')?.score ?? 0;
     const eligible = measured.filter(({ name, score }) => name === 'whole' || lead === 0 || score >= wholeScore + lead);
     const found = eligible.filter(isStatic);
-    const statics = found.length > 0 ? found : measured;
+    const statics = found.length > 0 ? found : eligible;
     const best = Math.max(...statics.map(({ score }) => score));
     const rivals = statics.filter(({ score }) => score >= best - tieMargin);
     const fit = eligible.filter((each) => isFit(each, { best, rivals, gainMin, isUsed: each.name === usedName }));
@@ -165,11 +169,6 @@ export class Arranger {
     this.#current = picked.arrangement;
   }
 }
-
-/** Comparisons in a row that must agree before another arrangement than whole is tried: one may be luck. */
-const confirmationCount = 2;
-/** An arrangement in use is left only for one whose tails are this much shorter. */
-const keptShare = 0.95;
 
 interface Field {
   /** Of the static modes' scores. */

@@ -9,6 +9,11 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 export OUT=${OUT:-$PWD/build/gpu/out}
 mkdir -p "$OUT"
+# said here, rather than by every part in its own log
+python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL("libcuda.so.1").cuInit(0))' 2>/dev/null || {
+  echo "no NVIDIA GPU can be used here: its driver (libcuda.so.1) is missing or finds none" >&2
+  exit 1
+}
 if [ "${1:-}" = sanitize ]; then exec python3 test/gpu/sanitize.py; fi
 . test/gpu/bundle.sh
 part() { # NAME COMMAND…: its files and its log have a folder of their own
