@@ -1,11 +1,20 @@
 /** Per-request records as JSON lines, gzip-compressed when the file's name says so. The committed evidence of a benchmark. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
 
 export function writeRecords(path: string, records: readonly object[]): void {
+  writeFileSync(path, bytesOf(path, records));
+}
+
+/** To a compressed file as a gzip member of its own: readers see one stream. */
+export function appendRecords(path: string, records: readonly object[]): void {
+  appendFileSync(path, bytesOf(path, records));
+}
+
+function bytesOf(path: string, records: readonly object[]): string | Uint8Array {
   const text = records.map((record) => `${JSON.stringify(record)}\n`).join('');
-  writeFileSync(path, path.endsWith('.gz') ? gzipSync(text, { level: 9 }) : text);
+  return path.endsWith('.gz') ? gzipSync(text, { level: 9 }) : text;
 }
 
 /** Throws InvalidRequestError naming file and line. */

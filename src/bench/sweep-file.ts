@@ -1,9 +1,9 @@
 /** What a sweep leaves behind: `sweep.json` (settings, machine, list of runs) and `requests.jsonl.gz` (every request of every run).
  *  Everything a report says is derived from these two. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
-import { readRecords, writeRecords } from './records-file.js';
+import { appendRecords, readRecords } from './records-file.js';
 import type { RequestRecord } from './request-record.js';
 
 /** 'warmup': the saturation load once, on every server, so that none is measured cold, and a point's rate before its first repetition; 'unloaded': one request at a time; 'saturation': as many
@@ -51,11 +51,30 @@ type Line = RequestRecord & { readonly run: number };
 
 const sweepFileNames = { header: 'sweep.json', records: 'requests.jsonl.gz' } as const;
 
-export function writeSweep(folder: string, { header, records }: SweepData): void {
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(path.join(folder, sweepFileNames.header), `${JSON.stringify(header, null, 2)}\n`);
-  const lines = [...records].flatMap(([run, list]) => list.map((record) => lineOf(run, record)));
-  writeRecords(path.join(folder, sweepFileNames.records), lines);
+/** Keeps a sweep as it grows: each call writes what the calls before have not, so that it takes the time of what is new, however long the
+ *  sweep has run. What the folder held before is replaced by the first. */
+export class SweepFiles {
+  readonly #folder: string;
+  readonly #keptRuns = new Set<number>();
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  keep({ header, records }: SweepData): void {
+    const file = path.join(this.#folder, sweepFileNames.records);
+    if (this.#keptRuns.size === 0) {
+      mkdirSync(this.#folder, { recursive: true });
+      rmSync(file, { force: true });
+    }
+    const fresh = [...records].filter(([run]) => !this.#keptRuns.has(run));
+    appendRecords(
+      file,
+      fresh.flatMap(([run, list]) => list.map((record) => lineOf(run, record))),
+    );
+    for (const [run] of fresh) this.#keptRuns.add(run);
+    writeFileSync(path.join(this.#folder, sweepFileNames.header), `${JSON.stringify(header, null, 2)}\n`);
+  }
 }
 
 /** Without what only joins files while they are made; times to 10 µs, gaps, which are most of the bytes, to 100 µs. */

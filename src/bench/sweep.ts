@@ -22,8 +22,8 @@ export interface SweepSettings {
   /** Of the saturation of the better static mode, or requests per second. */
   readonly rates: { readonly unit: 'fraction' | 'perSecond'; readonly values: readonly number[] };
   readonly repetitionCount: number;
-  /** Counted from when the servers are up, shared out evenly among the points: no repetition of a point after its first begins that would
-   *  probably end after its share. */
+  /** Counted from when the servers are up, shared out among the points by how long their arrivals take, so that all get about as many
+   *  repetitions: none of a point after its first begins that would probably end after its share. */
   readonly timeLimitMs: number;
   /** How long every server has a point's rate before its first repetition, unmeasured. */
   readonly settleMs: number;
@@ -121,8 +121,10 @@ class Sweep {
       const rates = await this.#prepare(workload);
       points.push(...rates.map((rate) => ({ workload, rate })));
     }
+    const spans = points.map(({ rate }) => this.#requestCountOf({ stage: 'point', repetition: 0, rate }) / rate.perSecond);
     for (const [pointIndex, point] of points.entries()) {
-      const shareMs = (limitMs - clock.nowMs()) / (points.length - pointIndex);
+      const leftSpan = spans.slice(pointIndex).reduce((all, span) => all + span, 0);
+      const shareMs = ((limitMs - clock.nowMs()) * at(spans, pointIndex)) / leftSpan;
       await this.#measurePoint(point, pointIndex, clock.nowMs() + shareMs);
     }
   }

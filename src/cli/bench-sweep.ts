@@ -6,7 +6,7 @@ import { InvalidRequestError } from '../base/errors.js';
 import { parseTarget, type TargetSpec } from '../bench/command-line.js';
 import { type ReportFiles, type ReportInputs, writeReport } from '../bench/report.js';
 import { runSweep, type SweepOutcome, type SweepSettings } from '../bench/sweep.js';
-import { type SweepHeader, writeSweep } from '../bench/sweep-file.js';
+import { SweepFiles, type SweepHeader } from '../bench/sweep-file.js';
 import { sweepText } from '../bench/sweep-text.js';
 import { type WorkloadName, workloadNames } from '../bench/workload.js';
 import {
@@ -37,6 +37,7 @@ interface SweepOptions extends CommonBenchOptions {
   readonly saturationConcurrency: number;
   readonly saturationPrompts: number;
   readonly runSeconds?: number;
+  readonly minPrompts: number;
   readonly twin: boolean;
   readonly warmupPrompts: number;
   readonly burstiness: number;
@@ -87,7 +88,7 @@ export function benchSweepCommand(): Command {
     .option('--repetitions <count>', 'of every point', wholeNumber(1), 5)
     .option(
       '--time-limit <seconds>',
-      'shared by the points: no repetition begins that would probably end later, but the first',
+      'shared by the points, so that all get about as many repetitions: none but the first begins that would probably end later',
       positiveOrInf,
       Number.POSITIVE_INFINITY,
     )
@@ -100,7 +101,12 @@ export function benchSweepCommand(): Command {
     .option('--unloaded-prompts <count>', 'one at a time, for the latency targets', wholeNumber(1), 30)
     .option('--saturation-concurrency <count>', 'open requests while saturation is measured', wholeNumber(1), 32)
     .option('--saturation-prompts <count>', 'requests to measure it with', wholeNumber(1), 200)
-    .option('--run-seconds <seconds>', 'length of a run after --warmup, in place of --num-prompts', realNumber(0.1, 36000))
+    .option(
+      '--run-seconds <seconds>',
+      'length of a run after --warmup, in place of --num-prompts, which is then the most',
+      realNumber(0.1, 36000),
+    )
+    .option('--min-prompts <count>', 'of a run of --run-seconds: where few come, it is longer', wholeNumber(1), 50)
     .option('--no-twin', 'without the A/A row, which needs a second server of the first static target')
     .option('--warmup-prompts <count>', 'first requests of a run: sent, not measured', wholeNumber(0), 5)
     .option('--burstiness <shape>', 'of gamma-distributed gaps; 1: Poisson', positiveOrInf, 1)
@@ -128,16 +134,17 @@ export function benchReportCommand(): Command {
     );
 }
 
-/** Of a run of --run-seconds: fewer show nothing, and records are kept of every one. */
-const [requestCountMin, requestCountMax] = [50, 2000];
+/** Of a run of --run-seconds: records are kept of every one. */
+const requestCountMax = 2000;
 
 async function sweep(options: SweepOptions): Promise<void> {
   const targets = options.target.map(parseTarget);
   checkTargets(targets, options.candidate);
   const stop = listenForStop();
   const date = isoDate();
+  const files = new SweepFiles(options.resultDir);
   const keep = (outcome: SweepOutcome) =>
-    writeSweep(options.resultDir, { header: headerOf(options, targets, date, outcome), records: outcome.records });
+    files.keep({ header: headerOf(options, targets, date, outcome), records: outcome.records });
   const outcome = await runSweep(
     sweepSettings(options, targets),
     { clock: systemClock, signal: stop.signal, write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null },
@@ -156,7 +163,7 @@ function sweepSettings(options: SweepOptions, targets: readonly TargetSpec[]): S
   const requestCount =
     options.runSeconds === undefined
       ? (options.numPrompts ?? 100)
-      : { seconds: options.runSeconds, min: requestCountMin, max: options.numPrompts ?? requestCountMax };
+      : { seconds: options.runSeconds, min: options.minPrompts, max: options.numPrompts ?? requestCountMax };
   const textCountMax = Math.max(
     typeof requestCount === 'number' ? requestCount : requestCount.max,
     options.unloadedPrompts,

@@ -9,7 +9,7 @@ import { sweepPlots } from '../../src/bench/plots.js';
 import { renderSvg } from '../../src/bench/render.js';
 import { writeReport } from '../../src/bench/report.js';
 import { runSweep, type SweepSettings } from '../../src/bench/sweep.js';
-import { readSweep, writeSweep } from '../../src/bench/sweep-file.js';
+import { readSweep, SweepFiles } from '../../src/bench/sweep-file.js';
 import { summariseSweep } from '../../src/bench/sweep-summary.js';
 import { startFakeOpenAi, wellBehaved } from './fake-openai.js';
 import { type RecordShape, sweepData } from './records.js';
@@ -100,7 +100,7 @@ describe('summariseSweep', () => {
 describe('report', () => {
   it('is derived again from the files alone', async () => {
     const data = sweepData([1, 10], modes, 40, shapeOf);
-    writeSweep(folder, data);
+    new SweepFiles(folder).keep(data);
     expect(summariseSweep(readSweep(folder))).toEqual(summariseSweep(data));
     const { summary, paths } = await writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' });
     expect(JSON.parse(readFileSync(path.join(folder, 'summary.json'), 'utf8'))).toEqual(JSON.parse(JSON.stringify(summary)));
@@ -110,12 +110,22 @@ describe('report', () => {
     expect(page).toMatch(/fails at 0/);
   });
 
+  it('is kept as the sweep grows, each run once, in place of what was there before', () => {
+    const { header, records } = sweepData([1, 10], modes, 40, shapeOf);
+    new SweepFiles(folder).keep(sweepData([5], modes, 3, shapeOf));
+    const files = new SweepFiles(folder);
+    const half = header.runs.slice(0, header.runs.length / 2);
+    const ofHalf = new Map(half.map(({ runIndex }) => [runIndex, records.get(runIndex)!]));
+    files.keep({ header: { ...header, runs: half }, records: ofHalf });
+    expect(readSweep(folder).records).toEqual(ofHalf);
+    files.keep({ header, records });
+    files.keep({ header, records });
+    expect(readSweep(folder)).toEqual({ header, records });
+  });
+
   it('says of a loss in what, over which paths and on which estimates', async () => {
     const slow = (mode: string) => (mode === 'adaptive' ? { ttftMs: 90 } : {});
-    writeSweep(
-      folder,
-      sweepData([1], modes, 40, (mode, ...rest) => ({ ...shapeOf(mode, ...rest), ...slow(mode) })),
-    );
+    new SweepFiles(folder).keep(sweepData([1], modes, 40, (mode, ...rest) => ({ ...shapeOf(mode, ...rest), ...slow(mode) })));
     await writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' });
     const page = readFileSync(path.join(folder, 'report.html'), 'utf8');
     expect(page).toMatch(
