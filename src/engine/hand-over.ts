@@ -8,8 +8,9 @@ import type { Scheduler } from './scheduler.js';
 import type { SequenceMemory } from './sequence-memory.js';
 import { compareOrder } from './sequence-queue.js';
 
-/** Seats for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when there is no room now, or someone
- *  waits for room who comes first (a preempted sequence must not be overtaken by one reservation after the other). */
+/** Seats for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when there is no room now, or not enough for
+ *  whoever comes first in the queue as well (a preempted sequence must not be overtaken by one reservation after the other). Who waits
+ *  there for its turn alone, its prompt behind others, is not in the way. */
 export function reserveRequest(
   request: RequestState,
   growthTokenCount: number,
@@ -17,13 +18,16 @@ export function reserveRequest(
   memory: SequenceMemory,
 ): Reservation | null {
   const leader = at(request.choices, 0);
-  const head = scheduler.waiting.first;
-  if (scheduler.freeSeatCount < request.choices.length || (head !== undefined && compareOrder(head, leader) < 0)) return null;
+  const first = scheduler.waiting.first;
+  const ahead = first !== undefined && compareOrder(first, leader) < 0 ? first : undefined;
+  const seatsAheadCount = ahead === undefined ? 0 : 1 + ahead.request.forks.length;
+  if (scheduler.freeSeatCount < request.choices.length + seatsAheadCount) return null;
+  const blocksAheadCount = ahead === undefined ? 0 : memory.blockCountFor(ahead.knownCount);
   const growthMax = Math.max(0, request.outputLimit - leader.outputIds.length);
   const admitted = memory.admit(leader, {
     tokenCount: leader.knownCount + Math.min(growthTokenCount, growthMax),
     reusableTokenCount: leader.knownCount, // its logits come from the other side
-    spareBlockCount: scheduler.spareBlockCount,
+    spareBlockCount: scheduler.spareBlockCount + blocksAheadCount,
   });
   if (!admitted) return null;
   request.leader = leader;

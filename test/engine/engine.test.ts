@@ -277,6 +277,23 @@ describe('reservations', () => {
     expect(engine.snapshot().ownedBlockCount).toBe(0);
     await engine.close();
   });
+
+  it('are not kept from memory that is free by prompts that only wait for their turn', async () => {
+    const { engine } = fakeEngine({ blockCount: 24, sequenceCountMax: 4, tokenBudget: 16 });
+    engine.add(request(promptOf(1, 60), { maxTokenCount: 2 }));
+    await engine.step();
+    engine.add(request(promptOf(2, 70), { maxTokenCount: 2 }));
+    await engine.step();
+    expect(engine.snapshot().waitingCount).toBe(1);
+    const small = request(promptOf(3, 8));
+    expect(engine.reserve(small, 0)?.blockIds).toHaveLength(1);
+    expect(engine.reserve(request(promptOf(4, 80)), 0)).toBeNull(); // the waiting one could not be taken after it
+    engine.checkIntegrity();
+    engine.release(small.id);
+    await drain(engine);
+    expect(engine.snapshot().ownedBlockCount).toBe(0);
+    await engine.close();
+  });
 });
 
 describe('refusals', () => {
