@@ -11,6 +11,7 @@ import { type RunOptions, runLoad } from '../bench/run.js';
 import { type RoutedFacts, routedFactsOf, withRouted } from '../bench/server-facts.js';
 import { Gateway } from '../control/gateway.js';
 import type { GatewayLimits } from '../control/gateway-options.js';
+import type { RequestRecord as GatewayRecord } from '../control/request-record.js';
 import type { WorkerSpec } from '../control/worker-spec.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
@@ -51,6 +52,8 @@ export interface SimulationOptions {
   readonly onLogLine?: (line: string) => void;
   /** Things that go wrong, by time since the first request could arrive. */
   readonly faults?: readonly Fault[];
+  /** Of each request, as the gateway has it. */
+  readonly onRequestDone?: (record: GatewayRecord) => void;
 }
 
 interface Fault {
@@ -105,6 +108,7 @@ async function run(
   await clock.sleep(settleMs);
   const routed = new Map<string, RoutedFacts>();
   gateway.onRequestDone((record) => routed.set(record.id, routedFactsOf(record)));
+  if (options.onRequestDone !== undefined) gateway.onRequestDone(options.onRequestDone);
   for (const { atMs, strike } of options.faults ?? []) clock.after(atMs, () => strike(workers));
   const records = await runLoad(plan, new GatewayClient(gateway, clock, host), { ...load, clock });
   await checkQuiet(clock, gateway, workers);
