@@ -80,7 +80,7 @@ export function simulateCommand(): Command {
     )
     .option(
       '--host <file>',
-      'what serving costs the cores that all share, measured by scripts/simulate-accuracy.mjs; default: cores to spare',
+      'what serving costs the cores that all share, measured by scripts/measure-host.mjs; default: cores to spare',
     )
     .option('--router-profile <file>', 'what the router believes, where it is not --profile; its links, where that has none')
     .option('--no-router-profile', 'the router starts without a profile and learns')

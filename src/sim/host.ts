@@ -1,5 +1,5 @@
 /** What serving costs the processors of one host beside computing: the event loops of gateway, workers and load generator, on cores that they
- *  share with the compute threads. Measured from a real server (scripts/simulate-accuracy.mjs); used by simulation.ts.
+ *  share with the compute threads. Measured from a real server (scripts/measure-host.mjs); used by simulation.ts.
  *  Nothing here knows how long a step takes, nor what the router believes. */
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
@@ -78,7 +78,7 @@ function tokenCountOf(body: unknown): number {
   return count;
 }
 
-/** From JSON, as simulate-accuracy writes it. Throws InvalidRequestError naming `file`. */
+/** From JSON, as measure-host writes it. Throws InvalidRequestError naming `file`. */
 export function parseHost(text: string, file: string): HostCosts {
   const isLoop = (value: unknown) => {
     const { requestMs, frameMs, tokenMs } = (value ?? {}) as Partial<LoopCost>;
@@ -93,7 +93,9 @@ export function parseHost(text: string, file: string): HostCosts {
   const { coreCount = 0, neighbourSlowdown = -1, frontMs = -1, gateway, worker, generator } = host;
   if (!(coreCount >= 1) || !(neighbourSlowdown >= 0) || !(frontMs >= 0) || ![gateway, worker, generator].every(isLoop)) {
     const names = 'coreCount, neighbourSlowdown, frontMs, gateway, worker, generator';
-    throw new InvalidRequestError(`${file} does not say what serving costs a host (${names}): have simulate-accuracy measure it`);
+    throw new InvalidRequestError(
+      `${file} does not say what serving costs a host (${names}): have scripts/measure-host.mjs measure it`,
+    );
   }
   return host as HostCosts;
 }

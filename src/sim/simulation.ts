@@ -63,12 +63,19 @@ interface Fault {
 
 type SimulatedLoad = Pick<RunOptions, 'concurrencyMax' | 'warmupMs' | 'warmupRequestCount' | 'drainMs' | 'durationMs'>;
 
+export interface SimulatedRun {
+  readonly plan: Iterable<PlannedRequest>;
+  readonly load: SimulatedLoad;
+  /** Before it nobody asks for anything for so long. Absent: 0. */
+  readonly idleMs?: number;
+}
+
 export interface SimulationResult {
   /** As a load test of a real server has them. */
   readonly records: readonly RequestRecord[];
   /** Of each worker at the end. */
   readonly engines: readonly (EngineSnapshot & { readonly id: string })[];
-  /** Virtual time that passed. */
+  /** Virtual time at the end. */
   readonly simulatedMs: number;
 }
 
@@ -77,22 +84,29 @@ const settleMs = 2000;
 const quietPollMs = 10;
 const quietMsMax = 60_000;
 
-/** Throws AssertionError when an invariant is broken at the end. */
-export function simulate(
+/** One load test of a cluster. Throws AssertionError when an invariant is broken at the end. */
+export async function simulate(
   options: SimulationOptions,
   plan: Iterable<PlannedRequest>,
   load: SimulatedLoad,
 ): Promise<SimulationResult> {
-  const clock = new VirtualClock();
-  return clock.drive(run(clock, options, plan, load));
+  const [result] = await simulateRuns(options, [{ plan, load }]);
+  assert(result !== undefined, 'one run, one result');
+  return result;
 }
 
-async function run(
+/** Load tests one after the other of the same cluster, which remembers what it has learned, as a server does. The invariants are checked
+ *  after each. */
+export function simulateRuns(options: SimulationOptions, runs: Iterable<SimulatedRun>): Promise<readonly SimulationResult[]> {
+  const clock = new VirtualClock();
+  return clock.drive(runAll(clock, options, runs));
+}
+
+async function runAll(
   clock: Clock,
   options: SimulationOptions,
-  plan: Iterable<PlannedRequest>,
-  load: SimulatedLoad,
-): Promise<SimulationResult> {
+  runs: Iterable<SimulatedRun>,
+): Promise<readonly SimulationResult[]> {
   const host = new Host(clock, options.host ?? spareHost);
   const workers = workersOf(clock, host, options);
   const gateway = await Gateway.start({
@@ -110,12 +124,17 @@ async function run(
   gateway.onRequestDone((record) => routed.set(record.id, routedFactsOf(record)));
   if (options.onRequestDone !== undefined) gateway.onRequestDone(options.onRequestDone);
   for (const { atMs, strike } of options.faults ?? []) clock.after(atMs, () => strike(workers));
-  const records = await runLoad(plan, new GatewayClient(gateway, clock, host), { ...load, clock });
-  await checkQuiet(clock, gateway, workers);
-  const engines = workers.engines.map(({ id, engine }) => ({ id, ...engine.snapshot() }));
-  const simulatedMs = clock.nowMs();
+  const results: SimulationResult[] = [];
+  for (const { plan, load, idleMs = 0 } of runs) {
+    await clock.sleep(idleMs);
+    routed.clear();
+    const records = await runLoad(plan, new GatewayClient(gateway, clock, host), { ...load, clock });
+    await checkQuiet(clock, gateway, workers);
+    const engines = workers.engines.map(({ id, engine }) => ({ id, ...engine.snapshot() }));
+    results.push({ records: withRouted(records, routed), engines, simulatedMs: clock.nowMs() });
+  }
   await gateway.stop();
-  return { records: withRouted(records, routed), engines, simulatedMs };
+  return results;
 }
 
 function workersOf(clock: Clock, host: Host, { timesOf, settings, onLogLine }: SimulationOptions): SimulatedWorkers {
