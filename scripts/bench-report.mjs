@@ -2,8 +2,9 @@
  *  model: it repeats its points until the time is up, since every repetition narrows the bounds. `--time-limit SECONDS` gives it more or less.
  *  Every strategy has the same two workers of one thread each; the static split is one prefill, one decode.
  *  Flags: --full (all rates and workloads, a 135M shape too; about eight hours), --recompute (the reports again from the records; nothing is run),
- *  --only NAME (one of the sweeps below), --result-dir FOLDER; any other goes to `twostroke bench sweep`. The last line is JSON: `neverWorse`
- *  of every sweep by its name. */
+ *  --only NAME (one of the sweeps below), --result-dir FOLDER, --threads COUNT (of both workers together); any other goes to `twostroke bench
+ *  sweep`. In the environment: PIN_SERVER, a command that starts servers on cores of their own (`taskset -c 2-7`). The last line is JSON:
+ *  `neverWorse` of every sweep by its name. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
@@ -25,8 +26,10 @@ const isFull = take('--full');
 const isRecompute = take('--recompute');
 const only = takeValue('--only', null);
 const folder = takeValue('--result-dir', path.join('docs', 'results', '2026-11-22-router-cpu'));
+const workers = ['--workers', 'any:cpu*2', '--threads', takeValue('--threads', '2')];
 
-const words = (text) => text.split(' ');
+const words = (text) => text.split(' ').filter((word) => word !== '');
+const pin = words(process.env.PIN_SERVER ?? '');
 const allRates = '--rate-fractions 0.25,0.5,0.75,0.9,1,1.1,1.3';
 /** Small grids: many short repetitions, as many as the time allows; what the machine does meanwhile differs more between them than within.
  *  `isSmall`: part of the run without flags. */
@@ -49,10 +52,9 @@ const sweeps = [
   },
 ];
 
-const workers = ['--workers', 'any:cpu*2', '--threads', '2'];
-
-function twostroke(args, stdout) {
-  const done = spawnSync(process.execPath, [entry, ...args], { stdio: ['inherit', stdout, 'inherit'] });
+function twostroke(args, stdout, before = []) {
+  const [program, ...argv] = [...before, process.execPath, entry, ...args];
+  const done = spawnSync(program, argv, { stdio: ['inherit', stdout, 'inherit'] });
   if (done.status !== 0) process.exit(done.status ?? 1);
   return done.stdout?.toString() ?? '';
 }
@@ -60,7 +62,7 @@ function twostroke(args, stdout) {
 /** What the router starts from: measured here and now, as `twostroke serve` would do more shortly by itself. */
 function measureProfile(model, file) {
   const known = model.filter((word) => word !== '--skip-tokenizer-init');
-  twostroke(['profile', ...known, ...workers, '--duration', '20', '--out', file, '--json'], 'ignore');
+  twostroke(['profile', ...known, ...workers, '--duration', '20', '--out', file, '--json'], 'ignore', pin);
 }
 
 /** Of this folder, where it is a clone. */
@@ -70,7 +72,7 @@ function commit() {
 }
 
 function targetsOf(model, profile) {
-  const serve = ['node', entry, 'serve', ...model, ...workers, '--port', '0', '--json', '--allow-forced-length'];
+  const serve = [...pin, 'node', entry, 'serve', ...model, ...workers, '--port', '0', '--json', '--allow-forced-length'];
   const command = serve.map((word) => `"${word}"`).join(' ');
   const strategies = ['collocated', 'disaggregated --split 1:1', `adaptive --profile "${profile}"`];
   return strategies.flatMap((strategy) => ['--target', `${strategy.split(' ')[0]}=${command} --strategy ${strategy}`]);

@@ -6,7 +6,8 @@
 # The report is made by `twostroke bench report FOLDER/WORKLOAD --profile PROFILE`; here its plots may lack their packages. The servers stay up together, one is asked at a time.
 # For other machines: NODE, MODEL (options of serve), ONE and TWO (workers), SHARE (of a GPU's memory, for each of three servers), PROFILE,
 # PIN_SERVER and PIN_LOAD (commands that keep servers and generator on cores apart), TIME_LIMIT (seconds since this script began, for
-# everything), SWEEPS (workload:fractions of saturation, ...), REPETITIONS, RUN_SECONDS, WARMUP (seconds of a run before it is measured), PROMPTS, UNLOADED, COMMIT.
+# everything), SWEEPS (workload:fractions of saturation, ...), REPETITIONS, RUN_SECONDS and MIN_PROMPTS (of a run: what takes longer), WARMUP (seconds of
+# a run before it is measured), SETTLE (seconds of a rate before its first run), PROMPTS, UNLOADED, COMMIT. CUDA_VISIBLE_DEVICES chooses among more GPUs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$1
@@ -20,11 +21,13 @@ SHARE=${SHARE:-0.3}
 PROFILE=${PROFILE:-profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json}
 PIN_SERVER=${PIN_SERVER-taskset -c 4-31}
 PIN_LOAD=${PIN_LOAD-taskset -c 0-3}
-TIME_LIMIT=${TIME_LIMIT:-1100}
+TIME_LIMIT=${TIME_LIMIT:-1600}
 REPETITIONS=${REPETITIONS:-10}
-SWEEPS=${SWEEPS:-mixed:0.3,0.4,0.5,0.75,1 long:0.4,0.6}
+SWEEPS=${SWEEPS:-mixed:0.25,0.5,0.75,0.9,1,1.1,1.3}
 RUN_SECONDS=${RUN_SECONDS:-4}
+MIN_PROMPTS=${MIN_PROMPTS:-200}
 WARMUP=${WARMUP:-1.5}
+SETTLE=${SETTLE:-6}
 PROMPTS=${PROMPTS:-350}
 UNLOADED=${UNLOADED:-16}
 mkdir -p "$folder"
@@ -91,10 +94,11 @@ for phase in "${@:-sweep}"; do
         limit=$(((TIME_LIMIT - SECONDS) * points / pointsLeft))
         pointsLeft=$((pointsLeft - points))
         say "$workload at $rates, for $limit s"
-        $bench sweep --workloads "$workload" $load --rate-fractions "$rates" --repetitions "$REPETITIONS" --run-seconds "$RUN_SECONDS" --warmup "$WARMUP" \
-          --warmup-prompts 0 --unloaded-prompts "$UNLOADED" --saturation-prompts "$PROMPTS" --saturation-concurrency 256 --drain 20 \
+        $bench sweep --workloads "$workload" $load --rate-fractions "$rates" --repetitions "$REPETITIONS" --run-seconds "$RUN_SECONDS" --min-prompts "$MIN_PROMPTS" \
+          --warmup "$WARMUP" --settle "$SETTLE" --warmup-prompts 0 --unloaded-prompts "$UNLOADED" --saturation-prompts "$PROMPTS" --saturation-concurrency 256 --drain 20 \
           --time-limit "$limit" --result-dir "$folder/$workload" --metadata "commit=${COMMIT:-$(git rev-parse --short HEAD)}" \
-          "gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c | xargs)" "command=bench/gpu/router.sh" \
+          "gpu=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c | xargs)" \
+          "command=bench/gpu/router.sh" \
           "${targets[@]}" >"$folder/$workload.txt" || say "no report here: see its last lines"
         cat "$folder/$workload.txt"
       done
