@@ -1,17 +1,21 @@
-/** The generator's priority, where this machine lets it be raised, is put back after a run. */
-import { existsSync, readFileSync } from 'node:fs';
+/** The generator's priority, where this machine lets it be raised, is put back after a run, on every thread. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import os from 'node:os';
 import { expect, it } from 'vitest';
 import { raisePriority } from '../../src/bench/priority.js';
 
 const session = () => (existsSync('/proc/self/autogroup') ? readFileSync('/proc/self/autogroup', 'utf8') : '');
+const threads = existsSync('/proc/self/task') ? readdirSync('/proc/self/task').map(Number) : [0];
+const state = () => ({ process: os.getPriority(), threads: threads.map((id) => os.getPriority(id)), session: session() });
 
 it('is raised while it measures, and put back', () => {
-  const before = { process: os.getPriority(), session: session() };
+  const before = state();
   const restore = raisePriority();
-  const during = { process: os.getPriority(), session: session() };
+  const during = state();
   restore();
-  expect({ process: os.getPriority(), session: session() }).toEqual(before);
-  const mayRaise = during.process < before.process;
-  if (mayRaise && / nice 0/.test(before.session)) expect(during.session).toMatch(/ nice -/);
+  expect(state()).toEqual(before);
+  if (during.process === before.process) return; // not allowed here
+  expect(during.process).toBeLessThan(before.process);
+  for (const priority of during.threads) expect(priority).toBe(during.process);
+  if (/ nice 0/.test(before.session)) expect(during.session).toMatch(/ nice -/);
 });
