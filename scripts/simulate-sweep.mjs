@@ -3,9 +3,10 @@
  *
  *    node scripts/simulate-sweep.mjs --profile FILE [--name NAME] [--traces FOLDER] [--requests 1000] [--repetitions 2] [--out FOLDER]
  *                                    [--router-profile FILE] [--host FILE] [--scenarios '^two workers$'] [--workloads short,mixed] [--fractions 0.5,0.9]
+ *                                    [--sweeps FOLDER]
  *
  *  Needs `npm run build`. Takes all cores. Every point of every scenario gets the same requests for each strategy. --scenarios (a pattern), --workloads
- *  and --fractions (of the saturation) take a part. */
+ *  and --fractions (of the saturation) take a part. --sweeps keeps every request, for `twostroke bench report FOLDER/SCENARIO/WORKLOAD`. */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -45,16 +46,29 @@ function runTask(workerData) {
   });
 }
 
-function rowText({ scenario, workload, ratePerSecond, rateFraction, reference, ratios, modes }) {
-  const good = ['collocated', 'disaggregated', 'adaptive']
-    .map((each) => figure(modes[each].goodRequestsPerSecond['1'], 1))
-    .join(' / ');
-  const { paths } = modes.adaptive.routes;
-  const share = (paths.disaggregated ?? 0) / Object.values(paths).reduce((sum, count) => sum + count, 0);
-  const { ttftMsP50, ttftMsP99, tpotMsP50, tpotMsP99 } = modes.adaptive;
+function rowText({ scenario, workload, ratePerSecond, rateFraction, reference, comparison, noise, modes }) {
+  const good = ['collocated', 'disaggregated', 'adaptive'].map((each) => figure(modes[each].goodRequestsPerSecond['1'], 1));
+  const { ttftMsP50, ttftMsP99, tpotMsP50, tpotMsP99, routes } = modes.adaptive;
   const latencies = `${figure(ttftMsP50, 0)} / ${figure(ttftMsP99, 0)} / ${figure(tpotMsP50)} / ${figure(tpotMsP99)}`;
-  const cells = [scenario, workload, `${figure(ratePerSecond, 1)} (${figure(rateFraction)})`, reference, good];
-  return `| ${[...cells, figure(ratios.goodput), figure(ratios.ttftP99), figure(ratios.tpotP99), latencies, figure(share)].join(' | ')} |`;
+  const shares = routes.map(({ paths }) => {
+    const total = Object.values(paths).reduce((sum, count) => sum + count, 0);
+    return figure((100 * (paths.disaggregated ?? 0)) / total, 0);
+  });
+  const point = [scenario, workload, `${figure(ratePerSecond, 1)} (${figure(rateFraction)})`, reference, good.join(' / ')];
+  return `| ${[...point, ...comparedTexts(comparison), noise?.verdict ?? '–', latencies, shares.join(' ')].join(' | ')} |`;
+}
+
+/** Ratios to the better static mode with their bounds, and the verdict. */
+function comparedTexts(comparison) {
+  if (comparison === null) return ['–', '–', '–', '–'];
+  const { goodput, ttft, tpot, latencyPercentile, verdict } = comparison;
+  const cell = ({ ratio, low95, high95 }) => `${figure(ratio)} (${figure(low95)}–${figure(high95)})`;
+  return [
+    goodput['1'].verdict === 'not judged' ? 'not judged' : cell(goodput['1']),
+    `${latencyPercentile} ${cell(ttft)}`,
+    cell(tpot),
+    verdict,
+  ];
 }
 
 /** Median / p90 of the estimates' relative errors, in per cent. */
@@ -73,8 +87,8 @@ const errorHead = [
   `|-|-|-|-${'|-'.repeat(predictionNames.length)}|`,
 ];
 const head = [
-  '| scenario | workload | rate/s (of saturation) | better static mode | good req/s: collocated / disaggregated / adaptive | goodput ratio | TTFT p99 ratio | TPOT p99 ratio | adaptive TTFT p50 / p99 / TPOT p50 / p99 ms | split share |',
-  '|-|-|-|-|-|-|-|-|-|-|',
+  '| scenario | workload | rate/s (of saturation) | better static mode | good req/s: collocated / disaggregated / adaptive | goodput ratio | TTFT tail ratio | TPOT tail ratio | verdict | A/A | adaptive TTFT p50 / p99 / TPOT p50 / p99 ms | split, % by repetition |',
+  '|-|-|-|-|-|-|-|-|-|-|-|-|',
 ];
 const speed = `${requestCount} requests simulated in ${figure(wallSeconds, 1)} s (${figure(cpuSeconds, 1)} s of CPU time: ${figure(requestCount / cpuSeconds, 0)} requests per second and core)`;
 const text = [

@@ -22,6 +22,7 @@ export const { values: options } = parseArgs({
     scenarios: { type: 'string', default: '' },
     workloads: { type: 'string' },
     fractions: { type: 'string' },
+    sweeps: { type: 'string' },
     out: { type: 'string' },
   },
 });
@@ -40,13 +41,13 @@ const nanoPd = `any:${device(0)},prefill:${device(1)},prefill:${device(2)},decod
 const chosenFractions = options.fractions?.split(',').map(Number);
 const rateFractions = chosenFractions ?? [0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.3];
 
-/** Prompts and answers are those of the real sweep's defaults; traces keep their lengths, cut to the context. */
+/** Prompts and answers are those of the real sweeps (bench/gpu/router.sh, bench:report); traces keep their lengths, cut to the context. */
 const named = (workload, outputTokenCount = isGpu ? 128 : 32) => ({
   name: workload,
   load: (each) => ({
     workload: {
       ...{ name: workload, seed: each, contentSeed: each, inputTokenCount: 512, outputTokenCount },
-      ...{ rangeRatio: 0, outputShape: 'lognormal', lengthScale: 1 },
+      ...{ rangeRatio: 0, outputShape: isGpu ? 'range' : 'lognormal', lengthScale: 1 },
     },
     durationMs: Number.POSITIVE_INFINITY,
     contextTokenCount: 4096,

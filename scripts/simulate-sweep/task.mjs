@@ -1,6 +1,8 @@
 /** One workload of one scenario, in a thread of its own: every rate and strategy of it; tells rows of the table. Started by
  *  scripts/simulate-sweep.mjs with the same command line. */
+import path from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
+import { SweepFiles } from '../../dist/src/bench/sweep-file.js';
 import { summariseSweep } from '../../dist/src/bench/sweep-summary.js';
 import { routesTaken } from '../../dist/src/sim/routes-taken.js';
 import { simulateSweep } from '../../dist/src/sim/sweep.js';
@@ -10,10 +12,13 @@ const scenario = scenarios[workerData.scenarioIndex];
 const data = await simulateSweep({
   ...{ name, candidate: 'adaptive', seed: 1 },
   ...{ repetitionCount: Number(options.repetitions), requestCount: Number(options.requests) },
-  ...{ warmup: { requestCount: 60, ms: 6000 }, saturationConcurrency: isGpu ? 128 : 32 },
+  ...{ settleMs: 6000, warmupMs: 1500 },
+  saturation: isGpu ? { concurrency: 256, requestCount: 350 } : { concurrency: 32, requestCount: 200 },
   ...scenario,
   workloads: [scenario.workloads[workerData.workloadIndex]],
 });
+if (options.sweeps !== undefined)
+  new SweepFiles(path.join(options.sweeps, scenario.name.replaceAll(/\W+/g, '-'), data.header.runs[0].workload)).keep(data);
 const rows = summariseSweep(data).points.map((point) => rowOf(scenario.name, point, data));
 const requestCount = [...data.records.values()].reduce((sum, records) => sum + records.length, 0);
 parentPort.postMessage({ rows, requestCount });
@@ -28,7 +33,7 @@ function rowOf(scenario, point, data) {
           run.mode === modeName &&
           run.ratePerSecond === point.ratePerSecond,
       )
-      .flatMap(({ runIndex }) => data.records.get(runIndex));
+      .map(({ runIndex }) => data.records.get(runIndex));
   const modes = Object.fromEntries(
     point.modes.map(({ mode: each, summary, goodRequestsPerSecond, predictionErrors: errors }) => [
       each,
@@ -42,16 +47,10 @@ function rowOf(scenario, point, data) {
         },
         requestsPerSecond: summary.requestsPerSecond,
         predictionErrors: errors,
-        routes: routesTaken(recordsOf(each)),
+        routes: recordsOf(each).map(routesTaken), // by repetition
       },
     ]),
   );
-  const [ours, theirs] = [modes.adaptive, modes[point.reference]];
-  const ratios = {
-    goodput: ours.goodRequestsPerSecond['1'] / theirs.goodRequestsPerSecond['1'],
-    ttftP99: ours.ttftMsP99 / theirs.ttftMsP99,
-    tpotP99: ours.tpotMsP99 / theirs.tpotMsP99,
-  };
-  const { workload, ratePerSecond, rateFraction, reference } = point;
-  return { scenario, workload, ratePerSecond, rateFraction, reference, ratios, modes };
+  const { workload, ratePerSecond, rateFraction, reference, comparison, noise } = point;
+  return { scenario, workload, ratePerSecond, rateFraction, reference, comparison, noise, modes };
 }

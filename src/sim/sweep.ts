@@ -1,11 +1,12 @@
 /** Rates × workloads × strategies on virtual time, with the load generator's own rules: targets from unloaded runs, rates from saturation,
- *  paired arrivals, the same summary. Used by scripts/simulate-sweep.mjs.
- *  Invariant: at one point and repetition every strategy gets the same requests at the same times. */
+ *  paired arrivals, A/A, the same summary. Used by scripts/simulate-sweep.mjs.
+ *  Invariants: at one point and repetition every strategy gets the same requests at the same times; repetitions of a point follow each other on
+ *  one cluster, which rests between them for as long as the others would be asked. */
 import type { RequestRecord } from '../bench/request-record.js';
 import { summariseRun } from '../bench/summary.js';
 import type { Stage, SweepData, SweepRun } from '../bench/sweep-file.js';
 import { type LoadOptions, simulatedPlan } from './simulated-load.js';
-import { type SimulationOptions, type SimulationResult, simulate } from './simulation.js';
+import { type SimulatedRun, type SimulationOptions, type SimulationResult, simulateRuns } from './simulation.js';
 
 interface SweepMode {
   readonly name: string;
@@ -26,9 +27,12 @@ interface SimulatedSweepOptions {
   readonly rateFractions: readonly number[];
   readonly repetitionCount: number;
   readonly requestCount: number;
-  /** Sent first, at the same rate, and not measured: the router has to see requests, and time, before it changes an arrangement. */
-  readonly warmup: { readonly requestCount: number; readonly ms: number };
-  readonly saturationConcurrency: number;
+  /** How long a cluster has a point's rate before its first repetition. */
+  readonly settleMs: number;
+  /** Of every repetition, sent first and not measured. */
+  readonly warmupMs: number;
+  /** How much is open while saturation is measured, and with how many requests. */
+  readonly saturation: { readonly concurrency: number; readonly requestCount: number };
   readonly seed: number;
   readonly tell?: (line: string) => void;
 }
@@ -49,7 +53,7 @@ type Point = Pick<SweepRun, 'stage' | 'repetition' | 'ratePerSecond' | 'rateFrac
 
 class SimulatedSweep {
   readonly #options: SimulatedSweepOptions;
-  readonly #runs: SweepRun[] = [];
+  readonly #listed: SweepRun[] = [];
   readonly #records = new Map<number, readonly RequestRecord[]>();
 
   constructor(options: SimulatedSweepOptions) {
@@ -60,53 +64,79 @@ class SimulatedSweep {
     const { name, candidate, modes, seed } = this.#options;
     const targets = Object.fromEntries(modes.map((mode) => [mode.name, 'simulated']));
     const facts = { date: 'virtual', machine: 'virtual time', model: name, seed, targets, candidate, ttftFactor, tpotFactor };
-    return { header: { ...facts, runs: this.#runs }, records: this.#records };
+    return { header: { ...facts, runs: this.#listed }, records: this.#records };
   }
 
   async measure(workload: Workload): Promise<void> {
-    const { modes, candidate, rateFractions, repetitionCount } = this.#options;
+    const { modes, candidate, rateFractions } = this.#options;
     const statics = modes.filter(({ name }) => name !== candidate);
-    for (const mode of statics) await this.#run(mode, workload, at('unloaded', 0, null, null));
     let saturation = 0;
     for (const mode of statics) {
-      const records = await this.#run(mode, workload, at('saturation', 0, null, null));
+      const [, records = []] = await this.#runs(mode, workload, [at('unloaded', 0), at('saturation', 0)]);
       saturation = Math.max(saturation, summariseRun(records, null).requestsPerSecond);
     }
-    for (const fraction of rateFractions) {
-      for (let repetition = 0; repetition < repetitionCount; repetition++) {
-        for (const mode of modes) await this.#run(mode, workload, at('point', repetition, saturation * fraction, fraction));
-      }
-    }
+    for (const fraction of rateFractions) await this.#measurePoint(workload, saturation * fraction, fraction);
   }
 
-  async #run(mode: SweepMode, workload: Workload, point: Point): Promise<readonly RequestRecord[]> {
-    const { seed: baseSeed, requestCount, warmup, saturationConcurrency } = this.#options;
-    const { stage, repetition, ratePerSecond } = point;
-    const warmupRequestCount = warmup.requestCount + Math.ceil(((ratePerSecond ?? 0) * warmup.ms) / 1000);
-    const seed = baseSeed + 1000 * repetition;
-    const result = await simulate(
-      mode.simulation(seed),
-      simulatedPlan({
+  async #measurePoint(workload: Workload, ratePerSecond: number, rateFraction: number): Promise<void> {
+    const { modes, candidate, repetitionCount } = this.#options;
+    const repetitions = Array.from({ length: repetitionCount }, (_, repetition) => repetition);
+    const pointsOf = (stage: Stage) => [
+      at('warmup', 0, ratePerSecond, rateFraction),
+      ...repetitions.map((repetition) => at(stage, repetition, ratePerSecond, rateFraction)),
+    ];
+    for (const mode of modes) await this.#runs(mode, workload, pointsOf('point'));
+    const twin = modes.find(({ name }) => name !== candidate);
+    if (twin !== undefined) await this.#runs(twin, workload, pointsOf('repeat'));
+  }
+
+  /** One after the other on one cluster. A twin's differs in what is drawn. */
+  async #runs(mode: SweepMode, workload: Workload, points: readonly Point[]): Promise<readonly (readonly RequestRecord[])[]> {
+    const { seed } = this.#options;
+    const isTwin = points.some(({ stage }) => stage === 'repeat');
+    const results = await simulateRuns(
+      mode.simulation(isTwin ? seed + 1 : seed),
+      points.map((point) => this.#runOf(workload, point)),
+    );
+    for (const [place, result] of results.entries()) {
+      const point = points[place];
+      if (point === undefined) continue;
+      this.#records.set(this.#listed.length, result.records);
+      this.#listed.push({
+        ...{ runIndex: this.#listed.length, workload: workload.name, mode: mode.name, coreShare: 0, shortenedCount: 0 },
+        ...point,
+      });
+      this.#options.tell?.(endLine(workload.name, mode.name, point, result));
+    }
+    return results.map(({ records }) => records);
+  }
+
+  #runOf(workload: Workload, { stage, repetition, ratePerSecond }: Point): SimulatedRun {
+    const { seed: baseSeed, requestCount, warmupMs, settleMs, saturation, modes } = this.#options;
+    const seed = baseSeed + 1000 * repetition + (stage === 'warmup' ? 500 : 0);
+    const countIn = (ms: number) => Math.ceil(((ratePerSecond ?? 0) * ms) / 1000);
+    const warmupRequestCount = stage === 'warmup' ? countIn(settleMs) : countIn(warmupMs);
+    const measuredCounts: Readonly<Record<Stage, number>> = {
+      ...{ warmup: 0, unloaded: unloadedRequestCount, saturation: saturation.requestCount },
+      ...{ point: requestCount, repeat: requestCount },
+    };
+    const requestCountMax = warmupRequestCount + measuredCounts[stage];
+    return {
+      plan: simulatedPlan({
         ...workload.load(seed),
         arrival: { ratePerSecond: ratePerSecond ?? Number.POSITIVE_INFINITY, burstiness: 1 },
-        requestCountMax: warmupRequestCount + (stage === 'unloaded' ? unloadedRequestCount : requestCount),
+        requestCountMax,
       }),
-      {
+      load: {
         ...{ warmupMs: 0, warmupRequestCount, drainMs, durationMs: Number.POSITIVE_INFINITY },
-        concurrencyMax: concurrencyOf(stage, saturationConcurrency),
+        concurrencyMax: concurrencyOf(stage, saturation.concurrency),
       },
-    );
-    this.#runs.push({
-      ...{ runIndex: this.#runs.length, workload: workload.name, mode: mode.name, coreShare: 0, shortenedCount: 0 },
-      ...point,
-    });
-    this.#records.set(this.#runs.length - 1, result.records);
-    this.#options.tell?.(endLine(workload.name, mode.name, point, result));
-    return result.records;
+      idleMs: ratePerSecond === null ? 0 : (modes.length * 1000 * requestCountMax) / ratePerSecond, // the others, and the twin
+    };
   }
 }
 
-function at(stage: Stage, repetition: number, ratePerSecond: number | null, rateFraction: number | null): Point {
+function at(stage: Stage, repetition: number, ratePerSecond: number | null = null, rateFraction: number | null = null): Point {
   return { stage, repetition, ratePerSecond, rateFraction };
 }
 
