@@ -1,12 +1,12 @@
 /** `npm run bench:report`: sweeps of three strategies on two CPU workers and their report, in at most 15 minutes for the small grid of the demo
  *  model: it repeats its points until the time is up, since every repetition narrows the bounds. `--time-limit SECONDS` gives it more or less.
  *  Every strategy has the same two workers of one thread each; the static split is one prefill, one decode.
- *  Flags: --full (all rates and workloads, a 135M shape too; about eight hours), --recompute (the reports again from the records; nothing is run),
- *  --only NAME (one of the sweeps below), --result-dir FOLDER, --threads COUNT (of both workers together); any other goes to `twostroke bench
+ *  Flags: --full (all rates and workloads, a 135M shape too; about eight hours), --recompute (the reports again from the records of all sweeps in
+ *  the folder; nothing is run), --only NAME (one of the sweeps), --result-dir FOLDER, --threads COUNT (of both workers together); any other goes to `twostroke bench
  *  sweep`. In the environment: PIN_SERVER, a command that starts servers on cores of their own (`taskset -c 2-7`). The last line is JSON:
  *  `neverWorse` of every sweep by its name. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 
 // servers' commands are kept in the results: relative to the repository, they mean the same on every machine
@@ -25,7 +25,7 @@ const command = ['npm run bench:report --', ...rest].join(' ').replace(/ --$/, '
 const isFull = take('--full');
 const isRecompute = take('--recompute');
 const only = takeValue('--only', null);
-const folder = takeValue('--result-dir', path.join('docs', 'results', '2026-11-22-router-cpu'));
+const folder = takeValue('--result-dir', path.join('docs', 'results', '2026-11-22-router'));
 const workers = ['--workers', 'any:cpu*2', '--threads', takeValue('--threads', '2')];
 
 const words = (text) => text.split(' ').filter((word) => word !== '');
@@ -78,36 +78,35 @@ function targetsOf(model, profile) {
   return strategies.flatMap((strategy) => ['--target', `${strategy.split(' ')[0]}=${command} --strategy ${strategy}`]);
 }
 
-function run({ name, model, small, full, answer }) {
+function sweep({ name, model, small, full, answer }) {
   const result = path.join(folder, name);
   const profile = path.join(result, 'profile.json');
   mkdirSync(result, { recursive: true });
-  if (!isRecompute) measureProfile(model, profile);
-  const shared = ['--json', '--profile', profile, ...rest];
+  measureProfile(model, profile);
+  const kept = ['--result-dir', result, '--metadata', `commit=${commit()}`, `command=${command}`];
   const grid = [...(isFull ? full : small), ...answer];
-  const stdout = isRecompute
-    ? twostroke(['bench', 'report', result, ...shared], 'pipe')
-    : twostroke(
-        [
-          'bench',
-          'sweep',
-          '--result-dir',
-          result,
-          '--metadata',
-          `commit=${commit()}`,
-          `command=${command}`,
-          ...grid,
-          ...targetsOf(model, profile),
-          ...shared,
-        ],
-        'pipe',
-      );
-  const { neverWorse, files } = JSON.parse(stdout.trim().split('\n').at(-1));
-  for (const file of files.filter((each) => each.endsWith('.html'))) process.stderr.write(`report: ${file}\n`);
-  return [name, neverWorse];
+  const args = ['bench', 'sweep', ...kept, ...grid, ...targetsOf(model, profile), '--json', '--profile', profile, ...rest];
+  return [name, verdictOf(twostroke(args, 'pipe'))];
 }
 
-const wanted = sweeps.filter(({ name, isSmall }) =>
-  only === null ? (isRecompute ? existsSync(path.join(folder, name, 'sweep.json')) : isFull || isSmall) : name === only,
-);
-process.stdout.write(`${JSON.stringify({ neverWorse: Object.fromEntries(wanted.map(run)) })}\n`);
+/** Of any sweep that was kept here, also of one that was run on another machine. */
+function recompute(name) {
+  const result = path.join(folder, name);
+  const profile = path.join(result, 'profile.json');
+  const plots = existsSync(profile) ? ['--profile', profile] : [];
+  return [name, verdictOf(twostroke(['bench', 'report', result, '--json', ...plots, ...rest], 'pipe'))];
+}
+
+function verdictOf(stdout) {
+  const { neverWorse, files } = JSON.parse(stdout.trim().split('\n').at(-1));
+  for (const file of files.filter((each) => each.endsWith('.html'))) process.stderr.write(`report: ${file}\n`);
+  return neverWorse;
+}
+
+const isWanted = (name) => only === null || name === only;
+const results = isRecompute
+  ? readdirSync(folder)
+      .filter((name) => isWanted(name) && existsSync(path.join(folder, name, 'sweep.json')))
+      .map(recompute)
+  : sweeps.filter(({ name, isSmall }) => (only === null ? isFull || isSmall : name === only)).map(sweep);
+process.stdout.write(`${JSON.stringify({ neverWorse: Object.fromEntries(results) })}\n`);

@@ -8,7 +8,7 @@ const root = path.resolve(import.meta.dirname, '..');
 const entry = path.join(root, 'dist', 'src', 'cli', 'main.js');
 const rest = process.argv.slice(2);
 const at = rest.indexOf('--result-dir');
-const folder = at === -1 ? path.join(root, 'docs', 'results', '2026-11-22-router-cpu', 'topology') : rest.splice(at, 2)[1];
+const folder = at === -1 ? path.join(root, 'docs', 'results', '2026-11-22-router', 'topology') : rest.splice(at, 2)[1];
 
 const options = ['--model', 'demo', '--workers', 'any:cpu,prefill:cpu*2,decode:cpu', '--threads', '4', '--port', '0'];
 const server = spawn(process.execPath, [entry, 'serve', ...options, '--json', '--allow-forced-length'], {

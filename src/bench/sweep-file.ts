@@ -1,5 +1,6 @@
 /** What a sweep leaves behind: `sweep.json` (settings, machine, list of runs) and `requests.jsonl.gz` (every request of every run).
- *  Everything a report says is derived from these two. */
+ *  Everything a report says is derived from these two. A line of the second is a run, with a column per field of its requests: half the bytes of a
+ *  line per request. */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
@@ -47,7 +48,12 @@ export interface SweepData {
   readonly records: ReadonlyMap<number, readonly RequestRecord[]>;
 }
 
-type Line = RequestRecord & { readonly run: number };
+interface RunLine {
+  readonly run: number;
+  readonly requestCount: number;
+  /** By field; `predicted.ttftMs` for one inside another. null: this request has none. A field that no request has is left out. */
+  readonly columns: Readonly<Record<string, readonly unknown[]>>;
+}
 
 const sweepFileNames = { header: 'sweep.json', records: 'requests.jsonl.gz' } as const;
 
@@ -70,17 +76,49 @@ export class SweepFiles {
     const fresh = [...records].filter(([run]) => !this.#keptRuns.has(run));
     appendRecords(
       file,
-      fresh.flatMap(([run, list]) => list.map((record) => lineOf(run, record))),
+      fresh.map(([run, list]) => lineOf(run, list)),
     );
     for (const [run] of fresh) this.#keptRuns.add(run);
     writeFileSync(path.join(this.#folder, sweepFileNames.header), `${JSON.stringify(header, null, 2)}\n`);
   }
 }
 
-/** Without what only joins files while they are made; times to 10 µs, gaps, which are most of the bytes, to 100 µs. */
-function lineOf(run: number, { id: _, predicted, ...record }: RequestRecord): Line {
+function lineOf(run: number, records: readonly RequestRecord[]): RunLine {
+  const rows = records.map((record): Readonly<Record<string, unknown>> => {
+    const { predicted = {}, ...fields } = shortened(record);
+    return {
+      ...fields,
+      ...Object.fromEntries(Object.entries(predicted).map(([name, value]) => [predictedPrefix + name, value])),
+    };
+  });
+  const names = [...new Set(rows.flatMap(Object.keys))];
   return {
     run,
+    requestCount: rows.length,
+    columns: Object.fromEntries(names.map((name) => [name, rows.map((row) => row[name] ?? null)])),
+  };
+}
+
+function recordsOf({ requestCount, columns }: RunLine): readonly RequestRecord[] {
+  return Array.from({ length: requestCount }, (_, index) => {
+    const fields = Object.entries(columns)
+      .map(([name, column]): [string, unknown] => [name, column[index]])
+      .filter(([, value]) => value !== null);
+    const isEstimate = ([name]: [string, unknown]) => name.startsWith(predictedPrefix);
+    const predicted = fields.filter(isEstimate).map(([name, value]) => [name.slice(predictedPrefix.length), value]);
+    const record = Object.fromEntries(fields.filter((field) => !isEstimate(field)));
+    return {
+      ...record,
+      ...(predicted.length === 0 ? {} : { predicted: Object.fromEntries(predicted) }),
+    } as unknown as RequestRecord;
+  });
+}
+
+const predictedPrefix = 'predicted.';
+
+/** Without what only joins files while they are made; times to 10 µs, gaps, which are most of the bytes, to 100 µs, estimates to three digits. */
+function shortened({ id: _, predicted, ...record }: RequestRecord): RequestRecord {
+  return {
     ...record,
     scheduledMs: rounded(record.scheduledMs, 100),
     sentMs: rounded(record.sentMs, 100),
@@ -90,7 +128,9 @@ function lineOf(run: number, { id: _, predicted, ...record }: RequestRecord): Li
     gapsMs: record.gapsMs.map((ms) => rounded(ms, 10)),
     ...(predicted === undefined
       ? {}
-      : { predicted: Object.fromEntries(Object.entries(predicted).map(([name, value]) => [name, rounded(value, 100)])) }),
+      : {
+          predicted: Object.fromEntries(Object.entries(predicted).map(([name, value]) => [name, Number(value.toPrecision(3))])),
+        }),
   };
 }
 
@@ -105,12 +145,11 @@ export function readSweep(folder: string): SweepData {
   } catch (error) {
     throw new InvalidRequestError(`no sweep in ${folder}: ${messageOf(error)}`);
   }
-  const records = new Map<number, RequestRecord[]>(header.runs.map(({ runIndex }) => [runIndex, []]));
-  for (const { run, ...record } of readRecords<Line>(path.join(folder, sweepFileNames.records))) {
-    const list = records.get(run);
-    if (list === undefined)
-      throw new InvalidRequestError(`${folder}: a request of run ${run}, which ${sweepFileNames.header} does not list`);
-    list.push(record);
+  const records = new Map<number, readonly RequestRecord[]>(header.runs.map(({ runIndex }) => [runIndex, []]));
+  for (const line of readRecords<RunLine>(path.join(folder, sweepFileNames.records))) {
+    if (!records.has(line.run))
+      throw new InvalidRequestError(`${folder}: requests of run ${line.run}, which ${sweepFileNames.header} does not list`);
+    records.set(line.run, recordsOf(line));
   }
   return { header, records };
 }
