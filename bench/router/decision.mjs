@@ -25,6 +25,7 @@ function loadedWorker(index, role) {
     );
   }
   const rowCount = prng.integer(0, 64);
+  if (rowCount > 0) load.changeClaim(null, { tokenCount: rowCount * 600, variance: rowCount * 128 ** 2 });
   load.changeDecoding({ rowCount, kvTokenCount: rowCount * 500, remainingTokenCount: rowCount * 100 }, 0);
   const room = { blockTokenCount: 16, blockCount: 20_000, seatCount: 64 };
   return { id: `w${index}`, role, isLive: true, ...room, load, costs: guessedParameters, corrections: uncorrected };
@@ -37,6 +38,7 @@ function factsOf(nowMs) {
     maxTokenCount: 512,
     choiceCount: 1,
     expectedTokenCount: 128,
+    growth: { tokenCount: 128, variance: 128 ** 2 },
     prefixTokenCounts: new Map(),
     nowMs,
   };

@@ -1,10 +1,12 @@
 /** Takes requests in, finds each a route, drives it along, and starts again elsewhere when a worker dies. Used by gateway.ts.
  *  Invariants: every accepted request settles within its deadline (I1); a new attempt starts only when the last one's workers hold
  *  nothing of the request any more (I2); tokens already emitted are never emitted again (I5). */
+import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
+import type { KvClaim } from '../router/kv-growth.js';
 import type { Route, Strategy } from '../router/route.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { Admission } from './admission.js';
@@ -18,7 +20,7 @@ import { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
 import { Reservations, type ReservationTiming } from './reservations.js';
 import { sidesOf } from './route-summary.js';
-import { claimOf, Routing, type Traveller } from './routing.js';
+import { Routing, type Traveller } from './routing.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
 import type { WorkerDirectory } from './worker-directory.js';
 
@@ -33,6 +35,15 @@ interface CoordinatorOptions {
   readonly onDone: (record: RequestRecord) => void;
   /** Requests wait for it: before, the roles that are loaded first would get everything. Its rejection fails them. */
   readonly ready: Promise<void>;
+}
+
+/** A request before the worker it will decode on. */
+interface Entry {
+  readonly route: Route;
+  readonly worker: WorkerId;
+  readonly claim: KvClaim;
+  /** Resolves when it may go. */
+  readonly admitted: Promise<true>;
 }
 
 export class Coordinator {
@@ -85,8 +96,8 @@ export class Coordinator {
     await request.orSettled(this.#options.ready).catch((error) => this.#afterFailure(request, error));
     while (!request.isSettled) {
       try {
-        const route = await this.#chooseRoute(traveller);
-        if (route !== null) await this.#enter(traveller, route);
+        const entry = await this.#chooseRoute(traveller);
+        if (entry !== null) await this.#enter(entry, request);
       } catch (error) {
         this.#afterFailure(request, error);
       }
@@ -95,27 +106,36 @@ export class Coordinator {
   }
 
   /** Waits while no worker is live. Null when the request settles first. */
-  async #chooseRoute(traveller: Traveller): Promise<Route | null> {
+  async #chooseRoute(traveller: Traveller): Promise<Entry | null> {
     const { request } = traveller;
     while (!request.isSettled) {
       const route = this.#routing.choose(traveller);
-      if (route !== null) return route;
+      if (route !== null) return this.#claimRoom(traveller, route);
       await request.orSettled(this.#options.directory.changed());
     }
     return null;
   }
 
-  /** Waits for memory to decode in, as far as can be foreseen. */
-  async #enter(traveller: Traveller, route: Route): Promise<void> {
-    const { request } = traveller;
-    const { clock, directory } = this.#options;
+  /** In the instant of the choice: whoever is routed next sees what is claimed, and whether it may go at once. */
+  #claimRoom(traveller: Traveller, route: Route): Entry {
+    const { claim } = traveller;
     const [, worker] = sidesOf(route);
-    const size = directory.workers().find(({ id }) => id === worker);
-    if (size === undefined) throw new WorkerLostError(worker, 'it went away while the request was routed');
-    const claim = claimOf(traveller, route);
+    const memory = this.#options.directory.workers().find(({ id }) => id === worker);
+    assert(claim !== null && memory !== undefined, 'who was routed has a claim on a worker that is there');
+    const admitted = new Promise<true>((resolve) => {
+      this.#room.enter(worker, claim, memory, () => {
+        this.#routing.admitted(traveller);
+        resolve(true);
+      });
+    });
+    return { route, worker, claim, admitted };
+  }
+
+  /** Waits for memory to decode in, as far as can be foreseen. */
+  async #enter({ route, worker, claim, admitted }: Entry, request: Request): Promise<void> {
+    const { clock } = this.#options;
     const startMs = clock.nowMs();
     try {
-      const admitted = this.#room.enter(worker, claim, size).then(() => true);
       if ((await request.orSettled(this.#orGone(worker, admitted))) === null) return;
       request.reservationWaitMs += clock.nowMs() - startMs;
       await this.#follow(route, request);

@@ -25,15 +25,14 @@ interface Room {
 export class DecodeRoom {
   readonly #rooms = new Map<WorkerId, Room>();
 
-  /** Resolves when there is room. The claim is read again whenever somebody asks, so what it tells may change. */
-  enter(worker: WorkerId, claim: KvClaim, memory: RoomMemory): Promise<void> {
+  /** `admit` is called once, when there is room: now, or when enough others have left. The claim is read again whenever somebody asks, so what
+   *  it tells may change. */
+  enter(worker: WorkerId, claim: KvClaim, memory: RoomMemory, admit: () => void): void {
     const room = this.#rooms.get(worker) ?? { admitted: new Set(), line: [], memory };
     this.#rooms.set(worker, room);
     room.memory = memory;
-    return new Promise((resolve) => {
-      room.line.push({ claim, admit: resolve });
-      this.#pump(room);
-    });
+    room.line.push({ claim, admit });
+    this.#pump(room);
   }
 
   /** In whatever state it is. */

@@ -9,7 +9,7 @@ import { Arranger, type RememberedRequest, withinLimits } from '../router/arrang
 import { candidatesOf } from '../router/candidates.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
 import { tpotLimitMs, ttftLimitMs } from '../router/estimate.js';
-import type { KvClaim } from '../router/kv-growth.js';
+import { demandOf, growthOf, type KvClaim } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
 import { samplePrefixes } from '../router/length-levels.js';
 import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js';
@@ -43,6 +43,8 @@ export interface Traveller {
   readonly lengths: LengthDistribution;
   /** Where it is now. */
   placement: Placement | null;
+  /** What it will hold where it decodes. */
+  claim: KvClaim | null;
   remembered: RememberedRequest | null;
   /** Of its first token, and of its time per token there, milliseconds. */
   limits: { readonly ttftMs: number; readonly tpotMs: number } | null;
@@ -93,7 +95,7 @@ export class Routing {
   welcome(request: Request): Traveller {
     const keys = strideKeys(request.input.promptIds, request.input.cacheSalt);
     const lengths = this.#lengths.predict(lengthFacts(request, keys));
-    return { request, keys, lengths, placement: null, remembered: null, limits: null, corrections: uncorrected };
+    return { request, keys, lengths, placement: null, claim: null, remembered: null, limits: null, corrections: uncorrected };
   }
 
   /** Null: no worker is live. The request is told, and counted, before this returns. */
@@ -114,11 +116,16 @@ export class Routing {
         : pinnedRoute(facts, workers, request.pinnedPlace);
     if (route === null) return null;
     const summary = { ...summaryOf(route, facts, workers), ...(arrangement && { arrangement: nameOf(arrangement) }) };
-    this.#place(traveller, facts, route);
+    this.#place(traveller, facts, route, workers);
     this.#remember(traveller, facts, route, workers, arrangement);
     request.routed(summary);
     logger.debug({ request: request.id, summary }, 'routed');
     return route;
+  }
+
+  /** It has memory to decode in. */
+  admitted({ placement }: Traveller): void {
+    placement?.onAdmitted(this.#options.clock.nowMs());
   }
 
   leave(traveller: Traveller): void {
@@ -147,32 +154,33 @@ export class Routing {
   }
 
   /** From here on the workers' loads count it. */
-  #place(traveller: Traveller, facts: RequestFacts, route: Route): void {
+  #place(traveller: Traveller, facts: RequestFacts, route: Route, workers: readonly WorkerSnapshot[]): void {
     const { request, keys, lengths } = traveller;
     const { clock } = this.#options;
     const [prefillWorker, decodeWorker] = sidesOf(route);
     const { tokenCount, roomTokenCount, addedMs, unloadedTtftMs } = route.prefill;
     const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
-    const placement = new Placement(
-      {
-        id: request.id,
-        prompt: {
-          tokenCount,
-          pairCount: prefillPairCountOf(cachedTokenCount, tokenCount),
-          roomTokenCount,
-          addedMs,
-          unloadedTtftMs,
-        },
-        promptTokenCount: facts.promptTokenCount,
-        choiceCount: facts.choiceCount,
-        lengths,
-        generatedTokenCount: facts.outputTokenCount,
-        prefill: this.#load(prefillWorker),
-        decode: this.#load(decodeWorker),
+    const claim = claimOf(traveller, route);
+    const blockTokenCount = workers.find(({ id }) => id === decodeWorker)?.blockTokenCount ?? 1;
+    const placement = new Placement({
+      id: request.id,
+      prompt: {
+        tokenCount,
+        pairCount: prefillPairCountOf(cachedTokenCount, tokenCount),
+        roomTokenCount,
+        addedMs,
+        unloadedTtftMs,
       },
-      facts.nowMs,
-    );
+      promptTokenCount: facts.promptTokenCount,
+      choiceCount: facts.choiceCount,
+      lengths,
+      generatedTokenCount: facts.outputTokenCount,
+      demandNow: () => demandOf(claim, blockTokenCount),
+      prefill: this.#load(prefillWorker),
+      decode: this.#load(decodeWorker),
+    });
     traveller.placement = placement;
+    traveller.claim = claim;
     traveller.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
     request.onStarted = () => placement.onStarted(clock.nowMs());
     request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
@@ -226,12 +234,14 @@ export class Routing {
 
   #facts({ request, keys, lengths }: Traveller): RequestFacts {
     const { promptIds, sampling } = request.input;
+    const { choiceCount } = sampling;
     return {
       promptTokenCount: promptIds.length,
       outputTokenCount: request.outputTokenCount,
       maxTokenCount: sampling.maxTokenCount,
-      choiceCount: sampling.choiceCount,
+      choiceCount,
       expectedTokenCount: lengths.mean,
+      growth: growthOf({ choiceCount, generatedTokenCount: request.outputTokenCount, lengths }),
       prefixTokenCounts: this.#affinity.lookup(keys),
       nowMs: this.#options.clock.nowMs(),
     };
@@ -255,8 +265,8 @@ export class Routing {
   }
 }
 
-/** What it will hold where it decodes; what it has generated is read whenever it is asked. */
-export function claimOf({ request, lengths }: Traveller, route: Route): KvClaim {
+/** What it has generated is read whenever it is asked. */
+function claimOf({ request, lengths }: Traveller, route: Route): KvClaim {
   const { tokenCount } = route.prefill;
   const isWhole = route.path === 'collocated';
   const promptTokenCount = isWhole ? Math.min(tokenCount, request.input.promptIds.length) : request.input.promptIds.length;

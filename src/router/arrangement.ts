@@ -1,6 +1,8 @@
 /** How the workers are used as a whole: what single decisions cannot find by themselves. A choice for one request sees that decoding beside
  *  prompts is slow only once workers have specialised; so the adaptive strategy compares arrangements by replaying recent requests.
  *  Pure; used by arranger.ts. */
+
+import { roomWaitMs } from './forecast.js';
 import { adaptive } from './policies/adaptive.js';
 import { collocated } from './policies/collocated.js';
 import { disaggregated } from './policies/disaggregated.js';
@@ -66,9 +68,9 @@ function splitsOf(workerCount: number): readonly number[] {
   return [...new Set(counts)].filter((count) => count >= 1 && count < workerCount);
 }
 
-/** The least costly route that the arrangement allows. */
+/** The least costly route that the arrangement allows; of all routes, when nobody within it has memory left to decode in. */
 export function routeWithin(arrangement: Arrangement, facts: RequestFacts, candidates: Candidates): Route {
-  if (candidates.fallback !== undefined) return adaptive(facts, candidates);
+  if (candidates.fallback !== undefined || isFull(arrangement, facts, candidates)) return adaptive(facts, candidates);
   switch (arrangement.kind) {
     case 'whole':
       return collocated(facts, candidates);
@@ -79,6 +81,13 @@ export function routeWithin(arrangement: Arrangement, facts: RequestFacts, candi
     case 'free':
       return adaptive({ ...facts, ttftWeight: arrangement.ttftWeight }, candidates);
   }
+}
+
+/** One worker that has room is enough, and is mostly the first that is asked. */
+function isFull(arrangement: Arrangement, facts: RequestFacts, candidates: Candidates): boolean {
+  if (arrangement.kind === 'whole' || arrangement.kind === 'free') return false; // nobody else may decode
+  const { decode } = divided(candidates, arrangement);
+  return decode.every((worker) => roomWaitMs(facts, worker) > 0);
 }
 
 /** Workers of role `any`, the first of them for prompts; others keep their roles. */

@@ -8,7 +8,7 @@
  *         + Σ prompts to come meanwhile: rise of their ttft / limit  that queue behind it
  */
 import type { WorkerId } from '../base/ids.js';
-import { type DecodeForecast, decodeStepMs, type PrefillForecast } from './forecast.js';
+import { type DecodeForecast, decodeStepMs, type PrefillForecast, unloadedTtftMs } from './forecast.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { stepMs } from './step-cost.js';
 
@@ -21,7 +21,7 @@ export interface PathEstimate {
   readonly ttftMs: number;
   /** Of ttftMs: between gateway and worker. */
   readonly messagesMs: number;
-  /** Of ttftMs: for running steps, earlier prompts and room. */
+  /** Of ttftMs: for room, running steps and earlier prompts. */
   readonly waitMs: number;
   readonly prefillMs: number;
   /** From the first token until the decode side may take it. 0 where nothing moves. */
@@ -76,7 +76,8 @@ function estimate(facts: RequestFacts, path: Path): PathEstimate {
   const { prefill, prefillWorker, decode, decodeWorker, transferMs, joinMs } = path;
   const { arrivalMs, tokenMs } = prefillWorker.costs.request;
   const messagesMs = prefillWorker.corrections.messages * (arrivalMs + tokenMs);
-  const ttftMs = messagesMs + prefill.waitMs + prefill.prefillMs;
+  const waitMs = prefill.waitMs + prefillWorker.corrections.wait * roomWaitOf(path);
+  const ttftMs = messagesMs + waitMs + prefill.prefillMs;
   const furtherCount = Math.max(1, facts.expectedTokenCount - 1);
   const afterMs = transferMs + joinMs + furtherCount * decode.stepMs;
   const tpotMs = afterMs / furtherCount;
@@ -87,7 +88,7 @@ function estimate(facts: RequestFacts, path: Path): PathEstimate {
   return {
     ttftMs,
     messagesMs,
-    waitMs: prefill.waitMs,
+    waitMs,
     prefillMs: prefill.prefillMs,
     transferMs,
     joinMs,
@@ -99,15 +100,22 @@ function estimate(facts: RequestFacts, path: Path): PathEstimate {
   };
 }
 
+/** Both strokes need room; those who wait already go first. */
+function roomWaitOf({ prefill, prefillWorker, decode, decodeWorker }: Path): number {
+  const linedMs = decode.roomWaitMs === 0 ? 0 : prefill.linedMs;
+  return decode.roomWaitMs + linedMs + (decodeWorker === prefillWorker ? 0 : prefill.roomWaitMs);
+}
+
 /** Ranks workers as prefill sides before pairs are looked at. */
 export function promisingPrefill(facts: RequestFacts, worker: WorkerSnapshot, prefill: PrefillForecast): number {
-  const ttftMs = prefill.waitMs + prefill.prefillMs;
+  const ttftMs = prefill.waitMs + prefill.roomWaitMs + prefill.prefillMs;
   return (facts.ttftWeight ?? 1) * costOf(ttftMs / ttftLimitMs(prefill)) + heldUpBy(facts, worker, prefill).cost;
 }
 
 /** Ranks workers as decode sides. */
-export function promisingDecode(worker: WorkerSnapshot, decode: DecodeForecast): number {
-  return costOf(decode.meanStepMs / tpotLimitMs(worker)) + heldUpBeside(worker, decode);
+export function promisingDecode(facts: RequestFacts, worker: WorkerSnapshot, decode: DecodeForecast): number {
+  const waitUse = decode.roomWaitMs === 0 ? 0 : decode.roomWaitMs / (ttftLimitRatio * unloadedTtftMs(facts, worker));
+  return costOf(waitUse) + costOf(decode.meanStepMs / tpotLimitMs(worker)) + heldUpBeside(worker, decode);
 }
 
 function inflictedBy(facts: RequestFacts, { prefill, prefillWorker, decode, decodeWorker }: Path) {

@@ -2,6 +2,7 @@
  *  It follows engine/scheduler.ts: a step holds one row for each sequence that decodes and fills the rest of its token budget with
  *  prompts in order of arrival. docs/architecture/cost-model.md derives the formulas. All times are milliseconds. */
 import type { CostParameters } from './cost-parameters.js';
+import { type KvDemand, tokensFor } from './kv-growth.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs, stepMs } from './step-cost.js';
 import { prefillPairCountOf } from './step-work.js';
@@ -20,8 +21,12 @@ export interface PrefillForecast {
   readonly tokenCount: number;
   /** Prompt tokens that a step there takes. */
   readonly roomTokenCount: number;
-  /** For steps that run, for prompts that came before, for room. */
+  /** For steps that run, and for prompts that came before. */
   readonly waitMs: number;
+  /** For a seat and for memory, if it goes elsewhere when it is done. */
+  readonly roomWaitMs: number;
+  /** Prompts of those who wait for memory: before its own if it has to wait as well. */
+  readonly linedMs: number;
   readonly prefillMs: number;
   /** What every sequence that decodes there loses by it, once. */
   readonly addedMs: number;
@@ -39,15 +44,16 @@ export interface DecodeForecast {
   readonly addedMsPerStep: number;
   /** Rows it shares its steps with, on average over its life. */
   readonly otherRowCount: number;
+  /** For a seat and for memory: it is let in, and its prompt begun, when it has them. */
+  readonly roomWaitMs: number;
   /** From its KV's arrival until a step can take it; 0 where its prompt was computed. */
   readonly joinMs: number;
 }
 
 export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): PrefillForecast {
-  const { corrections } = worker;
+  const { corrections, load } = worker;
   const tokenCount = uncachedTokenCount(facts, worker);
   const room = promptRoom(worker);
-  const decodeMs = decodeStepMs(worker);
   const { aheadMs, before } = queueAhead(facts, worker, room);
   const together = { tokenCount: before.tokenCount + tokenCount, pairCount: before.pairCount + pairCountOf(facts, tokenCount) };
   const beforeMs = promptsMs(worker, before, room);
@@ -56,7 +62,9 @@ export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): Pr
   return {
     tokenCount,
     roomTokenCount: room,
-    waitMs: corrections.wait * (aheadMs + beforeMs + roomWaitMs(facts, worker, decodeMs)),
+    waitMs: corrections.wait * (aheadMs + beforeMs),
+    roomWaitMs: roomWaitMs(facts, worker, noGrowth),
+    linedMs: load.lined.promptCount === 0 ? 0 : promptsMs(worker, load.lined, room),
     prefillMs: corrections.prefill * prefillMs,
     addedMs: Math.max(0, prefillMs - stepCount * decodeMsOfSome(worker)),
     unloadedTtftMs: unloadedTtftMs(facts, worker),
@@ -74,6 +82,9 @@ export function prefillForecasts(facts: RequestFacts): PrefillForecasts {
     return forecast;
   };
 }
+
+/** Where only the prompt is computed. */
+const noGrowth: KvDemand = { tokenCount: 0, variance: 0 };
 
 type PromptTokens = Pick<PromptSum, 'tokenCount' | 'pairCount'>;
 
@@ -162,6 +173,7 @@ export function decodeForecast(
     meanStepMs,
     addedMsPerStep,
     otherRowCount,
+    roomWaitMs: roomWaitMs(facts, worker),
     joinMs: beside === 'its_prefill' ? 0 : stepsBeforeNext * runningStepMs(worker),
   };
 }
@@ -264,19 +276,21 @@ function queuedPromptsMs(worker: WorkerSnapshot): number {
   return Math.max(0, promptsMs(worker, queued, room) - Math.ceil(queued.tokenCount / room) * decodeMsOfSome(worker));
 }
 
-/** Until a seat is free, and blocks for the prompt: those who decode leave one after the other. */
-function roomWaitMs(facts: RequestFacts, worker: WorkerSnapshot, decodeMs: number): number {
-  const { load, seatCount = Number.POSITIVE_INFINITY, blockTokenCount, blockCount } = worker;
-  const { rowCount, kvTokenCount } = load.decoding;
-  const claimed = rowCount + load.expected.rowCount;
-  if (rowCount === 0) return 0;
-  const leaveMs = (meanRemaining(worker) * decodeMs) / rowCount; // between two ends, while the batch is full
-  const seatsMissing = Math.max(0, claimed + facts.choiceCount - seatCount);
-  const needed = Math.ceil((facts.promptTokenCount + facts.outputTokenCount) / blockTokenCount);
-  const used = (kvTokenCount + load.expected.kvTokenCount) / blockTokenCount;
-  const blocksMissing = Math.max(0, used + needed - blockCount);
-  const blocksPerRow = Math.max(1, kvTokenCount / blockTokenCount / rowCount);
-  return Math.max(seatsMissing, Math.ceil(blocksMissing / blocksPerRow)) * leaveMs;
+/** Until there is a seat for each choice, and memory: for the request as well as for all who were routed there before. Those who are there
+ *  leave one after the other. `growth`: what it will generate there. */
+export function roomWaitMs(facts: RequestFacts, worker: WorkerSnapshot, growth: KvDemand = facts.growth): number {
+  const { load, costs, seatCount = Number.POSITIVE_INFINITY, blockTokenCount, blockCount } = worker;
+  const { decoding, expected, claimed, claimCount } = load;
+  const rowCount = decoding.rowCount + expected.rowCount;
+  if (rowCount === 0) return 0; // a worker that holds nobody takes anybody
+  const seatsMissing = Math.max(0, rowCount + facts.choiceCount - seatCount);
+  const tokenCount = claimed.tokenCount + uncachedTokenCount(facts, worker) + growth.tokenCount;
+  const tokensMissing = tokensFor({ tokenCount, variance: claimed.variance + growth.variance }) - blockCount * blockTokenCount;
+  if (seatsMissing === 0 && tokensMissing <= 0) return 0;
+  const stepsMs = meanRemaining(worker) * decodeMs(costs, rowCount, decoding.kvTokenCount + expected.kvTokenCount);
+  const leaveMs = (queuedPromptsMs(worker) + stepsMs) / rowCount; // between two ends
+  const endCount = tokensMissing <= 0 || claimCount === 0 ? 0 : tokensMissing / (claimed.tokenCount / claimCount);
+  return Math.max(seatsMissing, Math.min(claimCount, Math.ceil(endCount))) * leaveMs;
 }
 
 function meanRemaining({ load }: WorkerSnapshot): number {

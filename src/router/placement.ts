@@ -1,12 +1,13 @@
 /** One attempt of a request, as the workers it was routed to feel it: keeps their WorkerLoads up to date. Made by control/coordinator, and by
  *  replay.ts.
  *
- *      placed          first token            last token, or the attempt has come to nothing
- *        │ prompt queued   │ decodes                │
- *        │ decode expected │                        │ nothing is left
+ *      placed             admitted          first token   last token, or the attempt has come to nothing
+ *        │ memory is claimed  │ prompt queued   │ decodes     │
+ *        │                    │ decode expected │             │ nothing is left
  *
  *  Invariant: `leave` takes away exactly what the placement still counts, whenever it comes. */
 import type { RequestId } from '../base/ids.js';
+import type { KvDemand } from './kv-growth.js';
 import type { LengthDistribution } from './length-distribution.js';
 import { type DecodeWork, negative, type PromptWork, type WorkerLoad } from './worker-load.js';
 
@@ -19,6 +20,8 @@ export interface PlacementOptions {
   readonly lengths: Pick<LengthDistribution, 'mean' | 'remainingMean'>;
   /** Tokens that earlier attempts have generated. */
   readonly generatedTokenCount: number;
+  /** Memory that it is expected to need where it decodes, as things are now. Absent: nobody asks (a replay). */
+  readonly demandNow?: () => KvDemand;
   readonly prefill: WorkerLoad;
   /** The same load when both strokes run on one worker. */
   readonly decode: WorkerLoad;
@@ -28,20 +31,36 @@ export class Placement {
   readonly #options: PlacementOptions;
   /** What `decode` counts of it, as expected or as decoding. */
   #work: DecodeWork;
-  #phase: 'queued' | 'decoding' | 'left' = 'queued';
+  /** What each side counts of its memory; null: nothing. */
+  #demand: KvDemand | null;
+  #promptDemand: KvDemand | null = null;
+  #phase: 'waiting' | 'queued' | 'decoding' | 'left' = 'waiting';
   #tokenCount: number;
   /** At this many tokens what is expected to come is asked anew. */
   #nextLookCount: number;
 
-  constructor(options: PlacementOptions, nowMs: number) {
+  constructor(options: PlacementOptions) {
     const { choiceCount, promptTokenCount, generatedTokenCount } = options;
     this.#options = options;
     this.#tokenCount = generatedTokenCount;
     this.#nextLookCount = generatedTokenCount + choiceCount;
     const kvTokenCount = choiceCount * promptTokenCount + generatedTokenCount;
     this.#work = { rowCount: choiceCount, kvTokenCount, remainingTokenCount: this.#expectedRest() };
-    options.prefill.addPrompt(options.id, options.prompt, nowMs);
-    options.decode.changeExpected(this.#work);
+    this.#demand = options.demandNow?.() ?? null;
+    options.decode.changeClaim(null, this.#demand);
+    options.prefill.linePrompt(options.prompt);
+  }
+
+  /** There is memory where it will decode: it may go to its workers. */
+  onAdmitted(nowMs: number): void {
+    const { id, prefill, decode, prompt } = this.#options;
+    if (this.#phase !== 'waiting') return;
+    this.#phase = 'queued';
+    if (this.#demand !== null && prefill !== decode) this.#promptDemand = { tokenCount: prompt.tokenCount, variance: 0 };
+    prefill.unlinePrompt(prompt);
+    prefill.addPrompt(id, prompt, nowMs);
+    prefill.changeClaim(null, this.#promptDemand);
+    decode.changeExpected(this.#work);
   }
 
   /** The worker has begun with its prompt. */
@@ -54,23 +73,26 @@ export class Placement {
 
   /** Tokens have come, of any of its choices. */
   onTokens(tokenCount: number, nowMs: number): void {
-    if (this.#phase === 'left') return;
+    if (this.#phase === 'left' || this.#phase === 'waiting') return;
     if (this.#phase === 'queued') this.#startDecoding(nowMs);
     else this.#options.decode.report(nowMs);
     this.#tokenCount += tokenCount;
     const { rowCount, kvTokenCount, remainingTokenCount } = this.#work;
     const isDue = this.#tokenCount >= this.#nextLookCount;
     const rest = isDue ? this.#expectedRest() : Math.max(rowCount, remainingTokenCount - tokenCount);
-    if (isDue) this.#nextLookCount = Math.ceil(this.#tokenCount * 1.5);
+    if (isDue) this.#lookAgain();
     this.#work = { rowCount, kvTokenCount: kvTokenCount + tokenCount, remainingTokenCount: rest };
     const change = { rowCount: 0, kvTokenCount: tokenCount, remainingTokenCount: rest - remainingTokenCount };
     this.#options.decode.changeDecoding(change, nowMs);
   }
 
   leave(nowMs: number): void {
-    const { prefill, decode, id } = this.#options;
+    const { prefill, decode, id, prompt } = this.#options;
+    if (this.#phase === 'waiting') prefill.unlinePrompt(prompt);
+    if (this.#phase !== 'left') decode.changeClaim(this.#demand, null);
     if (this.#phase === 'queued') {
       prefill.removePrompt(id, nowMs);
+      prefill.changeClaim(this.#promptDemand, null);
       decode.changeExpected(negative(this.#work));
     } else if (this.#phase === 'decoding') decode.changeDecoding(negative(this.#work), nowMs);
     this.#phase = 'left';
@@ -80,9 +102,19 @@ export class Placement {
     const { prefill, decode, id } = this.#options;
     this.#phase = 'decoding';
     prefill.removePrompt(id, nowMs);
+    prefill.changeClaim(this.#promptDemand, null);
     prefill.report(nowMs);
     decode.changeExpected(negative(this.#work));
     decode.changeDecoding(this.#work, nowMs);
+  }
+
+  /** The next time when it is half as long again. */
+  #lookAgain(): void {
+    const { decode, demandNow } = this.#options;
+    this.#nextLookCount = Math.ceil(this.#tokenCount * 1.5);
+    const demand = demandNow?.() ?? null;
+    decode.changeClaim(this.#demand, demand);
+    this.#demand = demand;
   }
 
   /** Of all choices together, given that each goes on; at least one token each. */

@@ -160,6 +160,7 @@ class Replay {
       maxTokenCount: Number.POSITIVE_INFINITY,
       choiceCount: 1,
       expectedTokenCount,
+      growth: { tokenCount: expectedTokenCount, variance: 0 },
       prefixTokenCounts: new Map(),
       nowMs: arrivalMs,
     };
@@ -177,10 +178,8 @@ class Replay {
       remainingMean: (count: number) => Math.max(expectedTokenCount - count, count / 2, 1),
     };
     const loads = { prefill: prefill.load, decode: decode.load };
-    const placement = new Placement(
-      { id, prompt, promptTokenCount, choiceCount: 1, lengths, generatedTokenCount: 0, ...loads },
-      arrivalMs,
-    );
+    const placement = new Placement({ id, prompt, promptTokenCount, choiceCount: 1, lengths, generatedTokenCount: 0, ...loads });
+    placement.onAdmitted(arrivalMs);
     const travelling: Travelling = {
       id,
       request,

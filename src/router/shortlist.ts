@@ -1,6 +1,6 @@
 /** Of many workers the few worth a full forecast, by a glance at their queues: so that a decision costs the same among 64 as among 8.
  *  Used by the policies. Invariant: up to `lookCount` workers nobody is left out. */
-import { uncachedTokenCount } from './forecast.js';
+import { roomWaitMs, uncachedTokenCount } from './forecast.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs } from './step-cost.js';
 
@@ -22,7 +22,7 @@ export function shortlist(facts: RequestFacts, workers: readonly WorkerSnapshot[
   return best.map(({ worker }) => worker);
 }
 
-/** Prompt work ahead, and steps as long as its batch makes them, in milliseconds of roughly. */
+/** Prompt work ahead, the wait for memory, and steps as long as its batch makes them, in milliseconds of roughly. */
 function glanceMs(facts: RequestFacts, worker: WorkerSnapshot, stroke: Stroke): number {
   const { load, costs } = worker;
   const rowCount = load.decoding.rowCount + load.expected.rowCount;
@@ -30,5 +30,7 @@ function glanceMs(facts: RequestFacts, worker: WorkerSnapshot, stroke: Stroke): 
   const promptMs = rowsMs(rowKnots, costs.tokenBudget) / costs.tokenBudget;
   const prefillMs = (load.queued.tokenCount + (stroke === 'decode' ? 0 : uncachedTokenCount(facts, worker))) * promptMs;
   const decodeMs = rowsMs(rowKnots, rowCount + 1) + load.decoding.kvTokenCount * costs.step.msPerDecodeKvToken;
-  return prefillMs + (stroke === 'prefill' ? 1 : facts.expectedTokenCount) * decodeMs;
+  return stroke === 'prefill'
+    ? prefillMs + decodeMs
+    : prefillMs + roomWaitMs(facts, worker) + facts.expectedTokenCount * decodeMs;
 }

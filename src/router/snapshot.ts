@@ -1,6 +1,7 @@
 /** Plain numbers a policy may see about the workers and the request. Filled in by control/coordinator. */
 import type { WorkerId } from '../base/ids.js';
 import type { CostParameters } from './cost-parameters.js';
+import type { KvDemand } from './kv-growth.js';
 import type { Corrections } from './request-correction.js';
 import type { WorkerLoadView } from './worker-load.js';
 
@@ -33,6 +34,8 @@ export interface RequestFacts {
   readonly choiceCount: number;
   /** Expected length of each choice's output, from the length predictor. */
   readonly expectedTokenCount: number;
+  /** Memory that what it is yet to generate will take, over all choices. */
+  readonly growth: KvDemand;
   /** Prompt tokens that a worker probably holds in its prefix cache; absent means none. */
   readonly prefixTokenCounts: ReadonlyMap<WorkerId, number>;
   /** How much its time to first token counts beside its time per token. Absent: 1. */

@@ -3,6 +3,7 @@
  *  Invariant: with no request placed every sum is 0 (up to rounding). */
 import type { RequestId } from '../base/ids.js';
 import { DecayingLevel, DecayingRate } from './decaying.js';
+import type { KvDemand } from './kv-growth.js';
 
 /** A prompt, or what is left of it once the prefix cache has helped. */
 export interface PromptWork {
@@ -47,6 +48,11 @@ export interface WorkerLoadView {
   readonly startedMs: number | null;
   readonly decoding: DecodeWork;
   readonly expected: DecodeWork;
+  /** KV that all who were routed here will hold together when they are longest; who waits for memory is counted too. */
+  readonly claimed: KvDemand;
+  readonly claimCount: number;
+  /** Prompts to be computed here whose requests wait for memory to decode in: not queued yet. */
+  readonly lined: PromptSum;
   /** When the worker last told of a step: of its tokens, or of a prompt that it began. */
   readonly lastReportMs: number;
   /** Rows that decode, averaged over the recent past. */
@@ -77,6 +83,7 @@ export class WorkerLoad implements WorkerLoadView {
   #queued = noPrompts;
   #started = noPrompts;
   #planned = noPrompts;
+  #lined = noPrompts;
   #startedMs: number | null = null;
   #startedDoneCount = 0;
   /** Tokens of prompts computed in a row since the queue was empty: full steps, one after the other. */
@@ -85,6 +92,8 @@ export class WorkerLoad implements WorkerLoadView {
   #lastReportMs = 0;
   readonly #decoding = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
   readonly #expected = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
+  readonly #claimed = { tokenCount: 0, variance: 0 };
+  #claimCount = 0;
   readonly #decodingMean = new DecayingLevel(memoryMs);
   readonly #prefillShare = new DecayingRate(memoryMs);
   readonly #prefillSquares = new DecayingRate(memoryMs);
@@ -116,6 +125,16 @@ export class WorkerLoad implements WorkerLoadView {
     return this.#expected;
   }
 
+  get claimed(): KvDemand {
+    return this.#claimed;
+  }
+  get claimCount(): number {
+    return this.#claimCount;
+  }
+  get lined(): PromptSum {
+    return this.#lined;
+  }
+
   decodingMean(nowMs: number): number {
     return this.#decodingMean.mean(nowMs);
   }
@@ -135,6 +154,14 @@ export class WorkerLoad implements WorkerLoadView {
 
   promptUrgency(nowMs: number): number {
     return this.#promptUrgency.perMs(nowMs);
+  }
+
+  linePrompt(work: PromptWork): void {
+    this.#lined = plus(this.#lined, work, 1);
+  }
+
+  unlinePrompt(work: PromptWork): void {
+    this.#lined = plus(this.#lined, work, -1);
   }
 
   addPrompt(id: RequestId, work: PromptWork, nowMs: number): void {
@@ -186,6 +213,14 @@ export class WorkerLoad implements WorkerLoadView {
 
   changeExpected(change: DecodeWork): void {
     add(this.#expected, change);
+  }
+
+  /** Of one request; null: nothing was claimed for it, or nothing is any more. */
+  changeClaim(before: KvDemand | null, now: KvDemand | null): void {
+    this.#claimCount += (now === null ? 0 : 1) - (before === null ? 0 : 1);
+    const isEmpty = this.#claimCount === 0; // so that rounding does not pile up
+    this.#claimed.tokenCount = isEmpty ? 0 : this.#claimed.tokenCount + (now?.tokenCount ?? 0) - (before?.tokenCount ?? 0);
+    this.#claimed.variance = isEmpty ? 0 : this.#claimed.variance + (now?.variance ?? 0) - (before?.variance ?? 0);
   }
 
   changeDecoding(change: DecodeWork, nowMs: number): void {

@@ -44,4 +44,15 @@ describe('256 requests at once', () => {
     expect(records.filter(({ route }) => route?.startsWith('disaggregated'))).not.toHaveLength(0);
     expect(handOverFailures).toEqual([]);
   });
+
+  it('little memory: no hand-over fails, and adaptive serves as many as collocated in the same time', async () => {
+    const burstMs = async (strategy: Strategy) => {
+      const { records, handOverFailures } = await served(strategy, 6000, steadyThenBurst(300, 256, 1));
+      expect(handOverFailures).toEqual([]);
+      const burst = records.filter(({ index }) => index >= 300);
+      expect(burst.filter(({ outcome }) => outcome === 'completed')).toHaveLength(256);
+      return Math.max(...burst.map(({ endMs }) => endMs)) - Math.min(...burst.map(({ sentMs }) => sentMs));
+    };
+    expect(await burstMs('adaptive')).toBeLessThan(1.05 * (await burstMs('collocated')));
+  });
 });

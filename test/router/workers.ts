@@ -49,6 +49,8 @@ export function loadOf({
   }
   if (decodingCount > 0) {
     const kvTokenCount = decodingCount * kvTokensEach;
+    const tokenCount = kvTokensEach + remainingEach;
+    for (let i = 0; i < decodingCount; i++) load.changeClaim(null, { tokenCount, variance: 0 });
     load.changeDecoding({ rowCount: decodingCount, kvTokenCount, remainingTokenCount: decodingCount * remainingEach }, 0);
   }
   return load;
@@ -76,6 +78,7 @@ export const facts = (more: Partial<RequestFacts> = {}): RequestFacts => ({
   maxTokenCount: 100,
   choiceCount: 1,
   expectedTokenCount: 50,
+  growth: { tokenCount: 50, variance: 0 },
   prefixTokenCounts: new Map(),
   nowMs: 0,
   ...more,

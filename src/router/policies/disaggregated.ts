@@ -31,7 +31,7 @@ export function bestPair(facts: RequestFacts, candidates: Candidates, forecastOf
   const decodes = bestOf(
     shortlist(facts, candidates.decode, 'decode'),
     (worker) => decodeForecast(facts, worker, startsInMs, 'other_prompts'),
-    promisingDecode,
+    (worker, forecast) => promisingDecode(facts, worker, forecast),
   );
   let best: DisaggregatedRoute | null = null;
   for (const prefill of prefills) {
