@@ -13,7 +13,7 @@ import { fitLinks, medianOf } from './fit-link.js';
 import { fitStep, type StepFit } from './fit-step.js';
 import { type HandOverSample, type Measurements, measureWorkers } from './measure.js';
 import { readableOf } from './readable.js';
-import { averagedRuns, thinned } from './thin-samples.js';
+import { averagedRuns, thinned, warmSteps } from './thin-samples.js';
 import { kindsOf, type ReadyWorker, type WorkerKind } from './worker-kinds.js';
 
 interface ProfileOptions {
@@ -36,10 +36,12 @@ export interface MeasuredProfile {
   readonly errorOfKind: StepFit['errorOfKind'];
 }
 
-/** Samples of one kind that the fit sees, and that the file keeps. */
+/** Samples of one kind: of one worker that the fit sees, and of all together that the file keeps. */
 const fittedPerKind = 24;
 const keptPerKind = 4;
 const keptCountMax = 500;
+/** Workers of a kind that the file has samples of: no two devices are quite alike. */
+const keptWorkerCountMax = 4;
 
 /** One for each kind of worker, in the order of the workers. Throws when a worker made no steps (it died, or the budget is too short). */
 export async function profileWorkers(options: ProfileOptions): Promise<readonly MeasuredProfile[]> {
@@ -59,8 +61,10 @@ function profileOf(
   const { key, workers } = kind;
   const ids = workers.map(({ id }) => id);
   const { ready, stepLimits } = at(workers, 0);
-  const samples = ids.flatMap((id) => steps.get(id) ?? []);
-  const fit = fitStep(ids.flatMap((id) => thinned(averagedRuns(steps.get(id) ?? []), fittedPerKind)));
+  const warm = ids.map((id) => warmSteps(steps.get(id) ?? []));
+  const fit = fitStep(warm.flatMap((samples) => thinned(averagedRuns(samples), fittedPerKind)));
+  const told = warm.slice(0, keptWorkerCountMax);
+  const kept = { perKind: keptPerKind / told.length, count: Math.floor(keptCountMax / told.length) };
   const { links, handOver } = linksOf(kind, all, handOvers);
   const ownOverheads = ids.flatMap((id) => overheadsMs.get(id) ?? []);
   const overheadMs = medianOf(ownOverheads.length > 0 ? ownOverheads : [...overheadsMs.values()].flat());
@@ -84,7 +88,7 @@ function profileOf(
     parameters,
     readable: readableOf(parameters),
     fitError: fit.error,
-    samples: thinned(samples, keptPerKind).slice(-keptCountMax),
+    samples: told.flatMap((samples) => thinned(samples, kept.perKind).slice(-kept.count)),
     linkSamples: handOversFrom(workers, handOvers).map(({ connector, bytes, exposedMs }) => ({
       connector,
       bytes,

@@ -23,6 +23,24 @@ function meanOf(run: readonly StepSample[]): StepSample {
   return { ...at(run, 0), decodeKvTokenCount: mean('decodeKvTokenCount'), ms: mean('ms') };
 }
 
+/** Of one worker: without the first step that computed prompts in so many rows, where so many came again. A GPU chooses its kernels and
+ *  touches memory then, once in a process's life; requests that come later never wait for that. */
+export function warmSteps(samples: readonly StepSample[]): readonly StepSample[] {
+  const counts = new Map<number, number>();
+  for (const sample of samples) counts.set(rowCountOf(sample), (counts.get(rowCountOf(sample)) ?? 0) + 1);
+  const seen = new Set<number>();
+  return samples.filter((sample) => {
+    const rowCount = rowCountOf(sample);
+    if (sample.prefillTokenCount === 0 || counts.get(rowCount) === 1 || seen.has(rowCount)) return true;
+    seen.add(rowCount);
+    return false;
+  });
+}
+
+function rowCountOf({ decodeCount, prefillTokenCount }: StepSample): number {
+  return prefillTokenCount === 0 ? 0 : decodeCount + prefillTokenCount;
+}
+
 /** The newest `countMax` of each kind, in order. Of one kind: all four counts within half a power of two. */
 export function thinned(samples: readonly StepSample[], countMax: number): readonly StepSample[] {
   const counts = new Map<string, number>();

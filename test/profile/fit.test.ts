@@ -5,7 +5,7 @@ import { fitLinks } from '../../src/profile/fit-link.js';
 import { errorOf, fitStep } from '../../src/profile/fit-step.js';
 import { fitNonNegative } from '../../src/profile/least-squares.js';
 import { readableOf, separationRule } from '../../src/profile/readable.js';
-import { averagedRuns, thinned } from '../../src/profile/thin-samples.js';
+import { averagedRuns, thinned, warmSteps } from '../../src/profile/thin-samples.js';
 import type { CostParameters } from '../../src/router/cost-parameters.js';
 import { type StepCost, stepMs } from '../../src/router/step-cost.js';
 import { prefillPairCountOf, type StepSample, type StepWork } from '../../src/router/step-work.js';
@@ -124,6 +124,16 @@ describe('samples', () => {
     const late = [15, 5, 10, 10, 18, 2, 11, 9].map((ms) => step(2, ms));
     const merged = averagedRuns([...late, step(2, 7), step(3, 9), step(3, 50, 8)]);
     expect(merged.map(({ ms }) => ms)).toEqual([10, 7, 9, 50]);
+  });
+
+  it('leaves out the first step with prompts in so many rows, if there are more of them', () => {
+    const step = (decodeCount: number, prefillTokenCount: number, ms: number): StepSample => ({
+      ...{ decodeCount, prefillTokenCount, ms },
+      ...{ decodeKvTokenCount: 10 * decodeCount, prefillPairCount: 0 },
+    });
+    const samples = [step(0, 512, 20), step(4, 508, 12), step(0, 512, 12), step(3, 0, 5), step(3, 0, 5), step(0, 2048, 42)];
+    expect(warmSteps(samples)).toEqual(samples.slice(1));
+    expect(warmSteps([])).toEqual([]);
   });
 
   it('keeps the newest of each kind, whatever there is most of', () => {
