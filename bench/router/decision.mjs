@@ -8,6 +8,7 @@ import { Arranger } from '../../dist/src/router/arranger.js';
 import { chooseRoute } from '../../dist/src/router/choose-route.js';
 import { LengthPredictor } from '../../dist/src/router/length-predictor.js';
 import { uncorrected } from '../../dist/src/router/request-correction.js';
+import { asCosted } from '../../dist/src/router/unloaded-ratios.js';
 import { guessedParameters } from '../../dist/src/router/worker-costs.js';
 import { WorkerLoad } from '../../dist/src/router/worker-load.js';
 
@@ -28,7 +29,16 @@ function loadedWorker(index, role) {
   if (rowCount > 0) load.changeClaim(null, { tokenCount: rowCount * 600, variance: rowCount * 128 ** 2 });
   load.changeDecoding({ rowCount, kvTokenCount: rowCount * 500, remainingTokenCount: rowCount * 100 }, 0);
   const room = { blockTokenCount: 16, blockCount: 20_000, seatCount: 64 };
-  return { id: `w${index}`, role, isLive: true, ...room, load, costs: guessedParameters, corrections: uncorrected };
+  return {
+    id: `w${index}`,
+    role,
+    isLive: true,
+    ...room,
+    load,
+    costs: guessedParameters,
+    corrections: uncorrected,
+    unloaded: asCosted,
+  };
 }
 
 function factsOf(nowMs) {

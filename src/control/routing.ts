@@ -25,6 +25,7 @@ import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js
 import type { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
 import { sidesOf, summaryOf } from './route-summary.js';
+import { Company, type UnloadedCosts, unloadedCostsOf, unloadedRatiosOf } from './unloaded-requests.js';
 import type { WorkerFacts } from './worker-directory.js';
 
 interface RoutingOptions {
@@ -50,6 +51,8 @@ export interface Traveller {
   limits: { readonly ttftMs: number; readonly tpotMs: number } | null;
   /** That were in its route's estimates. */
   corrections: Corrections;
+  /** What the costs say of it if it is alone. */
+  unloaded: UnloadedCosts | null;
 }
 
 /** Between two comparisons of arrangements, twice as long after each that changed nothing under the same load; and what share of one core they may
@@ -65,6 +68,7 @@ export class Routing {
   readonly #lengths = new LengthPredictor();
   readonly #arranger = new Arranger();
   readonly #errors = new PredictionErrors();
+  readonly #company = new Company();
   #isArranging = false;
   #arrangeSoonestMs = 0;
   #pauseMs = arrangeEveryMs;
@@ -95,7 +99,10 @@ export class Routing {
   welcome(request: Request): Traveller {
     const keys = strideKeys(request.input.promptIds, request.input.cacheSalt);
     const lengths = this.#lengths.predict(lengthFacts(request, keys));
-    return { request, keys, lengths, placement: null, claim: null, remembered: null, limits: null, corrections: uncorrected };
+    const nothingYet = { placement: null, claim: null, remembered: null, limits: null, unloaded: null };
+    const traveller: Traveller = { request, keys, lengths, ...nothingYet, corrections: uncorrected };
+    this.#company.enter(traveller);
+    return traveller;
   }
 
   /** Null: no worker is live. The request is told, and counted, before this returns. */
@@ -133,8 +140,10 @@ export class Routing {
     traveller.placement = null;
   }
 
-  /** It has settled: what it took and how long it became, for predictions to come. */
-  learn({ request, keys, remembered, limits, corrections }: Traveller, record: RequestRecord): void {
+  /** It has settled: what it took and how long it became, for predictions to come. Once for each that was welcomed. */
+  learn(traveller: Traveller, record: RequestRecord): void {
+    const { request, keys, remembered, limits, corrections, unloaded } = traveller;
+    const wasAlone = this.#company.leave(traveller);
     if (request.isMeasurement) return;
     if (remembered !== null && request.isFinished) {
       remembered.outputTokenCount = Math.max(1, Math.round(request.outputTokenCount / request.outputs.length)); // of one choice
@@ -151,6 +160,8 @@ export class Routing {
     const [prefill, decode = prefill] = record.routes[0]?.workers ?? [];
     if (times === null || prefill === undefined || decode === undefined) return;
     this.#options.costs.observeRequest([prefill, decode], times);
+    if (!wasAlone || unloaded === null) return;
+    this.#options.costs.observeUnloaded([prefill, decode], unloadedRatiosOf(unloaded, times, record));
   }
 
   /** From here on the workers' loads count it. */
@@ -181,6 +192,7 @@ export class Routing {
     });
     traveller.placement = placement;
     traveller.claim = claim;
+    traveller.unloaded = unloadedCostsOf(route, facts, workers);
     traveller.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
     request.onStarted = () => placement.onStarted(clock.nowMs());
     request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
@@ -255,6 +267,7 @@ export class Routing {
       load: this.#load(facts.id),
       costs: costs.parametersOf(facts.id, facts.shape),
       corrections: costs.correctionsOf(facts.id),
+      unloaded: costs.unloadedOf(facts.id),
     }));
   }
 

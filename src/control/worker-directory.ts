@@ -5,7 +5,7 @@ import type { WorkerShape } from '../router/worker-costs.js';
 import type { WorkerClient } from './worker-client.js';
 
 /** What a worker looks like to the coordinator before its load and its costs are added: numbers from the worker's last report. */
-export interface WorkerFacts extends Omit<WorkerSnapshot, 'load' | 'costs' | 'corrections'> {
+export interface WorkerFacts extends Omit<WorkerSnapshot, 'load' | 'costs' | 'corrections' | 'unloaded'> {
   /** Blocks that nobody owns: free, or only kept by the prefix cache. */
   readonly availableBlockCount: number;
   readonly shape?: WorkerShape;

@@ -1,7 +1,7 @@
 /** The cost model: what each path would take for a request, and what it would cost the others. Pure; used by the policies.
  *
  *  A path's cost, in one currency: how much of its latency limits a request uses up, squared, so that being near a limit counts more than
- *  being fast already. Limits are multiples of what an unloaded worker would need: 5 × TTFT, 2 × TPOT (weights, not promises).
+ *  being fast already. Limits are multiples of what a request needs that is alone: 5 × TTFT, 2 × TPOT (weights, not promises).
  *
  *    cost = (ttft / limit)² + (tpot / limit)²                      its own
  *         + Σ decoding sequences: rise of their (tpot / limit)²     held up by its prompt, or by one more row in their steps
@@ -161,8 +161,13 @@ export function ttftLimitMs({ unloadedTtftMs }: Pick<PrefillForecast, 'unloadedT
   return ttftLimitRatio * unloadedTtftMs;
 }
 
-/** Of its time per token: a step by itself, with its prompt's keys. */
-export function tpotLimitMs({ costs }: Pick<WorkerSnapshot, 'costs'>, kvTokenCount = 0): number {
+/** Of its time per token. */
+export function tpotLimitMs(worker: Pick<WorkerSnapshot, 'costs' | 'unloaded'>, kvTokenCount = 0): number {
+  return tpotLimitRatio * unloadedTpotMs(worker, kvTokenCount);
+}
+
+/** A step by itself, with its prompt's keys. */
+export function unloadedTpotMs({ costs, unloaded }: Pick<WorkerSnapshot, 'costs' | 'unloaded'>, kvTokenCount: number): number {
   const work = { decodeCount: 1, decodeKvTokenCount: kvTokenCount, prefillTokenCount: 0, prefillPairCount: 0 };
-  return tpotLimitRatio * stepMs(costs.step, work);
+  return unloaded.tpot * stepMs(costs.step, work);
 }

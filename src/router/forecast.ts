@@ -194,11 +194,11 @@ function pairCountOf({ promptTokenCount, outputTokenCount }: RequestFacts, token
 }
 
 /** From arrival to first token on a worker that holds nothing and has nothing else to do: what limits on TTFT are measured by. */
-export function unloadedTtftMs(facts: RequestFacts, { costs }: WorkerSnapshot): number {
+export function unloadedTtftMs(facts: RequestFacts, { costs, unloaded }: WorkerSnapshot): number {
   const tokenCount = facts.promptTokenCount + facts.outputTokenCount;
   const room = Math.min(costs.tokenBudget, costs.prefillChunkTokenCount);
   const work = { tokenCount, pairCount: prefillPairCountOf(0, tokenCount) };
-  return costs.request.arrivalMs + stepsMs(costs, work, room, 0, 0) + costs.request.tokenMs;
+  return unloaded.ttft * (costs.request.arrivalMs + stepsMs(costs, work, room, 0, 0) + costs.request.tokenMs);
 }
 
 /** A step of the sequences that decode there now. */

@@ -11,6 +11,7 @@ import type { Route } from './route.js';
 import type { RequestFacts, WorkerRole, WorkerSnapshot } from './snapshot.js';
 import { prefillPairCountOf } from './step-work.js';
 import { type SteppedSequence, SteppedWorker } from './stepped-worker.js';
+import type { UnloadedRatios } from './unloaded-ratios.js';
 import { WorkerLoad } from './worker-load.js';
 
 export interface ReplayRequest {
@@ -28,6 +29,7 @@ export interface ReplayWorker {
   readonly costs: CostParameters;
   /** Of what steps do not tell, only the transfer counts in a replay. */
   readonly corrections: Pick<Corrections, 'transfer'>;
+  readonly unloaded: UnloadedRatios;
 }
 
 export interface ReplayOutcome {
@@ -103,13 +105,13 @@ class Replay {
 
   constructor(workers: readonly ReplayWorker[], choose: Choose) {
     this.#choose = choose;
-    this.#sides = workers.map(({ id, role, costs, corrections: { transfer } }) => {
+    this.#sides = workers.map(({ id, role, costs, unloaded, corrections: { transfer } }) => {
       const load = new WorkerLoad();
       const room = { blockTokenCount: 16, blockCount: 1e9 }; // memory is another matter
       return {
         incomingCount: 0,
         load,
-        snapshot: { id, role, isLive: true, ...room, load, costs, corrections: { ...uncorrected, transfer } },
+        snapshot: { id, role, isLive: true, ...room, load, costs, unloaded, corrections: { ...uncorrected, transfer } },
         stepped: new SteppedWorker(costs),
       };
     });

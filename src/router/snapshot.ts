@@ -3,6 +3,7 @@ import type { WorkerId } from '../base/ids.js';
 import type { CostParameters } from './cost-parameters.js';
 import type { KvDemand } from './kv-growth.js';
 import type { Corrections } from './request-correction.js';
+import type { UnloadedRatios } from './unloaded-ratios.js';
 import type { WorkerLoadView } from './worker-load.js';
 
 /** `prefill` and `decode` restrict what may be asked of a worker; every worker can do both. */
@@ -24,6 +25,8 @@ export interface WorkerSnapshot {
   readonly costs: CostParameters;
   /** What its requests have taught beyond that. */
   readonly corrections: Corrections;
+  /** By what requests that are alone take longer than the costs say. */
+  readonly unloaded: UnloadedRatios;
 }
 
 export interface RequestFacts {

@@ -7,6 +7,7 @@ import type { CostParameters, ProfileFile } from './cost-parameters.js';
 import { type Corrections, RequestCorrection, type RequestOutcomeTimes } from './request-correction.js';
 import { StepCorrection } from './step-correction.js';
 import type { StepSample } from './step-work.js';
+import { type UnloadedRatios, UnloadedTimes } from './unloaded-ratios.js';
 
 /** What is known of a worker without measuring it. */
 export interface WorkerShape {
@@ -47,17 +48,22 @@ export interface WorkerCostStatus {
   /** |predicted − real| / real of its last steps. */
   readonly stepError: { readonly count: number; readonly median: number; readonly p90: number };
   readonly corrections: Corrections;
+  /** By what requests that were alone took longer than these costs say: limits are multiples of what they took. */
+  readonly unloaded: UnloadedRatios;
 }
 
 class WorkerCost {
   readonly origin: 'profile' | 'guess';
+  readonly unloaded: UnloadedTimes;
   readonly #base: CostParameters;
   readonly #correction: StepCorrection;
   readonly requests = new RequestCorrection();
   readonly #errors: number[] = [];
   #current: CostParameters | null = null;
 
-  constructor(profile: ProfileFile | null) {
+  /** `unloaded`: of all workers of its kind. */
+  constructor(profile: ProfileFile | null, unloaded: UnloadedTimes) {
+    this.unloaded = unloaded;
     this.origin = profile === null ? 'guess' : 'profile';
     const { links, ...measured } = profile?.parameters ?? guessedParameters;
     this.#base = { ...measured, links: links.length > 0 ? links : guessedParameters.links }; // one worker alone has no link to measure
@@ -93,10 +99,11 @@ type Sides = readonly [prefill: WorkerId, decode: WorkerId];
 
 export class WorkerCosts {
   readonly #costs = new Map<WorkerId, WorkerCost>();
+  readonly #unloadedByKind = new Map<string, UnloadedTimes>();
 
   /** Forgets what was learned of the worker. */
   use(id: WorkerId, profile: ProfileFile | null): void {
-    this.#costs.set(id, new WorkerCost(profile));
+    this.#costs.set(id, this.#make(profile));
   }
 
   observe(id: WorkerId, samples: readonly StepSample[]): void {
@@ -121,17 +128,38 @@ export class WorkerCosts {
     return this.#of(id).requests.corrections;
   }
 
+  /** A request has had the system to itself: its times over what the costs say, null where they do not compare. */
+  observeUnloaded(
+    [prefill, decode]: Sides,
+    { ttft, tpot }: { readonly ttft: number | null; readonly tpot: number | null },
+  ): void {
+    this.#of(prefill).unloaded.observe({ ttft, tpot: null });
+    this.#of(decode).unloaded.observe({ ttft: null, tpot });
+  }
+
+  unloadedOf(id: WorkerId): UnloadedRatios {
+    return this.#of(id).unloaded.ratios;
+  }
+
   /** For metrics and people. */
   statusOf(id: WorkerId): WorkerCostStatus {
-    const { origin, drift, stepErrors, requests } = this.#of(id);
+    const { origin, drift, stepErrors, requests, unloaded } = this.#of(id);
     const sorted = [...stepErrors].sort((a, b) => a - b);
     const stepError = { count: sorted.length, median: percentile(sorted, 0.5), p90: percentile(sorted, 0.9) };
-    return { id, origin, drift, stepError, corrections: requests.corrections };
+    return { id, origin, drift, stepError, corrections: requests.corrections, unloaded: unloaded.ratios };
   }
 
   #of(id: WorkerId): WorkerCost {
-    const cost = this.#costs.get(id) ?? new WorkerCost(null);
+    const cost = this.#costs.get(id) ?? this.#make(null);
     this.#costs.set(id, cost);
     return cost;
+  }
+
+  /** Workers with one profile are of one kind: an idle system asks the first of them alone. */
+  #make(profile: ProfileFile | null): WorkerCost {
+    const kind = profile === null ? 'guess' : JSON.stringify(profile.key);
+    const unloaded = this.#unloadedByKind.get(kind) ?? new UnloadedTimes();
+    this.#unloadedByKind.set(kind, unloaded);
+    return new WorkerCost(profile, unloaded);
   }
 }

@@ -38,6 +38,18 @@ export function registerRoutingMetrics(registry: Registry, gateway: ServerGatewa
       for (const { id, drift } of gateway.routing().workers) this.set({ worker: id }, drift);
     },
   );
+  gauge(
+    'unloaded_ratio',
+    'Of the last requests that had the system to themselves: what they took over what the costs say, ttft and tpot.',
+    ['worker', 'of'],
+    function collect() {
+      this.reset();
+      for (const { id, unloaded } of gateway.routing().workers) {
+        this.set({ worker: id, of: 'ttft' }, unloaded.ttft);
+        this.set({ worker: id, of: 'tpot' }, unloaded.tpot);
+      }
+    },
+  );
   gauge('arrangement_in_use', '1: how the adaptive router uses the workers as a whole.', ['arrangement'], function collect() {
     this.reset();
     const { arrangement } = gateway.routing();

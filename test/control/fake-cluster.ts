@@ -216,6 +216,8 @@ export interface ClusterOptions {
   readonly claimedBlockCount?: number;
   readonly limits?: Partial<GatewayLimits>;
   readonly onTransferFailure?: TransferFailurePolicy;
+  /** What the router knows beforehand. Absent: nothing. */
+  readonly costs?: WorkerCosts;
 }
 
 export class FakeCluster implements WorkerDirectory {
@@ -246,6 +248,7 @@ export class FakeCluster implements WorkerDirectory {
     claimedBlockCount = blockCount,
     limits = {},
     onTransferFailure = 'recompute',
+    costs = new WorkerCosts(),
   }: ClusterOptions) {
     this.#roles = roles;
     this.blockCount = blockCount;
@@ -253,7 +256,7 @@ export class FakeCluster implements WorkerDirectory {
     for (const index of roles.keys()) this.#spawn(index);
     this.coordinator = new Coordinator({
       directory: this,
-      costs: new WorkerCosts(),
+      costs,
       strategy,
       onTransferFailure,
       limits: { ...defaultGatewayLimits, ...limits },

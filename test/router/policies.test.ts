@@ -12,6 +12,7 @@ import { type ReplayRequest, replay } from '../../src/router/replay.js';
 import { uncorrected } from '../../src/router/request-correction.js';
 import { workersOf } from '../../src/router/route.js';
 import { Shortfalls } from '../../src/router/shortfall.js';
+import { asCosted } from '../../src/router/unloaded-ratios.js';
 import { costs, facts, held, worker } from './workers.js';
 
 const adaptive = (request: ReturnType<typeof facts>, workers: readonly ReturnType<typeof worker>[]) =>
@@ -185,7 +186,13 @@ it('a replay ends every request, whatever the arrangement, and the same way ever
     [['prefill', 'decode'], 'disaggregated'],
     [['any', 'prefill', 'decode', 'decode'], 'adaptive'],
   ] as const) {
-    const workers = roles.map((role, i) => ({ id: workerId(`w${i}`), role, costs, corrections: uncorrected }));
+    const workers = roles.map((role, i) => ({
+      id: workerId(`w${i}`),
+      role,
+      costs,
+      corrections: uncorrected,
+      unloaded: asCosted,
+    }));
     const run = () => replay(requests, workers, (request, snapshots) => chooseRoute(request, snapshots, strategy));
     const outcomes = run();
     expect(outcomes.every(({ ttftMs, tpotMs }) => ttftMs > 0 && Number.isFinite(ttftMs) && tpotMs >= 0)).toBe(true);

@@ -4,6 +4,7 @@ import type { CostParameters } from '../../src/router/cost-parameters.js';
 import { uncorrected } from '../../src/router/request-correction.js';
 import type { RequestFacts, WorkerRole, WorkerSnapshot } from '../../src/router/snapshot.js';
 import { prefillPairCountOf } from '../../src/router/step-work.js';
+import { asCosted } from '../../src/router/unloaded-ratios.js';
 import { WorkerLoad } from '../../src/router/worker-load.js';
 
 /** A step takes 10 ms and 0.1 ms for each row above 16; 512 prompt tokens about 60 ms. */
@@ -69,6 +70,7 @@ export const worker = (
   load: loadOf(more),
   costs,
   corrections: uncorrected,
+  unloaded: asCosted,
   ...more,
 });
 
