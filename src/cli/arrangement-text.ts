@@ -13,13 +13,13 @@ export function arrangementLines({ arrangement, comparedAgoMs, standings }: Rout
   const rows = standings.map((standing) => row(standing, standing === used));
   return [
     `${head}, ${whyOf(used, standings)}; compared ${(comparedAgoMs / 1000).toFixed(0)} s ago by replaying the last requests:`,
-    ...table([['', 'ARRANGEMENT', 'WITHIN LIMITS', 'WORST TENTH: TTFT MS', 'TPOT MS', ''], ...rows]),
+    ...table([['', 'ARRANGEMENT', 'WITHIN LIMITS', 'WORST TENTH: TTFT MS', 'TPOT MS', 'REGRET'], ...rows]),
   ];
 }
 
-function row({ name, score, ttftMsTail, tpotMsTail, isFit }: Standing, isUsed: boolean): string[] {
+function row({ name, score, ttftMsTail, tpotMsTail, regret }: Standing, isUsed: boolean): string[] {
   const share = `${(100 * score).toFixed(1)} %`;
-  return [isUsed ? '*' : '', name, share, ttftMsTail.toFixed(1), tpotMsTail.toFixed(2), isFit ? 'fit' : ''];
+  return [isUsed ? '*' : '', name, share, ttftMsTail.toFixed(1), tpotMsTail.toFixed(2), regret.toFixed(2)];
 }
 
 /** As arranger.ts decides. */

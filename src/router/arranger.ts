@@ -1,85 +1,67 @@
-/** Keeps the arrangement that would have served the last requests best, and never one that would have served them worse than the better
- *  static mode. Used by control/coordinator for the adaptive strategy.
+/** Keeps the arrangement that serves the present load best, and hardly ever worse than the better static mode would. Used by control/coordinator
+ *  for the adaptive strategy.
  *
- *  The rule: replay the last requests under every arrangement. What counts first is how many keep within their limits. The static modes (whole,
- *  split) set the mark: another arrangement is fit to be used when it keeps more within limits than the better of them, and makes neither
- *  first tokens nor tokens slower (means of the worst tenth, with a little tolerance) than that one; where the two are equals, than one of
- *  them. Of the fit ones that are as good as the best, the one is taken that falls least behind either static mode in tails.
+ *  The rule: replay the last requests under every arrangement, and remember the means for every kind of load. What counts first is how many
+ *  requests keep within their limits. The static modes (whole, split) set the mark, each by how probably it is the better one: an arrangement
+ *  that keeps fewer within limits than they, or makes first tokens or tokens slower, is to be regretted; the one with the least regret is used.
  *  Invariant: bounded memory; a comparison is made in steps of about a millisecond. */
 import { at } from '../base/assert.js';
 import { type Arrangement, arrangementsOf, free, isUniform, nameOf, routeWithin } from './arrangement.js';
 import { candidatesOf } from './candidates.js';
+import { type LoadFacts, RecentRequests, type RememberedRequest } from './recent-requests.js';
+import { type Regime, Regimes, type Replayed } from './regimes.js';
 import { type ReplayRequest, replayInTurns } from './replay.js';
 import type { Candidates } from './route.js';
-import { Shortfalls } from './shortfall.js';
 import type { WorkerSnapshot } from './snapshot.js';
 
-/** Requests that are remembered: few, so that a change of load is seen soon. */
-const windowCount = 128;
-const windowCountMin = 48;
-/** They are replayed again and again, one window after the other, about this many requests: so that queues build up that an arrangement
- *  cannot work off. The last window counts. */
+/** Fewer requests tell too little. */
+const windowCountMin = 32;
+/** They are replayed again and again, at least twice, about this many requests: so that queues build up that an arrangement cannot work
+ *  off. The last time counts. */
 const replayedCount = 384;
 /** Arrivals between two comparisons. */
 const everyCount = 12;
-/** By what factor a static mode's tails may be exceeded, to be chosen and to be kept. */
-const tolerance = { chosen: 1.06, kept: 1.12 };
-/** Static modes whose scores differ by less are as good as each other: nobody could say which of them another arrangement must not fall behind. */
-const tieMargin = 0.05;
-/** Real steps scatter, replayed ones do not: where prompts queue before fewer workers, their tails are longer than replayed by more. */
-const queueingMore = 1.15;
+/** Real steps scatter, replayed ones do not: where prompts queue before fewer workers, their tails are longer than replayed by about this much more
+ *  (simulated: 12 to 18 % longer, of whole 8 to 10 % shorter). */
+const queueingMore = 1.25;
 /** Where workers share processors with gateway and messages, hand-overs cost what no replay knows: by this much more of the requests within their
  *  limits anything must be better than whole there. */
 const leadOnHost = 0.25;
-/** A load is another one when its rate, or its prompts, are by this factor more or less. */
-const changeFactor = 1.3;
-/** Comparisons in a row that must agree before another arrangement than whole is tried: one may be luck. */
+/** Scores that differ by this much may well be the other way round: which of two static modes is the better one is not known exactly. */
+const scoreError = 0.08;
+/** Tails that are longer by this share are a loss of as much; by less, far less of one, and by more, far more, until a loss is a loss. */
+const toleratedShare = 0.1;
+/** Of requests within limits, lost and gained, against tails that are longer by their own length. */
+const fewerWeight = 3;
+const gainWeight = 0.5;
+/** What another arrangement must be better by than the one in use; and by how much to be used without a second comparison that says the same. */
+const keptRegret = 0.03;
+const clearRegret = 0.2;
 const confirmationCount = 2;
-/** An arrangement in use is left only for one whose tails are this much shorter. */
-const keptShare = 0.95;
-/** Weight of the latest comparison in what is known of an arrangement. */
-const newShare = 0.4;
 
-export interface Standing {
-  readonly arrangement: Arrangement;
-  readonly name: string;
-  /** Mean of withinLimits over the requests, as replayed; and less what real requests fall short of that. */
-  readonly replayedScore: number;
+/** What is known of an arrangement under the present load. */
+export interface Standing extends Replayed {
+  /** replayedScore less what real requests fall short of that. */
   readonly score: number;
-  /** Means of the worst tenth. */
-  readonly ttftMsTail: number;
-  readonly tpotMsTail: number;
-  readonly isFit: boolean;
-  /** The one that this comparison would use. */
+  /** Of using it, see regretOf. */
+  readonly regret: number;
+  /** The one that the last comparison would use. */
   readonly isPicked: boolean;
 }
 
-/** A request as it is remembered: its output's length is what was expected until it is known. */
-export interface RememberedRequest {
-  readonly arrivalMs: number;
-  readonly promptTokenCount: number;
-  readonly expectedTokenCount: number;
-  outputTokenCount: number;
-  /** What it was routed within. */
-  readonly arrangementName?: string;
-  /** Its withinLimits in reality, once it has finished. */
-  realScore?: number;
-}
-
 export class Arranger {
-  readonly #window: RememberedRequest[] = [];
-  #current: Arrangement | null = null;
-  /** What the last comparisons in a row have picked. */
-  #pickedName = '';
-  #pickedCount = 0;
+  readonly #recent = new RecentRequests();
+  readonly #regimes = new Regimes();
+  #regime: Regime | null = null;
   #standings: readonly Standing[] = [];
-  #comparedLoad: ReturnType<typeof loadOf> | null = null;
-  readonly #shortfalls = new Shortfalls();
+  /** Of the last comparison. */
+  #compared: Regime | null = null;
+  #workers = '';
   #newCount = 0;
 
   /** Before the first comparison: whole, where every worker may do that. */
   current(candidates: Candidates): Arrangement {
-    return this.#current ?? (isUniform(candidates) ? { kind: 'whole' } : free);
+    return this.#regime?.current ?? (isUniform(candidates) ? { kind: 'whole' } : free);
   }
 
   /** Of the last comparison, for people. */
@@ -87,150 +69,139 @@ export class Arranger {
     return this.#standings;
   }
 
-  /** The request's length may be corrected in what is returned. */
+  /** The request's length may be corrected in what is given. */
   remember(request: RememberedRequest): void {
-    this.#window.push(request);
+    this.#recent.add(request);
     this.#newCount++;
-    if (this.#window.length > windowCount) this.#window.shift();
+    if (this.#newCount % everyCount !== 0 || !this.#isEnough) return;
+    this.#recent.forgetOthers();
+    this.#regime = this.#regimes.of(this.#recent.load);
   }
 
   get rememberedCount(): number {
-    return this.#window.length;
+    return this.#recent.count;
   }
 
   /** Since the last comparison, which would go on with what is used, the load has not changed: the next one would say the same. */
   get isSteady(): boolean {
     const picked = this.#standings.find(({ isPicked }) => isPicked);
-    if (picked === undefined || picked.name !== this.#usedName || this.#comparedLoad === null) return false;
-    const { perMs, promptTokenCount } = loadOf(this.#window);
-    const isNear = (a: number, b: number) => a < changeFactor * b && b < changeFactor * a;
-    return isNear(perMs, this.#comparedLoad.perMs) && isNear(promptTokenCount, this.#comparedLoad.promptTokenCount);
+    return picked !== undefined && picked.name === usedNameOf(this.#compared) && this.#compared === this.#regime;
   }
 
   get isDue(): boolean {
-    return this.#newCount >= everyCount && this.#window.length >= windowCountMin;
+    return this.#newCount >= everyCount && this.#isEnough;
+  }
+
+  get #isEnough(): boolean {
+    return this.#recent.count >= windowCountMin;
   }
 
   /** The comparison in small steps, so that the caller can let others go first in between. */
   *comparison(workers: readonly WorkerSnapshot[]): Generator<void, void, void> {
     this.#newCount = 0;
-    this.#comparedLoad = loadOf(this.#window);
-    const requests = this.#window.map((request) => ({ ...request }));
+    const { requests, load } = this.#recent;
     const candidates = candidatesOf(workers);
     if (candidates === null || candidates.fallback !== undefined) return;
-    const measured: Replayed[] = [];
-    for (const arrangement of arrangementsOf(candidates)) {
-      measured.push(yield* measure(arrangement, requests, workers));
-    }
+    this.#know(workers);
+    const regime = this.#regimes.of(load);
+    const latest: Replayed[] = [];
+    for (const arrangement of arrangementsOf(candidates)) latest.push(yield* measure(arrangement, requests, workers));
     const isOnHost = isUniform(candidates) && workers.some((worker) => worker.isOnHost === true);
-    this.#choose(measured, isOnHost ? leadOnHost : 0);
+    this.#regime ??= regime;
+    this.#choose(regime, { latest, requests, load, lead: isOnHost ? leadOnHost : 0 });
   }
 
-  get #usedName(): string {
-    return this.#current === null ? 'whole' : nameOf(this.#current);
+  /** What was learned holds for these workers alone. */
+  #know(workers: readonly WorkerSnapshot[]): void {
+    const live = workers.filter(({ isLive }) => isLive);
+    const names = live.map(({ id, role }) => `${id} ${role}`).join();
+    if (names === this.#workers) return;
+    this.#workers = names;
+    this.#regimes.clear();
+    this.#regime = null;
   }
 
-  /** `lead`: what anything must be better than whole by. */
-  #choose(latest: readonly Replayed[], lead: number): void {
-    const usedName = this.#usedName;
-    const replayed = latest.map((each) => blended(each, this.#standings));
-    this.#judge(replayed.find(({ name }) => name === usedName));
-    const measured = replayed.map((each) => ({ ...each, score: each.replayedScore - this.#shortfalls.of(each.name) }));
-    const gainMin = gainMinOf(this.#window.length);
-    const wholeScore = measured.find(({ name }) => name === 'whole')?.score ?? 0;
-    const eligible = measured.filter(({ name, score }) => name === 'whole' || lead === 0 || score >= wholeScore + lead);
-    const found = eligible.filter(isStatic);
-    const statics = found.length > 0 ? found : eligible;
-    const best = Math.max(...statics.map(({ score }) => score));
-    const rivals = statics.filter(({ score }) => score >= best - tieMargin);
-    const fit = eligible.filter((each) => isFit(each, { best, rivals, gainMin, isUsed: each.name === usedName }));
-    const top = Math.max(...fit.map(({ score }) => score));
-    const equals = fit.filter(({ score }) => score >= top - gainMin);
-    const regret = (each: Measured) => (each.name === usedName ? keptShare : 1) * regretOf(each, rivals);
-    const picked = equals.reduce((a, b) => (regret(b) < regret(a) ? b : a));
-    this.#standings = measured.map((each) => ({ ...each, isFit: fit.includes(each), isPicked: each === picked }));
-    this.#adopt(picked);
-  }
-
-  #judge(used: Replayed | undefined): void {
-    if (used === undefined) return;
-    const real = this.#window.flatMap(({ arrangementName, realScore }) =>
-      arrangementName === used.name && realScore !== undefined ? [realScore] : [],
+  #choose(regime: Regime, { latest, requests, load, lead }: Comparison): void {
+    const usedName = usedNameOf(regime);
+    const replayed = regime.learn(latest, requests.length, load);
+    judge(
+      regime,
+      replayed.find(({ name }) => name === usedName),
+      requests,
     );
-    this.#shortfalls.judge(used.name, used.replayedScore, real);
+    const measured = replayed.map((each) => ({
+      ...each,
+      score: each.replayedScore - regime.shortfalls.of(each.name) - (each.name === 'whole' ? 0 : lead),
+    }));
+    const rivals = rivalsOf(measured);
+    const judged = measured.map((each) => ({ ...each, regret: regretOf(each, rivals) }));
+    const worthOf = ({ name, regret }: { name: string; regret: number }) => regret - (name === usedName ? keptRegret : 0);
+    const picked = judged.reduce((a, b) => (worthOf(b) < worthOf(a) ? b : a));
+    this.#standings = judged.map((each) => ({ ...each, isPicked: each === picked }));
+    this.#compared = regime;
+    const used = judged.find(({ name }) => name === usedName);
+    adopt(regime, picked, (used?.regret ?? Number.POSITIVE_INFINITY) - picked.regret);
   }
+}
 
-  /** Back to whole at once; anywhere else only when two comparisons in a row say the same. */
-  #adopt(picked: Measured): void {
-    this.#pickedCount = picked.name === this.#pickedName ? this.#pickedCount + 1 : 1;
-    this.#pickedName = picked.name;
-    const isUsed = this.#current !== null && picked.name === nameOf(this.#current);
-    if (!isUsed && picked.arrangement.kind !== 'whole' && this.#pickedCount < confirmationCount) return;
-    this.#current = picked.arrangement;
+function usedNameOf(regime: Regime | null): string {
+  return regime === null || regime.current === null ? 'whole' : nameOf(regime.current);
+}
+
+interface Comparison {
+  readonly latest: readonly Replayed[];
+  readonly requests: readonly RememberedRequest[];
+  readonly load: LoadFacts;
+  /** What anything must be better than whole by. */
+  readonly lead: number;
+}
+
+function judge(regime: Regime, used: Replayed | undefined, requests: readonly RememberedRequest[]): void {
+  if (used === undefined) return;
+  const real = requests.flatMap(({ arrangementName, realScore }) =>
+    arrangementName === used.name && realScore !== undefined ? [realScore] : [],
+  );
+  regime.shortfalls.judge(used.name, used.replayedScore, real);
+}
+
+/** What is clearly better at once; what is a little better only when two comparisons in a row say the same. */
+function adopt(regime: Regime, picked: Replayed, gain: number): void {
+  regime.pickedCount = picked.name === regime.pickedName ? regime.pickedCount + 1 : 1;
+  regime.pickedName = picked.name;
+  if (gain < clearRegret && regime.pickedCount < confirmationCount) return;
+  regime.current = picked.arrangement;
+}
+
+/** A static mode, and how probably it is the one that keeps most requests within their limits. */
+interface Rival {
+  readonly measured: Measured;
+  readonly share: number;
+}
+
+/** The static modes; where roles allow none, everything. */
+function rivalsOf(measured: readonly Measured[]): readonly Rival[] {
+  const found = measured.filter(({ arrangement: { kind } }) => kind === 'whole' || kind === 'split');
+  const statics = found.length > 0 ? found : measured;
+  const best = Math.max(...statics.map(({ score }) => score));
+  const weights = statics.map(({ score }) => Math.exp((score - best) / scoreError));
+  const sum = weights.reduce((a, b) => a + b, 0);
+  return statics.map((each, index) => ({ measured: each, share: at(weights, index) / sum }));
+}
+
+/** Of using it instead of the better static mode, whichever that is: what it keeps fewer within limits, and what its tails are longer by;
+ *  what it keeps more is a gain. */
+function regretOf({ score, ttftMsTail, tpotMsTail }: Measured, rivals: readonly Rival[]): number {
+  let regret = 0;
+  for (const { measured, share } of rivals) {
+    const longer = Math.max(0, ttftMsTail / measured.ttftMsTail - 1, tpotMsTail / measured.tpotMsTail - 1);
+    const fewer = measured.score - score;
+    regret +=
+      share * (Math.min(1, (longer / toleratedShare) ** 2 * toleratedShare) + (fewer > 0 ? fewerWeight : gainWeight) * fewer);
   }
+  return regret;
 }
 
-interface Field {
-  /** Of the static modes' scores. */
-  readonly best: number;
-  /** The static modes that are as good as the best. */
-  readonly rivals: readonly Measured[];
-  readonly gainMin: number;
-  readonly isUsed: boolean;
-}
-
-/** A static mode, when none is better. Another arrangement, when it is better than both, or as good where they are as good as each other;
- *  and no slower than one of them. */
-function isFit(each: Measured, { best, rivals, gainMin, isUsed }: Field): boolean {
-  if (rivals.includes(each)) return each.score >= best - gainMin;
-  if (isStatic(each)) return false;
-  const gainNeeded = rivals.length > 1 ? 0 : isUsed ? gainMin / 2 : gainMin;
-  const times = isUsed ? tolerance.kept : tolerance.chosen;
-  return each.score >= best + gainNeeded && rivals.some((rival) => isNoSlower(each, rival, times));
-}
-
-function isNoSlower(each: Measured, than: Measured, times: number): boolean {
-  return each.ttftMsTail <= than.ttftMsTail * times && each.tpotMsTail <= than.tpotMsTail * times;
-}
-
-/** By what factor its tails are longer than the shortest there is among the rivals. */
-function regretOf(each: Measured, rivals: readonly Measured[]): number {
-  const ttftMs = Math.min(...rivals.map(({ ttftMsTail }) => ttftMsTail));
-  const tpotMs = Math.min(...rivals.map(({ tpotMsTail }) => tpotMsTail));
-  return Math.max(each.ttftMsTail / ttftMs, each.tpotMsTail / tpotMs);
-}
-
-function isStatic({ arrangement: { kind } }: Measured): boolean {
-  return kind === 'whole' || kind === 'split';
-}
-
-/** Requests per millisecond, and tokens of one. */
-function loadOf(window: readonly RememberedRequest[]): { readonly perMs: number; readonly promptTokenCount: number } {
-  const [first, last] = [window[0], window.at(-1)];
-  if (first === undefined || last === undefined) return { perMs: 0, promptTokenCount: 0 };
-  const promptTokenCount = window.reduce((sum, request) => sum + request.promptTokenCount, 0) / window.length;
-  return { perMs: window.length / Math.max(1, last.arrivalMs - first.arrivalMs), promptTokenCount };
-}
-
-/** A mean over few requests is worth less. */
-function gainMinOf(requestCount: number): number {
-  return 0.3 / Math.sqrt(requestCount);
-}
-
-type Measured = Omit<Standing, 'isFit' | 'isPicked'>;
-type Replayed = Omit<Measured, 'score'>;
-
-/** With what earlier comparisons said of it. */
-function blended(latest: Replayed, earlier: readonly Replayed[]): Replayed {
-  const before = earlier.find(({ name }) => name === latest.name) ?? latest;
-  const blend = (pick: (each: Replayed) => number) => newShare * pick(latest) + (1 - newShare) * pick(before);
-  return {
-    ...latest,
-    replayedScore: blend(({ replayedScore }) => replayedScore),
-    ttftMsTail: blend(({ ttftMsTail }) => ttftMsTail),
-    tpotMsTail: blend(({ tpotMsTail }) => tpotMsTail),
-  };
-}
+type Measured = Omit<Standing, 'regret' | 'isPicked'>;
 
 function* measure(
   arrangement: Arrangement,
@@ -253,9 +224,9 @@ function* measure(
   };
 }
 
-/** 1 for a request within its limits, 0.1 beyond, 0 far beyond: goodput, but for the luck of those near a limit. */
+/** 1 for a request within its limits, 0.25 within twice those, 0 beyond: goodput, but for the luck of those near a limit. */
 export function withinLimits(use: number): number {
-  return 0.9 / (1 + use ** 32) + 0.1 / (1 + (use / 2) ** 32);
+  return 0.75 / (1 + use ** 32) + 0.25 / (1 + (use / 2) ** 32);
 }
 
 /** Mean of the worst tenth: what a 99th percentile is made of, with less luck in it. */
@@ -264,15 +235,13 @@ function tailMean(values: readonly number[]): number {
   return worst.reduce((sum, value) => sum + value, 0) / worst.length;
 }
 
-/** The window, one after the other, a little faster than it came: by one standard error of a rate seen that often. A queue that is only just
- *  stable by the luck of the window is none to rely on. */
+/** The window, one time after the other. */
 function repeated(requests: readonly ReplayRequest[]): readonly ReplayRequest[] {
-  const pace = 1 + 1 / Math.sqrt(requests.length);
   const firstMs = at(requests, 0).arrivalMs;
-  const spanMs = (at(requests, requests.length - 1).arrivalMs - firstMs) / pace;
+  const spanMs = at(requests, requests.length - 1).arrivalMs - firstMs;
   const periodMs = (spanMs * requests.length) / (requests.length - 1);
-  const copies = Math.max(1, Math.round(replayedCount / requests.length));
+  const copies = Math.max(2, Math.round(replayedCount / requests.length));
   return Array.from({ length: copies }, (_, copy) =>
-    requests.map((request) => ({ ...request, arrivalMs: (request.arrivalMs - firstMs) / pace + copy * periodMs })),
+    requests.map((request) => ({ ...request, arrivalMs: request.arrivalMs - firstMs + copy * periodMs })),
   ).flat();
 }

@@ -144,32 +144,40 @@ describe('the arranger', () => {
     const arranger = new Arranger();
     for (let i = 0; i < 5000; i++)
       arranger.remember({ arrivalMs: i, promptTokenCount: 9, expectedTokenCount: 9, outputTokenCount: 9 });
-    expect(arranger.rememberedCount).toBeLessThanOrEqual(128);
+    expect(arranger.rememberedCount).toBeLessThanOrEqual(256);
   });
 });
 
 describe('shortfalls', () => {
   const scores = (score: number) => new Array<number>(30).fill(score);
 
-  it('what was never used falls as short as whole; what was, by what it did', () => {
+  it('what was never used falls as short as whole; what was, by what it did, the more certainly the more requests there were', () => {
     const shortfalls = new Shortfalls();
     expect(shortfalls.of('split 1')).toBe(0);
     shortfalls.judge('whole', 0.9, scores(0.7));
-    expect(shortfalls.of('split 1')).toBeCloseTo(0.2, 9);
+    expect(shortfalls.of('whole')).toBeCloseTo((0.2 * 30) / (30 + 64), 9);
+    for (let i = 0; i < 40; i++) shortfalls.judge('whole', 0.9, scores(0.7));
+    expect(shortfalls.of('whole')).toBeCloseTo((0.2 * 512) / (512 + 64), 9);
+    expect(shortfalls.of('split 1')).toBe(shortfalls.of('whole'));
     shortfalls.judge('split 1', 0.95, scores(0.15));
-    expect(shortfalls.of('split 1')).toBeCloseTo(0.8, 9);
-    expect(shortfalls.of('leaning 1')).toBeCloseTo(0.2, 9);
+    expect(shortfalls.of('split 1')).toBeCloseTo((0.8 * 30) / (30 + 64), 9);
+    expect(shortfalls.of('leaning 1')).toBe(shortfalls.of('whole'));
   });
 
-  it('better than replayed is no credit, few requests say nothing, and time forgives', () => {
+  it('better than replayed is no credit, but makes good what was worse; no requests say nothing, and time forgives', () => {
     const shortfalls = new Shortfalls();
     shortfalls.judge('whole', 0.5, scores(1));
     expect(shortfalls.of('whole')).toBe(0);
-    shortfalls.judge('split 1', 0.9, [0, 0, 0]);
+    shortfalls.judge('whole', 0.5, scores(0.1));
+    expect(shortfalls.of('whole')).toBe(0);
+    shortfalls.judge('split 1', 0.9, []);
     expect(shortfalls.of('split 1')).toBe(0);
-    shortfalls.judge('split 1', 0.9, scores(0));
+    for (let i = 0; i < 4; i++) shortfalls.judge('split 1', 0.9, scores(0));
+    const found = shortfalls.of('split 1');
+    expect(found).toBeGreaterThan(0.5);
     for (let i = 0; i < 40; i++) shortfalls.judge('whole', 0.5, scores(0.5));
-    expect(shortfalls.of('split 1')).toBeGreaterThan(0.3);
+    expect(shortfalls.of('split 1')).toBeLessThan(found);
+    expect(shortfalls.of('split 1')).toBeGreaterThan(0.2);
     for (let i = 0; i < 200; i++) shortfalls.judge('whole', 0.5, scores(0.5));
     expect(shortfalls.of('split 1')).toBeLessThan(0.02);
   });
