@@ -17,6 +17,8 @@ export interface GatewayOptions {
   readonly settings: WorkerSettings;
   /** Compute threads of all CPU workers together, shared evenly; a spec's own `threads` wins. Absent: all cores. */
   readonly threads?: number;
+  /** Cores of this host, for gateway and workers together. Absent: as many as this process may use. */
+  readonly coreCount?: number;
   /** Path of the worker's JavaScript: dist/src/cli/worker.js. */
   readonly workerEntry: string;
   /** Environment of the worker processes; absent: this process's own. UV_THREADPOOL_SIZE of 8 or more suits native waits. */

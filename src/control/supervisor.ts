@@ -66,13 +66,19 @@ export class Supervisor implements WorkerDirectory {
         id: slot.id,
         role: slot.options.effectiveRole,
         isLive: slot.isLive,
-        isOnHost: slot.options.config.device.kind === 'cpu',
+        isOnHost: slot.options.config.device.kind === 'cpu' && this.#isHostFull,
         blockTokenCount: slot.ready?.blockTokenCount ?? 1,
         blockCount,
         availableBlockCount: engine === undefined ? blockCount : engine.freeBlockCount + engine.cachedBlockCount,
         ...shapeOf(slot),
       };
     });
+  }
+
+  /** Compute threads take every core: gateway and messages have none of their own. */
+  get #isHostFull(): boolean {
+    const threadCount = this.slots.reduce((sum, { options }) => sum + options.config.device.threadCount, 0);
+    return threadCount >= (this.#options.coreCount ?? os.availableParallelism());
   }
 
   client(id: WorkerId): WorkerClient | null {

@@ -36,6 +36,8 @@ const fewerWeight = 3;
 const gainWeight = 0.5;
 /** What another arrangement must be better by than the one in use; and by how much to be used without a second comparison that says the same. */
 const keptRegret = 0.03;
+/** Hand-overs can go wrong in ways that nobody has measured: whole is preferred to what is hardly better. */
+const wholeRegret = 0.1;
 const clearRegret = 0.2;
 const confirmationCount = 2;
 
@@ -135,12 +137,13 @@ export class Arranger {
     }));
     const rivals = rivalsOf(measured);
     const judged = measured.map((each) => ({ ...each, regret: regretOf(each, rivals) }));
-    const worthOf = ({ name, regret }: { name: string; regret: number }) => regret - (name === usedName ? keptRegret : 0);
-    const picked = judged.reduce((a, b) => (worthOf(b) < worthOf(a) ? b : a));
+    const burdenOf = ({ name, regret }: { name: string; regret: number }) =>
+      regret - (name === usedName ? keptRegret : 0) - (name === 'whole' ? wholeRegret : 0);
+    const picked = judged.reduce((a, b) => (burdenOf(b) < burdenOf(a) ? b : a));
     this.#standings = judged.map((each) => ({ ...each, isPicked: each === picked }));
     this.#compared = regime;
     const used = judged.find(({ name }) => name === usedName);
-    adopt(regime, picked, (used?.regret ?? Number.POSITIVE_INFINITY) - picked.regret);
+    adopt(regime, picked, used === undefined ? Number.POSITIVE_INFINITY : burdenOf(used) - burdenOf(picked));
   }
 }
 

@@ -117,6 +117,7 @@ async function runAll(
     settings: settingsOf(options.settings),
     workerEntry: '',
     processes: workers,
+    coreCount: host.costs.coreCount,
   });
   await gateway.ready;
   await clock.sleep(settleMs);

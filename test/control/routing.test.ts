@@ -59,7 +59,7 @@ describe('a decision', () => {
     expect(text).toMatch(
       /^arrangement in use: whole, no other keeps clearly more requests within their limits; compared \d+ s ago/m,
     );
-    expect(text.match(/^ *\*.*$/gm)).toEqual([expect.stringMatching(/whole +\d+\.\d % .*fit$/)]);
+    expect(text.match(/^ *\*.*$/gm)).toEqual([expect.stringMatching(/whole +\d+\.\d % .* -?\d+\.\d\d$/)]);
     expect(text.split('\n').filter((line) => / %/.test(line)).length).toBe(routing.standings.length);
     const elsewhere = arrangementLines({ ...routing, arrangement: 'split 1' });
     expect(elsewhere[0]).toContain('kept until two comparisons in a row agree on whole');
