@@ -46,7 +46,7 @@ export function burstLimitsOf({ ready, stepLimits }: Pick<WorkerStatus, 'ready' 
 
 /** By effort, the least first. Always at least one. */
 export function burstsFor(limits: BurstLimits): readonly Burst[] {
-  const all = [...prompts(), ...batches(limits), ...deepBatches(limits), ...mixed(limits), ...continued()];
+  const all = [...prompts(), ...batches(limits), ...deepBatches(limits), ...mixed(limits), ...continued(), ...queues(limits)];
   const fitting = all.filter((burst) => fits(burst, limits));
   return fitting.sort((a, b) => effortOf(a) - effortOf(b));
 }
@@ -94,6 +94,14 @@ function mixed({ tokenBudget, seatCount }: BurstLimits): Burst[] {
 /** Prompts whose beginning is cached: few tokens, many keys. */
 function continued(): Burst[] {
   return cachedTokenCounts.flatMap((cached) => [16, 96, 256].map((count) => alone(ask(cached + count, cached))));
+}
+
+/** Prompts one after the other and nothing else, as a prefill worker has them: a GPU that computes without a pause is held to its power, and
+ *  slower than one that has just rested. */
+function queues({ seatCount }: BurstLimits): Burst[] {
+  return [4, 8]
+    .filter((count) => count <= seatCount)
+    .map((count) => ({ crowd: new Array<Ask>(count).fill({ ...ask(1024), outputTokenCount: 1 }), guests: [] }));
 }
 
 function fits({ crowd, guests }: Burst, { seatCount, contextTokenCount, kvTokenCount }: BurstLimits): boolean {

@@ -70,6 +70,18 @@ describe('simulation', () => {
     });
   });
 
+  it('hand-overs take their copies from what a GPU computes next, and from no processor', async () => {
+    const copyMs = (512 * 1024) / 1e6;
+    const plan = Array.from({ length: 6 }, (_, index) => requestAt(index / 10, 512, 3, index));
+    const lastMs = async (workers: string) => {
+      const { records } = await simulate(cluster(workers, 'disaggregated'), plan, load);
+      return records.find(({ index }) => index === 5)?.firstTokenMs ?? 0;
+    };
+    const moreMs = (await lastMs('prefill:cuda:0,decode:cuda:1')) - (await lastMs('prefill:cpu,decode:cpu'));
+    expect(moreMs).toBeGreaterThan(2.5 * copyMs);
+    expect(moreMs).toBeLessThan(5.01 * copyMs);
+  });
+
   it('hands over while the next prompts are computed: nobody waits for their steps', async () => {
     const plan = Array.from({ length: 8 }, (_, index) => requestAt(index, 512, 4, index));
     const { records } = await simulate(cluster('prefill:cpu,decode:cpu', 'disaggregated'), plan, load);
