@@ -70,24 +70,13 @@ function splitsOf(workerCount: number): readonly number[] {
 
 /** The least costly route that the arrangement allows; of all routes, when nobody within it has memory left to decode in. */
 export function routeWithin(arrangement: Arrangement, facts: RequestFacts, candidates: Candidates): Route {
-  if (candidates.fallback !== undefined || isFull(arrangement, facts, candidates)) return adaptive(facts, candidates);
-  switch (arrangement.kind) {
-    case 'whole':
-      return collocated(facts, candidates);
-    case 'split':
-      return disaggregated(facts, divided(candidates, arrangement));
-    case 'leaning':
-      return adaptive({ ...facts, ttftWeight: arrangement.ttftWeight }, divided(candidates, arrangement));
-    case 'free':
-      return adaptive({ ...facts, ttftWeight: arrangement.ttftWeight }, candidates);
-  }
-}
-
-/** One worker that has room is enough, and is mostly the first that is asked. */
-function isFull(arrangement: Arrangement, facts: RequestFacts, candidates: Candidates): boolean {
-  if (arrangement.kind === 'whole' || arrangement.kind === 'free') return false; // nobody else may decode
-  const { decode } = divided(candidates, arrangement);
-  return decode.every((worker) => roomWaitMs(facts, worker) > 0);
+  if (candidates.fallback !== undefined) return adaptive(facts, candidates);
+  if (arrangement.kind === 'whole') return collocated(facts, candidates);
+  if (arrangement.kind === 'free') return adaptive({ ...facts, ttftWeight: arrangement.ttftWeight }, candidates);
+  const within = divided(candidates, arrangement);
+  if (within.decode.every((worker) => roomWaitMs(facts, worker) > 0)) return adaptive(facts, candidates);
+  if (arrangement.kind === 'split') return disaggregated(facts, within);
+  return adaptive({ ...facts, ttftWeight: arrangement.ttftWeight }, within);
 }
 
 /** Workers of role `any`, the first of them for prompts; others keep their roles. */

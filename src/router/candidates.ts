@@ -58,8 +58,9 @@ function validateSplit(roles: readonly WorkerRole[], strategy: Strategy, split: 
 
 /** `workers` have their effective roles; those that are not live are left out. Null when none is live. */
 export function candidatesOf(workers: readonly WorkerSnapshot[]): Candidates | null {
-  const live = workers.filter((worker) => worker.isLive);
+  const live = workers.every((worker) => worker.isLive) ? workers : workers.filter((worker) => worker.isLive);
   if (live.length === 0) return null;
+  if (live.every((worker) => worker.role === 'any')) return { prefill: live, decode: live, both: live };
   const may = (role: WorkerRole) => live.filter((worker) => worker.role === 'any' || worker.role === role);
   const prefill = may('prefill');
   const decode = may('decode');

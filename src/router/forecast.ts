@@ -184,7 +184,8 @@ function poissonMedian(mean: number): number {
 }
 
 export function uncachedTokenCount(facts: RequestFacts, worker: WorkerSnapshot): number {
-  const held = facts.prefixTokenCounts.get(worker.id) ?? 0;
+  const { prefixTokenCounts } = facts;
+  const held = prefixTokenCounts.size === 0 ? 0 : (prefixTokenCounts.get(worker.id) ?? 0); // asked of every worker, and mostly nobody holds it
   return Math.max(1, facts.promptTokenCount + facts.outputTokenCount - held);
 }
 

@@ -1,5 +1,6 @@
 /** Of many workers the few worth a full forecast, by a glance at their queues: so that a decision costs the same among 64 as among 8.
  *  Used by the policies. Invariant: up to `lookCount` workers nobody is left out. */
+import { at } from '../base/assert.js';
 import { roomWaitMs, uncachedTokenCount } from './forecast.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs } from './step-cost.js';
@@ -8,18 +9,23 @@ const lookCount = 8;
 
 type Stroke = 'prefill' | 'decode' | 'both';
 
+/** Best first; of equals the first. */
 export function shortlist(facts: RequestFacts, workers: readonly WorkerSnapshot[], stroke: Stroke): readonly WorkerSnapshot[] {
   if (workers.length <= lookCount) return workers;
-  const best: { readonly worker: WorkerSnapshot; readonly glance: number }[] = [];
+  const best: WorkerSnapshot[] = [];
+  const glances = new Float64Array(lookCount).fill(Number.POSITIVE_INFINITY);
   for (const worker of workers) {
     const glance = glanceMs(facts, worker, stroke);
-    let place = best.length;
-    while (place > 0 && (best[place - 1]?.glance ?? 0) > glance) place--;
-    if (place >= lookCount) continue;
-    best.splice(place, 0, { worker, glance });
-    if (best.length > lookCount) best.pop();
+    if (best.length === lookCount && glance >= at(glances, lookCount - 1)) continue;
+    let place = Math.min(best.length, lookCount - 1);
+    for (; place > 0 && at(glances, place - 1) > glance; place--) {
+      glances[place] = at(glances, place - 1);
+      best[place] = at(best, place - 1);
+    }
+    glances[place] = glance;
+    best[place] = worker;
   }
-  return best.map(({ worker }) => worker);
+  return best;
 }
 
 /** Prompt work ahead, the wait for memory, and steps as long as its batch makes them, in milliseconds of roughly. */

@@ -1,5 +1,5 @@
 /** Prefill on one worker, decode on another: the pair that costs least. With many workers only the best few of each side are paired. */
-import { estimateSplit, promisingDecode, promisingPrefill } from '../estimate.js';
+import { estimateSplit, type PathEstimate, promisingDecode, promisingPrefill } from '../estimate.js';
 import {
   type DecodeForecast,
   decodeForecast,
@@ -33,16 +33,32 @@ export function bestPair(facts: RequestFacts, candidates: Candidates, forecastOf
     (worker) => decodeForecast(facts, worker, startsInMs, 'other_prompts'),
     (worker, forecast) => promisingDecode(facts, worker, forecast),
   );
-  let best: DisaggregatedRoute | null = null;
+  const best = leastOf(facts, prefills, decodes);
+  if (best === null) return null;
+  const { prefill, decode, estimate } = best;
+  const reason =
+    candidates.fallback ?? `least cost of ${candidates.prefill.length} prefill and ${candidates.decode.length} decode`;
+  const workers = { prefillWorker: prefill.worker.id, decodeWorker: decode.worker.id };
+  return { path: 'disaggregated', ...workers, reason, estimate, prefill: prefill.forecast };
+}
+
+interface Pair {
+  readonly prefill: Ranked<PrefillForecast>;
+  readonly decode: Ranked<DecodeForecast>;
+  readonly estimate: PathEstimate;
+}
+
+function leastOf(
+  facts: RequestFacts,
+  prefills: readonly Ranked<PrefillForecast>[],
+  decodes: readonly Ranked<DecodeForecast>[],
+): Pair | null {
+  let best: Pair | null = null;
   for (const prefill of prefills) {
     for (const decode of decodes) {
       if (prefill.worker.id === decode.worker.id) continue;
       const estimate = estimateSplit(facts, [prefill.worker, prefill.forecast], [decode.worker, decode.forecast]);
-      if (best !== null && best.estimate.cost <= estimate.cost) continue;
-      const reason =
-        candidates.fallback ?? `least cost of ${candidates.prefill.length} prefill and ${candidates.decode.length} decode`;
-      const workers = { prefillWorker: prefill.worker.id, decodeWorker: decode.worker.id };
-      best = { path: 'disaggregated', ...workers, reason, estimate, prefill: prefill.forecast };
+      if (best === null || estimate.cost < best.estimate.cost) best = { prefill, decode, estimate };
     }
   }
   return best;
