@@ -221,17 +221,19 @@ export class Routing {
       arrangementName: nameOf(arrangement),
     };
     this.#arranger.remember(traveller.remembered);
-    if (!this.#arranger.isDue || this.#isArranging || nowMs < this.#arrangeSoonestMs) return;
-    if (this.#arranger.isSteady && nowMs < (this.#comparedMs ?? 0) + this.#pauseMs) return;
+    if (!this.#arranger.isDue || this.#isArranging) return;
     this.#isArranging = true;
     void this.#arrange().finally(() => {
       this.#isArranging = false;
     });
   }
 
-  /** A part of a replay in each turn of the event loop, so that nobody waits long (I6). */
+  /** A look at the load, and a comparison when one is due: a part of a replay in each turn of the event loop, so that nobody waits long (I6). */
   async #arrange(): Promise<void> {
     const { clock, logger } = this.#options;
+    await clock.yield(); // no request's decision waits for this
+    this.#arranger.look();
+    if (!this.#isComparisonDue(clock.nowMs())) return;
     const turns = this.#arranger.comparison(this.#snapshots());
     let spentMs = 0;
     for (let isDone = false; !isDone; await clock.yield()) {
@@ -243,6 +245,11 @@ export class Routing {
     this.#pauseMs = this.#arranger.isSteady ? Math.min(2 * this.#pauseMs, arrangePauseMsMax) : arrangeEveryMs;
     this.#arrangeSoonestMs = this.#comparedMs + Math.max(arrangeEveryMs, spentMs / arrangeShareMax);
     logger.debug({ standings: this.#arranger.standings }, 'arrangements compared');
+  }
+
+  #isComparisonDue(nowMs: number): boolean {
+    if (nowMs < this.#arrangeSoonestMs) return false;
+    return !this.#arranger.isSteady || nowMs >= (this.#comparedMs ?? 0) + this.#pauseMs;
   }
 
   #facts({ request, keys, lengths }: Traveller): RequestFacts {

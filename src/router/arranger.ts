@@ -19,7 +19,7 @@ const windowCountMin = 32;
 /** They are replayed again and again, at least twice, about this many requests: so that queues build up that an arrangement cannot work
  *  off. The last time counts. */
 const replayedCount = 384;
-/** Arrivals between two comparisons. */
+/** Arrivals between two looks at the load. */
 const everyCount = 12;
 /** Real steps scatter, replayed ones do not: where prompts queue before fewer workers, their tails are longer than replayed by about this much more
  *  (simulated: 12 to 18 % longer, of whole 8 to 10 % shorter). */
@@ -75,7 +75,12 @@ export class Arranger {
   remember(request: RememberedRequest): void {
     this.#recent.add(request);
     this.#newCount++;
-    if (this.#newCount % everyCount !== 0 || !this.#isEnough) return;
+  }
+
+  /** What load it is by now: if it has been seen before, what was learned of it is used from here on. */
+  look(): void {
+    this.#newCount = 0;
+    if (!this.#isEnough) return;
     this.#recent.forgetOthers();
     this.#regime = this.#regimes.of(this.#recent.load);
   }
@@ -90,6 +95,7 @@ export class Arranger {
     return picked !== undefined && picked.name === usedNameOf(this.#compared) && this.#compared === this.#regime;
   }
 
+  /** Enough has come since the last look for another. */
   get isDue(): boolean {
     return this.#newCount >= everyCount && this.#isEnough;
   }
@@ -100,7 +106,7 @@ export class Arranger {
 
   /** The comparison in small steps, so that the caller can let others go first in between. */
   *comparison(workers: readonly WorkerSnapshot[]): Generator<void, void, void> {
-    this.#newCount = 0;
+    this.look();
     const { requests, load } = this.#recent;
     const candidates = candidatesOf(workers);
     if (candidates === null || candidates.fallback !== undefined) return;

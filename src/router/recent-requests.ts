@@ -3,6 +3,7 @@
  *  Idle time is cut short: a load that comes in bouts is judged by its bouts, not by their mean with the nights between. When rate or prompts have
  *  changed by more than chance would, older requests are forgotten.
  *  Invariant: at most `countMax` requests; their times never go back. */
+import { at } from '../base/assert.js';
 import type { ReplayRequest } from './replay.js';
 
 /** A request as it is remembered: its output's length is what was expected until it is known. */
@@ -24,74 +25,90 @@ export interface LoadFacts {
 }
 
 const countMax = 256;
-/** A pause longer than this many mean gaps is none of the load: Poisson arrivals have one in 20,000. */
+/** A pause longer than this many of the gaps around it is none of the load: Poisson arrivals have one in 20,000. */
 const gapRatioMax = 10;
+/** Gaps around one, on either side. */
+const aroundCount = 8;
 /** A change is looked for in so many of the latest. */
 const latestCounts = [32, 96] as const;
 const earlierCountMin = 8;
 /** Standard errors that are more than chance; it is looked for often. */
 const deviationsMax = 3.5;
 
-interface Entry {
+/** A request, and when it came in time without idle times. */
+interface Placed {
   readonly busyMs: number;
   readonly request: RememberedRequest;
 }
 
 export class RecentRequests {
-  #entries: Entry[] = [];
-  #lastMs = 0;
+  #requests: RememberedRequest[] = [];
 
   get count(): number {
-    return this.#entries.length;
+    return this.#requests.length;
   }
 
   /** It may be corrected later, from outside. */
   add(request: RememberedRequest): void {
-    const last = this.#entries.at(-1);
-    const gapMs = Math.max(0, request.arrivalMs - this.#lastMs);
-    const meanMs = this.#entries.length < 8 ? Number.POSITIVE_INFINITY : spanMs(this.#entries) / (this.#entries.length - 1);
-    this.#entries.push({ busyMs: last === undefined ? 0 : last.busyMs + Math.min(gapMs, gapRatioMax * meanMs), request });
-    this.#lastMs = request.arrivalMs;
-    if (this.#entries.length > countMax) this.#entries.shift();
+    this.#requests.push(request);
+    if (this.#requests.length > countMax) this.#requests.shift();
   }
 
   /** Forgets what came under another load. True when it has forgotten something. */
   forgetOthers(): boolean {
+    const placed = placedOf(this.#requests);
     for (const latestCount of latestCounts) {
-      const earlier = this.#entries.slice(0, -latestCount);
-      const latest = this.#entries.slice(-latestCount);
+      const earlier = placed.slice(0, -latestCount);
+      const latest = placed.slice(-latestCount);
       if (earlier.length < earlierCountMin || !differ(earlier, latest)) continue;
-      this.#entries = latest;
+      this.#requests = this.#requests.slice(-latestCount);
       return true;
     }
     return false;
   }
 
-  /** With arrivals in busy time; copies. */
+  /** Copies, with arrivals in busy time. */
   get requests(): readonly RememberedRequest[] {
-    return this.#entries.map(({ busyMs, request }) => ({ ...request, arrivalMs: busyMs }));
+    return placedOf(this.#requests).map(({ busyMs, request }) => ({ ...request, arrivalMs: busyMs }));
   }
 
   get load(): LoadFacts {
-    const mean = (pick: (request: RememberedRequest) => number) => meanOf(this.#entries.map(({ request }) => pick(request)));
+    const mean = (pick: (request: RememberedRequest) => number) => meanOf(this.#requests.map(pick));
     return {
-      perMs: Math.max(0, this.#entries.length - 1) / Math.max(1, spanMs(this.#entries)),
+      perMs: Math.max(0, this.#requests.length - 1) / Math.max(1, spanMs(placedOf(this.#requests))),
       promptTokenCount: mean(({ promptTokenCount }) => promptTokenCount),
       outputTokenCount: mean(({ outputTokenCount }) => outputTokenCount),
     };
   }
 }
 
-function spanMs(entries: readonly Entry[]): number {
-  return (entries.at(-1)?.busyMs ?? 0) - (entries[0]?.busyMs ?? 0);
+function placedOf(requests: readonly RememberedRequest[]): readonly Placed[] {
+  const gapsMs = requests.slice(1).map(({ arrivalMs }, index) => arrivalMs - at(requests, index).arrivalMs);
+  let busyMs = 0;
+  return requests.map((request, index) => {
+    if (index > 0) busyMs += Math.min(at(gapsMs, index - 1), gapRatioMax * aroundMs(gapsMs, index - 1));
+    return { busyMs, request };
+  });
+}
+
+/** Mean of the gaps around one, without it. */
+function aroundMs(gapsMs: readonly number[], index: number): number {
+  const from = Math.max(0, index - aroundCount);
+  const around = gapsMs.slice(from, index + aroundCount + 1);
+  if (around.length < aroundCount) return Number.POSITIVE_INFINITY;
+  return (meanOf(around) * around.length - at(gapsMs, index)) / (around.length - 1);
+}
+
+function spanMs(placed: readonly Placed[]): number {
+  return (placed.at(-1)?.busyMs ?? 0) - (placed[0]?.busyMs ?? 0);
 }
 
 /** Gaps of a Poisson process have a standard deviation of their mean; prompts have what they have. */
-function differ(earlier: readonly Entry[], latest: readonly Entry[]): boolean {
-  const gapMs = (entries: readonly Entry[]) => Math.max(1e-3, spanMs(entries)) / (entries.length - 1);
+function differ(earlier: readonly Placed[], latest: readonly Placed[]): boolean {
+  const gapMs = (placed: readonly Placed[]) => Math.max(1e-3, spanMs(placed)) / (placed.length - 1);
   const rateError = Math.sqrt(1 / earlier.length + 1 / latest.length);
   if (Math.abs(Math.log(gapMs(earlier) / gapMs(latest))) > deviationsMax * rateError) return true;
-  const prompts = (entries: readonly Entry[]) => entries.map(({ request }) => request.promptTokenCount);
+  const prompts = (placed: readonly Placed[]) => placed.map(({ request }) => request.promptTokenCount);
   const [a, b] = [prompts(earlier), prompts(latest)];
   const promptError = Math.sqrt(varianceOf(a) / a.length + varianceOf(b) / b.length);
   return Math.abs(meanOf(a) - meanOf(b)) > deviationsMax * promptError;

@@ -109,6 +109,7 @@ describe('the arranger', () => {
     const arranger = arranged(traffic(150, 2000, 8, 150));
     expect(arranger.isSteady).toBe(true);
     for (const request of traffic(40, 2000, 8, 128)) arranger.remember({ ...request, arrivalMs: 1e6 + request.arrivalMs });
+    arranger.look();
     expect(arranger.isSteady).toBe(false);
     expect(new Arranger().isSteady).toBe(false);
   });
