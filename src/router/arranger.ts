@@ -15,7 +15,7 @@ import type { Candidates } from './route.js';
 import type { WorkerSnapshot } from './snapshot.js';
 
 /** Fewer requests tell too little. */
-const windowCountMin = 32;
+const windowCountMin = 48;
 /** They are replayed again and again, at least twice, about this many requests: so that queues build up that an arrangement cannot work
  *  off. The last time counts. */
 const replayedCount = 384;

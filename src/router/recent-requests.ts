@@ -30,10 +30,10 @@ const gapRatioMax = 10;
 /** Gaps around one, on either side. */
 const aroundCount = 8;
 /** A change is looked for in so many of the latest. */
-const latestCounts = [32, 96] as const;
+const latestCounts = [48, 128] as const;
 const earlierCountMin = 8;
 /** Standard errors that are more than chance; it is looked for often. */
-const deviationsMax = 3.5;
+const deviationsMax = 4;
 
 /** A request, and when it came in time without idle times. */
 interface Placed {

@@ -54,14 +54,14 @@ describe('recent requests', () => {
         isForgotten = recent.forgetOthers() || isForgotten;
       }
       expect(isForgotten, JSON.stringify(other)).toBe(true);
-      expect(recent.count).toBeLessThanOrEqual(96);
+      expect(recent.count).toBeLessThanOrEqual(160);
     }
   });
 
   it('a burst that is over is forgotten as soon as there are enough after it', () => {
     const recent = new RecentRequests();
     const fromMs = add(recent, 256, { perMs: 100 });
-    add(recent, 48, { fromMs: fromMs + 30_000 });
+    add(recent, 60, { fromMs: fromMs + 30_000 });
     expect(recent.forgetOthers()).toBe(true);
     add(recent, 12, { fromMs: fromMs + 40_000 });
     recent.forgetOthers();
