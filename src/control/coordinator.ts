@@ -158,9 +158,11 @@ export class Coordinator {
 
   /** Decode without room, or with others waiting for room: nothing is computed before there is a place for it. */
   #timing(request: Request, decode: WorkerId): ReservationTiming {
-    const worker = this.#options.directory.workers().find((each) => each.id === decode);
+    const { directory } = this.#options;
+    const worker = directory.workers().find((each) => each.id === decode);
     const tokenCount = request.input.promptIds.length + request.outputTokenCount;
-    const isShort = worker === undefined || Math.ceil(tokenCount / worker.blockTokenCount) > worker.availableBlockCount;
+    const isShort =
+      worker === undefined || Math.ceil(tokenCount / worker.blockTokenCount) > directory.availableBlockCount(decode);
     return isShort || this.#reservations.waitingCount(decode) > 0 ? 'before_prefill' : 'just_in_time';
   }
 

@@ -66,6 +66,7 @@ export class Routing {
   readonly #options: RoutingOptions;
   readonly #affinity = new PrefixAffinity();
   readonly #loads = new Map<WorkerId, WorkerLoad>();
+  readonly #known = new Map<WorkerId, { readonly facts: WorkerFacts; readonly snapshot: WorkerSnapshot }>();
   readonly #lengths = new LengthPredictor();
   readonly #arranger = new Arranger();
   readonly #errors = new PredictionErrors();
@@ -269,14 +270,25 @@ export class Routing {
 
   /** Reports lag behind; what has been routed is known at once, so the load is counted from the requests themselves. */
   #snapshots(): readonly WorkerSnapshot[] {
-    const { workers, costs } = this.#options;
-    return workers().map((facts) => ({
-      ...facts,
-      load: this.#load(facts.id),
-      costs: costs.parametersOf(facts.id, facts.shape),
-      corrections: costs.correctionsOf(facts.id),
-      unloaded: costs.unloadedOf(facts.id),
-    }));
+    return this.#options.workers().map((facts) => this.#snapshotOf(facts));
+  }
+
+  /** The last one as long as it is true: among many workers most of a decision would go into making them. */
+  #snapshotOf(facts: WorkerFacts): WorkerSnapshot {
+    const { id } = facts;
+    const { costs: all } = this.#options;
+    const [costs, corrections, unloaded] = [all.parametersOf(id, facts.shape), all.correctionsOf(id), all.unloadedOf(id)];
+    const known = this.#known.get(id);
+    if (
+      known?.facts === facts &&
+      known.snapshot.costs === costs &&
+      known.snapshot.corrections === corrections &&
+      known.snapshot.unloaded === unloaded
+    )
+      return known.snapshot;
+    const snapshot = { ...facts, load: this.#load(id), costs, corrections, unloaded };
+    this.#known.set(id, { facts, snapshot });
+    return snapshot;
   }
 
   #load(id: WorkerId): WorkerLoad {

@@ -37,6 +37,7 @@ export class Supervisor implements WorkerDirectory {
   readonly #options: SupervisorOptions;
   readonly #bus: BusServer;
   #changeWaiters: (() => void)[] = [];
+  #facts: readonly WorkerFacts[] | null = null;
   #isStopping = false;
 
   static async start(options: SupervisorOptions): Promise<Supervisor> {
@@ -58,21 +59,25 @@ export class Supervisor implements WorkerDirectory {
     this.slots = slotOptions(options, bus.address, (slot) => this.#onChange(slot)).map((each) => new WorkerSlot(each));
   }
 
+  /** Made anew only when a worker has come or gone: every decision asks. */
   workers(): readonly WorkerFacts[] {
-    return this.slots.map((slot) => {
-      const engine = slot.snapshot?.engine;
-      const blockCount = slot.ready?.blockCount ?? 1;
-      return {
-        id: slot.id,
-        role: slot.options.effectiveRole,
-        isLive: slot.isLive,
-        isOnHost: slot.options.config.device.kind === 'cpu' && this.#isHostFull,
-        blockTokenCount: slot.ready?.blockTokenCount ?? 1,
-        blockCount,
-        availableBlockCount: engine === undefined ? blockCount : engine.freeBlockCount + engine.cachedBlockCount,
-        ...shapeOf(slot),
-      };
-    });
+    const isHostFull = this.#facts === null && this.#isHostFull;
+    this.#facts ??= this.slots.map((slot) => ({
+      id: slot.id,
+      role: slot.options.effectiveRole,
+      isLive: slot.isLive,
+      isOnHost: slot.options.config.device.kind === 'cpu' && isHostFull,
+      blockTokenCount: slot.ready?.blockTokenCount ?? 1,
+      blockCount: slot.ready?.blockCount ?? 1,
+      ...shapeOf(slot),
+    }));
+    return this.#facts;
+  }
+
+  availableBlockCount(id: WorkerId): number {
+    const { snapshot, ready } = this.slots.find((slot) => slot.id === id) ?? {};
+    if (snapshot == null) return ready?.blockCount ?? 0;
+    return snapshot.engine.freeBlockCount + snapshot.engine.cachedBlockCount;
   }
 
   /** Compute threads take every core: gateway and messages have none of their own. */
@@ -129,6 +134,7 @@ export class Supervisor implements WorkerDirectory {
   }
 
   #onChange(slot: WorkerSlot): void {
+    this.#facts = null;
     if (slot.state === 'dead') this.#onDead(slot);
     if (slot.state === 'ready') this.#connectPeers(slot);
     this.#options.onChange(slot);

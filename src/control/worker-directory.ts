@@ -4,15 +4,16 @@ import type { WorkerSnapshot } from '../router/snapshot.js';
 import type { WorkerShape } from '../router/worker-costs.js';
 import type { WorkerClient } from './worker-client.js';
 
-/** What a worker looks like to the coordinator before its load and its costs are added: numbers from the worker's last report. */
+/** What a worker looks like to the coordinator before its load and its costs are added. */
 export interface WorkerFacts extends Omit<WorkerSnapshot, 'load' | 'costs' | 'corrections' | 'unloaded'> {
-  /** Blocks that nobody owns: free, or only kept by the prefix cache. */
-  readonly availableBlockCount: number;
   readonly shape?: WorkerShape;
 }
 
 export interface WorkerDirectory {
+  /** The same objects as long as nothing about them has changed. */
   workers(): readonly WorkerFacts[];
+  /** Blocks that nobody owns there: free, or only kept by the prefix cache. As last reported. */
+  availableBlockCount(id: WorkerId): number;
   client(id: WorkerId): WorkerClient | null;
   /** Resolves when a worker has come or gone. */
   changed(): Promise<void>;

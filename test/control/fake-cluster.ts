@@ -270,10 +270,13 @@ export class FakeCluster implements WorkerDirectory {
   workers(): readonly WorkerFacts[] {
     return this.#roles.map((role, index) => {
       const worker = this.#current[index] ?? null;
-      const availableBlockCount = this.blockCount - (worker?.usedBlockCount ?? 0);
-      const facts = { blockTokenCount, blockCount: this.#claimedBlockCount, availableBlockCount };
+      const facts = { blockTokenCount, blockCount: this.#claimedBlockCount };
       return { id: workerId(`w${index}`), role, isLive: worker !== null, ...facts };
     });
+  }
+
+  availableBlockCount(id: WorkerId): number {
+    return this.blockCount - (this.worker(id)?.usedBlockCount ?? 0);
   }
 
   client(id: WorkerId): WorkerClient | null {

@@ -115,9 +115,10 @@ describe('slots', () => {
       ['any', 'cuda', 0, 1],
     ]);
     expect(puppets[3]?.config).toMatchObject({ quantize: 'fp8', blockCount: 77, device: { index: 1 } });
-    expect(supervisor.workers()[0]).toMatchObject({ id: 'w0', isLive: true, blockCount: 10, availableBlockCount: 10 });
+    expect(supervisor.workers()[0]).toMatchObject({ id: 'w0', isLive: true, blockCount: 10 });
+    expect(supervisor.availableBlockCount(workerId('w0'))).toBe(10);
     puppets[0]?.connection?.send('snapshot', snapshotOf(1, true));
-    await until(() => supervisor.workers()[0]?.availableBlockCount === 7);
+    await until(() => supervisor.availableBlockCount(workerId('w0')) === 7);
   });
 
   it('share the host with the gateway when their threads leave it no core, and only there', async () => {
