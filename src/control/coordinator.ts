@@ -35,6 +35,7 @@ interface CoordinatorOptions {
   readonly onDone: (record: RequestRecord) => void;
   /** Requests wait for it: before, the roles that are loaded first would get everything. Its rejection fails them. */
   readonly ready: Promise<void>;
+  readonly turnPasses?: (workerCount: number) => Promise<void>;
 }
 
 /** A request before the worker it will decode on. */

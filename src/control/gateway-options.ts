@@ -30,6 +30,8 @@ export interface GatewayOptions {
   readonly limits?: Partial<GatewayLimits>;
   /** What is known of the workers' costs beforehand. Absent: nothing; they are guessed, and learned from what steps take. */
   readonly costs?: WorkerCosts;
+  /** On virtual time, which stands still while code runs: resolves when what a turn of a comparison of arrangements takes, with so many workers, has passed. */
+  readonly turnPasses?: (workerCount: number) => Promise<void>;
   /** How workers are started and reached. Absent: child processes over unix sockets. The simulator has others. */
   readonly processes?: WorkerProcesses;
 }

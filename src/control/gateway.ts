@@ -62,6 +62,7 @@ export class Gateway implements GatewayApi {
       logger,
       onDone,
       ready: listeners.ready,
+      ...(options.turnPasses === undefined ? {} : { turnPasses: options.turnPasses }),
     });
     listeners.onLost = (id) => this.#coordinator.forgetWorker(id);
     listeners.slots = supervisor.slots;

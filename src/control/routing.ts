@@ -35,6 +35,7 @@ interface RoutingOptions {
   readonly strategy: Strategy;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly turnPasses?: (workerCount: number) => Promise<void>;
 }
 
 /** A request on its way, and what was known of it when it came. */
@@ -231,15 +232,17 @@ export class Routing {
 
   /** A look at the load, and a comparison when one is due: a part of a replay in each turn of the event loop, so that nobody waits long (I6). */
   async #arrange(): Promise<void> {
-    const { clock, logger } = this.#options;
+    const { clock, logger, turnPasses } = this.#options;
     await clock.yield(); // no request's decision waits for this
     this.#arranger.look();
     if (!this.#isComparisonDue(clock.nowMs())) return;
-    const turns = this.#arranger.comparison(this.#snapshots());
+    const workers = this.#snapshots();
+    const turns = this.#arranger.comparison(workers);
     let spentMs = 0;
     for (let isDone = false; !isDone; await clock.yield()) {
       const startMs = clock.nowMs();
       isDone = turns.next().done === true;
+      await turnPasses?.(workers.length);
       spentMs += clock.nowMs() - startMs;
     }
     this.#comparedMs = clock.nowMs();

@@ -118,6 +118,7 @@ async function runAll(
     workerEntry: '',
     processes: workers,
     coreCount: host.costs.coreCount,
+    turnPasses: (workerCount) => host.turnPasses(workerCount),
   });
   await gateway.ready;
   await clock.sleep(settleMs);
