@@ -28,10 +28,10 @@ export class Shortfalls {
     this.#byName.set(name, scaled(known, Math.min(1, requestCountMax / known.requestCount)));
   }
 
-  /** Never below 0: better than replayed is no credit. */
+  /** Below 0: better than replayed. */
   of(name: string): number {
     const { sum, requestCount } = this.#byName.get(name) ?? this.#byName.get('whole') ?? { sum: 0, requestCount: 0 };
-    return Math.max(0, sum / (requestCount + metCount));
+    return sum / (requestCount + metCount);
   }
 }
 

@@ -165,11 +165,11 @@ describe('shortfalls', () => {
     expect(shortfalls.of('leaning 1')).toBe(shortfalls.of('whole'));
   });
 
-  it('better than replayed is no credit, but makes good what was worse; no requests say nothing, and time forgives', () => {
+  it('better than replayed counts as well; no requests say nothing, and time forgives', () => {
     const shortfalls = new Shortfalls();
     shortfalls.judge('whole', 0.5, scores(1));
-    expect(shortfalls.of('whole')).toBe(0);
-    shortfalls.judge('whole', 0.5, scores(0.1));
+    expect(shortfalls.of('whole')).toBeCloseTo((-0.5 * 30) / (30 + 64), 9);
+    shortfalls.judge('whole', 0.5, scores(0));
     expect(shortfalls.of('whole')).toBe(0);
     shortfalls.judge('split 1', 0.9, []);
     expect(shortfalls.of('split 1')).toBe(0);
