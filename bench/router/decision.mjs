@@ -55,6 +55,7 @@ function factsOf(nowMs) {
     expectedTokenCount: 128,
     growth: { tokenCount: 128, variance: 128 ** 2 },
     prefixTokenCounts: new Map(),
+    ttftWeight: 1,
     nowMs,
   };
 }

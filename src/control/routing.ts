@@ -267,6 +267,7 @@ export class Routing {
       expectedTokenCount: lengths.mean,
       growth: growthOf({ choiceCount, generatedTokenCount: request.outputTokenCount, lengths }),
       prefixTokenCounts: this.#affinity.lookup(keys),
+      ttftWeight: 1,
       nowMs: this.#options.clock.nowMs(),
     };
   }

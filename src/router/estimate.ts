@@ -96,7 +96,7 @@ function estimate(facts: RequestFacts, path: Path): PathEstimate {
     tpotMs,
     e2elMs: ttftMs + afterMs,
     inflictedMs: inflicted.ms,
-    cost: (facts.ttftWeight ?? 1) * costOf(ttftUse) + costOf(tpotUse) + inflicted.cost,
+    cost: facts.ttftWeight * costOf(ttftUse) + costOf(tpotUse) + inflicted.cost,
   };
 }
 
@@ -109,7 +109,7 @@ function roomWaitOf({ prefill, prefillWorker, decode, decodeWorker }: Path): num
 /** Ranks workers as prefill sides before pairs are looked at. */
 export function promisingPrefill(facts: RequestFacts, worker: WorkerSnapshot, prefill: PrefillForecast): number {
   const ttftMs = prefill.waitMs + prefill.roomWaitMs + prefill.prefillMs;
-  return (facts.ttftWeight ?? 1) * costOf(ttftMs / ttftLimitMs(prefill)) + heldUpBy(facts, worker, prefill).cost;
+  return facts.ttftWeight * costOf(ttftMs / ttftLimitMs(prefill)) + heldUpBy(facts, worker, prefill).cost;
 }
 
 /** Ranks workers as decode sides. */
@@ -137,7 +137,7 @@ function heldUpBy(facts: RequestFacts, worker: WorkerSnapshot, { addedMs, waitMs
     ms: addedMs * (rowCount + load.promptRate(facts.nowMs) * busyMs),
     cost:
       rowCount * rise(worker, decodeStepMs(worker), addedMs / lifeTokens) +
-      (facts.ttftWeight ?? 1) * (addedMs / ttftLimitRatio) * load.promptUrgency(facts.nowMs) * busyMs,
+      facts.ttftWeight * (addedMs / ttftLimitRatio) * load.promptUrgency(facts.nowMs) * busyMs,
   };
 }
 

@@ -164,6 +164,7 @@ class Replay {
       expectedTokenCount,
       growth: { tokenCount: expectedTokenCount, variance: 0 },
       prefixTokenCounts: new Map(),
+      ttftWeight: 1,
       nowMs: arrivalMs,
     };
     const route = this.#choose(

@@ -41,8 +41,8 @@ export interface RequestFacts {
   readonly growth: KvDemand;
   /** Prompt tokens that a worker probably holds in its prefix cache; absent means none. */
   readonly prefixTokenCounts: ReadonlyMap<WorkerId, number>;
-  /** How much its time to first token counts beside its time per token. Absent: 1. */
-  readonly ttftWeight?: number;
+  /** How much its time to first token counts beside its time per token; 1 unless an arrangement says otherwise. */
+  readonly ttftWeight: number;
   /** Clock.nowMs() of the decision. */
   readonly nowMs: number;
 }

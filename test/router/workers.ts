@@ -82,6 +82,7 @@ export const facts = (more: Partial<RequestFacts> = {}): RequestFacts => ({
   expectedTokenCount: 50,
   growth: { tokenCount: 50, variance: 0 },
   prefixTokenCounts: new Map(),
+  ttftWeight: 1,
   nowMs: 0,
   ...more,
 });
