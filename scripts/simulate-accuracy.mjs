@@ -2,9 +2,9 @@
  *  at the same times, with a profile of that machine. Prints a table; writes it and the raw figures to --out.
  *
  *    node scripts/simulate-accuracy.mjs --against SWEEP_FOLDER --profile FILE... [--router-profile FILE] [--host FILE] [--workers SPEC]
- *                                       [--num-blocks N] [--max-model-len N] [--out FOLDER]
+ *                                       [--num-blocks N] [--max-model-len N] [--draws 3] [--out FOLDER]
  *
- *  Without --host (scripts/measure-host.mjs) there are cores to spare. Where workers share cores, --profile is of one worker alone
+ *  Every request is simulated --draws times, with other draws of step times. Without --host (scripts/measure-host.mjs) there are cores to spare. Where workers share cores, --profile is of one worker alone
  *  and --router-profile of all of them busy. Nothing is fitted to the runs that are compared. Needs `npm run build`. */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -28,6 +28,7 @@ const { values: options } = parseArgs({
     workers: { type: 'string' },
     'num-blocks': { type: 'string', default: '16384' },
     'max-model-len': { type: 'string', default: '4096' },
+    draws: { type: 'string', default: '3' },
     out: { type: 'string' },
   },
 });
@@ -46,11 +47,15 @@ const settings = {
   ...{ blockTokenCount: 16, blockCount: Number(options['num-blocks']), maxModelTokenCount: Number(options['max-model-len']) },
   ...{ prefixCaching: 'off', depth: 2, vocabCount: simulatedVocabCount }, // prompts share nothing
 };
-const replayed = await replaySweep(data, (strategy) => ({
-  ...{ workers, strategy, settings, timesOf: timesOf(data.header.seed), ...host },
-  profileOf: (index) => forWorker(believed, index),
-}));
-const accuracy = accuracyOf(data, replayed);
+const replays = [];
+for (let draw = 0; draw < Number(options.draws); draw++) {
+  const simulationOf = (strategy) => ({
+    ...{ workers, strategy, settings, timesOf: timesOf(data.header.seed + draw), ...host },
+    profileOf: (index) => forWorker(believed, index),
+  });
+  replays.push(await replaySweep(data, simulationOf));
+}
+const accuracy = accuracyOf(data, replays);
 const text = accuracyText(accuracy);
 process.stdout.write(text);
 if (options.out !== undefined) {

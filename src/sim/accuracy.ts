@@ -57,19 +57,23 @@ interface Accuracy {
   readonly saturations: readonly SaturationRow[];
 }
 
-/** Of a real sweep and its replay (sweep-replay.ts): repetitions of a point count together. */
-export function accuracyOf({ header, records }: SweepData, replayed: ReadonlyMap<number, readonly RequestRecord[]>): Accuracy {
-  const summaryOf = (runs: readonly SweepRun[], of: ReadonlyMap<number, readonly RequestRecord[]>) =>
+type RecordsByRun = ReadonlyMap<number, readonly RequestRecord[]>;
+
+/** Of a real sweep and its replays (sweep-replay.ts), which differ in what was drawn: repetitions of a point count together, and so do replays. */
+export function accuracyOf({ header, records }: SweepData, replays: readonly RecordsByRun[]): Accuracy {
+  const summaryOf = (runs: readonly SweepRun[], all: readonly RecordsByRun[]) =>
     summariseRun(
-      runs.flatMap(({ runIndex }) => of.get(runIndex) ?? []),
+      all.flatMap((of) => runs.flatMap(({ runIndex }) => of.get(runIndex) ?? [])),
       null,
     );
+  const virtualPerSecond = (run: SweepRun) =>
+    replays.reduce((sum, replayed) => sum + summaryOf([run], [replayed]).requestsPerSecond, 0) / replays.length;
   const saturations = header.runs
     .filter(({ stage }) => stage === 'saturation')
     .map((run) => ({
       ...{ workload: run.workload, mode: run.mode },
-      realPerSecond: summaryOf([run], records).requestsPerSecond,
-      virtualPerSecond: summaryOf([run], replayed).requestsPerSecond,
+      realPerSecond: summaryOf([run], [records]).requestsPerSecond,
+      virtualPerSecond: virtualPerSecond(run),
     }));
   const saturationOf = (workload: string) =>
     Math.max(
@@ -85,13 +89,13 @@ export function accuracyOf({ header, records }: SweepData, replayed: ReadonlyMap
     const { workload, mode, rateFraction } = first;
     const ratePerSecond = first.ratePerSecond ?? Number.NaN;
     const ofPoint = (stage: SweepRun['stage']) => header.runs.filter((run) => run.stage === stage && isSame(run, first));
-    const real = summaryOf(ofPoint('point'), records);
+    const real = summaryOf(ofPoint('point'), [records]);
     const repeats = ofPoint('repeat');
     return {
       ...{ workload, mode, ratePerSecond, fraction: rateFraction ?? ratePerSecond / saturationOf(workload) },
       ...{ requestCount: real.completedCount, isVoid: real.isVoid },
-      ...pairsOf(real, summaryOf(ofPoint('point'), replayed)),
-      repeatErrors: repeats.length === 0 ? null : errorsOf(pairsOf(real, summaryOf(repeats, records))),
+      ...pairsOf(real, summaryOf(ofPoint('point'), replays)),
+      repeatErrors: repeats.length === 0 ? null : errorsOf(pairsOf(real, summaryOf(repeats, [records]))),
     };
   });
   return { rows, saturations };

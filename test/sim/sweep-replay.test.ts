@@ -43,7 +43,7 @@ async function sweep(): Promise<SweepData> {
 describe('replaySweep', () => {
   it('finds what it replays where steps take what they took, to a turn of the event loop', async () => {
     const data = await sweep();
-    const { rows, saturations } = accuracyOf(data, await replaySweep(data, (mode) => clusterOf(mode)));
+    const { rows, saturations } = accuracyOf(data, [await replaySweep(data, (mode) => clusterOf(mode))]);
     expect(rows.map(({ mode, requestCount }) => [mode, requestCount])).toEqual(modes.map((mode) => [mode, 30]));
     for (const row of rows) {
       for (const { error } of [row.ttftP50, row.ttftP99, row.tpotP50, row.tpotP99]) expect(error).toBeLessThan(0.01);
@@ -55,7 +55,7 @@ describe('replaySweep', () => {
 
   it('tells by how much a simulation is off whose steps take a quarter longer', async () => {
     const data = await sweep();
-    const accuracy = accuracyOf(data, await replaySweep(data, (mode) => clusterOf(mode, 1.25)));
+    const accuracy = accuracyOf(data, [await replaySweep(data, (mode) => clusterOf(mode, 1.25))]);
     for (const { tpotP50 } of accuracy.rows) expect(tpotP50.error).toBeGreaterThan(0.2);
     const text = accuracyText(accuracy);
     expect(text).toMatch(/TPOT p50 0 of 2/);
