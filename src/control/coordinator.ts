@@ -70,12 +70,25 @@ export class Coordinator {
   submit(input: RequestInput): GenerationStream {
     if (this.#travellers.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
     this.#admission.enter();
-    const { clock, limits } = this.#options;
-    const request = new Request(input, clock, limits.requestDeadlineMs);
-    const traveller = this.#routing.welcome(request);
+    const traveller = this.#welcome(input);
+    const { request } = traveller;
     this.#travellers.set(request.id, traveller);
     void this.#run(traveller).finally(() => this.#end(traveller));
     return request.stream;
+  }
+
+  /** Who cannot be taken in keeps neither a place nor a timer. */
+  #welcome(input: RequestInput): Traveller {
+    const { clock, limits } = this.#options;
+    let request: Request | null = null;
+    try {
+      request = new Request(input, clock, limits.requestDeadlineMs);
+      return this.#routing.welcome(request);
+    } catch (error) {
+      request?.cancel();
+      this.#admission.leave();
+      throw error;
+    }
   }
 
   /** How the router stands: for metrics, GET /routes and people. */
@@ -112,7 +125,8 @@ export class Coordinator {
     while (!request.isSettled) {
       const route = this.#routing.choose(traveller);
       if (route !== null) return this.#claimRoom(traveller, route);
-      await request.orSettled(this.#options.directory.changed());
+      const change = this.#options.directory.nextChange();
+      await request.orSettled(change.happened).finally(change.forget);
     }
     return null;
   }

@@ -14,7 +14,7 @@ import { stepLimitsOf } from '../worker/step-limits.js';
 import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
 import { LoadTurns } from './load-turns.js';
 import type { WorkerClient } from './worker-client.js';
-import type { WorkerDirectory, WorkerFacts } from './worker-directory.js';
+import type { NextChange, WorkerDirectory, WorkerFacts } from './worker-directory.js';
 import type { SpawnWorker } from './worker-process.js';
 import { type SlotOptions, WorkerSlot } from './worker-slot.js';
 import type { WorkerSpec } from './worker-spec.js';
@@ -36,7 +36,7 @@ export class Supervisor implements WorkerDirectory {
   readonly slots: readonly WorkerSlot[];
   readonly #options: SupervisorOptions;
   readonly #bus: BusServer;
-  #changeWaiters: (() => void)[] = [];
+  readonly #changeWaiters = new Set<() => void>();
   #facts: readonly WorkerFacts[] | null = null;
   #isStopping = false;
 
@@ -90,8 +90,13 @@ export class Supervisor implements WorkerDirectory {
     return this.slots.find((slot) => slot.id === id)?.client ?? null;
   }
 
-  changed(): Promise<void> {
-    return new Promise((resolve) => this.#changeWaiters.push(resolve));
+  nextChange(): NextChange {
+    let wake: () => void = () => {};
+    const happened = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    this.#changeWaiters.add(wake);
+    return { happened, forget: () => void this.#changeWaiters.delete(wake) };
   }
 
   async stop(): Promise<void> {
@@ -138,9 +143,8 @@ export class Supervisor implements WorkerDirectory {
     if (slot.state === 'dead') this.#onDead(slot);
     if (slot.state === 'ready') this.#connectPeers(slot);
     this.#options.onChange(slot);
-    const waiters = this.#changeWaiters;
-    this.#changeWaiters = [];
-    for (const wake of waiters) wake();
+    for (const wake of this.#changeWaiters) wake();
+    this.#changeWaiters.clear();
   }
 
   /** Ways for hand-overs, to and from a worker that has come. */

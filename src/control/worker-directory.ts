@@ -15,6 +15,12 @@ export interface WorkerDirectory {
   /** Blocks that nobody owns there: free, or only kept by the prefix cache. As last reported. */
   availableBlockCount(id: WorkerId): number;
   client(id: WorkerId): WorkerClient | null;
-  /** Resolves when a worker has come or gone. */
-  changed(): Promise<void>;
+  nextChange(): NextChange;
+}
+
+/** A worker has come or gone. */
+export interface NextChange {
+  readonly happened: Promise<void>;
+  /** Whoever does not wait any more says so: it may never happen. */
+  readonly forget: () => void;
 }

@@ -29,7 +29,9 @@ export const spawnWorker: SpawnWorker = ({ entry, address, workerId, logLevel, e
   });
   const exited = new Promise<string>((resolve) => {
     child.once('exit', (code, signal) => resolve(signal === null ? `it exited with code ${code}` : `it was killed by ${signal}`));
-    child.once('error', (error) => resolve(`it could not be started: ${error.message}`));
+    child.on('error', (error) => {
+      if (child.pid === undefined) resolve(`it could not be started: ${error.message}`); // else a signal did not reach it: it lives on
+    });
   });
   return {
     pid: child.pid ?? null,

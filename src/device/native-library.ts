@@ -26,6 +26,7 @@ export function findLibrary(kind: DeviceKind): string {
 export async function ensureLibrary(kind: DeviceKind, onProgress: (line: string) => void): Promise<string> {
   const found = candidates(kind).find((candidate) => existsSync(candidate));
   if (found !== undefined) return found;
+  if (kind === 'cuda') requireGpu(readdirSync('/dev')); // compiling takes minutes
   const folder = cacheFolder();
   const library = path.join(folder, kind, `libpd_${kind}.so`);
   mkdirSync(folder, { recursive: true });
@@ -36,6 +37,15 @@ export async function ensureLibrary(kind: DeviceKind, onProgress: (line: string)
     release();
   }
   return library;
+}
+
+/** `devices`: names in /dev, where NVIDIA's driver shows each GPU, and WSL all of them as one. Throws DeviceError that says what to do. */
+export function requireGpu(devices: readonly string[]): void {
+  if (devices.some((name) => /^(nvidia\d+|dxg)$/.test(name))) return;
+  throw new DeviceError(
+    'there is no NVIDIA GPU here (neither /dev/nvidia0 nor /dev/dxg): name CPU workers, for example --workers any:cpu, or in a container let it see the GPU (docker run --gpus all)',
+    pdIo,
+  );
 }
 
 function candidates(kind: DeviceKind): string[] {

@@ -29,6 +29,7 @@ type Handler = (context: Context<Env>) => Response | Promise<Response>;
 export function createApp(context: ServerContext, options: AppOptions): Hono<Env> {
   const app = new Hono<Env>();
   prepareResponses(app, context, options);
+  refuse(app, options);
   const table = routes(context, options);
   for (const [method, path, handler] of table) app.on(method, path, handler);
   const methodsOf = new Map<string, string[]>();
@@ -52,34 +53,34 @@ export function createApp(context: ServerContext, options: AppOptions): Hono<Env
   return app;
 }
 
-/** Before and after every handler: request id, CORS, shutdown, key, counting. */
+/** Around every handler: request id, CORS, counting. What is refused below is counted too. */
 function prepareResponses(app: Hono<Env>, { metrics, clock, logger }: ServerContext, options: AppOptions): void {
+  app.use(async (c, next) => {
+    const startMs = clock.nowMs();
+    const requestId = requestIdText(c.req.header('x-request-id'));
+    c.set('requestIdText', requestId);
+    c.env.outgoing.setHeader('x-request-id', requestId);
+    if (options.corsOrigin !== null) setCorsHeaders(c, options.corsOrigin);
+    if (c.req.method === 'OPTIONS' && options.corsOrigin !== null) return c.body(null, 204);
+    await next();
+    const { status } = c.res;
+    metrics.onResponse(c.req.routePath, status);
+    logger.debug({ requestId, method: c.req.method, path: c.req.path, status, ms: clock.nowMs() - startMs }, 'request');
+    return;
+  });
+}
+
+/** Before every handler: shutdown, key. */
+function refuse(app: Hono<Env>, options: AppOptions): void {
   const keys = new ApiKeys(options.apiKeys);
   app.use(async (c, next) => {
     const { incoming, outgoing } = c.env;
-    c.set('requestIdText', requestIdText(c.req.header('x-request-id')));
-    outgoing.setHeader('x-request-id', c.get('requestIdText'));
-    if (options.corsOrigin !== null) setCorsHeaders(c, options.corsOrigin);
-    if (c.req.method === 'OPTIONS' && options.corsOrigin !== null) return c.body(null, 204);
     if (options.isStopping()) {
       outgoing.setHeader('connection', 'close');
       throw new TwostrokeError('unavailable', 'The server is shutting down');
     }
     keys.check(c.req.path, incoming.headers.authorization);
-    const startMs = clock.nowMs();
     await next();
-    metrics.onResponse(c.req.routePath, c.res.status);
-    logger.debug(
-      {
-        requestId: c.get('requestIdText'),
-        method: c.req.method,
-        path: c.req.path,
-        status: c.res.status,
-        ms: clock.nowMs() - startMs,
-      },
-      'request',
-    );
-    return;
   });
 }
 

@@ -353,6 +353,19 @@ describe('admission', () => {
     expectIdeal(await cluster.clock.drive(cluster.ask('c', 10, 4)), 4);
   });
 
+  it('who cannot be taken in keeps no place', async () => {
+    const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated', limits: { requestCountMax: 1 } });
+    const promptIds = new Proxy([1, 2, 3], {
+      get: (ids, key) => {
+        if (key === '0') throw new RangeError('a bug');
+        return Reflect.get(ids, key) as unknown;
+      },
+    });
+    expect(() => cluster.coordinator.submit({ id: requestId('a'), promptIds, sampling: greedy })).toThrow('a bug');
+    expect(cluster.coordinator.requestCount).toBe(0);
+    expectIdeal(await cluster.clock.drive(cluster.ask('b', 10, 4)), 4);
+  });
+
   it('refuses an id that is in use', async () => {
     const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated' });
     const first = cluster.ask('a', 10, 4);
@@ -367,6 +380,8 @@ describe('admission', () => {
     cluster.restart = 'stay_dead';
     cluster.kill(cluster.everyone[1]!.id);
     const { error } = await cluster.clock.drive(cluster.ask('b', 10, 4, 1, { deadlineMs: 5000 }));
+    await cluster.clock.yield();
+    expect(cluster.changeWaiters.size).toBe(0); // nobody is kept who has given up
     expect(error?.code).toBe('deadline_exceeded');
     expect(cluster.clock.nowMs()).toBeGreaterThan(5000);
   });

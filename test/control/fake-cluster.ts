@@ -11,7 +11,7 @@ import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import { type Reserved, type WorkerClient, WorkerLostError } from '../../src/control/worker-client.js';
-import type { WorkerDirectory, WorkerFacts } from '../../src/control/worker-directory.js';
+import type { NextChange, WorkerDirectory, WorkerFacts } from '../../src/control/worker-directory.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import type { Strategy } from '../../src/router/route.js';
@@ -239,7 +239,7 @@ export class FakeCluster implements WorkerDirectory {
   restart: 'restart' | 'stay_dead' = 'restart';
   readonly #roles: readonly WorkerRole[];
   readonly #current: (FakeWorker | null)[] = [];
-  #changeWaiters: (() => void)[] = [];
+  readonly changeWaiters = new Set<() => void>();
 
   constructor({
     roles,
@@ -287,8 +287,13 @@ export class FakeCluster implements WorkerDirectory {
     return this.#current.find((worker) => worker?.id === id) ?? null;
   }
 
-  changed(): Promise<void> {
-    return new Promise((resolve) => this.#changeWaiters.push(resolve));
+  nextChange(): NextChange {
+    let wake: () => void = () => {};
+    const happened = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    this.changeWaiters.add(wake);
+    return { happened, forget: () => void this.changeWaiters.delete(wake) };
   }
 
   reach(name: string, worker: FakeWorker, request: Request): void {
@@ -345,8 +350,7 @@ export class FakeCluster implements WorkerDirectory {
   }
 
   #wake(): void {
-    const waiters = this.#changeWaiters;
-    this.#changeWaiters = [];
-    for (const wake of waiters) wake();
+    for (const wake of this.changeWaiters) wake();
+    this.changeWaiters.clear();
   }
 }
