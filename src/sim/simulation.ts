@@ -109,6 +109,7 @@ async function runAll(
 ): Promise<readonly SimulationResult[]> {
   const host = new Host(clock, options.host ?? spareHost);
   const workers = workersOf(clock, host, options);
+  const { coreCount } = host.costs;
   const gateway = await Gateway.start({
     ...{ workers: options.workers, strategy: options.strategy, clock, logger: silentLogger },
     ...(options.split === undefined ? {} : { split: options.split }),
@@ -117,7 +118,7 @@ async function runAll(
     settings: settingsOf(options.settings),
     workerEntry: '',
     processes: workers,
-    coreCount: host.costs.coreCount,
+    ...{ coreCount, threads: Number.isFinite(coreCount) ? coreCount : options.workers.length }, // not of the machine that simulates
     turnPasses: (workerCount) => host.turnPasses(workerCount),
   });
   await gateway.ready;
