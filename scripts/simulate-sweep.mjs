@@ -6,14 +6,15 @@
  *                                    [--sweeps FOLDER]
  *
  *  Needs `npm run build`. Takes all cores. Every point of every scenario gets the same requests for each strategy. --scenarios (a pattern), --workloads
- *  and --fractions (of the saturation) take a part. --sweeps keeps every request, for `twostroke bench report FOLDER/SCENARIO/WORKLOAD`. */
+ *  and --fractions (of the saturation) take a part. --sweeps keeps every request, for `twostroke bench report FOLDER/SCENARIO`. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { predictionNames, predictionTitles } from '../dist/src/bench/predictions.js';
-import { name, options, profile, scenarios } from './simulate-sweep/scenarios.mjs';
+import { readSweep, SweepFiles } from '../dist/src/bench/sweep-file.js';
+import { name, options, profile, scenarios, sweepFolderOf } from './simulate-sweep/scenarios.mjs';
 
 const figure = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits) : '–');
 const startMs = performance.now();
@@ -24,6 +25,7 @@ const tasks = scenarios.flatMap(({ workloads }, scenarioIndex) =>
 const results = new Array(tasks.length);
 let nextIndex = 0;
 await Promise.all(Array.from({ length: os.availableParallelism() }, workOff));
+if (options.sweeps !== undefined) scenarios.forEach(joinWorkloads);
 const rows = results.flatMap((result) => result.rows);
 const requestCount = results.reduce((sum, result) => sum + result.requestCount, 0);
 const wallSeconds = (performance.now() - startMs) / 1000;
@@ -35,6 +37,22 @@ async function workOff() {
     const index = nextIndex++;
     results[index] = await runTask(tasks[index]);
     for (const row of results[index].rows) process.stderr.write(`${rowText(row)}\n`);
+  }
+}
+
+/** One sweep of all workloads. */
+function joinWorkloads(scenario) {
+  const folder = sweepFolderOf(scenario);
+  const runs = [];
+  const records = new Map();
+  for (const index of scenario.workloads.keys()) {
+    const part = readSweep(path.join(folder, `${index}`));
+    for (const run of part.header.runs) {
+      records.set(runs.length, part.records.get(run.runIndex));
+      runs.push({ ...run, runIndex: runs.length });
+    }
+    if (index === scenario.workloads.length - 1) new SweepFiles(folder).keep({ header: { ...part.header, runs }, records });
+    rmSync(path.join(folder, `${index}`), { recursive: true });
   }
 }
 

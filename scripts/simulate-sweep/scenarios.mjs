@@ -138,3 +138,6 @@ export const scenarios = all
     workloads: scenario.workloads.filter((each) => options.workloads?.split(',').includes(each.name) ?? true),
     rateFractions: chosenFractions ?? scenario.rateFractions ?? rateFractions,
   }));
+
+/** Where the requests of a scenario are kept, and in folders in it, by number, those of each workload until all are done. */
+export const sweepFolderOf = (scenario) => path.join(options.sweeps, scenario.name.replaceAll(/\W+/g, '-'));

@@ -6,7 +6,7 @@ import { SweepFiles } from '../../dist/src/bench/sweep-file.js';
 import { summariseSweep } from '../../dist/src/bench/sweep-summary.js';
 import { routesTaken } from '../../dist/src/sim/routes-taken.js';
 import { simulateSweep } from '../../dist/src/sim/sweep.js';
-import { isGpu, name, options, scenarios } from './scenarios.mjs';
+import { isGpu, name, options, scenarios, sweepFolderOf } from './scenarios.mjs';
 
 const scenario = scenarios[workerData.scenarioIndex];
 const data = await simulateSweep({
@@ -17,8 +17,7 @@ const data = await simulateSweep({
   ...scenario,
   workloads: [scenario.workloads[workerData.workloadIndex]],
 });
-if (options.sweeps !== undefined)
-  new SweepFiles(path.join(options.sweeps, scenario.name.replaceAll(/\W+/g, '-'), data.header.runs[0].workload)).keep(data);
+if (options.sweeps !== undefined) new SweepFiles(path.join(sweepFolderOf(scenario), `${workerData.workloadIndex}`)).keep(data);
 const rows = summariseSweep(data).points.map((point) => rowOf(scenario.name, point, data));
 const requestCount = [...data.records.values()].reduce((sum, records) => sum + records.length, 0);
 parentPort.postMessage({ rows, requestCount });
