@@ -5,7 +5,7 @@ import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { type Arrangement, nameOf } from '../router/arrangement.js';
-import { Arranger, withinLimits } from '../router/arranger.js';
+import { withinLimits } from '../router/arranger.js';
 import { candidatesOf } from '../router/candidates.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
 import { tpotLimitMs, ttftLimitMs } from '../router/estimate.js';
@@ -21,6 +21,7 @@ import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { prefillPairCountOf } from '../router/step-work.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { WorkerLoad } from '../router/worker-load.js';
+import { Arranging } from './arranging.js';
 import { outcomeTimesOf, PredictionErrors, type RoutingStatus, realTimesOf } from './prediction-errors.js';
 import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
 import type { Request } from './request.js';
@@ -35,6 +36,7 @@ interface RoutingOptions {
   readonly strategy: Strategy;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Of a comparison of arrangements, see arranging.ts. */
   readonly turnPasses?: (workerCount: number) => Promise<void>;
 }
 
@@ -57,38 +59,29 @@ export interface Traveller {
   unloaded: UnloadedCosts | null;
 }
 
-/** Between two comparisons of arrangements, twice as long after each that changed nothing under the same load; and what share of one core they may
- *  take, so that large clusters compare less often. */
-const arrangeEveryMs = 2_000;
-const arrangePauseMsMax = 32_000;
-const arrangeShareMax = 0.05;
-
 export class Routing {
   readonly #options: RoutingOptions;
   readonly #affinity = new PrefixAffinity();
   readonly #loads = new Map<WorkerId, WorkerLoad>();
   readonly #known = new Map<WorkerId, { readonly facts: WorkerFacts; readonly snapshot: WorkerSnapshot }>();
   readonly #lengths = new LengthPredictor();
-  readonly #arranger = new Arranger();
+  readonly #arranging: Arranging;
   readonly #errors = new PredictionErrors();
   readonly #company = new Company();
-  #isArranging = false;
-  #arrangeSoonestMs = 0;
-  #pauseMs = arrangeEveryMs;
-  #comparedMs: number | null = null;
 
   constructor(options: RoutingOptions) {
     this.#options = options;
+    this.#arranging = new Arranging({ ...options, snapshots: () => this.#snapshots() });
   }
 
   get status(): RoutingStatus {
-    const { workers, costs, strategy, clock } = this.#options;
+    const { workers, costs, strategy } = this.#options;
     const candidates = strategy === 'adaptive' ? candidatesOf(this.#snapshots()) : null;
     return {
       strategy,
-      arrangement: candidates === null ? null : nameOf(this.#arranger.current(candidates)),
-      comparedAgoMs: this.#comparedMs === null ? null : clock.nowMs() - this.#comparedMs,
-      standings: this.#arranger.standings,
+      arrangement: candidates === null ? null : nameOf(this.#arranging.current(candidates)),
+      comparedAgoMs: this.#arranging.comparedAgoMs,
+      standings: this.#arranging.standings,
       errors: this.#errors.summary,
       workers: workers().map(({ id }) => costs.statusOf(id)),
     };
@@ -117,7 +110,7 @@ export class Routing {
     const rule = request.handOverFailures.length > 0 ? 'collocated' : strategy;
     let arrangement: Arrangement | undefined;
     const arrangementFor = (candidates: Candidates) => {
-      arrangement = this.#arranger.current(candidates);
+      arrangement = this.#arranging.current(candidates);
       return arrangement;
     };
     const route =
@@ -202,7 +195,7 @@ export class Routing {
     for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
   }
 
-  /** For the arranger, and its turn when it is due. Only first attempts: others are not arrivals. */
+  /** For comparisons of arrangements. Only first attempts: others are not arrivals. */
   #remember(
     traveller: Traveller,
     { promptTokenCount, expectedTokenCount, nowMs, outputTokenCount }: RequestFacts,
@@ -222,38 +215,7 @@ export class Routing {
       outputTokenCount: Math.max(1, Math.round(expectedTokenCount)),
       arrangementName: nameOf(arrangement),
     };
-    this.#arranger.remember(traveller.remembered);
-    if (!this.#arranger.isDue || this.#isArranging) return;
-    this.#isArranging = true;
-    void this.#arrange().finally(() => {
-      this.#isArranging = false;
-    });
-  }
-
-  /** A look at the load, and a comparison when one is due: a part of a replay in each turn of the event loop, so that nobody waits long (I6). */
-  async #arrange(): Promise<void> {
-    const { clock, logger, turnPasses } = this.#options;
-    await clock.yield(); // no request's decision waits for this
-    this.#arranger.look();
-    if (!this.#isComparisonDue(clock.nowMs())) return;
-    const workers = this.#snapshots();
-    const turns = this.#arranger.comparison(workers);
-    let spentMs = 0;
-    for (let isDone = false; !isDone; await clock.yield()) {
-      const startMs = clock.nowMs();
-      isDone = turns.next().done === true;
-      await turnPasses?.(workers.length);
-      spentMs += clock.nowMs() - startMs;
-    }
-    this.#comparedMs = clock.nowMs();
-    this.#pauseMs = this.#arranger.isSteady ? Math.min(2 * this.#pauseMs, arrangePauseMsMax) : arrangeEveryMs;
-    this.#arrangeSoonestMs = this.#comparedMs + Math.max(arrangeEveryMs, spentMs / arrangeShareMax);
-    logger.debug({ standings: this.#arranger.standings }, 'arrangements compared');
-  }
-
-  #isComparisonDue(nowMs: number): boolean {
-    if (nowMs < this.#arrangeSoonestMs) return false;
-    return !this.#arranger.isSteady || nowMs >= (this.#comparedMs ?? 0) + this.#pauseMs;
+    this.#arranging.remember(traveller.remembered);
   }
 
   #facts({ request, keys, lengths }: Traveller): RequestFacts {

@@ -137,12 +137,10 @@ export class Arranger {
       replayed.find(({ name }) => name === usedName),
       requests,
     );
-    const measured = replayed.map((each) => ({
-      ...each,
-      score: each.replayedScore - regime.shortfalls.of(each.name) - (each.name === 'whole' ? 0 : lead),
-    }));
-    const rivals = rivalsOf(measured);
-    const judged = measured.map((each) => ({ ...each, regret: regretOf(each, rivals) }));
+    const measured = replayed.map((each) => ({ ...each, score: each.replayedScore - regime.shortfalls.of(each.name) }));
+    const handicapped = (each: Measured) => (each.name === 'whole' ? each : { ...each, score: each.score - lead });
+    const rivals = rivalsOf(measured.map(handicapped));
+    const judged = measured.map((each) => ({ ...each, regret: regretOf(handicapped(each), rivals) }));
     const burdenOf = ({ name, regret }: { name: string; regret: number }) =>
       regret - (name === usedName ? keptRegret : 0) - (name === 'whole' ? wholeRegret : 0);
     const picked = judged.reduce((a, b) => (burdenOf(b) < burdenOf(a) ? b : a));
