@@ -27,7 +27,7 @@ function whyOf(used: Standing | undefined, standings: readonly Standing[]): stri
   const picked = standings.find(({ isPicked }) => isPicked);
   if (used === undefined || picked === undefined) return 'the only way for the workers that are live';
   if (used !== picked) return `kept until two comparisons in a row agree on ${picked.name}`;
-  return isStatic(used) ? 'no other keeps clearly more requests within their limits' : 'it does better than both static modes';
+  return isStatic(used) ? 'nothing else gains more than it loses' : 'it gains more than it loses against either static mode';
 }
 
 function isStatic({ arrangement: { kind } }: Standing): boolean {

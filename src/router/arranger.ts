@@ -137,7 +137,7 @@ export class Arranger {
       replayed.find(({ name }) => name === usedName),
       requests,
     );
-    const measured = replayed.map((each) => ({ ...each, score: each.replayedScore - regime.shortfalls.of(each.name) }));
+    const measured = replayed.map((each) => ({ ...each, score: shareOf(each.replayedScore - regime.shortfalls.of(each.name)) }));
     const handicapped = (each: Measured) => (each.name === 'whole' ? each : { ...each, score: each.score - lead });
     const rivals = rivalsOf(measured.map(handicapped));
     const judged = measured.map((each) => ({ ...each, regret: regretOf(handicapped(each), rivals) }));
@@ -169,6 +169,10 @@ function judge(regime: Regime, used: Replayed | undefined, requests: readonly Re
     arrangementName === used.name && realScore !== undefined ? [realScore] : [],
   );
   regime.shortfalls.judge(used.name, used.replayedScore, real);
+}
+
+function shareOf(value: number): number {
+  return Math.max(0, Math.min(1, value));
 }
 
 /** What is clearly better at once; what is a little better only when two comparisons in a row say the same. */
