@@ -47,7 +47,7 @@ export async function writeReport(folder: string, { curveFiles, profileFiles, pi
     if (png === null) hasPng = false;
     else write(`${plot.name}.png`, png);
   }
-  write('summary.json', `${JSON.stringify(summary, null, 2)}\n`);
+  write('summary.json', `${JSON.stringify(summary)}\n`);
   write('report.html', reportPage(data.header, summary, drawn));
   return { summary, paths, note: hasPng ? null : 'no PNG: @resvg/resvg-js or a system font is missing; the SVGs are complete' };
 }

@@ -6,7 +6,7 @@ import { InvalidRequestError } from '../base/errors.js';
 import { parseTarget, type TargetSpec } from '../bench/command-line.js';
 import { type ReportFiles, type ReportInputs, writeReport } from '../bench/report.js';
 import { runSweep, type SweepOutcome, type SweepSettings } from '../bench/sweep.js';
-import { SweepFiles, type SweepHeader } from '../bench/sweep-file.js';
+import { packSweep, SweepFiles, type SweepHeader } from '../bench/sweep-file.js';
 import { sweepText } from '../bench/sweep-text.js';
 import { type WorkloadName, workloadNames } from '../bench/workload.js';
 import {
@@ -134,6 +134,13 @@ export function benchReportCommand(): Command {
     );
 }
 
+export function benchPackCommand(): Command {
+  return new Command('pack')
+    .description('make the records of a sweep small, to keep them: without the gaps between tokens, so without ITL')
+    .argument('[folder]', 'of the sweep', 'bench-result')
+    .action((folder: string) => packSweep(folder));
+}
+
 /** Of a run of --run-seconds: records are kept of every one. */
 const requestCountMax = 2000;
 
@@ -201,7 +208,7 @@ function headerOf(
   const cpu = os.cpus()[0]?.model ?? 'unknown CPU';
   return {
     date,
-    machine: `${cpu}, ${os.availableParallelism()} threads, ${os.platform()} ${os.release()}, Node ${process.version}`,
+    machine: `${cpu}, ${os.cpus().length} threads, ${os.platform()} ${os.release()}, Node ${process.version}`,
     metadata,
     model,
     seed,

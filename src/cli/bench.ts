@@ -1,7 +1,7 @@
 /** `twostroke bench`: load tests of any OpenAI-compatible server. Each subcommand is a file of its own; the work is in src/bench. */
 import { Command } from 'commander';
 import { benchServeCommand, benchStaticCommand } from './bench-serve.js';
-import { benchReportCommand, benchSweepCommand } from './bench-sweep.js';
+import { benchPackCommand, benchReportCommand, benchSweepCommand } from './bench-sweep.js';
 
 export function benchCommand(): Command {
   return new Command('bench')
@@ -9,5 +9,6 @@ export function benchCommand(): Command {
     .addCommand(benchServeCommand())
     .addCommand(benchStaticCommand())
     .addCommand(benchSweepCommand())
-    .addCommand(benchReportCommand());
+    .addCommand(benchReportCommand())
+    .addCommand(benchPackCommand());
 }

@@ -9,7 +9,7 @@ import { sweepPlots } from '../../src/bench/plots.js';
 import { renderSvg } from '../../src/bench/render.js';
 import { writeReport } from '../../src/bench/report.js';
 import { runSweep, type SweepSettings } from '../../src/bench/sweep.js';
-import { readSweep, SweepFiles } from '../../src/bench/sweep-file.js';
+import { packSweep, readSweep, SweepFiles } from '../../src/bench/sweep-file.js';
 import { summariseSweep } from '../../src/bench/sweep-summary.js';
 import { startFakeOpenAi, wellBehaved } from './fake-openai.js';
 import { type RecordShape, sweepData } from './records.js';
@@ -120,6 +120,12 @@ describe('report', () => {
     expect(readSweep(folder).records).toEqual(ofHalf);
     files.keep({ header, records });
     files.keep({ header, records });
+    expect(readSweep(folder)).toEqual({ header, records });
+    packSweep(folder);
+    expect(existsSync(path.join(folder, 'requests.jsonl.gz'))).toBe(false);
+    const withoutGaps = [...records].map(([run, list]) => [run, list.map((each) => ({ ...each, gapsMs: [] }))] as const);
+    expect(readSweep(folder)).toEqual({ header, records: new Map(withoutGaps) });
+    new SweepFiles(folder).keep({ header, records });
     expect(readSweep(folder)).toEqual({ header, records });
   });
 
