@@ -29,7 +29,15 @@ interface BurstLimits {
 const promptTokenCountMax = 8192;
 /** Decode steps after the first token; the first two of a shape are recorded as well as run. */
 const outputTokenCount = 12;
+/** Prompts that come to a crowd, about so long, and in what part of that: products are computed in tiles of a hundred rows or so, and the same
+ *  round length beside a few rows would always pay for a tile that it hardly uses. */
 const guestPromptTokenCounts = [24, 96, 384, 1536];
+const guestCrowds = [
+  { crowdCount: 1, part: 0.79 },
+  { crowdCount: 4, part: 0.93 },
+  { crowdCount: 16, part: 1.07 },
+  { crowdCount: 64, part: 1.21 },
+];
 const cachedTokenCounts = [512, 2048];
 /** A step is 10 prompt tokens' worth of work, roughly: only for the order. */
 const effortPerStep = 10;
@@ -83,11 +91,14 @@ function deepBatches({ seatCount }: BurstLimits): Burst[] {
 
 /** Prompts that arrive while others decode. The crowd decodes for as long as there are guests. */
 function mixed({ tokenBudget, seatCount }: BurstLimits): Burst[] {
-  return [1, 4, 16, 64]
-    .filter((count) => count < seatCount)
-    .map((count) => ({
-      crowd: new Array<Ask>(count).fill({ ...ask(48), outputTokenCount: 64 }),
-      guests: guestPromptTokenCounts.filter((tokenCount) => tokenCount <= 2 * tokenBudget).map((tokenCount) => ask(tokenCount)),
+  return guestCrowds
+    .filter(({ crowdCount }) => crowdCount < seatCount)
+    .map(({ crowdCount, part }) => ({
+      crowd: new Array<Ask>(crowdCount).fill({ ...ask(48), outputTokenCount: 64 }),
+      guests: guestPromptTokenCounts
+        .map((tokenCount) => Math.round(part * tokenCount))
+        .filter((tokenCount) => tokenCount <= 2 * tokenBudget)
+        .map((tokenCount) => ask(tokenCount)),
     }));
 }
 
