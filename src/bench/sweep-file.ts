@@ -83,7 +83,7 @@ export class SweepFiles {
   }
 }
 
-/** For a repository: without the gaps between tokens, so that no ITL can be derived any more, in a fourth to a tenth of the bytes. */
+/** For a repository: without the gaps between tokens, so that no ITL can be derived any more, in a fourth to a third of the bytes. */
 export function packSweep(folder: string): void {
   const { records } = readSweep(folder);
   const lines = [...records].map(([run, list]) =>
