@@ -80,11 +80,15 @@ function batches({ seatCount }: BurstLimits): Burst[] {
   return doubling(2, seatCount).map((count) => ({ crowd: new Array<Ask>(count).fill(ask(24)), guests: [] }));
 }
 
-/** Decode steps over keys and values, all different: shared ones would lie in the processor's cache. */
-function deepBatches({ seatCount }: BurstLimits): Burst[] {
+/** Decode steps over keys and values, all different: shared ones would lie in the processor's cache. Answers go on until the last prompt is computed,
+ *  and then as long as others: all decode together. */
+function deepBatches({ seatCount, tokenBudget }: BurstLimits): Burst[] {
   const counts = doubling(2, seatCount).flatMap((count) => [256, 1024].map((promptTokenCount) => ({ count, promptTokenCount })));
   return counts.map(({ count, promptTokenCount }) => ({
-    crowd: new Array<Ask>(count).fill(ask(promptTokenCount)),
+    crowd: new Array<Ask>(count).fill({
+      ...ask(promptTokenCount),
+      outputTokenCount: outputTokenCount + Math.ceil((count * promptTokenCount) / tokenBudget),
+    }),
     guests: [],
   }));
 }
@@ -110,7 +114,7 @@ function continued(): Burst[] {
 /** Prompts one after the other and nothing else, as a prefill worker has them: a GPU that computes without a pause is held to its power, and
  *  slower than one that has just rested. */
 function queues({ seatCount }: BurstLimits): Burst[] {
-  return [4, 8]
+  return [4, 16]
     .filter((count) => count <= seatCount)
     .map((count) => ({ crowd: new Array<Ask>(count).fill({ ...ask(1024), outputTokenCount: 1 }), guests: [] }));
 }

@@ -137,6 +137,13 @@ describe('bursts', () => {
     }
   });
 
+  it('let all of a deep batch decode together, however long its prompts take', () => {
+    const limits = { tokenBudget: 2048, seatCount: 64, contextTokenCount: 4096, kvTokenCount: 500_000 };
+    const deepest = burstsFor(limits).filter(({ crowd }) => crowd.length === 64 && crowd[0]!.promptTokenCount === 1024);
+    expect(deepest).toHaveLength(1);
+    expect(deepest[0]!.crowd[0]!.outputTokenCount).toBeGreaterThan((64 * 1024) / 2048);
+  });
+
   it('reach every part of the formula', () => {
     const bursts = burstsFor({ tokenBudget: 512, seatCount: 64, contextTokenCount: 4096, kvTokenCount: 50_000 });
     expect(bursts.some(({ guests }) => guests.length > 0)).toBe(true);
