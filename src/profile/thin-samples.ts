@@ -41,16 +41,19 @@ function rowCountOf({ decodeCount, prefillTokenCount }: StepSample): number {
   return prefillTokenCount === 0 ? 0 : decodeCount + prefillTokenCount;
 }
 
-/** The newest `countMax` of each kind, in order. Of one kind: all four counts within half a power of two. */
+/** At most `countMax` of each kind, from all over the run, in order. Of one kind: all four counts within half a power of two. The last steps of
+ *  bursts would not do: their ends are noticed late, since no other follows. */
 export function thinned(samples: readonly StepSample[], countMax: number): readonly StepSample[] {
-  const counts = new Map<string, number>();
-  const kept = [...samples].reverse().filter((sample) => {
+  const totals = new Map<string, number>();
+  for (const sample of samples) totals.set(kindOf(sample), (totals.get(kindOf(sample)) ?? 0) + 1);
+  const seen = new Map<string, number>();
+  return samples.filter((sample) => {
     const kind = kindOf(sample);
-    const count = (counts.get(kind) ?? 0) + 1;
-    counts.set(kind, count);
-    return count <= countMax;
+    const [index, total] = [seen.get(kind) ?? 0, totals.get(kind) ?? 1];
+    seen.set(kind, index + 1);
+    const keptBefore = (count: number) => Math.floor((count * countMax) / total + 0.5);
+    return total <= countMax || keptBefore(index + 1) > keptBefore(index);
   });
-  return kept.reverse();
 }
 
 function kindOf({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount }: StepSample): string {

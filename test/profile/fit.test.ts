@@ -136,12 +136,14 @@ describe('samples', () => {
     expect(warmSteps([])).toEqual([]);
   });
 
-  it('keeps the newest of each kind, whatever there is most of', () => {
+  it('keeps some of each kind, from all over the run, whatever there is most of', () => {
     const samples = measured(formula(cpu), { scatter: 0, disturbedShare: 0 }, 4);
     const kept = thinned(samples, 2);
     expect(kept.length).toBeLessThan(samples.length / 2);
-    expect(kept.at(-1)).toEqual(samples.at(-1));
     expect(new Set(kept.map(({ decodeCount }) => decodeCount))).toEqual(new Set(samples.map(({ decodeCount }) => decodeCount)));
+    const alike = Array.from({ length: 12 }, (_, i) => ({ ...samples[0]!, ms: i }));
+    expect(thinned(alike, 2).map(({ ms }) => ms)).toEqual([2, 8]);
+    expect(thinned(alike.slice(0, 2), 2)).toEqual(alike.slice(0, 2));
   });
 });
 
