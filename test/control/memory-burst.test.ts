@@ -21,11 +21,11 @@ function* steadyThenBurst(steadyCount: number, burstCount: number, seed: number)
 }
 
 /** Two H200 that hold `blockCount` blocks each. */
-async function served(strategy: Strategy, blockCount: number, plan: Iterable<PlannedRequest>) {
+async function served(strategy: Strategy, blockCount: number, plan: Iterable<PlannedRequest>, workers = 'any:cuda:0,any:cuda:1') {
   const routed: RequestRecord[] = [];
   const gpu = { tokenBudget: 2048, prefillChunkTokenCount: 2048, sequenceCountMax: 256, maxModelTokenCount: 8192 };
   const { records } = await simulate(
-    cluster('any:cuda:0,any:cuda:1', strategy, {
+    cluster(workers, strategy, {
       settings: { ...settings, ...gpu, blockCount },
       timesOf: timesFromProfiles([profile])(1),
       profileOf: () => profile,
@@ -39,7 +39,12 @@ async function served(strategy: Strategy, blockCount: number, plan: Iterable<Pla
 
 describe('256 requests at once', () => {
   it('hand-overs find room although prompts queue where they go', async () => {
-    const { records, handOverFailures } = await served('adaptive', 11_020, steadyThenBurst(600, 350, 2));
+    const { records, handOverFailures } = await served(
+      'adaptive',
+      11_020,
+      steadyThenBurst(600, 350, 2),
+      'prefill:cuda:0,any:cuda:1',
+    );
     expect(records.filter(({ outcome }) => outcome === 'completed')).toHaveLength(950);
     expect(records.filter(({ route }) => route?.startsWith('disaggregated'))).not.toHaveLength(0);
     expect(handOverFailures).toEqual([]);
