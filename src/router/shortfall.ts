@@ -1,13 +1,11 @@
 /** By how much arrangements have kept fewer requests within their limits than their replays said. A replay knows steps and bytes; it does not
  *  know what messages, hand-overs and shared processors cost where everything is busy. Used by arranger.ts.
- *  An arrangement that was never used is taken to fall half as short as `whole`, with which everything begins. Once used and found wanting it is
+ *  An arrangement that was never used is taken to fall as short as `whole`, with which everything begins. Once used and found wanting it is
  *  believed again little by little, since loads change. Invariant: one mean for each arrangement that was ever used. */
 
 /** A mean is worth as much as its requests, up to so many; beside so many that have met what was replayed. */
 const requestCountMax = 512;
 const metCount = 64;
-/** Of what whole falls short by, in what was never used: half of it may be whole's own. */
-const alikeShare = 0.5;
 /** What is left, after one comparison, of what is known of an arrangement that is not in use. */
 const keptShare = 0.98;
 
@@ -32,9 +30,8 @@ export class Shortfalls {
 
   /** Below 0: better than replayed. */
   of(name: string): number {
-    const own = this.#byName.get(name);
-    const { sum, requestCount } = own ?? this.#byName.get('whole') ?? { sum: 0, requestCount: 0 };
-    return ((own === undefined ? alikeShare : 1) * sum) / (requestCount + metCount);
+    const { sum, requestCount } = this.#byName.get(name) ?? this.#byName.get('whole') ?? { sum: 0, requestCount: 0 };
+    return sum / (requestCount + metCount);
   }
 }
 

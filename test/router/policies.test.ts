@@ -152,17 +152,17 @@ describe('the arranger', () => {
 describe('shortfalls', () => {
   const scores = (score: number) => new Array<number>(30).fill(score);
 
-  it('what was never used falls half as short as whole; what was, by what it did, the more certainly the more requests there were', () => {
+  it('what was never used falls as short as whole; what was, by what it did, the more certainly the more requests there were', () => {
     const shortfalls = new Shortfalls();
     expect(shortfalls.of('split 1')).toBe(0);
     shortfalls.judge('whole', 0.9, scores(0.7));
     expect(shortfalls.of('whole')).toBeCloseTo((0.2 * 30) / (30 + 64), 9);
     for (let i = 0; i < 40; i++) shortfalls.judge('whole', 0.9, scores(0.7));
     expect(shortfalls.of('whole')).toBeCloseTo((0.2 * 512) / (512 + 64), 9);
-    expect(shortfalls.of('split 1')).toBe(shortfalls.of('whole') / 2);
+    expect(shortfalls.of('split 1')).toBe(shortfalls.of('whole'));
     shortfalls.judge('split 1', 0.95, scores(0.15));
     expect(shortfalls.of('split 1')).toBeCloseTo((0.8 * 30) / (30 + 64), 9);
-    expect(shortfalls.of('leaning 1')).toBe(shortfalls.of('whole') / 2);
+    expect(shortfalls.of('leaning 1')).toBe(shortfalls.of('whole'));
   });
 
   it('better than replayed counts as well; no requests say nothing, and time forgives', () => {
