@@ -62,9 +62,9 @@ export class Arranging {
   async #lookAndCompare(): Promise<void> {
     const { clock, logger, snapshots, turnPasses } = this.#options;
     await clock.yield(); // no request's decision waits for this
-    this.#arranger.look();
-    if (!this.#isDue(clock.nowMs())) return;
     const workers = snapshots();
+    this.#arranger.look(workers);
+    if (!this.#isDue(clock.nowMs())) return;
     const turns = this.#arranger.comparison(workers);
     let spentMs = 0;
     for (let isDone = false; !isDone; await clock.yield()) {

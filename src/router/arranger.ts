@@ -77,9 +77,10 @@ export class Arranger {
     this.#newCount++;
   }
 
-  /** What load it is by now: if it has been seen before, what was learned of it is used from here on. */
-  look(): void {
+  /** What load it is by now: if it has been seen before, what was learned of it with these workers is used from here on. */
+  look(workers: readonly WorkerSnapshot[]): void {
     this.#newCount = 0;
+    this.#know(workers);
     if (!this.#isEnough) return;
     this.#recent.forgetOthers();
     this.#regime = this.#regimes.of(this.#recent.load);
@@ -104,18 +105,15 @@ export class Arranger {
     return this.#recent.count >= windowCountMin;
   }
 
-  /** The comparison in small steps, so that the caller can let others go first in between. */
+  /** The comparison for the load of the last look, in small steps, so that the caller can let others go first in between. */
   *comparison(workers: readonly WorkerSnapshot[]): Generator<void, void, void> {
-    this.look();
     const { requests, load } = this.#recent;
+    const regime = this.#regime;
     const candidates = candidatesOf(workers);
-    if (candidates === null || candidates.fallback !== undefined) return;
-    this.#know(workers);
-    const regime = this.#regimes.of(load);
+    if (regime === null || candidates === null || candidates.fallback !== undefined) return;
     const latest: Replayed[] = [];
     for (const arrangement of arrangementsOf(candidates)) latest.push(yield* measure(arrangement, requests, workers));
     const isOnHost = isUniform(candidates) && workers.some((worker) => worker.isOnHost === true);
-    this.#regime ??= regime;
     this.#choose(regime, { latest, requests, load, lead: isOnHost ? leadOnHost : 0 });
   }
 

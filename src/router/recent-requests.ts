@@ -2,7 +2,7 @@
  *
  *  Idle time is cut short: a load that comes in bouts is judged by its bouts, not by their mean with the nights between. When rate or prompts have
  *  changed by more than chance would, older requests are forgotten.
- *  Invariant: at most `countMax` requests; their times never go back. */
+ *  Invariant: at most `windowCountMax` requests; their times never go back. */
 import { at } from '../base/assert.js';
 import type { ReplayRequest } from './replay.js';
 
@@ -24,7 +24,7 @@ export interface LoadFacts {
   readonly outputTokenCount: number;
 }
 
-const countMax = 256;
+export const windowCountMax = 256;
 /** A pause longer than this many of the gaps around it is none of the load: Poisson arrivals have one in 20,000. */
 const gapRatioMax = 10;
 /** Gaps around one, on either side. */
@@ -51,7 +51,7 @@ export class RecentRequests {
   /** It may be corrected later, from outside. */
   add(request: RememberedRequest): void {
     this.#requests.push(request);
-    if (this.#requests.length > countMax) this.#requests.shift();
+    if (this.#requests.length > windowCountMax) this.#requests.shift();
   }
 
   /** Forgets what came under another load. True when it has forgotten something. */

@@ -2,7 +2,7 @@
  *  averaged out by the others. Used by arranger.ts.
  *  Invariant: bounded memory; what was not used for longest is forgotten first. */
 import type { Arrangement } from './arrangement.js';
-import type { LoadFacts } from './recent-requests.js';
+import { type LoadFacts, windowCountMax } from './recent-requests.js';
 import { Shortfalls } from './shortfall.js';
 
 /** An arrangement, replayed. */
@@ -20,7 +20,7 @@ export interface Replayed {
 const changeFactor = 1.3;
 const regimeCountMax = 16;
 /** What is known of an arrangement is a mean over about six whole windows: more would be too slow to follow workers that change. */
-const weightMax = 5 * 256 ** 2;
+const weightMax = 5 * windowCountMax ** 2;
 
 /** One load, and what is known of it. */
 export class Regime {

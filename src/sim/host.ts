@@ -24,8 +24,8 @@ export interface HostCosts extends CoresOptions {
   readonly generator: LoopCost;
 }
 
-/** Of a comparison of arrangements, a turn of the gateway's event loop, milliseconds: npm run bench:decision on an AMD EPYC, Node 20.20, told 0.23 with two
- *  workers and 0.33 with eight. */
+/** Of a comparison of arrangements, a turn of the gateway's event loop, milliseconds: npm run bench:decision on an AMD EPYC beside other work told 0.23 with two
+ *  workers and 0.33 with eight (0.13 and 0.25 when quiet). */
 const comparisonTurn = { ms: 0.2, msPerWorker: 0.017 } as const;
 
 const free: LoopCost = { requestMs: 0, frameMs: 0, tokenMs: 0 };

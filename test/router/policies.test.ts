@@ -67,11 +67,15 @@ describe('the arranger', () => {
       return { arrivalMs, promptTokenCount, outputTokenCount, expectedTokenCount: outputTokenCount };
     });
   };
+  function compare(arranger: Arranger, workers: typeof two): void {
+    arranger.look(workers);
+    for (const _ of arranger.comparison(workers));
+  }
   function arranged(requests: readonly ReplayRequest[], workers = two): Arranger {
     const arranger = new Arranger();
     for (const request of requests) {
       arranger.remember({ ...request });
-      if (arranger.isDue) for (const _ of arranger.comparison(workers));
+      if (arranger.isDue) compare(arranger, workers);
     }
     return arranger;
   }
@@ -109,7 +113,7 @@ describe('the arranger', () => {
     const arranger = arranged(traffic(150, 2000, 8, 150));
     expect(arranger.isSteady).toBe(true);
     for (const request of traffic(40, 2000, 8, 128)) arranger.remember({ ...request, arrivalMs: 1e6 + request.arrivalMs });
-    arranger.look();
+    arranger.look(two);
     expect(arranger.isSteady).toBe(false);
     expect(new Arranger().isSteady).toBe(false);
   });
@@ -121,7 +125,7 @@ describe('the arranger', () => {
       const arrangement = arranger.current(both);
       const arrangementName = nameOf(arrangement);
       arranger.remember({ ...request, arrangementName, realScore: arrangement.kind === 'whole' ? 0.9 : 0.1 });
-      if (arranger.isDue) for (const _ of arranger.comparison(two));
+      if (arranger.isDue) compare(arranger, two);
       used.push(arrangementName);
     }
     expect(new Set(used).size).toBeGreaterThan(1);
