@@ -10,6 +10,8 @@ import type { Tokenizer } from './tokenizer.js';
 interface TextStreamOptions {
   readonly stopStrings: readonly string[];
   readonly includeStopString: boolean;
+  /** Stop strings completed by one of so many first tokens do not count. Absent: 0. */
+  readonly minTokenCount?: number;
   readonly special: 'keep' | 'skip';
   /** As in Tokenizer.decode. */
   readonly position?: 'start' | 'continuation';
@@ -29,6 +31,7 @@ export class TextStream {
   /** Leading spaces still to be taken off. */
   #spacesToStrip: number;
   #held = '';
+  #tokenCount = 0;
   #state: 'open' | 'ended' = 'open';
 
   constructor(tokenizer: Tokenizer, options: TextStreamOptions) {
@@ -41,6 +44,7 @@ export class TextStream {
   /** The text that has become certain with this token; empty after the end. */
   push(tokenId: TokenId): TextPiece {
     if (this.#state === 'ended') return { text: '' };
+    this.#tokenCount++;
     if (this.#options.special === 'skip' && this.#tokenizer.isSpecial(tokenId)) return { text: '' };
     return this.#take(this.#decoder.decode(this.#tokenizer.tokenBytes(tokenId), { stream: true }));
   }
@@ -58,7 +62,7 @@ export class TextStream {
   #take(fresh: string): TextPiece {
     const scanned = this.#held.length;
     this.#held += this.#withoutLeadingSpaces(fresh);
-    const match = this.#findStop(scanned);
+    const match = this.#tokenCount > (this.#options.minTokenCount ?? 0) ? this.#findStop(scanned) : null;
     if (match !== null) {
       this.#state = 'ended';
       const text = this.#held.slice(0, this.#options.includeStopString ? match.end : match.start);

@@ -10,6 +10,8 @@ export interface TextOptions {
   readonly tokenizer: Tokenizer | null;
   readonly stopStrings: readonly string[];
   readonly stopTokenIds: readonly TokenId[];
+  /** Tokens before which no stop string counts; the engine sees to end and stop tokens. */
+  readonly minTokenCount: number;
   /** Keep the stop string, or the text of the end or stop token, in the text. */
   readonly includeStop: boolean;
   readonly special: 'keep' | 'skip';
@@ -46,6 +48,7 @@ export class ChoiceText {
         : new TextStream(options.tokenizer, {
             stopStrings: options.stopStrings,
             includeStopString: options.includeStop,
+            minTokenCount: options.minTokenCount,
             special: options.special,
             position: options.position,
           });

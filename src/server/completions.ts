@@ -39,6 +39,7 @@ export async function completion(context: ServerContext, exchange: Exchange, jso
           tokenizer: model.tokenizer,
           stopStrings: stopStringsOf(body.stop),
           stopTokenIds: sampling.stopTokenIds,
+          minTokenCount: sampling.minTokenCount,
           includeStop: body.include_stop_str_in_output ?? false,
           special: body.skip_special_tokens === false ? 'keep' : 'skip',
           position: 'continuation',
