@@ -6,6 +6,7 @@ import type { ChoiceDelta } from './choice-text.js';
 import type { ResponseFormat, ServerContext, WholeChoice } from './exchange.js';
 import type { Generation } from './generation.js';
 import { chatLogprobs, promptLogprobs } from './logprobs.js';
+import { tokenFormOf } from './request-options.js';
 import { usageOf } from './usage.js';
 
 export class ChatFormat implements ResponseFormat {
@@ -92,7 +93,8 @@ export class ChatFormat implements ResponseFormat {
   }
 
   #logprobs(tokens: WholeChoice['tokens']): object | null {
-    return this.#body.logprobs === true ? chatLogprobs(this.#tokenizer, tokens, this.#body.top_logprobs ?? 0) : null;
+    if (this.#body.logprobs !== true) return null;
+    return chatLogprobs(this.#tokenizer, tokens, this.#body.top_logprobs ?? 0, tokenFormOf(this.#body));
   }
 
   #tokenIds(tokens: WholeChoice['tokens']): object {

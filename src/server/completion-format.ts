@@ -7,6 +7,7 @@ import type { ResponseFormat, ServerContext, WholeChoice } from './exchange.js';
 import type { Generation } from './generation.js';
 import { type CompletionLogprobs, CompletionLogprobWriter, promptLogprobs, type ScoredToken } from './logprobs.js';
 import type { Prompt } from './prompt.js';
+import { tokenFormOf } from './request-options.js';
 import { usageOf } from './usage.js';
 
 export class CompletionFormat implements ResponseFormat {
@@ -93,7 +94,7 @@ export class CompletionFormat implements ResponseFormat {
     const { tokenizer } = this.#context.model;
     const topCount = this.#body.logprobs ?? null;
     if (topCount === null || tokenizer === null) return null;
-    const writer = this.#writers.get(index) ?? new CompletionLogprobWriter(tokenizer, topCount);
+    const writer = this.#writers.get(index) ?? new CompletionLogprobWriter(tokenizer, topCount, tokenFormOf(this.#body));
     this.#writers.set(index, writer);
     return writer.write(span === 'output' ? tokens : [...this.#scoredPrompt(promptIndex), ...tokens]);
   }

@@ -1,4 +1,5 @@
 /** Log-probabilities in the API's three shapes: chat, completions (legacy) and vLLM's prompt_logprobs. */
+import { isUtf8 } from 'node:buffer';
 import type { TokenId } from '../base/ids.js';
 import type { TokenLogprob, TokenOutput } from '../engine/token-event.js';
 import type { Tokenizer } from '../model/tokenizer.js';
@@ -6,6 +7,11 @@ import type { Tokenizer } from '../model/tokenizer.js';
 /** JSON has no -Infinity; vLLM and OpenAI write this. */
 const lowestLogprob = -9999;
 const finite = (logprob: number) => Math.max(logprob, lowestLogprob);
+
+/** How tokens are written: as text, or as `token_id:ID` (vLLM's return_tokens_as_token_ids). */
+export type TokenForm = 'text' | 'id';
+
+const idForm = (id: TokenId) => `token_id:${id}`;
 
 interface ChatToken {
   readonly token: string;
@@ -17,9 +23,14 @@ interface ChatLogprobs {
   readonly refusal: null;
 }
 
-export function chatLogprobs(tokenizer: Tokenizer, tokens: readonly TokenOutput[], topCount: number): ChatLogprobs {
+export function chatLogprobs(
+  tokenizer: Tokenizer,
+  tokens: readonly TokenOutput[],
+  topCount: number,
+  form: TokenForm,
+): ChatLogprobs {
   const entry = (id: TokenId, logprob: number): ChatToken => ({
-    token: tokenizer.tokenText(id),
+    token: form === 'id' ? idForm(id) : tokenizer.tokenText(id),
     logprob: finite(logprob),
     bytes: [...tokenizer.tokenBytes(id)],
   });
@@ -44,21 +55,23 @@ export interface ScoredToken {
   readonly logprob?: TokenLogprob | undefined;
 }
 
-/** Keeps the text offset of one choice from chunk to chunk. */
+/** Keeps the text offset of one choice from chunk to chunk. Tokens are told apart even where their texts are equal. */
 export class CompletionLogprobWriter {
   readonly #tokenizer: Tokenizer;
   readonly #topCount: number;
+  readonly #form: TokenForm;
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   #offset = 0;
 
-  constructor(tokenizer: Tokenizer, topCount: number) {
+  constructor(tokenizer: Tokenizer, topCount: number, form: TokenForm) {
     this.#tokenizer = tokenizer;
     this.#topCount = topCount;
+    this.#form = form;
   }
 
   write(tokens: readonly ScoredToken[]): CompletionLogprobs {
     return {
-      tokens: tokens.map(({ tokenId }) => this.#tokenizer.tokenText(tokenId)),
+      tokens: tokens.map(({ tokenId }) => this.#label(tokenId)),
       token_logprobs: tokens.map(({ logprob }) => (logprob === undefined ? null : finite(logprob.logprob))),
       top_logprobs: tokens.map(({ tokenId, logprob }) => (logprob === undefined ? null : this.#top(tokenId, logprob))),
       text_offset: tokens.map(({ tokenId }) => this.#advance(tokenId)),
@@ -67,10 +80,22 @@ export class CompletionLogprobWriter {
 
   /** As vLLM: the best `topCount`, and the token itself even when it is not among them. */
   #top(tokenId: TokenId, logprob: TokenLogprob): Record<string, number> {
-    const entries = logprob.top
-      .slice(0, this.#topCount)
-      .map(([id, value]) => [this.#tokenizer.tokenText(id), finite(value)] as const);
-    return { ...Object.fromEntries(entries), [this.#tokenizer.tokenText(tokenId)]: finite(logprob.logprob) };
+    const own = this.#label(tokenId);
+    const entries = new Map<string, number>();
+    for (const [id, value] of logprob.top.slice(0, this.#topCount)) {
+      const label = this.#label(id);
+      const isTaken = id !== tokenId && (label === own || entries.has(label));
+      entries.set(isTaken ? idForm(id) : label, finite(value));
+    }
+    return Object.fromEntries(entries.set(own, finite(logprob.logprob)));
+  }
+
+  /** As OpenAI: bytes that are no whole characters are spelt out. */
+  #label(id: TokenId): string {
+    if (this.#form === 'id') return idForm(id);
+    const bytes = this.#tokenizer.tokenBytes(id);
+    if (isUtf8(bytes)) return this.#tokenizer.tokenText(id);
+    return `bytes:${Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')}`;
   }
 
   #advance(tokenId: TokenId): number {

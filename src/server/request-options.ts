@@ -3,6 +3,7 @@ import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
 import type { RequestInput } from '../control/gateway-api.js';
 import type { ChatBody } from './chat-schema.js';
 import type { StreamOptions } from './exchange.js';
+import type { TokenForm } from './logprobs.js';
 import type { ServedModel } from './served-model.js';
 
 /** No name means the one model there is, as vLLM allows. */
@@ -26,6 +27,10 @@ export function streamOptionsOf(body: Pick<ChatBody, 'stream' | 'stream_options'
 export function stopStringsOf(stop: ChatBody['stop']): readonly string[] {
   if (stop === null || stop === undefined) return [];
   return typeof stop === 'string' ? [stop] : stop;
+}
+
+export function tokenFormOf(body: Pick<ChatBody, 'return_tokens_as_token_ids'>): TokenForm {
+  return body.return_tokens_as_token_ids === true ? 'id' : 'text';
 }
 
 type SchedulingBody = Pick<ChatBody, 'priority' | 'cache_salt' | 'on_transfer_failure'>;
