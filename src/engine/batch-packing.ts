@@ -208,7 +208,7 @@ function packSampleRow({ choice, task }: StepSample, start: number, { i32, u32, 
   f32[start] = sampling.temperature;
   f32[start + 1] = sampling.topP;
   f32[start + 2] = sampling.minP;
-  i32[start + 3] = sampling.topK;
+  i32[start + 3] = Math.min(sampling.topK, 2 ** 31 - 1);
   f32[start + 4] = sampling.repetitionPenalty;
   f32[start + 5] = sampling.presencePenalty;
   f32[start + 6] = sampling.frequencyPenalty;

@@ -9,19 +9,26 @@ export const topLogprobCountMax = 20;
 
 const tokenId = z.int().min(0);
 export const tokenIds = z.array(tokenId);
+/** 64 bits with a sign. Of what lies beyond 2^53, JSON.parse has kept the leading 53 bits. */
+const seed = z
+  .number()
+  .min(-(2 ** 63))
+  .max(2 ** 63)
+  .refine(Number.isInteger, 'expected int, received number');
 const stopString = z.string().min(1, 'a stop string must not be empty');
 
 /** How tokens are drawn, and the vLLM extras around it. */
 export const samplingFields = {
   temperature: z.number().min(0).max(100).nullish(),
-  top_p: z.number().gt(0).max(1).nullish(),
+  /** 0: greedy. */
+  top_p: z.number().min(0).max(1).nullish(),
   top_k: z.int().min(-1).nullish(),
   min_p: z.number().min(0).max(1).nullish(),
   presence_penalty: z.number().min(-2).max(2).nullish(),
   frequency_penalty: z.number().min(-2).max(2).nullish(),
   repetition_penalty: z.number().gt(0).max(10).nullish(),
   logit_bias: z.record(z.string(), z.number().min(-100).max(100)).nullish(),
-  seed: z.int().nullish(),
+  seed: seed.nullish(),
   n: z.int().min(1).max(128).nullish(),
   stop: z
     .union([stopString, z.array(stopString).max(stopCountMax)], {
@@ -51,6 +58,7 @@ export const responseFields = {
   include_stop_str_in_output: z.boolean().nullish(),
   skip_special_tokens: z.boolean().nullish(),
   return_token_ids: z.boolean().nullish(),
+  return_tokens_as_token_ids: z.boolean().nullish(),
   add_special_tokens: z.boolean().nullish(),
 };
 

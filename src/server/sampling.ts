@@ -48,16 +48,17 @@ export function samplingParams(
     throw new InvalidRequestError(`min_tokens: ${minTokenCount} is more than the ${maxTokenCount} tokens allowed`, 'min_tokens');
   }
   const { defaults } = model;
+  const topP = body.top_p ?? defaults.topP ?? 1;
   return {
-    temperature: body.temperature ?? defaults.temperature ?? 1,
-    topK: Math.max(0, body.top_k ?? defaults.topK ?? 0),
-    topP: body.top_p ?? defaults.topP ?? 1,
+    temperature: isNothing(topP) ? 0 : (body.temperature ?? defaults.temperature ?? 1),
+    topK: topKOf(model, body.top_k ?? defaults.topK ?? 0),
+    topP: isNothing(topP) ? 1 : topP,
     minP: body.min_p ?? defaults.minP ?? 0,
     repetitionPenalty: body.repetition_penalty ?? defaults.repetitionPenalty ?? 1,
     presencePenalty: body.presence_penalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? 0,
     logitBias: logitBias(model, body.logit_bias ?? {}),
-    seed: body.seed === null || body.seed === undefined ? freshSeed() : nonNegativeSeed(body.seed),
+    seed: body.seed === null || body.seed === undefined ? freshSeed() : foldedSeed(body.seed),
     choiceCount: body.n ?? 1,
     maxTokenCount,
     minTokenCount,
@@ -89,13 +90,25 @@ function checkedMaxTokens(model: ServedModel, promptTokenCount: number, extras: 
 }
 
 function logitBias(model: ServedModel, bias: Readonly<Record<string, number>>): readonly (readonly [TokenId, number])[] {
-  return Object.entries(bias).map(([key, value]) => {
+  const biasOf = new Map<TokenId, number>(); // "7" and "07" are one token
+  for (const [key, value] of Object.entries(bias)) {
     const id = /^\d+$/.test(key) ? Number(key) : Number.NaN;
     if (!(id < model.vocabCount)) {
       throw new InvalidRequestError(`logit_bias: "${key}" is not a token id (0 to ${model.vocabCount - 1})`, 'logit_bias');
     }
-    return [id, value] as const;
-  });
+    biasOf.set(id, value);
+  }
+  return [...biasOf];
+}
+
+/** Nothing but the likeliest token is left: greedy. The device reads 32-bit floats. */
+function isNothing(topP: number): boolean {
+  return Math.fround(topP) === 0;
+}
+
+/** 0: off. The device reads 32-bit integers. */
+function topKOf(model: ServedModel, topK: number): number {
+  return topK < 0 || topK >= model.vocabCount ? 0 : topK;
 }
 
 export function checkedTokenIds(model: ServedModel, ids: readonly TokenId[], field: string): readonly TokenId[] {
@@ -104,7 +117,13 @@ export function checkedTokenIds(model: ServedModel, ids: readonly TokenId[], fie
   throw new InvalidRequestError(`${field}: ${bad} is not a token id (0 to ${model.vocabCount - 1})`, field);
 }
 
-/** Seeds are 53-bit and not negative further down; a negative one keeps its identity. */
-function nonNegativeSeed(seed: number): number {
-  return seed < 0 ? seed + Number.MAX_SAFE_INTEGER : seed;
+const seedBits = 52;
+
+/** Any 64-bit seed as one of 52 bits; those below 2^52 stay. Further down a choice's number is added to it, which must be exact: 2^53 is
+ *  where numbers stop being so. */
+function foldedSeed(seed: number): number {
+  const whole = seed === 2 ** 63 ? 2n ** 63n - 1n : BigInt(seed); // what JSON.parse makes of the largest one
+  const bits = BigInt.asUintN(64, whole);
+  const topBits = bits >> BigInt(seedBits);
+  return Number(BigInt.asUintN(seedBits, bits) ^ (topBits << BigInt(seedBits - 12)));
 }
