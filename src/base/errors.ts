@@ -3,6 +3,7 @@
 
 export type ErrorCode =
   | 'invalid_request' // the caller's input is wrong: field and reason in the message
+  | 'context_length_exceeded' // the same, of a prompt or an answer that is too long
   | 'not_found'
   | 'unauthorized'
   | 'too_large'
@@ -32,6 +33,13 @@ export class TwostrokeError extends Error {
 export class InvalidRequestError extends TwostrokeError {
   constructor(message: string, param?: string) {
     super('invalid_request', message, param === undefined ? {} : { param });
+  }
+}
+
+/** Prompt, or prompt and answer, are more than the context or the KV memory holds. */
+export class ContextLengthError extends TwostrokeError {
+  constructor(message: string, param: string) {
+    super('context_length_exceeded', message, { param });
   }
 }
 

@@ -12,7 +12,8 @@ export function exitCodeOf(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;
   if (!(error instanceof TwostrokeError)) return exitCodes.internal;
   if (error.code === 'internal') return exitCodes.internal;
-  return error.code === 'invalid_request' ? exitCodes.usage : exitCodes.failed;
+  const isUsage = error.code === 'invalid_request' || error.code === 'context_length_exceeded';
+  return isUsage ? exitCodes.usage : exitCodes.failed;
 }
 
 /** One line per problem, for stderr; empty when commander has already said it. */

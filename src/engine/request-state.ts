@@ -1,6 +1,6 @@
 /** One request inside the engine: n choices over one prompt. The prompt is computed once, by the leading choice; the others fork
  *  from it. Made by engine.ts, changed by the scheduler and commit. */
-import { InvalidRequestError } from '../base/errors.js';
+import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { RequestId, TokenId } from '../base/ids.js';
 import type { GenerationRequest } from './generation-request.js';
 import type { SamplingParams } from './sampling-params.js';
@@ -76,7 +76,7 @@ interface RequestLimits {
   readonly topLogprobCountMax: number;
 }
 
-/** Throws InvalidRequestError for what this engine can never do. */
+/** Throws InvalidRequestError or ContextLengthError for what this engine can never do. */
 export function validateRequest(request: GenerationRequest, mode: RequestMode, limits: RequestLimits): void {
   const { promptIds, sampling, outputs } = request;
   const reject = (message: string, param: string) => {
@@ -106,7 +106,7 @@ export function validateRequest(request: GenerationRequest, mode: RequestMode, l
 function validateRoom({ promptIds, sampling }: GenerationRequest, limits: RequestLimits): void {
   const roomNeeded = promptIds.length + Math.min(1, sampling.maxTokenCount);
   if (roomNeeded > limits.maxModelTokenCount) {
-    throw new InvalidRequestError(
+    throw new ContextLengthError(
       `the prompt has ${promptIds.length} tokens; the context of ${limits.maxModelTokenCount} leaves no room for an answer: shorten it`,
       'prompt',
     );
@@ -114,7 +114,7 @@ function validateRoom({ promptIds, sampling }: GenerationRequest, limits: Reques
   const tokenCount = Math.min(promptIds.length + sampling.maxTokenCount, limits.maxModelTokenCount);
   const blockCount = Math.ceil(tokenCount / limits.blockTokenCount);
   if (blockCount > limits.blockCount) {
-    throw new InvalidRequestError(
+    throw new ContextLengthError(
       `prompt and answer may need ${tokenCount} tokens (${blockCount} KV blocks), this worker has ${limits.blockCount} blocks: ` +
         'lower max_tokens, shorten the prompt, or give the worker more KV memory',
       'max_tokens',

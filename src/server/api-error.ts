@@ -35,6 +35,7 @@ interface ApiError {
 
 const statusOf: Record<ErrorCode, number> = {
   invalid_request: 400,
+  context_length_exceeded: 400,
   not_found: 404,
   unauthorized: 401,
   too_large: 413,
@@ -74,6 +75,7 @@ function headersOf(error: TwostrokeError, status: number): Readonly<Record<strin
 function codeOf(error: TwostrokeError): string | null {
   if (error.code === 'unauthorized') return 'invalid_api_key';
   if (error.code === 'not_found' && error.param === 'model') return 'model_not_found';
+  if (error.code === 'overloaded') return 'rate_limit_exceeded';
   return error.code === 'invalid_request' ? null : error.code;
 }
 

@@ -1,5 +1,5 @@
 /** Text → prompt ids, within bounds: a text that cannot fit the context is refused before it is tokenised. */
-import { InvalidRequestError } from '../base/errors.js';
+import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import type { CompletionBody } from './completion-schema.js';
 import { checkedTokenIds } from './sampling.js';
@@ -14,7 +14,7 @@ export interface Prompt {
 /** No vocabulary in use has tokens of more UTF-16 units on average over a whole text; single tokens may be longer. */
 const unitsPerTokenMax = 32;
 
-/** @throws InvalidRequestError for a text that is empty or cannot fit. */
+/** @throws InvalidRequestError for a text that is empty, ContextLengthError for one that cannot fit. */
 export async function encodePrompt(
   model: ServedModel,
   text: string,
@@ -23,7 +23,7 @@ export async function encodePrompt(
 ): Promise<readonly TokenId[]> {
   requireTokenizer(model, param);
   if (text.length > model.maxModelTokenCount * unitsPerTokenMax) {
-    throw new InvalidRequestError(
+    throw new ContextLengthError(
       `${param}: ${text.length} characters cannot fit this model's maximum context length of ${model.maxModelTokenCount} tokens`,
       param,
     );

@@ -1,6 +1,6 @@
 /** Request fields and the model's own defaults → SamplingParams with every value explicit. Used by chat.ts and completions.ts.
  *  Order of precedence: the request, generation_config.json, OpenAI's default. */
-import { InvalidRequestError } from '../base/errors.js';
+import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import { freshSeed } from '../base/prng.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
@@ -35,7 +35,7 @@ type SamplingBody = Pick<
   | 'min_tokens'
 >;
 
-/** Throws InvalidRequestError when prompt and limits do not fit the context, or ids lie outside the vocabulary. */
+/** Throws ContextLengthError when prompt and limits do not fit the context, InvalidRequestError when ids lie outside the vocabulary. */
 export function samplingParams(
   model: ServedModel,
   body: SamplingBody,
@@ -75,13 +75,13 @@ function checkedMaxTokens(model: ServedModel, promptTokenCount: number, extras: 
   const context = model.maxModelTokenCount;
   const room = context - promptTokenCount;
   if (room < 1) {
-    throw new InvalidRequestError(
+    throw new ContextLengthError(
       `${extras.promptField}: this model's maximum context length is ${context} tokens. The prompt has ${promptTokenCount} tokens and at least 1 must be generated. Shorten the prompt.`,
       extras.promptField,
     );
   }
   if (limit.count !== null && limit.count > room) {
-    throw new InvalidRequestError(
+    throw new ContextLengthError(
       `${limit.field}: this model's maximum context length is ${context} tokens, but ${promptTokenCount + limit.count} were asked for (${promptTokenCount} in the prompt, ${limit.count} to generate). Shorten the prompt or lower ${limit.field}.`,
       limit.field,
     );

@@ -245,7 +245,7 @@ describe('start and end', () => {
       settings: { maxModelTokenCount: 256 },
     });
     const long = goldens.cases.find(({ prompt_ids }) => prompt_ids.length > 256)!;
-    await expect(collect(gateway, inputOf(long))).rejects.toMatchObject({ code: 'invalid_request' });
+    await expect(collect(gateway, inputOf(long))).rejects.toMatchObject({ code: 'context_length_exceeded' });
     await expectNothingOwned(gateway);
     await gateway.stop();
   });

@@ -45,7 +45,6 @@ const cases: readonly (readonly [readonly [string, unknown], string | null, RegE
   [chat({ seed: 2 ** 64 }), 'seed', /./],
   [chat({ max_tokens: 0 }), 'max_tokens', />=1/],
   [chat({ max_completion_tokens: -1 }), 'max_completion_tokens', />=1/],
-  [chat({ max_tokens: contextTokenCount }), 'max_tokens', /maximum context length is 512 tokens, but \d+ were asked for/],
   [chat({ min_tokens: 20, max_tokens: 10 }), 'min_tokens', /more than the 10/],
   [chat({ stop: '' }), 'stop', /must not be empty/],
   [chat({ stop: Array(17).fill('x') }), 'stop', /list of up to 16/],
@@ -79,11 +78,6 @@ const cases: readonly (readonly [readonly [string, unknown], string | null, RegE
     /only content parts of type "text"/,
   ],
   [chat({ messages: [{ role: 'assistant', content: 'a', tool_calls: [{}] }] }), 'messages[0].tool_calls', /not supported yet/],
-  [
-    chat({ messages: [{ role: 'user', content: longText }] }),
-    'messages',
-    /maximum context length is 512 tokens. The prompt has \d+/,
-  ],
   [text({ prompt: undefined }), 'prompt', /required, but missing|expected/],
   [text({ prompt: '' }), 'prompt', /empty/],
   [text({ prompt: [] }), 'prompt', /./],
@@ -91,8 +85,6 @@ const cases: readonly (readonly [readonly [string, unknown], string | null, RegE
   [text({ prompt: [1, 'a'] }), 'prompt[1]', /expected number, received string/],
   [text({ prompt: [4096] }), 'prompt', /4096 is not a token id/],
   [text({ prompt: [-1] }), 'prompt[0]', />=0/],
-  [text({ prompt: Array(contextTokenCount).fill(5) }), 'prompt', /The prompt has 512 tokens/],
-  [text({ prompt: ['a', longText] }), 'prompt', /maximum context length/],
   [text({ suffix: 'x' }), 'suffix', /not supported yet/],
   [text({ best_of: 3 }), 'best_of', /not supported yet/],
   [text({ max_tokens: 0 }), 'max_tokens', /only allowed with "echo": true/],
@@ -117,6 +109,30 @@ it.each(cases)('refuses %j', async ([path, body], param, message) => {
   expect(response.status).toBe(400);
   expect(error).toEqual({ message: error.message, type: 'invalid_request_error', param, code: null });
   expect(response.headers.get('content-type')).toMatch(/^application\/json/);
+});
+
+/** What clients that shorten a conversation and try again look for. */
+const tooLong: typeof cases = [
+  [chat({ max_tokens: contextTokenCount }), 'max_tokens', /maximum context length is 512 tokens, but \d+ were asked for/],
+  [chat({ max_completion_tokens: contextTokenCount }), 'max_completion_tokens', /maximum context length is 512 tokens, but/],
+  [
+    chat({ messages: [{ role: 'user', content: longText }] }),
+    'messages',
+    /maximum context length is 512 tokens. The prompt has \d+/,
+  ],
+  [chat({ messages: [{ role: 'user', content: 'a'.repeat(40_000) }] }), 'messages', /characters cannot fit/],
+  [text({ prompt: Array(contextTokenCount).fill(5) }), 'prompt', /The prompt has 512 tokens/],
+  [text({ prompt: ['a', longText] }), 'prompt', /maximum context length/],
+  [text({ max_tokens: contextTokenCount }), 'max_tokens', /maximum context length/],
+  [['/tokenize', { prompt: 'a'.repeat(40_000) }], 'prompt', /characters cannot fit/],
+];
+
+it.each(tooLong)('says that a context is too small (case %#)', async ([path, body], param, message) => {
+  const response = await test.post(path, body);
+  const { error } = (await response.json()) as ErrorBody;
+  expect(error.message).toMatch(message);
+  expect(response.status).toBe(400);
+  expect(error).toEqual({ message: error.message, type: 'invalid_request_error', param, code: 'context_length_exceeded' });
 });
 
 describe('other statuses', () => {

@@ -148,7 +148,7 @@ describe('failures', () => {
     expect((await answerOf(response)).error).toMatchObject({
       message: 'too busy',
       type: 'rate_limit_error',
-      code: 'overloaded',
+      code: 'rate_limit_exceeded',
     });
   });
 
