@@ -20,6 +20,12 @@ export class HttpError extends TwostrokeError {
   }
 }
 
+export function bodyTooLarge(bytesMax: number): HttpError {
+  return new HttpError(413, 'too_large', `The request body is over the limit of ${bytesMax} bytes`, {
+    headers: { connection: 'close' },
+  });
+}
+
 interface ApiError {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;

@@ -2,6 +2,7 @@
  *  Headers that must also be on streamed answers are set on the raw response, since those never pass through hono. */
 import type { HttpBindings } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
+import { getPath } from 'hono/utils/url';
 import { TwostrokeError } from '../base/errors.js';
 import { freshId } from '../base/prng.js';
 import { HttpError, toApiError } from './api-error.js';
@@ -27,7 +28,7 @@ type Env = { Bindings: HttpBindings; Variables: { requestIdText: string } };
 type Handler = (context: Context<Env>) => Response | Promise<Response>;
 
 export function createApp(context: ServerContext, options: AppOptions): Hono<Env> {
-  const app = new Hono<Env>();
+  const app = new Hono<Env>({ getPath: plainPath });
   prepareResponses(app, context, options);
   refuse(app, options);
   const table = routes(context, options);
@@ -51,6 +52,12 @@ export function createApp(context: ServerContext, options: AppOptions): Hono<Env
     return errorResponse(error);
   });
   return app;
+}
+
+/** Clients join paths carelessly: doubled slashes and one at the end mean nothing. What is open without a key is decided by this path too. */
+function plainPath(request: Request): string {
+  const path = getPath(request).replace(/\/{2,}/g, '/');
+  return path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
 }
 
 /** Around every handler: request id, CORS, counting. What is refused below is counted too. */

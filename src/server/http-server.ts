@@ -24,12 +24,14 @@ export interface HttpServer {
 /** Longer than what common proxies keep idle connections for, so that they close first. */
 const keepAliveMs = 75_000;
 const drainPollMs = 25;
+/** The host of a request that names none, as HTTP/1.0 allows. */
+const listenerOptions = { overrideGlobalObjects: false, hostname: 'localhost' };
 
 /** Throws TwostrokeError 'unavailable' when the port is taken or may not be used. */
 export async function startHttpServer(context: ServerContext, options: HttpServerOptions): Promise<HttpServer> {
   let isStopping = false;
   const app = createApp(context, { ...options, isStopping: () => isStopping });
-  const server = createServer({ keepAliveTimeout: keepAliveMs }, getRequestListener(app.fetch, { overrideGlobalObjects: false }));
+  const server = createServer({ keepAliveTimeout: keepAliveMs }, getRequestListener(app.fetch, listenerOptions));
   const connections = new Connections(server);
   server.on('clientError', onClientError);
   await listen(server, options);

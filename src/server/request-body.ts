@@ -2,24 +2,30 @@
  *  Reads the raw Node stream: the size is enforced while bytes arrive, whatever content-length claims. */
 import type { IncomingMessage } from 'node:http';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
-import { HttpError } from './api-error.js';
+import { bodyTooLarge, HttpError } from './api-error.js';
+import { contentDecoder } from './content-encoding.js';
 
-/** Throws: 415 other content type, 413 over `bytesMax`, 400 bad UTF-8 or bad JSON, cancelled when the client is gone. */
+/** Throws: 415 other content type or encoding, 413 over `bytesMax`, 400 bad UTF-8 or bad JSON, cancelled when the client is gone. */
 export async function readJsonBody(incoming: IncomingMessage, bytesMax: number): Promise<unknown> {
   checkContentType(incoming.headers['content-type']);
+  const decode = contentDecoder(incoming.headers['content-encoding'], bytesMax);
   const claimed = Number(incoming.headers['content-length'] ?? 0);
-  if (claimed > bytesMax) throw tooLarge(bytesMax);
-  return parseJson(decodeUtf8(await readBytes(incoming, bytesMax)));
+  if (claimed > bytesMax) throw bodyTooLarge(bytesMax);
+  return parseJson(decodeUtf8(await decode(await readBytes(incoming, bytesMax))));
 }
 
-/** JSON, or nothing said, or what curl -d sends without -H: like vLLM, taken as JSON. */
+/** JSON in UTF-8, or nothing said. What curl -d sends without -H, and browsers to any site without asking, is refused. */
 function checkContentType(contentType: string | undefined): void {
-  const type = contentType?.split(';')[0]?.trim().toLowerCase() ?? '';
-  const isAccepted =
-    type === '' || type === 'application/x-www-form-urlencoded' || type === 'text/plain' || /[/+]json$/.test(type);
-  if (!isAccepted) {
-    throw new HttpError(415, 'invalid_request', `Content-Type "${type}" is not supported: send application/json`);
-  }
+  if (contentType === undefined || contentType.trim() === '') return;
+  const type = contentType.toLowerCase();
+  const isJson = /^[^;]*[/+]json\s*(;|$)/.test(type);
+  const charset = /;\s*charset\s*=\s*"?([^";\s]*)/.exec(type)?.[1] ?? 'utf-8';
+  if (isJson && ['utf-8', 'utf8', 'us-ascii'].includes(charset)) return;
+  throw new HttpError(
+    415,
+    'invalid_request',
+    `Content-Type "${contentType.slice(0, 100)}" is not supported: send JSON in UTF-8 with the header "Content-Type: application/json" (curl -H)`,
+  );
 }
 
 function readBytes(incoming: IncomingMessage, bytesMax: number): Promise<Buffer> {
@@ -32,18 +38,12 @@ function readBytes(incoming: IncomingMessage, bytesMax: number): Promise<Buffer>
     };
     const onData = (chunk: Buffer) => {
       byteCount += chunk.length;
-      if (byteCount > bytesMax) settle(() => reject(tooLarge(bytesMax)));
+      if (byteCount > bytesMax) settle(() => reject(bodyTooLarge(bytesMax)));
       else chunks.push(chunk);
     };
     const onEnd = () => settle(() => resolve(Buffer.concat(chunks, byteCount)));
     const onGone = () => settle(() => reject(new TwostrokeError('cancelled', 'the client closed the connection')));
     incoming.on('data', onData).on('end', onEnd).on('error', onGone).on('close', onGone);
-  });
-}
-
-function tooLarge(bytesMax: number): HttpError {
-  return new HttpError(413, 'too_large', `The request body is over the limit of ${bytesMax} bytes`, {
-    headers: { connection: 'close' },
   });
 }
 

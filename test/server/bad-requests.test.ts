@@ -159,13 +159,6 @@ describe('other statuses', () => {
     expect(xml.status).toBe(415);
   });
 
-  it('takes JSON that curl -d sends without a content type of its own', async () => {
-    const response = await test.post('/tokenize', JSON.stringify({ prompt: 'Hi' }), {
-      'content-type': 'application/x-www-form-urlencoded',
-    });
-    expect(response.status).toBe(200);
-  });
-
   it('400 for bytes that are not UTF-8, with the place', async () => {
     const response = await fetch(`${test.url}/v1/completions`, {
       method: 'POST',
