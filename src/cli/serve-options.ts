@@ -21,6 +21,7 @@ export interface ServeOptions extends WorkerOptions {
   readonly drain: number;
   readonly onTransferFailure: TransferFailurePolicy;
   readonly allowForcedLength: boolean;
+  readonly strictFields: boolean;
   readonly json: boolean;
 }
 
@@ -52,5 +53,6 @@ export function serveCommand(): Command {
     .addOption(new Option('--max-body <bytes>', 'largest request body').argParser(byteCount).default(8 * 2 ** 20, '8MiB'))
     .addOption(count('--drain <seconds>', 'how long open requests may finish on shutdown', 0).default(10))
     .option('--allow-forced-length', 'let requests fix their output length (forced_output_tokens): for benchmarks only', false)
+    .option('--strict-fields', 'refuse requests with unknown fields instead of ignoring those', false)
     .option('--json', 'one JSON object on the last line instead of the screen', false);
 }

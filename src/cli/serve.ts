@@ -114,6 +114,7 @@ function startServer(options: ServeOptions, model: ServedModel, gateway: Gateway
       apiKeys: options.apiKey ?? [],
       corsOrigin: options.corsOrigin ?? null,
       version: packageVersion(),
+      strictFields: options.strictFields,
     },
   );
 }

@@ -1,5 +1,6 @@
 /** The HTTP surface: every route, the checks before them, and the one place where errors become responses. Made by http-server.ts.
  *  Headers that must also be on streamed answers are set on the raw response, since those never pass through hono. */
+import type { ServerResponse } from 'node:http';
 import type { HttpBindings } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { getPath } from 'hono/utils/url';
@@ -14,12 +15,16 @@ import { RecentRequests } from './recent-requests.js';
 import { readJsonBody } from './request-body.js';
 import type { ServedModel } from './served-model.js';
 import { detokenize, tokenize } from './tokenize.js';
+import { ignoredFieldsHeader, UnknownFields } from './unknown-fields.js';
+import type { OnParsed } from './validation.js';
 
 export interface AppOptions {
   readonly apiKeys: readonly string[];
   /** Value of access-control-allow-origin; null: no CORS headers. */
   readonly corsOrigin: string | null;
   readonly version: string;
+  /** Unknown fields are refused instead of ignored. */
+  readonly strictFields: boolean;
   /** True once shutdown began: open connections are told to go elsewhere. */
   readonly isStopping: () => boolean;
 }
@@ -94,7 +99,7 @@ function refuse(app: Hono<Env>, options: AppOptions): void {
 function setCorsHeaders(c: Context<Env>, origin: string): void {
   const { outgoing } = c.env;
   outgoing.setHeader('access-control-allow-origin', origin);
-  outgoing.setHeader('access-control-expose-headers', 'x-request-id, x-twostroke-route');
+  outgoing.setHeader('access-control-expose-headers', `x-request-id, x-twostroke-route, ${ignoredFieldsHeader}`);
   if (c.req.method !== 'OPTIONS') return;
   outgoing.setHeader('access-control-allow-methods', 'GET, POST, OPTIONS');
   outgoing.setHeader(
@@ -115,16 +120,21 @@ function routes(
 ): readonly (readonly [method: string, path: string, handler: Handler])[] {
   const { gateway, model, metrics } = context;
   const recent = new RecentRequests(gateway);
+  const unknownFields = new UnknownFields(options.strictFields ? 'refuse' : 'ignore', context.logger);
+  const tellUnknown =
+    (outgoing: ServerResponse): OnParsed =>
+    (given, known) =>
+      unknownFields.handle(given, known, outgoing);
   const json =
-    (handle: (body: unknown) => object | Promise<object>): Handler =>
-    async (c) =>
-      c.json(await handle(await readJsonBody(c.env.incoming, context.bodyBytesMax)));
+    (handle: typeof tokenize | typeof detokenize): Handler =>
+    async ({ env: { incoming, outgoing }, json }) =>
+      json(await handle(model, await readJsonBody(incoming, context.bodyBytesMax), tellUnknown(outgoing)));
   const generating =
     (handle: typeof chatCompletion): Handler =>
     async (c) => {
       if (gateway.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
       const { incoming, outgoing } = c.env;
-      const exchange: Exchange = { incoming, outgoing };
+      const exchange: Exchange = { incoming, outgoing, onParsed: tellUnknown(outgoing) };
       const result = await handle(context, exchange, await readJsonBody(incoming, context.bodyBytesMax));
       return result === null ? alreadySent() : c.json(result);
     };
@@ -133,8 +143,8 @@ function routes(
     ['POST', '/v1/completions', generating(completion)],
     ['GET', '/v1/models', (c) => c.json({ object: 'list', data: model.names.map((name) => modelCard(model, name)) })],
     ['GET', '/v1/models/:id{.+}', (c) => c.json(modelCard(model, knownName(model, c.req.param('id') ?? '')))],
-    ['POST', '/tokenize', json((body) => tokenize(model, body))],
-    ['POST', '/detokenize', json((body) => detokenize(model, body))],
+    ['POST', '/tokenize', json(tokenize)],
+    ['POST', '/detokenize', json(detokenize)],
     ['GET', '/health', (c) => c.json(gateway.health(), gateway.health().status === 'ok' ? 200 : 503)],
     ['GET', '/workers', (c) => c.json({ ...gateway.health(), workers: gateway.workers(), state: gateway.state })],
     [

@@ -12,7 +12,7 @@ import {
   unsupportedFields,
 } from './request-fields.js';
 
-const textPart = z.strictObject(
+const textPart = z.object(
   { type: z.literal('text', 'only content parts of type "text" are supported'), text: z.string() },
   { error: 'expected a content part {"type": "text", "text": …}' },
 );
@@ -27,7 +27,7 @@ const echoedFields = {
   reasoning_content: z.unknown().optional(),
 };
 
-const messageSchema = z.strictObject({
+const messageSchema = z.object({
   role: z.enum(['system', 'developer', 'user', 'assistant', 'tool']),
   content: z.union([z.string(), z.array(textPart)], { error: 'expected a string or a list of text parts' }).nullish(),
   name: z.string().nullish(),
@@ -39,9 +39,11 @@ export const chatTemplateFields = {
   messages: z.array(messageSchema).min(1, 'at least one message is needed'),
   add_generation_prompt: z.boolean().nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  chat_template: unsupported(),
+  documents: unsupported(isEmptyArray),
 };
 
-export const chatSchema = z.strictObject({
+export const chatSchema = z.object({
   ...samplingFields,
   ...responseFields,
   ...schedulingFields,

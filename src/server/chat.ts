@@ -17,7 +17,7 @@ import { validate } from './validation.js';
 
 /** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear about. */
 export async function chatCompletion(context: ServerContext, exchange: Exchange, json: unknown): Promise<object | null> {
-  const body = validate(chatSchema, json);
+  const body = validate(chatSchema, json, exchange.onParsed);
   const { model } = context;
   checkModelName(model, body.model);
   checkChat(body);

@@ -25,7 +25,7 @@ const promptSchema = z.union(
   { error: `expected a string, a list of token ids, or a list of up to ${promptCountMax} of either` },
 );
 
-export const completionSchema = z.strictObject({
+export const completionSchema = z.object({
   ...samplingFields,
   ...responseFields,
   ...schedulingFields,
@@ -36,6 +36,7 @@ export const completionSchema = z.strictObject({
   max_tokens: z.int().min(0).nullish(),
   logprobs: z.int().min(0).max(topLogprobCountMax).nullish(),
   best_of: z.int().min(1).nullish(),
+  prompt_embeds: unsupported(),
   suffix: unsupported((value) => value === ''),
   response_format: unsupported(isTextFormat),
 });

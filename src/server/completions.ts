@@ -19,7 +19,7 @@ const defaultMaxTokenCount = 16;
 
 /** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear about. */
 export async function completion(context: ServerContext, exchange: Exchange, json: unknown): Promise<object | null> {
-  const body = validate(completionSchema, json);
+  const body = validate(completionSchema, json, exchange.onParsed);
   const { model } = context;
   checkModelName(model, body.model);
   checkCompletion(body);

@@ -13,6 +13,7 @@ import type { Generation, GenerationContext } from './generation.js';
 import { mergeDeltas } from './merge-deltas.js';
 import type { ServedModel } from './served-model.js';
 import { SseWriter } from './sse.js';
+import type { OnParsed } from './validation.js';
 
 /** The part of the gateway that HTTP needs; tests use a fake one. */
 export type ServerGateway = Pick<GatewayApi, 'submit' | 'health' | 'state' | 'workers' | 'routing' | 'onRequestDone'>;
@@ -29,6 +30,7 @@ export interface ServerContext extends GenerationContext {
 export interface Exchange {
   readonly incoming: IncomingMessage;
   readonly outgoing: ServerResponse;
+  readonly onParsed: OnParsed;
 }
 
 /** A finished choice of a non-streamed answer. */

@@ -1,5 +1,5 @@
 /** zod fields that both completion endpoints share. Ranges are OpenAI's and vLLM's; `null` means "not given", as OpenAI allows.
- *  Objects built from these are strict: a field named nowhere here is a 400 that names it. */
+ *  What is named nowhere here is for unknown-fields.ts. */
 import { z } from 'zod';
 
 const stopCountMax = 16;
@@ -48,7 +48,7 @@ export const responseFields = {
   model: z.string().nullish(),
   stream: z.boolean().nullish(),
   stream_options: z
-    .strictObject({
+    .object({
       include_usage: z.boolean().nullish(),
       continuous_usage_stats: z.boolean().nullish(),
       include_obfuscation: z.unknown().optional(),
@@ -85,6 +85,14 @@ export const ignoredFields = {
 
 export const notSupported = 'not supported yet';
 
+export function isEmptyArray(value: unknown): boolean {
+  return Array.isArray(value) && value.length === 0;
+}
+
+export function isTextFormat(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'type' in value && value.type === 'text';
+}
+
 /** A known field that works only when it says "nothing": absent, null, or what `isHarmless` lets through. */
 export function unsupported(isHarmless: (value: unknown) => boolean = () => false): z.ZodType<unknown> {
   return z
@@ -99,11 +107,15 @@ export const unsupportedFields = {
   guided_regex: unsupported(),
   guided_choice: unsupported(),
   guided_grammar: unsupported(),
+  regex: unsupported(),
+  ebnf: unsupported(),
+  json_schema: unsupported(),
+  structural_tag: unsupported(),
+  bad_words: unsupported(isEmptyArray),
+  allowed_token_ids: unsupported(isEmptyArray),
+  logits_processors: unsupported(isEmptyArray),
+  truncate_prompt_tokens: unsupported(),
   structured_outputs: unsupported(),
   use_beam_search: unsupported((value) => value === false),
   length_penalty: unsupported((value) => value === 1),
 };
-
-export const isEmptyArray = (value: unknown): boolean => Array.isArray(value) && value.length === 0;
-export const isTextFormat = (value: unknown): boolean =>
-  typeof value === 'object' && value !== null && 'type' in value && value.type === 'text';

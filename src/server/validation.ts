@@ -1,25 +1,29 @@
 /** Turns zod's findings into one sentence that names the field, as the `param` of an OpenAI error. Used by every endpoint with a body. */
 import type { z } from 'zod';
 import { InvalidRequestError } from '../base/errors.js';
+import { pathText } from './unknown-fields.js';
 
 type Issue = z.core.$ZodIssue;
 
+/** Told what was given and what the schema has kept of it. */
+export type OnParsed = (given: unknown, known: unknown) => void;
+
 /** The parsed value, or InvalidRequestError about the first problem. */
-export function validate<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+export function validate<Schema extends z.ZodType>(schema: Schema, value: unknown, onParsed: OnParsed): z.output<Schema> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new InvalidRequestError('The body must be a JSON object');
   }
   const result = schema.safeParse(value);
-  if (result.success) return result.data;
+  if (result.success) {
+    onParsed(value, result.data);
+    return result.data;
+  }
   const { path, message } = describe(result.error.issues[0] as Issue);
   const param = pathText(path);
   throw new InvalidRequestError(param === '' ? message : `${param}: ${message}`, param === '' ? undefined : param);
 }
 
 function describe(issue: Issue): { path: readonly PropertyKey[]; message: string } {
-  if (issue.code === 'unrecognized_keys') {
-    return { path: [...issue.path, issue.keys[0] ?? ''], message: 'unknown field' };
-  }
   if (issue.code === 'invalid_union') return describeUnion(issue);
   if (issue.message.endsWith('received undefined')) return { path: issue.path, message: 'required, but missing' };
   return { path: issue.path, message: issue.message.replace(/^Invalid input: /, '') };
@@ -34,12 +38,4 @@ function describeUnion(issue: Issue & { code: 'invalid_union' }): { path: readon
   if (deepest === undefined || deepest.path.length === 0) return describe({ ...issue, code: 'custom', params: {} } as Issue);
   const inner = describe(deepest);
   return { path: [...issue.path, ...inner.path], message: inner.message };
-}
-
-/** messages[0].content */
-function pathText(path: readonly PropertyKey[]): string {
-  return path.reduce<string>((text, key) => {
-    if (typeof key === 'number') return `${text}[${key}]`;
-    return text === '' ? String(key) : `${text}.${String(key)}`;
-  }, '');
 }

@@ -4,7 +4,7 @@ import { contextTokenCount, say, startTestServer, type TestServer, tokenizer } f
 
 let test: TestServer;
 beforeAll(async () => {
-  test = await startTestServer(say('hello'), { bodyBytesMax: 64 * 1024 });
+  test = await startTestServer(say('hello'), { bodyBytesMax: 64 * 1024, http: { strictFields: true } });
 });
 afterAll(async () => {
   expect(test.gateway.submitted).toHaveLength(0);

@@ -68,6 +68,7 @@ export async function startTestServer(
     apiKeys: [],
     corsOrigin: null,
     version: '0.0.0-test',
+    strictFields: false,
     ...options.http,
   });
   const url = `http://127.0.0.1:${server.port}`;
