@@ -6,6 +6,7 @@ export type ErrorCode =
   | 'context_length_exceeded' // the same, of a prompt or an answer that is too long
   | 'not_found'
   | 'unauthorized'
+  | 'forbidden' // the key is known and may not do that
   | 'too_large'
   | 'overloaded' // retry later
   | 'deadline_exceeded'

@@ -4,9 +4,10 @@ import type { RoutingStatus } from '../control/prediction-errors.js';
 import type { Standing } from '../router/arranger.js';
 import { table } from './quantities.js';
 
-/** No lines for a static strategy. */
-export function arrangementLines({ arrangement, comparedAgoMs, standings }: RoutingStatus): readonly string[] {
-  if (arrangement === null) return [];
+/** No lines for a static strategy, or where it is not told. */
+export function arrangementLines(routing: RoutingStatus | null): readonly string[] {
+  if (routing === null || routing.arrangement === null) return [];
+  const { arrangement, comparedAgoMs, standings } = routing;
   const head = `arrangement in use: ${arrangement}`;
   if (comparedAgoMs === null || standings.length === 0) return [`${head} (nothing compared yet: too few requests)`];
   const used = standings.find(({ name }) => name === arrangement);

@@ -4,11 +4,13 @@ import { messageOf, TwostrokeError } from '../base/errors.js';
 export interface ServerAddress {
   readonly url: string;
   readonly apiKey?: string;
+  /** Sent instead of the other, if given. */
+  readonly adminKey?: string;
 }
 
 /** @throws TwostrokeError when nothing answers there, or not as twostroke does. */
-export async function askServer<Answer>({ url, apiKey }: ServerAddress, path: string): Promise<Answer> {
-  const response = await get(new URL(path, url).href, apiKey);
+export async function askServer<Answer>({ url, apiKey, adminKey }: ServerAddress, path: string): Promise<Answer> {
+  const response = await get(new URL(path, url).href, adminKey ?? apiKey);
   const text = await response.text();
   const json = parse(text);
   if (response.ok && json !== null) return json as Answer;

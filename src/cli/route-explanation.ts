@@ -8,7 +8,8 @@ import { table } from './quantities.js';
 export interface RoutesAnswer {
   /** Newest first. */
   readonly requests: readonly RequestRecord[];
-  readonly routing: RoutingStatus;
+  /** null: this key may not see it. */
+  readonly routing: RoutingStatus | null;
 }
 
 /** Rows of the comparison: estimate, its meaning, what it is called in RealTimes. */

@@ -7,13 +7,14 @@ import { askServer, type ServerAddress } from './ask-server.js';
 import { wholeNumber } from './option-values.js';
 import { table } from './quantities.js';
 import { explanationText, type RoutesAnswer } from './route-explanation.js';
-import { apiKeyOption, urlOption } from './workers.js';
+import { adminKeyOption, apiKeyOption, urlOption } from './workers.js';
 
 export function routeCommand(): Command {
   return new Command('route')
     .description('show the last routing decisions of a running server, newest first')
     .addOption(urlOption())
     .addOption(apiKeyOption())
+    .addOption(adminKeyOption())
     .option('--count <count>', 'how many', wholeNumber(1, 1000), 10)
     .option(
       '--explain [id]',

@@ -15,6 +15,8 @@ export interface ServeOptions extends WorkerOptions {
   readonly skipTokenizerInit: boolean;
   readonly servedModelName?: readonly string[];
   readonly apiKey?: readonly string[];
+  readonly adminKey?: readonly string[];
+  readonly sharePrefixCache: boolean;
   readonly corsOrigin?: string;
   readonly maxQueue: number;
   readonly maxBody: number;
@@ -40,6 +42,12 @@ export function serveCommand(): Command {
     .addOption(
       new Option('--api-key <key>', 'key that clients must send; may be repeated').env('TWOSTROKE_API_KEY').argParser(collect),
     )
+    .addOption(
+      new Option('--admin-key <key>', 'key that sees all requests and, alone, metrics and workers; may be repeated')
+        .env('TWOSTROKE_ADMIN_KEY')
+        .argParser(collect),
+    )
+    .option('--share-prefix-cache', 'share cached prompts among API keys: one can then learn what another has sent', false)
     .option('--cors-origin <origin>', 'allow browsers of this origin ("*": all)')
     .addOption(
       choice(

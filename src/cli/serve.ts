@@ -112,6 +112,8 @@ function startServer(options: ServeOptions, model: ServedModel, gateway: Gateway
       host: options.host,
       port: options.port,
       apiKeys: options.apiKey ?? [],
+      adminKeys: options.adminKey ?? [],
+      sharePrefixCache: options.sharePrefixCache,
       corsOrigin: options.corsOrigin ?? null,
       version: packageVersion(),
       strictFields: options.strictFields,
@@ -157,7 +159,7 @@ async function showReady(
       strategy: options.strategy,
       workers: gateway.workers(),
       url: server.url,
-      needsApiKey: options.apiKey !== undefined,
+      needsApiKey: options.apiKey !== undefined || options.adminKey !== undefined,
       hasChat: model.chatTemplate !== null,
       firstAnswer,
     }),
@@ -168,7 +170,7 @@ async function showReady(
 async function answerOnce(options: ServeOptions, model: ServedModel, url: string): Promise<FirstAnswer | null> {
   if (options.model !== 'demo' || options.loadFormat === 'dummy' || model.chatTemplate === null) return null;
   try {
-    return await askFirstQuestion(url, model.names[0], options.apiKey?.[0] ?? null);
+    return await askFirstQuestion(url, model.names[0], options.apiKey?.[0] ?? options.adminKey?.[0] ?? null);
   } catch (error) {
     process.stderr.write(`twostroke: ${messageOf(error)}\n`);
     return null;

@@ -7,6 +7,7 @@ import { grouped, table } from './quantities.js';
 
 export const urlOption = () => new Option('--url <url>', 'the server').default('http://127.0.0.1:8000').env('TWOSTROKE_URL');
 export const apiKeyOption = () => new Option('--api-key <key>', 'its key').env('TWOSTROKE_API_KEY');
+export const adminKeyOption = () => new Option('--admin-key <key>', 'its admin key, if it has one').env('TWOSTROKE_ADMIN_KEY');
 
 type WorkersAnswer = Health & { readonly workers: readonly WorkerStatus[] };
 
@@ -15,6 +16,7 @@ export function workersCommand(): Command {
     .description('show the workers of a running server; exit code 1 when it is not healthy')
     .addOption(urlOption())
     .addOption(apiKeyOption())
+    .addOption(adminKeyOption())
     .option('--json', 'one JSON object on the last line', false)
     .action(showWorkers);
 }

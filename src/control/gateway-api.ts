@@ -19,7 +19,10 @@ export interface RequestInput {
   readonly priority?: number;
   /** From now; the request ends with `deadline_exceeded` after it. */
   readonly deadlineMs?: number;
+  /** Prefixes are shared within one salt. Absent: with all others that have none. */
   readonly cacheSalt?: string;
+  /** Whose request it is, in the caller's words; its record says so. */
+  readonly owner?: string;
   /** When its KV does not get from prefill to decode (no room is not a failure, nor is a worker that died). Absent: what the gateway says. */
   readonly onTransferFailure?: TransferFailurePolicy;
   /** For measurements: it is tried this way first, whatever the router thinks, and its record says so. */

@@ -23,6 +23,8 @@ export type RequestOutcome = 'finished' | 'cancelled' | 'failed';
 
 export interface RequestRecord {
   readonly id: RequestId;
+  /** As the request said. */
+  readonly owner?: string;
   readonly outcome: RequestOutcome;
   /** Made to measure the workers, not asked by anybody: no part of what is learned from, or told about, requests. */
   readonly isMeasurement: boolean;

@@ -181,6 +181,7 @@ export class Request {
     const { firstTokenMs, resumedMs } = this.times;
     return {
       id: this.id,
+      ...(this.input.owner === undefined ? {} : { owner: this.input.owner }),
       outcome: kind,
       isMeasurement: this.isMeasurement,
       ...(error === null ? {} : { errorCode: error.code }),

@@ -44,6 +44,7 @@ const statusOf: Record<ErrorCode, number> = {
   context_length_exceeded: 400,
   not_found: 404,
   unauthorized: 401,
+  forbidden: 403,
   too_large: 413,
   overloaded: 429,
   deadline_exceeded: 504,

@@ -7,10 +7,10 @@ import { getPath } from 'hono/utils/url';
 import { TwostrokeError } from '../base/errors.js';
 import { freshId } from '../base/prng.js';
 import { HttpError, toApiError } from './api-error.js';
-import { ApiKeys } from './auth.js';
 import { chatCompletion } from './chat.js';
 import { completion } from './completions.js';
 import type { Exchange, ServerContext } from './exchange.js';
+import { type Caller, type KeyOptions, Keys, requireTotals } from './keys.js';
 import { RecentRequests } from './recent-requests.js';
 import { readJsonBody } from './request-body.js';
 import type { ServedModel } from './served-model.js';
@@ -18,8 +18,7 @@ import { detokenize, tokenize } from './tokenize.js';
 import { ignoredFieldsHeader, UnknownFields } from './unknown-fields.js';
 import type { OnParsed } from './validation.js';
 
-export interface AppOptions {
-  readonly apiKeys: readonly string[];
+export interface AppOptions extends KeyOptions {
   /** Value of access-control-allow-origin; null: no CORS headers. */
   readonly corsOrigin: string | null;
   readonly version: string;
@@ -29,7 +28,7 @@ export interface AppOptions {
   readonly isStopping: () => boolean;
 }
 
-type Env = { Bindings: HttpBindings; Variables: { requestIdText: string } };
+type Env = { Bindings: HttpBindings; Variables: { requestIdText: string; caller: Caller } };
 type Handler = (context: Context<Env>) => Response | Promise<Response>;
 
 export function createApp(context: ServerContext, options: AppOptions): Hono<Env> {
@@ -84,14 +83,14 @@ function prepareResponses(app: Hono<Env>, { metrics, clock, logger }: ServerCont
 
 /** Before every handler: shutdown, key. */
 function refuse(app: Hono<Env>, options: AppOptions): void {
-  const keys = new ApiKeys(options.apiKeys);
+  const keys = new Keys(options);
   app.use(async (c, next) => {
     const { incoming, outgoing } = c.env;
     if (options.isStopping()) {
       outgoing.setHeader('connection', 'close');
       throw new TwostrokeError('unavailable', 'The server is shutting down');
     }
-    keys.check(c.req.path, incoming.headers.authorization);
+    c.set('caller', keys.caller(c.req.path, incoming.headers.authorization));
     await next();
   });
 }
@@ -134,7 +133,7 @@ function routes(
     async (c) => {
       if (gateway.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
       const { incoming, outgoing } = c.env;
-      const exchange: Exchange = { incoming, outgoing, onParsed: tellUnknown(outgoing) };
+      const exchange: Exchange = { incoming, outgoing, caller: c.get('caller'), onParsed: tellUnknown(outgoing) };
       const result = await handle(context, exchange, await readJsonBody(incoming, context.bodyBytesMax));
       return result === null ? alreadySent() : c.json(result);
     };
@@ -146,15 +145,23 @@ function routes(
     ['POST', '/tokenize', json(tokenize)],
     ['POST', '/detokenize', json(detokenize)],
     ['GET', '/health', (c) => c.json(gateway.health(), gateway.health().status === 'ok' ? 200 : 503)],
-    ['GET', '/workers', (c) => c.json({ ...gateway.health(), workers: gateway.workers(), state: gateway.state })],
+    [
+      'GET',
+      '/workers',
+      (c) => {
+        requireTotals(c.get('caller'));
+        return c.json({ ...gateway.health(), workers: gateway.workers(), state: gateway.state });
+      },
+    ],
     [
       'GET',
       '/routes',
       (c) => {
         const count = Math.max(1, Math.trunc(Number(c.req.query('count') ?? 10)) || 10);
         const id = c.req.query('id');
-        const requests = id === undefined ? recent.last(count) : recent.find(id);
-        return c.json({ requests, routing: gateway.routing() });
+        const caller = c.get('caller');
+        const requests = id === undefined ? recent.last(caller, count) : recent.find(caller, id);
+        return c.json({ requests, routing: caller.sees === 'own' ? null : gateway.routing() });
       },
     ],
     ['GET', '/version', (c) => c.json({ version: options.version })],
@@ -162,6 +169,7 @@ function routes(
       'GET',
       '/metrics',
       async (c) => {
+        requireTotals(c.get('caller'));
         const { contentType, text } = await metrics.render();
         return c.body(text, 200, { 'content-type': contentType });
       },

@@ -34,7 +34,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
   const id = freshId('chatcmpl');
   const generation = new Generation(
     context,
-    { id: requestId(id), promptIds, sampling, ...schedulingOf(body) },
+    { id: requestId(id), promptIds, sampling, ...schedulingOf(body, exchange.caller) },
     {
       tokenizer,
       stopStrings: stopStringsOf(body.stop),

@@ -34,7 +34,12 @@ export async function completion(context: ServerContext, exchange: Exchange, jso
     ({ sampling, ids }, index) =>
       new Generation(
         context,
-        { id: requestId(prompts.length === 1 ? id : `${id}-${index}`), promptIds: ids, sampling, ...schedulingOf(body) },
+        {
+          id: requestId(prompts.length === 1 ? id : `${id}-${index}`),
+          promptIds: ids,
+          sampling,
+          ...schedulingOf(body, exchange.caller),
+        },
         {
           tokenizer: model.tokenizer,
           stopStrings: stopStringsOf(body.stop),

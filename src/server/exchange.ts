@@ -10,6 +10,7 @@ import type { TokenOutput } from '../engine/token-event.js';
 import { toApiError } from './api-error.js';
 import type { ChoiceDelta } from './choice-text.js';
 import type { Generation, GenerationContext } from './generation.js';
+import type { Caller } from './keys.js';
 import { mergeDeltas } from './merge-deltas.js';
 import type { ServedModel } from './served-model.js';
 import { SseWriter } from './sse.js';
@@ -30,6 +31,7 @@ export interface ServerContext extends GenerationContext {
 export interface Exchange {
   readonly incoming: IncomingMessage;
   readonly outgoing: ServerResponse;
+  readonly caller: Caller;
   readonly onParsed: OnParsed;
 }
 

@@ -1,6 +1,8 @@
-/** The last requests that ended, with the routes they took, for GET /routes. Bounded: the oldest makes room. */
+/** The last requests that ended, with the routes they took, for GET /routes. Bounded: the oldest makes room.
+ *  Invariant: nobody is shown a request that is not theirs to see, nor whose it was. */
 import type { RequestRecord } from '../control/request-record.js';
 import type { ServerGateway } from './exchange.js';
+import type { Caller } from './keys.js';
 
 const recordCountMax = 1000;
 
@@ -15,12 +17,17 @@ export class RecentRequests {
   }
 
   /** Newest first, by the client's id or the answer's; empty when it is forgotten, or not known, or still running. */
-  find(id: string): readonly RequestRecord[] {
-    return this.#records.filter((record) => record.id === id || record.id.startsWith(`${id}-`)).reverse();
+  find(caller: Caller, id: string): readonly object[] {
+    return this.#shown(caller, (record) => record.id === id || record.id.startsWith(`${id}-`));
   }
 
   /** Newest first. */
-  last(count: number): readonly RequestRecord[] {
-    return this.#records.slice(-count).reverse();
+  last(caller: Caller, count: number): readonly object[] {
+    return this.#shown(caller, () => true).slice(0, count);
+  }
+
+  #shown({ owner, sees }: Caller, isWanted: (record: RequestRecord) => boolean): readonly object[] {
+    const shown = this.#records.filter((record) => (sees === 'everything' || record.owner === owner) && isWanted(record));
+    return shown.map((record) => ({ ...record, owner: undefined })).reverse();
   }
 }

@@ -3,6 +3,7 @@ import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
 import type { RequestInput } from '../control/gateway-api.js';
 import type { ChatBody } from './chat-schema.js';
 import type { StreamOptions } from './exchange.js';
+import type { Caller } from './keys.js';
 import type { TokenForm } from './logprobs.js';
 import type { ServedModel } from './served-model.js';
 
@@ -34,13 +35,20 @@ export function tokenFormOf(body: Pick<ChatBody, 'return_tokens_as_token_ids'>):
 }
 
 type SchedulingBody = Pick<ChatBody, 'priority' | 'cache_salt' | 'on_transfer_failure'>;
-type Scheduling = Pick<RequestInput, 'priority' | 'cacheSalt' | 'onTransferFailure'>;
+type Scheduling = Pick<RequestInput, 'priority' | 'cacheSalt' | 'owner' | 'onTransferFailure'>;
 
-export function schedulingOf(body: SchedulingBody): Scheduling {
-  const { priority, cache_salt: cacheSalt, on_transfer_failure: onTransferFailure } = body;
+export function schedulingOf(body: SchedulingBody, caller: Caller): Scheduling {
+  const { priority, on_transfer_failure: onTransferFailure } = body;
+  const cacheSalt = saltOf(body, caller);
   return {
     ...(priority === null || priority === undefined ? {} : { priority }),
-    ...(cacheSalt === null || cacheSalt === undefined ? {} : { cacheSalt }),
+    ...(cacheSalt === null ? {} : { cacheSalt }),
+    ...(caller.owner === null ? {} : { owner: caller.owner }),
     ...(onTransferFailure === null || onTransferFailure === undefined ? {} : { onTransferFailure }),
   };
+}
+
+/** Namespaces are of one length, so none of them with a salt reads as another. */
+function saltOf({ cache_salt: salt = null }: SchedulingBody, { cacheNamespace }: Caller): string | null {
+  return cacheNamespace === null ? salt : cacheNamespace + (salt ?? '');
 }

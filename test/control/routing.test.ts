@@ -4,6 +4,7 @@ import { arrangementLines } from '../../src/cli/arrangement-text.js';
 import { explanationText } from '../../src/cli/route-explanation.js';
 import { errorsOf, PredictionErrors, realTimesOf } from '../../src/control/prediction-errors.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
+import { anyone } from '../../src/server/keys.js';
 import { RecentRequests } from '../../src/server/recent-requests.js';
 import { FakeCluster } from './fake-cluster.js';
 
@@ -98,9 +99,9 @@ describe('a decision', () => {
       tell(record);
     }
     expect(errors.summary.ttft.count).toBe(512);
-    expect(recent.last(10_000).length).toBe(1000);
-    expect(recent.find(record.id).length).toBe(1000);
-    expect(recent.find('nobody')).toEqual([]);
+    expect(recent.last(anyone, 10_000).length).toBe(1000);
+    expect(recent.find(anyone, record.id).length).toBe(1000);
+    expect(recent.find(anyone, 'nobody')).toEqual([]);
   });
 });
 

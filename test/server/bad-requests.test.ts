@@ -219,9 +219,10 @@ describe('api keys', () => {
       }
       expect((await ask({ authorization: 'Bearer sesame' })).status).toBe(200);
       expect((await ask({ authorization: 'bearer second' })).status).toBe(200);
-      for (const path of ['/health', '/metrics', '/version', '/']) expect((await fetch(guarded.url + path)).status).toBe(200);
-      for (const path of ['/v1/models', '/workers', '/routes']) expect((await fetch(guarded.url + path)).status).toBe(401);
-      const metrics = await (await fetch(`${guarded.url}/metrics`)).text();
+      for (const path of ['/health', '/version', '/']) expect((await fetch(guarded.url + path)).status).toBe(200);
+      for (const path of ['/v1/models', '/metrics', '/workers', '/routes'])
+        expect((await fetch(guarded.url + path)).status).toBe(401);
+      const metrics = await (await fetch(`${guarded.url}/metrics`, { headers: { authorization: 'Bearer second' } })).text();
       const refused = [...metrics.matchAll(/http_responses_total\{.*status="401".*\} (\d+)/g)];
       expect(refused.reduce((sum, [, count]) => sum + Number(count), 0)).toBeGreaterThanOrEqual(3);
     } finally {

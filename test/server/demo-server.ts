@@ -66,6 +66,8 @@ export async function startTestServer(
     host: '127.0.0.1',
     port: 0,
     apiKeys: [],
+    adminKeys: [],
+    sharePrefixCache: false,
     corsOrigin: null,
     version: '0.0.0-test',
     strictFields: false,
