@@ -10,7 +10,7 @@ export interface SamplingParams {
   readonly presencePenalty: number;
   readonly frequencyPenalty: number;
   readonly logitBias: readonly (readonly [TokenId, number])[];
-  /** Same seed and request: same tokens whatever the batch. Choice i draws from seed + i. */
+  /** Same seed and request: same tokens whatever the batch. Choice i draws from seed + i, a whole number below 2^53. */
   readonly seed: number;
   readonly choiceCount: number; // n
   readonly maxTokenCount: number;

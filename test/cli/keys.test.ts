@@ -13,8 +13,8 @@ afterAll(async () => {
 
 const prompt = Array.from({ length: 300 }, (_, index) => 300 + index);
 
-async function cachedCount(key: string, cacheSalt?: string): Promise<number> {
-  const response = await fetch(`${serving.url}/v1/completions`, {
+async function cachedCount(key: string, cacheSalt?: string, { url } = serving): Promise<number> {
+  const response = await fetch(`${url}/v1/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', authorization: `Bearer ${key}` },
     body: JSON.stringify({ prompt, max_tokens: 1, cache_salt: cacheSalt }),
@@ -31,6 +31,29 @@ it('a key finds its own prompts in the cache, and nobody else does', async () =>
   expect(await cachedCount('key-b')).toBeGreaterThan(200);
   expect(await cachedCount('key-a', 'mine')).toBe(0);
   expect(await cachedCount('key-a', 'mine')).toBeGreaterThan(200);
+});
+
+it("with --share-prefix-cache, keys find each other's", async () => {
+  const args = [
+    '--model',
+    'demo',
+    '--workers',
+    'any:cpu',
+    '--strategy',
+    'collocated',
+    '--api-key',
+    'key-a',
+    '--api-key',
+    'key-b',
+  ];
+  const shared = await serve(...args, '--share-prefix-cache');
+  try {
+    expect(await cachedCount('key-a', undefined, shared)).toBe(0);
+    expect(await cachedCount('key-b', undefined, shared)).toBeGreaterThan(200);
+    expect(await cachedCount('key-b', 'mine', shared)).toBe(0);
+  } finally {
+    await stop(shared);
+  }
 });
 
 describe('commands', () => {

@@ -108,6 +108,17 @@ describe('chat completions', () => {
       param: 'temperature',
       type: 'invalid_request_error',
     });
+    const long = [{ role: 'user' as const, content: 'word '.repeat(600) }];
+    await expect(client.chat.completions.create({ model: 'demo', messages: long })).rejects.toMatchObject({
+      status: 400,
+      param: 'messages',
+      code: 'context_length_exceeded',
+    });
+  });
+
+  it('works with a base URL that ends in a slash', async () => {
+    const careless = new OpenAI({ baseURL: `${test.url}//v1/`, apiKey: 'unused', maxRetries: 0 });
+    expect((await careless.models.retrieve('demo')).id).toBe('demo');
   });
 
   it('cancels when the caller stops reading', async () => {
