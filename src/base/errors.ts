@@ -32,15 +32,15 @@ export class TwostrokeError extends Error {
 }
 
 export class InvalidRequestError extends TwostrokeError {
-  constructor(message: string, param?: string) {
-    super('invalid_request', message, param === undefined ? {} : { param });
+  constructor(message: string, param?: string, code: 'invalid_request' | 'context_length_exceeded' = 'invalid_request') {
+    super(code, message, param === undefined ? {} : { param });
   }
 }
 
 /** Prompt, or prompt and answer, are more than the context or the KV memory holds. */
-export class ContextLengthError extends TwostrokeError {
+export class ContextLengthError extends InvalidRequestError {
   constructor(message: string, param: string) {
-    super('context_length_exceeded', message, { param });
+    super(message, param, 'context_length_exceeded');
   }
 }
 

@@ -58,6 +58,11 @@ export function freshSeed(): number {
   return randomBytes(6).readUIntBE(0, 6);
 }
 
+/** 256 bits that nobody guesses: the key of a keyed hash. */
+export function freshSecret(): Buffer {
+  return randomBytes(32);
+}
+
 /** An id no one else has: `prefix-` and 24 hex digits. */
 export function freshId(prefix: string): string {
   return `${prefix}-${randomBytes(12).toString('hex')}`;

@@ -76,7 +76,7 @@ interface RequestLimits {
   readonly topLogprobCountMax: number;
 }
 
-/** Throws InvalidRequestError or ContextLengthError for what this engine can never do. */
+/** Throws InvalidRequestError for what this engine can never do. */
 export function validateRequest(request: GenerationRequest, mode: RequestMode, limits: RequestLimits): void {
   const { promptIds, sampling, outputs } = request;
   const reject = (message: string, param: string) => {

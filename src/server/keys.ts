@@ -1,7 +1,8 @@
 /** Who asks: API keys and admin keys, sent as `Authorization: Bearer KEY`. Made by app.ts, asked before every handler.
  *  Invariant: keys are kept as keyed hashes alone, and compared in constant time. */
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHmac, timingSafeEqual } from 'node:crypto';
 import { TwostrokeError } from '../base/errors.js';
+import { freshSecret } from '../base/prng.js';
 
 export interface KeyOptions {
   /** Without any key everybody may ask everything. */
@@ -28,7 +29,7 @@ const openPaths: ReadonlySet<string> = new Set(['/', '/health', '/version']);
 export const anyone: Caller = { owner: null, cacheNamespace: null, sees: 'everything' };
 
 export class Keys {
-  readonly #secret = randomBytes(32);
+  readonly #secret = freshSecret();
   readonly #apiHashes: readonly Buffer[];
   readonly #adminHashes: readonly Buffer[];
   readonly #sharesPrefixCache: boolean;

@@ -14,7 +14,7 @@ export interface Prompt {
 /** No vocabulary in use has tokens of more UTF-16 units on average over a whole text; single tokens may be longer. */
 const unitsPerTokenMax = 32;
 
-/** @throws InvalidRequestError for a text that is empty, ContextLengthError for one that cannot fit. */
+/** @throws InvalidRequestError for a text that is empty or cannot fit. */
 export async function encodePrompt(
   model: ServedModel,
   text: string,
