@@ -43,7 +43,7 @@ export function serveCommand(): Command {
       new Option('--api-key <key>', 'key that clients must send; may be repeated').env('TWOSTROKE_API_KEY').argParser(collect),
     )
     .addOption(
-      new Option('--admin-key <key>', 'key that sees all requests and, alone, metrics and workers; may be repeated')
+      new Option('--admin-key <key>', 'key that sees all requests; metrics and workers then need it; may be repeated')
         .env('TWOSTROKE_ADMIN_KEY')
         .argParser(collect),
     )

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { arrangementLines } from '../../src/cli/arrangement-text.js';
 import { explanationText } from '../../src/cli/route-explanation.js';
 import { errorsOf, PredictionErrors, realTimesOf } from '../../src/control/prediction-errors.js';
+import { strideKeys } from '../../src/control/prefix-affinity.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import { anyone } from '../../src/server/keys.js';
 import { RecentRequests } from '../../src/server/recent-requests.js';
@@ -116,4 +117,11 @@ it('with nobody left, nothing is counted anywhere', async () => {
   expect(inputs.decodeDecodingCount).toBe(0);
   expect(inputs.decodeExpectedCount).toBe(0);
   expect(cluster.coordinator.routing.standings.length).toBeGreaterThan(0);
+});
+
+it('prompts under different salts have no beginning in common', () => {
+  const promptIds = Array.from({ length: 256 }, (_, index) => index);
+  const keys = [undefined, 'a', 'b', 'ab', 'ba'].map((salt) => strideKeys(promptIds, salt));
+  expect(new Set(keys.flat()).size).toBe(5 * 4);
+  expect(strideKeys(promptIds, 'a')).toEqual(keys[1]);
 });
