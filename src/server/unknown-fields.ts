@@ -28,17 +28,17 @@ export class UnknownFields {
   /** `known` is `given` without what the schema does not name. Throws InvalidRequestError on a strict server. */
   handle(given: unknown, known: unknown, response: Headers): void {
     const found = new Map<string, FieldPath>();
-    collect(given, known, [], found);
+    collect(given, known, '', { path: [], found });
     const [first] = found.values();
     if (first === undefined) return;
     if (this.#policy === 'refuse') {
       const param = pathText(first);
       throw new InvalidRequestError(`${param}: unknown field`, param);
     }
-    const names = [...found.keys()];
-    const shown = names.slice(0, namedCountMax);
-    response.setHeader(ignoredFieldsHeader, (names.length > namedCountMax ? [...shown, 'and more'] : shown).join(', '));
-    for (const name of shown) this.#log(name);
+    const names = [...found.keys()].slice(0, namedCountMax).map(fitForHeader);
+    for (const name of names) this.#log(name);
+    if (found.size > namedCountMax) names.push('and more');
+    response.setHeader(ignoredFieldsHeader, names.join(', '));
   }
 
   #log(field: string): void {
@@ -48,29 +48,37 @@ export class UnknownFields {
   }
 }
 
-/** Into `found`: by its name for people, the first path of each field that only `given` has, and at most one more than can be shown. What
- *  the schema takes as it is is the same value on both sides. */
-function collect(given: unknown, known: unknown, path: FieldPath, found: Map<string, FieldPath>): void {
-  if (given === known || typeof given !== 'object' || given === null || typeof known !== 'object' || known === null) return;
-  if (Array.isArray(given)) {
-    const kept = known as readonly unknown[];
-    for (let i = 0; i < given.length && found.size <= namedCountMax; i++) {
-      if (given[i] !== kept[i]) collect(given[i], kept[i], [...path, i], found);
-    }
-    return;
-  }
-  for (const [key, value] of Object.entries(given)) {
+interface Search {
+  /** Of what is looked at now. */
+  readonly path: (string | number)[];
+  /** By its name, the first path of each field that only `given` has, and at most one more than can be shown. */
+  readonly found: Map<string, FieldPath>;
+}
+
+/** `name`: the path with all items of a list as one, messages[].content. What the schema takes as it is is the same value on both sides. */
+function collect(given: unknown, known: unknown, name: string, search: Search): void {
+  if (given === known || !isObject(given) || !isObject(known)) return;
+  const { path, found } = search;
+  const isList = Array.isArray(given);
+  const itemName = `${name}[]`;
+  for (const key of isList ? given.keys() : Object.keys(given)) {
     if (found.size > namedCountMax) return;
-    const here = [...path, key];
-    if (Object.hasOwn(known, key)) collect(value, (known as Record<string, unknown>)[key], here, found);
-    else if (!found.has(shownName(here))) found.set(shownName(here), here);
+    const isKnown = Object.hasOwn(known, key);
+    if (isKnown && given[key] === known[key]) continue;
+    const field = isList ? itemName : name === '' ? String(key) : `${name}.${key}`;
+    path.push(key);
+    if (isKnown) collect(given[key], known[key], field, search);
+    else if (!found.has(field)) found.set(field, [...path]);
+    path.pop();
   }
 }
 
-/** messages[].colour, fit for a header. */
-function shownName(path: FieldPath): string {
-  const name = pathText(path.map((key) => (typeof key === 'number' ? -1 : key))).replaceAll('[-1]', '[]');
-  return name.replace(/[^\x21-\x7e]/gu, '?').slice(0, nameLengthMax) || '?';
+function isObject(value: unknown): value is Readonly<Record<string | number, unknown>> {
+  return typeof value === 'object' && value !== null;
+}
+
+function fitForHeader(name: string): string {
+  return name.slice(0, nameLengthMax).replace(/[^\x21-\x7e]/g, '?') || '?';
 }
 
 /** messages[0].content */
