@@ -19,6 +19,7 @@ struct Attention {
   int window;                          /* 0: none */
   int row_count, sequence_count, block_table_stride, kv_count_max, single_query_count;
   int tile_grain; /* decode: tiles of a (sequence, head) are counted in multiples of this */
+  bool reads_ahead; /* decode: of what is in the cache only the newest keys may still be on their way */
   int prefill_queries_min; /* sequences with fewer belong to decode: 2, or 1 when results may not depend on the batch */
   const int *query_start, *kv_count, *block_table;
 };

@@ -12,7 +12,8 @@
    run ahead across the ends of (sequence, head)s, so the memory bus never waits for a merge.
 
    The batch's metadata and all keys but the newest are read before the kernel in front of this one has ended: they must have been written by
-   earlier work, and in a step they have: only rope_store is in front, and it stores the newest key alone. */
+   earlier work, and in a step they have: only rope_store is in front, and it stores the newest key alone. When copy_slices or move_kv have come
+   since the last attention of the stream (copy-on-write at the start of a step, KV from elsewhere), everything is waited for first. */
 #include "attention_decode_keys.cuh"
 #include "tensor_map.h"
 
@@ -115,7 +116,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Att
   WarpReader<Kv, kDim, kIsBulk> reader{a, maps, starts, head_passes, passes_per_kv_head, warp, lane, line_begin, line_end,
                           shared_address(shared) + warp * S::kStages * 2 * S::kHalfBytes, barriers + warp * S::kStages * 8};
   reader.piece_end = line_begin;
-  bool has_waited = false;
+  bool has_waited = !a.reads_ahead;
+  if (has_waited) grid_wait();
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; i++) {
     if (!has_waited && reader.is_newest_next()) {

@@ -72,6 +72,7 @@ extern "C" int pd_copy_slices(PdStream *stream, void *target_base, const void *s
                               uint64_t source_block_bytes, const PdBlockPair *pairs, int32_t pair_count, const PdSlice *slices,
                               int32_t slice_count) {
   if (int status = enter(stream->device)) return status;
+  stream->has_moved_keys = true;
   if (slice_count == 1 && pair_count > 0 && is_long_run(target_block_bytes, source_block_bytes, pairs, pair_count, slices[0])) {
     char *target = (char *)target_base + (uint64_t)pairs[0].target_block * target_block_bytes;
     const char *source = (const char *)source_base + (uint64_t)pairs[0].source_block * source_block_bytes;

@@ -95,6 +95,8 @@ extern "C" int pd_device_open(int32_t index, int32_t, int32_t, PdDevice **device
   made->compute_capability = capability;
   const char *without_wgmma = std::getenv("PD_NO_WGMMA");
   made->has_wgmma = capability == 90 && (without_wgmma == nullptr || std::strcmp(without_wgmma, "1") != 0);
+  const char *linear = std::getenv("PD_LINEAR");
+  made->prefers_blas = linear != nullptr && std::strcmp(linear, "blas") == 0;
   made->l2_bytes = static_cast<size_t>(properties.l2CacheSize);
   made->shared_bytes_max = properties.sharedMemPerBlockOptin;
   int status = enter(made);

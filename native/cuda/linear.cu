@@ -2,8 +2,6 @@
    fp8: streaming up to 8 rows, which quantises x itself; else quantise.cu, then cuBLASLt or gemm_tensor. Float32 and mixed dtypes: GEMV or our plain GEMM, without TF32.
    When results may not depend on the batch, one order of additions for every row count: the streaming product and gemm_tensor, or the plain
    GEMM. Twin: ../cpu/linear.cc */
-#include <cstdlib>
-#include <cstring>
 #include "blas.h"
 #include "gemm.h"
 
@@ -21,12 +19,6 @@ __global__ void add_bias_kernel(T *out, const float *bias, int n, uint64_t count
 }
 
 // ---- launchers
-
-/* PD_LINEAR=blas gives every 16-bit product to cuBLASLt: the benchmark's floor. */
-bool prefers_blas() {
-  static const char *const chosen = std::getenv("PD_LINEAR");
-  return chosen != nullptr && std::strcmp(chosen, "blas") == 0;
-}
 
 BlasProblem problem_of(const Product &p) { return BlasProblem{p.row_count, p.n, p.k, p.format, p.out_dtype}; }
 BlasOperands operands_of(const Product &p) { return BlasOperands{p.out, p.x, p.weight, p.x_scales, p.weight_scales}; }
@@ -56,17 +48,17 @@ int multiply_halves(PdStream *stream, const Product &p) {
     trial.x = x;
     return gemm_stream(side, trial);
   };
-  if (can_stream(stream->device, p) && (!is_blas || (!prefers_blas() && blas_is_slower(stream, problem_of(p), operands_of(p), enqueue))))
+  if (can_stream(stream->device, p) && (!is_blas || (!stream->device->prefers_blas && blas_is_slower(stream, problem_of(p), operands_of(p), enqueue))))
     return gemm_stream(stream, p);
   const bool is_few = p.row_count <= kGemvRowsMax && !stream->device->has_wgmma && p.k % 8 == 0;
-  if (is_few && !is_fixed && !(is_blas && prefers_blas())) return gemv(stream, p);
+  if (is_few && !is_fixed && !(is_blas && stream->device->prefers_blas)) return gemv(stream, p);
   if (is_blas) return multiply_by_blas(stream, p);
   return p.k % 8 == 0 ? gemm_tensor(stream, p) : gemm_plain(stream, p);
 }
 
 int multiply_fp8(PdStream *stream, Product p) {
   const bool is_fixed = stream->device->is_batch_invariant;
-  if (can_stream(stream->device, p) && !prefers_blas()) return gemm_stream(stream, p);
+  if (can_stream(stream->device, p) && !stream->device->prefers_blas) return gemm_stream(stream, p);
   if (int status = quantise_to_scratch(stream, &p, p.row_count)) return status;
   if (!is_fixed && stream->device->compute_capability >= 89 && p.n % 16 == 0) {
     const int status = multiply_by_blas(stream, p);

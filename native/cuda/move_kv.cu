@@ -101,6 +101,7 @@ extern "C" int pd_move_kv(PdStream *stream, const PdKvPlace *target, const int32
                           const PdKvRange *range) {
   if (int status = enter(stream->device)) return status;
   if (int status = check_move(target, target_blocks, source, source_blocks, *range)) return status;
+  stream->has_moved_keys = true;
   MoveList list{*target, *source, *range, {}, {}};
   const int smaller = std::min(target->block_token_count, source->block_token_count);
   const int tokens_per_launch = (kBlocksPerLaunch - 1) * smaller;

@@ -28,6 +28,8 @@ extern "C" int pd_paged_attention(PdStream *stream, int32_t dtype, void *out, co
   a.query_start = batch->query_start;
   a.kv_count = batch->kv_count;
   a.block_table = batch->block_table;
+  a.reads_ahead = !stream->has_moved_keys;
+  stream->has_moved_keys = false;
   const bool is_tensor_core = dtype != PD_F32 && (dtype == layer->dtype || layer->dtype == PD_FP8_E4M3) && has_tensor_core_dim(layer->head_dim) && q_row_stride % 8 == 0;
   if (!is_tensor_core) return attention_plain(stream, dtype, layer->dtype, a);
   a.prefill_queries_min = stream->device->is_batch_invariant ? 1 : 2;

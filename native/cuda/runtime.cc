@@ -15,6 +15,30 @@ struct PdGraph {
   cudaGraphExec_t executable;
 };
 
+namespace pd {
+
+int kernel_facts(PdDevice *device, const char *op, const void *kernel, size_t shared_bytes, bool *overlaps) {
+  constexpr size_t kSharedBytesFree = 48 * 1024; /* of dynamic shared memory, for any kernel */
+  constexpr int kWaitVersion = 90;               /* of the code that grid_wait is compiled into; older PTX runs on newer devices without it */
+  std::lock_guard<std::mutex> lock(device->kernels_mutex);
+  auto found = device->kernels.find(kernel);
+  if (found == device->kernels.end()) {
+    cudaFuncAttributes attributes{};
+    if (int status = check(cudaFuncGetAttributes(&attributes, kernel), op)) return status;
+    found = device->kernels.emplace(kernel, KernelFacts{attributes.ptxVersion >= kWaitVersion, kSharedBytesFree}).first;
+  }
+  KernelFacts &facts = found->second;
+  if (shared_bytes > facts.shared_bytes) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    if (error != cudaSuccess) return check(error, op);
+    facts.shared_bytes = shared_bytes;
+  }
+  *overlaps = facts.overlaps;
+  return PD_OK;
+}
+
+}  // namespace pd
+
 namespace {
 
 int refuse_recording(const PdStream *stream, const char *what) {
@@ -118,6 +142,7 @@ extern "C" int pd_graph_begin(PdStream *stream) {
   /* relaxed: growing scratch and trying GEMM algorithms (on the side stream) stay allowed while recording */
   if (int status = check(cudaStreamBeginCapture(stream->cuda, cudaStreamCaptureModeRelaxed), "graph_begin")) return status;
   stream->is_recording = true;
+  stream->has_moved_keys = false; /* a graph starts when all work before it has ended */
   return PD_OK;
 }
 

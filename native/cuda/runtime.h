@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 #include "../pd.h"
 
@@ -26,23 +27,37 @@ size_t dtype_bytes(int32_t dtype);
 
 }  // namespace pd
 
+namespace pd {
+
+/* What a launch must know of a kernel. */
+struct KernelFacts {
+  bool overlaps;       /* its code for this device has grid_wait: it may start before its predecessor has ended */
+  size_t shared_bytes; /* of dynamic shared memory it has been allowed */
+};
+
+}  // namespace pd
+
 struct PdDevice {
   int32_t index;
   int multiprocessor_count;
   int compute_capability; /* 80, 90 … */
   bool has_wgmma;         /* sm_90a kernels may run; PD_NO_WGMMA=1 turns them off so that their twins are tested */
+  bool prefers_blas;      /* PD_LINEAR=blas: every product to cuBLASLt, the benchmark's floor */
   bool is_batch_invariant; /* a row's result may not depend on the other rows of the step */
   size_t l2_bytes;
   size_t shared_bytes_max; /* per block, opted in */
   pd::Blas *blas;
   cudaStream_t side_stream; /* set-up work that must not enter a capture; held under side_mutex */
   std::mutex side_mutex;
+  std::mutex kernels_mutex;
+  std::unordered_map<const void *, pd::KernelFacts> kernels; /* launched on this device before; held under kernels_mutex */
 };
 
 struct PdStream {
   PdDevice *device;
   cudaStream_t cuda;
   bool is_recording;
+  bool has_moved_keys; /* copy_slices or move_kv may be writing keys that are not the newest: the next attention waits for all work before it */
   struct { void *pointer; size_t bytes; } scratch[static_cast<int>(pd::Scratch::kCount)];
   std::vector<void *> retired;
 };
@@ -58,15 +73,16 @@ int allocate(PdDevice *device, size_t bytes, void **pointer);
 /* At least `bytes` of this purpose. What one op leaves there the next op of the stream may overwrite; counters must be left zero. */
 int scratch(PdStream *stream, Scratch purpose, size_t bytes, void **pointer);
 
-/* Launches with programmatic dependent launch where the device has it: the kernel may start while its predecessor drains, so EVERY kernel
-   calls grid_wait() (kernel.cuh) before it touches memory that other work reads or writes. Raises the dynamic shared-memory limit when asked. */
+/* Asks the driver about a kernel once per device, and raises its limit of dynamic shared memory when it wants more than ever before. */
+int kernel_facts(PdDevice *device, const char *op, const void *kernel, size_t shared_bytes, bool *overlaps);
+
+/* Launches with programmatic dependent launch where the kernel's code has it: the kernel may start while its predecessor drains, so EVERY kernel
+   calls grid_wait() (kernel.cuh) before it touches memory that other work reads or writes. */
 template <typename... Parameters, typename... Arguments>
 int launch(PdStream *stream, const char *op, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Arguments... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return PD_OK;
-  if (shared_bytes > 48 * 1024) {
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) return check(error, op);
-  }
+  bool overlaps = false;
+  if (int status = kernel_facts(stream->device, op, reinterpret_cast<const void *>(kernel), shared_bytes, &overlaps)) return status;
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -76,7 +92,7 @@ int launch(PdStream *stream, const char *op, void (*kernel)(Parameters...), dim3
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream->cuda;
   config.attrs = &overlap;
-  config.numAttrs = stream->device->compute_capability >= 90 ? 1 : 0;
+  config.numAttrs = overlaps ? 1 : 0;
   return check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), op);
 }
 
