@@ -13,6 +13,9 @@
    - Accumulation order of every output element is fixed whatever the number of rows, the chunking or the thread count:
      matrix products take K ascending with one accumulator per output, never split over threads; attention takes keys in tiles of
      PD_KEY_TILE counted from position 0, the same for decode and prefill. (CUDA: only in batch-invariant mode.)
+   - What is not a number in one row stays in that row: scales, maxima and sums are of one row, and NaN is carried on, never dropped.
+   - No id or index that lies on the device is trusted; one out of range costs its own row alone. A token id or row index: the row is NaN.
+     An expert id or a position: clamped. A slot or block outside the cache: as -1. A bias's or history's token: left out.
    - dtype names the activations. Norm weights, biases, rope tables and logits are float32 always. Matrices are row-major. */
 #ifndef PD_H
 #define PD_H
@@ -23,9 +26,11 @@ extern "C" {
 #endif
 
 #define PD_API __attribute__((visibility("default")))
-#define PD_ABI_VERSION 1
+#define PD_ABI_VERSION 2
 #define PD_KEY_TILE 64   /* keys per softmax step */
 #define PD_TOP_MAX 20    /* most alternatives reported per sampled token */
+#define PD_TOKEN_FORBIDDEN (-1)  /* sampled: mask, bias and penalties leave nothing to draw from, or the target is no token */
+#define PD_TOKEN_NOT_FINITE (-2) /* sampled: the logits hold NaN or +infinity, or nothing above -infinity */
 
 typedef enum { PD_OK = 0, PD_UNSUPPORTED = 1, PD_INVALID = 2, PD_OUT_OF_MEMORY = 3, PD_NO_DEVICE = 4, PD_IO = 5, PD_INTERNAL = 6 } PdStatus;
 typedef enum { PD_F32 = 0, PD_BF16 = 1, PD_F16 = 2, PD_I8 = 3, PD_FP8_E4M3 = 4, PD_I32 = 5 } PdDtype;
@@ -119,6 +124,8 @@ typedef struct {          /* where one layer's keys and values lie; byte offsets
   int32_t block_token_count;
   int32_t kv_head_count;
   int32_t head_dim;
+  int32_t block_count;    /* of the cache: slots and block tables name no others */
+  int32_t reserved;
 } PdKvLayer;
 
 typedef struct { int32_t target_block; int32_t source_block; } PdBlockPair;
@@ -189,9 +196,9 @@ typedef struct {
 /* ---- ops ------------------------------------------------------------------------------------------------------------------------ */
 
 /* out[r] = table[id] * scale. id = ids[r] >= 0 ? ids[r] : last_tokens[-1 - ids[r]] (a token sampled on the device, not yet known to the host).
-   out: [rows, hidden] dtype; table: [vocab, hidden] table_dtype (F32, BF16, F16), plain row-major, may be mapped host memory on cpu */
+   An id that is not in 0 .. vocab - 1 makes the row NaN. out: [rows, hidden] dtype; table: [vocab, hidden] table_dtype (F32, BF16, F16), plain row-major, may be mapped host memory on cpu */
 PD_API int pd_embedding(PdStream *stream, int32_t dtype, void *out, const void *table, int32_t table_dtype, const int32_t *ids,
-                        const int32_t *last_tokens, int32_t row_count, int32_t hidden, float scale);
+                        const int32_t *last_tokens, int32_t row_count, int32_t hidden, int32_t vocab, float scale);
 
 /* residual NULL: out = x / sqrt(mean(x^2) + eps) * weight.  Else residual += x, then out = rmsnorm(residual).
    out, x, residual: [rows, cols] dtype; out may be x; weight: [cols] */
@@ -207,9 +214,9 @@ PD_API int pd_linear(PdStream *stream, int32_t dtype, void *out, int32_t out_dty
 
 /* Per row: RMS-normalise each q and k head (when norms are given), rotate q and k, store k and v into the cache at slots[row].
    qkv: [rows, (heads + 2 * kvHeads) * headDim] dtype; q is rewritten in place, k and v may be. q_norm, k_norm: [headDim] or NULL.
-   rope: [maxPosition, rotary] = cos[rotary/2] then sin[rotary/2]; pairs are (i, i + rotary/2) (NeoX); dims past rotary pass through. */
+   rope: [position_count, rotary] = cos[rotary/2] then sin[rotary/2]; pairs are (i, i + rotary/2) (NeoX); dims past rotary pass through. */
 PD_API int pd_rope_store(PdStream *stream, int32_t dtype, void *qkv, const PdKvLayer *layer, const PdBatch *batch, int32_t head_count,
-                         const float *q_norm, const float *k_norm, float eps, const float *rope, int32_t rotary);
+                         const float *q_norm, const float *k_norm, float eps, const float *rope, int32_t position_count, int32_t rotary);
 
 /* Causal attention of every row over its sequence's cached keys (this step's included), decode and prefill rows mixed.
    q: first heads of qkv, [rows, q_row_stride] dtype; out: [rows, heads * headDim] dtype.
@@ -221,6 +228,7 @@ PD_API int pd_paged_attention(PdStream *stream, int32_t dtype, void *out, const 
 PD_API int pd_act_mul(PdStream *stream, int32_t dtype, void *out, const void *gate_up, int32_t row_count, int32_t inter, int32_t activation);
 
 /* softmax over the experts, the best top_k per row (ties: lower index), weights normalised to 1 when normalise != 0.
+   A row with NaN or +infinity, or with nothing above -infinity, takes experts 0 .. top_k - 1 with weights NaN.
    logits: [rows, experts] float32; expert_ids, expert_weights: [rows, top_k] */
 PD_API int pd_moe_route(PdStream *stream, int32_t *expert_ids, float *expert_weights, const float *logits, int32_t row_count,
                         int32_t expert_count, int32_t top_k, int32_t normalise);
@@ -233,11 +241,12 @@ PD_API int pd_moe_linear(PdStream *stream, int32_t dtype, void *out, const void 
 PD_API int pd_moe_combine(PdStream *stream, int32_t dtype, void *out, const void *x, const float *expert_weights, int32_t row_count,
                           int32_t top_k, int32_t hidden);
 
-/* x = cap * tanh(x / cap), float32 */
+/* x = cap * tanh(x / cap), float32; infinity becomes NaN: capped it would pass for a number */
 PD_API int pd_softcap(PdStream *stream, float *x, uint64_t count, float cap);
 
-/* out[i] = x[indices[i]].  [count, cols] dtype */
-PD_API int pd_gather_rows(PdStream *stream, int32_t dtype, void *out, const void *x, const int32_t *indices, int32_t count, int32_t cols);
+/* out[i] = x[indices[i]]; an index that is not in 0 .. x_row_count - 1 makes the row NaN.  out: [count, cols], x: [x_row_count, cols] dtype */
+PD_API int pd_gather_rows(PdStream *stream, int32_t dtype, void *out, const void *x, const int32_t *indices, int32_t count,
+                          int32_t x_row_count, int32_t cols);
 
 /* ---- sampling ------------------------------------------------------------------------------------------------------------------- */
 
@@ -255,7 +264,7 @@ typedef struct {            /* one sampled row: 80 bytes, all fields 4 bytes */
   int32_t history_start;    /* in history: prompt ids then output ids */
   int32_t prompt_count;
   int32_t output_count;
-  int32_t bias_start;       /* in bias_ids / bias_values; added before the penalties' result is tempered; -infinity forbids */
+  int32_t bias_start;       /* in bias_ids / bias_values, no id twice; added before the penalties' result is tempered; -infinity forbids */
   int32_t bias_count;
   int32_t mask_start;       /* word index in masks of ceil(vocab/32) words, bit set = allowed; -1: none */
   int32_t top_count;        /* alternatives to report, 0..PD_TOP_MAX */
@@ -267,7 +276,8 @@ typedef struct {            /* one sampled row: 80 bytes, all fields 4 bytes */
 /* Order: logits -> mask, bias, repetition, frequency, presence -> temperature -> top-k -> top-p -> min-p -> draw.
    Log-probabilities are those of the raw logits (log-softmax before everything above).
    The draw: u * total walks the kept tokens' weights in ascending id, u from Philox 4x32-10 (cpu/philox.h).
-   Nothing allowed (all masked, all -infinity or NaN): token -1, logprob -infinity, 0 in last_tokens.
+   No token: PD_TOKEN_NOT_FINITE of raw logits that are not numbers (a target is not reported of them either), else PD_TOKEN_FORBIDDEN; then
+   logprob -infinity, no alternatives of the former, and 0 in last_tokens, so that a step which is enqueued already reads a token.
    logits: [rows, vocab] float32, not changed; tokens: [rows]; logprobs: [rows]; top_ids, top_logprobs: [rows, PD_TOP_MAX], best first,
    then -1 and -infinity */
 PD_API int pd_sample(PdStream *stream, const float *logits, int32_t row_count, int32_t vocab, const PdSampleRow *rows, const int32_t *history,

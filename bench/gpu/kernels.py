@@ -105,7 +105,7 @@ class Kv:
 
     def layer(self, index):
         half = self.half_bytes
-        return KvLayer(self.cache.data_ptr(), self.layers * 2 * half, index * 2 * half, (index * 2 + 1) * half, self.dtype, BLOCK, KV_HEADS, DIM)
+        return KvLayer(self.cache.data_ptr(), self.layers * 2 * half, index * 2 * half, (index * 2 + 1) * half, self.dtype, BLOCK, KV_HEADS, DIM, self.blocks)
 
     def batch(self, sequences, queries, kv, kv_max=None):
         count = -(-kv // BLOCK)
@@ -229,14 +229,14 @@ class Model:
         rest = lambda: only in (None, "rest")
         attends = lambda: only in (None, "attention")
         if rest():
-            pd.op("embedding", BF16, b["x"], self.table, BF16, b["ids"], b["lasts"], m, HIDDEN, 1.0)
+            pd.op("embedding", BF16, b["x"], self.table, BF16, b["ids"], b["lasts"], m, HIDDEN, VOCAB, 1.0)
             pd.op("rmsnorm", BF16, b["y"], b["x"], None, self.norm, m, HIDDEN, 1e-6)
         for index, w in enumerate(self.weights):
             layer = self.kv.layer(index)
             if gemms():
                 linear(b["y"], w["qkv"], b["qkv"], m)
             if rest():
-                pd.op("rope_store", BF16, b["qkv"], layer, batch, HEADS, self.head_norm, self.head_norm, 1e-6, self.rope, DIM)
+                pd.op("rope_store", BF16, b["qkv"], layer, batch, HEADS, self.head_norm, self.head_norm, 1e-6, self.rope, self.rope.shape[0], DIM)
             if attends():
                 attention(b["qkv"], b["a"], layer, batch)
             if gemms():
@@ -252,7 +252,7 @@ class Model:
             if rest():
                 pd.op("rmsnorm", BF16, b["y"], b["y"], b["x"], self.norm, m, HIDDEN, 1e-6)
         if rest():
-            pd.op("gather_rows", BF16, b["last"], b["y"], indices, logit_rows, HIDDEN)
+            pd.op("gather_rows", BF16, b["last"], b["y"], indices, logit_rows, m, HIDDEN)
         if gemms():
             linear(b["last"], self.head, b["logits"], logit_rows, F32)
         if rest():
@@ -344,7 +344,7 @@ def small():
         torch.cuda.synchronize()
         ops = {
             "rmsnorm + residual": (4 * HIDDEN, lambda b: pd.op("rmsnorm", BF16, b["y"], b["x"], b["r"], weight, m, HIDDEN, 1e-6)),
-            "rope_store": (2 * 6144, lambda b: pd.op("rope_store", BF16, b["qkv"], kv_cache.layer(0), batch, HEADS, norm, norm, 1e-6, rope, DIM)),
+            "rope_store": (2 * 6144, lambda b: pd.op("rope_store", BF16, b["qkv"], kv_cache.layer(0), batch, HEADS, norm, norm, 1e-6, rope, rope.shape[0], DIM)),
             "act_mul": (3 * INTER, lambda b: pd.op("act_mul", BF16, b["h"], b["g"], m, INTER, 0)),
         }
         for name, (elements, op) in ops.items():

@@ -21,6 +21,8 @@ alignas(64) const float kZeroRow[kMaxHeadDim] = {};
 /* Where the 64 keys and values of one tile lie, for one KV head. */
 struct TileRows { const void *keys[kKeyTile], *values[kKeyTile]; };
 
+int32_t known_block(const PdKvLayer &layer, int32_t block) { return block < layer.block_count ? block : -1; }
+
 /* Rows past kv_count read as zero, so that stale cache contents cannot reach a result. */
 void find_rows(const AttentionJob &job, const AttentionPiece &piece, int32_t tile, TileRows *rows) {
   const PdKvLayer &layer = job.layer;
@@ -30,7 +32,7 @@ void find_rows(const AttentionJob &job, const AttentionPiece &piece, int32_t til
   const int32_t count = std::min(kKeyTile, job.batch.kv_count[piece.sequence] - first_key);
   int32_t block_index = first_key / slots, slot = first_key % slots;
   for (int32_t j = 0; j < count; block_index++, slot = 0) {
-    const int32_t block = table[block_index], end = std::min(count, j + slots - slot);
+    const int32_t block = known_block(layer, table[block_index]), end = std::min(count, j + slots - slot);
     const uint8_t *row = static_cast<const uint8_t *>(layer.base) + static_cast<uint64_t>(std::max(block, 0)) * layer.block_bytes +
                          (static_cast<uint64_t>(piece.kv_head) * slots + slot) * row_bytes;
     for (; j < end; j++, row += row_bytes) {
@@ -47,7 +49,7 @@ void widen_rows(const AttentionJob &job, const AttentionPiece &piece, int32_t ti
   const int32_t slots = layer.block_token_count, dim = layer.head_dim, kv_count = job.batch.kv_count[piece.sequence];
   const int32_t *table = job.batch.block_table + static_cast<int64_t>(piece.sequence) * job.batch.block_table_stride;
   for (int32_t j = 0; j < kKeyTile; j++) {
-    const int32_t key = tile * kKeyTile + j, block = key < kv_count ? table[key / slots] : -1;
+    const int32_t key = tile * kKeyTile + j, block = key < kv_count ? known_block(layer, table[key / slots]) : -1;
     if (block < 0) continue; /* a row of zeros */
     const int64_t scale_at = static_cast<int64_t>(layer.kv_head_count) * slots * dim + (static_cast<int64_t>(piece.kv_head) * slots + key % slots) * 4;
     const uint8_t *base = static_cast<const uint8_t *>(layer.base) + static_cast<uint64_t>(block) * layer.block_bytes + scale_at;

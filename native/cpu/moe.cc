@@ -1,16 +1,30 @@
 /* Mixture of experts around the expert products: which experts a row takes, and the weighted sum of what they gave.
    Twin: ../cuda/moe.cu. The products are in moe_linear.cc. */
+#include <cfloat>
 #define PD_KERNELS "moe.cc"
 #include "each_isa.h"
 
 #ifdef PD_PASS
 // ---- kernels
 
+/* Nothing to choose by: which experts run does not matter, what they give becomes NaN. */
+static void spoil_route(int32_t *ids, float *weights, int32_t top_k) {
+  for (int32_t j = 0; j < top_k; j++) {
+    ids[j] = j;
+    weights[j] = NAN;
+  }
+}
+
 /* ids, weights: [top_k], best first. probabilities: scratch [expert_count]. */
 static void route_row(int32_t *ids, float *weights, float *probabilities, const float *logits, int64_t expert_count, int32_t top_k,
                       int32_t normalise) {
-  float best = logits[0];
-  for (int64_t e = 1; e < expert_count; e++) best = logits[e] > best ? logits[e] : best;
+  float best = -INFINITY;
+  bool is_number = true;
+  for (int64_t e = 0; e < expert_count; e++) {
+    best = logits[e] > best ? logits[e] : best;
+    is_number &= logits[e] <= FLT_MAX;
+  }
+  if (!is_number || best == -INFINITY) return spoil_route(ids, weights, top_k);
   for (int64_t e = 0; e < expert_count; e += 16)
     store_row(probabilities, e, expert_count, exp(sub(load_row(logits, e, expert_count), splat(best))));
   float total = 0;

@@ -1,5 +1,6 @@
 /* QK norm, rotary embedding and the store of k and v into the paged cache, in one pass over qkv. Twin: ../cuda/rope_store.cu
    A row with slot -1 is padding: nothing of it is read or written. */
+#include <algorithm>
 #include "fp8.h"
 #define PD_KERNELS "rope_store.cc"
 #include "each_isa.h"
@@ -67,20 +68,24 @@ static void rope_store_row(float *qkv, const PdKvLayer *layer, int64_t slot, int
 using namespace pd;
 
 extern "C" int pd_rope_store(PdStream *stream, int32_t dtype, void *qkv, const PdKvLayer *layer, const PdBatch *batch, int32_t head_count,
-                             const float *q_norm, const float *k_norm, float eps, const float *rope, int32_t rotary) {
+                             const float *q_norm, const float *k_norm, float eps, const float *rope, int32_t position_count,
+                             int32_t rotary) {
   if (const int status = check_activations("rope_store", dtype)) return status;
   if (layer->dtype != PD_F32 && layer->dtype != PD_BF16 && layer->dtype != PD_F16 && layer->dtype != PD_FP8_E4M3)
     return fail(PD_UNSUPPORTED, "rope_store: cache of dtype %s", dtype_name(layer->dtype));
   if (rotary < 0 || rotary % 2 != 0 || rotary > layer->head_dim)
     return fail(PD_INVALID, "rope_store: %d rotary dimensions of %d", rotary, layer->head_dim);
+  if (position_count < 1) return fail(PD_INVALID, "rope_store: a table of %d positions", position_count);
   const auto kernel = PD_PICK(isa_of(stream), rope_store_row);
   return enqueue(stream, [=, layer = *layer, batch = *batch](Pool &pool) {
     const int64_t row_floats = (int64_t)(head_count + 2 * layer.kv_head_count) * layer.head_dim;
     pool.parallel_for(batch.row_count, 1 + 8192 / (row_floats + 1), [&](int64_t begin, int64_t end, int) {
-      for (int64_t r = begin; r < end; r++)
-        if (batch.slots[r] >= 0)
-          kernel((float *)qkv + r * row_floats, &layer, batch.slots[r], head_count, q_norm, k_norm, eps,
-                 rope + (int64_t)batch.positions[r] * rotary, rotary);
+      const int64_t slot_count = (int64_t)layer.block_count * layer.block_token_count;
+      for (int64_t r = begin; r < end; r++) {
+        if (batch.slots[r] < 0 || batch.slots[r] >= slot_count) continue;
+        const int64_t position = std::clamp(batch.positions[r], 0, position_count - 1);
+        kernel((float *)qkv + r * row_floats, &layer, batch.slots[r], head_count, q_norm, k_norm, eps, rope + position * rotary, rotary);
+      }
     });
   });
 }

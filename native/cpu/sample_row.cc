@@ -26,34 +26,40 @@ class RowSampler {
         logits_(arguments.logits + index * arguments.vocab), x_(logits_) {}
 
   void run() {
-    best_ = scan_.group_maxima(s_.group_max, logits_, vocab_);
+    bool is_finite;
+    best_ = scan_.group_maxima(s_.group_max, &is_finite, logits_, vocab_);
+    if (!is_finite) {
+      write_alternatives(0);
+      return write(PD_TOKEN_NOT_FINITE);
+    }
     if (a_.logprobs != nullptr || row_.top_count > 0)
       log_sum_ = best_ + log(scan_.exp_sums(s_.chunk_sums, logits_, vocab_, best_, 1.0f));
-    report_alternatives();
-    if (row_.target >= vocab_) raise(PD_INVALID, "sample: row %lld has target %d of %lld", (long long)index_, row_.target, (long long)vocab_);
-    const int32_t token = row_.target >= 0 ? row_.target : choose();
+    const int64_t wanted = row_.top_count < PD_TOP_MAX ? row_.top_count : PD_TOP_MAX;
+    write_alternatives(wanted > 0 && a_.top_ids != nullptr ? best_candidates(wanted) : 0);
+    write(row_.target < 0 ? choose() : is_token(row_.target) ? row_.target : PD_TOKEN_FORBIDDEN);
+  }
+
+ private:
+  void write(int32_t token) const {
     a_.tokens[index_] = token;
     if (a_.logprobs != nullptr) a_.logprobs[index_] = token < 0 ? -INFINITY : logprob(token);
     if (row_.slot >= 0) a_.last_tokens[row_.slot] = token < 0 ? 0 : token;
   }
 
- private:
   float logprob(int32_t id) const { return (float)((double)logits_[id] - log_sum_); }
 
-  void report_alternatives() {
+  /* The first `found` candidates. */
+  void write_alternatives(int64_t found) const {
     if (a_.top_ids == nullptr) return;
-    const int64_t wanted = row_.top_count < PD_TOP_MAX ? row_.top_count : PD_TOP_MAX;
-    const int64_t found = wanted > 0 ? best_candidates(wanted) : 0;
     for (int64_t j = 0; j < PD_TOP_MAX; j++) {
       a_.top_ids[index_ * PD_TOP_MAX + j] = j < found ? s_.candidates[j].id : -1;
       a_.top_logprobs[index_ * PD_TOP_MAX + j] = j < found ? logprob(s_.candidates[j].id) : -INFINITY;
     }
   }
 
-  /* -1 when nothing is allowed (all masked, or only NaN). */
   int32_t choose() {
     if (has_changes()) change_row();
-    if (best_ == -INFINITY) return -1;
+    if (best_ == -INFINITY) return PD_TOKEN_FORBIDDEN;
     if (row_.temperature <= 0 || best_ == INFINITY) return first_best();
     scale_ = 1.0f / row_.temperature;
     if (std::isinf(scale_)) return first_best();
@@ -77,10 +83,12 @@ class RowSampler {
   void change_row() {
     memcpy(s_.values, logits_, (size_t)vocab_ * sizeof(float));
     if (row_.mask_start >= 0) scan_.apply_mask(s_.values, a_.masks + row_.mask_start, vocab_);
-    for (int32_t i = row_.bias_start; i < row_.bias_start + row_.bias_count; i++) s_.values[checked(a_.bias_ids[i], "bias")] += a_.bias_values[i];
+    for (int32_t i = row_.bias_start; i < row_.bias_start + row_.bias_count; i++)
+      if (is_token(a_.bias_ids[i])) s_.values[a_.bias_ids[i]] += a_.bias_values[i];
     if (row_.repetition != 1 || row_.presence != 0 || row_.frequency != 0) penalise();
     x_ = s_.values;
-    best_ = scan_.group_maxima(s_.group_max, x_, vocab_);
+    bool is_finite; /* what a bias has made infinite is meant */
+    best_ = scan_.group_maxima(s_.group_max, &is_finite, x_, vocab_);
   }
 
   /* Counts outputs per token (the top bit marks tokens seen at all), then visits each seen token once. */
@@ -91,10 +99,12 @@ class RowSampler {
     const int32_t *history = a_.history + row_.history_start;
     const int64_t total = (int64_t)row_.prompt_count + row_.output_count;
     for (int64_t i = 0; i < total; i++) {
-      uint32_t &count = counts[checked(history[i], "history")];
+      if (!is_token(history[i])) continue;
+      uint32_t &count = counts[history[i]];
       count = (count | kSeen) + (i >= row_.prompt_count ? 1 : 0);
     }
     for (int64_t i = 0; i < total; i++) {
+      if (!is_token(history[i])) continue;
       uint32_t &count = counts[history[i]];
       if (count == 0) continue;
       float &value = s_.values[history[i]];
@@ -105,11 +115,7 @@ class RowSampler {
     }
   }
 
-  int32_t checked(int32_t id, const char *what) const {
-    if (id < 0 || id >= vocab_)
-      raise(PD_INVALID, "sample: row %lld has token %d in its %s; the vocabulary has %lld", (long long)index_, id, what, (long long)vocab_);
-    return id;
-  }
+  bool is_token(int32_t id) const { return id >= 0 && id < vocab_; }
 
   // ---- selection
 

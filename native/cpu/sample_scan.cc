@@ -1,23 +1,33 @@
 /* The vector passes of sampling: see sample_scan.h. */
 #include "sample_scan.h"  // before each_isa.h, which includes this file again inside its namespaces
 
+#include <cfloat>
 #define PD_KERNELS "sample_scan.cc"
 #include "each_isa.h"
 
 #ifdef PD_PASS
 
-static float group_maxima(float *group_max, const float *x, int64_t count) {
-  const F16 low = splat(-INFINITY);
+static float group_maxima(float *group_max, bool *is_finite, const float *x, int64_t count) {
+  const F16 low = splat(-INFINITY), high = splat(FLT_MAX);
   float best = -INFINITY;
+  uint32_t numbers = 0xFFFF;
   for (int64_t first = 0; first < count; first += kGroup) {
     F16 most = low;
     int64_t i = first;
-    for (; i + 16 <= count && i < first + kGroup; i += 16) most = max(load(x + i), most);
+    for (; i + 16 <= count && i < first + kGroup; i += 16) {
+      const F16 values = load(x + i);
+      most = max(values, most);
+      numbers &= at_least(high, values); /* not of NaN and +infinity */
+    }
     float top = max_lanes(most);
-    for (; i < count && i < first + kGroup; i++) top = x[i] > top ? x[i] : top;
+    for (; i < count && i < first + kGroup; i++) {
+      top = x[i] > top ? x[i] : top;
+      if (!(x[i] <= FLT_MAX)) numbers = 0;
+    }
     group_max[first / kGroup] = top;
     best = top > best ? top : best;
   }
+  *is_finite = numbers == 0xFFFF && best != -INFINITY;
   return best;
 }
 

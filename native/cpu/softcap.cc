@@ -1,4 +1,4 @@
-/* x = cap * tanh(x / cap), which Gemma 2 applies to its logits. Twin: ../cuda/softcap.cu */
+/* x = cap * tanh(x / cap), which Gemma 2 applies to its logits; infinity becomes NaN. Twin: ../cuda/softcap.cu */
 #define PD_KERNELS "softcap.cc"
 #include "each_isa.h"
 
@@ -6,7 +6,10 @@
 // ---- kernels
 
 static void softcap_kernel(float *x, int64_t count, float cap) {
-  for (int64_t i = 0; i < count; i += 16) store_row(x, i, count, mul(splat(cap), tanh(div(load_row(x, i, count), splat(cap)))));
+  for (int64_t i = 0; i < count; i += 16) {
+    const F16 value = load_row(x, i, count);
+    store_row(x, i, count, fma(splat(cap), tanh(div(value, splat(cap))), mul(splat(0), value)));
+  }
 }
 
 #else

@@ -112,7 +112,7 @@ __device__ __forceinline__ void attend_keys(const Attention &a, const uint32_t (
       const float *scales = (const float *)(shared + stage_offset + S::kDataBytes);
       key_scale[i] = scales[within];
       const float value_scale = is_seen[i] ? scales[S::kHalfBytes / 4 + within] : 1.0f;
-      lift[i] = (float)((int)(__float_as_uint(value_scale) >> 23) - 127);
+      lift[i] = isnan(value_scale) ? NAN : (float)((int)(__float_as_uint(value_scale) >> 23) - 127); /* a vector that was moved here may have no scale */
       inverse[i] = inverse_scale(value_scale);
     }
   }

@@ -137,7 +137,7 @@ struct WarpReader {
   int kv_head, kv_count, key_first, stage;
   int low_block, high_block; /* of tile `lane` of the current run of 32: blocks of this warp's keys 0..7 and 8..15 */
 
-  __device__ __forceinline__ int block_of(int key) const { return key < kv_count ? table[key >> a.layer.block_shift] : -1; }
+  __device__ __forceinline__ int block_of(int key) const { return key < kv_count ? a.layer.block_of(table, key) : -1; }
 
   __device__ void enter_piece() {
     piece = piece_at(a, starts, head_passes, at, end);

@@ -49,7 +49,9 @@ __global__ void __launch_bounds__(32 * kWarps) attention_plain_kernel(const Atte
     sum_out[i] = 0.0f;
   }
   for (int key = first + warp; key <= position; key += kWarps) {
-    const size_t block = (size_t)table[key >> a.layer.block_shift] * a.layer.block_bytes;
+    const int block_id = a.layer.block_of(table, key);
+    if (block_id < 0) continue; /* the same for all lanes */
+    const size_t block = (size_t)block_id * a.layer.block_bytes;
     const size_t within = a.layer.within(head / a.group, key & ((1 << a.layer.block_shift) - 1));
     const Kv *k = (const Kv *)(a.layer.keys + block) + within;
     const Kv *v = (const Kv *)(a.layer.values + block) + within;

@@ -40,7 +40,7 @@ __device__ __forceinline__ void copy_tile(const Attention &a, char *source, uint
 #pragma unroll 4
     for (int i = 0; i < kKeys * kChunks / kThreads; i++) {
       const int chunk = i * kThreads + threadIdx.x, row = chunk / kChunks, col = chunk % kChunks, key = key_first + row;
-      const int block = key < kv_count ? table[key >> a.layer.block_shift] : -1, slot = key & ((1 << a.layer.block_shift) - 1);
+      const int block = key < kv_count ? a.layer.block_of(table, key) : -1, slot = key & ((1 << a.layer.block_shift) - 1);
       uint4 data = make_uint4(0, 0, 0, 0);
       float scale = 1.0f;
       if (block >= 0) {
@@ -60,7 +60,7 @@ __device__ __forceinline__ void copy_tile(const Attention &a, char *source, uint
   for (int i = 0; i < kKeys * kChunks / kThreads; i++) {
     const int chunk = i * kThreads + threadIdx.x, row = chunk / kChunks, col = chunk % kChunks;
     const int key = key_first + row;
-    const int block = key < kv_count ? table[key >> a.layer.block_shift] : -1;
+    const int block = key < kv_count ? a.layer.block_of(table, key) : -1;
     const size_t offset = block >= 0 ? (size_t)block * a.layer.block_bytes +
                                            (((size_t)(kv_head << a.layer.block_shift) + (key & ((1 << a.layer.block_shift) - 1))) * kDim + col * 8) * 2
                                      : 0;

@@ -61,7 +61,7 @@ __device__ void copy_tiles(const Attention &a, const Maps &maps, const Work &wor
     const int count = tile - work.tile_first, stage = count % kStages;
     const int key = tile * kKeys + lane * piece_keys;
     int block = -1; /* outside the tensor: zeros */
-    if (lane < pieces && key < work.kv_count) block = table[key >> a.layer.block_shift];
+    if (lane < pieces && key < work.kv_count) block = a.layer.block_of(table, key);
     const int slot = key & ((1 << a.layer.block_shift) - 1);
     const uint32_t full = half == 0 ? plan.key_full(stage) : plan.value_full(stage);
     const uint32_t target = (half == 0 ? plan.keys : plan.values) + stage * S::kTileBytes + lane * piece_keys * 128;
@@ -87,7 +87,7 @@ __device__ void widen_tiles(const Attention &a, const Work &work, const Plan<kDi
 #pragma unroll
     for (int i = 0; i < kPasses; i++) {
       const int key = (work.tile_first + index / 2) * kKeys + i * kRowsPerPass + row_first, slot = key & ((1 << a.layer.block_shift) - 1);
-      const int block = key < work.kv_count ? table[key >> a.layer.block_shift] : -1;
+      const int block = key < work.kv_count ? a.layer.block_of(table, key) : -1;
       held[i] = make_uint4(0, 0, 0, 0);
       scales[i] = 1.0f;
       if (block < 0) continue;

@@ -19,6 +19,10 @@ __device__ __forceinline__ float fp8_scale(float largest) {
   return largest == 0.0f ? 1.0f : __uint_as_float((uint32_t)max(exponent, 1) << 23);
 }
 
+/* The scale of a row that is to be multiplied. A row with an infinity has none: NaN makes all its products NaN, where the saturated 448 beside
+   zeros would pass for numbers. (A NaN needs no help: it stays one as an element.) */
+__device__ __forceinline__ float product_scale(float largest) { return isinf(largest) ? NAN : fp8_scale(largest); }
+
 /* 1 / scale, exact. */
 __device__ __forceinline__ float inverse_scale(float scale) { return __uint_as_float((254u << 23) - __float_as_uint(scale)); }
 

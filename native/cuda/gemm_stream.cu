@@ -109,7 +109,7 @@ __device__ void quantise_inputs(const Product &p, const Layout &layout, char *ta
   }
   named_barrier(1, kComputeThreads);
   if (has_row) {
-    const float scale = fp8_scale(__int_as_float(largest_bits[row])), inverse = inverse_scale(scale);
+    const float scale = product_scale(__int_as_float(largest_bits[row])), inverse = inverse_scale(scale);
     if (member == 0) scales[row] = scale;
 #pragma unroll 8
     for (int i = member * 8; i < p.k; i += team * 8) {

@@ -1,5 +1,6 @@
 /* Mixture of experts around the expert products: which experts a row takes, and the weighted sum of what they gave. Twin: ../cpu/moe.cc
    The products are in moe_linear.cu. */
+#include <cfloat>
 #include "kernel.cuh"
 
 namespace pd {
@@ -16,14 +17,25 @@ __global__ void moe_route_kernel(int *expert_ids, float *expert_weights,  // [ro
   grid_wait();
   const int lane = threadIdx.x;
   const float *row = logits + (size_t)blockIdx.x * expert_count;
+  float *weights = expert_weights + (size_t)blockIdx.x * top_k;
   float best = -INFINITY;
-  for (int e = lane; e < expert_count; e += 32) best = fmaxf(best, row[e]);
+  bool is_number = true;
+  for (int e = lane; e < expert_count; e += 32) {
+    best = fmaxf(best, row[e]);
+    is_number &= row[e] <= FLT_MAX;
+  }
   best = warp_max(best);
+  if (!__all_sync(~0u, is_number) || best == -INFINITY) { /* nothing to choose by: which experts run does not matter, what they give becomes NaN */
+    for (int j = lane; j < top_k; j += 32) {
+      expert_ids[(size_t)blockIdx.x * top_k + j] = j;
+      weights[j] = NAN;
+    }
+    return;
+  }
   float total = 0.0f;
   for (int e = lane; e < expert_count; e += 32) total += probabilities[e] = expf(row[e] - best);
   total = warp_sum(total);
   float chosen = 0.0f;
-  float *weights = expert_weights + (size_t)blockIdx.x * top_k;
   for (int j = 0; j < top_k; j++) {
     float top = -2.0f;
     int top_id = expert_count;

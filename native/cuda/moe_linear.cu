@@ -12,10 +12,11 @@ constexpr int kThreads = 1024;
 /* One block. starts: [experts + 1]; rows: pairs by expert. The order within an expert may differ between runs; no result depends on it. */
 __global__ void __launch_bounds__(kThreads) moe_group_kernel(int *starts, int *rows, const int *expert_ids, int pair_count, int expert_count) {
   extern __shared__ int counts[]; /* [experts] */
+  const auto expert_of = [=](int pair) { return min(max(expert_ids[pair], 0), expert_count - 1); };
   grid_wait();
   for (int e = threadIdx.x; e < expert_count; e += kThreads) counts[e] = 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < pair_count; i += kThreads) atomicAdd(&counts[expert_ids[i]], 1);
+  for (int i = threadIdx.x; i < pair_count; i += kThreads) atomicAdd(&counts[expert_of(i)], 1);
   __syncthreads();
   if (threadIdx.x < 32) {
     int before = 0;
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(kThreads) moe_group_kernel(int *starts, int *r
     if (threadIdx.x == 0) starts[expert_count] = before;
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < pair_count; i += kThreads) rows[atomicAdd(&counts[expert_ids[i]], 1)] = i;
+  for (int i = threadIdx.x; i < pair_count; i += kThreads) rows[atomicAdd(&counts[expert_of(i)], 1)] = i;
   grid_release();
 }
 

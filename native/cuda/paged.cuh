@@ -9,8 +9,14 @@ struct PagedLayer {
   char *keys, *values;   /* base + key_offset, base + value_offset */
   uint64_t block_bytes;
   int block_shift;       /* log2 of the tokens in a block */
-  int head_dim, kv_head_count;
+  int head_dim, kv_head_count, block_count;
 
+  /* The block of a key by its sequence's table; -1: none, which reads as zeros. */
+  __device__ __forceinline__ int block_of(const int *table, int key) const {
+    const int block = table[key >> block_shift];
+    return block < block_count ? block : -1;
+  }
+  __device__ __forceinline__ bool has_slot(int slot) const { return slot >= 0 && slot >> block_shift < block_count; }
   /* Element offset of [kvHead][slot] within a block's half. */
   __device__ __forceinline__ size_t within(int kv_head, int slot) const {
     return ((size_t)(kv_head << block_shift) + slot) * head_dim;
@@ -27,7 +33,7 @@ inline int make_paged(const char *op, const PdKvLayer *layer, PagedLayer *paged)
   if (layer->head_dim < 8 || layer->head_dim > 256 || layer->head_dim % 8 != 0)
     return fail(PD_UNSUPPORTED, "%s: head_dim %d is not a multiple of 8 from 8 to 256", op, layer->head_dim);
   *paged = PagedLayer{(char *)layer->base + layer->key_offset, (char *)layer->base + layer->value_offset, layer->block_bytes,
-                      __builtin_ctz((unsigned)tokens), layer->head_dim, layer->kv_head_count};
+                      __builtin_ctz((unsigned)tokens), layer->head_dim, layer->kv_head_count, layer->block_count};
   return PD_OK;
 }
 

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kThreads) quantise_kernel(fp8 *out, float *sca
       for (int j = 0; j < kCount; j++) largest = fmaxf(largest, fabsf(to_float(held[v].at[j])));
     }
   }
-  const float scale = fp8_scale(block_max(largest, parts)), inverse = inverse_scale(scale);
+  const float scale = product_scale(block_max(largest, parts)), inverse = inverse_scale(scale);
   if (threadIdx.x == 0) scales[blockIdx.x] = scale;
   const bool is_held = k <= kVectors * kStep;
   for (int start = threadIdx.x * kCount; start < k; start += kVectors * kStep) {

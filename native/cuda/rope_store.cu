@@ -34,8 +34,8 @@ template <typename T, typename Kv>
 __global__ void __launch_bounds__(32 * kWarps) rope_store_kernel(T *qkv,  // [rows, (heads + 2 * kvHeads) * headDim]
                                                                  PagedLayer layer, const int *positions, const int *slots, int head_count,
                                                                  const float *q_norm, const float *k_norm, float eps,
-                                                                 const float *rope,  // [maxPosition, rotary]
-                                                                 int rotary) {
+                                                                 const float *rope,  // [position_count, rotary]
+                                                                 int position_count, int rotary) {
   constexpr bool kIsFp8 = std::is_same_v<Kv, fp8>;
   __shared__ float head_values[kWarps][256], rotated[kIsFp8 ? kWarps : 1][256];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.x, head = blockIdx.y * kWarps + warp;
@@ -43,11 +43,11 @@ __global__ void __launch_bounds__(32 * kWarps) rope_store_kernel(T *qkv,  // [ro
   grid_release();
   grid_wait();
   if (head >= all_heads) return;
-  const int slot = slots[row];
-  if (slot < 0) return;
+  const int slot = slots[row], position = min(max(positions[row], 0), position_count - 1);
+  if (!layer.has_slot(slot)) return;
   const bool is_query = head < head_count, is_value = head >= head_count + layer.kv_head_count;
   const int half = is_value ? 0 : rotary / 2;
-  const float *cosine = rope + (size_t)positions[row] * rotary, *sine = cosine + half;
+  const float *cosine = rope + (size_t)position * rotary, *sine = cosine + half;
   const float *norm = is_value ? nullptr : is_query ? q_norm : k_norm;
   T *x = qkv + ((size_t)row * all_heads + head) * dim;
   float *values = head_values[warp];
@@ -107,15 +107,16 @@ constexpr int kHeadsPerWarp = 4;
    elements of its pairs (2 * lane and 64 + 2 * lane). grid: (rows, heads / 16) */
 template <typename T, typename Kv>
 __global__ void __launch_bounds__(32 * kWarps) rope_store_128_kernel(T *qkv, PagedLayer layer, const int *positions, const int *slots, int head_count,
-                                                                     const float *q_norm, const float *k_norm, float eps, const float *rope) {
+                                                                     const float *q_norm, const float *k_norm, float eps, const float *rope,
+                                                                     int position_count) {
   constexpr int kDim = 128;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.x, head_first = (blockIdx.y * kWarps + warp) * kHeadsPerWarp;
   const int all_heads = head_count + 2 * layer.kv_head_count;
   grid_release();
   grid_wait();
-  const int slot = slots[row];
-  if (head_first >= all_heads || slot < 0) return;
-  const float *angles = rope + (size_t)positions[row] * kDim + 2 * lane;
+  const int slot = slots[row], position = min(max(positions[row], 0), position_count - 1);
+  if (head_first >= all_heads || !layer.has_slot(slot)) return;
+  const float *angles = rope + (size_t)position * kDim + 2 * lane;
   T *x = qkv + ((size_t)row * all_heads + head_first) * kDim + 2 * lane;
   float2 low[kHeadsPerWarp], high[kHeadsPerWarp];
 #pragma unroll
@@ -171,12 +172,14 @@ using namespace pd;
 // ---- launchers
 
 extern "C" int pd_rope_store(PdStream *stream, int32_t dtype, void *qkv, const PdKvLayer *layer, const PdBatch *batch, int32_t head_count,
-                             const float *q_norm, const float *k_norm, float eps, const float *rope, int32_t rotary) {
+                             const float *q_norm, const float *k_norm, float eps, const float *rope, int32_t position_count,
+                             int32_t rotary) {
   if (int status = enter(stream->device)) return status;
   PagedLayer paged;
   if (int status = make_paged("rope_store", layer, &paged)) return status;
   if (rotary < 0 || rotary % 2 != 0 || rotary > layer->head_dim)
     return fail(PD_INVALID, "rope_store: %d rotary dimensions of %d", rotary, layer->head_dim);
+  if (position_count < 1) return fail(PD_INVALID, "rope_store: a table of %d positions", position_count);
   const int all_heads = head_count + 2 * layer->kv_head_count;
   const bool is_common = layer->head_dim == 128 && rotary == 128;
   const dim3 grid(batch->row_count, ceil_div(all_heads, is_common ? kWarps * kHeadsPerWarp : kWarps));
@@ -186,9 +189,10 @@ extern "C" int pd_rope_store(PdStream *stream, int32_t dtype, void *qkv, const P
       using Kv = decltype(kv_zero);
       if (is_common)
         return launch(stream, "rope_store", rope_store_128_kernel<T, Kv>, grid, 32 * kWarps, 0, (T *)qkv, paged, batch->positions, batch->slots,
-                      (int)head_count, q_norm, k_norm, eps, rope);
+                      (int)head_count, q_norm, k_norm, eps, rope, (int)position_count);
       return launch(stream, "rope_store", rope_store_kernel<T, Kv>, grid, 32 * kWarps, 0, (T *)qkv, paged,
-                    batch->positions, batch->slots, (int)head_count, q_norm, k_norm, eps, rope, (int)rotary);
+                    batch->positions, batch->slots, (int)head_count, q_norm, k_norm, eps, rope, (int)position_count,
+                    (int)rotary);
     });
   });
 }

@@ -39,9 +39,9 @@ __device__ void change_row(const SampleArguments &a, const PdSampleRow &row, con
     changed[i] = is_allowed ? logits[i] : -INFINITY;
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < row.bias_count; i += kSampleThreads) {
+  for (int i = threadIdx.x; i < row.bias_count; i += kSampleThreads) { /* no id twice */
     const int id = a.bias_ids[row.bias_start + i];
-    if (id >= 0 && id < a.vocab) atomicAdd(&changed[id], a.bias_values[row.bias_start + i]);
+    if (id >= 0 && id < a.vocab) changed[id] += a.bias_values[row.bias_start + i];
   }
   __syncthreads();
   if (row.repetition == 1.0f && row.presence == 0.0f && row.frequency == 0.0f) return;
@@ -194,7 +194,7 @@ __device__ int draw_row(const DrawRow &row, const Kept &kept, float min_p, doubl
     if (passed + sum > goal) break;
     passed += sum;
   }
-  if (chosen_chunk < 0) return -1;
+  if (chosen_chunk < 0) return PD_TOKEN_FORBIDDEN;
   /* within the chunk: the first value whose inclusive sum exceeds the rest; the last weighty one should none do */
   constexpr int kEach = kSampleChunk / kSampleThreads;
   const int id_first = chosen_chunk * kSampleChunk + threadIdx.x * kEach;
@@ -231,7 +231,6 @@ __device__ int draw_row(const DrawRow &row, const Kept &kept, float min_p, doubl
   return shared.count != kNone ? shared.count : shared.found;
 }
 
-/* -1 when nothing is allowed. */
 __device__ int choose(const SampleArguments &a, const PdSampleRow &row, const float *logits, float raw_best, int raw_best_id,
                       const ChunkStatistics *statistics, PickShared &shared) {
   DrawRow draw{logits, a.vocab, raw_best, 0.0f};
@@ -246,7 +245,7 @@ __device__ int choose(const SampleArguments &a, const PdSampleRow &row, const fl
     best_id = (int)(uint32_t)best;
     statistics = nullptr;
   }
-  if (draw.best == -INFINITY) return -1;
+  if (draw.best == -INFINITY) return PD_TOKEN_FORBIDDEN;
   draw.scale = 1.0f / row.temperature;
   if (row.temperature <= 0.0f || draw.best == INFINITY || isinf(draw.scale)) return best_id;
   const double uniform = uniform_of(row);
@@ -273,9 +272,9 @@ __device__ int choose(const SampleArguments &a, const PdSampleRow &row, const fl
   return draw_row(draw, kept, row.min_p, uniform, nullptr, shared);
 }
 
-__device__ void report_alternatives(const SampleArguments &a, int index, const PdSampleRow &row, const float *logits, double log_sum, PickShared &shared) {
+__device__ void report_alternatives(const SampleArguments &a, int index, int count, const float *logits, double log_sum, PickShared &shared) {
   if (a.top_ids == nullptr) return;
-  const int wanted = min(max(row.top_count, 0), min(PD_TOP_MAX, a.vocab));
+  const int wanted = min(max(count, 0), min(PD_TOP_MAX, a.vocab));
   int found = wanted > 0 ? best_candidates(logits, a.vocab, wanted, shared) : 0;
   if (found < 0) { /* thousands of equal values: one pass each */
     uint64_t below = 0;
@@ -315,13 +314,19 @@ __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const SampleArgu
     const float best = key_value((uint32_t)(highest >> 32));
     const int best_id = (int)~(uint32_t)highest;
     double exponentials = 0.0;
-    for (int chunk = lane; chunk < a.chunk_count; chunk += 32)
+    bool is_finite = best != -INFINITY;
+    for (int chunk = lane; chunk < a.chunk_count; chunk += 32) {
+      is_finite &= !isnan(statistics[chunk].sum);
       if (statistics[chunk].best != -INFINITY) exponentials += (double)statistics[chunk].sum * (double)expf(statistics[chunk].best - best);
+    }
+    is_finite = __all_sync(~0u, is_finite); /* every warp finds the same */
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) exponentials += __shfl_xor_sync(~0u, exponentials, step);
     const double log_sum = (double)best + log(exponentials);
-    report_alternatives(a, index, row, logits, log_sum, shared);
-    const int token = row.target >= 0 ? (row.target < a.vocab ? row.target : -1) : choose(a, row, logits, best, best_id, statistics, shared);
+    report_alternatives(a, index, is_finite ? row.top_count : 0, logits, log_sum, shared);
+    int token = PD_TOKEN_NOT_FINITE;
+    if (is_finite && row.target >= 0) token = row.target < a.vocab ? row.target : PD_TOKEN_FORBIDDEN;
+    else if (is_finite) token = choose(a, row, logits, best, best_id, statistics, shared);
     if (threadIdx.x == 0) {
       a.tokens[index] = token;
       if (a.logprobs != nullptr) a.logprobs[index] = token < 0 ? -INFINITY : (float)((double)logits[token] - log_sum);

@@ -9,7 +9,7 @@ constexpr int kSampleChunk = 4096; /* logits per entry of the statistics */
 struct ChunkStatistics {
   float best;         /* -infinity when the chunk has no number */
   int best_id;        /* lowest id that has it */
-  float sum;          /* of exp(x - best), for log-probabilities */
+  float sum;          /* of exp(x - best), for log-probabilities; NaN when a value is NaN or +infinity */
   float tempered_sum; /* of exp((x - best) / temperature), for the draw */
 };
 

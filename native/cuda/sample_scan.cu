@@ -1,5 +1,6 @@
 /* One pass over the logits of all rows: best, its id and the sums of exponentials of every chunk. Used by sample.cu, which then needs no
    pass of its own for greedy rows and reads one more chunk for plain temperature rows. */
+#include <cfloat>
 #include "sample.h"
 
 namespace pd {
@@ -39,6 +40,10 @@ __global__ void __launch_bounds__(kThreads) sample_scan_kernel(const SampleArgum
   for (int w = 0; w < kThreads / 32; w++) best = best_parts[w] > best ? best_parts[w] : best;
   const uint32_t key = (uint32_t)(best >> 32);
   const float top = key < kLowestKey ? -INFINITY : key_value(key);
+  bool is_number = true;
+#pragma unroll
+  for (int i = 0; i < kEach; i++) is_number &= values[i] <= FLT_MAX;
+  const bool has_numbers = __syncthreads_and(is_number);
   const float temperature = a.rows[row].temperature, scale = temperature > 0.0f ? 1.0f / temperature : 0.0f;
   float sum = 0.0f, tempered = 0.0f;
   if (top != -INFINITY) {
@@ -51,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) sample_scan_kernel(const SampleArgum
   }
   sum = block_sum(sum, parts);
   tempered = block_sum(tempered, parts);
-  if (threadIdx.x == 0) a.statistics[(size_t)row * a.chunk_count + blockIdx.x] = ChunkStatistics{top, (int)~(uint32_t)best, sum, tempered};
+  if (threadIdx.x == 0) a.statistics[(size_t)row * a.chunk_count + blockIdx.x] = ChunkStatistics{top, (int)~(uint32_t)best, has_numbers ? sum : NAN, tempered};
 }
 
 }  // namespace

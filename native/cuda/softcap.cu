@@ -1,4 +1,4 @@
-/* x = cap * tanh(x / cap) on float32 logits. Twin: ../cpu/softcap.cc */
+/* x = cap * tanh(x / cap) on float32 logits; infinity becomes NaN. Twin: ../cpu/softcap.cc */
 #include "kernel.cuh"
 
 namespace pd {
@@ -10,7 +10,7 @@ __global__ void softcap_kernel(float *x, uint64_t count, float cap) {
   grid_release();
   grid_wait();
   const uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x;
-  if (i < count) x[i] = cap * tanhf(x[i] / cap);
+  if (i < count) x[i] = cap * tanhf(x[i] / cap) + 0.0f * x[i];
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ export type ErrorCode =
   | 'cancelled'
   | 'unavailable' // no live worker
   | 'model_error' // model folder cannot be served: file and tensor in the message
+  | 'numeric_error' // the model computed something that is no number: this request alone has failed
   | 'device_error' // a native call failed: op and shapes in the message
   | 'transfer_error'
   | 'layout_mismatch' // KV of another model, layout or dtype

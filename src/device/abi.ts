@@ -68,18 +68,18 @@ export const symbols = {
   pd_random: [P, P, I, U, U, F, F],
   pd_weight_bytes: [P, B],
   pd_weight_destroy: [P],
-  pd_embedding: [P, I, P, P, I, P, P, I, I, F],
+  pd_embedding: [P, I, P, P, I, P, P, I, I, I, F],
   pd_rmsnorm: [P, I, P, P, P, P, I, I, F],
   pd_add: [P, I, P, P, U],
   pd_linear: [P, I, P, I, P, P, P, I],
-  pd_rope_store: [P, I, P, P, P, I, P, P, F, P, I],
+  pd_rope_store: [P, I, P, P, P, I, P, P, F, P, I, I],
   pd_paged_attention: [P, I, P, P, I, P, P, I, F, I, F],
   pd_act_mul: [P, I, P, P, I, I, I],
   pd_moe_route: [P, P, P, P, I, I, I, I],
   pd_moe_linear: [P, I, P, P, P, P, I, I],
   pd_moe_combine: [P, I, P, P, P, I, I, I],
   pd_softcap: [P, P, U, F],
-  pd_gather_rows: [P, I, P, P, P, I, I],
+  pd_gather_rows: [P, I, P, P, P, I, I, I],
   pd_sample: [P, P, I, I, P, P, P, P, P, P, P, P, P, P],
 } as const satisfies Record<string, readonly ParameterKind[]>;
 
@@ -91,7 +91,7 @@ export type BlockingFunctions = {
   readonly [Name in BlockingName]: (...values: Parameters<(typeof symbols)[Name]>) => Promise<number>;
 };
 
-export const abiVersion = 1;
+export const abiVersion = 2;
 
 /** The koffi types of a symbol's parameters. */
 export function parametersOf(name: SymbolName): string[] {

@@ -93,6 +93,8 @@ export interface KvLayerView {
   readonly blockTokenCount: number;
   readonly kvHeadCount: number;
   readonly headDim: number;
+  /** Of the cache: slots and block tables name no others. */
+  readonly blockCount: number;
 }
 
 /** One step's metadata on the device: see PdBatch in native/pd.h for shapes. */
@@ -167,12 +169,15 @@ export interface SampleArguments {
   readonly topLogprobs: Pointer; // [rows, 20] f32
 }
 
+/** What stands in `tokens` where a row gave none: see pd.h. */
+export const tokenForbidden = -1;
+export const tokenNotFinite = -2;
 export const topLogprobsMax = 20;
 export const sampleRowBytes = 80;
 
 /** The ops of a forward pass. `rows` is always the number of query tokens of the step. */
 export interface Ops {
-  /** out[r] = table[ids[r]] * scale; out: [rows, hidden], table: [vocab, hidden] */
+  /** out[r] = table[ids[r]] * scale, NaN for an id outside the table; out: [rows, hidden], table: [vocab, hidden] */
   embedding(out: Tensor, table: Tensor, ids: Pointer, lastTokens: Pointer, rows: number, scale: number): void;
   /** out = rmsnorm(x) * weight; out, x: [rows, cols], weight: [cols] f32 */
   rmsnorm(out: Tensor, x: Tensor, weight: Tensor, rows: number, eps: number): void;
@@ -204,7 +209,7 @@ export interface Ops {
   moeLinear(out: Tensor, x: Tensor, weight: Weight, expertIds: Tensor, pairs: number, divisor: number): void;
   moeCombine(out: Tensor, x: Tensor, expertWeights: Tensor, rows: number): void;
   softcap(x: Tensor, rows: number, cap: number): void;
-  /** out[i] = x[indices[i]]; [count, cols] */
+  /** out[i] = x[indices[i]], NaN for an index outside x; [count, cols] */
   gatherRows(out: Tensor, x: Tensor, indices: Pointer, count: number): void;
   sample(args: SampleArguments): void;
 }

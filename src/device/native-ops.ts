@@ -40,13 +40,20 @@ export class NativeOps implements Ops {
   embedding(out: Tensor, table: Tensor, ids: Pointer, lastTokens: Pointer, rows: number, scale: number): void {
     const hidden = columns(out);
     if (columns(table) !== hidden || rowsOf(out) < rows) throw mismatch('embedding', { out, table }, `${rows} rows`);
-    const [type, tableType] = [dtypeCodes[out.dtype], dtypeCodes[table.dtype]];
-    const { call } = this.#library;
-    this.#check(
-      call.pd_embedding(this.#live, type, out.pointer, table.pointer, tableType, ids, lastTokens, rows, hidden, scale),
-      'embedding',
-      { out, table },
+    const status = this.#library.call.pd_embedding(
+      this.#live,
+      dtypeCodes[out.dtype],
+      out.pointer,
+      table.pointer,
+      dtypeCodes[table.dtype],
+      ids,
+      lastTokens,
+      rows,
+      hidden,
+      rowsOf(table),
+      scale,
     );
+    this.#check(status, 'embedding', { out, table });
   }
 
   rmsnorm(out: Tensor, x: Tensor, weight: Tensor, rows: number, eps: number): void {
@@ -106,6 +113,7 @@ export class NativeOps implements Ops {
       keyNorm?.pointer ?? 0,
       eps,
       rope.pointer,
+      rowsOf(rope),
       columns(rope),
     );
     this.#check(status, 'rope_store', { qkv, rope });
@@ -206,6 +214,7 @@ export class NativeOps implements Ops {
       x.pointer,
       indices,
       count,
+      rowsOf(x),
       cols,
     );
     this.#check(status, 'gather_rows', { out, x });

@@ -14,7 +14,7 @@ export function setUint64(view: DataView, offset: number, value: number): void {
   view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000), true);
 }
 
-/** PdKvLayer, 48 bytes. */
+/** PdKvLayer, 56 bytes. */
 export function writeLayer(view: DataView, layer: KvLayerView): void {
   setUint64(view, layerOffset, layer.base);
   setUint64(view, layerOffset + 8, layer.blockBytes);
@@ -24,6 +24,7 @@ export function writeLayer(view: DataView, layer: KvLayerView): void {
   view.setInt32(layerOffset + 36, layer.blockTokenCount, true);
   view.setInt32(layerOffset + 40, layer.kvHeadCount, true);
   view.setInt32(layerOffset + 44, layer.headDim, true);
+  view.setInt32(layerOffset + 48, layer.blockCount, true);
 }
 
 /** PdKvPlace, 56 bytes. */

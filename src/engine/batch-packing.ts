@@ -6,7 +6,6 @@
  *  A repeated shape (step-shape.ts) is padded, so that every part starts where the recorded graph reads it. */
 import { at } from '../base/assert.js';
 import { sampleRowBytes } from '../device/device.js';
-import type { RequestState } from './request-state.js';
 import type { StepPlan, StepSample } from './step-plan.js';
 import type { StepShape } from './step-shape.js';
 
@@ -73,7 +72,7 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
   for (const { choice, task } of plan.samples) {
     if (task.kind === 'score') continue;
     if (choice.request.needsHistory) historyCount += choice.knownCount;
-    biasCount += choice.request.biasCountAt(task.drawIndex);
+    biasCount += choice.request.biasesAt(task.drawIndex).size;
   }
   return place({
     rowCount: plan.rowCount,
@@ -186,7 +185,10 @@ function packSamples(plan: StepPlan, layout: PackedLayout, words: Words): void {
       if (choice.request.needsHistory) {
         for (let p = 0; p < choice.knownCount; p++) i32[layout.history + historyIndex++] = choice.tokenAt(p);
       }
-      biasIndex += packBiases(choice.request, task.drawIndex, words, layout, biasIndex);
+      for (const [id, value] of choice.request.biasesAt(task.drawIndex)) {
+        i32[layout.biasIds + biasIndex] = id;
+        words.f32[layout.biasValues + biasIndex++] = value;
+      }
     }
     const place = { historyStart, historyCount: historyIndex - historyStart, biasStart, biasCount: biasIndex - biasStart };
     packSampleRow(sample, layout.sampleRows + index * sampleRowWords, words, place);
@@ -225,16 +227,4 @@ function packSampleRow({ choice, task }: StepSample, start: number, { i32, u32, 
   i32[start + 17] = task.kind === 'draw' ? -1 : task.target;
   i32[start + 18] = task.kind === 'draw' ? (choice.seat ?? -1) : -1;
   i32[start + 19] = 0;
-}
-
-/** The request's own biases, and minus infinity on everything that would end it too early. Returns how many. */
-function packBiases(request: RequestState, drawIndex: number, { i32, f32 }: Words, layout: PackedLayout, start: number): number {
-  let index = start;
-  const put = (id: number, value: number) => {
-    i32[layout.biasIds + index] = id;
-    f32[layout.biasValues + index++] = value;
-  };
-  for (const [id, value] of request.sampling.logitBias) put(id, value);
-  if (drawIndex < request.sampling.minTokenCount) for (const id of request.stopIds) put(id, Number.NEGATIVE_INFINITY);
-  return index - start;
 }

@@ -1,7 +1,8 @@
 /** Records what a finished step produced: tokens to their sequences, events to the caller, blocks back to their owner. The third word of
  *  the engine's loop. A token that arrives for a choice that has ended meanwhile is dropped here; its blocks were kept until now. */
 import { at } from '../base/assert.js';
-import { topLogprobsMax } from '../device/device.js';
+import type { WireError } from '../base/errors.js';
+import { tokenNotFinite, topLogprobsMax } from '../device/device.js';
 import type { RequestState } from './request-state.js';
 import type { Scheduler } from './scheduler.js';
 import type { Sequence } from './sequence.js';
@@ -45,16 +46,20 @@ function commitSample(sample: StepSample, index: number, result: StepResult, par
   const { request } = choice;
   if (task.kind === 'score') {
     const scores = request.promptLogprobs;
-    if (scores === undefined || request.isEnded) return; // the scoring choice alone may have ended: its siblings want them too
+    if (scores === undefined || request.isEnded || request.isSpoiled) return; // the scoring choice alone may have ended: its siblings want them too
+    if (at(result.tokens, index) < 0) {
+      failRequest(sample, index, result, parts, events);
+      return;
+    }
     scores[task.position - 1] = readLogprob(result, index, request.sampling.promptLogprobCount ?? 0);
     if (task.position === choice.promptCount - 1) tellPromptLogprobs(request, events);
     return;
   }
-  if (choice.state === 'ended') return;
+  if (choice.state === 'ended' || request.isSpoiled) return;
   if (request.promptLogprobs !== undefined) tellPromptLogprobs(request, events);
   const tokenId = at(result.tokens, index);
   if (tokenId < 0) {
-    failRequest(request, parts, events);
+    failRequest(sample, index, result, parts, events);
     return;
   }
   choice.acceptToken(tokenId);
@@ -72,15 +77,36 @@ function commitSample(sample: StepSample, index: number, result: StepResult, par
   if (request.mode !== 'prefill') endChoice(choice, parts); // a held prompt stays until it is released
 }
 
-/** The sampler found no token it may draw: broken weights, or a mask that forbids all. Other requests go on. */
-function failRequest(request: RequestState, parts: CommitParts, events: TokenEvent[]): void {
-  const message = 'no token can be drawn: the logits are not numbers, or everything is forbidden';
-  events.push({ kind: 'failed', requestId: request.id, error: { code: 'internal', message } });
-  for (const choice of request.choices) {
-    if (request.mode === 'prefill' || choice.state === 'ended') continue; // a held prompt stays until it is released
-    endChoice(choice, parts);
+/** The sampler gave no token. Other requests go on, and none of them reads what this one may have computed of NaN. */
+function failRequest(
+  { choice, task }: StepSample,
+  index: number,
+  result: StepResult,
+  parts: CommitParts,
+  events: TokenEvent[],
+): void {
+  const { request } = choice;
+  const isNumeric = at(result.tokens, index) === tokenNotFinite;
+  const position = task.kind === 'score' ? task.position : choice.knownCount;
+  events.push({ kind: 'failed', requestId: request.id, error: isNumeric ? notFinite(position) : allForbidden });
+  if (isNumeric) parts.memory.spoil(request);
+  for (const each of request.choices) {
+    if (request.mode === 'prefill' || each.state === 'ended') continue; // a held prompt stays until it is released
+    endChoice(each, parts);
   }
 }
+
+function notFinite(position: number): WireError {
+  const message =
+    `the model's logits for token ${position} of this request are not numbers (NaN or infinity): its weights, or the precision ` +
+    'they are served in, cannot compute this input; other requests are not affected';
+  return { code: 'numeric_error', message };
+}
+
+const allForbidden: WireError = {
+  code: 'invalid_request',
+  message: 'no token may be drawn: the biases and the stop ids that min_tokens holds back forbid the whole vocabulary',
+};
 
 /** The request asked for no tokens, only for the log-probabilities of its prompt. */
 function endWithoutTokens(request: RequestState, parts: CommitParts, events: TokenEvent[]): void {

@@ -99,7 +99,8 @@ export class Engine {
   resume(id: RequestId, outputs: readonly (readonly TokenId[])[], tokenCount: number): void {
     const state = this.#requests.get(id);
     if (state === undefined) return; // aborted meanwhile
-    resumeRequest(state, outputs, tokenCount, this.#scheduler, this.#memory);
+    const parts = { scheduler: this.#scheduler, memory: this.#memory, vocabCount: this.#options.model.config.vocabCount };
+    resumeRequest(state, outputs, tokenCount, parts);
     this.#forgetEnded(state);
   }
 

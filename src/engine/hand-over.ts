@@ -38,13 +38,18 @@ export function reserveRequest(
   return { blockIds: [...leader.blockIds], cachedTokenCount: leader.cachedCount };
 }
 
+interface ResumeParts {
+  readonly scheduler: Scheduler;
+  readonly memory: SequenceMemory;
+  readonly vocabCount: number;
+}
+
 /** The reserved blocks hold K and V of the first `tokenCount` positions: the choices decode from here. */
 export function resumeRequest(
   request: RequestState,
   outputs: readonly (readonly TokenId[])[],
   tokenCount: number,
-  scheduler: Scheduler,
-  memory: SequenceMemory,
+  { scheduler, memory, vocabCount }: ResumeParts,
 ): void {
   const { choices } = request;
   const leader = at(choices, 0);
@@ -52,6 +57,10 @@ export function resumeRequest(
     throw new InvalidRequestError(
       `request ${request.id}: resume needs a reservation and the tokens of all ${choices.length} choices`,
     );
+  }
+  const strange = outputs.flat().find((id) => !Number.isInteger(id) || id < 0 || id >= vocabCount);
+  if (strange !== undefined) {
+    throw new InvalidRequestError(`request ${request.id}: token id ${strange} is not in the vocabulary of ${vocabCount}`);
   }
   choices.forEach((choice, i) => {
     choice.outputIds = [...at(outputs, i)];

@@ -30,8 +30,12 @@ export class RequestState {
   /** Filled while the prompt is computed; undefined when not asked for or already told. */
   promptLogprobs: TokenLogprob[] | undefined;
   isCachedTold = false;
+  /** Its logits were no numbers: K and V of its tokens are not to be read by others. */
+  isSpoiled = false;
   /** Choices stopped from outside before they could run here. */
   readonly stopped = new Set<number>();
+  readonly #biases: ReadonlyMap<TokenId, number>;
+  readonly #earlyBiases: ReadonlyMap<TokenId, number>;
 
   constructor(request: GenerationRequest, mode: RequestMode, arrival: number, maxModelTokenCount: number) {
     this.id = request.id;
@@ -43,6 +47,8 @@ export class RequestState {
     this.cacheSalt = request.cacheSalt ?? '';
     this.outputLimit = Math.min(request.sampling.maxTokenCount, maxModelTokenCount - request.promptIds.length);
     this.stopIds = new Set([...request.sampling.endTokenIds, ...request.sampling.stopTokenIds]);
+    this.#biases = summedBiases(request.sampling.logitBias);
+    this.#earlyBiases = new Map([...this.#biases, ...[...this.stopIds].map((id) => [id, Number.NEGATIVE_INFINITY] as const)]);
     const hasTokens = request.outputs?.some((ids) => ids.length > 0) === true; // then the prompt's part has been told before
     this.promptLogprobs = request.sampling.promptLogprobCount === null || hasTokens ? undefined : [];
     this.choices = Array.from(
@@ -57,14 +63,21 @@ export class RequestState {
     return repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
   }
 
-  /** Biases on a choice's draw number `drawIndex`: the request's own, and those that keep it from ending too early. */
-  biasCountAt(drawIndex: number): number {
-    return this.sampling.logitBias.length + (drawIndex < this.sampling.minTokenCount ? this.stopIds.size : 0);
+  /** Biases on a choice's draw number `drawIndex`, no id twice: the request's own, and minus infinity on all that would end it too early. */
+  biasesAt(drawIndex: number): ReadonlyMap<TokenId, number> {
+    return drawIndex < this.sampling.minTokenCount ? this.#earlyBiases : this.#biases;
   }
 
   get isEnded(): boolean {
     return this.choices.every((choice) => choice.state === 'ended');
   }
+}
+
+/** An id that is named twice is biased once, by the sum: the device adds in no particular order. */
+function summedBiases(biases: SamplingParams['logitBias']): ReadonlyMap<TokenId, number> {
+  const sums = new Map<TokenId, number>();
+  for (const [id, value] of biases) sums.set(id, (sums.get(id) ?? 0) + value);
+  return sums;
 }
 
 interface RequestLimits {
@@ -100,7 +113,24 @@ export function validateRequest(request: GenerationRequest, mode: RequestMode, l
   }
   const biased = sampling.logitBias.find(([id]) => !isId(id));
   if (biased !== undefined) reject(`logit_bias names token ${biased[0]}, the vocabulary has ${limits.vocabCount}`, 'logit_bias');
+  const stop = sampling.stopTokenIds.find((id) => !isId(id)); // a model's own end ids may be stranger: they are never drawn
+  if (stop !== undefined) reject(`stop token ${stop} is not in the vocabulary of ${limits.vocabCount}`, 'stop_token_ids');
+  validateNumbers(sampling);
   validateRoom(request, limits);
+}
+
+/** What the sampler multiplies and adds must be numbers; a bias of minus infinity forbids. */
+function validateNumbers(sampling: SamplingParams): void {
+  const { temperature, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logitBias } = sampling;
+  const numbers = { temperature, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty };
+  for (const [name, value] of Object.entries(numbers)) {
+    if (!Number.isFinite(value)) throw new InvalidRequestError(`${name} must be a number, not ${value}`, name);
+  }
+  if (!(repetitionPenalty > 0)) {
+    throw new InvalidRequestError(`repetitionPenalty must be above 0, not ${repetitionPenalty}`, 'repetition_penalty');
+  }
+  const strange = logitBias.find(([, value]) => Number.isNaN(value) || value === Number.POSITIVE_INFINITY);
+  if (strange !== undefined) throw new InvalidRequestError(`logit_bias of token ${strange[0]} is ${strange[1]}`, 'logit_bias');
 }
 
 function validateRoom({ promptIds, sampling }: GenerationRequest, limits: RequestLimits): void {

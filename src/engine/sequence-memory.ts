@@ -8,6 +8,7 @@ import { assert, at } from '../base/assert.js';
 import type { BlockId } from '../base/ids.js';
 import type { BlockManager } from '../kv/block-manager.js';
 import type { PrefixHash, PrefixHasher } from '../kv/prefix-index.js';
+import type { RequestState } from './request-state.js';
 import type { Sequence } from './sequence.js';
 import type { StepPlan } from './step-plan.js';
 
@@ -96,9 +97,16 @@ export class SequenceMemory {
     plan.pinnedBlockIds.length = 0;
   }
 
+  /** What the request has computed may be NaN, and what it found may have been: nobody finds its prefixes, nor will any it computes. Who
+   *  reads the same blocks already gets the same NaN and spoils its own. */
+  spoil(request: RequestState): void {
+    request.isSpoiled = true;
+    for (const { hashes } of request.choices) for (const hash of hashes) this.blocks.forget(hash);
+  }
+
   /** Makes newly full blocks findable. */
   publish(sequence: Sequence): void {
-    if (this.#hasher === undefined) return;
+    if (this.#hasher === undefined || sequence.request.isSpoiled) return;
     const fullCount = Math.floor(Math.min(sequence.computedCount, sequence.knownCount) / this.blockTokenCount);
     while (sequence.publishedCount < fullCount) {
       const index = sequence.publishedCount++;

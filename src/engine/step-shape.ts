@@ -28,7 +28,7 @@ export function stepShapeOf(
   let wantsTop = false;
   for (const { choice, task } of samples) {
     const { request } = choice;
-    if (task.kind === 'score' || request.needsHistory || request.biasCountAt(task.drawIndex) > 0) return null;
+    if (task.kind === 'score' || request.needsHistory || request.biasesAt(task.drawIndex).size > 0) return null;
     wantsTop ||= (request.sampling.topLogprobCount ?? 0) > 0;
   }
   const rows = device === 'cuda' ? Math.min(rowCountMax, roundedRowCount(rowCount)) : rowCount;

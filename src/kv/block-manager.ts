@@ -100,6 +100,16 @@ export class BlockManager {
     return this.#index.find(hash);
   }
 
+  /** Nobody finds this prefix any more; its block is free once its owners, if there are any, have given it back. */
+  forget(hash: PrefixHash): void {
+    const block = this.#index.find(hash);
+    if (block === undefined) return;
+    this.#index.remove(block);
+    if (this.referenceCount(block) > 0) return;
+    this.#unlink(block);
+    this.#freeStack[this.#freeCount++] = block;
+  }
+
   /** Forgets every prefix; cached blocks become free. */
   clearCached(): void {
     while (this.#oldest !== none) {

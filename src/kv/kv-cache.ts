@@ -18,7 +18,9 @@ export class KvCache {
     this.#device = device;
     this.#handle = device.createCache(blockCount * layout.blockBytes);
     this.pointer = device.cachePointer(this.#handle);
-    this.layers = Array.from({ length: layout.shape.layerCount }, (_, layer) => layout.layerView(this.pointer, layer));
+    this.layers = Array.from({ length: layout.shape.layerCount }, (_, layer) =>
+      layout.layerView(this.pointer, layer, blockCount),
+    );
   }
 
   /** For another process on this host, to map these very bytes. */

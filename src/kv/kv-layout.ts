@@ -75,7 +75,7 @@ export class KvLayout {
     return Math.ceil(tokenCount / this.shape.blockTokenCount);
   }
 
-  layerView(base: Pointer, layer: number): KvLayerView {
+  layerView(base: Pointer, layer: number, blockCount: number): KvLayerView {
     const keyOffset = layer * this.layerBytes;
     return {
       base,
@@ -86,6 +86,7 @@ export class KvLayout {
       blockTokenCount: this.shape.blockTokenCount,
       kvHeadCount: this.shape.kvHeadCount,
       headDim: this.shape.headDim,
+      blockCount,
     };
   }
 

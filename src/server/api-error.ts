@@ -51,6 +51,7 @@ const statusOf: Record<ErrorCode, number> = {
   cancelled: 499,
   unavailable: 503,
   model_error: 500,
+  numeric_error: 500,
   device_error: 500,
   transfer_error: 500,
   layout_mismatch: 500,

@@ -184,6 +184,7 @@ class Runner {
       blockTokenCount: blockTokens,
       kvHeadCount: kvHeads,
       headDim,
+      blockCount: world.cache.length / (2 * kvHeads * blockTokens * headDim),
     };
   }
 

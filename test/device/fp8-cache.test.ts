@@ -50,7 +50,7 @@ describe.each(cases)(
     async function store(bench: Bench, dtype: 'f32' | 'fp8'): Promise<{ cache: Tensor; view: KvLayerView }> {
       const layout = layoutOf(dtype);
       const cache = bench.poisoned([(blockCount * layout.blockBytes) / 4]);
-      const view = layout.layerView(cache.pointer, 0);
+      const view = layout.layerView(cache.pointer, 0, blockCount);
       const width = (headCount + 2 * kvHeadCount) * headDim;
       const qkv = bench.normal([tokenCount, width], 5, 3);
       bench.floats(qkv).fill(0, width - headDim, width); // a value of zeros
@@ -102,7 +102,7 @@ describe.each(cases)(
     it('attends to the stored values, bit for bit', async () => {
       for (const bench of benches) {
         const { cache, view } = await store(bench, 'fp8');
-        const plain = layoutOf('f32').layerView(bench.f32(decode(bench, cache).values).pointer, 0);
+        const plain = layoutOf('f32').layerView(bench.f32(decode(bench, cache).values).pointer, 0, blockCount);
         for (const [queryCount, kvCount] of [
           [tokenCount, tokenCount],
           [30, 100],

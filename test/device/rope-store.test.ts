@@ -77,6 +77,7 @@ describe.each(cases)('$headCount heads, $kvHeadCount kv heads of $headDim, rotar
       blockTokenCount,
       kvHeadCount,
       headDim,
+      blockCount,
     };
     const none = b.i32([0]).pointer;
     const batch: BatchView = {

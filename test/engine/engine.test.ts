@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { InvalidRequestError } from '../../src/base/errors.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/engine.js';
+import type { SamplingParams } from '../../src/engine/sampling-params.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import { drain, type FakeEngineOptions, fakeEngine, promptOf, request, Transcripts } from './fake-engine.js';
 import { idealChoice, idealPromptLogprobs } from './oracle.js';
@@ -58,6 +59,28 @@ describe('generate', () => {
     const reasons = results.map(({ choices }) => choices[0]!.finishReason);
     expect(reasons).toContain('stop');
     expect(reasons).toContain('length');
+  });
+
+  it('gives the sampler no id twice: biases of one id add up here, and what forbids an id replaces them', async () => {
+    const tokensOf = async (sampling: Partial<SamplingParams>) => {
+      const { results } = await run([request(promptOf(3, 12), { maxTokenCount: 8, ...sampling })], {});
+      return results[0]!.choices[0]!.tokens;
+    };
+    const twice = [
+      [5, -1.5],
+      [6, 2],
+      [5, 4],
+    ] as const;
+    expect(await tokensOf({ logitBias: twice })).toEqual(
+      await tokensOf({
+        logitBias: [
+          [5, 2.5],
+          [6, 2],
+        ],
+      }),
+    );
+    const held = { minTokenCount: 8, stopTokenIds: [6] };
+    expect(await tokensOf({ logitBias: twice, ...held })).toEqual(await tokensOf({ logitBias: [[5, 2.5]], ...held }));
   });
 
   it.each([1, 2] as const)('feeds penalties, biases and seeds to the sampler, depth %i', async (depth) => {
@@ -326,7 +349,7 @@ describe('failure', () => {
   });
 });
 
-describe('a sampler that finds no token', () => {
+describe('a sampler that finds no number', () => {
   it.each(['generate', 'prefill'] as const)('fails that request alone (%s)', async (mode) => {
     const { engine, device } = fakeEngine();
     device.brokenSeed = 666;
@@ -344,7 +367,7 @@ describe('a sampler that finds no token', () => {
       {
         kind: 'failed',
         requestId: broken.id,
-        error: { code: 'internal', message: expect.stringMatching(/no token can be drawn/) },
+        error: { code: 'numeric_error', message: expect.stringMatching(/logits for token 5 .*not numbers/) },
       },
     ]);
     expect(events.filter((event) => event.kind === 'tokens' && event.requestId === whole.id)).toHaveLength(9);

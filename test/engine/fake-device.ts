@@ -1,16 +1,17 @@
 /** A device and a model whose arithmetic is a hash, so that any lost token, misplaced K or V, or wrongly packed field changes the output.
  *  Memory is one ArrayBuffer and a pointer is an offset into it. Streams run late: ops execute only when an event is waited for (or
  *  when `pump` is called), so a buffer reused too early is seen. Two devices may share memory, as two processes do. */
-import type {
-  BatchView,
-  CacheHandle,
-  Device,
-  EventHandle,
-  GraphHandle,
-  KvLayerView,
-  Ops,
-  SampleArguments,
-  Stream,
+import {
+  type BatchView,
+  type CacheHandle,
+  type Device,
+  type EventHandle,
+  type GraphHandle,
+  type KvLayerView,
+  type Ops,
+  type SampleArguments,
+  type Stream,
+  tokenNotFinite,
 } from '../../src/device/device.js';
 import type { Pointer, Tensor } from '../../src/device/tensor.js';
 import type { Batch } from '../../src/model/batch.js';
@@ -308,7 +309,7 @@ function sampleRows(memory: FakeMemory, args: SampleArguments, brokenSeed: numbe
     const target = i32[row + 17]!;
     const isBroken = u32[row + 7] === brokenSeed;
     const token = isBroken
-      ? -1
+      ? tokenNotFinite
       : target >= 0
         ? target
         : drawToken({

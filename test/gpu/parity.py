@@ -95,13 +95,13 @@ def small_ops(pd):
                 compare("act_mul", f"{what} act {activation}", out, gate * up, dtype, 2)
             indices = torch.randint(0, n, (5,), generator=G, dtype=torch.int32).cuda()
             out = poison((5, cols), dtype)
-            pd.run("gather_rows", dtype, out, x, indices, 5, cols)
+            pd.run("gather_rows", dtype, out, x, indices, 5, n, cols)
             record("gather_rows", what, torch.equal(out, x[indices.long()]), "bits")
             for table_dtype in ALL:
                 table, last = gpu(randn(40, cols), table_dtype), torch.tensor([3, 9], dtype=torch.int32).cuda()
                 ids = torch.tensor([0, 39, -1, -2, 5], dtype=torch.int32).cuda()
                 out = poison((5, cols), dtype)
-                pd.run("embedding", dtype, out, table, table_dtype, ids, last, 5, cols, 1.5)
+                pd.run("embedding", dtype, out, table, table_dtype, ids, last, 5, cols, 40, 1.5)
                 compare("embedding", f"{what} table {NAME[table_dtype]}", out, table[torch.tensor([0, 39, 3, 9, 5]).cuda()].double() * 1.5, dtype)
     x = randn(1003, scale=30.0).cuda()
     expected = 15.0 * torch.tanh(x.double() / 15.0)
@@ -319,7 +319,7 @@ def ropes(pd):
                 cache_before = paged.cache.clone()
 
                 def body():
-                    pd.run("rope_store", dtype, qkv, paged.kv_layer, paged.batch, heads, norms[0], norms[1], 1e-6, rope, rotary)
+                    pd.run("rope_store", dtype, qkv, paged.kv_layer, paged.batch, heads, norms[0], norms[1], 1e-6, rope, rope.shape[0], rotary)
                     source = before.double().cpu().view(total, heads + 2 * kv_heads, dim)
                     rotated = source.clone()
                     for part, norm in ((slice(0, heads), norms[0]), (slice(heads, heads + kv_heads), norms[1])):
@@ -357,7 +357,7 @@ def ropes_fp8(pd):
 
             def body():
                 for cache in (plain, paged):  # the float32 store was compared with float64 in `ropes`
-                    pd.run("rope_store", dtype, qkv.clone(), cache.kv_layer, cache.batch, heads, norm, norm, 1e-6, rope, rotary)
+                    pd.run("rope_store", dtype, qkv.clone(), cache.kv_layer, cache.batch, heads, norm, norm, 1e-6, rope, rope.shape[0], rotary)
                 data, scales = paged.scaled()
                 reference = plain.cache.double()
                 is_stored = ~torch.isnan(reference)

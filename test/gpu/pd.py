@@ -8,6 +8,7 @@ F32, BF16, F16, I8, FP8 = 0, 1, 2, 3, 4
 TORCH = {F32: torch.float32, BF16: torch.bfloat16, F16: torch.float16, FP8: torch.float8_e4m3fn}
 NAME = {F32: "f32", BF16: "bf16", F16: "f16", I8: "i8", FP8: "fp8"}
 TOP_MAX = 20
+FORBIDDEN, NOT_FINITE = -1, -2
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -18,7 +19,8 @@ class Info(c.Structure):
 
 class KvLayer(c.Structure):
     _fields_ = [("base", c.c_void_p), ("block_bytes", c.c_uint64), ("key_offset", c.c_uint64), ("value_offset", c.c_uint64),
-                ("dtype", c.c_int32), ("block_token_count", c.c_int32), ("kv_head_count", c.c_int32), ("head_dim", c.c_int32)]
+                ("dtype", c.c_int32), ("block_token_count", c.c_int32), ("kv_head_count", c.c_int32), ("head_dim", c.c_int32),
+                ("block_count", c.c_int32), ("reserved", c.c_int32)]
 
 
 class Batch(c.Structure):
@@ -194,7 +196,7 @@ class Paged:
         self.positions, self.slots = positions, slots
         size = self.cache.element_size()
         self.kv_layer = KvLayer(self.cache.data_ptr(), layers * 2 * half * size, layer * 2 * half * size, (layer * 2 + 1) * half * size, dtype, block,
-                                kv_heads, dim)
+                                kv_heads, dim, total)
         self.batch = Batch(self.rows + padding_rows, len(lengths), stride, max(q for q, _ in lengths), max(kv for _, kv in lengths), sum(q == 1 for q, _ in lengths),
                            *[t.data_ptr() for t in self.held])
         self.layer = layer

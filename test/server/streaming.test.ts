@@ -168,6 +168,19 @@ describe('failures', () => {
     await expect.poll(() => test.gateway.activeCount).toBe(0);
   });
 
+  it('500 with its own code when the model computes no number, or an event in a stream', async () => {
+    test.gateway.failure = { code: 'numeric_error', message: 'not numbers', afterEventCount: 0 };
+    const expected = { message: 'not numbers', type: 'server_error', param: null, code: 'numeric_error' };
+    for (const body of [{}, { stream: true }]) {
+      const response = await test.post('/v1/completions', { prompt: 'a', max_tokens: 4, ...body });
+      expect(response.status).toBe(500);
+      expect((await answerOf(response)).error).toEqual(expected);
+    }
+    test.gateway.failure = { ...test.gateway.failure, afterEventCount: 2 };
+    const chunks = await payloads(await test.post('/v1/completions', { prompt: 'a', max_tokens: 4, stream: true }));
+    expect(chunks.at(-1)?.error).toEqual(expected);
+  });
+
   it('503 while loading, and /health says so', async () => {
     test.gateway.healthNow = { status: 'loading', detail: '1 of 2 workers' };
     const response = await test.post('/v1/chat/completions', { messages });
