@@ -45,7 +45,7 @@ it.each([
 ] as const)('%s: ends the requests that read a NaN, and no others', async (strategy, workers) => {
   const whole = await start('any:cpu?threads=1', fixtureFolder('qwen3-moe'), 'collocated');
   const expected = await settled(whole.gateway, 'whole');
-  const folder = plantedFolder('qwen3-moe', { 'model.embed_tokens.weight': rowOf(poison) });
+  const folder = plantedFolder(fixtureFolder('qwen3-moe'), { 'model.embed_tokens.weight': rowOf(poison) });
   const { gateway, records } = await start(workers, folder, strategy);
   for (const round of ['first', 'again']) {
     const found = await settled(gateway, round);

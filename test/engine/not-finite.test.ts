@@ -38,7 +38,7 @@ interface Shape {
 async function openEngine(plant: Plant | null, shape: Shape = {}): Promise<Engine> {
   const device = openDevice({ kind: 'cpu', index: 0, threadCount: 2 });
   const limits = { rowCountMax: 256, logitRowCountMax: 64 };
-  const folder = plant === null ? fixtureFolder('qwen3-moe') : plantedFolder('qwen3-moe', plant);
+  const folder = plant === null ? fixtureFolder('qwen3-moe') : plantedFolder(fixtureFolder('qwen3-moe'), plant);
   const model = await loadModel(folder, {
     ...{ device, limits, loadFormat: 'auto', dtype: 'f32', quantize: shape.quantize ?? 'none', maxModelTokenCount: 512 },
   });

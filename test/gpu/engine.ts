@@ -2,7 +2,7 @@
  *
  *      node engine.mjs [part …]        exit code 1 when anything fails; writes $OUT/engine.json
  *
- *  parts: goldens teacher handover invariance (checks, all by default), bench bench-invariant bench-fp8 loading (measurements). */
+ *  parts: goldens teacher handover invariance nan (checks, all by default), bench bench-invariant bench-fp8 loading (measurements). */
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Device } from '../../src/device/device.js';
@@ -10,6 +10,7 @@ import { bench, benchFp8, benchInvariant, benchLoading } from './bench.js';
 import { goldens, teacherForced } from './goldens.js';
 import { handOver } from './hand-over.js';
 import { invariance, invarianceOfLargeShapes } from './invariance.js';
+import { notFinite } from './not-finite.js';
 import { check, checks, open, rows } from './rig.js';
 
 const parts: Readonly<Record<string, (device: Device) => Promise<unknown>>> = {
@@ -23,6 +24,7 @@ const parts: Readonly<Record<string, (device: Device) => Promise<unknown>>> = {
     await invarianceOfLargeShapes(invariant);
     invariant.close();
   },
+  nan: notFinite,
   bench,
   'bench-invariant': benchInvariant,
   'bench-fp8': benchFp8,
@@ -30,7 +32,7 @@ const parts: Readonly<Record<string, (device: Device) => Promise<unknown>>> = {
 };
 
 const asked = process.argv.slice(2);
-const chosen = asked.length > 0 ? asked : ['goldens', 'teacher', 'handover', 'invariance'];
+const chosen = asked.length > 0 ? asked : ['goldens', 'teacher', 'handover', 'invariance', 'nan'];
 const device = open('off');
 console.log(`${device.info.name} ${device.info.isa}, ${(device.info.freeBytes / 2 ** 30).toFixed(1)} GiB free`);
 for (const name of chosen) {

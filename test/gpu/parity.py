@@ -12,6 +12,7 @@ import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from moves import long_copies, moves  # noqa: E402
+from not_finite import not_finite  # noqa: E402
 from pd import BF16, F16, F32, FP8, NAME, TOP_MAX, TORCH, U64, Paged, Pair, Pd, PdError, Slice, fp8_of  # noqa: E402
 
 SEED = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else int(time.time()) % 100000
@@ -573,7 +574,8 @@ def main():
     print(f"{info.name.decode()} {info.isa.decode()}, {info.free_bytes / 2**30:.1f} of {info.total_bytes / 2**30:.1f} GiB free, seed {SEED}", flush=True)
     parts = [("small", lambda: small_ops(pd)), ("conversions", lambda: conversions(pd, cpu)), ("copies", lambda: (copies(pd), long_copies(pd, cpu, G, record))), ("moves", lambda: moves(pd, cpu, G, record, SMALL)), ("linear", lambda: linears(pd)),
              ("quantised", lambda: quantised(pd)), ("invariant", lambda: invariances(pd)), ("weights", lambda: weights(pd, cpu)), ("moe", lambda: moes(pd)), ("rope", lambda: (ropes(pd), ropes_fp8(pd))), ("attention", lambda: attentions(pd)),
-             ("sample", lambda: samples(pd, cpu)), ("graphs", lambda: graphs(pd))]
+             ("sample", lambda: samples(pd, cpu)), ("graphs", lambda: graphs(pd)),
+             ("not_finite", lambda: not_finite(pd, cpu, G, record, sample_rows, SMALL))]
     chosen = [a for a in sys.argv[1:] if not a.isdigit()]
     for name, part in parts:
         if chosen and name not in chosen:

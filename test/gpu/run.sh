@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The GPU's tests: op parity with and without the sm_90a kernels, the real engine's goldens, hand-over and batch invariance. One table at the end.
+# The GPU's tests: op parity with and without the sm_90a kernels, the real engine's goldens, hand-over, batch invariance
+# and models that compute NaN. One table at the end.
 #   test/gpu/run.sh             about half a minute on an H200
 #   test/gpu/run.sh sanitize    compute-sanitizer memcheck and racecheck over the ops at small shapes, about two minutes
 # Needs build/cuda and build/cpu (npm run build && npm run build:cuda), python3 with torch, and node (NODE=…, where it is not on the PATH).
@@ -23,7 +24,7 @@ part() { # NAME COMMAND…: its files and its log have a folder of their own
 }
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-5} # the references are computed by three processes side by side
 part parity python3 test/gpu/parity.py &
-PD_NO_WGMMA=1 part parity-mma python3 test/gpu/parity.py linear quantised invariant attention &
-part engine "$NODE" "$ENGINE_MJS" goldens teacher handover invariance &
+PD_NO_WGMMA=1 part parity-mma python3 test/gpu/parity.py linear quantised invariant attention not_finite &
+part engine "$NODE" "$ENGINE_MJS" goldens teacher handover invariance nan &
 wait
 python3 test/gpu/table.py "parity=$OUT/parity/parity.json" "mma.sync=$OUT/parity-mma/parity.json" "engine=$OUT/engine/engine.json"

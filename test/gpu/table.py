@@ -23,7 +23,7 @@ def cases_of(data):
 
 
 def group_of(name):
-    for word in ("batch-invariant", "hand-over", "teacher-forced"):
+    for word in ("batch-invariant", "hand-over", "teacher-forced", "no numbers"):
         if word in name:
             return word
     return "goldens" if " chunks of " in name else name

@@ -3,19 +3,18 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { readSafetensorsHeader } from '../../src/model/safetensors.js';
-import { fixtureFolder } from './harness.js';
 
 /** The values of a float32 tensor, row-major, to be changed in place. */
 export type Plant = Readonly<Record<string, (values: Float32Array, columnCount: number) => void>>;
 
-/** A folder of its own, removed by `dropPlanted`. */
-export function plantedFolder(fixture: string, plant: Plant): string {
-  const folder = mkdtempSync(path.join(tmpdir(), `twostroke-planted-`));
+/** A folder of its own, like `original` but for the plant; removed by `dropPlanted`. */
+export function plantedFolder(original: string, plant: Plant): string {
+  const folder = mkdtempSync(path.join(tmpdir(), 'twostroke-planted-'));
   folders.push(folder);
   for (const name of ['config.json', 'generation_config.json', 'golden.json']) {
-    cpSync(path.join(fixtureFolder(fixture), name), path.join(folder, name));
+    cpSync(path.join(original, name), path.join(folder, name));
   }
-  const source = path.join(fixtureFolder(fixture), 'model.safetensors');
+  const source = path.join(original, 'model.safetensors');
   const bytes = readFileSync(source);
   const entries = readSafetensorsHeader(source);
   for (const [name, change] of Object.entries(plant)) {
