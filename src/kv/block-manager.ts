@@ -6,6 +6,7 @@
  *                           ▲                          └─────────► cached    in the prefix index, least recently used first out
  *      cached ──retain──────┘
  *      cached ──allocate──► owned   evicted: its name leaves the index
+ *      cached ──forget────► free    its name leaves the index: what it holds is not to be read
  *
  *  All operations are O(1): a stack of free blocks, and the cached ones in a doubly linked list inside two arrays. */
 import { assert } from '../base/assert.js';

@@ -319,6 +319,18 @@ describe('reservations', () => {
   });
 });
 
+it('a hand-over with a token outside the vocabulary is refused, and its reservation given back', async () => {
+  const { engine } = fakeEngine();
+  for (const stray of [97, -1, 1.5]) {
+    const asked = request(promptOf(3, 8), { maxTokenCount: 4 });
+    engine.reserve(asked, 4);
+    expect(() => engine.resume(asked.id, [[stray]], 8)).toThrow(InvalidRequestError);
+    engine.release(asked.id);
+    engine.checkIntegrity();
+    expect(engine.snapshot().ownedBlockCount).toBe(0);
+  }
+});
+
 describe('refusals', () => {
   const { engine } = fakeEngine({ blockCount: 8, sequenceCountMax: 4 });
   it.each([
@@ -326,6 +338,10 @@ describe('refusals', () => {
     ['a prompt over the context', request(promptOf(1, 128))],
     ['more blocks than there are', request(promptOf(1, 40), { maxTokenCount: 80 })],
     ['an id outside the vocabulary', request([1, 97])],
+    ['a stop id outside the vocabulary', request([1], { stopTokenIds: [2 ** 32 + 5] })],
+    ['a bias of infinity', request([1], { logitBias: [[4, Number.POSITIVE_INFINITY]] })],
+    ['a temperature that is no number', request([1], { temperature: Number.NaN })],
+    ['a repetition penalty of nothing', request([1], { repetitionPenalty: 0 })],
     ['more choices than seats', request([1], { choiceCount: 5 })],
     ['more alternatives than reported', request([1], { topLogprobCount: 21 })],
     ['a biased id outside the vocabulary', request([1], { logitBias: [[-1, 3]] })],

@@ -19,6 +19,14 @@ class NaiveManager {
     this.references.set(block, (this.references.get(block) ?? 0) + 1);
   }
 
+  forget(hash: PrefixHash): void {
+    const block = [...this.names].find(([, name]) => name === hash)?.[0];
+    if (block === undefined) return;
+    this.names.delete(block);
+    const index = this.cached.indexOf(block);
+    if (index >= 0) this.cached.splice(index, 1);
+  }
+
   give(block: BlockId): void {
     const count = this.references.get(block)! - 1;
     if (count > 0) this.references.set(block, count);
@@ -68,6 +76,12 @@ function fuzz(seed: number, blockCount: number, operationCount: number): void {
       manager.publish(block, hash);
       if (isNew) naive.names.set(block, hash);
       expect(manager.isPublished(block)).toBe(naive.names.has(block));
+    },
+    () => {
+      const hash = hashOf(prng.integer(0, 2 * blockCount));
+      manager.forget(hash);
+      naive.forget(hash);
+      expect(manager.find(hash)).toBeUndefined();
     },
     () => {
       const hash = hashOf(prng.integer(0, 2 * blockCount));
