@@ -179,6 +179,7 @@ PD_API int pd_weight_destroy(PdWeight *weight);
 
 /* ---- one step's metadata, on the device ---------------------------------------------------------------------------------------- */
 
+/* Counts are the caller's own: the cpu fails the stream over a sequence with more keys than its table holds, cuda trusts them. */
 typedef struct {
   int32_t row_count;             /* query tokens in this step, padding included */
   int32_t sequence_count;

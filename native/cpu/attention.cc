@@ -20,6 +20,14 @@ void zero_rows(const AttentionJob &job, int64_t begin, int64_t end) {
   if (end > begin) std::memset(job.out + begin * columns, 0, static_cast<size_t>((end - begin) * columns) * sizeof(float));
 }
 
+/* Counts are the caller's own, so wrong ones are a bug and fail the stream, where ids would cost their row alone. */
+void check_counts(const AttentionJob &job, int32_t sequence) {
+  const PdBatch &batch = job.batch;
+  const int64_t held = static_cast<int64_t>(batch.block_table_stride) * job.layer.block_token_count;
+  if (batch.kv_count[sequence] > held)
+    raise(PD_INVALID, "paged_attention: sequence %d has %d keys, its table holds %lld", sequence, batch.kv_count[sequence], static_cast<long long>(held));
+}
+
 /* Longest first: late tokens of long sequences see the most keys, and the pool hands out pieces in this order. */
 int64_t cut_pieces(const AttentionJob &job, int32_t *order, AttentionPiece *pieces) {
   const PdBatch &batch = job.batch;
@@ -56,6 +64,7 @@ void run_attention(Pool &pool, const AttentionJob &job) {
   const int64_t grain = is_decode ? std::max<int64_t>(1, piece_count / (pool.thread_count() * int64_t{8})) : 1;
   pool.parallel_for(piece_count, grain, [&](int64_t begin, int64_t end, int thread) {
     AttentionWorkspace space = place_workspace(pool.scratch(thread, workspace_bytes(rows, job.layer.head_dim)), rows, job.layer.head_dim);
+    for (int64_t i = begin; i < end; i++) check_counts(job, pieces[i].sequence);
     for (int64_t i = begin; i < end; i++) run_piece(job, pieces[i], i + 1 < end ? &pieces[i + 1] : nullptr, space);
   });
 }

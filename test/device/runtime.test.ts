@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { DeviceError } from '../../src/base/errors.js';
-import type { Stream } from '../../src/device/device.js';
+import type { BatchView, KvLayerView, Stream } from '../../src/device/device.js';
 import { loadLibrary, openDevice } from '../../src/device/native.js';
 import { ensureLibrary } from '../../src/device/native-library.js';
 import type { Pointer, Tensor } from '../../src/device/tensor.js';
@@ -22,9 +22,23 @@ afterEach(() => {
   for (const made of open.splice(0)) made.close();
 });
 
-/** Makes the stream fail while running: a gather with a negative index. */
-function failLater(b: Bench, stream: Stream): void {
-  stream.ops.gatherRows(b.f32([0], [1, 1]), b.f32([0], [1, 1]), b.i32([-7]).pointer, 1);
+/** Makes the stream fail while running: attention over more keys than a sequence's table holds. */
+function failLater(b: Bench, stream: Stream, kvCounts: readonly number[] = [9]): void {
+  const count = kvCounts.length;
+  const [headDim, blockTokenCount] = [8, 8];
+  const layer: KvLayerView = {
+    ...{ base: b.f32(new Float32Array(2 * headDim * blockTokenCount)).pointer, blockBytes: 512, keyOffset: 0, valueOffset: 256 },
+    ...{ dtype: 'f32', blockTokenCount, kvHeadCount: 1, headDim, blockCount: 1 },
+  };
+  const zeros = b.i32(new Int32Array(count)).pointer;
+  const batch: BatchView = {
+    ...{ rowCount: count, sequenceCount: count, blockTableStride: 1, queryCountMax: 1, kvCountMax: 9, positions: zeros },
+    ...{ slots: zeros, queryStart: b.i32(Array.from({ length: count + 1 }, (_, i) => i)).pointer },
+    ...{ kvCount: b.i32(kvCounts).pointer, blockTable: zeros },
+  };
+  const qkv = b.f32(new Float32Array(3 * headDim * count), [count, 3 * headDim]);
+  const options = { headCount: 1, scale: 1, window: 0, softcap: 0 };
+  stream.ops.pagedAttention(b.poisoned([count, headDim]), qkv, layer, batch, options);
 }
 
 /** Work of some milliseconds. */
@@ -218,9 +232,9 @@ describe('failure', () => {
     failLater(b, b.stream);
     b.stream.ops.add(x, one, 1);
     b.stream.record(event);
-    await expect(b.device.waitEvent(event)).rejects.toThrow(/index -7/);
+    await expect(b.device.waitEvent(event)).rejects.toThrow(/sequence 0 has 9 keys/);
     await expect(b.device.waitEvent(event)).rejects.toThrow(DeviceError);
-    await expect(b.stream.wait()).rejects.toThrow(/index -7/);
+    await expect(b.stream.wait()).rejects.toThrow(/sequence 0 has 9 keys/);
     expect(b.floats(x)[0]).toBe(0);
     b.stream.ops.add(x, one, 1);
     b.stream.record(event);
@@ -238,7 +252,7 @@ describe('failure', () => {
     b.stream.record(event);
     other.waitFor(event);
     other.ops.add(x, one, 1);
-    await expect(other.wait()).rejects.toThrow(/index -7/);
+    await expect(other.wait()).rejects.toThrow(/sequence 0 has 9 keys/);
     expect(b.floats(x)[0]).toBe(0);
   });
 
@@ -251,17 +265,15 @@ describe('failure', () => {
     b.stream.ops.add(x, one, 1);
     const graph = b.stream.endGraph();
     b.stream.launch(graph);
-    await expect(b.stream.wait()).rejects.toThrow(/index -7/);
+    await expect(b.stream.wait()).rejects.toThrow(/sequence 0 has 9 keys/);
     expect(b.floats(x)[0]).toBe(1);
     b.device.destroyGraph(graph);
   });
 
   it('in a helper thread reaches the stream', async () => {
     const b = bench(4);
-    const indices = new Int32Array(4096);
-    indices[4000] = -3;
-    b.stream.ops.gatherRows(b.poisoned([4096, 8]), b.f32(new Float32Array(8), [1, 8]), b.i32(indices).pointer, 4096);
-    await expect(b.stream.wait()).rejects.toThrow(/index -3 at 4000/);
+    failLater(b, b.stream, new Array<number>(4096).fill(8).with(4000, 9));
+    await expect(b.stream.wait()).rejects.toThrow(/sequence 4000 has 9 keys, its table holds 8/);
   });
 });
 
