@@ -464,6 +464,31 @@ def attentions(pd):
     record("paged_attention", "repeats bit for bit", torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2]), "bits")
 
 
+def moved_keys(pd):
+    """Attention right behind the copy of a block it reads (copy-on-write): what decode reads ahead of its predecessors must not be that block."""
+    paged = Paged([(1, 777), (1, 2000)], 8, 128, 16, BF16, G)
+    paged.fill(G)
+    qkv, block_bytes = gpu(randn(2, 48 * 128), BF16), paged.kv_layer.block_bytes
+    attend = lambda out: pd.op("paged_attention", BF16, out, qkv, 48 * 128, paged.kv_layer, paged.batch, 32, 0.088, 0, 0.0)
+    clean = poison((2, 32, 128), BF16)
+    torch.cuda.synchronize()
+    attend(clean)
+    pd.wait()
+    used, source = set(paged.table.flatten().tolist()), int(paged.table[1, 3])
+    spare = next(b for b in range(paged.kv_layer.block_count) if b not in used)
+    paged.held[4][1, 3] = spare
+    ok = True
+    for _ in range(5 if SMALL else 50):
+        paged.cache[spare] = float("nan")
+        out = poison((2, 32, 128), BF16)
+        torch.cuda.synchronize()
+        pd.op("copy_slices", paged.cache, paged.cache, U64(block_bytes), U64(block_bytes), (Pair * 1)(Pair(spare, source)), 1, (Slice * 1)(Slice(0, 0, block_bytes)), 1)
+        attend(out)
+        pd.wait()
+        ok = ok and torch.equal(out, clean)
+    record("paged_attention", "behind a copied block", ok, "bits")
+
+
 SAMPLE_FIELDS = ["temperature", "top_p", "min_p", "top_k", "repetition", "presence", "frequency", "seed_low", "seed_high", "draw_index", "history_start",
                  "prompt_count", "output_count", "bias_start", "bias_count", "mask_start", "top_count", "target", "slot", "reserved"]
 FLOATS = {"temperature", "top_p", "min_p", "repetition", "presence", "frequency"}
@@ -573,7 +598,7 @@ def main():
     info = pd.info()
     print(f"{info.name.decode()} {info.isa.decode()}, {info.free_bytes / 2**30:.1f} of {info.total_bytes / 2**30:.1f} GiB free, seed {SEED}", flush=True)
     parts = [("small", lambda: small_ops(pd)), ("conversions", lambda: conversions(pd, cpu)), ("copies", lambda: (copies(pd), long_copies(pd, cpu, G, record))), ("moves", lambda: moves(pd, cpu, G, record, SMALL)), ("linear", lambda: linears(pd)),
-             ("quantised", lambda: quantised(pd)), ("invariant", lambda: invariances(pd)), ("weights", lambda: weights(pd, cpu)), ("moe", lambda: moes(pd)), ("rope", lambda: (ropes(pd), ropes_fp8(pd))), ("attention", lambda: attentions(pd)),
+             ("quantised", lambda: quantised(pd)), ("invariant", lambda: invariances(pd)), ("weights", lambda: weights(pd, cpu)), ("moe", lambda: moes(pd)), ("rope", lambda: (ropes(pd), ropes_fp8(pd))), ("attention", lambda: (attentions(pd), moved_keys(pd))),
              ("sample", lambda: samples(pd, cpu)), ("graphs", lambda: graphs(pd)),
              ("not_finite", lambda: not_finite(pd, cpu, G, record, sample_rows, SMALL))]
     chosen = [a for a in sys.argv[1:] if not a.isdigit()]
