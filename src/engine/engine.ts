@@ -181,20 +181,26 @@ export class Engine {
     this.cache.close();
   }
 
-  /** Runs requests to their end and collects their tokens, for callers that have the engine to themselves. */
+  /** Runs requests to their end and collects their tokens, for callers that have the engine to themselves. When one fails, it throws that
+   *  one's error and the others are aborted. */
   async generate(
     requests: readonly GenerationRequest[],
     onEvent?: (event: TokenEvent) => void,
   ): Promise<readonly GenerationResult[]> {
     const collection = collectResults(requests, this.#options.clock);
-    for (const request of requests) this.add(request);
-    while (this.hasWork) {
-      for (const event of await this.step()) {
-        collection.push(event);
-        onEvent?.(event);
+    try {
+      for (const request of requests) this.add(request);
+      while (this.hasWork) {
+        for (const event of await this.step()) {
+          collection.push(event);
+          onEvent?.(event);
+        }
       }
+      return collection.finish();
+    } catch (error) {
+      for (const { id } of requests) this.abort(id);
+      throw error;
     }
-    return collection.finish();
   }
 
   #register(request: GenerationRequest, mode: RequestMode): RequestState {

@@ -189,6 +189,18 @@ describe('a token whose embedding is NaN', () => {
     expect(engine.snapshot()).toMatchObject({ ownedBlockCount: 0, cachedBlockCount: 0 });
   });
 
+  it('generate throws the error, and leaves nothing of the other requests behind', async () => {
+    const [plain] = prompts(1, 20, 9) as [number[]];
+    const engine = await openEngine(plant);
+    const together = engine.generate([ask(plain, { maxTokenCount: 50 }), ask(plain.with(2, poison))]);
+    await expect(together).rejects.toMatchObject({ code: 'numeric_error' });
+    expect(engine.snapshot()).toMatchObject({ runningCount: 0, waitingCount: 0 });
+    const [result] = await engine.generate([ask(plain)]);
+    expect(result!.choices[0]!.tokens).toHaveLength(12);
+    engine.checkIntegrity();
+    expect(engine.snapshot().ownedBlockCount).toBe(0);
+  });
+
   it('in an fp8 cache, and beside int8 weights', async () => {
     const plain = prompts(4, 30, 6);
     const requests = () => plain.map((ids, index) => ask(index === 1 ? ids.with(4, poison) : ids));
