@@ -10,6 +10,7 @@ import type { KvClaim } from '../router/kv-growth.js';
 import type { Route, Strategy } from '../router/route.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { Admission } from './admission.js';
+import { Changes } from './changes.js';
 import { DecodeRoom } from './decode-room.js';
 import type { RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
@@ -54,12 +55,20 @@ export class Coordinator {
   readonly #room = new DecodeRoom();
   readonly #routing: Routing;
   readonly #travellers = new Map<RequestId, Traveller>();
+  /** Null: requests wait for `ready`, and for its one change. */
+  #readiness: { readonly error: unknown } | null = null;
+  readonly #readinessChanges = new Changes();
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     this.#routing = new Routing({ ...options, workers: () => options.directory.workers() });
     this.#admission = new Admission(options.clock, options.limits.requestCountMax);
     this.#reservations = new Reservations(options.clock, options.limits);
+    const settle = (error: unknown) => {
+      this.#readiness = { error };
+      this.#readinessChanges.happened();
+    };
+    options.ready.then(() => settle(null), settle);
   }
 
   get requestCount(): number {
@@ -96,8 +105,13 @@ export class Coordinator {
     return this.#routing.status;
   }
 
-  cancelAll(): void {
-    for (const { request } of this.#travellers.values()) request.cancel();
+  failAll(error: TwostrokeError): void {
+    for (const { request } of this.#travellers.values()) request.fail(error);
+  }
+
+  /** Accepted and not ended. */
+  get requestIds(): readonly RequestId[] {
+    return [...this.#travellers.keys()];
   }
 
   /** What a worker held in its prefix cache is gone. */
@@ -107,7 +121,7 @@ export class Coordinator {
 
   async #run(traveller: Traveller): Promise<void> {
     const { request } = traveller;
-    await request.orSettled(this.#options.ready).catch((error) => this.#afterFailure(request, error));
+    await this.#untilReady(request).catch((error) => this.#afterFailure(request, error));
     while (!request.isSettled) {
       try {
         const entry = await this.#chooseRoute(traveller);
@@ -117,6 +131,15 @@ export class Coordinator {
       }
       this.#routing.leave(traveller);
     }
+  }
+
+  /** Or until the request settles. Not on `ready` itself, which may take long and would keep all that have come and gone. */
+  async #untilReady(request: Request): Promise<void> {
+    if (this.#readiness === null) {
+      const change = this.#readinessChanges.next();
+      await request.orSettled(change.happened).finally(change.forget);
+    }
+    if (this.#readiness !== null && this.#readiness.error !== null) throw this.#readiness.error;
   }
 
   /** Waits while no worker is live. Null when the request settles first. */
@@ -151,7 +174,8 @@ export class Coordinator {
     const { clock } = this.#options;
     const startMs = clock.nowMs();
     try {
-      if ((await request.orSettled(this.#orGone(worker, admitted))) === null) return;
+      // orSettled inside: a worker keeps a wait until it is over, and whoever leaves the line is never admitted
+      if ((await this.#orGone(worker, request.orSettled(admitted))) === null) return;
       request.reservationWaitMs += clock.nowMs() - startMs;
       await this.#follow(route, request);
     } finally {

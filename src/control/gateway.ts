@@ -135,7 +135,7 @@ export class Gateway implements GatewayApi {
     const { clock } = this.#options;
     const endMs = clock.nowMs() + drainMs;
     while (this.requestCount > 0 && clock.nowMs() < endMs) await clock.sleep(drainPollMs);
-    this.#coordinator.cancelAll();
+    this.#coordinator.failAll(new TwostrokeError('unavailable', 'the server is stopping'));
     await this.#supervisor.stop();
   }
 }

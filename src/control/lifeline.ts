@@ -1,5 +1,6 @@
-/** Ties waits to something that may end under them: a worker that dies, a request that is cancelled. Used by request.ts and
- *  remote-worker.ts. Unlike Promise.race on a long-lived promise it keeps nothing of a wait that is over. */
+/** Ties waits to something that may end under them: a worker that dies, a request that settles. Used by request.ts, remote-worker.ts and
+ *  reservations.ts. Unlike Promise.race on a long-lived promise it keeps nothing of a wait that is over.
+ *  Invariant: a guarded wait is kept until its work settles or the line is cut, so work that may never settle must be settled by its owner. */
 
 export class Lifeline {
   readonly #cutters = new Set<(error: Error) => void>();
@@ -9,11 +10,17 @@ export class Lifeline {
     return this.#error !== null;
   }
 
+  /** Guarded waits that are not over: none may be left when nobody waits. */
+  get waitCount(): number {
+    return this.#cutters.size;
+  }
+
   /** Rejects every guarded wait, now and from now on. The first error stays. */
   cut(error: Error): void {
     if (this.#error !== null) return;
     this.#error = error;
-    for (const reject of [...this.#cutters]) reject(error);
+    for (const reject of this.#cutters) reject(error);
+    this.#cutters.clear();
   }
 
   /** `work`'s result, or the cut's error, whichever comes first. */
@@ -21,7 +28,8 @@ export class Lifeline {
     return new Promise<T>((resolve, reject) => {
       if (this.#error !== null) reject(this.#error);
       else this.#cutters.add(reject);
-      work.then(resolve, reject).finally(() => this.#cutters.delete(reject));
+      const done = () => void this.#cutters.delete(reject);
+      work.then(resolve, reject).then(done);
     });
   }
 }

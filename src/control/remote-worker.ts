@@ -89,7 +89,7 @@ export class RemoteWorker implements WorkerClient {
 
   async release(id: RequestId): Promise<void> {
     this.#requests.delete(id);
-    this.#prefillings.delete(id);
+    this.#endPrefilling(id, new HandOverError('unwanted', 'cancelled', `request ${id} was released on ${this.id}`));
     try {
       await this.#ask('release', { id }, this.#options.limits.releaseDeadlineMs);
     } catch (error) {
@@ -113,9 +113,10 @@ export class RemoteWorker implements WorkerClient {
 
   /** The process has been reaped. */
   lose(reason: string): void {
-    this.#life.cut(new WorkerLostError(this.id, reason));
+    const error = new WorkerLostError(this.id, reason);
+    this.#life.cut(error);
     this.#requests.clear();
-    this.#prefillings.clear();
+    for (const id of this.#prefillings.keys()) this.#endPrefilling(id, error);
   }
 
   onTokens(body: TokensBody): void {
@@ -143,6 +144,12 @@ export class RemoteWorker implements WorkerClient {
     if (this.#prefillings.get(request.id)?.request !== request) return; // released meanwhile: nobody may write there
     const body: PushToBody = { id: request.id, target, reservation };
     await this.#ask('pushTo', body).catch(asHandOverError);
+  }
+
+  /** Whoever waits for it hears of the end: what never settles is kept for ever. */
+  #endPrefilling(id: RequestId, error: Error): void {
+    this.#prefillings.get(id)?.reject(error);
+    this.#prefillings.delete(id);
   }
 
   #watch(request: Request): void {

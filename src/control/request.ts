@@ -26,7 +26,7 @@ export class Request {
   readonly ended: (ChoiceEnd | null)[];
   readonly routes: RouteSummary[] = [];
   readonly times: Times = {};
-  /** Resolves once the request has finished, failed or been cancelled. */
+  /** Resolves once the request has finished, failed or been cancelled. To wait for something else meanwhile: orSettled. */
   readonly settled: Promise<void>;
   cachedTokenCount = 0;
   transferBytes = 0;
@@ -48,6 +48,8 @@ export class Request {
   #hasPromptLogprobs = false;
   #hasCached = false;
   #resolveSettled: () => void = () => {};
+  /** Whoever waits for something else, unless the request settles first. */
+  readonly #settleWaiters = new Set<() => void>();
   #resolveRoute: (summary: RouteSummary) => void = () => {};
   #rejectRoute: (error: Error) => void = () => {};
   readonly #route: Promise<RouteSummary>;
@@ -139,9 +141,19 @@ export class Request {
     this.#settle('failed', error);
   }
 
-  /** `work`'s result, or null when the request settles first. A late rejection of `work` is swallowed. */
+  /** `work`'s result, or null when the request settles first. A late rejection of `work` is swallowed. Nothing stays on the request, but on
+   *  `work`, which must not outlive it by far. */
   orSettled<T>(work: Promise<T>): Promise<T | null> {
-    return Promise.race([work, this.settled.then(() => null)]);
+    if (this.isSettled) {
+      work.catch(() => {});
+      return Promise.resolve(null);
+    }
+    return new Promise((resolve, reject) => {
+      const onSettled = () => resolve(null);
+      this.#settleWaiters.add(onSettled);
+      const done = () => void this.#settleWaiters.delete(onSettled);
+      work.then(resolve, reject).then(done);
+    });
   }
 
   routed(summary: RouteSummary): void {
@@ -235,5 +247,7 @@ export class Request {
     }
     this.#queue.end(error);
     this.#resolveSettled();
+    for (const onSettled of this.#settleWaiters) onSettled();
+    this.#settleWaiters.clear();
   }
 }

@@ -11,6 +11,7 @@ import { effectiveRoles } from '../router/candidates.js';
 import type { StepSample } from '../router/step-work.js';
 import type { HelloBody, WorkerConfig } from '../worker/messages.js';
 import { stepLimitsOf } from '../worker/step-limits.js';
+import { Changes } from './changes.js';
 import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
 import { LoadTurns } from './load-turns.js';
 import type { WorkerClient } from './worker-client.js';
@@ -36,7 +37,7 @@ export class Supervisor implements WorkerDirectory {
   readonly slots: readonly WorkerSlot[];
   readonly #options: SupervisorOptions;
   readonly #bus: BusServer;
-  readonly #changeWaiters = new Set<() => void>();
+  readonly #changes = new Changes();
   #facts: readonly WorkerFacts[] | null = null;
   #isStopping = false;
 
@@ -91,12 +92,7 @@ export class Supervisor implements WorkerDirectory {
   }
 
   nextChange(): NextChange {
-    let wake: () => void = () => {};
-    const happened = new Promise<void>((resolve) => {
-      wake = resolve;
-    });
-    this.#changeWaiters.add(wake);
-    return { happened, forget: () => void this.#changeWaiters.delete(wake) };
+    return this.#changes.next();
   }
 
   async stop(): Promise<void> {
@@ -143,8 +139,7 @@ export class Supervisor implements WorkerDirectory {
     if (slot.state === 'dead') this.#onDead(slot);
     if (slot.state === 'ready') this.#connectPeers(slot);
     this.#options.onChange(slot);
-    for (const wake of this.#changeWaiters) wake();
-    this.#changeWaiters.clear();
+    this.#changes.happened();
   }
 
   /** Ways for hand-overs, to and from a worker that has come. */

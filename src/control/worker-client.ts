@@ -38,7 +38,7 @@ export interface WorkerClient {
   /** Runs the whole request, its tokens so far included. Resolves when it has been accepted; tokens go to `request.accept`. */
   generate(request: Request): Promise<void>;
   /** Computes the prompt, emits the first token of every choice, and pushes K and V to where `reserve` says. `reserve` is called when the
-   *  first chunk is about to run. Resolves when every byte has landed. */
+   *  first chunk is about to run. Resolves when every byte has landed; rejects when it is released before. */
   prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody>;
   /** Null: no room now. */
   reserve(request: Request, growthTokenCount: number): Promise<Reserved | null>;

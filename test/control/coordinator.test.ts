@@ -111,6 +111,15 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
     expect(cluster.records[0]).toMatchObject({ outcome: 'cancelled' });
   });
 
+  it('clients that leave the line for memory leave nothing behind on the worker', async () => {
+    const cluster = new FakeCluster({ roles, strategy, blockCount: 10 });
+    const left = Array.from({ length: 6 }, (_, i) => cluster.ask(`r${i}`, 100, 40, 1, i < 2 ? {} : { deadlineMs: 50 }));
+    const errors = (await cluster.clock.drive(Promise.all(left))).map(({ error }) => error?.code);
+    expect(errors.slice(2)).toContain('deadline_exceeded');
+    await cluster.clock.drive(cluster.settle());
+    expect(cluster.leaks()).toEqual([]);
+  });
+
   it('a deadline ends it with a typed error at any moment', async () => {
     const { cluster: whole } = await run(null);
     const totalMs = whole.records[0]!.doneMs;
@@ -381,7 +390,7 @@ describe('admission', () => {
     cluster.kill(cluster.everyone[1]!.id);
     const { error } = await cluster.clock.drive(cluster.ask('b', 10, 4, 1, { deadlineMs: 5000 }));
     await cluster.clock.yield();
-    expect(cluster.changeWaiters.size).toBe(0); // nobody is kept who has given up
+    expect(cluster.changes.waiterCount).toBe(0); // nobody is kept who has given up
     expect(error?.code).toBe('deadline_exceeded');
     expect(cluster.clock.nowMs()).toBeGreaterThan(5000);
   });

@@ -4,13 +4,14 @@
 import { assert } from '../../src/base/assert.js';
 import { type RequestId, requestId, type TokenId, type WorkerId, workerId } from '../../src/base/ids.js';
 import { silentLogger } from '../../src/base/log.js';
+import { Changes } from '../../src/control/changes.js';
 import { Coordinator } from '../../src/control/coordinator.js';
 import type { RequestInput, TransferFailurePolicy } from '../../src/control/gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gateway-options.js';
 import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
-import { type Reserved, type WorkerClient, WorkerLostError } from '../../src/control/worker-client.js';
+import { HandOverError, type Reserved, type WorkerClient, WorkerLostError } from '../../src/control/worker-client.js';
 import type { NextChange, WorkerDirectory, WorkerFacts } from '../../src/control/worker-directory.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
@@ -47,6 +48,7 @@ export class FakeWorker implements WorkerClient {
   readonly id: WorkerId;
   readonly held = new Map<RequestId, Held>();
   readonly life = new Lifeline();
+  readonly #prefillings = new Map<RequestId, (error: Error) => void>();
   readonly #cluster: FakeCluster;
   #epoch = 0;
 
@@ -71,7 +73,8 @@ export class FakeWorker implements WorkerClient {
   }
 
   prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody> {
-    return this.orLost(this.#prefill(request, reserve));
+    const released = new Promise<never>((_, reject) => this.#prefillings.set(request.id, reject));
+    return this.orLost(Promise.race([this.#prefill(request, reserve), released]));
   }
 
   reserve(request: Request): Promise<Reserved | null> {
@@ -114,6 +117,8 @@ export class FakeWorker implements WorkerClient {
 
   async release(id: RequestId): Promise<void> {
     if (this.life.isCut) return;
+    this.#prefillings.get(id)?.(new HandOverError('unwanted', 'cancelled', `${id} was released on ${this.id}`));
+    this.#prefillings.delete(id);
     const held = this.held.get(id);
     assert(
       held?.writer == null || held.writer.life.isCut,
@@ -239,7 +244,7 @@ export class FakeCluster implements WorkerDirectory {
   restart: 'restart' | 'stay_dead' = 'restart';
   readonly #roles: readonly WorkerRole[];
   readonly #current: (FakeWorker | null)[] = [];
-  readonly changeWaiters = new Set<() => void>();
+  readonly changes = new Changes();
 
   constructor({
     roles,
@@ -288,12 +293,7 @@ export class FakeCluster implements WorkerDirectory {
   }
 
   nextChange(): NextChange {
-    let wake: () => void = () => {};
-    const happened = new Promise<void>((resolve) => {
-      wake = resolve;
-    });
-    this.changeWaiters.add(wake);
-    return { happened, forget: () => void this.changeWaiters.delete(wake) };
+    return this.changes.next();
   }
 
   reach(name: string, worker: FakeWorker, request: Request): void {
@@ -328,9 +328,10 @@ export class FakeCluster implements WorkerDirectory {
     }
   }
 
-  /** Requests still held anywhere: nothing may be, once all is done. */
+  /** Requests still held anywhere, and waits that are not over: nothing may be, once all is done. */
   leaks(): string[] {
-    return this.everyone.flatMap((worker) => [...worker.held.keys()].map((id) => `${id} on ${worker.id}`));
+    const waits = this.everyone.flatMap(({ id, life }) => (life.waitCount === 0 ? [] : [`${life.waitCount} waits on ${id}`]));
+    return [...waits, ...this.everyone.flatMap((worker) => [...worker.held.keys()].map((id) => `${id} on ${worker.id}`))];
   }
 
   /** Everything that was started has ended. */
@@ -350,7 +351,6 @@ export class FakeCluster implements WorkerDirectory {
   }
 
   #wake(): void {
-    for (const wake of this.changeWaiters) wake();
-    this.changeWaiters.clear();
+    this.changes.happened();
   }
 }
