@@ -18,7 +18,7 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
   /** Events before it have been read: shifting a long array would move all of it, every time. */
   #readCount = 0;
   readonly #onReturn: () => void;
-  #waiter: { resolve(result: IteratorResult<TokenEvent>): void; reject(error: Error): void } | null = null;
+  readonly #waiters: { resolve(result: IteratorResult<TokenEvent>): void; reject(error: Error): void }[] = [];
   #end: { readonly error: TwostrokeError | null } | null = null;
 
   constructor(onReturn: () => void) {
@@ -27,8 +27,9 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
 
   push(event: TokenEvent): void {
     if (this.#end !== null) return;
-    if (this.#waiter === null) this.#events.push(event);
-    else this.#take().resolve({ done: false, value: event });
+    const waiter = this.#waiters.shift();
+    if (waiter === undefined) this.#events.push(event);
+    else waiter.resolve({ done: false, value: event });
   }
 
   /** Forgets the tokens of a choice that nobody has read yet. */
@@ -37,13 +38,17 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
     this.#events = this.#events.filter((event) => event.kind !== 'tokens' || event.choiceIndex !== choiceIndex);
   }
 
+  /** Nobody wants what is queued. */
+  clear(): void {
+    this.#events = [];
+    this.#readCount = 0;
+  }
+
   /** After what is queued, the iteration ends, or throws `error`. */
   end(error: TwostrokeError | null): void {
     if (this.#end !== null) return;
     this.#end = { error };
-    if (this.#waiter === null) return;
-    if (error === null) this.#take().resolve({ done: true, value: undefined });
-    else this.#take().reject(error);
+    for (const waiter of this.#waiters.splice(0)) void this.next().then(waiter.resolve, waiter.reject);
   }
 
   next(): Promise<IteratorResult<TokenEvent>> {
@@ -60,24 +65,18 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
     }
     if (this.#end !== null) return Promise.resolve({ done: true, value: undefined });
     return new Promise((resolve, reject) => {
-      this.#waiter = { resolve, reject };
+      this.#waiters.push({ resolve, reject });
     });
   }
 
   return(): Promise<IteratorResult<TokenEvent>> {
     this.#onReturn();
+    this.clear();
     return Promise.resolve({ done: true, value: undefined });
   }
 
   #forgetRead(): void {
     this.#events.splice(0, this.#readCount);
     this.#readCount = 0;
-  }
-
-  #take() {
-    const waiter = this.#waiter;
-    this.#waiter = null;
-    if (waiter === null) throw new Error('nobody waits');
-    return waiter;
   }
 }

@@ -242,6 +242,7 @@ export class Request {
     if (this.#outcome !== null) return;
     this.#outcome = { kind, error, doneMs: this.#clock.nowMs() };
     this.#deadline.cancel();
+    if (kind === 'cancelled') this.#queue.clear();
     if (this.routes.length === 0) {
       this.#rejectRoute(error ?? new TwostrokeError('cancelled', `request ${this.id} ended before it was routed`));
     }

@@ -9,6 +9,8 @@ import { freshId } from '../base/prng.js';
 import { HttpError, toApiError } from './api-error.js';
 import { chatCompletion } from './chat.js';
 import { completion } from './completions.js';
+import type { Connections } from './connections.js';
+import { answerEarly } from './early-answer.js';
 import type { Exchange, ServerContext } from './exchange.js';
 import { type Caller, type KeyOptions, Keys, requireTotals } from './keys.js';
 import { RecentRequests } from './recent-requests.js';
@@ -26,6 +28,7 @@ export interface AppOptions extends KeyOptions {
   readonly strictFields: boolean;
   /** True once shutdown began: open connections are told to go elsewhere. */
   readonly isStopping: () => boolean;
+  readonly connections: Connections;
 }
 
 type Env = { Bindings: HttpBindings; Variables: { requestIdText: string; caller: Caller } };
@@ -77,6 +80,10 @@ function prepareResponses(app: Hono<Env>, { metrics, clock, logger }: ServerCont
     const { status } = c.res;
     metrics.onResponse(c.req.routePath, status);
     logger.debug({ requestId, method: c.req.method, path: c.req.path, status, ms: clock.nowMs() - startMs }, 'request');
+    if (c.env.incoming.complete) return;
+    await answerEarly(c.res, c.env, clock);
+    c.res = undefined; // or its headers would be merged into the next
+    c.res = alreadySent();
     return;
   });
 }
@@ -133,7 +140,13 @@ function routes(
     async (c) => {
       if (gateway.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
       const { incoming, outgoing } = c.env;
-      const exchange: Exchange = { incoming, outgoing, caller: c.get('caller'), onParsed: tellUnknown(outgoing) };
+      const exchange: Exchange = {
+        incoming,
+        outgoing,
+        caller: c.get('caller'),
+        onParsed: tellUnknown(outgoing),
+        onCut: (listen) => options.connections.onCut(incoming.socket, listen),
+      };
       const result = await handle(context, exchange, await readJsonBody(incoming, context.bodyBytesMax));
       return result === null ? alreadySent() : c.json(result);
     };

@@ -1,6 +1,7 @@
 /** One HTTP exchange of a generating endpoint: runs its generations, then answers as one JSON object or as a stream of events.
  *  Used by chat.ts and completions.ts, which differ in the ResponseFormat they hand in.
- *  Invariant: however the exchange ends (done, failed, client gone), no generation of it keeps running. */
+ *  Invariant: however the exchange ends (done, failed, client gone, server stopped), no generation of it keeps running, and a client that
+ *  still listens hears why. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
@@ -9,6 +10,7 @@ import type { GatewayApi } from '../control/gateway-api.js';
 import type { TokenOutput } from '../engine/token-event.js';
 import { toApiError } from './api-error.js';
 import type { ChoiceDelta } from './choice-text.js';
+import type { OnCut } from './connections.js';
 import type { Generation, GenerationContext } from './generation.js';
 import type { Caller } from './keys.js';
 import { mergeDeltas } from './merge-deltas.js';
@@ -33,6 +35,8 @@ export interface Exchange {
   readonly outgoing: ServerResponse;
   readonly caller: Caller;
   readonly onParsed: OnParsed;
+  /** See Connections. */
+  onCut(listen: OnCut): () => void;
 }
 
 /** A finished choice of a non-streamed answer. */
@@ -66,21 +70,32 @@ export async function answer(
   const cancelAll = () => {
     for (const generation of generations) generation.cancel();
   };
-  const { outgoing } = exchange;
-  outgoing.once('close', cancelAll);
+  const cut: { error: TwostrokeError | null } = { error: null };
+  const forget = exchange.onCut((error) => {
+    cut.error = error;
+    cancelAll();
+  });
+  const sse = new SseWriter(exchange, context.clock);
   try {
-    if (outgoing.destroyed) throw new TwostrokeError('cancelled', 'the client closed the connection');
+    if (cut.error !== null) throw cut.error;
     if (options.stream === 'no') {
       const choices = await collect(generations);
-      setRouteHeader(outgoing, generations);
+      setRouteHeader(exchange.outgoing, generations);
       return format.whole(choices);
     }
-    await stream(context, exchange, generations, format, options);
-    return null;
+    await stream(context, sse, exchange, generations, format, options);
+  } catch (error) {
+    const reason = cut.error ?? error; // a generation that was cancelled knows no more
+    if (!sse.isOpen) throw reason;
+    if (!(reason instanceof TwostrokeError)) context.logger.error({ err: reason }, 'internal error in a stream');
+    await sse.send(toApiError(reason).body);
   } finally {
-    outgoing.off('close', cancelAll);
+    forget();
     cancelAll();
   }
+  await sse.send('[DONE]');
+  sse.close();
+  return null;
 }
 
 async function collect(generations: readonly Generation[]): Promise<WholeChoice[][]> {
@@ -109,12 +124,12 @@ async function collect(generations: readonly Generation[]): Promise<WholeChoice[
 /** Headers wait for the first delta, so that what fails before it still gets a status of its own; but not longer than proxies wait. */
 async function stream(
   context: ServerContext,
+  sse: SseWriter,
   exchange: Exchange,
   generations: readonly Generation[],
   format: ResponseFormat,
   options: StreamOptions,
 ): Promise<void> {
-  const sse = new SseWriter(exchange.outgoing, context.clock);
   const deltas = mergeDeltas(generations);
   const patience = keepAlive(sse, context.clock);
   try {
@@ -124,16 +139,10 @@ async function stream(
       for (const chunk of format.chunks(item.value[0], item.value[1])) await sse.send(chunk);
     }
     if (options.usage !== 'none') await sse.send(format.usageChunk());
-  } catch (error) {
-    if (!sse.isOpen) throw error;
-    if (!(error instanceof TwostrokeError)) context.logger.error({ err: error }, 'internal error in a stream');
-    await sse.send(toApiError(error).body);
   } finally {
     patience.cancel();
     await deltas.return();
   }
-  await sse.send('[DONE]');
-  sse.close();
 }
 
 const patienceMs = 15_000;

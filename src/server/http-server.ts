@@ -1,14 +1,16 @@
 /** The listening server: HTTP in front of createApp, and an orderly end. Used by cli/serve.ts and the tests.
- *  Invariant: close() ends, whatever clients do: what is still open at the deadline is cut. */
+ *  Invariant: close() ends, whatever clients do: what is still open at the deadline is told so, and cut. */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
+import type { Clock } from '../base/clock.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { type AppOptions, createApp } from './app.js';
 import { Connections } from './connections.js';
+import { endWith } from './early-answer.js';
 import type { ServerContext } from './exchange.js';
 
-export interface HttpServerOptions extends Omit<AppOptions, 'isStopping'> {
+export interface HttpServerOptions extends Omit<AppOptions, 'isStopping' | 'connections'> {
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
@@ -17,23 +19,26 @@ export interface HttpServerOptions extends Omit<AppOptions, 'isStopping'> {
 export interface HttpServer {
   readonly url: string;
   readonly port: number;
-  /** Stops accepting, lets open requests finish for `drainMs`, then cuts them. */
+  /** Stops accepting, lets open requests finish for `drainMs`, then ends them with an error. */
   close(drainMs: number): Promise<void>;
 }
 
 /** Longer than what common proxies keep idle connections for, so that they close first. */
 const keepAliveMs = 75_000;
 const drainPollMs = 25;
-/** The host of a request that names none, as HTTP/1.0 allows. */
-const listenerOptions = { overrideGlobalObjects: false, hostname: 'localhost' };
+/** The host of a request that names none, as HTTP/1.0 allows. What was not read of a request is early-answer.ts's. */
+const listenerOptions = { overrideGlobalObjects: false, hostname: 'localhost', autoCleanupIncoming: false };
+/** For the last words to reach those who read. */
+const farewellMs = 1000;
 
 /** Throws TwostrokeError 'unavailable' when the port is taken or may not be used. */
 export async function startHttpServer(context: ServerContext, options: HttpServerOptions): Promise<HttpServer> {
   let isStopping = false;
-  const app = createApp(context, { ...options, isStopping: () => isStopping });
-  const server = createServer({ keepAliveTimeout: keepAliveMs }, getRequestListener(app.fetch, listenerOptions));
+  const server = createServer({ keepAliveTimeout: keepAliveMs });
   const connections = new Connections(server);
-  server.on('clientError', onClientError);
+  const app = createApp(context, { ...options, isStopping: () => isStopping, connections });
+  server.on('request', getRequestListener(app.fetch, listenerOptions));
+  server.on('clientError', (error, socket: Socket) => onClientError(error, socket, connections, context.clock));
   await listen(server, options);
   const { port } = server.address() as AddressInfo;
   return {
@@ -71,28 +76,38 @@ function urlHost(host: string): string {
   return host.includes(':') ? `[${host}]` : host;
 }
 
-/** What is not HTTP, in the shape of every other error. */
-function onClientError(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+const clientErrors: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
+  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
+};
+
+/** What is not HTTP, in the shape of every other error. Comes again with whatever such a client goes on to send. */
+function onClientError(error: NodeJS.ErrnoException, socket: Socket, connections: Connections, clock: Clock): void {
+  if (socket.writableEnded && !socket.destroyed) return; // it has its answer
+  if (error.code === 'ECONNRESET' || !socket.writable || connections.isAnswering(socket)) {
     socket.destroy();
     return;
   }
-  const [status, reason] = error.code === 'HPE_HEADER_OVERFLOW' ? [431, 'Request Header Fields Too Large'] : [400, 'Bad Request'];
+  const status = clientErrors[error.code ?? ''] ?? '400 Bad Request';
   const body = JSON.stringify({
-    error: { message: `Bad HTTP request: ${reason}`, type: 'invalid_request_error', param: null, code: null },
+    error: { message: `Bad HTTP request: ${status.slice(4)}`, type: 'invalid_request_error', param: null, code: null },
   });
-  socket.end(
-    `HTTP/1.1 ${status} ${reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  );
+  const head = `connection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
+  endWith(`HTTP/1.1 ${status}\r\n${head}\r\n\r\n${body}`, socket, clock);
 }
 
 async function close(server: Server, connections: Connections, { clock }: ServerContext, drainMs: number): Promise<void> {
-  const closed = new Promise<'closed'>((resolve) => server.close(() => resolve('closed')));
-  const deadlineMs = clock.nowMs() + drainMs;
-  while (clock.nowMs() < deadlineMs) {
-    connections.closeIdle();
-    if ((await Promise.race([closed, clock.sleep(drainPollMs)])) === 'closed') return;
-  }
+  let isClosed = false;
+  const closed = new Promise<void>((resolve) => server.close(() => resolve())).then(() => {
+    isClosed = true;
+  });
+  const drain = async (durationMs: number) => {
+    const endMs = clock.nowMs() + durationMs;
+    for (; !isClosed && clock.nowMs() < endMs; await clock.sleep(drainPollMs)) connections.closeIdle();
+  };
+  await drain(drainMs);
+  connections.cutAll(new TwostrokeError('unavailable', 'The server is shutting down'));
+  await drain(farewellMs);
   server.closeAllConnections();
   await closed;
 }

@@ -1,13 +1,13 @@
 /** Server-sent events written straight to the Node response: no web stream in between, which costs more than half of the throughput.
  *  Invariant: at most one write is pending beyond the socket's buffer; a writer awaits `send`, so a slow reader holds its generation's
  *  events back instead of growing this process. */
-import type { ServerResponse } from 'node:http';
 import type { Clock } from '../base/clock.js';
+import type { Exchange } from './exchange.js';
 
+/** Whether the connection stays open is the client's to say, and Node's to do. */
 const sseHeaders = {
   'content-type': 'text/event-stream; charset=utf-8',
   'cache-control': 'no-cache, no-transform',
-  connection: 'keep-alive',
   'x-accel-buffering': 'no',
 };
 
@@ -15,11 +15,11 @@ const sseHeaders = {
 const stalledReaderMs = 600_000;
 
 export class SseWriter {
-  readonly #outgoing: ServerResponse;
+  readonly #exchange: Exchange;
   readonly #clock: Clock;
 
-  constructor(outgoing: ServerResponse, clock: Clock) {
-    this.#outgoing = outgoing;
+  constructor(exchange: Exchange, clock: Clock) {
+    this.#exchange = exchange;
     this.#clock = clock;
   }
 
@@ -27,8 +27,9 @@ export class SseWriter {
     return this.#outgoing.headersSent;
   }
 
+  /** The socket tells first: a response that waits behind another of its connection does not hear of its end. */
   get isClosed(): boolean {
-    return this.#outgoing.destroyed || this.#outgoing.writableEnded;
+    return this.#exchange.incoming.socket.destroyed || this.#outgoing.destroyed || this.#outgoing.writableEnded;
   }
 
   /** The headers leave with what is sent next. */
@@ -54,13 +55,20 @@ export class SseWriter {
 
   #drained(): Promise<void> {
     return new Promise((resolve) => {
-      const patience = this.#clock.after(stalledReaderMs, () => this.#outgoing.destroy());
+      const patience = this.#clock.after(stalledReaderMs, () => this.#exchange.incoming.socket.destroy());
+      let forget = () => {};
       const settle = () => {
         patience.cancel();
-        this.#outgoing.off('drain', settle).off('close', settle);
+        this.#outgoing.off('drain', settle);
+        forget();
         resolve();
       };
-      this.#outgoing.on('drain', settle).on('close', settle);
+      this.#outgoing.on('drain', settle);
+      forget = this.#exchange.onCut(settle);
     });
+  }
+
+  get #outgoing() {
+    return this.#exchange.outgoing;
   }
 }

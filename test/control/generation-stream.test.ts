@@ -1,5 +1,6 @@
 /** The queue between workers and a client that reads slowly. */
 import { expect, it } from 'vitest';
+import { TwostrokeError } from '../../src/base/errors.js';
 import { requestId } from '../../src/base/ids.js';
 import { EventQueue } from '../../src/control/generation-stream.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
@@ -19,4 +20,22 @@ it('forgets a choice however much of the others is queued', async () => {
     [0, 100_000],
     [2, 100_000],
   ]);
+});
+
+it('answers everyone who waits, in order, and gives nothing after a return', async () => {
+  const event: TokenEvent = { kind: 'cached', requestId: requestId('r'), cachedTokenCount: 1 };
+  const queue = new EventQueue(() => {});
+  const waiting = [queue.next(), queue.next(), queue.next()];
+  queue.push(event);
+  queue.end(new TwostrokeError('unavailable', 'gone'));
+  expect(await Promise.allSettled(waiting)).toMatchObject([
+    { value: { done: false, value: event } },
+    { reason: { code: 'unavailable' } },
+    { value: { done: true } },
+  ]);
+  const left = new EventQueue(() => {});
+  left.push(event);
+  await left.return();
+  left.end(null);
+  expect(await left.next()).toMatchObject({ done: true });
 });
