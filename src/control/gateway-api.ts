@@ -44,7 +44,8 @@ export interface GatewayApi {
   readonly requestCount: number;
   onLoadProgress(listener: (workerId: WorkerId, progress: LoadProgress) => void): void;
   onRequestDone(listener: (record: RequestRecord) => void): void;
-  /** Asks every live worker; rejects naming the worker and what is wrong. For tests. */
+  /** Asks every live worker; rejects naming the worker and what is wrong: blocks that are accounted for wrongly, or something kept of a request
+   *  that has ended. May be asked at any time, under load too. */
   checkIntegrity(): Promise<void>;
   /** Refuses new requests, waits up to `drainMs` (default 0) for those running, cancels the rest, ends the workers. */
   stop(options?: { readonly drainMs?: number }): Promise<void>;

@@ -119,7 +119,7 @@ export class Gateway implements GatewayApi {
 
   async checkIntegrity(): Promise<void> {
     for (const { id, client } of this.#supervisor.slots) {
-      await client?.checkIntegrity().catch((error) => {
+      await client?.checkIntegrity(new Set(this.#coordinator.requestIds)).catch((error) => {
         throw new TwostrokeError('internal', `worker ${id}: ${messageOf(error)}`, { cause: error });
       });
     }

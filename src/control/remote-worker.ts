@@ -8,6 +8,7 @@ import { type Body, BusClosedError, type BusConnection, BusDeadlineError } from 
 import type { KvTarget } from '../transfer/connector.js';
 import type {
   HandOverFailedBody,
+  HeldBody,
   LandedBody,
   PrefillStartedBody,
   PushToBody,
@@ -98,9 +99,16 @@ export class RemoteWorker implements WorkerClient {
     }
   }
 
-  /** Rejects naming what is wrong with the worker's accounting. */
-  async checkIntegrity(): Promise<void> {
-    await this.#ask('integrity', null);
+  /** Rejects naming what is wrong with the worker's accounting, or what is kept, there or here, of requests that are not among `known` any
+   *  more. Messages arrive in order, so what is not known when it is asked has been released. */
+  async checkIntegrity(known: ReadonlySet<RequestId>): Promise<void> {
+    const here = { requests: [...this.#requests.keys()], prefillings: [...this.#prefillings.keys()] };
+    const held = (await this.#ask('integrity', null)) as HeldBody;
+    for (const [holder, ids] of Object.entries({ ...here, ...held })) {
+      const ended = ids.filter((id) => !known.has(id));
+      if (ended.length > 0)
+        throw new TwostrokeError('internal', `${holder} keeps what has ended: ${ended.slice(0, 5).join(', ')}`);
+    }
   }
 
   openPeer(target: KvTarget): void {

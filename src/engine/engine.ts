@@ -159,6 +159,11 @@ export class Engine {
     });
   }
 
+  /** Requests that are here: waiting, running, held or reserved. */
+  get requestIds(): readonly RequestId[] {
+    return [...this.#requests.keys()];
+  }
+
   /** Throws AssertionError when a block, seat or sequence is accounted for wrongly. */
   checkIntegrity(): void {
     checkAccounting(this.#requests, this.#scheduler, this.#memory, {

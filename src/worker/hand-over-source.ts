@@ -11,7 +11,15 @@ import type { LinkTrial } from '../transfer/best-connector.js';
 import type { BlockChecksums } from '../transfer/checksums.js';
 import type { KvChannel, KvConnector, KvTarget, OpenOptions } from '../transfer/connector.js';
 import { LinkCounts } from './link-counts.js';
-import type { ConnectorStatus, HandOverFailedBody, LandedBody, PrefillStartedBody, PushToBody, RequestBody } from './messages.js';
+import type {
+  ConnectorStatus,
+  HandOverFailedBody,
+  HeldBody,
+  LandedBody,
+  PrefillStartedBody,
+  PushToBody,
+  RequestBody,
+} from './messages.js';
 import { OutgoingHandOver } from './outgoing-hand-over.js';
 import { unpackTokens } from './token-list.js';
 
@@ -154,6 +162,11 @@ export class HandOverSource implements EngineHooks {
       const { name, pushedBytes, transferCount } = opened;
       return [{ peer, name, trials: this.#trialsOf(opened), pushedBytes, transferCount, ...this.#counts.of(peer) }];
     });
+  }
+
+  /** What is kept for requests: nothing for those that have been released. */
+  get requestIds(): Pick<HeldBody, 'handOvers' | 'pushes'> {
+    return { handOvers: [...this.#handOvers.keys()], pushes: [...this.#pushing.keys()] };
   }
 
   async close(): Promise<void> {

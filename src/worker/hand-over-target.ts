@@ -93,6 +93,11 @@ export class HandOverTarget {
     return pending?.epoch === write.epoch && write.blocks.every((block) => pending.blockIds.has(block));
   }
 
+  /** Those that have reserved and have not landed. */
+  get requestIds(): readonly RequestId[] {
+    return [...this.#pending.keys()];
+  }
+
   get quarantinedBlockCount(): number {
     let count = 0;
     for (const { blockIds } of this.#pending.values()) count += blockIds.size;

@@ -188,6 +188,9 @@ export interface ConnectorStatus {
   readonly failureCount: number;
 }
 
+/** Answer to `integrity`: whose requests are kept here, and by what. */
+export type HeldBody = Readonly<Record<'engine' | 'handOvers' | 'pushes' | 'reservations', readonly RequestId[]>>;
+
 export interface IdBody {
   readonly id: RequestId;
 }

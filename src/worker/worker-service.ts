@@ -11,6 +11,7 @@ import type { HandOverSource } from './hand-over-source.js';
 import type { HandOverTarget, ReservingEngine } from './hand-over-target.js';
 import type {
   ForgetPeerBody,
+  HeldBody,
   IdBody,
   OpenPeerBody,
   PushToBody,
@@ -27,6 +28,7 @@ interface ServedEngine extends ReservingEngine {
   addPrefill(request: GenerationRequest): void;
   abort(id: RequestId): void;
   checkIntegrity(): void;
+  readonly requestIds: readonly RequestId[];
   snapshot(): EngineSnapshot;
 }
 
@@ -87,11 +89,16 @@ export class WorkerService implements BusHandlers {
       case 'release':
         return this.#release((body as IdBody).id);
       case 'integrity':
-        this.#engine.checkIntegrity();
-        return null;
+        return this.#held();
       default:
         throw new TwostrokeError('internal', `unknown message '${kind}'`);
     }
+  }
+
+  /** Throws AssertionError when the engine's accounting is wrong. */
+  #held(): HeldBody {
+    this.#engine.checkIntegrity();
+    return { engine: this.#engine.requestIds, ...this.#source.requestIds, reservations: this.#target.requestIds };
   }
 
   #generate(body: RequestBody): null {

@@ -75,7 +75,7 @@ const endings: Readonly<Record<string, Ending>> = {
   'HTTP: 413': ({ server }) => wire(server.port, post(chatPath, 'x'.repeat(bodyBytesMax + 1))),
 };
 
-/** All at once, so that some are refused. */
+/** All at once, so that some are refused; meanwhile nothing is kept of those that have ended. */
 async function burst({ gateway }: Rig): Promise<number> {
   let refusedCount = 0;
   const one = async () => {
@@ -85,7 +85,9 @@ async function burst({ gateway }: Rig): Promise<number> {
       refusedCount++;
     }
   };
-  await Promise.all(Array.from({ length: requestCountMax + 16 }, one));
+  const all = Promise.all(Array.from({ length: requestCountMax + 16 }, one));
+  for (let i = 0; i < 10; i++) await gateway.checkIntegrity();
+  await all;
   return refusedCount;
 }
 
