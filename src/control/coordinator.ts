@@ -6,11 +6,11 @@ import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
+import { Signal } from '../base/signal.js';
 import type { KvClaim } from '../router/kv-growth.js';
 import type { Route, Strategy } from '../router/route.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { Admission } from './admission.js';
-import { Changes } from './changes.js';
 import { DecodeRoom } from './decode-room.js';
 import type { RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
@@ -55,20 +55,20 @@ export class Coordinator {
   readonly #room = new DecodeRoom();
   readonly #routing: Routing;
   readonly #travellers = new Map<RequestId, Traveller>();
-  /** Null: requests wait for `ready`, and for its one change. */
-  #readiness: { readonly error: unknown } | null = null;
-  readonly #readinessChanges = new Changes();
+  readonly #started = new Signal();
+  /** Whether the workers have loaded, and what they failed with. */
+  #start: { readonly error: unknown } | null = null;
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     this.#routing = new Routing({ ...options, workers: () => options.directory.workers() });
     this.#admission = new Admission(options.clock, options.limits.requestCountMax);
     this.#reservations = new Reservations(options.clock, options.limits);
-    const settle = (error: unknown) => {
-      this.#readiness = { error };
-      this.#readinessChanges.happened();
+    const started = (error: unknown) => {
+      this.#start = { error };
+      this.#started.fire();
     };
-    options.ready.then(() => settle(null), settle);
+    options.ready.then(() => started(null), started);
   }
 
   get requestCount(): number {
@@ -121,7 +121,7 @@ export class Coordinator {
 
   async #run(traveller: Traveller): Promise<void> {
     const { request } = traveller;
-    await this.#untilReady(request).catch((error) => this.#afterFailure(request, error));
+    await this.#whenStarted(request);
     while (!request.isSettled) {
       try {
         const entry = await this.#chooseRoute(traveller);
@@ -133,13 +133,12 @@ export class Coordinator {
     }
   }
 
-  /** Or until the request settles. Not on `ready` itself, which may take long and would keep all that have come and gone. */
-  async #untilReady(request: Request): Promise<void> {
-    if (this.#readiness === null) {
-      const change = this.#readinessChanges.next();
-      await request.orSettled(change.happened).finally(change.forget);
+  async #whenStarted(request: Request): Promise<void> {
+    if (this.#start === null) {
+      const start = this.#started.next();
+      await request.orSettled(start.happened).finally(start.forget);
     }
-    if (this.#readiness !== null && this.#readiness.error !== null) throw this.#readiness.error;
+    if (this.#start?.error != null) this.#afterFailure(request, this.#start.error);
   }
 
   /** Waits while no worker is live. Null when the request settles first. */

@@ -14,9 +14,10 @@ export interface GenerationStream extends AsyncIterable<TokenEvent> {
 }
 
 export class EventQueue implements AsyncIterator<TokenEvent> {
-  #events: TokenEvent[] = [];
+  readonly #events: TokenEvent[] = [];
   /** Events before it have been read: shifting a long array would move all of it, every time. */
   #readCount = 0;
+  readonly #dropped = new Set<number>();
   readonly #onReturn: () => void;
   readonly #waiters: { resolve(result: IteratorResult<TokenEvent>): void; reject(error: Error): void }[] = [];
   #end: { readonly error: TwostrokeError | null } | null = null;
@@ -32,15 +33,15 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
     else waiter.resolve({ done: false, value: event });
   }
 
-  /** Forgets the tokens of a choice that nobody has read yet. */
+  /** The tokens of a choice that nobody has read yet are never read: they are passed over where they lie, since looking for them takes as
+   *  long as there are others. */
   drop(choiceIndex: number): void {
-    this.#forgetRead();
-    this.#events = this.#events.filter((event) => event.kind !== 'tokens' || event.choiceIndex !== choiceIndex);
+    this.#dropped.add(choiceIndex);
   }
 
   /** Nobody wants what is queued. */
   clear(): void {
-    this.#events = [];
+    this.#events.length = 0;
     this.#readCount = 0;
   }
 
@@ -52,12 +53,8 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
   }
 
   next(): Promise<IteratorResult<TokenEvent>> {
-    const value = this.#events[this.#readCount];
-    if (value !== undefined) {
-      this.#readCount++;
-      if (2 * this.#readCount >= this.#events.length) this.#forgetRead();
-      return Promise.resolve({ done: false, value });
-    }
+    const value = this.#read();
+    if (value !== undefined) return Promise.resolve({ done: false, value });
     if (this.#end?.error) {
       const { error } = this.#end;
       this.#end = { error: null };
@@ -73,6 +70,15 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
     this.#onReturn();
     this.clear();
     return Promise.resolve({ done: true, value: undefined });
+  }
+
+  #read(): TokenEvent | undefined {
+    for (let event = this.#events[this.#readCount]; event !== undefined; event = this.#events[this.#readCount]) {
+      this.#readCount++;
+      if (2 * this.#readCount >= this.#events.length) this.#forgetRead();
+      if (event.kind !== 'tokens' || !this.#dropped.has(event.choiceIndex)) return event;
+    }
+    return undefined;
   }
 
   #forgetRead(): void {

@@ -26,7 +26,7 @@ export class Request {
   readonly ended: (ChoiceEnd | null)[];
   readonly routes: RouteSummary[] = [];
   readonly times: Times = {};
-  /** Resolves once the request has finished, failed or been cancelled. To wait for something else meanwhile: orSettled. */
+  /** Resolves once the request has finished, failed or been cancelled. */
   readonly settled: Promise<void>;
   cachedTokenCount = 0;
   transferBytes = 0;
@@ -48,11 +48,11 @@ export class Request {
   #hasPromptLogprobs = false;
   #hasCached = false;
   #resolveSettled: () => void = () => {};
-  /** Whoever waits for something else, unless the request settles first. */
-  readonly #settleWaiters = new Set<() => void>();
   #resolveRoute: (summary: RouteSummary) => void = () => {};
   #rejectRoute: (error: Error) => void = () => {};
   readonly #route: Promise<RouteSummary>;
+  /** Who waits for something or its end. */
+  readonly #waits = new Set<() => void>();
 
   constructor(input: RequestInput, clock: Clock, defaultDeadlineMs: number) {
     this.id = input.id;
@@ -141,18 +141,14 @@ export class Request {
     this.#settle('failed', error);
   }
 
-  /** `work`'s result, or null when the request settles first. A late rejection of `work` is swallowed. Nothing stays on the request, but on
-   *  `work`, which must not outlive it by far. */
+  /** `work`'s result, or null when the request settles first. A late rejection of `work` is swallowed. Nothing is kept of a wait that is
+   *  over, however many there were. */
   orSettled<T>(work: Promise<T>): Promise<T | null> {
-    if (this.isSettled) {
-      work.catch(() => {});
-      return Promise.resolve(null);
-    }
     return new Promise((resolve, reject) => {
       const onSettled = () => resolve(null);
-      this.#settleWaiters.add(onSettled);
-      const done = () => void this.#settleWaiters.delete(onSettled);
-      work.then(resolve, reject).then(done);
+      if (this.isSettled) onSettled();
+      else this.#waits.add(onSettled);
+      work.then(resolve, reject).finally(() => this.#waits.delete(onSettled));
     });
   }
 
@@ -248,7 +244,7 @@ export class Request {
     }
     this.#queue.end(error);
     this.#resolveSettled();
-    for (const onSettled of this.#settleWaiters) onSettled();
-    this.#settleWaiters.clear();
+    for (const wake of this.#waits) wake();
+    this.#waits.clear();
   }
 }

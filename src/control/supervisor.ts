@@ -4,6 +4,7 @@
 import os from 'node:os';
 import { TwostrokeError } from '../base/errors.js';
 import { type WorkerId, workerId } from '../base/ids.js';
+import { type NextChange, Signal } from '../base/signal.js';
 import type { BusConnection, BusHandlers, BusServer } from '../bus/bus.js';
 import { listenUnix } from '../bus/unix-socket.js';
 import type { LoadProgress } from '../model/model.js';
@@ -11,11 +12,10 @@ import { effectiveRoles } from '../router/candidates.js';
 import type { StepSample } from '../router/step-work.js';
 import type { HelloBody, WorkerConfig } from '../worker/messages.js';
 import { stepLimitsOf } from '../worker/step-limits.js';
-import { Changes } from './changes.js';
 import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
 import { LoadTurns } from './load-turns.js';
 import type { WorkerClient } from './worker-client.js';
-import type { NextChange, WorkerDirectory, WorkerFacts } from './worker-directory.js';
+import type { WorkerDirectory, WorkerFacts } from './worker-directory.js';
 import type { SpawnWorker } from './worker-process.js';
 import { type SlotOptions, WorkerSlot } from './worker-slot.js';
 import type { WorkerSpec } from './worker-spec.js';
@@ -37,7 +37,7 @@ export class Supervisor implements WorkerDirectory {
   readonly slots: readonly WorkerSlot[];
   readonly #options: SupervisorOptions;
   readonly #bus: BusServer;
-  readonly #changes = new Changes();
+  readonly #changed = new Signal();
   #facts: readonly WorkerFacts[] | null = null;
   #isStopping = false;
 
@@ -92,7 +92,7 @@ export class Supervisor implements WorkerDirectory {
   }
 
   nextChange(): NextChange {
-    return this.#changes.next();
+    return this.#changed.next();
   }
 
   async stop(): Promise<void> {
@@ -139,7 +139,7 @@ export class Supervisor implements WorkerDirectory {
     if (slot.state === 'dead') this.#onDead(slot);
     if (slot.state === 'ready') this.#connectPeers(slot);
     this.#options.onChange(slot);
-    this.#changes.happened();
+    this.#changed.fire();
   }
 
   /** Ways for hand-overs, to and from a worker that has come. */

@@ -1,5 +1,6 @@
 /** Who is there, as the coordinator sees it. Implemented by supervisor.ts, and by fakes in tests. */
 import type { WorkerId } from '../base/ids.js';
+import type { NextChange } from '../base/signal.js';
 import type { WorkerSnapshot } from '../router/snapshot.js';
 import type { WorkerShape } from '../router/worker-costs.js';
 import type { WorkerClient } from './worker-client.js';
@@ -15,12 +16,6 @@ export interface WorkerDirectory {
   /** Blocks that nobody owns there: free, or only kept by the prefix cache. As last reported. */
   availableBlockCount(id: WorkerId): number;
   client(id: WorkerId): WorkerClient | null;
+  /** A worker comes or goes. */
   nextChange(): NextChange;
-}
-
-/** A worker has come or gone. */
-export interface NextChange {
-  readonly happened: Promise<void>;
-  /** Whoever does not wait any more says so: it may never happen. */
-  readonly forget: () => void;
 }

@@ -390,7 +390,7 @@ describe('admission', () => {
     cluster.kill(cluster.everyone[1]!.id);
     const { error } = await cluster.clock.drive(cluster.ask('b', 10, 4, 1, { deadlineMs: 5000 }));
     await cluster.clock.yield();
-    expect(cluster.changes.waiterCount).toBe(0); // nobody is kept who has given up
+    expect(cluster.changed.waiterCount).toBe(0); // nobody is kept who has given up
     expect(error?.code).toBe('deadline_exceeded');
     expect(cluster.clock.nowMs()).toBeGreaterThan(5000);
   });

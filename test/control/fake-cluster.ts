@@ -4,7 +4,7 @@
 import { assert } from '../../src/base/assert.js';
 import { type RequestId, requestId, type TokenId, type WorkerId, workerId } from '../../src/base/ids.js';
 import { silentLogger } from '../../src/base/log.js';
-import { Changes } from '../../src/control/changes.js';
+import { type NextChange, Signal } from '../../src/base/signal.js';
 import { Coordinator } from '../../src/control/coordinator.js';
 import type { RequestInput, TransferFailurePolicy } from '../../src/control/gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gateway-options.js';
@@ -12,7 +12,7 @@ import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import { HandOverError, type Reserved, type WorkerClient, WorkerLostError } from '../../src/control/worker-client.js';
-import type { NextChange, WorkerDirectory, WorkerFacts } from '../../src/control/worker-directory.js';
+import type { WorkerDirectory, WorkerFacts } from '../../src/control/worker-directory.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import type { Strategy } from '../../src/router/route.js';
@@ -244,7 +244,7 @@ export class FakeCluster implements WorkerDirectory {
   restart: 'restart' | 'stay_dead' = 'restart';
   readonly #roles: readonly WorkerRole[];
   readonly #current: (FakeWorker | null)[] = [];
-  readonly changes = new Changes();
+  readonly changed = new Signal();
 
   constructor({
     roles,
@@ -293,7 +293,7 @@ export class FakeCluster implements WorkerDirectory {
   }
 
   nextChange(): NextChange {
-    return this.changes.next();
+    return this.changed.next();
   }
 
   reach(name: string, worker: FakeWorker, request: Request): void {
@@ -351,6 +351,6 @@ export class FakeCluster implements WorkerDirectory {
   }
 
   #wake(): void {
-    this.changes.happened();
+    this.changed.fire();
   }
 }
