@@ -287,6 +287,7 @@ export class KvReceiver {
   #forgetLater(lane: LaneState, inbox: Inbox, reason: string): void {
     if (lane.inbox !== inbox) return;
     lane.inbox = null;
+    if (this.#lanes.get(lane.key) !== lane) return; // it has said bye
     this.#options.logger.debug({ lane: lane.key, reason }, 'KV lane lost');
     this.#options.clock.after(laneMemoryMs, () => {
       if (lane.inbox === null) this.#forget(lane);

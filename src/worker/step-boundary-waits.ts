@@ -9,7 +9,9 @@ export interface WaitTotals {
 
 export class StepBoundaryWaits {
   readonly #clock: Clock;
-  #sinceMs: number[] = [];
+  #waitingCount = 0;
+  /** Of those that wait: when they began to, summed. */
+  #sinceMsSum = 0;
   #totals: WaitTotals = { count: 0, totalMs: 0 };
 
   constructor(clock: Clock) {
@@ -22,15 +24,16 @@ export class StepBoundaryWaits {
 
   /** A sequence can be scheduled from now on. */
   resumed(): void {
-    this.#sinceMs.push(this.#clock.nowMs());
+    this.#waitingCount++;
+    this.#sinceMsSum += this.#clock.nowMs();
   }
 
   /** A step begins: those waiting are in it, as far as it has room. */
   stepping(): void {
-    if (this.#sinceMs.length === 0) return;
-    const nowMs = this.#clock.nowMs();
-    const totalMs = this.#sinceMs.reduce((sum, sinceMs) => sum + nowMs - sinceMs, this.#totals.totalMs);
-    this.#totals = { count: this.#totals.count + this.#sinceMs.length, totalMs };
-    this.#sinceMs = [];
+    if (this.#waitingCount === 0) return;
+    const waitedMs = this.#waitingCount * this.#clock.nowMs() - this.#sinceMsSum;
+    this.#totals = { count: this.#totals.count + this.#waitingCount, totalMs: this.#totals.totalMs + waitedMs };
+    this.#waitingCount = 0;
+    this.#sinceMsSum = 0;
   }
 }

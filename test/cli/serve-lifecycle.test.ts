@@ -80,11 +80,12 @@ describe('end', () => {
     expect(pids.some(isAlive)).toBe(false);
   });
 
-  it('cuts what is still open at the deadline', async () => {
-    const serving = await serve('--model', 'demo', '--drain', '0');
+  it('tells a stream that is still open at the deadline why it ends', async () => {
+    const serving = await serve('--model', 'demo', '--drain', '1');
     const response = await ask(serving.url, { prompt: 'Once upon', stream: true, max_tokens: 4000, ignore_eos: true });
     serving.child.kill('SIGTERM');
-    await response.text().catch(() => undefined);
+    const text = await response.text();
+    expect(text).toMatch(/data: \{"error":\{"message":"The server is shutting down".*\}\}\n\ndata: \[DONE\]\n\n$/);
     expect((await serving.finished).exitCode).toBe(0);
   });
 

@@ -264,6 +264,14 @@ describe('start and end', () => {
     expect(pids.filter(isAlive)).toEqual([]);
   });
 
+  it('what still runs when it stops fails, instead of ending as if it were whole', async () => {
+    const { gateway, records } = await startGateway('any:cpu?threads=1', { strategy: 'collocated' });
+    const running = collect(gateway, inputOf(story), () => void gateway.stop());
+    await expect(running).rejects.toMatchObject({ code: 'unavailable', message: 'the server is stopping' });
+    await gateway.stop();
+    expect(records).toMatchObject([{ outcome: 'failed' }]);
+  });
+
   it('workers do not outlive a gateway that is killed', async () => {
     const script = `
       import { Gateway } from '${path.dirname(workerEntry)}/../control/gateway.js';

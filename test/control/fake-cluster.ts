@@ -221,6 +221,7 @@ export interface ClusterOptions {
   readonly claimedBlockCount?: number;
   readonly limits?: Partial<GatewayLimits>;
   readonly onTransferFailure?: TransferFailurePolicy;
+  readonly ready?: Promise<void>;
   /** What the router knows beforehand. Absent: nothing. */
   readonly costs?: WorkerCosts;
 }
@@ -253,6 +254,7 @@ export class FakeCluster implements WorkerDirectory {
     claimedBlockCount = blockCount,
     limits = {},
     onTransferFailure = 'recompute',
+    ready = Promise.resolve(),
     costs = new WorkerCosts(),
   }: ClusterOptions) {
     this.#roles = roles;
@@ -268,7 +270,7 @@ export class FakeCluster implements WorkerDirectory {
       clock: this.clock,
       logger: silentLogger,
       onDone: (record) => this.records.push(record),
-      ready: Promise.resolve(),
+      ready,
     });
   }
 
