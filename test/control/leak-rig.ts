@@ -16,7 +16,7 @@ import { expectNothingOwned, startGateway } from './real-cluster.js';
 export type Counts = Readonly<Record<string, number>>;
 
 const liveCountsModule = path.join(import.meta.dirname, 'live-counts.mjs');
-export const { liveCounts } = (await import(liveCountsModule)) as {
+const { liveCounts } = (await import(liveCountsModule)) as {
   readonly liveCounts: () => Promise<Counts>;
 };
 
