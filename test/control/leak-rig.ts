@@ -53,7 +53,16 @@ export async function startRig(strategy: Strategy, workers: string): Promise<Rig
     metrics: createServerMetrics(gateway, 'demo'),
     bodyBytesMax,
   };
-  const http = { host: '127.0.0.1', port: 0, apiKeys: [], corsOrigin: null, version: 'test' };
+  const http = {
+    host: '127.0.0.1',
+    port: 0,
+    apiKeys: [],
+    adminKeys: [],
+    sharePrefixCache: false,
+    strictFields: false,
+    corsOrigin: null,
+    version: 'test',
+  };
   const server = await startHttpServer(context, http);
   return {
     gateway,
