@@ -22,6 +22,7 @@ import type { RequestRecord } from './request-record.js';
 import { Reservations, type ReservationTiming } from './reservations.js';
 import { sidesOf } from './route-summary.js';
 import { Routing, type Traveller } from './routing.js';
+import { SuspectLine } from './suspicion.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
 import type { WorkerDirectory } from './worker-directory.js';
 
@@ -53,6 +54,7 @@ export class Coordinator {
   readonly #admission: Admission;
   readonly #reservations: Reservations;
   readonly #room = new DecodeRoom();
+  readonly #suspects = new SuspectLine();
   readonly #routing: Routing;
   readonly #travellers = new Map<RequestId, Traveller>();
   readonly #started = new Signal();
@@ -124,12 +126,14 @@ export class Coordinator {
     await this.#whenStarted(request);
     while (!request.isSettled) {
       try {
+        await this.#suspects.turn(request);
         const entry = await this.#chooseRoute(traveller);
         if (entry !== null) await this.#enter(entry, request);
       } catch (error) {
         this.#afterFailure(request, error);
       }
       this.#routing.leave(traveller);
+      this.#suspects.leave(request);
     }
   }
 
@@ -205,25 +209,31 @@ export class Coordinator {
   }
 
   #afterFailure(request: Request, error: unknown): void {
-    const { logger, limits } = this.#options;
+    const { logger } = this.#options;
     if (request.isSettled) return;
     if (error instanceof WorkerLostError) {
-      request.lossCount++;
-      logger.warn(
-        { request: request.id, tokens: request.outputTokenCount, reason: error.message },
-        'request continues elsewhere',
-      );
-      if (request.lossCount > limits.lossCountMax) {
-        request.fail(
-          new TwostrokeError('unavailable', `request ${request.id} lost ${request.lossCount} workers; last: ${error.message}`),
-        );
-      }
+      this.#afterLoss(request, error);
     } else if (error instanceof HandOverError) {
       this.#afterHandOver(request, error);
     } else {
       if (!(error instanceof TwostrokeError)) logger.error({ request: request.id, err: error }, 'request failed unexpectedly');
       request.fail(error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error)));
     }
+  }
+
+  /** It goes on elsewhere, unless it is what the workers die of. */
+  #afterLoss(request: Request, error: WorkerLostError): void {
+    const { logger, limits } = this.#options;
+    const { suspicion } = request;
+    request.lossCount++;
+    suspicion.lost(error);
+    if (suspicion.strikeCount > limits.lossCountMax) {
+      const count = suspicion.strikeCount;
+      const what = `request ${request.id} was on ${count} workers in a row when they died, so it is not tried again`;
+      request.fail(new TwostrokeError('unavailable', `${what}; last: ${error.message}`));
+      return;
+    }
+    logger.warn({ request: request.id, tokens: request.outputTokenCount, reason: error.message }, 'request continues elsewhere');
   }
 
   #afterHandOver(request: Request, error: HandOverError): void {
@@ -248,7 +258,7 @@ export class Coordinator {
 
   #client(id: WorkerId): WorkerClient {
     const client = this.#options.directory.client(id);
-    if (client === null) throw new WorkerLostError(id, 'it went away while the request was routed');
+    if (client === null) throw new WorkerLostError(id, 'it went away while the request was routed', 'outside');
     return client;
   }
 }

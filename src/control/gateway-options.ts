@@ -69,8 +69,10 @@ export interface GatewayLimits {
   readonly startCountMax: number;
   /** Tokens of growth reserved with a prompt, per choice. */
   readonly growthTokenCount: number;
-  /** Workers a request may lose before it fails: a request that kills its workers must not kill them all. */
+  /** Deaths of workers in a row that may speak against a request before it fails (suspicion.ts): one that kills its workers must not kill
+   *  them all. */
   readonly lossCountMax: number;
+  /** Before a worker is started again that died before it was ready, doubled each time. One that was ready is started again at once. */
   readonly restartDelayMsMin: number;
   readonly restartDelayMsMax: number;
 }

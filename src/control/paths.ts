@@ -8,6 +8,7 @@ import type { WorkerClient } from './worker-client.js';
 export async function runCollocated(request: Request, worker: WorkerClient): Promise<void> {
   try {
     request.onStopChoice = (choiceIndex) => worker.stopChoice(request.id, choiceIndex);
+    request.suspicion.placedOn(worker.id);
     await worker.generate(request);
     await worker.orLost(request.settled);
   } finally {
@@ -36,12 +37,14 @@ export async function runDisaggregated(
 async function handOver(request: Request, prefill: WorkerClient, decode: WorkerClient, place: Reserving): Promise<void> {
   try {
     request.onStopChoice = (choiceIndex) => prefill.stopChoice(request.id, choiceIndex);
+    request.suspicion.placedOn(prefill.id);
     const prefilling = prefill.prefill(request, () => place.granted()); // reserved at the first chunk
     const landed = await request.orSettled(place.leased(prefilling));
     if (landed === null) return;
     request.mark('landedMs');
     request.transferBytes += landed.pushedBytes;
     request.onStopChoice = (choiceIndex) => decode.stopChoice(request.id, choiceIndex);
+    request.suspicion.movedTo(decode.id);
     await decode.resume(request, landed);
     request.mark('resumedMs');
   } finally {

@@ -21,7 +21,7 @@ import { packTokens } from '../worker/token-list.js';
 import type { GatewayLimits } from './gateway-options.js';
 import { Lifeline } from './lifeline.js';
 import type { Request } from './request.js';
-import { HandOverError, type Reserved, type WorkerClient, WorkerLostError } from './worker-client.js';
+import { type Blame, HandOverError, type Reserved, type WorkerClient, WorkerLostError } from './worker-client.js';
 
 interface Prefilling {
   readonly request: Request;
@@ -120,8 +120,8 @@ export class RemoteWorker implements WorkerClient {
   }
 
   /** The process has been reaped. */
-  lose(reason: string): void {
-    const error = new WorkerLostError(this.id, reason);
+  lose(reason: string, blame: Blame): void {
+    const error = new WorkerLostError(this.id, reason, blame);
     this.#life.cut(error);
     this.#requests.clear();
     for (const id of this.#prefillings.keys()) this.#endPrefilling(id, error);

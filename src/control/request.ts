@@ -12,6 +12,7 @@ import { packTokens } from '../worker/token-list.js';
 import type { RequestInput } from './gateway-api.js';
 import { EventQueue, type GenerationStream } from './generation-stream.js';
 import type { RequestOutcome, RequestRecord, RouteSummary } from './request-record.js';
+import { Suspicion } from './suspicion.js';
 import type { HandOverFailure } from './worker-client.js';
 
 type TokensEvent = Extract<TokenEvent, { kind: 'tokens' }>;
@@ -33,6 +34,7 @@ export class Request {
   reservationWaitMs = 0;
   /** Workers that died under it. */
   lossCount = 0;
+  readonly suspicion = new Suspicion();
   /** Why hand-overs came to nothing: after one, it stays on one worker. */
   readonly handOverFailures: HandOverFailure[] = [];
   /** Told when a choice is stopped from outside; set by whoever drives the request now. */
@@ -215,6 +217,7 @@ export class Request {
     const output = at(this.outputs, choiceIndex);
     for (const { tokenId } of tokens) output.push(tokenId);
     this.mark('firstTokenMs');
+    this.suspicion.tokens(tokens.length);
     this.onTokens?.(tokens.length);
     this.#queue.push(event);
     if (finishReason !== undefined) this.#end(choiceIndex, finishReason);
@@ -222,6 +225,7 @@ export class Request {
 
   /** A recovered request finds its own blocks in the cache; only the first answer is the client's. */
   #acceptCached(event: Extract<TokenEvent, { kind: 'cached' }>): void {
+    this.suspicion.started();
     this.onStarted?.();
     if (this.#hasCached) return;
     this.#hasCached = true;

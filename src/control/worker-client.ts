@@ -7,10 +7,18 @@ import type { KvTarget } from '../transfer/connector.js';
 import type { LandedBody, ReservationBody } from '../worker/messages.js';
 import type { Request } from './request.js';
 
+/** Why a worker died. work: by something that it computed, as far as anybody can tell. outside: somebody killed or stopped it. */
+export type Blame = 'work' | 'outside';
+
 /** The worker died: its requests go on elsewhere. */
 export class WorkerLostError extends TwostrokeError {
-  constructor(worker: WorkerId, reason: string) {
+  readonly worker: WorkerId;
+  readonly blame: Blame;
+
+  constructor(worker: WorkerId, reason: string, blame: Blame) {
     super('unavailable', `worker ${worker} was lost: ${reason}`);
+    this.worker = worker;
+    this.blame = blame;
   }
 }
 

@@ -3,10 +3,16 @@
 import { spawn } from 'node:child_process';
 import type { WorkerId } from '../base/ids.js';
 
+export interface ProcessEnd {
+  readonly reason: string;
+  /** Null: it exited by itself. */
+  readonly signal: NodeJS.Signals | null;
+}
+
 export interface WorkerProcess {
   readonly pid: number | null;
   /** Resolves, with what ended it, once the process has been reaped. */
-  readonly exited: Promise<string>;
+  readonly exited: Promise<ProcessEnd>;
   /** SIGKILL: works on a stopped process too. */
   kill(): void;
 }
@@ -27,10 +33,14 @@ export const spawnWorker: SpawnWorker = ({ entry, address, workerId, logLevel, e
     stdio: ['ignore', 2, 2],
     ...(environment === undefined ? {} : { env: environment }),
   });
-  const exited = new Promise<string>((resolve) => {
-    child.once('exit', (code, signal) => resolve(signal === null ? `it exited with code ${code}` : `it was killed by ${signal}`));
+  const exited = new Promise<ProcessEnd>((resolve) => {
+    child.once('exit', (code, signal) => {
+      resolve({ reason: signal === null ? `it exited with code ${code}` : `it was killed by ${signal}`, signal });
+    });
     child.on('error', (error) => {
-      if (child.pid === undefined) resolve(`it could not be started: ${error.message}`); // else a signal did not reach it: it lives on
+      if (child.pid === undefined) {
+        resolve({ reason: `it could not be started: ${error.message}`, signal: null }); // else a signal did not reach it: it lives on
+      }
     });
   });
   return {

@@ -21,6 +21,7 @@ import { unpackSteps } from '../worker/step-samples.js';
 import type { LoadTurn, LoadTurns } from './load-turns.js';
 import { RemoteWorker } from './remote-worker.js';
 import type { SupervisorOptions } from './supervisor.js';
+import type { Blame } from './worker-client.js';
 import type { WorkerProcess } from './worker-process.js';
 import type { WorkerState } from './worker-status.js';
 
@@ -39,8 +40,13 @@ export interface SlotOptions {
 
 /** Errors that another start will not cure, as long as the worker has never been ready. */
 const permanentCodes: readonly string[] = ['model_error', 'device_error', 'invalid_request'];
-/** A worker that has lived this long starts its restart delays from the smallest again. */
-const steadyMs = 60_000;
+interface Kill {
+  readonly reason: string;
+  readonly blame: Blame;
+}
+
+/** Nothing that a worker computes sends these. */
+const outsideSignals: readonly NodeJS.Signals[] = ['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'];
 
 export class WorkerSlot {
   readonly id: WorkerId;
@@ -55,7 +61,9 @@ export class WorkerSlot {
   #process: WorkerProcess | null = null;
   #connection: BusConnection | null = null;
   #loading: LoadProgress | null = null;
-  #killReason: string | null = null;
+  #killed: Kill | null = null;
+  /** This process, not an earlier one. */
+  #wasReady = false;
   #turn: LoadTurn | null = null;
   #lastHeardMs = 0;
   #lastProgressMs = 0;
@@ -98,9 +106,9 @@ export class WorkerSlot {
     await this.#life;
   }
 
-  kill(reason: string): void {
-    if (this.#process === null || this.#killReason !== null) return;
-    this.#killReason = reason;
+  kill(reason: string, blame: Blame = 'work'): void {
+    if (this.#process === null || this.#killed !== null) return;
+    this.#killed = { reason, blame };
     if (!this.#isStopping) this.#logger.warn({ worker: this.id, pid: this.pid, reason }, 'worker killed');
     this.#process.kill();
   }
@@ -111,7 +119,7 @@ export class WorkerSlot {
     this.#heard();
     this.#setState('loading');
     void connection.closed.then((reason) => {
-      if (this.#connection === connection) this.kill(`its connection ended: ${reason}`);
+      if (this.#connection === connection) this.kill(`its connection ended: ${reason}`, 'outside');
     });
     return { ...this.options.config, deviceLoadedCount: this.#turn?.loadedCount ?? 0 };
   }
@@ -145,21 +153,22 @@ export class WorkerSlot {
     this.#lastProgressMs = this.#clock.nowMs();
   }
 
-  /** One process after another, until stopped or hopeless. */
+  /** One process after another, until stopped or hopeless. Who served is back at once: only who dies at its start is waited for. */
   async #live(): Promise<void> {
     const { limits } = this.options.supervisor;
     let delayMs = limits.restartDelayMsMin;
     while (!this.#isStopping) {
       this.#turn = (await this.options.loadTurns?.take()) ?? null;
-      const startMs = this.#clock.nowMs();
       const reason = this.#isStopping ? 'the gateway stops' : await this.#runProcess();
       this.#turn?.end();
       if (this.#isStopping) break;
       if (this.ready === null && this.#isHopeless()) return this.#setState('failed');
-      if (this.#clock.nowMs() - startMs > steadyMs) delayMs = limits.restartDelayMsMin;
-      this.#logger.error({ worker: this.id, reason, delayMs }, 'worker died, restarting');
-      await this.#pause(delayMs);
-      delayMs = Math.min(2 * delayMs, limits.restartDelayMsMax);
+      this.#logger.error({ worker: this.id, reason, delayMs: this.#wasReady ? 0 : delayMs }, 'worker died, restarting');
+      if (this.#wasReady) delayMs = limits.restartDelayMsMin;
+      else {
+        await this.#pause(delayMs);
+        delayMs = Math.min(2 * delayMs, limits.restartDelayMsMax);
+      }
       this.restartCount++;
     }
     this.#setState('dead');
@@ -175,7 +184,8 @@ export class WorkerSlot {
   async #runProcess(): Promise<string> {
     const { supervisor, address } = this.options;
     this.incarnation++;
-    this.#killReason = null;
+    this.#killed = null;
+    this.#wasReady = false;
     this.error = null;
     this.#loading = null;
     this.#heard();
@@ -187,22 +197,24 @@ export class WorkerSlot {
       logLevel: supervisor.logger.level,
       ...(supervisor.workerEnvironment === undefined ? {} : { environment: supervisor.workerEnvironment }),
     });
-    const exit = await this.#process.exited;
-    const reason = this.#killReason === null ? exit : `${exit}: ${this.#killReason}`;
+    const { reason: exit, signal } = await this.#process.exited;
+    const killed = this.#killed as Kill | null; // set meanwhile
+    const reason = killed === null ? exit : `${exit}: ${killed.reason}`;
+    const isOutside = signal !== null && outsideSignals.includes(signal) && killed?.blame !== 'work';
     this.#process = null;
     this.error ??= { code: 'unavailable', message: `worker ${this.id}: ${reason}` };
-    this.#lose(reason);
+    this.#lose(reason, isOutside ? 'outside' : 'work');
     return reason;
   }
 
-  #lose(reason: string): void {
+  #lose(reason: string, blame: Blame): void {
     const { client } = this;
     this.client = null;
     this.snapshot = null;
     this.#connection?.close(reason);
     this.#connection = null;
     this.#setState('dead');
-    client?.lose(reason);
+    client?.lose(reason, blame);
   }
 
   #onLoading({ progress }: LoadingBody): void {
@@ -223,6 +235,7 @@ export class WorkerSlot {
       receiver: body.receiver,
     };
     this.ready = body;
+    this.#wasReady = true;
     this.client = new RemoteWorker({ target, connection, limits, kill: (reason) => this.kill(reason) });
     this.#logger.info(
       { worker: this.id, pid: this.pid, loadMs: Math.round(body.loadMs), blocks: body.blockCount },

@@ -7,7 +7,7 @@ import { type WorkerId, workerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import type { BusHandlers } from '../bus/bus.js';
 import type { WorkerProcesses } from '../control/gateway-options.js';
-import type { SpawnOptions, WorkerProcess } from '../control/worker-process.js';
+import type { ProcessEnd, SpawnOptions, WorkerProcess } from '../control/worker-process.js';
 import type { DeviceInfo } from '../device/device.js';
 import { Engine, type EngineHooks } from '../engine/engine.js';
 import type { RequestCost } from '../router/cost-parameters.js';
@@ -79,9 +79,9 @@ export class SimulatedWorkers implements WorkerProcesses {
     const pid = ++this.#lastPid;
     const connections = new Set<{ close(reason: string): void }>();
     const times = this.#options.timesOf(indexOf(id));
-    let end: (reason: string) => void = () => {};
-    const exited = new Promise<string>((resolve) => {
-      end = (reason) => clock.after(0, () => resolve(reason));
+    let end: (reason: string, signal?: ProcessEnd['signal']) => void = () => {};
+    const exited = new Promise<ProcessEnd>((resolve) => {
+      end = (reason, signal = null) => clock.after(0, () => resolve({ reason, signal }));
     });
     const process: WorkerProcess = {
       pid,
@@ -89,7 +89,7 @@ export class SimulatedWorkers implements WorkerProcesses {
       kill: () => {
         life.die();
         for (const connection of connections) connection.close('the process is gone');
-        end('it was killed by SIGKILL');
+        end('it was killed by SIGKILL', 'SIGKILL');
       },
     };
     const running: Running = { process, engine: null };

@@ -11,7 +11,7 @@ import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gate
 import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
-import { HandOverError, type Reserved, type WorkerClient, WorkerLostError } from '../../src/control/worker-client.js';
+import { type Blame, HandOverError, type Reserved, type WorkerClient, WorkerLostError } from '../../src/control/worker-client.js';
 import type { WorkerDirectory, WorkerFacts } from '../../src/control/worker-directory.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
@@ -68,6 +68,7 @@ export class FakeWorker implements WorkerClient {
   async #generate(request: Request): Promise<void> {
     await this.#stage('generate', request);
     const held = this.#hold(request, null);
+    request.accept({ kind: 'cached', requestId: request.id, cachedTokenCount: 0 });
     await this.#stage('generating', request);
     void this.#decode(request, held);
   }
@@ -131,18 +132,19 @@ export class FakeWorker implements WorkerClient {
   }
 
   /** kill -9, and reaped. */
-  lose(): void {
+  lose(blame: Blame = 'work'): void {
     for (const held of this.held.values()) held.isRunning = false;
     this.held.clear();
     for (const worker of this.#cluster.everyone)
       for (const held of worker.held.values()) if (held.writer === this) held.writer = null;
-    this.life.cut(new WorkerLostError(this.id, 'killed by the test'));
+    this.life.cut(new WorkerLostError(this.id, 'killed by the test', blame));
   }
 
   async #prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody> {
     await this.#stage('prefill', request);
     const held = this.#hold(request, null);
     request.mark('prefillStartedMs');
+    request.accept({ kind: 'cached', requestId: request.id, cachedTokenCount: 0 });
     const reserving = reserve();
     reserving.catch(() => {});
     void reserving.then(({ target }) => this.#startWriting(request, target.workerId)).catch(() => {});
@@ -304,12 +306,13 @@ export class FakeCluster implements WorkerDirectory {
     this.onStage?.(index, name, worker, request);
   }
 
-  kill(id: WorkerId): void {
+  /** `outside`: as by kill -9; work: as by what it computes. */
+  kill(id: WorkerId, blame: Blame = 'work'): void {
     const index = this.#current.findIndex((worker) => worker?.id === id);
     const worker = this.#current[index];
     if (worker === undefined || worker === null) return;
     this.#current[index] = null;
-    worker.lose();
+    worker.lose(blame);
     this.#wake();
     if (this.restart === 'restart') void this.clock.sleep(restartMs).then(() => this.#spawn(index));
   }

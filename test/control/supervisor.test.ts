@@ -10,7 +10,7 @@ import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gate
 import { healthOf } from '../../src/control/health.js';
 import { PrefixAffinity, strideKeys } from '../../src/control/prefix-affinity.js';
 import { Supervisor } from '../../src/control/supervisor.js';
-import type { SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
+import type { ProcessEnd, SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
 import type { ReadyBody, SnapshotBody, WorkerConfig } from '../../src/worker/messages.js';
 import { settings } from './real-cluster.js';
@@ -28,27 +28,27 @@ const snapshotOf = (stepCount: number, hasWork: boolean) =>
 
 /** A process that is a script over a connection; "killed" means that its exit is told. */
 class Puppet implements WorkerProcess {
-  readonly exited: Promise<string>;
+  readonly exited: Promise<ProcessEnd>;
   readonly pid: number;
   readonly options: SpawnOptions;
   isKilled = false;
   connection: BusConnection | null = null;
   config: WorkerConfig | null = null;
-  exit: (reason: string) => void = () => {};
+  exit: (reason: string, signal?: NodeJS.Signals) => void = () => {};
   readonly heard: string[] = [];
 
   constructor(pid: number, options: SpawnOptions) {
     this.pid = pid;
     this.options = options;
     this.exited = new Promise((resolve) => {
-      this.exit = resolve;
+      this.exit = (reason, signal) => resolve({ reason, signal: signal ?? null });
     });
   }
 
   kill(): void {
     this.isKilled = true;
     this.connection?.close('killed');
-    this.exit('it was killed by SIGKILL');
+    this.exit('it was killed by SIGKILL', 'SIGKILL');
   }
 
   async hello(pid = this.pid): Promise<void> {
@@ -198,6 +198,37 @@ describe('slots', () => {
     expect(puppets[1]?.isKilled).toBe(true);
   });
 
+  it('one that was ready is started again at once, however often; one that dies at its start is waited for', async () => {
+    const hour = 3_600_000;
+    const { puppets } = await make('any:cpu*2', { restartDelayMsMin: hour, restartDelayMsMax: hour });
+    const started = (id: string) => puppets.filter(({ options }) => options.workerId === id);
+    started('w0')[0]!.exit('it exited with code 1');
+    for (let death = 0; death < 8; death++) {
+      await until(() => started('w1').length === death + 1);
+      const puppet = started('w1')[death]!;
+      await puppet.start();
+      await puppet.connection?.request('ping', null, 1000).catch(() => {}); // 'ready' has been heard
+      puppet.kill();
+    }
+    await until(() => started('w1').length === 9);
+    expect(started('w0')).toHaveLength(1);
+  });
+
+  it.each([
+    ['kill -9', (puppet: Puppet) => puppet.kill(), 'outside'],
+    ['a crash', (puppet: Puppet) => puppet.exit('it was killed by SIGSEGV', 'SIGSEGV'), 'work'],
+    ['an error of its engine', (puppet: Puppet) => puppet.exit('it exited with code 1'), 'work'],
+    ['no step for too long', () => {}, 'work'],
+  ] as const)('%s: who is to blame is said', async (_what, end, blame) => {
+    const { puppets, supervisor } = await make('any:cpu', { stalledKillMs: 100 });
+    await puppets[0]!.start();
+    await until(() => supervisor.slots[0]?.isLive === true);
+    puppets[0]!.connection?.send('snapshot', snapshotOf(1, true));
+    const losing = supervisor.slots[0]!.client!.orLost(new Promise<never>(() => {}));
+    end(puppets[0]!);
+    await expect(losing).rejects.toMatchObject({ worker: 'w0', blame });
+  });
+
   it('a dropped connection is a dead worker: killed and reaped before it is said', async () => {
     const { puppets, supervisor, lost } = await make('any:cpu');
     await puppets[0]!.start();
@@ -211,7 +242,7 @@ describe('slots', () => {
     await until(() => puppets[0]!.isKilled);
     await systemClock.sleep(20);
     expect(lost).toEqual([]);
-    exit('it was killed by SIGKILL');
+    exit('it was killed by SIGKILL', 'SIGKILL');
     await expect(losing).rejects.toMatchObject({ code: 'unavailable' });
     expect(lost).toEqual(['w0']);
   });

@@ -21,14 +21,14 @@ it('a signal that could not be sent is no exit', async () => {
   expect(pid).toBe(4711);
   let reason: string | null = null;
   void exited.then((text) => {
-    reason = text;
+    reason = text.reason;
   });
   children.at(-1)?.emit('error', new Error('kill EPERM'));
   children.at(-1)?.emit('error', new Error('kill EPERM'));
   await Promise.resolve();
   expect(reason).toBeNull();
   children.at(-1)?.emit('exit', null, 'SIGKILL');
-  expect(await exited).toBe('it was killed by SIGKILL');
+  expect(await exited).toEqual({ reason: 'it was killed by SIGKILL', signal: 'SIGKILL' });
 });
 
 it('a process that could not be started is one', async () => {
@@ -37,5 +37,5 @@ it('a process that could not be started is one', async () => {
   execPath.mockRestore();
   children.at(-1)?.emit('error', new Error('spawn ENOENT'));
   expect(pid).toBeNull();
-  expect(await exited).toBe('it could not be started: spawn ENOENT');
+  expect(await exited).toEqual({ reason: 'it could not be started: spawn ENOENT', signal: null });
 });
