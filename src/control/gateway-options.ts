@@ -47,11 +47,13 @@ export interface GatewayLimits {
   readonly requestCountMax: number;
   /** A request without a deadline of its own ends after this. */
   readonly requestDeadlineMs: number;
-  /** For a worker's answer to a control message that needs no computing. */
+  /** For a worker's answer to a control message that needs no computing. Long, because a worker that is alive may have to wait for a core. */
   readonly replyDeadlineMs: number;
   /** For the answer to a release: a step and its copies may have to end first. */
   readonly releaseDeadlineMs: number;
-  /** A worker that says nothing for this long is frozen: it is killed, reaped and restarted. */
+  /** A worker that is stopped, or says nothing and does not run, for this long is frozen (freeze-watch.ts): it is killed, reaped and restarted. */
+  readonly frozenMs: number;
+  /** So is one that says nothing for this long, whatever it does: on a busy machine it may have to wait for a core. */
   readonly heartbeatMs: number;
   /** Work, but no step for this long: /health says stalled. */
   readonly stalledMs: number;
@@ -80,8 +82,9 @@ export interface GatewayLimits {
 export const defaultGatewayLimits: GatewayLimits = {
   requestCountMax: 4096,
   requestDeadlineMs: 30 * 60_000,
-  replyDeadlineMs: 10_000,
+  replyDeadlineMs: 60_000,
   releaseDeadlineMs: 60_000,
+  frozenMs: 1_000,
   heartbeatMs: 15_000,
   stalledMs: 30_000,
   stalledKillMs: 180_000,

@@ -12,6 +12,7 @@ import { effectiveRoles } from '../router/candidates.js';
 import type { StepSample } from '../router/step-work.js';
 import type { HelloBody, WorkerConfig } from '../worker/messages.js';
 import { stepLimitsOf } from '../worker/step-limits.js';
+import { looksPerFreeze } from './freeze-watch.js';
 import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
 import { LoadTurns } from './load-turns.js';
 import type { WorkerClient } from './worker-client.js';
@@ -32,6 +33,11 @@ export interface SupervisorOptions extends Omit<GatewayOptions, 'limits'> {
 }
 
 const heartbeatsPerLimit = 8;
+
+/** Between two heartbeats of a worker, and between two looks at it. */
+function heartbeatEveryMs({ heartbeatMs, frozenMs }: GatewayLimits): number {
+  return Math.min(heartbeatMs / heartbeatsPerLimit, frozenMs / looksPerFreeze);
+}
 
 export class Supervisor implements WorkerDirectory {
   readonly slots: readonly WorkerSlot[];
@@ -117,15 +123,18 @@ export class Supervisor implements WorkerDirectory {
     };
   }
 
+  /** While this process itself has no core, or is stopped, nobody is silent: of a longer gap only two intervals count, and what has come
+   *  meanwhile is read before the next look. */
   async #watch(): Promise<void> {
-    const everyMs = this.#options.limits.heartbeatMs / heartbeatsPerLimit;
+    const everyMs = heartbeatEveryMs(this.#options.limits);
     let lastMs = this.#options.clock.nowMs();
     while (!this.#isStopping) {
       await this.#sleep(everyMs);
       const nowMs = this.#options.clock.nowMs();
-      const hasSlept = nowMs - lastMs > 2 * everyMs;
+      const elapsedMs = Math.min(nowMs - lastMs, 2 * everyMs);
+      const sleptMs = nowMs - lastMs - elapsedMs;
       lastMs = nowMs;
-      for (const slot of this.slots) hasSlept ? slot.excuse() : slot.watch();
+      for (const slot of this.slots) slot.watch(elapsedMs, sleptMs);
     }
   }
 
@@ -189,7 +198,7 @@ function slotOptions(options: SupervisorOptions, address: string, onChange: (slo
       device: { ...spec.device, threadCount: threadCountOf(spec, options) },
       deviceShareCount: workers.filter((each) => each.device.kind === spec.device.kind && each.device.index === spec.device.index)
         .length,
-      heartbeatEveryMs: limits.heartbeatMs / heartbeatsPerLimit,
+      heartbeatEveryMs: heartbeatEveryMs(limits),
     };
     const loadTurns = loadTurnsOf(spec);
     return {

@@ -2,6 +2,7 @@
  *  Invariant: `exited` resolves when the process has been reaped: from then on nothing of it touches shared memory. */
 import { spawn } from 'node:child_process';
 import type { WorkerId } from '../base/ids.js';
+import { lookAt } from './process-look.js';
 
 export interface ProcessEnd {
   readonly reason: string;
@@ -9,10 +10,19 @@ export interface ProcessEnd {
   readonly signal: NodeJS.Signals | null;
 }
 
+/** What the operating system says of a process. `waiting`: for an event; `busy`: runnable, or in the disk. */
+export interface ProcessLook {
+  readonly state: 'stopped' | 'waiting' | 'busy';
+  /** Processor time that it has used, in ticks of 10 ms. */
+  readonly cpuTicks: number;
+}
+
 export interface WorkerProcess {
   readonly pid: number | null;
   /** Resolves, with what ended it, once the process has been reaped. */
   readonly exited: Promise<ProcessEnd>;
+  /** Absent, or null: nothing is known of it. */
+  look?(): ProcessLook | null;
   /** SIGKILL: works on a stopped process too. */
   kill(): void;
 }
@@ -46,6 +56,7 @@ export const spawnWorker: SpawnWorker = ({ entry, address, workerId, logLevel, e
   return {
     pid: child.pid ?? null,
     exited,
+    look: () => (child.pid === undefined ? null : lookAt(child.pid)),
     kill: () => void child.kill('SIGKILL'),
   };
 };

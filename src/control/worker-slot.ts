@@ -18,6 +18,7 @@ import type {
   WorkerConfig,
 } from '../worker/messages.js';
 import { unpackSteps } from '../worker/step-samples.js';
+import { FreezeWatch } from './freeze-watch.js';
 import type { LoadTurn, LoadTurns } from './load-turns.js';
 import { RemoteWorker } from './remote-worker.js';
 import type { SupervisorOptions } from './supervisor.js';
@@ -65,7 +66,9 @@ export class WorkerSlot {
   /** This process, not an earlier one. */
   #wasReady = false;
   #turn: LoadTurn | null = null;
-  #lastHeardMs = 0;
+  #freeze: FreezeWatch;
+  /** Since its last message, as far as this process was awake. */
+  #silentMs = 0;
   #lastProgressMs = 0;
   #isStopping = false;
   #stopWaiting: () => void = () => {};
@@ -74,6 +77,7 @@ export class WorkerSlot {
   constructor(options: SlotOptions) {
     this.id = options.id;
     this.options = options;
+    this.#freeze = new FreezeWatch(options.supervisor.limits.frozenMs);
   }
 
   get loading(): LoadProgress | null {
@@ -136,21 +140,20 @@ export class WorkerSlot {
     else if (kind === 'fatal') this.error = body as WireError;
   }
 
-  /** Called by the supervisor every now and then. */
-  watch(): void {
+  /** Called by the supervisor every now and then. `sleptMs`: of the time since the last call, what does not count beside `elapsedMs`,
+   *  because the gateway itself did not run. */
+  watch(elapsedMs: number, sleptMs: number): void {
     const { limits } = this.options.supervisor;
+    this.#silentMs += elapsedMs;
+    this.#lastProgressMs += sleptMs;
     if (this.#process === null) return;
-    const silentMs = this.#clock.nowMs() - this.#lastHeardMs;
-    const silentMsMax = this.state === 'ready' ? limits.heartbeatMs : limits.loadSilenceMs;
-    if (silentMs > silentMsMax) this.kill(`it said nothing for ${Math.round(silentMs)} ms`);
+    const look = this.#process.look?.() ?? null;
+    const freeze = look === null ? null : this.#freeze.look(look, elapsedMs, this.isLive ? 'promised' : 'not_yet');
+    const silentMsMax = this.isLive ? limits.heartbeatMs : limits.loadSilenceMs;
+    if (freeze !== null) this.kill(freeze.reason, freeze.blame);
+    else if (this.#silentMs > silentMsMax) this.kill(`it said nothing for ${Math.round(this.#silentMs)} ms`);
     else if (this.stalledMs > limits.stalledKillMs)
       this.kill(`it has work but made no step for ${Math.round(this.stalledMs)} ms`);
-  }
-
-  /** The gateway itself has slept: nobody was silent. */
-  excuse(): void {
-    this.#heard();
-    this.#lastProgressMs = this.#clock.nowMs();
   }
 
   /** One process after another, until stopped or hopeless. Who served is back at once: only who dies at its start is waited for. */
@@ -185,6 +188,7 @@ export class WorkerSlot {
     const { supervisor, address } = this.options;
     this.incarnation++;
     this.#killed = null;
+    this.#freeze = new FreezeWatch(supervisor.limits.frozenMs);
     this.#wasReady = false;
     this.error = null;
     this.#loading = null;
@@ -268,7 +272,8 @@ export class WorkerSlot {
   }
 
   #heard(): void {
-    this.#lastHeardMs = this.#clock.nowMs();
+    this.#silentMs = 0;
+    this.#freeze.heard();
   }
 
   get #clock() {

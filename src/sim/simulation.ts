@@ -80,6 +80,8 @@ export interface SimulationResult {
 }
 
 /** After the workers are ready, ways between them are opened and measured. */
+/** Nobody stops a simulated process. */
+const unfrozen: Partial<GatewayLimits> = { frozenMs: Number.POSITIVE_INFINITY };
 const settleMs = 2000;
 const quietPollMs = 10;
 const quietMsMax = 60_000;
@@ -113,7 +115,7 @@ async function runAll(
   const gateway = await Gateway.start({
     ...{ workers: options.workers, strategy: options.strategy, clock, logger: silentLogger },
     ...(options.split === undefined ? {} : { split: options.split }),
-    ...(options.limits === undefined ? {} : { limits: options.limits }),
+    limits: { ...unfrozen, ...options.limits },
     costs: costsOf(options),
     settings: settingsOf(options.settings),
     workerEntry: '',

@@ -145,15 +145,32 @@ describe('a worker that dies', () => {
     expect(isAlive(pid)).toBe(false);
   });
 
-  it.each(['w0', 'w1'])('frozen %s: killed after its silence, replaced, the same tokens', async (victim) => {
+  /** Nothing but the look at its process may notice. */
+  const silenceAllowed = { heartbeatMs: 3_600_000, replyDeadlineMs: 3_600_000, releaseDeadlineMs: 3_600_000 };
+  it.each(['w0', 'w1'])('frozen %s: seen, killed, replaced, the same tokens', async (victim) => {
     let frozenPid = 0;
     const freeze = (pid: number) => {
       frozenPid = pid;
       process.kill(pid, 'SIGSTOP');
     };
-    await withHarm('prefill:cpu?threads=1,decode:cpu?threads=1', victim, 5, freeze, { heartbeatMs: 1000 });
+    await withHarm('prefill:cpu?threads=1,decode:cpu?threads=1', victim, 5, freeze, silenceAllowed);
     expect(isAlive(frozenPid)).toBe(false);
   });
+
+  it('on a busy machine nobody is taken for frozen: workers with hardly any core, beside others that take all', async () => {
+    const started = await startGateway('prefill:cpu?threads=1,decode:cpu?threads=1', { strategy: 'disaggregated' });
+    gateway = started.gateway;
+    const pids = gateway.workers().map(({ pid }) => pid!);
+    for (const pid of pids) for (const task of readdirSync(`/proc/${pid}/task`)) os.setPriority(Number(task), 19);
+    const spin = ['-e', 'const end = Date.now() + 60_000; while (Date.now() < end);'];
+    const spinners = Array.from({ length: 2 * os.availableParallelism() }, () => spawn(process.execPath, spin));
+    const answers = Promise.all(Array.from({ length: 3 }, () => collect(started.gateway, inputOf(story))));
+    await systemClock.sleep(5_000);
+    for (const spinner of spinners) spinner.kill('SIGKILL');
+    for (const { outputs } of await answers) expect(outputs[0]).toEqual(story.continuation_ids);
+    expect(gateway.workers().map(({ pid }) => pid)).toEqual(pids);
+    expect(started.records.every(({ lossCount }) => lossCount === 0)).toBe(true);
+  }, 60_000);
 
   it('with a deadline and nobody back in time: a typed error', async () => {
     ({ gateway } = await startGateway('any:cpu?threads=1', { strategy: 'collocated' }));

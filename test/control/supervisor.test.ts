@@ -10,7 +10,7 @@ import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gate
 import { healthOf } from '../../src/control/health.js';
 import { PrefixAffinity, strideKeys } from '../../src/control/prefix-affinity.js';
 import { Supervisor } from '../../src/control/supervisor.js';
-import type { ProcessEnd, SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
+import type { ProcessEnd, ProcessLook, SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
 import type { ReadyBody, SnapshotBody, WorkerConfig } from '../../src/worker/messages.js';
 import { settings } from './real-cluster.js';
@@ -32,6 +32,7 @@ class Puppet implements WorkerProcess {
   readonly pid: number;
   readonly options: SpawnOptions;
   isKilled = false;
+  state: ProcessLook['state'] = 'busy';
   connection: BusConnection | null = null;
   config: WorkerConfig | null = null;
   exit: (reason: string, signal?: NodeJS.Signals) => void = () => {};
@@ -43,6 +44,10 @@ class Puppet implements WorkerProcess {
     this.exited = new Promise((resolve) => {
       this.exit = (reason, signal) => resolve({ reason, signal: signal ?? null });
     });
+  }
+
+  look(): ProcessLook {
+    return { state: this.state, cpuTicks: 1 };
   }
 
   kill(): void {
@@ -219,8 +224,10 @@ describe('slots', () => {
     ['a crash', (puppet: Puppet) => puppet.exit('it was killed by SIGSEGV', 'SIGSEGV'), 'work'],
     ['an error of its engine', (puppet: Puppet) => puppet.exit('it exited with code 1'), 'work'],
     ['no step for too long', () => {}, 'work'],
+    ['a stop by a signal', (puppet: Puppet) => void (puppet.state = 'stopped'), 'outside'],
+    ['a standstill', (puppet: Puppet) => void (puppet.state = 'waiting'), 'work'],
   ] as const)('%s: who is to blame is said', async (_what, end, blame) => {
-    const { puppets, supervisor } = await make('any:cpu', { stalledKillMs: 100 });
+    const { puppets, supervisor } = await make('any:cpu', { stalledKillMs: 500, frozenMs: 40 });
     await puppets[0]!.start();
     await until(() => supervisor.slots[0]?.isLive === true);
     puppets[0]!.connection?.send('snapshot', snapshotOf(1, true));
