@@ -67,3 +67,8 @@ export function freshSecret(): Buffer {
 export function freshId(prefix: string): string {
   return `${prefix}-${randomBytes(12).toString('hex')}`;
 }
+
+/** Used once, in a handshake; nobody can foresee it. */
+export function freshNonce(): Buffer {
+  return randomBytes(32);
+}

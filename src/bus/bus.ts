@@ -6,6 +6,9 @@ import { TwostrokeError } from '../base/errors.js';
 /** Plain data: what survives JSON. */
 export type Body = object | null;
 
+/** Until it is known who is at the other end: a hello is small. */
+export const strangerFrameBytesMax = 64 * 2 ** 10;
+
 export interface BusLimits {
   /** Largest frame accepted or sent; a longer one drops the connection that sent it. */
   readonly frameBytesMax: number;
@@ -39,6 +42,8 @@ export interface BusConnection {
   /** Resolves, with the reason, once the connection has ended from either side. */
   readonly closed: Promise<string>;
   readonly isClosed: boolean;
+  /** It is known who is at the other end: it may send large frames, and stay. Called on the listening side; the other knows whom it called. */
+  identified(): void;
   close(reason: string): void;
 }
 

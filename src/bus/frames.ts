@@ -24,12 +24,12 @@ export function encodeFrame(frame: Frame, frameBytesMax: number): Buffer {
 }
 
 export class FrameDecoder {
-  readonly #frameBytesMax: number;
+  frameBytesMax: number;
   #chunks: Buffer[] = [];
   #bufferedBytes = 0;
 
   constructor(frameBytesMax: number) {
-    this.#frameBytesMax = frameBytesMax;
+    this.frameBytesMax = frameBytesMax;
   }
 
   /** The frames that `bytes` completes. Throws on a malformed or oversized one; the stream is then worthless. */
@@ -48,7 +48,7 @@ export class FrameDecoder {
     if (this.#bufferedBytes < headerBytes) return null;
     if ((this.#chunks[0]?.length ?? 0) < headerBytes) this.#join();
     const byteCount = this.#chunks[0]?.readUInt32BE(0) ?? 0;
-    if (byteCount > this.#frameBytesMax) throw new Error(`frame of ${byteCount} bytes, the limit is ${this.#frameBytesMax}`);
+    if (byteCount > this.frameBytesMax) throw new Error(`frame of ${byteCount} bytes, the limit is ${this.frameBytesMax}`);
     return byteCount;
   }
 

@@ -4,7 +4,15 @@ import type { Socket } from 'node:net';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, messageOf, TwostrokeError, toWire, type WireError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { type Body, BusClosedError, type BusConnection, BusDeadlineError, type BusHandlers, type BusLimits } from './bus.js';
+import {
+  type Body,
+  BusClosedError,
+  type BusConnection,
+  BusDeadlineError,
+  type BusHandlers,
+  type BusLimits,
+  strangerFrameBytesMax,
+} from './bus.js';
 import { encodeFrame, type Frame, FrameDecoder } from './frames.js';
 
 interface Pending {
@@ -18,6 +26,8 @@ interface ConnectionOptions {
   readonly limits: BusLimits;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Told when it is known who is at the other end. Null: it is. */
+  readonly onIdentified: (() => void) | null;
 }
 
 export class SocketConnection implements BusConnection {
@@ -34,7 +44,8 @@ export class SocketConnection implements BusConnection {
   constructor(socket: Socket, options: ConnectionOptions) {
     this.#socket = socket;
     this.#options = options;
-    this.#decoder = new FrameDecoder(options.limits.frameBytesMax);
+    const { limits, onIdentified } = options;
+    this.#decoder = new FrameDecoder(onIdentified === null ? limits.frameBytesMax : strangerFrameBytesMax);
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
@@ -78,6 +89,11 @@ export class SocketConnection implements BusConnection {
   drained(): Promise<void> {
     if (!this.isCongested || this.isClosed) return Promise.resolve();
     return new Promise((resolve) => this.#drainWaiters.push(resolve));
+  }
+
+  identified(): void {
+    this.#decoder.frameBytesMax = this.#options.limits.frameBytesMax;
+    this.#options.onIdentified?.();
   }
 
   close(reason: string): void {

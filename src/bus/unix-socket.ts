@@ -9,12 +9,18 @@ import { TwostrokeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { type BusConnection, type BusHandlers, type BusLimits, type BusServer, defaultBusLimits } from './bus.js';
 import { SocketConnection } from './socket-connection.js';
+import { type StrangerLimits, Strangers } from './strangers.js';
 
 interface UnixSocketOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly limits?: BusLimits;
+  /** Connections that the listener has not identified. */
+  readonly strangers?: StrangerLimits;
 }
+
+/** Only processes of this user get here; one that is starved of cores may take its time. */
+const strangerLimits: StrangerLimits = { countMax: 256, deadlineMs: 30_000 };
 
 /** Listens on a fresh socket. `accept` gives the handlers of each new connection; it may keep the connection. */
 export async function listenUnix(
@@ -24,14 +30,20 @@ export async function listenUnix(
   const folder = await mkdtemp(path.join(os.tmpdir(), 'twostroke-')); // mkdtemp makes it 0700
   const address = path.join(folder, 'bus.sock');
   const connections = new Set<BusConnection>();
+  const strangers = new Strangers(options.clock, options.strangers ?? strangerLimits);
   const server = createServer((socket) => {
     const connection: BusConnection = connect(
       socket,
       options,
       accept(() => connection),
+      () => strangers.delete(connection),
     );
     connections.add(connection);
-    void connection.closed.then(() => connections.delete(connection));
+    strangers.add(connection);
+    void connection.closed.then(() => {
+      connections.delete(connection);
+      strangers.delete(connection);
+    });
   });
   await listening(server, address);
   return {
@@ -51,7 +63,7 @@ export async function connectUnix(address: string, options: UnixSocketOptions, h
     socket.once('connect', resolve);
     socket.once('error', (error) => reject(new TwostrokeError('unavailable', `cannot connect to ${address}: ${error.message}`)));
   });
-  return connect(socket, options, handlers);
+  return connect(socket, options, handlers, null);
 }
 
 /** Removes the socket of a bus whose process was killed before it could. Only for a caller that knows it is dead. */
@@ -59,9 +71,14 @@ export async function removeAbandoned(address: string): Promise<void> {
   await rm(path.dirname(address), { recursive: true, force: true });
 }
 
-function connect(socket: Socket, options: UnixSocketOptions, handlers: BusHandlers): BusConnection {
+function connect(
+  socket: Socket,
+  options: UnixSocketOptions,
+  handlers: BusHandlers,
+  onIdentified: (() => void) | null,
+): BusConnection {
   const { clock, logger, limits = defaultBusLimits } = options;
-  return new SocketConnection(socket, { handlers, limits, clock, logger });
+  return new SocketConnection(socket, { handlers, limits, clock, logger, onIdentified });
 }
 
 function listening(server: Server, address: string): Promise<void> {

@@ -115,7 +115,10 @@ export class Supervisor implements WorkerDirectory {
         if (kind !== 'hello' || slot !== null) throw new TwostrokeError('internal', `a worker may not ask '${kind}'`);
         const { workerId: id, pid } = body as HelloBody;
         slot = this.slots.find((each) => each.id === id && each.pid === pid && each.state === 'starting') ?? null;
-        if (slot !== null) return slot.greet(connection());
+        if (slot !== null) {
+          connection().identified();
+          return slot.greet(connection());
+        }
         connection().close(`no worker ${id} with pid ${pid} was started here`);
         return null;
       },

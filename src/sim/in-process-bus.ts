@@ -114,6 +114,8 @@ class InProcessConnection implements BusConnection {
     });
   }
 
+  identified(): void {}
+
   close(reason: string): void {
     if (this.#closeReason !== null) return;
     this.#closeReason = reason;

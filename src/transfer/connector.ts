@@ -47,7 +47,8 @@ export interface KvTarget {
   readonly receiver: ReceiverAddress | null;
 }
 
-/** Whoever knows the token may write into blocks that are reserved for a request it names. */
+/** Whoever knows the token may write into blocks that are reserved for a request it names. It goes from the receiver through the gateway to those who
+ *  push there, over the bus, and never over a KV connection (handshake.ts). */
 export interface ReceiverAddress {
   readonly host: string;
   readonly port: number;

@@ -4,7 +4,8 @@
 import { createConnection, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.js';
 import type { KvLanding, ReceiverAddress } from './connector.js';
-import { AnswerDecoder } from './tcp-lane.js';
+import { handshakeCut, SourceHandshake } from './handshake.js';
+import { AnswerDecoder, readAfter } from './tcp-lane.js';
 import { encodeMessage, type PulledMeta, type PullMeta } from './wire.js';
 
 interface PullOptions {
@@ -31,14 +32,14 @@ export class Pull {
       socket.on('error', (error) => resolve(error.message));
       socket.on('close', () => {
         timer.cancel();
-        resolve('their owner hung up');
+        resolve(handshake.isDone ? 'their owner hung up' : handshakeCut);
       });
       const decoder = new AnswerDecoder((kind, answer) =>
         resolve((answer as PulledMeta).message ?? (kind === 'pulled' ? null : 'an answer that is none')),
       );
-      socket.on('data', (bytes) => decoder.push(bytes, () => socket.destroy()));
+      const handshake = new SourceHandshake(address.token, (bytes) => socket.write(bytes));
+      readAfter(handshake, socket, () => socket.write(encodeMessage('pull', meta)), decoder);
     });
-    socket.once('connect', () => socket.write(encodeMessage('pull', meta)));
     this.ended = answered.then(async (error) => {
       socket.destroy();
       await admission.end();

@@ -2,6 +2,7 @@
  *  Invariant: while no slot is free it reads nothing: the socket's window closes, and the source waits. */
 import type { Socket } from 'node:net';
 import { messageOf } from '../base/errors.js';
+import { ReceiverHandshake } from './handshake.js';
 import type { Slot, StagingPool } from './staging.js';
 import { decodeHead, headBytes, type MessageHead } from './wire.js';
 
@@ -13,6 +14,8 @@ export interface InboxMessage {
 }
 
 interface InboxOptions {
+  /** That whoever connects must know. */
+  readonly token: string;
   readonly pool: StagingPool;
   /** Whether the other side has said who it is: staging is not for strangers. */
   readonly mayCarry: () => boolean;
@@ -26,6 +29,7 @@ interface InboxOptions {
 export class Inbox {
   readonly #socket: Socket;
   readonly #options: InboxOptions;
+  readonly #handshake: ReceiverHandshake;
   readonly #headBytes = Buffer.alloc(headBytes);
   /** What is being filled now. */
   #part: 'head' | 'meta' | 'payload' = 'head';
@@ -42,6 +46,7 @@ export class Inbox {
     this.#socket = socket;
     this.#options = options;
     socket.setNoDelay(true);
+    this.#handshake = new ReceiverHandshake(options.token, (bytes) => this.write(bytes));
     socket.on('data', (bytes) => (this.#rest.length > 0 ? this.#rest.push(bytes) : this.#receive(bytes)));
     socket.on('error', (error) => this.close(error.message));
     socket.on('close', () => this.close('the other side hung up'));
@@ -71,8 +76,9 @@ export class Inbox {
     this.#options.onClosed(reason);
   }
 
-  #receive(chunk: Buffer): void {
+  #receive(bytes: Buffer): void {
     try {
+      const chunk = this.#handshake.isDone ? bytes : this.#handshake.push(bytes);
       let offset = 0;
       while (offset < chunk.length && !this.#isClosed) {
         if (this.#part === 'payload' && !this.#takeSlot()) {

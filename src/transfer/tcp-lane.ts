@@ -6,6 +6,7 @@ import { assert } from '../base/assert.js';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { ReceiverAddress } from './connector.js';
+import { handshakeCut, SourceHandshake } from './handshake.js';
 import type { Slot } from './staging.js';
 import {
   decodeHead,
@@ -83,9 +84,10 @@ export class TcpLane {
       socket.on('error', (error) => failed(error.message));
       socket.on('close', () => {
         timer.cancel();
-        failed('the receiver hung up');
+        failed(handshake.isDone ? 'the receiver hung up' : handshakeCut);
       });
-      socket.once('connect', () => socket.write(encodeMessage('hello', { ...hello, landedThrough: this.#landedThrough })));
+      const handshake = new SourceHandshake(address.token, (bytes) => socket.write(bytes));
+      const greet = () => socket.write(encodeMessage('hello', { ...hello, landedThrough: this.#landedThrough }));
       const decoder = new AnswerDecoder((kind, meta, sequence) => {
         if (kind === 'refused') {
           const { message } = meta as RefusedMeta;
@@ -97,7 +99,7 @@ export class TcpLane {
           resolve();
         } else if (kind === 'landed' && this.#socket === socket) this.#onLanded(sequence, meta as LandedMeta);
       });
-      socket.on('data', (bytes) => decoder.push(bytes, () => socket.destroy()));
+      readAfter(handshake, socket, greet, decoder);
     });
   }
 
@@ -201,6 +203,22 @@ export class TcpLane {
   }
 }
 
+/** Calls `greet` when the receiver has proven who it is; from then on its answers are read. */
+export function readAfter(handshake: SourceHandshake, socket: Socket, greet: () => void, decoder: AnswerDecoder): void {
+  const onWrong = (error: Error) => socket.destroy(error);
+  socket.on('data', (bytes) => {
+    if (handshake.isDone) return decoder.push(bytes, onWrong);
+    try {
+      const rest = handshake.push(bytes);
+      if (!handshake.isDone) return;
+      greet();
+      decoder.push(rest, onWrong);
+    } catch (error) {
+      onWrong(error as Error);
+    }
+  });
+}
+
 /** The receiver's answers: small, and without payload. */
 export class AnswerDecoder {
   readonly #onAnswer: (kind: string, meta: unknown, sequence: number) => void;
@@ -210,7 +228,7 @@ export class AnswerDecoder {
     this.#onAnswer = onAnswer;
   }
 
-  push(bytes: Buffer, onWrong: () => void): void {
+  push(bytes: Buffer, onWrong: (error: Error) => void): void {
     this.#bytes = this.#bytes.length === 0 ? bytes : Buffer.concat([this.#bytes, bytes]);
     try {
       while (this.#bytes.length >= headBytes) {
@@ -223,7 +241,7 @@ export class AnswerDecoder {
       }
     } catch (error) {
       assert(error instanceof Error, 'what is thrown is an Error');
-      onWrong();
+      onWrong(error);
     }
   }
 }

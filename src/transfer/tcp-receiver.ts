@@ -2,7 +2,6 @@
  *  into blocks that are reserved for them, and says what has landed. One per worker that may decode. Used by worker/.
  *  Invariants: each lane's frames are taken exactly once and in order, whatever connections break; a frame is written only while its
  *  request holds its blocks (`accepts`); when `passed()` has resolved after that has ended, nothing of it is written any more. */
-import { timingSafeEqual } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
@@ -10,6 +9,7 @@ import { TwostrokeError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { freshId } from '../base/prng.js';
+import { type StrangerLimits, Strangers } from '../bus/strangers.js';
 import type { CacheExport, CacheHandle, Device, Stream } from '../device/device.js';
 import { offsetPointer, type Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
@@ -33,6 +33,8 @@ export interface ReceiverOptions {
   readonly accepts: (frame: FrameMeta) => boolean;
   /** Absent: nothing can be pulled from here. */
   readonly serve?: (pull: PullMeta) => ServedPull;
+  /** Connections before their hello. */
+  readonly strangers?: StrangerLimits;
 }
 
 type Write = Pick<FrameMeta, 'requestId' | 'epoch' | 'blocks'>;
@@ -67,6 +69,10 @@ interface Landing {
 const slotCount = 16;
 /** How long a lane without a connection is remembered. */
 const laneMemoryMs = 60_000;
+/** A source says hello in two round trips, so that more at once are not honest; on a busy machine it may have to wait for a core. */
+const strangerLimits: StrangerLimits = { countMax: 64, deadlineMs: 10_000 };
+/** Of all together: a source of a big cluster has two lanes, or four while ways are measured. */
+const connectionCountMax = 1024;
 
 export class KvReceiver {
   readonly address: ReceiverAddress;
@@ -78,6 +84,7 @@ export class KvReceiver {
   readonly #lanes = new Map<string, LaneState>();
   readonly #stagings = new Map<string, MappedStaging>();
   readonly #inboxes = new Set<Inbox>();
+  readonly #strangers: Strangers;
   readonly #admitted = new Set<Write>();
   #starved: Inbox[] = [];
   #probeTarget: Pointer | null = null;
@@ -106,6 +113,8 @@ export class KvReceiver {
     this.#stream = device.createStream();
     this.#pool = new StagingPool(device, slotBytes, slotCount);
     this.#landings = new ReachedQueue(device, this.#stream, (landings, error) => this.#landed(landings, error));
+    this.#strangers = new Strangers(options.clock, options.strangers ?? strangerLimits);
+    server.maxConnections = connectionCountMax;
     server.on('connection', (socket) => this.#accept(socket));
     server.on('error', (error) => options.logger.warn({ reason: error.message }, 'KV receiver'));
   }
@@ -147,6 +156,7 @@ export class KvReceiver {
     let lane: LaneState | null = null;
     let served: ServedPull | null = null;
     const inbox: Inbox = new Inbox(socket, {
+      token: this.address.token,
       pool: this.#pool,
       mayCarry: () => lane !== null,
       onStarved: (starved) => this.#starved.push(starved),
@@ -156,14 +166,17 @@ export class KvReceiver {
         else if (lane === null) lane = this.#greet(inbox, message);
         else if (message.head.kind === 'bye') this.#forget(lane);
         else this.#take(lane, message);
+        this.#strangers.delete(inbox);
       },
       onClosed: (reason) => {
         this.#inboxes.delete(inbox);
+        this.#strangers.delete(inbox);
         served?.cancel();
         if (lane !== null) this.#forgetLater(lane, inbox, reason);
       },
     });
     this.#inboxes.add(inbox);
+    this.#strangers.add(inbox);
   }
 
   #greet(inbox: Inbox, { head, meta }: InboxMessage): LaneState {
@@ -189,10 +202,9 @@ export class KvReceiver {
   }
 
   /** Throws when it is not one of ours; an honest one is told why. */
-  #identify(inbox: Inbox, who: Pick<HelloMeta, 'token' | 'workerId' | 'protocolVersion' | 'layoutHash'>): void {
+  #identify(inbox: Inbox, who: Pick<HelloMeta, 'workerId' | 'protocolVersion' | 'layoutHash'>): void {
     const { identity, workerId } = this.#options;
     const wrong =
-      (!isEqual(who.token, this.address.token) && 'the token is wrong') ||
       (who.workerId !== workerId && `this is ${workerId}, not ${who.workerId}`) ||
       (who.protocolVersion !== identity.protocolVersion && `protocol ${identity.protocolVersion} here`) ||
       (who.layoutHash !== identity.layoutHash && `layout ${identity.layoutHash} here`);
@@ -320,11 +332,6 @@ export class KvReceiver {
     this.#stagings.delete(staging.session);
     void this.#landings.passed().then(() => this.#options.device.closeCache(staging.handle));
   }
-}
-
-function isEqual(given: unknown, token: string): boolean {
-  const [a, b] = [Buffer.from(String(given)), Buffer.from(token)];
-  return a.length === b.length && timingSafeEqual(a, b);
 }
 
 function sourceOf({ stagingOffset }: FrameMeta, slot: Slot | null, staging: MappedStaging | null): Pointer {

@@ -140,7 +140,6 @@ class TcpChannel implements KvChannel {
     const { protocolVersion } = identity;
     const { layoutHash } = target.kv; // its own, which proves that what is sent is meant for it
     const common = {
-      token: address.token,
       protocolVersion,
       layoutHash,
       workerId: target.workerId,
@@ -232,7 +231,7 @@ class TcpChannel implements KvChannel {
     }
     const { requestId: id, epoch } = transfer;
     const { protocolVersion, layoutHash } = kv;
-    const words = { token: address.token, protocolVersion, layoutHash, workerId, requestId: id, epoch };
+    const words = { protocolVersion, layoutHash, workerId, requestId: id, epoch };
     const meta = { ...words, connector: this.name, pieces, target: landing.target };
     const pull = new Pull({ address, meta, landing, clock, deadlineMs: pullDeadlineMs });
     const pulls = this.#pulls.get(transfer) ?? new Set<Pull>();

@@ -7,6 +7,7 @@
  *    puller → owner      pull (what, and where to push it), on a connection of its own that lasts as long as it is wanted
  *    owner → puller      pulled or refused
  *
+ *  The two ends have proven before who they are, see handshake.ts.
  *  Invariant: a head that names an unknown kind, or more bytes than the limits, ends the connection before anything is allocated for it. */
 import { TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
@@ -22,7 +23,6 @@ const kinds = ['hello', 'welcome', 'refused', 'frame', 'landed', 'bye', 'pull', 
 type MessageKind = (typeof kinds)[number];
 
 export interface HelloMeta {
-  readonly token: string;
   readonly protocolVersion: number;
   readonly layoutHash: string;
   /** Whom the source means to reach. */
@@ -37,7 +37,6 @@ export interface HelloMeta {
 }
 
 export interface PullMeta {
-  readonly token: string;
   readonly protocolVersion: number;
   /** Of the owner's cache, and who it is. */
   readonly layoutHash: string;

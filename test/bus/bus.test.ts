@@ -9,6 +9,7 @@ import { silentLogger } from '../../src/base/log.js';
 import { Prng } from '../../src/base/prng.js';
 import { type BusConnection, type BusHandlers, type BusLimits, defaultBusLimits } from '../../src/bus/bus.js';
 import { encodeFrame, type Frame, FrameDecoder } from '../../src/bus/frames.js';
+import type { StrangerLimits } from '../../src/bus/strangers.js';
 import { connectUnix, listenUnix } from '../../src/bus/unix-socket.js';
 
 const options = { clock: systemClock, logger: silentLogger };
@@ -162,6 +163,57 @@ describe('unix-socket bus', () => {
     for (let i = 0; i < 100 && !connection.isClosed; i++) connection.send('filler', filler);
     expect(await connection.closed).toMatch(/behind/);
     socket.destroy();
+  });
+
+  describe('strangers', () => {
+    const large = encodeFrame({ t: 'e', k: 'large', b: 'x'.repeat(100_000) }, 1 << 20);
+    const hangUp = (socket: Socket) => new Promise<void>((resolve) => socket.once('close', () => resolve()));
+
+    async function listening(strangers?: StrangerLimits) {
+      const heard: string[] = [];
+      const server = await listenUnix({ ...options, ...(strangers && { strangers }) }, (connection) => ({
+        onRequest: async () => {
+          connection().identified();
+          return null;
+        },
+        onEvent: (kind) => void heard.push(kind),
+      }));
+      closers.push(() => server.close());
+      return { server, heard };
+    }
+
+    it('may send no large frame before they are known', async () => {
+      const { server, heard } = await listening();
+      const socket = await rawSocket(server.address);
+      socket.write(large.subarray(0, 10)); // what it announces is enough
+      await hangUp(socket);
+      const client = await connectUnix(server.address, options, quiet);
+      await client.request('hello', null, 5000);
+      client.send('large', { text: 'x'.repeat(100_000) });
+      await client.request('again', null, 5000);
+      expect(heard).toEqual(['large']);
+    });
+
+    it('that stay silent are hung up on, and who is known is not', async () => {
+      const { server } = await listening({ countMax: 10, deadlineMs: 30 });
+      const client = await connectUnix(server.address, options, quiet);
+      await client.request('hello', null, 5000);
+      await hangUp(await rawSocket(server.address));
+      expect(client.isClosed).toBe(false);
+      expect(await client.request('again', null, 5000)).toBeNull();
+    });
+
+    it('are few: the newest pushes out the oldest, and nobody who is known', async () => {
+      const { server } = await listening({ countMax: 10, deadlineMs: 60_000 });
+      const client = await connectUnix(server.address, options, quiet);
+      await client.request('hello', null, 5000);
+      const sockets: Socket[] = [];
+      for (let i = 0; i < 14; i++) sockets.push(await rawSocket(server.address));
+      await Promise.all(sockets.slice(0, 4).map((socket) => socket.destroyed || hangUp(socket)));
+      expect(await client.request('again', null, 5000)).toBeNull();
+      expect(sockets.slice(4).some(({ destroyed }) => destroyed)).toBe(false);
+      for (const socket of sockets) socket.destroy();
+    });
   });
 
   it('lives in a private folder and leaves nothing behind', async () => {

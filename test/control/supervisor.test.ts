@@ -224,8 +224,8 @@ describe('slots', () => {
     ['a crash', (puppet: Puppet) => puppet.exit('it was killed by SIGSEGV', 'SIGSEGV'), 'work'],
     ['an error of its engine', (puppet: Puppet) => puppet.exit('it exited with code 1'), 'work'],
     ['no step for too long', () => {}, 'work'],
-    ['a stop by a signal', (puppet: Puppet) => void (puppet.state = 'stopped'), 'outside'],
-    ['a standstill', (puppet: Puppet) => void (puppet.state = 'waiting'), 'work'],
+    ['a stop by a signal', (puppet: Puppet) => Object.assign(puppet, { state: 'stopped' }), 'outside'],
+    ['a standstill', (puppet: Puppet) => Object.assign(puppet, { state: 'waiting' }), 'work'],
   ] as const)('%s: who is to blame is said', async (_what, end, blame) => {
     const { puppets, supervisor } = await make('any:cpu', { stalledKillMs: 500, frozenMs: 40 });
     await puppets[0]!.start();

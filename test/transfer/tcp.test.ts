@@ -7,6 +7,7 @@ import { Prng } from '../../src/base/prng.js';
 import type { KvHandle } from '../../src/kv/kv-handle.js';
 import { KvLayout } from '../../src/kv/kv-layout.js';
 import type { KvPiece } from '../../src/transfer/connector.js';
+import { ReceiverHandshake, SourceHandshake } from '../../src/transfer/handshake.js';
 import { HostRelayConnector } from '../../src/transfer/host-relay.js';
 import { TcpConnector } from '../../src/transfer/tcp.js';
 import type { KvReceiver, ReceiverOptions } from '../../src/transfer/tcp-receiver.js';
@@ -171,7 +172,7 @@ describe.each([
   });
 
   it('a receiver that stops reading breaks the channel in bounded time', async () => {
-    const { port, close } = await deafReceiver();
+    const { port, close } = await deafReceiver('x');
     const address = { host: '127.0.0.1', port, token: 'x' };
     const channel = await connector.open({ ...target.target(), receiver: address });
     const transfer = channel.begin(requestId('r'), 1);
@@ -203,9 +204,14 @@ describe.each([
       Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'),
       encodeMessage('frame', stranger, 1, layout.blockBytes),
       encodeMessage('bye', {}),
-      encodeMessage('hello', { token: 5 }),
+      encodeMessage('hello', { workerId: 5 }),
+      Buffer.concat([Buffer.from('0100000000001000', 'hex'), garbage(100)]), // announces 1 MiB
     ];
-    for (const text of texts) await expectDropped(receiver.address.port, text);
+    for (const text of texts) {
+      const padded = Buffer.concat([text, Buffer.alloc(Math.max(0, 64 - text.length))]); // what is shorter is waited for
+      await expectDropped(receiver.address.port, padded);
+      await expectDropped(receiver.address.port, text, receiver.address.token);
+    }
     const moved = pieces(prng);
     const transfer = channel.begin(requestId('r'), 1);
     transfer.push(moved, source.recorded());
@@ -214,23 +220,32 @@ describe.each([
   });
 });
 
-/** Resolves when the other side has hung up. */
-function expectDropped(port: number, text: Buffer): Promise<void> {
+/** Resolves when the other side has hung up. With a token the text comes after an honest handshake. */
+function expectDropped(port: number, text: Buffer, token?: string): Promise<void> {
   return new Promise((resolve) => {
-    const socket = createConnection(port, '127.0.0.1', () => socket.write(text));
+    const socket = createConnection(port, '127.0.0.1', () => {
+      if (token === undefined) socket.write(text);
+    });
+    const handshake = new SourceHandshake(token ?? '', (bytes) => socket.write(bytes));
     socket.on('error', () => {});
     socket.on('close', () => resolve());
-    socket.resume();
+    socket.on('data', (bytes) => {
+      if (token === undefined || handshake.isDone) return;
+      handshake.push(bytes);
+      if (handshake.isDone) socket.write(text);
+    });
   });
 }
 
-/** Welcomes everyone and then takes nothing. */
-async function deafReceiver() {
+/** Welcomes everyone who knows the token and then takes nothing. */
+async function deafReceiver(token: string) {
   const sockets: Socket[] = [];
   const server = createServer((socket) => {
     sockets.push(socket);
     socket.on('error', () => {});
-    socket.once('data', () => {
+    const handshake = new ReceiverHandshake(token, (bytes) => socket.write(bytes));
+    socket.on('data', (bytes) => {
+      if (!handshake.isDone) return void handshake.push(bytes);
       socket.write(encodeMessage('welcome', { receivedThrough: 0 }));
       socket.pause();
     });
