@@ -1,13 +1,13 @@
 /** The embedded bus: unix sockets in a private folder (0700). Used by control/ (listens) and worker/ (connects).
  *  Invariant: nothing is left on disk after close(); no other user can connect. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
-import os from 'node:os';
 import path from 'node:path';
 import type { Clock } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { type BusConnection, type BusHandlers, type BusLimits, type BusServer, defaultBusLimits } from './bus.js';
+import { checkSocketPath, freshSocketPath, removeLeftOver } from './private-folder.js';
 import { SocketConnection } from './socket-connection.js';
 import { type StrangerLimits, Strangers } from './strangers.js';
 
@@ -27,8 +27,8 @@ export async function listenUnix(
   options: UnixSocketOptions,
   accept: (connection: () => BusConnection) => BusHandlers,
 ): Promise<BusServer> {
-  const folder = await mkdtemp(path.join(os.tmpdir(), 'twostroke-')); // mkdtemp makes it 0700
-  const address = path.join(folder, 'bus.sock');
+  const address = await freshSocketPath();
+  void removeLeftOver(address, options.clock);
   const connections = new Set<BusConnection>();
   const strangers = new Strangers(options.clock, options.strangers ?? strangerLimits);
   const server = createServer((socket) => {
@@ -51,13 +51,14 @@ export async function listenUnix(
     async close() {
       for (const connection of connections) connection.close('the bus is shut down');
       await new Promise<void>((resolve) => server.close(() => resolve()));
-      await rm(folder, { recursive: true, force: true });
+      await rm(path.dirname(address), { recursive: true, force: true });
     },
   };
 }
 
 /** Connects to a listening bus. Throws `unavailable` naming the address when nobody listens. */
 export async function connectUnix(address: string, options: UnixSocketOptions, handlers: BusHandlers): Promise<BusConnection> {
+  checkSocketPath(address);
   const socket = createConnection(address);
   await new Promise<void>((resolve, reject) => {
     socket.once('connect', resolve);

@@ -1,8 +1,10 @@
 /** The bus keeps order, deadlines and bounds, however the bytes are cut and whatever the other side sends. */
-import { existsSync, statSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
+import os from 'node:os';
 import path from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { InvalidRequestError } from '../../src/base/errors.js';
 import { silentLogger } from '../../src/base/log.js';
@@ -25,10 +27,14 @@ async function pair(
   limits: BusLimits = defaultBusLimits,
 ) {
   let accepted: (() => BusConnection) | undefined;
-  const server = await listenUnix({ ...options, limits }, (connection) => {
-    accepted = connection;
-    return { ...quiet, ...serverSide };
-  });
+  const handlers = { ...quiet, ...serverSide };
+  const server = await listenUnix({ ...options, limits }, (connection) => ({
+    ...handlers,
+    onRequest: (kind, body) => {
+      accepted ??= connection; // not that of another server, which only looks whether this one lives
+      return handlers.onRequest(kind, body);
+    },
+  }));
   closers.push(() => server.close());
   const client = await connectUnix(server.address, { ...options, limits }, { ...quiet, ...clientSide });
   await client.request('hello', null, 5000);
@@ -222,6 +228,59 @@ describe('unix-socket bus', () => {
     expect(statSync(folder).mode & 0o777).toBe(0o700);
     await server.close();
     expect(existsSync(folder)).toBe(false);
+  });
+
+  describe('its place', () => {
+    const before = process.env.TMPDIR;
+    const top = mkdtempSync(path.join(os.tmpdir(), 'twostroke-test-'));
+    afterEach(() => {
+      if (before === undefined) delete process.env.TMPDIR;
+      else process.env.TMPDIR = before;
+    });
+    afterAll(() => rmSync(top, { recursive: true }));
+
+    it.each([
+      ['is too long for a socket', path.join(top, 'x'.repeat(90))],
+      ['is too long by the name alone', path.join(top, 'y'.repeat(100 - top.length))],
+      ['is not there', path.join(top, 'nowhere')],
+    ])('when TMPDIR %s: private all the same, nothing beside it, nothing left', async (_what, folder) => {
+      if (!folder.endsWith('nowhere')) mkdirSync(folder, { recursive: true });
+      process.env.TMPDIR = folder;
+      const servers = [(await pair({})).server, (await pair({})).server];
+      for (const { address } of servers) {
+        expect(statSync(path.dirname(address)).mode & 0o777).toBe(0o700);
+        expect(statSync(address).isSocket()).toBe(true);
+      }
+      expect(servers[0]!.address).not.toBe(servers[1]!.address);
+      if (existsSync(folder)) expect(readdirSync(folder)).toEqual([]);
+      for (const server of servers) await server.close();
+      for (const { address } of servers) expect(existsSync(path.dirname(address))).toBe(false);
+    });
+
+    it('is cleared of what killed servers left, and of nothing else', async () => {
+      process.env.TMPDIR = top;
+      const abandoned = path.join(top, 'twostroke-bus-killed');
+      mkdirSync(abandoned);
+      const script = `require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`;
+      spawnSync(process.execPath, ['-e', script, path.join(abandoned, 'bus.sock')]);
+      expect(readdirSync(abandoned)).toEqual(['bus.sock']);
+      mkdirSync(path.join(top, 'twostroke-bus-begun'));
+      const { server: living } = await pair({});
+      const { server } = await pair({});
+      const endMs = systemClock.nowMs() + 10_000;
+      while (existsSync(abandoned) && systemClock.nowMs() < endMs) await systemClock.sleep(5);
+      const folders = [living, server].map(({ address }) => path.basename(path.dirname(address)));
+      expect(
+        readdirSync(top)
+          .filter((name) => name.startsWith('twostroke-bus-'))
+          .sort(),
+      ).toEqual([...folders, 'twostroke-bus-begun'].sort());
+    });
+
+    it('is never a path that would be cut off', async () => {
+      const address = `/${'z'.repeat(120)}/bus.sock`;
+      await expect(connectUnix(address, options, quiet)).rejects.toThrow(/130 bytes, a socket's path may have 103/);
+    });
   });
 
   it('names the address when nobody listens', async () => {
