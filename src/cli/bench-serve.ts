@@ -1,5 +1,5 @@
 /** `twostroke bench serve` (open loop) and `bench static` (one request at a time): load-tests one server and prints vLLM's table. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { systemClock } from '../base/clock.js';
@@ -26,6 +26,7 @@ import {
 import { exitCodes } from './fail.js';
 import { realNumber, wholeNumber } from './option-values.js';
 import { listenForStop } from './signals.js';
+import { checkFolder, writing } from './system-error.js';
 
 interface BenchServeOptions extends CommonBenchOptions {
   readonly baseUrl: string;
@@ -109,6 +110,7 @@ function openLoop(options: BenchServeOptions): LoadSettings {
 
 async function benchOne(options: BenchServeOptions, load: LoadSettings): Promise<void> {
   const slos = options.goodput === undefined ? null : parseGoodput(options.goodput);
+  if (options.saveResult || options.saveDetailed) checkFolder('--result-dir', options.resultDir);
   const stop = listenForStop();
   const result = await benchServer(
     options.baseUrl,
@@ -178,13 +180,14 @@ function screen(options: BenchServeOptions, { records, coreShare, shortenedCount
 }
 
 function save(options: BenchServeOptions, json: Record<string, unknown>, { records }: LoadResult): void {
-  mkdirSync(options.resultDir, { recursive: true });
   const rate = options.requestRate ?? 'inf';
   const model = String(json.model_id).replace(/[^\w.-]+/g, '-');
   const name =
     options.resultFilename ?? `${options.backend}-${rate}qps-${model}-${isoDate().replace(/[-:]/g, '').slice(0, 15)}.json`;
   const file = path.join(options.resultDir, name);
-  writeFileSync(file, `${JSON.stringify(json, null, 2)}\n`);
-  if (options.saveDetailed) writeRecords(file.replace(/(\.json)?$/, '.requests.jsonl.gz'), records);
+  writing('--result-dir', file, () => {
+    writeFileSync(file, `${JSON.stringify(json, null, 2)}\n`);
+    if (options.saveDetailed) writeRecords(file.replace(/(\.json)?$/, '.requests.jsonl.gz'), records);
+  });
   process.stderr.write(`written: ${file}\n`);
 }

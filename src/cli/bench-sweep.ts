@@ -23,6 +23,7 @@ import {
 import { exitCodes } from './fail.js';
 import { collect, realNumber, wholeNumber } from './option-values.js';
 import { listenForStop } from './signals.js';
+import { checkFolder } from './system-error.js';
 
 interface SweepOptions extends CommonBenchOptions {
   readonly target: readonly string[];
@@ -147,6 +148,7 @@ const requestCountMax = 2000;
 async function sweep(options: SweepOptions): Promise<void> {
   const targets = options.target.map(parseTarget);
   checkTargets(targets, options.candidate);
+  checkFolder('--result-dir', options.resultDir);
   const stop = listenForStop();
   const date = isoDate();
   const files = new SweepFiles(options.resultDir);

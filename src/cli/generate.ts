@@ -17,6 +17,7 @@ import { loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
 import { type LoadedEngine, loadEngine } from '../worker/load-engine.js';
 import { findModel } from './model-option.js';
 import { realNumber, wholeNumber } from './option-values.js';
+import { standardOutput } from './output.js';
 import { listenForStop } from './signals.js';
 import { batchInvariantOption, logLevelOption } from './worker-options.js';
 
@@ -66,7 +67,7 @@ async function generate(promptArgument: string, options: GenerateOptions): Promi
   const folder = findModel(options.model);
   const config = readModelConfig(folder);
   const tokenizer = loadTokenizer(folder);
-  const promptText = promptArgument === '-' ? await readAll(process.stdin) : promptArgument;
+  const promptText = promptArgument === '-' ? await stop.orStopped(readAll(process.stdin)) : promptArgument;
   const promptIds = encode(folder, tokenizer, promptText, options);
   const room = config.maxPositionCount - promptIds.length;
   if (room < 1) {
@@ -74,9 +75,11 @@ async function generate(promptArgument: string, options: GenerateOptions): Promi
   }
   const maxTokenCount = Math.min(options.maxTokens, room);
   const request = requestOf(folder, promptIds, maxTokenCount, options);
-  const loaded = await load(folder, promptIds.length + maxTokenCount, options);
+  const loaded = await stop.orStopped(load(folder, promptIds.length + maxTokenCount, options));
   try {
-    void stop.received.then(() => loaded.engine.abort(request.id));
+    const end = () => loaded.engine.abort(request.id);
+    void stop.received.then(end);
+    standardOutput.signal.addEventListener('abort', end);
     await run(loaded, request, tokenizer, options);
   } finally {
     await loaded.engine.close();

@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { benchCommand } from './bench.js';
 import { describeFailure, exitCodeOf, exitCodes } from './fail.js';
 import { generateCommand } from './generate.js';
+import { standardOutput } from './output.js';
 import { profileCommand } from './profile.js';
 import { routeCommand } from './route.js';
 import { serveCommand } from './serve.js';
@@ -27,7 +28,10 @@ for (const command of [program, ...program.commands, ...program.commands.flatMap
 }
 
 try {
-  await program.parseAsync(process.argv);
+  await program.parseAsync(process.argv).catch((error) => {
+    if (exitCodeOf(error) !== exitCodes.done) throw error; // help and version are thrown too
+  });
+  await standardOutput.flushed();
   process.exit(process.exitCode ?? exitCodes.done);
 } catch (error) {
   const isDebug = process.argv.join(' ').match(/--log-level[= ]debug/) !== null;

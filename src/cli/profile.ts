@@ -21,6 +21,7 @@ import { realNumber } from './option-values.js';
 import { profileJson, profileText } from './profile-text.js';
 import { listenForStop } from './signals.js';
 import { measuringText, StatusLine } from './status-line.js';
+import { checkFolder, writing } from './system-error.js';
 import { addWorkerOptions, type WorkerOptions } from './worker-options.js';
 
 interface ProfileCommandOptions extends WorkerOptions {
@@ -41,6 +42,7 @@ export function profileCommand(): Command {
 }
 
 async function profile(options: ProfileCommandOptions): Promise<void> {
+  checkFolder('--out', folderOf(options.out));
   const stop = listenForStop();
   const measured = await measure(options, stop.signal).catch((error) => {
     if (!stop.signal.aborted) throw error;
@@ -52,7 +54,7 @@ async function profile(options: ProfileCommandOptions): Promise<void> {
     return;
   }
   const files = measured.map((each) => ({ ...each, path: pathFor(each, measured.length, options.out) }));
-  for (const { path: file, file: content } of files) writeProfile(file, content);
+  for (const { path: file, file: content } of files) writing('--out', file, () => writeProfile(file, content));
   process.stdout.write(options.json ? `${JSON.stringify(profileJson(files))}\n` : profileText(files));
 }
 
@@ -60,15 +62,15 @@ async function measure(options: ProfileCommandOptions, signal: AbortSignal): Pro
   const logger = createLogger(options.logLevel, 'twostroke');
   const folder = findModel(options.model);
   const config = readModelConfig(folder);
-  for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
-    await ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`));
-  }
-  const settings = gatewayOptions(options, folder, maxTokenCountOf(options, config), logger);
-  const gateway = await Gateway.start({ ...settings, strategy: 'adaptive' });
   const aborted = new Promise<never>((_, reject) => {
     signal.addEventListener('abort', () => reject(new TwostrokeError('cancelled', 'the measurement was stopped')));
   });
   aborted.catch(() => {}); // also when nobody waits for it
+  for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
+    await Promise.race([ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`)), aborted]);
+  }
+  const settings = gatewayOptions(options, folder, maxTokenCountOf(options, config), logger);
+  const gateway = await Gateway.start({ ...settings, strategy: 'adaptive' });
   const loading = new LoadDisplay(process.stderr);
   const measuring = new StatusLine(process.stderr);
   try {
@@ -91,10 +93,19 @@ async function measure(options: ProfileCommandOptions, signal: AbortSignal): Pro
   }
 }
 
+/** Into which something will be written; a name of one file may turn out to be a folder's. */
+function folderOf(out: string | undefined): string {
+  if (out === undefined) return profileFolders()[0];
+  return isFolder(out) ? out : path.dirname(path.resolve(out));
+}
+
+function isFolder(out: string): boolean {
+  return out.endsWith(path.sep) || (existsSync(out) && statSync(out).isDirectory());
+}
+
 /** One file may have the name that was asked for; several go into a folder of that name. */
 function pathFor({ file }: MeasuredProfile, profileCount: number, out: string | undefined): string {
   const name = profileFileName(file.key);
   if (out === undefined) return path.join(profileFolders()[0], name);
-  const isFolder = profileCount > 1 || out.endsWith(path.sep) || (existsSync(out) && statSync(out).isDirectory());
-  return isFolder ? path.join(out, name) : out;
+  return profileCount > 1 || isFolder(out) ? path.join(out, name) : out;
 }

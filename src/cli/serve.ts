@@ -19,6 +19,7 @@ import { gatewayOptions, maxTokenCountOf } from './gateway-options.js';
 import { learnCosts } from './learn-costs.js';
 import { LoadDisplay } from './load-display.js';
 import { findModel } from './model-option.js';
+import { standardOutput } from './output.js';
 import { screenText } from './screen.js';
 import { type ServeOptions, serveCommand as serveOptions } from './serve-options.js';
 import { listenForStop } from './signals.js';
@@ -40,7 +41,7 @@ async function serve(options: ServeOptions): Promise<void> {
   const stop = listenForStop();
   const served = openModel(options);
   for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
-    await ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`));
+    await stop.orStopped(ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`)));
   }
   const given = options.profile === undefined ? null : readProfile(options.profile);
   const costs = new WorkerCosts();
@@ -63,6 +64,7 @@ async function serve(options: ServeOptions): Promise<void> {
     const signal = await Promise.race([ready(), stop.received]);
     if (signal === 'ready') {
       await showReady(options, served, gateway, server);
+      await standardOutput.flushed();
       await stop.received;
     }
     if (!options.json) process.stderr.write('stopping: open requests may finish, Ctrl-C again ends at once\n');

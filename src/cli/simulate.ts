@@ -20,6 +20,7 @@ import { type LoadOptions, simulatedPlan, simulatedVocabCount } from '../sim/sim
 import { type SimulatedSettings, type SimulationOptions, type SimulationResult, simulate } from '../sim/simulation.js';
 import { isoDate } from './bench-options.js';
 import { blockTokenCount, collect, realNumber, split, wholeNumber } from './option-values.js';
+import { writing } from './system-error.js';
 
 interface SimulateOptions {
   readonly seed: number;
@@ -235,8 +236,9 @@ function openLog(file: string): EventLog {
   const descriptor = openFile(file);
   let lines: string[] = [];
   const flush = () => {
-    if (lines.length > 0) writeSync(descriptor, `${lines.join('\n')}\n`);
-    lines = [];
+    const text = lines.map((line) => `${line}\n`).join('');
+    lines = []; // also when it cannot be written
+    if (text !== '') writing('--log', file, () => writeSync(descriptor, text));
   };
   return {
     write: (line) => {
