@@ -29,7 +29,7 @@ it('a prefill that is released, or whose worker dies, is over for whoever waits 
   await worker.release(id);
   await expect(prefilling).rejects.toMatchObject({ reason: 'unwanted' });
   const dying = worker.prefill(requestOf(), never);
-  worker.lose('killed');
+  worker.lose('killed', 'outside');
   await expect(dying).rejects.toMatchObject({ code: 'unavailable' });
 });
 
