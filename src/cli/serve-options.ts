@@ -18,7 +18,8 @@ export interface ServeOptions extends WorkerOptions {
   readonly adminKey?: readonly string[];
   readonly sharePrefixCache: boolean;
   readonly corsOrigin?: string;
-  readonly maxQueue: number;
+  /** Absent: twice what the workers can hold. */
+  readonly maxQueue?: number;
   readonly maxBody: number;
   readonly drain: number;
   readonly onTransferFailure: TransferFailurePolicy;
@@ -57,7 +58,9 @@ export function serveCommand(): Command {
         'recompute',
       ),
     )
-    .addOption(count('--max-queue <count>', 'requests accepted and unfinished; more get 429', 1).default(4096))
+    .addOption(
+      count('--max-queue <count>', 'choices accepted and unfinished; more get 429 (default: twice what the batches hold)', 1),
+    )
     .addOption(new Option('--max-body <bytes>', 'largest request body').argParser(byteCount).default(8 * 2 ** 20, '8MiB'))
     .addOption(count('--drain <seconds>', 'how long open requests may finish on shutdown', 0).default(10))
     .option('--allow-forced-length', 'let requests fix their output length (forced_output_tokens): for benchmarks only', false)

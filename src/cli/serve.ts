@@ -50,7 +50,7 @@ async function serve(options: ServeOptions): Promise<void> {
     strategy: options.strategy,
     ...(options.split === undefined ? {} : { split: options.split }),
     onTransferFailure: options.onTransferFailure,
-    limits: { requestCountMax: options.maxQueue },
+    limits: { requestCountMax: options.maxQueue ?? null },
     costs,
   });
   const ready = async () => {

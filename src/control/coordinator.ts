@@ -7,11 +7,11 @@ import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.j
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { Signal } from '../base/signal.js';
-import type { KvClaim } from '../router/kv-growth.js';
 import type { Route, Strategy } from '../router/route.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
-import { Admission } from './admission.js';
-import { DecodeRoom } from './decode-room.js';
+import { Admission, type Bundle, type Place } from './admission.js';
+import { capacityOf, decodersOf } from './capacity.js';
+import { type Claim, DecodeRoom } from './decode-room.js';
 import type { RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
@@ -44,7 +44,7 @@ interface CoordinatorOptions {
 interface Entry {
   readonly route: Route;
   readonly worker: WorkerId;
-  readonly claim: KvClaim;
+  readonly claim: Claim;
   /** Resolves when it may go. */
   readonly admitted: Promise<true>;
 }
@@ -64,7 +64,13 @@ export class Coordinator {
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     this.#routing = new Routing({ ...options, workers: () => options.directory.workers() });
-    this.#admission = new Admission(options.clock, options.limits.requestCountMax);
+    const workers = () => options.directory.workers();
+    this.#admission = new Admission({
+      clock: options.clock,
+      choiceCountMax: options.limits.requestCountMax,
+      capacity: () => capacityOf(workers()),
+      claimedTokenCount: () => this.#routing.claimedTokenCount(decodersOf(workers())),
+    });
     this.#reservations = new Reservations(options.clock, options.limits);
     const started = (error: unknown) => {
       this.#start = { error };
@@ -74,22 +80,38 @@ export class Coordinator {
   }
 
   get requestCount(): number {
-    return this.#admission.requestCount;
+    return this.#travellers.size;
+  }
+
+  get choiceCountMax(): number {
+    return this.#admission.choiceCountMax;
+  }
+
+  /** Throws OverloadedError. */
+  checkRoom(): void {
+    this.#admission.check();
+  }
+
+  /** Throws OverloadedError or InvalidRequestError. */
+  admit(bundle: Bundle): Place {
+    return this.#admission.enter(bundle);
   }
 
   /** Throws OverloadedError, or InvalidRequestError when the id is in use. */
   submit(input: RequestInput): GenerationStream {
     if (this.#travellers.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
-    this.#admission.enter();
-    const traveller = this.#welcome(input);
+    const place = input.place ?? this.#admission.enter({ promptCount: 1, choiceCount: input.sampling.choiceCount });
+    place.begin();
+    if (input.place === undefined) place.leave();
+    const traveller = this.#welcome(input, place);
     const { request } = traveller;
     this.#travellers.set(request.id, traveller);
-    void this.#run(traveller).finally(() => this.#end(traveller));
+    void this.#run(traveller).finally(() => this.#end(traveller, place));
     return request.stream;
   }
 
   /** Who cannot be taken in keeps neither a place nor a timer. */
-  #welcome(input: RequestInput): Traveller {
+  #welcome(input: RequestInput, place: Place): Traveller {
     const { clock, limits } = this.#options;
     let request: Request | null = null;
     try {
@@ -97,7 +119,7 @@ export class Coordinator {
       return this.#routing.welcome(request);
     } catch (error) {
       request?.cancel();
-      this.#admission.leave();
+      place.end();
       throw error;
     }
   }
@@ -247,11 +269,12 @@ export class Coordinator {
     logger.warn({ request: request.id, reason: error.message }, 'hand-over failed, request continues on one worker');
   }
 
-  #end(traveller: Traveller): void {
+  #end(traveller: Traveller, place: Place): void {
     const { request } = traveller;
     this.#travellers.delete(request.id);
-    this.#admission.leave();
     const record = request.toRecord();
+    place.end();
+    this.#admission.observe(record.doneMs - record.arrivalMs);
     this.#routing.learn(traveller, record);
     this.#options.onDone(record);
   }

@@ -3,6 +3,7 @@ import type { RequestId, TokenId, WorkerId } from '../base/ids.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
 import type { LoadProgress } from '../model/model.js';
 import type { RoutePlace } from '../router/route.js';
+import type { Bundle, Place } from './admission.js';
 import type { GenerationStream } from './generation-stream.js';
 import type { RoutingStatus } from './prediction-errors.js';
 import type { RequestRecord } from './request-record.js';
@@ -27,12 +28,21 @@ export interface RequestInput {
   readonly onTransferFailure?: TransferFailurePolicy;
   /** For measurements: it is tried this way first, whatever the router thinks, and its record says so. */
   readonly measuredRoute?: RoutePlace;
+  /** It was admitted before, alone or with others. Absent: `submit` does that. */
+  readonly place?: Place;
 }
 
 export interface GatewayApi {
   readonly state: 'loading' | 'ready' | 'degraded' | 'stopping';
   /** Resolves when every worker has loaded once; rejects with what made a worker give up (model_error, device_error, …). */
   readonly ready: Promise<void>;
+  /** Throws OverloadedError when nothing is taken in now: for whoever wants to know before it works. */
+  checkRoom(): void;
+  /** Takes in what a client asks for, before it is known to the last token: all of it or nothing. Throws OverloadedError, `unavailable`, or
+   *  InvalidRequestError for more choices than a worker has batch slots. Whoever gets a place leaves it. */
+  admit(bundle: Bundle): Place;
+  /** Choices that may be in flight. */
+  readonly choiceCountMax: number;
   /** Throws at once: InvalidRequestError (can never fit, id in use), OverloadedError (`retryAfterMs`), `unavailable` (stopping).
    *  While workers load or restart, requests wait within their deadline. */
   submit(input: RequestInput): GenerationStream;

@@ -43,8 +43,9 @@ export interface WorkerProcesses {
 
 /** Times and bounds; every wait in control/ ends by one of them. */
 export interface GatewayLimits {
-  /** Requests accepted and not finished; more are refused with `overloaded`. */
-  readonly requestCountMax: number;
+  /** Requests accepted and not finished, one of n choices counting n; more are refused with `overloaded`. null: as many as the workers can
+   *  hold, and once more as many that wait (admission.ts says why). */
+  readonly requestCountMax: number | null;
   /** A request without a deadline of its own ends after this. */
   readonly requestDeadlineMs: number;
   /** For a worker's answer to a control message that needs no computing. Long, because a worker that is alive may have to wait for a core. */
@@ -80,7 +81,7 @@ export interface GatewayLimits {
 }
 
 export const defaultGatewayLimits: GatewayLimits = {
-  requestCountMax: 4096,
+  requestCountMax: null,
   requestDeadlineMs: 30 * 60_000,
   replyDeadlineMs: 60_000,
   releaseDeadlineMs: 60_000,

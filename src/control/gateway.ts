@@ -6,6 +6,7 @@ import type { LoadProgress } from '../model/model.js';
 import { validateStrategy } from '../router/candidates.js';
 import type { StepSample } from '../router/step-work.js';
 import { WorkerCosts } from '../router/worker-costs.js';
+import type { Bundle, Place } from './admission.js';
 import { Coordinator } from './coordinator.js';
 import type { GatewayApi, RequestInput } from './gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits, type GatewayOptions } from './gateway-options.js';
@@ -79,8 +80,22 @@ export class Gateway implements GatewayApi {
     return this.#coordinator.requestCount;
   }
 
+  get choiceCountMax(): number {
+    return this.#coordinator.choiceCountMax;
+  }
+
+  checkRoom(): void {
+    this.#refuseWhenStopping();
+    this.#coordinator.checkRoom();
+  }
+
+  admit(bundle: Bundle): Place {
+    this.#refuseWhenStopping();
+    return this.#coordinator.admit(bundle);
+  }
+
   submit(input: RequestInput): GenerationStream {
-    if (this.#isStopping) throw new TwostrokeError('unavailable', 'the server is stopping');
+    this.#refuseWhenStopping();
     return this.#coordinator.submit(input);
   }
 
@@ -129,6 +144,10 @@ export class Gateway implements GatewayApi {
     this.#isStopping = true;
     this.#stopping ??= this.#stop(drainMs);
     return this.#stopping;
+  }
+
+  #refuseWhenStopping(): void {
+    if (this.#isStopping) throw new TwostrokeError('unavailable', 'the server is stopping');
   }
 
   async #stop(drainMs: number): Promise<void> {

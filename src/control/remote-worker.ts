@@ -4,6 +4,7 @@
 
 import { fromWire, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
+import { type NextChange, Signal } from '../base/signal.js';
 import { type Body, BusClosedError, type BusConnection, BusDeadlineError } from '../bus/bus.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type {
@@ -15,6 +16,7 @@ import type {
   ReservationBody,
   ReserveBody,
   ResumeBody,
+  SnapshotBody,
   TokensBody,
 } from '../worker/messages.js';
 import { packTokens } from '../worker/token-list.js';
@@ -45,6 +47,8 @@ export class RemoteWorker implements WorkerClient {
   readonly #life = new Lifeline();
   readonly #requests = new Map<RequestId, Request>();
   readonly #prefillings = new Map<RequestId, Prefilling>();
+  readonly #room = new Signal();
+  #lastSnapshot: SnapshotBody | null = null;
 
   constructor(options: RemoteWorkerOptions) {
     this.id = options.target.workerId;
@@ -73,6 +77,10 @@ export class RemoteWorker implements WorkerClient {
     return reservation === null ? null : { target: this.target, reservation };
   }
 
+  nextRoom(): NextChange {
+    return this.#room.next();
+  }
+
   async resume(request: Request, landed: LandedBody): Promise<void> {
     this.#watch(request);
     const { outputs, endedChoices } = request;
@@ -93,6 +101,7 @@ export class RemoteWorker implements WorkerClient {
     this.#endPrefilling(id, new HandOverError('unwanted', 'cancelled', `request ${id} was released on ${this.id}`));
     try {
       await this.#ask('release', { id }, this.#options.limits.releaseDeadlineMs);
+      this.#room.fire();
     } catch (error) {
       if (!(error instanceof WorkerLostError)) this.#kill(`release of ${id} failed: ${messageOf(error)}`);
       await this.#reaped();
@@ -125,10 +134,19 @@ export class RemoteWorker implements WorkerClient {
     this.#life.cut(error);
     this.#requests.clear();
     for (const id of this.#prefillings.keys()) this.#endPrefilling(id, error);
+    this.#room.fire();
   }
 
   onTokens(body: TokensBody): void {
-    for (const event of body.events) this.#requests.get(event.requestId)?.accept(event);
+    for (const event of body.events) {
+      this.#requests.get(event.requestId)?.accept(event);
+      if (event.kind === 'tokens' && event.finishReason !== undefined) this.#room.fire();
+    }
+  }
+
+  onSnapshot(body: SnapshotBody): void {
+    if (mayHaveMoreRoom(this.#lastSnapshot, body)) this.#room.fire();
+    this.#lastSnapshot = body;
   }
 
   onPrefillStarted(body: PrefillStartedBody): void {
@@ -185,6 +203,16 @@ export class RemoteWorker implements WorkerClient {
   async #reaped(): Promise<void> {
     await this.orLost(new Promise<never>(() => {})).catch(() => {});
   }
+}
+
+/** Something was given back, or nothing has changed (a heartbeat): what came and went between two snapshots does not show in them. */
+function mayHaveMoreRoom(before: SnapshotBody | null, { engine: now }: SnapshotBody): boolean {
+  if (before === null) return true;
+  const names = ['ownedBlockCount', 'runningCount', 'waitingCount', 'reservedCount'] as const;
+  const isSame = now.stepCount === before.engine.stepCount;
+  return (
+    names.some((name) => now[name] < before.engine[name]) || (isSame && names.every((name) => now[name] === before.engine[name]))
+  );
 }
 
 /** What is wrong with a hand-over is not wrong with the request: it goes on by recomputing. */

@@ -29,6 +29,8 @@ export class Request {
   readonly times: Times = {};
   /** Resolves once the request has finished, failed or been cancelled. */
   readonly settled: Promise<void>;
+  /** Over all choices. */
+  outputTokenCount = 0;
   cachedTokenCount = 0;
   transferBytes = 0;
   reservationWaitMs = 0;
@@ -55,6 +57,7 @@ export class Request {
   readonly #route: Promise<RouteSummary>;
   /** Who waits for something or its end. */
   readonly #waits = new Set<() => void>();
+  #openChoiceCount: number;
 
   constructor(input: RequestInput, clock: Clock, defaultDeadlineMs: number) {
     this.id = input.id;
@@ -63,6 +66,7 @@ export class Request {
     this.arrivalMs = clock.nowMs();
     this.outputs = Array.from({ length: input.sampling.choiceCount }, () => []);
     this.ended = this.outputs.map(() => null);
+    this.#openChoiceCount = this.outputs.length;
     this.#queue = new EventQueue(() => this.cancel());
     this.settled = new Promise((resolve) => {
       this.#resolveSettled = resolve;
@@ -95,11 +99,6 @@ export class Request {
   /** The way that its first attempt must take. */
   get pinnedPlace(): RoutePlace | undefined {
     return this.routes.length === 0 ? this.input.measuredRoute : undefined;
-  }
-
-  /** Over all choices. */
-  get outputTokenCount(): number {
-    return this.outputs.reduce((count, output) => count + output.length, 0);
   }
 
   get endedChoices(): readonly number[] {
@@ -216,6 +215,7 @@ export class Request {
     if (at(this.ended, choiceIndex) !== null) return;
     const output = at(this.outputs, choiceIndex);
     for (const { tokenId } of tokens) output.push(tokenId);
+    this.outputTokenCount += tokens.length;
     this.mark('firstTokenMs');
     this.suspicion.tokens(tokens.length);
     this.onTokens?.(tokens.length);
@@ -235,7 +235,8 @@ export class Request {
 
   #end(choiceIndex: number, reason: ChoiceEnd): void {
     this.ended[choiceIndex] = reason;
-    if (this.ended.every((end) => end !== null)) this.#settle('finished', null);
+    this.#openChoiceCount--;
+    if (this.#openChoiceCount === 0) this.#settle('finished', null);
   }
 
   #settle(kind: RequestOutcome, error: TwostrokeError | null): void {

@@ -1,6 +1,8 @@
-/** Lines before the decode workers: whoever finds no room waits its turn, first come, first served, while the head asks again.
- *  Used by paths.ts. A finished prefill keeps its blocks only `holdMs` long while it waits: then it gives them back and the request is
- *  recomputed where it decodes, so that two workers that wait for each other's memory cannot stand still. */
+/** Lines before the decode workers: whoever finds no room waits its turn, first come, first served. The head asks again when the worker may
+ *  have more room than before. Used by paths.ts.
+ *  A finished prefill keeps its blocks only `holdMs` long while it waits: then it gives them back and the request is recomputed where it
+ *  decodes, so that two workers that wait for each other's memory cannot stand still.
+ *  Invariant: after `end` nothing waits for, or is timed by, a reservation. */
 import type { Clock, TimerHandle } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { GatewayLimits } from './gateway-options.js';
@@ -8,21 +10,41 @@ import { Lifeline } from './lifeline.js';
 import type { Request } from './request.js';
 import { HandOverError, type Reserved, type WorkerClient } from './worker-client.js';
 
-const retryEveryMs = 5;
-/** Every question carries the prompt: a long one, which waits longer anyway, asks less often. */
-const retryMsPerPromptToken = 0.005;
-const watchEveryMs = 250;
-
 /** Just in time: when the first chunk is about to run, so that no memory waits behind a queue. Before prefill: when decode is short of
  *  memory, so that no finished prefill is stranded. */
 export type ReservationTiming = 'just_in_time' | 'before_prefill';
 
+/** Those who wait before one worker. */
+class Line {
+  readonly #waiting = new Set<Reserving>();
+  /** Of those, the ones that have asked in vain. */
+  refusedCount = 0;
+
+  get first(): Reserving | undefined {
+    return this.#waiting.values().next().value;
+  }
+
+  join(reserving: Reserving): void {
+    this.#waiting.add(reserving);
+  }
+
+  leave(reserving: Reserving): void {
+    const wasFirst = this.first === reserving;
+    this.#waiting.delete(reserving);
+    if (reserving.isRefused) this.refusedCount--;
+    if (wasFirst) this.first?.nudge();
+  }
+}
+
 interface ReservingOptions {
   readonly timing: ReservationTiming;
-  readonly line: Reserving[];
+  readonly line: Line;
   readonly clock: Clock;
   readonly limits: GatewayLimits;
 }
+
+/** Too late, or not before that many milliseconds from now. */
+type Lateness = HandOverError | { readonly inMs: number };
 
 /** One request's place before one decode worker. */
 export class Reserving {
@@ -31,12 +53,16 @@ export class Reserving {
   isRefused = false;
   readonly #request: Request;
   readonly #worker: WorkerClient;
-  readonly #line: Reserving[];
+  readonly #line: Line;
   readonly #clock: Clock;
   readonly #limits: GatewayLimits;
+  readonly #lease = new Lifeline();
   #granted: Promise<Reserved> | null = null;
   #grantedMs: number | null = null;
   #isEnded = false;
+  #isNudged = false;
+  #wake: (() => void) | null = null;
+  #leaseTimer: TimerHandle | null = null;
 
   constructor(request: Request, worker: WorkerClient, options: ReservingOptions) {
     this.#request = request;
@@ -47,11 +73,11 @@ export class Reserving {
     this.#limits = options.limits;
   }
 
-  /** Asks until there is room. Rejects with HandOverError when the finished prefill has waited too long. The same promise every time. */
+  /** Waits until there is room. Rejects with HandOverError when the finished prefill has waited too long. The same promise every time. */
   granted(): Promise<Reserved> {
     if (this.#granted === null) {
-      this.#line.push(this);
-      this.#granted = this.#ask().finally(() => this.#line.splice(this.#line.indexOf(this), 1));
+      this.#line.join(this);
+      this.#granted = this.#ask().finally(() => this.#line.leave(this));
       this.#granted.catch(() => {}); // seen by whoever awaits it, if anybody still does
     }
     return this.#granted;
@@ -59,67 +85,112 @@ export class Reserving {
 
   /** `prefilling`, but not for ever: a reservation made before it is worth `leaseMs` of waiting for its first chunk, and when the first
    *  token is out and there is a place, the bytes have `landDeadlineMs` to get there. */
-  async leased<T>(prefilling: Promise<T>): Promise<T> {
-    const lease = new Lifeline();
-    let timer: TimerHandle | null = null;
-    const watch = () => {
-      const overdue = this.#overdue();
-      if (overdue !== null) lease.cut(overdue);
-      else timer = this.#clock.after(watchEveryMs, watch);
-    };
-    timer = this.#clock.after(watchEveryMs, watch);
-    return lease.guard(prefilling).finally(() => timer?.cancel());
+  leased<T>(prefilling: Promise<T>): Promise<T> {
+    this.#watchLease();
+    return this.#lease.guard(prefilling).finally(() => this.#leaseTimer?.cancel());
   }
 
   /** Resolves when it has stopped asking: what was granted is the caller's to release. */
   async end(): Promise<void> {
     this.#isEnded = true;
+    this.#lease.cut(unwanted());
+    this.#leaseTimer?.cancel();
+    this.nudge();
     await this.#granted?.catch(() => {});
   }
 
-  /** What has taken too long; null: nothing. */
-  #overdue(): HandOverError | null {
-    const { prefillStartedMs, firstTokenMs } = this.#request.times;
-    const { leaseMs, landDeadlineMs } = this.#limits;
-    const nowMs = this.#clock.nowMs();
-    if (this.#grantedMs === null) return null;
-    if (prefillStartedMs === undefined) {
-      if (nowMs - this.#grantedMs <= leaseMs) return null;
-      const what = `the prefill did not start within ${leaseMs} ms of its reservation`;
-      return new HandOverError('lease_expired', 'deadline_exceeded', what);
-    }
-    if (firstTokenMs === undefined) return null;
-    const isLate = nowMs - Math.max(firstTokenMs, this.#grantedMs) > landDeadlineMs;
-    if (!isLate) return null;
-    const what = `KV did not land on ${this.#worker.id} within ${landDeadlineMs} ms`;
-    return new HandOverError('overdue', 'deadline_exceeded', what);
+  /** Something has changed: it may be its turn, or over. */
+  nudge(): void {
+    this.#isNudged = true;
+    this.#wake?.();
   }
 
   async #ask(): Promise<Reserved> {
     const startMs = this.#clock.nowMs() - this.#request.reservationWaitMs; // after what it waited for already
     for (;;) {
-      if (this.#isEnded) throw new HandOverError('unwanted', 'cancelled', 'the reservation is not wanted any more');
-      if (this.#line[0] === this) {
-        const reserved = await this.#worker.reserve(this.#request, this.#limits.growthTokenCount);
-        this.#request.reservationWaitMs = this.#clock.nowMs() - startMs;
-        if (reserved !== null) {
-          this.#grantedMs = this.#clock.nowMs();
-          return reserved;
-        }
-        this.isRefused = true;
-      }
-      const { firstTokenMs } = this.#request.times;
-      if (firstTokenMs !== undefined && this.#clock.nowMs() - firstTokenMs > this.#limits.holdMs) {
-        const what = `no room on ${this.#worker.id} for ${this.#limits.holdMs} ms after the prefill`;
-        throw new HandOverError('no_room', 'overloaded', what);
-      }
-      await this.#clock.sleep(retryEveryMs + this.#request.input.promptIds.length * retryMsPerPromptToken);
+      if (this.#isEnded) throw unwanted();
+      this.#isNudged = false;
+      const reserved = this.#line.first === this ? await this.#askOnce() : await this.#nudged(null);
+      this.#request.reservationWaitMs = this.#clock.nowMs() - startMs;
+      if (reserved === null) continue;
+      this.#grantedMs = this.#clock.nowMs();
+      return reserved;
     }
+  }
+
+  /** Null: no room, but there may be now. */
+  async #askOnce(): Promise<Reserved | null> {
+    const room = this.#worker.nextRoom(); // from before the question: there may be room when the answer says that there is none
+    try {
+      const reserved = await this.#worker.reserve(this.#request, this.#limits.growthTokenCount);
+      if (reserved !== null) return reserved;
+      this.#refuse();
+      return await this.#nudged(room.happened);
+    } finally {
+      room.forget();
+    }
+  }
+
+  #refuse(): void {
+    if (!this.isRefused) this.#line.refusedCount++;
+    this.isRefused = true;
+  }
+
+  /** Resolves when it is worth looking again. Rejects when it has waited too long. */
+  async #nudged(roomHappened: Promise<void> | null): Promise<null> {
+    const held = this.#held();
+    if (held instanceof HandOverError) throw held;
+    if (this.#isNudged) return null;
+    const timer = this.#clock.after(held.inMs, () => this.nudge());
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      void roomHappened?.then(resolve);
+    });
+    timer.cancel();
+    return null;
+  }
+
+  /** How long a finished prefill has waited. One that is not finished cannot have waited too long before `holdMs` from now. */
+  #held(): Lateness {
+    const { holdMs } = this.#limits;
+    const { firstTokenMs } = this.#request.times;
+    const leftMs = firstTokenMs === undefined ? holdMs : firstTokenMs + holdMs - this.#clock.nowMs();
+    if (leftMs > 0) return { inMs: leftMs };
+    return new HandOverError('no_room', 'overloaded', `no room on ${this.#worker.id} for ${holdMs} ms after the prefill`);
+  }
+
+  /** Looks at what may be late when it first can be. */
+  #watchLease(): void {
+    const late = this.#late();
+    if (late instanceof HandOverError) this.#lease.cut(late);
+    else this.#leaseTimer = this.#clock.after(late.inMs, () => this.#watchLease());
+  }
+
+  /** What has taken too long since there is a place. */
+  #late(): Lateness {
+    const { prefillStartedMs, firstTokenMs } = this.#request.times;
+    const { leaseMs, landDeadlineMs } = this.#limits;
+    const nowMs = this.#clock.nowMs();
+    const grantedMs = this.#grantedMs ?? nowMs;
+    if (prefillStartedMs === undefined) {
+      const leftMs = grantedMs + leaseMs - nowMs;
+      if (leftMs > 0) return { inMs: Math.min(leftMs, landDeadlineMs) }; // once begun, it cannot be overdue before
+      const what = `the prefill did not start within ${leaseMs} ms of its reservation`;
+      return new HandOverError('lease_expired', 'deadline_exceeded', what);
+    }
+    const leftMs = Math.max(firstTokenMs ?? nowMs, grantedMs) + landDeadlineMs - nowMs;
+    if (leftMs > 0) return { inMs: leftMs };
+    const what = `KV did not land on ${this.#worker.id} within ${landDeadlineMs} ms`;
+    return new HandOverError('overdue', 'deadline_exceeded', what);
   }
 }
 
+function unwanted(): HandOverError {
+  return new HandOverError('unwanted', 'cancelled', 'the reservation is not wanted any more');
+}
+
 export class Reservations {
-  readonly #lines = new Map<WorkerId, Reserving[]>();
+  readonly #lines = new Map<WorkerId, Line>();
   readonly #clock: Clock;
   readonly #limits: GatewayLimits;
 
@@ -129,13 +200,13 @@ export class Reservations {
   }
 
   open(request: Request, worker: WorkerClient, timing: ReservationTiming): Reserving {
-    const line = this.#lines.get(worker.id) ?? [];
+    const line = this.#lines.get(worker.id) ?? new Line();
     this.#lines.set(worker.id, line);
     return new Reserving(request, worker, { timing, line, clock: this.#clock, limits: this.#limits });
   }
 
   /** Requests that were refused by this worker, and wait. */
   waitingCount(worker: WorkerId): number {
-    return this.#lines.get(worker)?.filter(({ isRefused }) => isRefused).length ?? 0;
+    return this.#lines.get(worker)?.refusedCount ?? 0;
   }
 }

@@ -9,7 +9,7 @@ import { withinLimits } from '../router/arranger.js';
 import { candidatesOf } from '../router/candidates.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
 import { tpotLimitMs, ttftLimitMs } from '../router/estimate.js';
-import { demandOf, growthOf, type KvClaim } from '../router/kv-growth.js';
+import { demandOf, growthOf } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
 import { samplePrefixes } from '../router/length-levels.js';
 import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js';
@@ -22,6 +22,7 @@ import { prefillPairCountOf } from '../router/step-work.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { WorkerLoad } from '../router/worker-load.js';
 import { Arranging } from './arranging.js';
+import { Claim } from './decode-room.js';
 import { outcomeTimesOf, PredictionErrors, type RoutingStatus, realTimesOf } from './prediction-errors.js';
 import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
 import type { Request } from './request.js';
@@ -49,7 +50,7 @@ export interface Traveller {
   /** Where it is now. */
   placement: Placement | null;
   /** What it will hold where it decodes. */
-  claim: KvClaim | null;
+  claim: Claim | null;
   remembered: RememberedRequest | null;
   /** Of its first token, and of its time per token there, milliseconds. */
   limits: { readonly ttftMs: number; readonly tpotMs: number } | null;
@@ -90,6 +91,11 @@ export class Routing {
   /** What a worker held in its prefix cache is gone. */
   forgetWorker(id: WorkerId): void {
     this.#affinity.forget(id);
+  }
+
+  /** KV memory that is expected to be needed there by all that were routed and have not ended. */
+  claimedTokenCount(workers: readonly WorkerFacts[]): number {
+    return workers.reduce((sum, { id }) => sum + this.#load(id).claimed.tokenCount, 0);
   }
 
   welcome(request: Request): Traveller {
@@ -146,11 +152,11 @@ export class Routing {
       const { ttftMs = 0, tpotMs = 0 } = realTimesOf(record);
       if (limits !== null) remembered.realScore = withinLimits(Math.max(ttftMs / limits.ttftMs, tpotMs / limits.tpotMs));
     }
-    for (const [index, output] of request.outputs.entries()) {
+    const observations = request.outputs.map(({ length: tokenCount }, index) => {
       const end = request.ended[index] ?? null;
-      const isCensored = end === null || end === 'length';
-      this.#lengths.observe(lengthFacts(request, keys), { tokenCount: output.length, isCensored });
-    }
+      return { tokenCount, isCensored: end === null || end === 'length' };
+    });
+    this.#lengths.observeAll(lengthFacts(request, keys), observations);
     this.#errors.observe(record);
     const times = outcomeTimesOf(record, corrections);
     const [prefill, decode = prefill] = record.routes[0]?.workers ?? [];
@@ -167,8 +173,7 @@ export class Routing {
     const [prefillWorker, decodeWorker] = sidesOf(route);
     const { tokenCount, roomTokenCount, addedMs, unloadedTtftMs } = route.prefill;
     const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
-    const claim = claimOf(traveller, route);
-    const blockTokenCount = workers.find(({ id }) => id === decodeWorker)?.blockTokenCount ?? 1;
+    const claim = claimOf(traveller, route, workers.find(({ id }) => id === decodeWorker)?.blockTokenCount ?? 1);
     const placement = new Placement({
       id: request.id,
       prompt: {
@@ -182,7 +187,7 @@ export class Routing {
       choiceCount: facts.choiceCount,
       lengths,
       generatedTokenCount: facts.outputTokenCount,
-      demandNow: () => demandOf(claim, blockTokenCount),
+      demandNow: () => claim.look(),
       prefill: this.#load(prefillWorker),
       decode: this.#load(decodeWorker),
     });
@@ -264,20 +269,16 @@ export class Routing {
   }
 }
 
-/** What it has generated is read whenever it is asked. */
-function claimOf({ request, lengths }: Traveller, route: Route): KvClaim {
-  const { tokenCount } = route.prefill;
+function claimOf({ request, lengths }: Traveller, route: Route, blockTokenCount: number): Claim {
+  const { promptIds, priority = 0, sampling } = request.input;
+  const { choiceCount } = sampling;
   const isWhole = route.path === 'collocated';
-  const promptTokenCount = isWhole ? Math.min(tokenCount, request.input.promptIds.length) : request.input.promptIds.length;
-  const { choiceCount } = request.input.sampling;
-  return {
-    promptTokenCount,
-    choiceCount,
-    lengths,
-    get generatedTokenCount() {
-      return request.outputTokenCount;
-    },
+  const promptTokenCount = isWhole ? Math.min(route.prefill.tokenCount, promptIds.length) : promptIds.length;
+  const demandNow = () => {
+    const generatedTokenCount = request.outputTokenCount;
+    return demandOf({ promptTokenCount, choiceCount, generatedTokenCount, lengths }, blockTokenCount);
   };
+  return new Claim({ choiceCount, priority, needsSlots: !isWhole, demandNow });
 }
 
 function lengthFacts({ input }: Request, keys: readonly StrideKey[]): LengthFacts {

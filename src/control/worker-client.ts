@@ -3,6 +3,7 @@
  *  touches anybody's memory any more; `release` never rejects. */
 import { type ErrorCode, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
+import type { NextChange } from '../base/signal.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type { LandedBody, ReservationBody } from '../worker/messages.js';
 import type { Request } from './request.js';
@@ -48,8 +49,10 @@ export interface WorkerClient {
   /** Computes the prompt, emits the first token of every choice, and pushes K and V to where `reserve` says. `reserve` is called when the
    *  first chunk is about to run. Resolves when every byte has landed; rejects when it is released before. */
   prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody>;
-  /** Null: no room now. */
+  /** Null: no room now. Worth asking again after `nextRoom`. */
   reserve(request: Request, growthTokenCount: number): Promise<Reserved | null>;
+  /** Happens when it may have more room for reservations than before, and when it is lost. */
+  nextRoom(): NextChange;
   /** Takes over a request whose K and V have landed here. Resolves when it is schedulable. */
   resume(request: Request, landed: LandedBody): Promise<void>;
   /** `work`, unless the worker is lost first. */

@@ -252,6 +252,7 @@ export class WorkerSlot {
   #onSnapshot(body: SnapshotBody): void {
     const before = this.snapshot;
     this.snapshot = body;
+    this.client?.onSnapshot(body);
     if (body.steps.length > 0) this.options.supervisor.onStepSamples?.(this.id, unpackSteps(body.steps));
     if (before?.engine.stepCount !== body.engine.stepCount || !before.hasWork) this.#lastProgressMs = this.#clock.nowMs();
   }

@@ -41,13 +41,3 @@ export function growthOf({ choiceCount, generatedTokenCount, lengths }: Omit<KvC
 export function tokensFor({ tokenCount, variance }: KvDemand): number {
   return tokenCount + deviations * Math.sqrt(Math.max(0, variance));
 }
-
-export function kvTokensNeeded(claims: Iterable<KvClaim>, blockTokenCount: number): number {
-  let [tokenCount, variance] = [0, 0];
-  for (const claim of claims) {
-    const demand = demandOf(claim, blockTokenCount);
-    tokenCount += demand.tokenCount;
-    variance += demand.variance;
-  }
-  return tokensFor({ tokenCount, variance });
-}

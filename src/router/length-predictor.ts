@@ -2,7 +2,7 @@
  *  admission (KV growth). `observe` tells it how long an output became, also when it was cut; `predict` changes nothing.
  *  Both take O(1) time, memory is bounded, nothing is trained beforehand. Why it is built so: docs/architecture/length-predictor.md.
  *  Invariant: the same calls in the same order give the same distributions. */
-import { binCount, binOf, binStart } from './length-bins.js';
+import { binCount, binStart } from './length-bins.js';
 import type { LengthObservation } from './length-counts.js';
 import { LengthDistribution } from './length-distribution.js';
 import { type ContextKey, type History, type KnownFacts, type LengthFacts, LengthLevel, levelOptions } from './length-levels.js';
@@ -42,19 +42,20 @@ export class LengthPredictor {
 
   /** Learns from an output that ended, or was cut (`isCensored`), after `tokenCount` tokens. */
   observe(facts: LengthFacts, observation: LengthObservation): void {
+    this.observeAll(facts, [observation]);
+  }
+
+  /** The same, from all choices of a request: none of them was known when the others were expected, so the levels are looked at once. */
+  observeAll(facts: LengthFacts, observations: readonly LengthObservation[]): void {
     const known = this.#know(facts);
     const mass = this.#prior.slice();
-    const bin = binOf(observation.tokenCount);
     for (const level of this.#levels) {
       const counts = level.touch(known);
       if (counts === undefined) continue;
-      for (const shrinkage of level.shrinkages) {
-        shrinkage.learn(mass, counts, bin, observation);
-        shrinkage.apply(mass, counts);
-      }
-      counts.add(observation);
+      for (const shrinkage of level.shrinkages) shrinkage.learn(mass, counts, observations);
+      for (const observation of observations) counts.add(observation);
     }
-    this.#remember(facts, observation, mass);
+    this.#remember(facts, observations, new LengthDistribution(mass));
   }
 
   #know(facts: LengthFacts): KnownFacts {
@@ -70,20 +71,22 @@ export class LengthPredictor {
   }
 
   /** A cut output counts as what was to be expected of it when it was cut. */
-  #remember(facts: LengthFacts, observation: LengthObservation, mass: Float64Array): void {
-    const { tokenCount, isCensored } = observation;
-    const length = isCensored ? new LengthDistribution(mass).quantile(0.5, tokenCount) : tokenCount;
-    const sample = Math.log2(1 + length);
-    for (const id of facts.prefixIds ?? []) extend(this.#byPrefix, id, sample);
-    extend(this.#byPromptLength, facts.promptTokenCount, sample);
+  #remember(facts: LengthFacts, observations: readonly LengthObservation[], expected: LengthDistribution): void {
+    const samples = observations.map(({ tokenCount, isCensored }) =>
+      Math.log2(1 + (isCensored ? expected.quantile(0.5, tokenCount) : tokenCount)),
+    );
+    for (const id of facts.prefixIds ?? []) extend(this.#byPrefix, id, samples);
+    extend(this.#byPromptLength, facts.promptTokenCount, samples);
   }
 }
 
-function extend<Key>(histories: RecentMap<Key, History>, key: Key, sample: number): void {
-  const history = histories.peek(key) ?? { meanLog2: 0, count: 0 };
-  const share = Math.max(latestShareMin, 1 / (history.count + 1));
-  const next = { meanLog2: history.meanLog2 + share * (sample - history.meanLog2), count: history.count + 1 };
-  histories.set(key, next);
+function extend<Key>(histories: RecentMap<Key, History>, key: Key, samples: readonly number[]): void {
+  let { meanLog2, count } = histories.peek(key) ?? { meanLog2: 0, count: 0 };
+  for (const sample of samples) {
+    count++;
+    meanLog2 += Math.max(latestShareMin, 1 / count) * (sample - meanLog2);
+  }
+  histories.set(key, { meanLog2, count });
 }
 
 function priorMass(): Float64Array {

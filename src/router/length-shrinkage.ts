@@ -4,7 +4,7 @@
  *  weighted by how well each has predicted so far (Bayesian model averaging, with a fixed share that lets the weights turn; Herbster &
  *  Warmuth 1998). κ = ∞ says that the context knows nothing.
  *  Invariant: masses stay non-negative and sum to 1. */
-import { binCount, shareUpTo } from './length-bins.js';
+import { binCount, binOf, shareUpTo } from './length-bins.js';
 import { Cells } from './length-cells.js';
 import type { LengthCounts, LengthObservation } from './length-counts.js';
 
@@ -45,19 +45,31 @@ export class Shrinkage {
 
   /** Turns `mass` [binCount], the parent's, into the context's, in place. */
   apply(mass: Float64Array, counts: LengthCounts): void {
+    if (this.trust(counts.observationCount) < trustMin) return;
+    this.#gather(mass, counts);
+    this.#reshape(mass, counts);
+  }
+
+  /** From the cells as they were gathered. */
+  #reshape(mass: Float64Array, counts: LengthCounts): void {
     const trust = this.trust(counts.observationCount);
     if (trust < trustMin) return;
-    this.#gather(mass, counts);
     this.#cells.rescale((counts.observationCount * (1 - trust)) / trust);
     const cellOf = this.#cellOf;
     const { ratio } = this.#cells;
     for (let bin = 0; bin < binCount; bin++) mass[bin] = mass[bin]! * ratio[cellOf[bin]!]!;
   }
 
-  /** Weighs the strengths by how well each foresaw `observation`, in `bin`; `mass` is the parent's and stays as it is. */
-  learn(mass: Float64Array, counts: LengthCounts, bin: number, observation: LengthObservation): void {
+  /** Weighs the strengths by how well each foresaw the observations, then turns `mass`, the parent's, into the context's. */
+  learn(mass: Float64Array, counts: LengthCounts, observations: readonly LengthObservation[]): void {
     if (counts.observationCount === 0) return;
     this.#gather(mass, counts);
+    for (const observation of observations) this.#weigh(mass, observation);
+    this.#reshape(mass, counts);
+  }
+
+  #weigh(mass: Float64Array, observation: LengthObservation): void {
+    const bin = binOf(observation.tokenCount);
     const survivedShare = observation.isCensored ? this.#survivedShare(mass, bin, observation.tokenCount) : 0;
     let total = 0;
     for (let i = 0; i < strengths.length; i++) {

@@ -60,7 +60,7 @@ export class ThreadEncoder implements PromptEncoder {
     if (text.length <= shortTextUnits) return this.#tokenizer.encode(text, options);
     const unitCount = text.length;
     if (this.#waiters.size > 0 && this.#waitingUnits + unitCount > waitingUnitsMax)
-      throw new OverloadedError(this.#waiters.size, this.#waitingUnits / unitsPerMs);
+      throw new OverloadedError(`${this.#waiters.size} long texts wait to be tokenised`, this.#waitingUnits / unitsPerMs);
     this.#worker ??= this.#start();
     const job: EncodeJob = { jobId: this.#jobCount++, text, options };
     const answered = new Promise<readonly TokenId[]>((resolve, reject) =>

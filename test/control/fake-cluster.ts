@@ -49,6 +49,7 @@ export class FakeWorker implements WorkerClient {
   readonly held = new Map<RequestId, Held>();
   readonly life = new Lifeline();
   readonly #prefillings = new Map<RequestId, (error: Error) => void>();
+  readonly room = new Signal();
   readonly #cluster: FakeCluster;
   #epoch = 0;
 
@@ -110,6 +111,10 @@ export class FakeWorker implements WorkerClient {
     await this.#stage('resumed', request);
   }
 
+  nextRoom(): NextChange {
+    return this.room.next();
+  }
+
   orLost<T>(work: Promise<T>): Promise<T> {
     return this.life.guard(work);
   }
@@ -128,7 +133,7 @@ export class FakeWorker implements WorkerClient {
     if (held !== undefined) held.isRunning = false;
     await this.#cluster.clock.sleep(stepMs); // the step in flight
     this.#stopWriting(id);
-    this.held.delete(id);
+    this.#forget(id);
   }
 
   /** kill -9, and reaped. */
@@ -138,6 +143,7 @@ export class FakeWorker implements WorkerClient {
     for (const worker of this.#cluster.everyone)
       for (const held of worker.held.values()) if (held.writer === this) held.writer = null;
     this.life.cut(new WorkerLostError(this.id, 'killed by the test', blame));
+    this.room.fire();
   }
 
   async #prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody> {
@@ -171,7 +177,7 @@ export class FakeWorker implements WorkerClient {
       });
       if (outputs.every((output) => output.length >= request.input.sampling.maxTokenCount)) held.isRunning = false;
     }
-    if (request.isFinished) this.held.delete(request.id); // an engine that has finished holds nothing
+    if (request.isFinished) this.#forget(request.id); // an engine that has finished holds nothing
   }
 
   #emit(request: Request, choiceIndex: number, output: readonly TokenId[], held: Held): TokenId | null {
@@ -189,6 +195,11 @@ export class FakeWorker implements WorkerClient {
     const held: Held = { blockCount: blocksOf(request), isRunning: true, writer };
     this.held.set(request.id, held);
     return held;
+  }
+
+  #forget(id: RequestId): void {
+    this.held.delete(id);
+    this.room.fire();
   }
 
   #startWriting(request: Request, targetId: WorkerId): void {

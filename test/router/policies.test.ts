@@ -6,14 +6,14 @@ import { nameOf } from '../../src/router/arrangement.js';
 import { Arranger } from '../../src/router/arranger.js';
 import { candidatesOf } from '../../src/router/candidates.js';
 import { chooseRoute } from '../../src/router/choose-route.js';
-import { type KvClaim, kvTokensNeeded } from '../../src/router/kv-growth.js';
+import type { KvClaim } from '../../src/router/kv-growth.js';
 import { LengthPredictor } from '../../src/router/length-predictor.js';
 import { type ReplayRequest, replay } from '../../src/router/replay.js';
 import { uncorrected } from '../../src/router/request-correction.js';
 import { workersOf } from '../../src/router/route.js';
 import { Shortfalls } from '../../src/router/shortfall.js';
 import { asCosted } from '../../src/router/unloaded-ratios.js';
-import { costs, facts, held, worker } from './workers.js';
+import { costs, facts, held, kvTokensNeeded, worker } from './workers.js';
 
 const adaptive = (request: ReturnType<typeof facts>, workers: readonly ReturnType<typeof worker>[]) =>
   chooseRoute(request, workers, 'adaptive');

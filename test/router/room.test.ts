@@ -6,11 +6,11 @@ import { type Arrangement, routeWithin } from '../../src/router/arrangement.js';
 import { candidatesOf } from '../../src/router/candidates.js';
 import { chooseRoute } from '../../src/router/choose-route.js';
 import { decodeForecast, roomWaitMs } from '../../src/router/forecast.js';
-import { demandOf, type KvClaim, kvTokensNeeded, tokensFor } from '../../src/router/kv-growth.js';
+import { demandOf, type KvClaim, tokensFor } from '../../src/router/kv-growth.js';
 import { LengthPredictor } from '../../src/router/length-predictor.js';
 import { Placement } from '../../src/router/placement.js';
 import { WorkerLoad } from '../../src/router/worker-load.js';
-import { facts, worker } from './workers.js';
+import { facts, kvTokensNeeded, worker } from './workers.js';
 
 /** 16,000 tokens, all claimed by ten sequences that are half done: they hold 800 each, and 800 are to come. */
 const full = { decodingCount: 10, kvTokensEach: 800, remainingEach: 800 };

@@ -1,6 +1,8 @@
 /** Workers as the router sees them, with a load made of a few numbers. */
+
 import { requestId, type WorkerId, workerId } from '../../src/base/ids.js';
 import type { CostParameters } from '../../src/router/cost-parameters.js';
+import { demandOf, type KvClaim, type KvDemand, tokensFor } from '../../src/router/kv-growth.js';
 import { uncorrected } from '../../src/router/request-correction.js';
 import type { RequestFacts, WorkerRole, WorkerSnapshot } from '../../src/router/snapshot.js';
 import { prefillPairCountOf } from '../../src/router/step-work.js';
@@ -88,3 +90,10 @@ export const facts = (more: Partial<RequestFacts> = {}): RequestFacts => ({
 });
 
 export const held = (id: string, count: number) => ({ prefixTokenCounts: new Map<WorkerId, number>([[workerId(id), count]]) });
+
+/** What admission counts with when all these are let in. */
+export function kvTokensNeeded(claims: readonly KvClaim[], blockTokenCount: number): number {
+  const demands = claims.map((claim) => demandOf(claim, blockTokenCount));
+  const sum = (pick: (demand: KvDemand) => number) => demands.reduce((total, demand) => total + pick(demand), 0);
+  return tokensFor({ tokenCount: sum(({ tokenCount }) => tokenCount), variance: sum(({ variance }) => variance) });
+}

@@ -16,7 +16,8 @@ const growthBytesMax = 96 * 2 ** 20;
 let serving: Serving;
 beforeAll(async () => {
   // Few blocks, so that requests wait and are preempted; they are touched early, so that memory can be compared.
-  serving = await serve('--model', 'demo', '--workers', 'prefill:cpu,decode:cpu', '--num-blocks', '600', '--max-num-seqs', '32');
+  const few = ['--num-blocks', '600', '--max-num-seqs', '32', '--max-queue', '4096'];
+  serving = await serve('--model', 'demo', '--workers', 'prefill:cpu,decode:cpu', ...few);
 });
 afterAll(async () => {
   expect((await stop(serving)).exitCode).toBe(0);
