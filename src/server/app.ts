@@ -139,6 +139,7 @@ function routes(
     (handle: typeof chatCompletion): Handler =>
     async (c) => {
       if (gateway.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
+      gateway.checkRoom(); // before a byte of the body is read: a refusal has to cost next to nothing
       const { incoming, outgoing } = c.env;
       const exchange: Exchange = {
         incoming,

@@ -2,10 +2,11 @@
 import { InvalidRequestError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
+import type { Place } from '../control/admission.js';
 import { ChatFormat } from './chat-format.js';
 import { renderChat, requireChatTemplate } from './chat-prompt.js';
 import { type ChatBody, chatSchema } from './chat-schema.js';
-import { answer, type Exchange, type ServerContext } from './exchange.js';
+import { admitted, answer, type Exchange, type ServerContext } from './exchange.js';
 import { withForcedLength } from './forced-length.js';
 import { Generation } from './generation.js';
 import { encodePrompt } from './prompt.js';
@@ -21,6 +22,12 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
   const { model } = context;
   checkModelName(model, body.model);
   checkChat(body);
+  const bundle = { promptCount: 1, choiceCount: body.n ?? 1 };
+  return admitted(context.gateway, bundle, (place) => answerChat(context, exchange, body, place));
+}
+
+async function answerChat(context: ServerContext, exchange: Exchange, body: ChatBody, place: Place): Promise<object | null> {
+  const { model } = context;
   const tokenizer = requireTokenizer(model, 'messages');
   const promptText = renderChat(requireChatTemplate(model), body, body.add_generation_prompt ?? true);
   const promptIds = await encodePrompt(model, promptText, body.add_special_tokens === true ? 'auto' : 'none', 'messages');
@@ -34,7 +41,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
   const id = freshId('chatcmpl');
   const generation = new Generation(
     context,
-    { id: requestId(id), promptIds, sampling, ...schedulingOf(body, exchange.caller) },
+    { id: requestId(id), promptIds, sampling, place, ...schedulingOf(body, exchange.caller) },
     {
       tokenizer,
       stopStrings: stopStringsOf(body.stop),
@@ -46,7 +53,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
     },
   );
   const format = new ChatFormat(id, context, body, generation, tokenizer);
-  return answer(context, exchange, [generation], format, streamOptionsOf(body));
+  return answer(context, exchange, [generation], format, streamOptionsOf(body), place);
 }
 
 function checkChat(body: ChatBody): void {

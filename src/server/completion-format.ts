@@ -8,7 +8,7 @@ import type { Generation } from './generation.js';
 import { type CompletionLogprobs, CompletionLogprobWriter, promptLogprobs, type ScoredToken } from './logprobs.js';
 import type { Prompt } from './prompt.js';
 import { tokenFormOf } from './request-options.js';
-import { usageOf } from './usage.js';
+import { UsageSoFar, usageOf } from './usage.js';
 
 export class CompletionFormat implements ResponseFormat {
   readonly #frame: { id: string; object: string; created: number; model: string; system_fingerprint: string };
@@ -19,6 +19,7 @@ export class CompletionFormat implements ResponseFormat {
   /** By index of the choice in the response. */
   readonly #writers = new Map<number, CompletionLogprobWriter>();
   readonly #opened = new Set<number>();
+  readonly #usageSoFar: UsageSoFar;
 
   constructor(
     id: string,
@@ -34,6 +35,7 @@ export class CompletionFormat implements ResponseFormat {
     this.#body = body;
     this.#prompts = prompts;
     this.#generations = generations;
+    this.#usageSoFar = new UsageSoFar(generations, body.max_tokens === 0 ? 'not told' : 'told');
   }
 
   chunks(promptIndex: number, delta: ChoiceDelta): readonly object[] {
@@ -41,7 +43,8 @@ export class CompletionFormat implements ResponseFormat {
     const isFirst = !this.#opened.has(index);
     this.#opened.add(index);
     const options = this.#body.stream_options;
-    const usage = options?.continuous_usage_stats === true ? this.#usage() : null;
+    const isUsageTold = options?.continuous_usage_stats === true;
+    const usage = isUsageTold ? this.#usageSoFar.add(promptIndex, delta.tokens.length) : null;
     const choice = this.#choice(promptIndex, index, delta.text, delta.tokens, delta, isFirst ? 'first' : 'later');
     return [{ ...this.#frame, choices: [choice], ...(options?.include_usage === true ? { usage } : {}) }];
   }

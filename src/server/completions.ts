@@ -2,12 +2,14 @@
 import { InvalidRequestError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
+import type { Bundle, Place } from '../control/admission.js';
+import type { SamplingParams } from '../engine/sampling-params.js';
 import { CompletionFormat } from './completion-format.js';
 import { type CompletionBody, completionSchema } from './completion-schema.js';
-import { answer, type Exchange, type ServerContext } from './exchange.js';
+import { admitted, answer, type Exchange, type ServerContext } from './exchange.js';
 import { withForcedLength } from './forced-length.js';
 import { Generation } from './generation.js';
-import { type Prompt, promptsOf } from './prompt.js';
+import { type Prompt, promptItemsOf, promptsOf } from './prompt.js';
 import { notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
@@ -26,48 +28,73 @@ export async function completion(context: ServerContext, exchange: Exchange, jso
   if (body.stop || (body.logprobs ?? null) !== null || body.echo === true) {
     requireTokenizer(model, body.stop ? 'stop' : body.echo === true ? 'echo' : 'logprobs');
   }
-  const options = streamOptionsOf(body);
-  const prompts = await promptsOf(model, body);
-  const inputs = prompts.map((prompt, index) => inputOf(context, body, prompt, index));
-  const id = freshId('cmpl');
-  const generations = inputs.map(
-    ({ sampling, ids }, index) =>
-      new Generation(
-        context,
-        {
-          id: requestId(prompts.length === 1 ? id : `${id}-${index}`),
-          promptIds: ids,
-          sampling,
-          ...schedulingOf(body, exchange.caller),
-        },
-        {
-          tokenizer: model.tokenizer,
-          stopStrings: stopStringsOf(body.stop),
-          stopTokenIds: sampling.stopTokenIds,
-          minTokenCount: sampling.minTokenCount,
-          includeStop: body.include_stop_str_in_output ?? false,
-          special: body.skip_special_tokens === false ? 'keep' : 'skip',
-          position: 'continuation',
-        },
-      ),
-  );
-  return answer(context, exchange, generations, new CompletionFormat(id, context, body, prompts, generations), options);
+  const bundle = { promptCount: promptItemsOf(body).length, choiceCount: body.n ?? 1 };
+  checkAnswer(context, body, bundle);
+  return admitted(context.gateway, bundle, (place) => answerPrompts(context, exchange, body, place));
 }
 
-function inputOf(context: ServerContext, body: CompletionBody, prompt: Prompt, index: number) {
-  const requested = body.max_tokens ?? null;
-  const room = context.model.maxModelTokenCount - prompt.ids.length;
-  const count = requested === null ? Math.max(1, Math.min(defaultMaxTokenCount, room)) : Math.max(1, requested);
+async function answerPrompts(
+  context: ServerContext,
+  exchange: Exchange,
+  body: CompletionBody,
+  place: Place,
+): Promise<object | null> {
+  const { model, clock } = context;
+  const prompts = await promptsOf(model, body, clock);
+  const sampling = samplingOf(context, body, prompts);
+  const id = freshId('cmpl');
+  const text = {
+    tokenizer: model.tokenizer,
+    stopStrings: stopStringsOf(body.stop),
+    stopTokenIds: sampling.stopTokenIds,
+    minTokenCount: sampling.minTokenCount,
+    includeStop: body.include_stop_str_in_output ?? false,
+    special: body.skip_special_tokens === false ? ('keep' as const) : ('skip' as const),
+    position: 'continuation' as const,
+  };
+  const generations = prompts.map(({ ids: promptIds }, index) => {
+    const own = {
+      maxTokenCount: maxTokenCountOf(context, body, promptIds.length),
+      seed: sampling.seed + index * sampling.choiceCount, // prompts of one request draw differently even when they are equal
+    };
+    const idOfPrompt = requestId(prompts.length === 1 ? id : `${id}-${index}`);
+    const input = { id: idOfPrompt, promptIds, sampling: { ...sampling, ...own }, place, ...schedulingOf(body, exchange.caller) };
+    return new Generation(context, input, text);
+  });
+  const format = new CompletionFormat(id, context, body, prompts, generations);
+  return answer(context, exchange, generations, format, streamOptionsOf(body), place);
+}
+
+/** What all prompts share, and the limits of the longest: what that has room for, all have. */
+function samplingOf(context: ServerContext, body: CompletionBody, prompts: readonly Prompt[]): SamplingParams {
+  const tokenCount = prompts.reduce((longest, { ids }) => Math.max(longest, ids.length), 0);
   const isPromptScored = body.echo === true && (body.logprobs ?? null) !== null;
-  const drawn = samplingParams(context.model, body, prompt.ids.length, {
+  const drawn = samplingParams(context.model, body, tokenCount, {
     promptField: 'prompt',
-    maxTokens: { field: 'max_tokens', count },
+    maxTokens: { field: 'max_tokens', count: maxTokenCountOf(context, body, tokenCount) },
     topLogprobCount: body.logprobs ?? null,
     promptLogprobCount: body.prompt_logprobs ?? (isPromptScored ? (body.logprobs ?? null) : null),
   });
-  const sampling = withForcedLength(context, body, drawn);
-  // Prompts of one request draw differently even when they are equal.
-  return { ids: prompt.ids, sampling: { ...sampling, seed: sampling.seed + index * sampling.choiceCount } };
+  return withForcedLength(context, body, drawn);
+}
+
+function maxTokenCountOf({ model }: ServerContext, body: CompletionBody, promptTokenCount: number): number {
+  const room = model.maxModelTokenCount - promptTokenCount;
+  return Math.max(1, body.max_tokens ?? Math.min(defaultMaxTokenCount, room));
+}
+
+/** What is kept of an answer until it is told is bounded: by the longest answers of all that may be in flight, since so much one prompt after
+ *  the other may ask for anyway. */
+function checkAnswer({ model, gateway }: ServerContext, body: CompletionBody, { promptCount, choiceCount }: Bundle): void {
+  const maxTokenCount = Math.max(1, body.max_tokens ?? defaultMaxTokenCount);
+  const tokenCount = promptCount * choiceCount * maxTokenCount;
+  const tokenCountMax = gateway.choiceCountMax * model.maxModelTokenCount;
+  if (promptCount === 1 || tokenCount <= tokenCountMax) return;
+  const asked = `${promptCount} prompts × n ${choiceCount} × max_tokens ${maxTokenCount} are ${tokenCount} tokens`;
+  throw new InvalidRequestError(
+    `prompt: ${asked}, and one request may ask for at most ${tokenCountMax}. Send fewer prompts at a time.`,
+    'prompt',
+  );
 }
 
 function checkCompletion(body: CompletionBody): void {

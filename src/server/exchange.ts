@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
+import type { Bundle, Place } from '../control/admission.js';
 import type { GatewayApi } from '../control/gateway-api.js';
 import type { TokenOutput } from '../engine/token-event.js';
 import { toApiError } from './api-error.js';
@@ -19,7 +20,10 @@ import { SseWriter } from './sse.js';
 import type { OnParsed } from './validation.js';
 
 /** The part of the gateway that HTTP needs; tests use a fake one. */
-export type ServerGateway = Pick<GatewayApi, 'submit' | 'health' | 'state' | 'workers' | 'routing' | 'onRequestDone'>;
+export type ServerGateway = Pick<
+  GatewayApi,
+  'submit' | 'admit' | 'checkRoom' | 'choiceCountMax' | 'health' | 'state' | 'workers' | 'routing' | 'onRequestDone'
+>;
 
 export interface ServerContext extends GenerationContext {
   readonly gateway: ServerGateway;
@@ -59,6 +63,20 @@ export interface StreamOptions {
   readonly usage: 'none' | 'last' | 'every';
 }
 
+/** Runs `work` in a place for all its prompts: taken before anything is tokenised, and left however it ends. */
+export async function admitted<Result>(
+  gateway: ServerGateway,
+  bundle: Bundle,
+  work: (place: Place) => Promise<Result>,
+): Promise<Result> {
+  const place = gateway.admit(bundle);
+  try {
+    return await work(place);
+  } finally {
+    place.leave();
+  }
+}
+
 /** The JSON answer of a request that does not stream; null: it was streamed to the client already. */
 export async function answer(
   context: ServerContext,
@@ -66,6 +84,7 @@ export async function answer(
   generations: readonly Generation[],
   format: ResponseFormat,
   options: StreamOptions,
+  place: Place,
 ): Promise<object | null> {
   const cancelAll = () => {
     for (const generation of generations) generation.cancel();
@@ -78,12 +97,13 @@ export async function answer(
   const sse = new SseWriter(exchange, context.clock);
   try {
     if (cut.error !== null) throw cut.error;
+    const deltas = mergeDeltas(generations, place.promptsAtOnce);
     if (options.stream === 'no') {
-      const choices = await collect(generations);
+      const choices = await collect(generations, deltas);
       setRouteHeader(exchange.outgoing, generations);
       return format.whole(choices);
     }
-    await stream(context, sse, exchange, generations, format, options);
+    await stream(context, sse, exchange, generations, deltas, format, options);
   } catch (error) {
     const reason = cut.error ?? error; // a generation that was cancelled knows no more
     if (!sse.isOpen) throw reason;
@@ -98,7 +118,9 @@ export async function answer(
   return null;
 }
 
-async function collect(generations: readonly Generation[]): Promise<WholeChoice[][]> {
+type Deltas = ReturnType<typeof mergeDeltas>;
+
+async function collect(generations: readonly Generation[], deltas: Deltas): Promise<WholeChoice[][]> {
   const choices = generations.map(({ input }) =>
     Array.from({ length: input.sampling.choiceCount }, () => ({
       texts: [] as string[],
@@ -106,11 +128,11 @@ async function collect(generations: readonly Generation[]): Promise<WholeChoice[
       last: null as ChoiceDelta | null,
     })),
   );
-  for await (const [promptIndex, delta] of mergeDeltas(generations)) {
+  for await (const [promptIndex, delta] of deltas) {
     const choice = choices[promptIndex]?.[delta.choiceIndex];
     if (choice === undefined) continue;
     choice.texts.push(delta.text);
-    choice.tokens.push(...delta.tokens);
+    for (const token of delta.tokens) choice.tokens.push(token);
     choice.last = delta;
   }
   return choices.map((ofPrompt) =>
@@ -127,10 +149,10 @@ async function stream(
   sse: SseWriter,
   exchange: Exchange,
   generations: readonly Generation[],
+  deltas: Deltas,
   format: ResponseFormat,
   options: StreamOptions,
 ): Promise<void> {
-  const deltas = mergeDeltas(generations);
   const patience = keepAlive(sse, context.clock);
   try {
     for (let item = await deltas.next(); item.done !== true; item = await deltas.next()) {

@@ -22,7 +22,10 @@ export class Generation {
   #stream: GenerationStream | null = null;
   #isCancelled = false;
   #route: RouteSummary | null = null;
-  readonly #choices: readonly ChoiceText[];
+  readonly #text: TextOptions;
+  /** Made when it is submitted: until then nothing says that it will be. */
+  #choices: readonly ChoiceText[] = [];
+  #openChoiceCount: number;
   readonly #metrics: ServerMetrics;
   readonly #clock: Clock;
   readonly #arrivalMs: number;
@@ -36,7 +39,8 @@ export class Generation {
     this.#metrics = context.metrics;
     this.#clock = context.clock;
     this.#arrivalMs = context.clock.nowMs();
-    this.#choices = Array.from({ length: input.sampling.choiceCount }, (_, index) => new ChoiceText(index, text));
+    this.#text = text;
+    this.#openChoiceCount = input.sampling.choiceCount;
     this.#gateway = context.gateway;
   }
 
@@ -58,6 +62,10 @@ export class Generation {
     return this.#route;
   }
 
+  get #isFinished(): boolean {
+    return this.#openChoiceCount === 0;
+  }
+
   /** Also before it has begun: then it is never submitted. */
   cancel(): void {
     this.#isCancelled = true;
@@ -73,15 +81,15 @@ export class Generation {
         if (delta === null) continue;
         outcome = delta.finishReason ?? outcome;
         yield delta;
-        if (this.#choices.every((choice) => choice.isFinished)) break;
+        if (this.#isFinished) break;
       }
-      if (!this.#choices.every((choice) => choice.isFinished)) throw cancelledError();
+      if (!this.#isFinished) throw cancelledError();
     } catch (error) {
       outcome = error instanceof TwostrokeError && error.code === 'cancelled' ? 'abort' : 'error';
       throw error;
     } finally {
       this.cancel();
-      this.#observeEnd(this.#choices.every((choice) => choice.isFinished) || outcome === 'error' ? outcome : 'abort');
+      this.#observeEnd(this.#isFinished || outcome === 'error' ? outcome : 'abort');
     }
   }
 
@@ -89,6 +97,7 @@ export class Generation {
     if (this.#isCancelled) throw cancelledError();
     const stream = this.#gateway.submit(this.input);
     this.#stream = stream;
+    this.#choices = Array.from({ length: this.input.sampling.choiceCount }, (_, index) => new ChoiceText(index, this.#text));
     stream.route.then(
       (route) => {
         this.#route = route;
@@ -120,6 +129,7 @@ export class Generation {
     const delta = choice.accept(event);
     if (delta === null) return null;
     this.#completionTokenCount += delta.tokens.length;
+    if (choice.isFinished) this.#openChoiceCount--;
     if (choice.isFinished && event.finishReason === undefined) this.#stream?.stopChoice(event.choiceIndex);
     return delta;
   }

@@ -30,6 +30,9 @@ const drainPollMs = 25;
 const listenerOptions = { overrideGlobalObjects: false, hostname: 'localhost', autoCleanupIncoming: false };
 /** For the last words to reach those who read. */
 const farewellMs = 1000;
+/** Connections that wait to be accepted while the event loop is busy; the kernel lowers it to what it allows. With fewer, a burst is reset
+ *  instead of being told when to come back. */
+const backlogMax = 4096;
 
 /** Throws TwostrokeError 'unavailable' when the port is taken or may not be used. */
 export async function startHttpServer(context: ServerContext, options: HttpServerOptions): Promise<HttpServer> {
@@ -56,7 +59,7 @@ function listen(server: Server, { host, port }: HttpServerOptions): Promise<void
     server.once('error', (error: NodeJS.ErrnoException) =>
       reject(new TwostrokeError('unavailable', listenMessage(error, host, port))),
     );
-    server.listen(port, host, () => {
+    server.listen({ port, host, backlog: backlogMax }, () => {
       server.removeAllListeners('error');
       resolve();
     });

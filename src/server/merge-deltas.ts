@@ -1,44 +1,86 @@
-/** The deltas of several generations in the order they come. Used by exchange.ts.
- *  Invariant: when one fails or the consumer leaves, the others are cancelled and nothing is left unhandled. */
+/** The deltas of one or more generations in the order they come. Used by exchange.ts.
+ *  Invariants: when one fails or the consumer leaves, the others are cancelled and nothing is left unhandled; a delta takes the same work
+ *  however many generations there are; no more than `atOnce` of them have begun and not ended. */
 import type { ChoiceDelta } from './choice-text.js';
 import type { Generation } from './generation.js';
 
 type IndexedDelta = readonly [promptIndex: number, delta: ChoiceDelta];
 
-export async function* mergeDeltas(generations: readonly Generation[]): AsyncGenerator<IndexedDelta, void, undefined> {
-  const [only] = generations;
-  if (generations.length === 1 && only !== undefined) {
-    for await (const delta of only.deltas()) yield [0, delta];
-    return;
-  }
-  yield* race(generations);
-}
-
 interface Arrival {
   readonly index: number;
-  readonly result: IteratorResult<ChoiceDelta, void>;
+  /** Rejected when the generation has failed. */
+  readonly result: Promise<IteratorResult<ChoiceDelta, void>>;
 }
 
-async function* race(generations: readonly Generation[]): AsyncGenerator<IndexedDelta, void, undefined> {
+export async function* mergeDeltas(
+  generations: readonly Generation[],
+  atOnce: number,
+): AsyncGenerator<IndexedDelta, void, undefined> {
+  const [only] = generations;
+  if (generations.length === 1 && only !== undefined) {
+    for await (const delta of only.deltas()) yield [0, delta]; // nearly every request: a promise less for each of its tokens
+    return;
+  }
+  yield* merged(generations, atOnce);
+}
+
+async function* merged(generations: readonly Generation[], atOnce: number): AsyncGenerator<IndexedDelta, void, undefined> {
   const iterators = generations.map((generation) => generation.deltas());
-  const next = (index: number): Promise<Arrival> | undefined =>
-    iterators[index]?.next().then((result): Arrival => ({ index, result }));
-  const pending = new Map<number, Promise<Arrival>>();
+  const arrivals = new Arrivals();
   const ask = (index: number) => {
-    const arrival = next(index);
-    if (arrival !== undefined) pending.set(index, arrival);
+    const result = iterators[index]?.next();
+    if (result !== undefined) arrivals.expect({ index, result });
   };
-  for (const index of iterators.keys()) ask(index);
+  let begunCount = 0;
+  const begin = () => {
+    if (begunCount < generations.length) ask(begunCount++);
+  };
+  for (let i = 0; i < atOnce; i++) begin();
   try {
-    while (pending.size > 0) {
-      const { index, result } = await Promise.race(pending.values());
-      pending.delete(index);
-      if (result.done === true) continue;
-      yield [index, result.value];
-      ask(index);
+    for (let endedCount = 0; endedCount < generations.length; ) {
+      const { index, result } = await arrivals.next();
+      const { done, value } = await result;
+      if (done === true) {
+        endedCount++;
+        begin();
+      } else {
+        yield [index, value];
+        ask(index);
+      }
     }
   } finally {
-    for (const arrival of pending.values()) arrival.catch(() => undefined);
     for (const generation of generations) generation.cancel();
+    for (const iterator of iterators) iterator.return().catch(() => undefined); // so that each has seen its end
+  }
+}
+
+/** Results in the order they are there. A generation is asked for one at a time, so that what waits here is bounded. */
+class Arrivals {
+  #settled: Arrival[] = [];
+  /** Those that are handed out now, the next one last. */
+  #batch: Arrival[] = [];
+  #wake: (() => void) | null = null;
+
+  expect(arrival: Arrival): void {
+    const settle = () => {
+      this.#settled.push(arrival);
+      this.#wake?.();
+    };
+    arrival.result.then(settle, settle);
+  }
+
+  async next(): Promise<Arrival> {
+    for (let arrival = this.#batch.pop(); ; arrival = this.#batch.pop()) {
+      if (arrival !== undefined) return arrival;
+      if (this.#settled.length === 0) await this.#somethingSettled();
+      this.#batch = this.#settled.reverse();
+      this.#settled = [];
+    }
+  }
+
+  #somethingSettled(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
   }
 }

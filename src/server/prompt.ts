@@ -1,4 +1,5 @@
 /** Text → prompt ids, within bounds: a text that cannot fit the context is refused before it is tokenised. */
+import type { Clock } from '../base/clock.js';
 import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import type { CompletionBody } from './completion-schema.js';
@@ -7,7 +8,7 @@ import { requireTokenizer, type ServedModel } from './served-model.js';
 
 export interface Prompt {
   readonly ids: readonly TokenId[];
-  /** null: given as ids to a server without a tokenizer. */
+  /** null: given as ids, and not to be told again, or to a server without a tokenizer. */
   readonly text: string | null;
 }
 
@@ -33,23 +34,38 @@ export async function encodePrompt(
   return ids;
 }
 
-/** The prompts of a completions body, whichever of its four forms was used. */
-export async function promptsOf(
-  model: ServedModel,
-  body: Pick<CompletionBody, 'prompt' | 'add_special_tokens'>,
-): Promise<readonly Prompt[]> {
-  const { prompt } = body;
-  const addSpecialTokens = body.add_special_tokens === false ? 'none' : 'auto';
-  const items = typeof prompt === 'string' ? [prompt] : isIds(prompt) ? [prompt] : prompt;
-  return Promise.all(
-    items.map(async (item) => {
-      if (typeof item === 'string') return { ids: await encodePrompt(model, item, addSpecialTokens, 'prompt'), text: item };
-      const ids = checkedTokenIds(model, item, 'prompt');
-      return { ids, text: model.tokenizer?.decode(ids, { special: 'keep' }) ?? null };
-    }),
-  );
+type PromptBody = Pick<CompletionBody, 'prompt' | 'add_special_tokens' | 'echo'>;
+
+/** Whichever of the four forms was used. */
+export function promptItemsOf({ prompt }: Pick<PromptBody, 'prompt'>): readonly (string | readonly TokenId[])[] {
+  return typeof prompt === 'string' || isIds(prompt) ? [prompt] : prompt;
 }
 
-function isIds(prompt: readonly (number | string | number[])[]): prompt is number[] {
+/** Characters (or ids to be decoded) between two turns of the event loop: a few milliseconds of work, as for one short text. */
+const unitsPerTurn = 4096;
+
+/** The prompts of a completions body, one after the other, so that many of them hold nobody else up. */
+export async function promptsOf(model: ServedModel, body: PromptBody, clock: Clock): Promise<readonly Prompt[]> {
+  const prompts: Prompt[] = [];
+  let unitCount = 0;
+  for (const item of promptItemsOf(body)) {
+    prompts.push(await promptOf(model, body, item));
+    unitCount += item.length;
+    if (unitCount < unitsPerTurn) continue;
+    unitCount = 0;
+    await clock.yield();
+  }
+  return prompts;
+}
+
+async function promptOf(model: ServedModel, body: PromptBody, item: string | readonly TokenId[]): Promise<Prompt> {
+  const addSpecialTokens = body.add_special_tokens === false ? 'none' : 'auto';
+  if (typeof item === 'string') return { ids: await encodePrompt(model, item, addSpecialTokens, 'prompt'), text: item };
+  const ids = checkedTokenIds(model, item, 'prompt');
+  const isTold = body.echo === true && ids.length < model.maxModelTokenCount; // what is too long is refused anyway
+  return { ids, text: isTold ? (model.tokenizer?.decode(ids, { special: 'keep' }) ?? null) : null };
+}
+
+function isIds(prompt: PromptBody['prompt']): prompt is number[] {
   return typeof prompt[0] === 'number';
 }

@@ -8,13 +8,51 @@ const tokenIdsMax = 1024;
 export const topLogprobCountMax = 20;
 
 const tokenId = z.int().min(0);
-export const tokenIds = z.array(tokenId);
 /** 64 bits with a sign. Of what lies beyond 2^53, JSON.parse has kept the leading 53 bits. */
 const seed = z
   .number()
   .min(-(2 ** 63))
   .max(2 ** 63)
   .refine(Number.isInteger, 'expected int, received number');
+
+/** What is wrong with a field, and where in it. */
+export interface Finding {
+  readonly path: readonly number[];
+  readonly message: string;
+}
+
+/** A field that `find` looks at: for lists of any length. zod would go on through all of a list that begins wrong, and make a finding of
+ *  each of its items. */
+export function checked<Value>(find: (value: unknown) => Finding | null): z.ZodType<Value> {
+  return z.custom<Value>().superRefine((value, context) => {
+    const finding = find(value);
+    if (finding !== null) context.addIssue({ code: 'custom', path: [...finding.path], message: finding.message });
+  });
+}
+
+/** `path`: of the list. */
+export function wrongTokenIds(value: unknown, path: readonly number[] = []): Finding | null {
+  if (!Array.isArray(value)) return { path, message: messageOf(z.array(tokenId), value) };
+  const index = value.findIndex((id) => !Number.isSafeInteger(id) || id < 0);
+  return index === -1 ? null : { path: [...path, index], message: messageOf(tokenId, value[index]) };
+}
+
+/** As zod says it. */
+export function messageOf(schema: z.ZodType, value: unknown): string {
+  return schema.safeParse(value).error?.issues[0]?.message ?? 'not valid';
+}
+
+export const tokenIds = checked<number[]>((value) => wrongTokenIds(value));
+
+/** At most so many, checked before any of them is looked at. */
+function fewTokenIds(countMax: number): z.ZodType<number[]> {
+  return checked((value) =>
+    Array.isArray(value) && value.length > countMax
+      ? { path: [], message: `Too big: expected array to have <=${countMax} items` }
+      : wrongTokenIds(value),
+  );
+}
+
 const stopString = z.string().min(1, 'a stop string must not be empty');
 
 /** How tokens are drawn, and the vLLM extras around it. */
@@ -35,7 +73,7 @@ export const samplingFields = {
       error: `expected a string, or a list of up to ${stopCountMax}, none of them empty`,
     })
     .nullish(),
-  stop_token_ids: tokenIds.max(tokenIdsMax).nullish(),
+  stop_token_ids: fewTokenIds(tokenIdsMax).nullish(),
   ignore_eos: z.boolean().nullish(),
   min_tokens: z.int().min(0).nullish(),
   /** Benchmarks only, see forced-length.ts. */

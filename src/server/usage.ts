@@ -1,16 +1,50 @@
-/** OpenAI's `usage`, exact: what was prefilled, what was found cached, what was given to the client. */
+/** OpenAI's `usage`, exact: what was prefilled, what was found cached, what was given to the client. Used by the two formats. */
 import type { Generation } from './generation.js';
 
 /** `output`: not told where a token was generated only because scoring a prompt needs one (max_tokens 0). */
-export function usageOf(generations: readonly Generation[], output: 'told' | 'not told' = 'told'): object {
-  const sum = (pick: (generation: Generation) => number) =>
-    generations.reduce((total, generation) => total + pick(generation), 0);
-  const promptTokenCount = sum((generation) => generation.promptTokenCount);
-  const completionTokenCount = output === 'not told' ? 0 : sum((generation) => generation.completionTokenCount);
+type Output = 'told' | 'not told';
+type Counted = Pick<Generation, 'promptTokenCount' | 'cachedTokenCount' | 'completionTokenCount'>;
+
+export function usageOf(generations: readonly Counted[], output: Output = 'told'): object {
+  const sum = (pick: (generation: Counted) => number) => generations.reduce((total, generation) => total + pick(generation), 0);
+  const cachedTokenCount = sum((generation) => generation.cachedTokenCount);
+  const completionTokenCount = sum((generation) => generation.completionTokenCount);
+  return usage(
+    sum((generation) => generation.promptTokenCount),
+    cachedTokenCount,
+    output === 'not told' ? 0 : completionTokenCount,
+  );
+}
+
+/** The usage of many prompts while their deltas are told, without a look at all of them for each. */
+export class UsageSoFar {
+  readonly #generations: readonly Counted[];
+  readonly #output: Output;
+  readonly #begun = new Set<number>();
+  readonly #promptTokenCount: number;
+  #cachedTokenCount = 0;
+  #completionTokenCount = 0;
+
+  constructor(generations: readonly Counted[], output: Output) {
+    this.#generations = generations;
+    this.#output = output;
+    this.#promptTokenCount = generations.reduce((total, { promptTokenCount }) => total + promptTokenCount, 0);
+  }
+
+  /** What has been found cached is known with a prompt's first delta. */
+  add(promptIndex: number, tokenCount: number): object {
+    if (!this.#begun.has(promptIndex)) this.#cachedTokenCount += this.#generations[promptIndex]?.cachedTokenCount ?? 0;
+    this.#begun.add(promptIndex);
+    this.#completionTokenCount += tokenCount;
+    return usage(this.#promptTokenCount, this.#cachedTokenCount, this.#output === 'not told' ? 0 : this.#completionTokenCount);
+  }
+}
+
+function usage(promptTokenCount: number, cachedTokenCount: number, completionTokenCount: number): object {
   return {
     prompt_tokens: promptTokenCount,
     completion_tokens: completionTokenCount,
     total_tokens: promptTokenCount + completionTokenCount,
-    prompt_tokens_details: { cached_tokens: sum((generation) => generation.cachedTokenCount) },
+    prompt_tokens_details: { cached_tokens: cachedTokenCount },
   };
 }

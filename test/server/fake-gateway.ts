@@ -3,6 +3,7 @@
 import { systemClock } from '../../src/base/clock.js';
 import { type ErrorCode, TwostrokeError, toWire } from '../../src/base/errors.js';
 import { type TokenId, workerId } from '../../src/base/ids.js';
+import { type Bundle, Place } from '../../src/control/admission.js';
 import type { RequestInput } from '../../src/control/gateway-api.js';
 import type { GenerationStream } from '../../src/control/generation-stream.js';
 import { PredictionErrors, type RoutingStatus } from '../../src/control/prediction-errors.js';
@@ -29,9 +30,25 @@ export class FakeGateway implements ServerGateway {
   readonly recordListeners: ((record: RequestRecord) => void)[] = [];
   activeCount = 0;
   eventCount = 0;
+  /** Places taken and not left. */
+  placeCount = 0;
+  choiceCountMax = Number.POSITIVE_INFINITY;
+  promptsAtOnceMax = Number.POSITIVE_INFINITY;
+  /** Refuses everybody. */
+  overload: Error | null = null;
 
   constructor(script: Script) {
     this.script = script;
+  }
+
+  checkRoom(): void {
+    if (this.overload !== null) throw this.overload;
+  }
+
+  admit({ promptCount }: Bundle): Place {
+    this.checkRoom();
+    this.placeCount++;
+    return new Place(Math.min(promptCount, this.promptsAtOnceMax), () => this.placeCount--);
   }
 
   submit(input: RequestInput): GenerationStream {
