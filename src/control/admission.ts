@@ -1,7 +1,6 @@
 /** Says no early: when more is accepted and unfinished than the workers will come to soon, with an honest guess when to come back. Used by
  *  coordinator.ts. Invariant: what is admitted is counted until it has ended, so that nothing queues without a bound. */
 import { assert } from '../base/assert.js';
-import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
 
 export class OverloadedError extends TwostrokeError {
@@ -32,7 +31,6 @@ export interface Bundle {
 }
 
 interface AdmissionOptions {
-  readonly clock: Clock;
   /** As told; null: what the workers can hold, twice, and no more KV memory than that. */
   readonly choiceCountMax: number | null;
   readonly capacity: () => Capacity;

@@ -66,7 +66,6 @@ export class Coordinator {
     this.#routing = new Routing({ ...options, workers: () => options.directory.workers() });
     const workers = () => options.directory.workers();
     this.#admission = new Admission({
-      clock: options.clock,
       choiceCountMax: options.limits.requestCountMax,
       capacity: () => capacityOf(workers()),
       claimedTokenCount: () => this.#routing.claimedTokenCount(decodersOf(workers())),

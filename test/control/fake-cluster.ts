@@ -232,6 +232,8 @@ export interface ClusterOptions {
   readonly blockCount?: number;
   /** What the workers say they have, where that is not true: admission then lets too many in. */
   readonly claimedBlockCount?: number;
+  /** Batch slots that each worker has. Absent: no limit. */
+  readonly slotCount?: number;
   readonly limits?: Partial<GatewayLimits>;
   readonly onTransferFailure?: TransferFailurePolicy;
   readonly ready?: Promise<void>;
@@ -243,6 +245,7 @@ export class FakeCluster implements WorkerDirectory {
   readonly clock = new VirtualClock();
   readonly blockCount: number;
   readonly #claimedBlockCount: number;
+  readonly #slots: { readonly seatCount?: number };
   readonly coordinator: Coordinator;
   readonly records: RequestRecord[] = [];
   readonly everyone: FakeWorker[] = [];
@@ -265,6 +268,7 @@ export class FakeCluster implements WorkerDirectory {
     strategy,
     blockCount = 1000,
     claimedBlockCount = blockCount,
+    slotCount,
     limits = {},
     onTransferFailure = 'recompute',
     ready = Promise.resolve(),
@@ -273,6 +277,7 @@ export class FakeCluster implements WorkerDirectory {
     this.#roles = roles;
     this.blockCount = blockCount;
     this.#claimedBlockCount = claimedBlockCount;
+    this.#slots = slotCount === undefined ? {} : { seatCount: slotCount };
     for (const index of roles.keys()) this.#spawn(index);
     this.coordinator = new Coordinator({
       directory: this,
@@ -290,7 +295,7 @@ export class FakeCluster implements WorkerDirectory {
   workers(): readonly WorkerFacts[] {
     return this.#roles.map((role, index) => {
       const worker = this.#current[index] ?? null;
-      const facts = { blockTokenCount, blockCount: this.#claimedBlockCount };
+      const facts = { blockTokenCount, blockCount: this.#claimedBlockCount, ...this.#slots };
       return { id: workerId(`w${index}`), role, isLive: worker !== null, ...facts };
     });
   }
