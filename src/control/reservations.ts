@@ -136,25 +136,28 @@ export class Reserving {
     this.isRefused = true;
   }
 
-  /** Resolves when it is worth looking again. Rejects when it has waited too long. */
+  /** Resolves when it is worth asking again. Rejects when a finished prefill has waited too long. */
   async #nudged(roomHappened: Promise<void> | null): Promise<null> {
-    const held = this.#held();
-    if (held instanceof HandOverError) throw held;
-    if (this.#isNudged) return null;
-    const timer = this.#clock.after(held.inMs, () => this.nudge());
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
-      void roomHappened?.then(resolve);
-    });
-    timer.cancel();
+    void roomHappened?.then(() => this.nudge());
+    while (!this.#isNudged) {
+      const held = this.#held();
+      if (held instanceof HandOverError) throw held;
+      const timer = held === null ? null : this.#clock.after(held.inMs, () => this.#wake?.());
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      timer?.cancel();
+    }
     return null;
   }
 
-  /** How long a finished prefill has waited. One that is not finished cannot have waited too long before `holdMs` from now. */
-  #held(): Lateness {
+  /** How long a finished prefill has waited. One that is not finished cannot have waited too long before `holdMs` from now; null: it begins
+   *  when there is a place. */
+  #held(): Lateness | null {
     const { holdMs } = this.#limits;
     const { firstTokenMs } = this.#request.times;
-    const leftMs = firstTokenMs === undefined ? holdMs : firstTokenMs + holdMs - this.#clock.nowMs();
+    if (firstTokenMs === undefined) return this.timing === 'before_prefill' ? null : { inMs: holdMs };
+    const leftMs = firstTokenMs + holdMs - this.#clock.nowMs();
     if (leftMs > 0) return { inMs: leftMs };
     return new HandOverError('no_room', 'overloaded', `no room on ${this.#worker.id} for ${holdMs} ms after the prefill`);
   }
