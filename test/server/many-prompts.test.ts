@@ -1,0 +1,136 @@
+/** Requests that ask for much at once: refused before work is done on them, or answered prompt by prompt; and nothing of them keeps running. */
+import net from 'node:net';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { OverloadedError } from '../../src/control/admission.js';
+import { completionSchema } from '../../src/server/completion-schema.js';
+import { validate } from '../../src/server/validation.js';
+import { startTestServer, type TestServer } from './demo-server.js';
+
+let test: TestServer;
+beforeEach(async () => {
+  test = await startTestServer(() => [70, 71], { bodyBytesMax: 8 << 20 });
+});
+afterEach(async () => {
+  expect([test.gateway.activeCount, test.gateway.placeCount]).toEqual([0, 0]);
+  await test.close();
+});
+
+const completion = (fields: object) => test.post('/v1/completions', { prompt: ['a', 'b', 'c'], ...fields });
+
+describe('a client that leaves', () => {
+  it.each([true, false])('cancels every prompt of its request, streamed or not (%s)', async (stream) => {
+    const controller = new AbortController();
+    const asked = fetch(`${test.url}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ prompt: ['a', 'b', 'c'], stream, ignore_eos: true, max_tokens: 500 }),
+      signal: controller.signal,
+    });
+    const outcome = asked.then((response) => response.text()).catch((error: Error) => error.name);
+    await expect.poll(() => test.gateway.eventCount).toBeGreaterThan(6);
+    controller.abort();
+    expect(await outcome).toBe('AbortError');
+    await expect.poll(() => test.gateway.activeCount).toBe(0);
+    expect([...test.gateway.cancelledIds].sort()).toEqual(test.gateway.submitted.map(({ id }) => id).sort());
+    await expect.poll(() => test.gateway.placeCount).toBe(0);
+  });
+});
+
+it('a prompt that fails ends the request, and the others with it', async () => {
+  test.gateway.failure = { code: 'device_error', message: 'broken', afterEventCount: 2 };
+  const response = await completion({ ignore_eos: true, max_tokens: 500 });
+  expect(response.status).toBe(500);
+  await expect.poll(() => test.gateway.activeCount).toBe(0);
+});
+
+it('prompts take turns in the place that their request has', async () => {
+  test.gateway.promptsAtOnceMax = 2;
+  let most = 0;
+  test.gateway.script = () => {
+    most = Math.max(most, test.gateway.activeCount);
+    return [70, 71];
+  };
+  const answer = (await (await completion({ prompt: ['a', 'b', 'c', 'd', 'e'] })).json()) as { choices: { index: number }[] };
+  expect(answer.choices.map(({ index }) => index)).toEqual([0, 1, 2, 3, 4]);
+  expect(most).toBe(2);
+});
+
+describe('what is too much', () => {
+  it('of tokens, over all prompts and choices, is a 400 before anything is submitted', async () => {
+    test.gateway.choiceCountMax = 128;
+    const response = await completion({ prompt: Array(1024).fill('a'), n: 64, max_tokens: 400 });
+    expect(response.status).toBe(400);
+    expect(await response.text()).toMatch(/1024 prompts × n 64 × max_tokens 400 are 26214400 tokens.*at most 65536/);
+    expect(test.gateway.submitted).toHaveLength(0);
+  });
+
+  it('for now is a 429 that says when to come back, before its body is read', async () => {
+    test.gateway.overload = new OverloadedError('128 requests are running or waiting', 2500);
+    const socket = net.connect(test.server.port, '127.0.0.1');
+    socket.write(
+      'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n{',
+    );
+    const [bytes] = await new Promise<Buffer[]>((resolve) => socket.once('data', (...args) => resolve(args)));
+    socket.destroy();
+    expect(bytes?.toString()).toMatch(/^HTTP\/1.1 429 .*retry-after: 3/is);
+    expect(test.gateway.submitted).toHaveLength(0);
+  });
+
+  it.each([
+    ['token ids', `[${'1,'.repeat(600_000)}1]`],
+    ['lists', `[${'[],'.repeat(200_000)}[]]`],
+    ['fields', `"a","logit_bias":{${Array.from({ length: 40_000 }, (_, i) => `"${i}":1`)}}`],
+  ])('of %s is a 413 before it is parsed', async (_what, prompt) => {
+    const response = await test.post('/v1/completions', `{"prompt":${prompt}}`);
+    expect(response.status).toBe(413);
+    expect(await response.text()).toMatch(/too many values/);
+  });
+
+  it('is not a long text, whatever is written in it', async () => {
+    const text = '[{"a":1,"b\\\\":2},'.repeat(50_000);
+    const response = await completion({ prompt: text });
+    expect(response.status).toBe(400);
+    expect(await response.text()).toMatch(/cannot fit this model's maximum context length/);
+  });
+});
+
+describe('a list that is wrong', () => {
+  /** Counts how often an item is read. */
+  function watched(items: unknown[]) {
+    const reads = { count: 0 };
+    const list = new Proxy(items, {
+      get: (target, key) => {
+        if (typeof key === 'string' && /^\d+$/.test(key)) reads.count++;
+        return Reflect.get(target, key);
+      },
+    });
+    return { list, reads };
+  }
+
+  it.each([
+    ['prompt', -1, /prompt\[0\]: .*>=0/],
+    ['prompt', 1.5, /prompt\[0\]: expected int/],
+    ['prompt', [], /list of up to 1024|prompt\[0\]/],
+    ['prompt', '', /up to 1024/],
+    ['stop_token_ids', -1, /<=1024/],
+  ])('%s of many %j is looked at up to the first', (field, item, message) => {
+    const { list, reads } = watched(Array(100_000).fill(item));
+    expect(() => validate(completionSchema, { prompt: 'a', [field]: list })).toThrow(message);
+    expect(reads.count).toBeLessThan(20);
+  });
+});
+
+it('bytes that are no UTF-8 are found wherever they are', async () => {
+  for (const place of [70_000, 65_535, 65_536, 200_001]) {
+    const bytes = Buffer.from(`{"prompt":"${'aé'.repeat(100_000)}"}`);
+    while (((bytes[place] ?? 0) & 0xc0) === 0x80) bytes[place] = 0x61;
+    bytes[place] = 0xff;
+    const response = await fetch(`${test.url}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: bytes,
+    });
+    const [, found] = /first bad byte at (\d+)/.exec(await response.text()) ?? [];
+    expect(Math.abs(Number(found) - place)).toBeLessThanOrEqual(1); // a character cut short by it begins a byte before
+  }
+});
