@@ -81,7 +81,7 @@ export interface GatewayLimits {
 }
 
 export const defaultGatewayLimits: GatewayLimits = {
-  requestCountMax: null,
+  requestCountMax: 4096, // whoever embeds a gateway brings requests of its own; `serve`, which meets everybody's, goes by the workers
   requestDeadlineMs: 30 * 60_000,
   replyDeadlineMs: 60_000,
   releaseDeadlineMs: 60_000,

@@ -5,6 +5,7 @@ import { Admission, type Capacity, OverloadedError } from '../../src/control/adm
 import { greedy } from '../../src/engine/sampling-params.js';
 import { FakeCluster } from './fake-cluster.js';
 
+const limits = { requestCountMax: null };
 const one = { promptCount: 1, choiceCount: 1 };
 
 function admission(choiceCountMax: number | null = null, load: Partial<Capacity> & { claimedTokenCount?: number } = {}) {
@@ -96,7 +97,7 @@ it('says to come back when a tenth of those in flight have ended, however long i
 });
 
 it('of many more than the workers come to, those admitted end, and nothing is left', async () => {
-  const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated', slotCount: 4 });
+  const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated', slotCount: 4, limits });
   const asked = Array.from({ length: 100 }, (_, i) => cluster.ask(`r${i}`, 20, 5));
   const answers = await cluster.clock.drive(Promise.all(asked));
   await cluster.clock.drive(cluster.settle());
@@ -107,7 +108,7 @@ it('of many more than the workers come to, those admitted end, and nothing is le
 });
 
 it('a bundle stays admitted for its later prompts, whoever comes in between', async () => {
-  const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated', slotCount: 4 });
+  const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated', slotCount: 4, limits });
   const { coordinator, clock } = cluster;
   const place = coordinator.admit({ promptCount: 100, choiceCount: 1 });
   expect(place.promptsAtOnce).toBe(4);

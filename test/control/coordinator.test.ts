@@ -162,7 +162,7 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
         roles,
         strategy,
         blockCount: 40,
-        limits: { requestCountMax: 4096, lossCountMax: 1000, holdMs: 30, leaseMs: 200 },
+        limits: { lossCountMax: 1000, holdMs: 30, leaseMs: 200 },
       });
       const cancelled = new Set<string>();
       cluster.onStage = (_index, _stage, worker, request) => {
