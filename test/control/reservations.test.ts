@@ -100,7 +100,7 @@ describe('asking', () => {
     const { open, life, room, later } = setUp();
     const outcomes = ['a', 'b', 'c'].map((name) => outcomeOf(open(name).place));
     await later(10);
-    life.cut(new WorkerLostError(workerId('w'), 'gone'));
+    life.cut(new WorkerLostError(workerId('w'), 'gone', 'outside'));
     room.fire();
     await later(0);
     expect(await Promise.all(outcomes)).toEqual(Array(3).fill('WorkerLostError'));

@@ -1,5 +1,6 @@
 /** An event takes the same work however many requests wait: counted, not timed. */
 import { beforeAll, describe, expect, it } from 'vitest';
+import { TwostrokeError } from '../../src/base/errors.js';
 import { countWork } from '../work-counter.js';
 import type { ClusterOptions } from './fake-cluster.js';
 
@@ -68,7 +69,7 @@ async function measure(options: ClusterOptions, runningCount: number): Promise<M
       const work = await countWork(() => happen(crowd));
       if (waitingCount !== 2) works.get(name)?.push(work); // the first makes what is made once
     }
-    crowd.cluster.coordinator.cancelAll();
+    crowd.cluster.coordinator.failAll(new TwostrokeError('cancelled', 'the test is over'));
     await crowd.cluster.clock.drive(crowd.cluster.settle());
   }
   return works;
@@ -102,7 +103,7 @@ it('while requests run, another comes or gives up', async () => {
     const crowd = await crowded(runningCount, { roles: ['any'], strategy: 'collocated', blockCount: 1e9 }, 1);
     const work = await countWork(() => events['one that waits gives up']?.(crowd));
     if (runningCount !== 2) works.push(work);
-    crowd.cluster.coordinator.cancelAll();
+    crowd.cluster.coordinator.failAll(new TwostrokeError('cancelled', 'the test is over'));
     await crowd.cluster.clock.drive(crowd.cluster.settle());
   }
   expectNoGrowth(works);

@@ -30,7 +30,7 @@ class Prompts {
       render: async () => ({ contentType: '', text: '' }),
     };
     const gateway = { submit: (input: RequestInput) => this.#submit(input) };
-    const text = { tokenizer: null, stopStrings: [], stopTokenIds: [], includeStop: false };
+    const text = { tokenizer: null, stopStrings: [], stopTokenIds: [], minTokenCount: 0, includeStop: false };
     const sampling = { ...greedy, choiceCount, maxTokenCount: 10_000 };
     this.generations = Array.from(
       { length: promptCount },
