@@ -11,7 +11,7 @@ import type { GenerationRequest, GenerationResult } from '../engine/generation-r
 import { greedy } from '../engine/sampling-params.js';
 import { findChatTemplate } from '../model/chat-template.js';
 import { readModelConfig } from '../model/config.js';
-import { readGenerationConfig } from '../model/generation-config.js';
+import { type GenerationDefaults, readGenerationConfig } from '../model/generation-config.js';
 import { TextStream } from '../model/text-stream.js';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
 import { type LoadedEngine, loadEngine } from '../worker/load-engine.js';
@@ -74,7 +74,8 @@ async function generate(promptArgument: string, options: GenerateOptions): Promi
     throw new InvalidRequestError(`the prompt has ${promptIds.length} tokens, the model's context is ${config.maxPositionCount}`);
   }
   const maxTokenCount = Math.min(options.maxTokens, room);
-  const request = requestOf(folder, promptIds, maxTokenCount, options);
+  const defaults = readGenerationConfig(folder, tokenizer.endTokenId);
+  const request = requestOf(defaults, promptIds, maxTokenCount, options);
   const loaded = await stop.orStopped(load(folder, promptIds.length + maxTokenCount, options));
   try {
     const end = () => loaded.engine.abort(request.id);
@@ -104,16 +105,15 @@ function checked(promptIds: readonly TokenId[]): readonly TokenId[] {
 }
 
 function requestOf(
-  folder: string,
+  defaults: GenerationDefaults,
   promptIds: readonly TokenId[],
   maxTokenCount: number,
   options: GenerateOptions,
 ): GenerationRequest {
-  const defaults = readGenerationConfig(folder);
   const sampling = {
     ...greedy,
     temperature: options.temperature ?? defaults.temperature ?? 1,
-    topK: options.topK ?? defaults.topK ?? 0,
+    topK: Math.max(0, options.topK ?? defaults.topK ?? 0),
     topP: options.topP ?? defaults.topP ?? 1,
     minP: defaults.minP ?? 0,
     repetitionPenalty: defaults.repetitionPenalty ?? 1,

@@ -1,7 +1,7 @@
 /** What `serve` shows when it is ready: one screen with the model, the workers, the URL and a line to paste. Pure text. */
 import type { WorkerStatus } from '../control/worker-status.js';
 import type { ModelConfig } from '../model/config.js';
-import { parameterCount } from './parameter-count.js';
+import { parameterCount } from '../model/parameter-count.js';
 import { grouped, shortBytes, shortCount, table } from './quantities.js';
 
 interface ScreenFacts {

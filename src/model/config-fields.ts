@@ -1,9 +1,13 @@
-/** Typed access to the fields of a config.json. Used by config.ts, rope-config.ts and generation-config.ts; the invariant: a field
+/** Typed access to the fields of a config.json. Used by config.ts, rope-config.ts, generation-config.ts and text/; the invariant: a field
  *  is read with its type and range checked, or a ModelError names file, field and value. `null` counts as absent, as in Python. */
 import { ModelError } from '../base/errors.js';
 import { describeJson, isJsonObject, type JsonObject, type JsonValue } from './json-file.js';
 
 const countMax = 2 ** 31 - 1;
+/** Above any vocabulary there is; also what token-table.ts takes for an id. */
+const tokenIdMax = 2 ** 24 - 1;
+/** A model ends a text with a handful of tokens; every request carries them. */
+const tokenIdCountMax = 1024;
 
 export class ConfigFields {
   readonly file: string;
@@ -25,9 +29,17 @@ export class ConfigFields {
   }
 
   /** A positive integer; without `fallback` the field is required. */
-  count(name: string, fallback?: number): number {
+  count(name: string, fallback?: number, max: number = countMax): number {
     const value = this.#numberOr(name, fallback);
-    if (!Number.isInteger(value) || value < 1 || value > countMax) this.fail(name, 'a positive integer');
+    if (!Number.isInteger(value) || value < 1) this.fail(name, 'a positive integer');
+    if (value > max) this.fail(name, `at most ${max}`);
+    return value;
+  }
+
+  /** A whole number from 0 on; `fallback` when absent. */
+  wholeNumber(name: string, fallback: number): number {
+    const value = this.#numberOr(name, fallback);
+    if (!Number.isInteger(value) || value < 0 || value > countMax) this.fail(name, 'an integer from 0 on');
     return value;
   }
 
@@ -47,6 +59,13 @@ export class ConfigFields {
   optionalNumber(name: string, whenMissing: number | null = null): number | null {
     const value = this.#values[name] === undefined ? whenMissing : this.#values[name];
     if (value !== null && (typeof value !== 'number' || !Number.isFinite(value))) this.fail(name, 'a number');
+    return value;
+  }
+
+  /** As optionalNumber, within a range. */
+  optionalBetween(name: string, min: number, max: number, whenMissing: number | null = null): number | null {
+    const value = this.optionalNumber(name, whenMissing);
+    if (value !== null && (value < min || value > max)) this.fail(name, `a number from ${min} to ${max}`);
     return value;
   }
 
@@ -81,7 +100,8 @@ export class ConfigFields {
     const value = this.raw(name);
     if (value === undefined) return [];
     const ids = Array.isArray(value) ? value : [value];
-    if (!ids.every((id) => Number.isInteger(id) && (id as number) >= 0)) this.fail(name, 'a token id or a list of token ids');
+    if (ids.length > tokenIdCountMax) this.fail(name, `at most ${tokenIdCountMax} token ids`);
+    if (!ids.every(isTokenId)) this.fail(name, 'a token id or a list of token ids');
     return ids as readonly number[];
   }
 
@@ -90,6 +110,13 @@ export class ConfigFields {
     if (value === undefined) return null;
     if (!isJsonObject(value)) this.fail(name, 'an object');
     return new ConfigFields(this.file, value as JsonObject, `${this.#prefix}${name}.`);
+  }
+
+  /** A list of objects; empty when absent. */
+  objects(name: string): readonly ConfigFields[] {
+    const value = this.raw(name) ?? [];
+    if (!Array.isArray(value) || !value.every(isJsonObject)) this.fail(name, 'a list of objects');
+    return (value as readonly JsonObject[]).map((item, i) => new ConfigFields(this.file, item, `${this.#prefix}${name}[${i}].`));
   }
 
   /** @throws ModelError: this field is not what it must be. */
@@ -104,4 +131,8 @@ export class ConfigFields {
     if (typeof value !== 'number') this.fail(name, 'a number');
     return value;
   }
+}
+
+function isTokenId(id: JsonValue): boolean {
+  return typeof id === 'number' && Number.isInteger(id) && id >= 0 && id <= tokenIdMax;
 }

@@ -6,7 +6,7 @@ import type { TokenId } from '../base/ids.js';
 import type { Dtype } from '../device/dtype.js';
 import { ConfigFields } from './config-fields.js';
 import { readJsonObject } from './json-file.js';
-import { type RopeConfig, readRopeConfig } from './rope-config.js';
+import { type RopeConfig, readRopeConfig, scaledPositionCount } from './rope-config.js';
 
 type Architecture = 'llama' | 'qwen2' | 'qwen3' | 'mistral' | 'phi3' | 'qwen3_moe' | 'gemma2';
 
@@ -45,6 +45,7 @@ export interface ModelConfig {
   readonly headDim: number;
   /** Of the dense feed-forward layers. */
   readonly interCount: number;
+  /** The longest context, rope scaling included. */
   readonly maxPositionCount: number;
   readonly normEps: number;
   /** Norm weights are stored as w - 1 (Gemma). */
@@ -70,6 +71,9 @@ export interface ModelConfig {
   readonly bosTokenId: TokenId | null;
 }
 
+/** Kernels work in float32. */
+const softcapMax = 2 ** 127;
+
 const architectures: Readonly<Record<string, Architecture>> = {
   LlamaForCausalLM: 'llama',
   Qwen2ForCausalLM: 'qwen2',
@@ -78,6 +82,13 @@ const architectures: Readonly<Record<string, Architecture>> = {
   Phi3ForCausalLM: 'phi3',
   Qwen3MoeForCausalLM: 'qwen3_moe',
   Gemma2ForCausalLM: 'gemma2',
+};
+
+/** Some eight times the largest known: a file that asks for more is broken or hostile, and what is made per layer or expert is made before the
+ *  weights are looked at. Whether the device has the memory is checked in memory-needs.ts. */
+const largest = {
+  ...{ layers: 1024, experts: 4096, heads: 4096, hidden: 2 ** 18, inter: 2 ** 21 },
+  ...{ vocab: 2 ** 24, positions: 2 ** 26 },
 };
 
 /** Reads `folder`/config.json. @throws ModelError naming file and field. */
@@ -96,22 +107,23 @@ export function readModelConfigFile(file: string): ModelConfig {
   }
   const isGemma = architecture === 'gemma2';
   const heads = readHeads(fields, architecture);
-  const layerCount = fields.count('num_hidden_layers');
-  const hiddenCount = fields.count('hidden_size');
-  const maxPositionCount = fields.count('max_position_embeddings', 2048);
+  const layerCount = fields.count('num_hidden_layers', undefined, largest.layers);
+  const hiddenCount = fields.count('hidden_size', undefined, largest.hidden);
+  const statedPositionCount = fields.count('max_position_embeddings', 2048, largest.positions);
+  const rope = readRopeConfig(fields, heads.headDim, statedPositionCount);
   const moe = architecture === 'qwen3_moe' ? readMoe(fields) : null;
   return {
     architecture,
-    vocabCount: fields.count('vocab_size'),
+    vocabCount: fields.count('vocab_size', undefined, largest.vocab),
     hiddenCount,
     layerCount,
     ...heads,
-    interCount: fields.count('intermediate_size'),
-    maxPositionCount,
+    interCount: fields.count('intermediate_size', undefined, largest.inter),
+    maxPositionCount: checkedPositionCount(fields, scaledPositionCount(rope, statedPositionCount)),
     normEps: fields.positive('rms_norm_eps', 1e-6),
     normOffset: isGemma ? 1 : 0,
     sandwichNorms: isGemma,
-    rope: readRopeConfig(fields, heads.headDim, maxPositionCount),
+    rope,
     layers: readLayers(fields, architecture, layerCount, moe),
     attention: readAttention(fields, architecture, heads.headDim),
     feedForwardBias: architecture === 'llama' && fields.flag('mlp_bias', false),
@@ -119,12 +131,17 @@ export function readModelConfigFile(file: string): ModelConfig {
     moe,
     tiedEmbeddings: fields.flag('tie_word_embeddings', isGemma),
     embeddingScale: isGemma ? Math.sqrt(hiddenCount) : 1,
-    finalSoftcap: fields.optionalNumber('final_logit_softcapping', isGemma ? 30 : null) ?? 0,
+    finalSoftcap: fields.optionalBetween('final_logit_softcapping', 0, softcapMax, isGemma ? 30 : null) ?? 0,
     projections: architecture === 'phi3' ? 'fused' : 'separate',
     dtype: readDtype(fields),
     endTokenIds: fields.tokenIds('eos_token_id'),
     bosTokenId: fields.tokenIds('bos_token_id')[0] ?? null,
   };
+}
+
+function checkedPositionCount(fields: ConfigFields, count: number): number {
+  if (count >= 1 && count <= largest.positions) return count;
+  throw new ModelError(`${fields.file}: rope scaling makes ${count} positions: must be from 1 to ${largest.positions}`);
 }
 
 function readArchitecture(fields: ConfigFields): Architecture {
@@ -140,8 +157,8 @@ function readHeads(
   fields: ConfigFields,
   architecture: Architecture,
 ): { headCount: number; kvHeadCount: number; headDim: number } {
-  const headCount = fields.count('num_attention_heads');
-  const kvHeadCount = fields.count('num_key_value_heads', headCount);
+  const headCount = fields.count('num_attention_heads', undefined, largest.heads);
+  const kvHeadCount = fields.count('num_key_value_heads', headCount, largest.heads);
   // The family's own default where the config is silent; else hidden / heads.
   const familyHeadDim: Partial<Record<Architecture, number>> = { qwen3: 128, gemma2: 256 };
   const headDim = fields.count('head_dim', familyHeadDim[architecture] ?? fields.count('hidden_size') / headCount);
@@ -159,7 +176,7 @@ function readAttention(fields: ConfigFields, architecture: Architecture, headDim
   const hasBiasSwitch = architecture !== 'qwen2' && architecture !== 'mistral' && architecture !== 'phi3';
   return {
     scale: 1 / Math.sqrt(architecture === 'gemma2' ? fields.positive('query_pre_attn_scalar', 256) : headDim),
-    softcap: fields.optionalNumber('attn_logit_softcapping', architecture === 'gemma2' ? 50 : null) ?? 0,
+    softcap: fields.optionalBetween('attn_logit_softcapping', 0, softcapMax, architecture === 'gemma2' ? 50 : null) ?? 0,
     queryKeyNorm: architecture === 'qwen3' || architecture === 'qwen3_moe',
     queryKeyValueBias: architecture === 'qwen2' || (hasBiasSwitch && bias),
     outputBias: hasBiasSwitch && bias,
@@ -170,11 +187,12 @@ function readLayers(fields: ConfigFields, architecture: Architecture, layerCount
   const window = readWindow(fields, architecture);
   const types = fields.texts('layer_types');
   if (types !== null && types.length !== layerCount) fields.fail('layer_types', `a list of ${layerCount} names`);
-  const denseLayers = fields.numbers('mlp_only_layers') ?? [];
+  const denseLayers = new Set(fields.numbers('mlp_only_layers') ?? []);
+  const fullLayerCount = fields.wholeNumber('max_window_layers', 28);
   const sparseStep = fields.count('decoder_sparse_step', 1);
   return Array.from({ length: layerCount }, (_, layer) => ({
-    window: isWindowed(fields, architecture, types?.[layer], layer) ? window : 0,
-    feedForward: moe !== null && !denseLayers.includes(layer) && (layer + 1) % sparseStep === 0 ? 'moe' : 'dense',
+    window: isWindowed(fields, architecture, types?.[layer], layer, fullLayerCount) ? window : 0,
+    feedForward: moe !== null && !denseLayers.has(layer) && (layer + 1) % sparseStep === 0 ? 'moe' : 'dense',
   }));
 }
 
@@ -182,27 +200,35 @@ function readLayers(fields: ConfigFields, architecture: Architecture, layerCount
 function readWindow(fields: ConfigFields, architecture: Architecture): number {
   if (architecture === 'llama') return 0;
   if (architecture.startsWith('qwen') && !fields.flag('use_sliding_window', false)) return 0;
-  return fields.optionalNumber('sliding_window', architecture === 'gemma2' ? 4096 : null) ?? 0;
+  const window = fields.optionalNumber('sliding_window', architecture === 'gemma2' ? 4096 : null) ?? 0;
+  if (!Number.isInteger(window) || window < 0) fields.fail('sliding_window', 'an integer from 0 on');
+  return Math.min(window, largest.positions); // a longer one hides nothing
 }
 
-function isWindowed(fields: ConfigFields, architecture: Architecture, type: string | undefined, layer: number): boolean {
+function isWindowed(
+  fields: ConfigFields,
+  architecture: Architecture,
+  type: string | undefined,
+  layer: number,
+  fullLayerCount: number,
+): boolean {
   if (type === 'full_attention') return false;
   if (type === 'sliding_attention') return true;
   if (type !== undefined) fields.fail('layer_types', 'a list of "full_attention" and "sliding_attention"');
   if (architecture === 'gemma2') return layer % 2 === 0;
   // transformers' Qwen: full attention below `max_window_layers`; Qwen3-MoE ignores it and windows every layer.
-  if (architecture === 'qwen2' || architecture === 'qwen3') return layer >= (fields.optionalNumber('max_window_layers') ?? 28);
+  if (architecture === 'qwen2' || architecture === 'qwen3') return layer >= fullLayerCount;
   return true;
 }
 
 function readMoe(fields: ConfigFields): MoeConfig {
-  const expertCount = fields.count(fields.has('num_experts') ? 'num_experts' : 'num_local_experts');
+  const expertCount = fields.count(fields.has('num_experts') ? 'num_experts' : 'num_local_experts', undefined, largest.experts);
   const expertsPerToken = fields.count('num_experts_per_tok');
   if (expertsPerToken > expertCount) fields.fail('num_experts_per_tok', `at most the ${expertCount} experts`);
   return {
     expertCount,
     expertsPerToken,
-    interCount: fields.count('moe_intermediate_size'),
+    interCount: fields.count('moe_intermediate_size', undefined, largest.inter),
     normalise: fields.flag('norm_topk_prob', false) ? 'topk' : 'none',
   };
 }

@@ -12,28 +12,38 @@ export interface GenerationDefaults {
   readonly minP?: number;
   readonly repetitionPenalty?: number;
   readonly maxTokenCount?: number;
-  /** Of generation_config.json; of config.json when it names none. */
+  /** Of generation_config.json (of config.json when it names none), and the tokenizer's own, as vLLM: any of them ends a text. */
   readonly endTokenIds: readonly TokenId[];
 }
 
-const fieldNames = {
-  temperature: 'temperature',
-  topK: 'top_k',
-  topP: 'top_p',
-  minP: 'min_p',
-  repetitionPenalty: 'repetition_penalty',
-  maxTokenCount: 'max_new_tokens',
+/** Each with the range that a request may ask for; whole numbers are marked. */
+const fields = {
+  temperature: { name: 'temperature', min: 0, max: 100, whole: false },
+  topK: { name: 'top_k', min: -1, max: 2 ** 31 - 1, whole: true },
+  topP: { name: 'top_p', min: 0, max: 1, whole: false },
+  minP: { name: 'min_p', min: 0, max: 1, whole: false },
+  repetitionPenalty: { name: 'repetition_penalty', min: 0.01, max: 10, whole: false },
+  maxTokenCount: { name: 'max_new_tokens', min: 1, max: 2 ** 31 - 1, whole: true },
 } as const;
 
-/** A missing generation_config.json is no error: then nothing is recommended. @throws ModelError for a broken one. */
-export function readGenerationConfig(folder: string): GenerationDefaults {
+/** `tokenizerEndId`: Tokenizer.endTokenId; null without a tokenizer. A missing generation_config.json is no error: then nothing is
+ *  recommended. @throws ModelError for a broken one. */
+export function readGenerationConfig(folder: string, tokenizerEndId: TokenId | null): GenerationDefaults {
   const read = (name: string) => new ConfigFields(path.join(folder, name), readOptionalJsonObject(path.join(folder, name)) ?? {});
-  const fields = read('generation_config.json');
+  const generation = read('generation_config.json');
   const numbers: Record<string, number> = {};
-  for (const [key, name] of Object.entries(fieldNames)) {
-    const value = fields.optionalNumber(name);
-    if (value !== null) numbers[key] = value;
+  for (const [key, { name, min, max, whole }] of Object.entries(fields)) {
+    const value = generation.optionalBetween(name, min, max);
+    if (value === null) continue;
+    if (whole && !Number.isInteger(value)) generation.fail(name, 'an integer');
+    numbers[key] = value;
   }
-  const named = fields.tokenIds('eos_token_id');
-  return { ...numbers, endTokenIds: named.length > 0 ? [...new Set(named)] : read('config.json').tokenIds('eos_token_id') };
+  const config = read('config.json');
+  const named = generation.tokenIds('eos_token_id');
+  const ids = [
+    ...(named.length > 0 ? named : config.tokenIds('eos_token_id')),
+    ...(tokenizerEndId === null ? [] : [tokenizerEndId]),
+  ];
+  const vocabCount = config.optionalCount('vocab_size') ?? Number.POSITIVE_INFINITY;
+  return { ...numbers, endTokenIds: [...new Set(ids)].filter((id) => id < vocabCount) }; // no other is ever sampled
 }

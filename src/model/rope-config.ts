@@ -6,7 +6,9 @@ import type { ConfigFields } from './config-fields.js';
 export type RopeScaling =
   | { readonly kind: 'default' }
   /** Position interpolation: every frequency divided by `factor`. */
-  | { readonly kind: 'linear'; readonly factor: number }
+  | { readonly kind: 'linear'; readonly factor: number; readonly originalPositionCount: number }
+  /** NTK-aware: past the original length the base grows with the longest context. */
+  | { readonly kind: 'dynamic'; readonly factor: number; readonly originalPositionCount: number }
   /** Llama 3.1: long wavelengths divided by `factor`, short ones kept, a ramp between. */
   | {
       readonly kind: 'llama3';
@@ -43,10 +45,9 @@ export interface RopeConfig {
 
 /** @throws ModelError for an unknown scaling or missing numbers. */
 export function readRopeConfig(fields: ConfigFields, headDim: number, maxPositionCount: number): RopeConfig {
-  const parameters = fields.object('rope_parameters');
-  const scaling = parameters ?? fields.object('rope_scaling');
-  const theta = (parameters?.has('rope_theta') ? parameters : fields).positive('rope_theta', 10000);
-  const share = (parameters?.has('partial_rotary_factor') ? parameters : fields).positive('partial_rotary_factor', 1);
+  const scaling = fields.object('rope_parameters') ?? fields.object('rope_scaling');
+  const theta = (scaling?.has('rope_theta') ? scaling : fields).positive('rope_theta', 10000);
+  const share = (scaling?.has('partial_rotary_factor') ? scaling : fields).positive('partial_rotary_factor', 1);
   const rotaryCount = Math.trunc(headDim * share);
   if (rotaryCount < 2 || rotaryCount % 2 !== 0 || rotaryCount > headDim) {
     throw new ModelError(
@@ -60,6 +61,12 @@ export function readRopeConfig(fields: ConfigFields, headDim: number, maxPositio
   };
 }
 
+/** The longest context, as vLLM derives it: linear, dynamic and yarn name the length before scaling, the others the one after it. */
+export function scaledPositionCount({ scaling }: RopeConfig, statedPositionCount: number): number {
+  if (scaling.kind !== 'linear' && scaling.kind !== 'dynamic' && scaling.kind !== 'yarn') return statedPositionCount;
+  return Math.floor(scaling.originalPositionCount * scaling.factor);
+}
+
 function readScaling(scaling: ConfigFields, fields: ConfigFields, rotaryCount: number, maxPositionCount: number): RopeScaling {
   const kind = scaling.text('rope_type') ?? scaling.text('type') ?? 'default';
   const original = (fallback: number) =>
@@ -68,7 +75,8 @@ function readScaling(scaling: ConfigFields, fields: ConfigFields, rotaryCount: n
     case 'default':
       return { kind };
     case 'linear':
-      return { kind, factor: scaling.positive('factor') };
+    case 'dynamic':
+      return { kind, factor: scaling.positive('factor'), originalPositionCount: original(maxPositionCount) };
     case 'llama3':
       return {
         kind,
@@ -84,7 +92,7 @@ function readScaling(scaling: ConfigFields, fields: ConfigFields, rotaryCount: n
       return readYarn(scaling, original(maxPositionCount));
     default:
       throw new ModelError(
-        `${fields.file}: rope scaling "${kind}" is not supported (supported: default, linear, llama3, longrope, yarn)`,
+        `${fields.file}: rope scaling "${kind}" is not supported (supported: default, linear, dynamic, llama3, longrope, yarn)`,
       );
   }
 }

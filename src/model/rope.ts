@@ -3,7 +3,7 @@
 import { at } from '../base/assert.js';
 import type { RopeConfig, RopeScaling } from './rope-config.js';
 
-/** [positionCount, rotaryCount] row-major. `positionCount` is also the longest context, which decides longrope's list. */
+/** [positionCount, rotaryCount] row-major. `positionCount` is also the longest context, which decides longrope's list and dynamic's base. */
 export function ropeTable(rope: RopeConfig, positionCount: number): Float32Array<ArrayBuffer> {
   const half = rope.rotaryCount / 2;
   const frequencies = scaledFrequencies(rope, positionCount);
@@ -29,6 +29,8 @@ export function scaledFrequencies(rope: RopeConfig, contextTokenCount: number): 
       return base;
     case 'linear':
       return base.map((frequency) => frequency / scaling.factor);
+    case 'dynamic':
+      return dynamicFrequencies(rope, scaling, contextTokenCount);
     case 'llama3':
       return base.map((frequency) => llama3Frequency(frequency, scaling));
     case 'longrope': {
@@ -52,6 +54,18 @@ function llama3Frequency(frequency: number, scaling: Extract<RopeScaling, { kind
   if (turnCount < low) return frequency / factor;
   const smooth = (turnCount - low) / (high - low);
   return (1 - smooth) * (frequency / factor) + smooth * frequency;
+}
+
+/** NTK-aware scaling for the longest context, as vLLM: transformers grows the base with each sequence, but keys in the cache were
+ *  rotated by the base of their time. */
+function dynamicFrequencies(
+  { rotaryCount, theta }: RopeConfig,
+  { factor, originalPositionCount }: Extract<RopeScaling, { kind: 'dynamic' }>,
+  contextTokenCount: number,
+): readonly number[] {
+  const length = Math.max(contextTokenCount, originalPositionCount);
+  const growth = ((factor * length) / originalPositionCount - (factor - 1)) ** (rotaryCount / (rotaryCount - 2));
+  return Array.from({ length: rotaryCount / 2 }, (_, i) => (theta * growth) ** ((-2 * i) / rotaryCount));
 }
 
 /** YaRN's "NTK by parts": interpolate slow dimensions, keep fast ones, a linear ramp between the two correction dimensions. */

@@ -5,14 +5,17 @@
  *
  *  The invariant: an entry handed out lies wholly within its file, its bytes are those its shape and dtype need, and no two overlap.
  *  A header is hostile until proven otherwise: a wrong one is a ModelError, never a wild read. */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { ModelError, messageOf } from '../base/errors.js';
+import { readSync } from 'node:fs';
+import { ModelError } from '../base/errors.js';
 import type { Dtype } from '../device/dtype.js';
 import { elementCount } from '../device/tensor.js';
-import { describeJson, isJsonObject, type JsonValue, parseJson } from './json-file.js';
+import { describeJson, isJsonObject, type JsonValue, parseJson, withFile } from './json-file.js';
 
-/** The format's own limit: a header is at most 100 MB. */
-const headerByteCountMax = 100_000_000;
+/** The format's own limit: a header is at most 100 MB. Seven values a tensor: 150,000 tensors, more than the largest known model has. */
+const headerLimits = { byteCount: 100_000_000, valueCount: 2 ** 20 };
+/** No tensor's name is longer, no shape has more dimensions. */
+const nameLengthMax = 1024;
+const dimensionCountMax = 8;
 const supportedDtypes: Readonly<Record<string, Dtype>> = { F32: 'f32', BF16: 'bf16', F16: 'f16' };
 const knownDtypeBytes: Readonly<Record<string, number>> = {
   BOOL: 1,
@@ -81,15 +84,14 @@ interface Header {
 }
 
 function readHeader(file: string): Header {
-  return withFile(file, (descriptor) => {
-    const fileByteCount = fstatSync(descriptor).size;
+  return withFile(file, (descriptor, fileByteCount) => {
     if (fileByteCount < 8) throw new ModelError(`${file}: truncated: ${fileByteCount} bytes are too few for a safetensors file`);
     const prefix = new Uint8Array(8);
     readExactly(descriptor, file, prefix, 0);
     const headerByteCount = new DataView(prefix.buffer).getBigUint64(0, true);
-    if (headerByteCount > BigInt(headerByteCountMax)) {
+    if (headerByteCount > BigInt(headerLimits.byteCount)) {
       throw new ModelError(
-        `${file}: not a safetensors file: its header would be ${headerByteCount} bytes (most: ${headerByteCountMax})`,
+        `${file}: not a safetensors file: its header would be ${headerByteCount} bytes (most: ${headerLimits.byteCount})`,
       );
     }
     const dataStart = 8 + Number(headerByteCount);
@@ -98,9 +100,9 @@ function readHeader(file: string): Header {
         `${file}: truncated: the header needs ${dataStart} bytes, the file has ${fileByteCount}; download it again`,
       );
     }
-    const text = new Uint8Array(Number(headerByteCount));
+    const text = Buffer.alloc(Number(headerByteCount));
     readExactly(descriptor, file, text, 8);
-    const header = parseJson(new TextDecoder().decode(text), `${file} (header)`);
+    const header = parseJson(text, `${file} (header)`, headerLimits);
     if (!isJsonObject(header)) throw new ModelError(`${file}: header: expected a JSON object, got ${describeJson(header)}`);
     return { header, dataStart, fileByteCount };
   });
@@ -108,13 +110,15 @@ function readHeader(file: string): Header {
 
 function readEntry(file: string, name: string, value: JsonValue, dataStart: number): TensorEntry {
   const fail = (problem: string): never => {
-    throw new ModelError(`${file}: tensor "${name}": ${problem}`);
+    throw new ModelError(`${file}: tensor ${describeJson(name)}: ${problem}`);
   };
+  if (name.length > nameLengthMax) return fail(`its name has ${name.length} characters (at most ${nameLengthMax})`);
   if (!isJsonObject(value)) return fail(`its header entry must be an object, got ${describeJson(value)}`);
   const { dtype, shape, data_offsets: offsets } = value;
   const elementBytes = typeof dtype === 'string' ? knownDtypeBytes[dtype] : undefined;
   if (typeof dtype !== 'string' || elementBytes === undefined) return fail(`unknown dtype ${describeJson(dtype)}`);
   if (!isCountList(shape)) return fail(`shape must be a list of non-negative integers, got ${describeJson(shape)}`);
+  if (shape.length > dimensionCountMax) return fail(`its shape has ${shape.length} dimensions (at most ${dimensionCountMax})`);
   if (!isCountList(offsets) || offsets.length !== 2)
     return fail(`data_offsets must be two byte counts, got ${describeJson(offsets)}`);
   const [begin = 0, end = 0] = offsets;
@@ -144,20 +148,6 @@ function checkPlaces(file: string, entries: readonly TensorEntry[], dataStart: n
 
 function isCountList(value: JsonValue | undefined): value is readonly number[] {
   return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && (item as number) >= 0);
-}
-
-function withFile<T>(file: string, use: (descriptor: number) => T): T {
-  let descriptor: number;
-  try {
-    descriptor = openSync(file, 'r');
-  } catch (error) {
-    throw new ModelError(`${file}: cannot be opened: ${messageOf(error)}`, error);
-  }
-  try {
-    return use(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
 }
 
 function readExactly(descriptor: number, file: string, target: Uint8Array, position: number): void {

@@ -7,6 +7,8 @@
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import { describeJson, isJsonObject, type JsonObject, type JsonValue } from './json-file.js';
+import { type AddedToken, isTokenId } from './text/added-tokens.js';
+import { byteLevelCharacters } from './text/pre-tokenizers.js';
 
 type BytesOf = (token: string) => Uint8Array;
 
@@ -24,12 +26,19 @@ export class TokenTable {
   readonly #bytes: Uint8Array[] = [];
 
   /** `file` is named in messages. @throws ModelError for a tokenizer whose decoding is not known here. */
-  constructor(file: string, tokenizer: JsonObject) {
-    const added = readAddedTokens(file, tokenizer.added_tokens);
-    this.#tokens = readVocabulary(file, tokenizer.model, added);
+  constructor(
+    file: string,
+    vocabulary: ReadonlyMap<string, TokenId>,
+    decoder: JsonValue | undefined,
+    added: readonly AddedToken[],
+  ) {
+    const tokens: (string | undefined)[] = [];
+    for (const [token, id] of vocabulary) tokens[id] = token;
+    for (const token of added) tokens[token.id] = token.content;
+    this.#tokens = tokens;
     this.#specialIds = new Set(added.filter((token) => token.special).map((token) => token.id));
     this.vocabCount = this.#tokens.length;
-    const steps = decoderSteps(tokenizer.decoder);
+    const steps = decoderSteps(decoder);
     this.#bytesOf = chooseAlphabet(file, steps);
     this.leadingSpaceCount = countLeadingSpaces(steps);
   }
@@ -50,43 +59,21 @@ export class TokenTable {
   }
 }
 
-interface AddedToken {
-  readonly id: TokenId;
-  readonly content: string;
-  readonly special: boolean;
-}
-
-function readAddedTokens(file: string, value: JsonValue | undefined): readonly AddedToken[] {
-  if (value === undefined || value === null) return [];
-  if (!Array.isArray(value)) throw new ModelError(`${file}: "added_tokens" must be a list, got ${describeJson(value)}`);
-  return (value as readonly JsonValue[]).map((token) => {
-    if (!isJsonObject(token) || !isTokenId(token.id) || typeof token.content !== 'string') {
-      throw new ModelError(`${file}: "added_tokens" holds ${describeJson(token)}, which has no id and content`);
-    }
-    return { id: token.id, content: token.content, special: token.special === true };
-  });
-}
-
-/** Every token by its id. BPE and WordPiece: an object token → id. Unigram: a list of [token, score]. */
-function readVocabulary(
-  file: string,
-  model: JsonValue | undefined,
-  added: readonly AddedToken[],
-): readonly (string | undefined)[] {
+/** Every token of the model's own vocabulary. BPE and WordPiece: an object token → id. Unigram: a list of [token, score]. @throws ModelError */
+export function readVocabulary(file: string, model: JsonValue | undefined): ReadonlyMap<string, TokenId> {
   const vocabulary = isJsonObject(model) ? model.vocab : undefined;
-  const tokens: (string | undefined)[] = [];
-  if (Array.isArray(vocabulary)) {
-    for (const entry of vocabulary as readonly JsonValue[]) tokens.push(Array.isArray(entry) ? String(entry[0]) : undefined);
-  } else if (isJsonObject(vocabulary)) {
-    for (const [token, id] of Object.entries(vocabulary)) {
-      if (!isTokenId(id)) throw new ModelError(`${file}: token ${describeJson(token)} has the id ${describeJson(id)}`);
-      tokens[id] = token;
-    }
-  } else {
-    throw new ModelError(`${file}: "model.vocab" is missing or of an unknown form`);
+  if (Array.isArray(vocabulary))
+    return new Map((vocabulary as readonly JsonValue[]).map((entry, id) => [pieceOf(file, entry), id]));
+  if (!isJsonObject(vocabulary)) throw new ModelError(`${file}: "model.vocab" is missing or of an unknown form`);
+  for (const [token, id] of Object.entries(vocabulary)) {
+    if (!isTokenId(id)) throw new ModelError(`${file}: token ${describeJson(token)} has the id ${describeJson(id)}`);
   }
-  for (const token of added) tokens[token.id] = token.content;
-  return tokens;
+  return new Map(Object.entries(vocabulary) as [string, TokenId][]);
+}
+
+function pieceOf(file: string, entry: JsonValue): string {
+  if (Array.isArray(entry) && typeof entry[0] === 'string' && typeof entry[1] === 'number') return entry[0];
+  throw new ModelError(`${file}: "model.vocab" holds ${describeJson(entry)}, which is no token with a score`);
 }
 
 /** A decoder is one step or a sequence of them. */
@@ -107,7 +94,7 @@ function chooseAlphabet(file: string, steps: readonly JsonObject[]): BytesOf {
   if (kinds.includes('ByteLevel')) return byteLevelBytes;
   const replacements = steps.flatMap(readReplacement);
   const bytesOfText: BytesOf = (token) =>
-    encoder.encode(replacements.reduce((text, [pattern, content]) => text.replaceAll(pattern, content), token));
+    encoder.encode(replacements.reduce((text, [pattern, content]) => text.replaceAll(pattern, () => content), token));
   if (!kinds.includes('ByteFallback')) return bytesOfText;
   return (token) => {
     const hex = /^<0x([0-9A-Fa-f]{2})>$/.exec(token)?.[1];
@@ -128,22 +115,10 @@ function countLeadingSpaces(steps: readonly JsonObject[]): number {
   return metaspace !== undefined && metaspace.prepend_scheme !== 'never' && metaspace.add_prefix_space !== false ? 1 : 0;
 }
 
-/** GPT-2's table: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and on, in order. */
-const byteOfCharacter: ReadonlyMap<string, number> = (() => {
-  const isPrintable = (byte: number) =>
-    (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
-  const table = new Map<string, number>();
-  let next = 256;
-  for (let byte = 0; byte < 256; byte++) table.set(String.fromCodePoint(isPrintable(byte) ? byte : next++), byte);
-  return table;
-})();
+const byteOfCharacter: ReadonlyMap<string, number> = new Map(byteLevelCharacters.map((character, byte) => [character, byte]));
 
 /** A token with a character outside the table (an added token with a plain space, say) stands for its own UTF-8. */
 function byteLevelBytes(token: string): Uint8Array {
   const bytes = [...token].map((character) => byteOfCharacter.get(character));
   return bytes.every((byte) => byte !== undefined) ? Uint8Array.from(bytes) : encoder.encode(token);
-}
-
-function isTokenId(value: JsonValue | undefined): value is TokenId {
-  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 24;
 }

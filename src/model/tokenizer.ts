@@ -1,12 +1,13 @@
-/** Text to token ids and back. Used by server/, cli/ and text-stream.ts. Encoding is Hugging Face's library (same ids as the Rust
- *  one); decoding is our own byte table, so that streaming is exact: decode(a ++ b) never rewrites what decode(a) showed, except
+/** Text to token ids and back. Used by server/, cli/ and text-stream.ts. Encoding is text/text-encoding.ts (same ids as Hugging Face's Rust
+ *  library); decoding is our own byte table, so that streaming is exact: decode(a ++ b) never rewrites what decode(a) showed, except
  *  for an incomplete character at its end. */
 import path from 'node:path';
-import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { ModelError, messageOf } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
-import { type JsonObject, readOptionalJsonObject } from './json-file.js';
-import { TokenTable } from './token-table.js';
+import { isJsonObject, type JsonObject, readOptionalJsonObject, tokenizerLimits } from './json-file.js';
+import { type AddedToken, readAddedTokens, withConfigTokens } from './text/added-tokens.js';
+import { TextEncoding } from './text/text-encoding.js';
+import { readVocabulary, TokenTable } from './token-table.js';
 
 export interface EncodeOptions {
   /** auto: whatever the tokenizer puts around a text (a begin-of-text token, often nothing). Special tokens written in the text are
@@ -23,22 +24,20 @@ interface DecodeOptions {
 export class Tokenizer {
   /** One past the largest token id; a model's own vocabulary may be padded beyond it. */
   readonly vocabCount: number;
-  readonly #library: HuggingFaceTokenizer;
+  /** tokenizer_config.json's `eos_token`; null when it names none. */
+  readonly endTokenId: TokenId | null;
+  readonly #encoder: TextEncoding;
   readonly #table: TokenTable;
 
-  constructor(library: HuggingFaceTokenizer, table: TokenTable) {
+  constructor(encoder: TextEncoding, table: TokenTable, endTokenId: TokenId | null) {
     this.vocabCount = table.vocabCount;
-    this.#library = library;
+    this.endTokenId = endTokenId;
+    this.#encoder = encoder;
     this.#table = table;
   }
 
   encode(text: string, options: EncodeOptions): TokenId[] {
-    if (text === '' && options.addSpecialTokens === 'none') return [];
-    const { ids }: { readonly ids: readonly (TokenId | undefined)[] } = this.#library.encode(text, {
-      add_special_tokens: options.addSpecialTokens === 'auto',
-    });
-    // Without an unknown token the library gives undefined for what no token covers; the Rust library drops it.
-    return ids.filter((id) => id !== undefined);
+    return this.#encoder.encode(text, options.addSpecialTokens);
   }
 
   decode(ids: readonly TokenId[], options: DecodeOptions): string {
@@ -71,17 +70,31 @@ export class Tokenizer {
 export function loadTokenizer(folder: string): Tokenizer {
   const file = path.join(folder, 'tokenizer.json');
   const tokenizer = readTokenizerJson(file);
-  const config = readOptionalJsonObject(path.join(folder, 'tokenizer_config.json')) ?? {};
-  const table = new TokenTable(file, tokenizer);
+  const configFile = path.join(folder, 'tokenizer_config.json');
+  const config = readOptionalJsonObject(configFile) ?? {};
   try {
-    return new Tokenizer(new HuggingFaceTokenizer(tokenizer, config), table);
+    const vocabulary = readVocabulary(file, tokenizer.model);
+    const added = withConfigTokens(configFile, config, readAddedTokens(file, tokenizer.added_tokens), vocabulary);
+    const table = new TokenTable(file, vocabulary, tokenizer.decoder, added);
+    return new Tokenizer(new TextEncoding(file, tokenizer, added), table, endTokenIdOf(config, added, vocabulary));
   } catch (error) {
+    if (error instanceof ModelError) throw error;
     throw new ModelError(`${file}: this tokenizer is not supported: ${messageOf(error)}`, error);
   }
 }
 
+function endTokenIdOf(
+  config: JsonObject,
+  added: readonly AddedToken[],
+  vocabulary: ReadonlyMap<string, TokenId>,
+): TokenId | null {
+  const content = isJsonObject(config.eos_token) ? config.eos_token.content : config.eos_token;
+  if (typeof content !== 'string') return null;
+  return added.find((token) => token.content === content)?.id ?? vocabulary.get(content) ?? null;
+}
+
 function readTokenizerJson(file: string): JsonObject {
-  const tokenizer = readOptionalJsonObject(file);
+  const tokenizer = readOptionalJsonObject(file, tokenizerLimits);
   if (tokenizer !== null) return tokenizer;
   throw new ModelError(
     `${file}: no such file. A model needs a fast tokenizer (tokenizer.json; tokenizer.model alone is not enough), ` +

@@ -44,7 +44,7 @@ export function loadServedModel(options: ServedModelOptions): ServedModel {
     createdSeconds,
     maxModelTokenCount,
     vocabCount: config.vocabCount,
-    defaults: readGenerationConfig(folder),
+    defaults: readGenerationConfig(folder, tokenizer?.endTokenId ?? null),
     tokenizer,
     encoder: tokenizer === null ? null : new ThreadEncoder(tokenizer, folder),
     chatTemplate: tokenizer !== null ? findChatTemplate(folder) : null,

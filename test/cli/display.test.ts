@@ -4,10 +4,10 @@ import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { LoadDisplay } from '../../src/cli/load-display.js';
 import { blockTokenCount, byteCount, realNumber, split, wholeNumber } from '../../src/cli/option-values.js';
-import { parameterCount } from '../../src/cli/parameter-count.js';
 import { shortBytes, shortCount, table } from '../../src/cli/quantities.js';
 import { readModelConfig } from '../../src/model/config.js';
 import { resolveModelFolder } from '../../src/model/model-folder.js';
+import { parameterCount } from '../../src/model/parameter-count.js';
 
 it('counts the parameters that the model card states', () => {
   const stated = 5_771_264;

@@ -93,7 +93,7 @@ describe('configs', () => {
       { head_dim: 10 },
       /heads of 10 dimensions are not supported: kernels need a multiple of 8/,
     ],
-    ['rope scaling', 'llama', { rope_scaling: { rope_type: 'dynamic', factor: 2 } }, /rope scaling "dynamic" is not supported/],
+    ['rope scaling', 'llama', { rope_scaling: { rope_type: 'spiral', factor: 2 } }, /rope scaling "spiral" is not supported/],
     ['rope factor', 'llama', { rope_scaling: { rope_type: 'linear' } }, /"rope_scaling.factor" must be a number, it is missing/],
     [
       'longrope list',
@@ -144,7 +144,7 @@ describe('rope', () => {
   });
 
   it('linear divides every frequency', () => {
-    close(scaledFrequencies(rope({ kind: 'linear', factor: 4 }), 10), [0.25, 0.025, 0.0025, 0.00025]);
+    close(scaledFrequencies(rope({ kind: 'linear', factor: 4, originalPositionCount: 64 }), 10), [0.25, 0.025, 0.0025, 0.00025]);
   });
 
   it('llama3 keeps fast frequencies, divides slow ones and blends between', () => {
@@ -207,17 +207,122 @@ describe('rope', () => {
   });
 });
 
+interface RopeTables {
+  readonly cases: readonly {
+    readonly name: string;
+    readonly rope_scaling: object;
+    readonly head_dim: number;
+    readonly rope_theta: number;
+    readonly max_position_embeddings: number;
+    readonly tables: readonly {
+      readonly seq_len: number | null;
+      readonly attention_factor: number;
+      readonly inv_freq: readonly number[];
+    }[];
+  }[];
+}
+const { cases: ropeCases } = JSON.parse(
+  readFileSync(path.join(fixtureFolder('rope-tables'), 'golden.json'), 'utf8'),
+) as RopeTables;
+
+describe('rope tables of transformers', () => {
+  it.each(ropeCases)('$name', ({ tables, name: _, ...fields }) => {
+    const { rope } = changed('llama', fields);
+    for (const { seq_len, attention_factor, inv_freq } of tables) {
+      const length = seq_len ?? 1;
+      for (const [i, frequency] of scaledFrequencies(rope, length).entries()) {
+        expect(Math.abs(frequency / at(inv_freq, i) - 1)).toBeLessThan(1e-5);
+      }
+      expect(ropeTable(rope, length)[0]).toBeCloseTo(attention_factor, 6);
+    }
+  });
+});
+
+describe('the longest context', () => {
+  const positions = (max_position_embeddings: number, rope_scaling: object | null, more: object = {}) =>
+    changed('llama', { max_position_embeddings, rope_scaling, ...more }).maxPositionCount;
+
+  it('is multiplied where the config names the length before scaling', () => {
+    expect(positions(512, { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 512 })).toBe(2048);
+    expect(positions(512, { rope_type: 'yarn', factor: 4 })).toBe(2048);
+    expect(positions(512, { type: 'linear', factor: 4 })).toBe(2048);
+    expect(positions(512, { rope_type: 'dynamic', factor: 2.5 })).toBe(1280);
+  });
+
+  it('is not multiplied twice', () => {
+    expect(positions(2048, { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 512 })).toBe(2048);
+    expect(positions(2048, { rope_type: 'linear', factor: 4, original_max_position_embeddings: 512 })).toBe(2048);
+    expect(positions(2048, { rope_type: 'linear', factor: 4 }, { original_max_position_embeddings: 512 })).toBe(2048);
+  });
+
+  it('is what llama3, longrope and unscaled configs say', () => {
+    const llama3 = {
+      rope_type: 'llama3',
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 64,
+    };
+    expect(positions(512, llama3)).toBe(512);
+    expect(positions(512, null)).toBe(512);
+    expect(positions(512, { rope_type: 'default', factor: 4 })).toBe(512);
+    const factors = { short_factor: new Array(8).fill(1), long_factor: new Array(8).fill(2) };
+    expect(
+      changed('phi3', { max_position_embeddings: 4096, rope_scaling: { type: 'longrope', factor: 4, ...factors } })
+        .maxPositionCount,
+    ).toBe(4096);
+  });
+
+  it('reads the same in both spellings', () => {
+    for (const [name, count] of [
+      ['qwen3-yarn', 256],
+      ['llama-linear', 2048],
+    ] as const) {
+      expect(readModelConfig(fixtureFolder(name)).maxPositionCount).toBe(count);
+      expect(readModelConfigFile(path.join(fixtureFolder(name), 'config.v5.json'))).toEqual(readModelConfig(fixtureFolder(name)));
+    }
+  });
+});
+
 describe('generation defaults', () => {
   it('come from generation_config.json, end tokens included', () => {
-    expect(readGenerationConfig(demoFolder)).toEqual({ temperature: 0.6, topK: 20, topP: 0.9, endTokenIds: [2, 0] });
+    expect(readGenerationConfig(demoFolder, null)).toEqual({ temperature: 0.6, topK: 20, topP: 0.9, endTokenIds: [2, 0] });
+  });
+
+  it("end at the tokenizer's own token as well, and at none that the model cannot give", () => {
+    const folder = mkdtempSync(path.join(temporary, 'model-'));
+    writeFileSync(path.join(folder, 'config.json'), '{"eos_token_id": 5, "vocab_size": 100}');
+    expect(readGenerationConfig(folder, 7).endTokenIds).toEqual([5, 7]);
+    expect(readGenerationConfig(folder, 5).endTokenIds).toEqual([5]);
+    expect(readGenerationConfig(folder, 100).endTokenIds).toEqual([5]);
+    writeFileSync(path.join(folder, 'generation_config.json'), '{"eos_token_id": [8, 100, 9]}');
+    expect(readGenerationConfig(folder, 7).endTokenIds).toEqual([8, 9, 7]);
+  });
+
+  it.each([
+    ['temperature', -1],
+    ['temperature', '1e999'],
+    ['top_p', 1.5],
+    ['top_k', 2.5],
+    ['min_p', -0.1],
+    ['repetition_penalty', 0],
+    ['max_new_tokens', 0],
+    ['eos_token_id', 1.5],
+    ['eos_token_id', -1],
+    ['eos_token_id', 4e9],
+    ['eos_token_id', `[${new Array(2000).fill(2)}]`],
+  ])('refuse %s: %.9s', (name, value) => {
+    const folder = mkdtempSync(path.join(temporary, 'model-'));
+    writeFileSync(path.join(folder, 'generation_config.json'), `{"${name}": ${value}}`);
+    expect(() => readGenerationConfig(folder, null)).toThrow(ModelError);
   });
 
   it('fall back to config.json for the end tokens', () => {
     const folder = mkdtempSync(path.join(temporary, 'model-'));
     writeFileSync(path.join(folder, 'config.json'), '{"eos_token_id": [5, 6]}');
-    expect(readGenerationConfig(folder)).toEqual({ endTokenIds: [5, 6] });
+    expect(readGenerationConfig(folder, null)).toEqual({ endTokenIds: [5, 6] });
     writeFileSync(path.join(folder, 'generation_config.json'), '{"top_k": "many"}');
-    expect(() => readGenerationConfig(folder)).toThrow(/generation_config.json: "top_k" must be a number, got "many"/);
+    expect(() => readGenerationConfig(folder, null)).toThrow(/generation_config.json: "top_k" must be a number, got "many"/);
   });
 });
 

@@ -12,10 +12,11 @@ import {
   largest,
   logSoftmax,
   readGolden,
+  ropeFixtureNames,
 } from './harness.js';
 
 const isFull = process.env.TWOSTROKE_TEST === 'full';
-const folders = [...fixtureNames.map(fixtureFolder), demoFolder];
+const folders = [...[...fixtureNames, ...ropeFixtureNames].map(fixtureFolder), demoFolder];
 /** Both spellings of a config make the same model, and all instruction sets compute it: all cases with the first, a few with the others. */
 const runs = folders.flatMap((folder) => [
   { folder, configName: 'config.json', isa: 'auto', caseNames: readGolden(folder).cases.map(({ name }) => name) } as const,

@@ -21,6 +21,8 @@ export const packageFolder = path.resolve(import.meta.dirname, '../..');
 export const demoFolder = path.join(packageFolder, 'models', 'demo-6m');
 export const fixtureFolder = (name: string) => path.join(packageFolder, 'test', 'fixtures', name);
 export const fixtureNames = ['llama', 'llama3-rope', 'qwen2', 'qwen3', 'mistral-swa', 'qwen3-moe', 'gemma2', 'phi3'] as const;
+/** Contexts past the length before scaling. */
+export const ropeFixtureNames = ['qwen3-yarn', 'llama-linear'] as const;
 
 export interface GoldenCase {
   readonly name: string;

@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { InvalidRequestError, ModelError } from '../../src/base/errors.js';
 import { findChatTemplate, loadChatTemplate } from '../../src/model/chat-template.js';
+import { byteLevelCharacters } from '../../src/model/text/pre-tokenizers.js';
 import { TextStream } from '../../src/model/text-stream.js';
 import { loadTokenizer, type Tokenizer } from '../../src/model/tokenizer.js';
 import { demoFolder, fixtureFolder } from './harness.js';
@@ -210,6 +211,76 @@ describe('SentencePiece-style tokenizers', () => {
       }),
       { numRuns: 300, seed: 3 },
     );
+  });
+});
+
+describe('tokenizer_config.json', () => {
+  /** A byte-level tokenizer of single bytes: a token id is its byte, added tokens follow. */
+  const byteLevel = (added: readonly object[], preTokenizer: object = { type: 'ByteLevel', add_prefix_space: false }) => {
+    const vocab = Object.fromEntries(Array.from({ length: 256 }, (_, byte) => [byteLevelCharacters[byte], byte]));
+    return {
+      ...{ added_tokens: added, normalizer: null, pre_tokenizer: preTokenizer, post_processor: null },
+      ...{ decoder: { type: 'ByteLevel' }, model: { type: 'BPE', vocab, merges: [] } },
+    };
+  };
+  const decoderOf = (tokens: Record<string, object>) => ({ added_tokens_decoder: tokens });
+  const encode = (by: Tokenizer, text: string) => by.encode(text, { addSpecialTokens: 'none' });
+
+  it('adds tokens that tokenizer.json does not have: one id each, their text back, skipped when special', () => {
+    const loaded = loadTokenizer(
+      folderWith({
+        'tokenizer.json': byteLevel([{ id: 256, content: '<|end|>', special: true }]),
+        'tokenizer_config.json': decoderOf({
+          256: { content: '<|end|>', special: true },
+          257: { content: '<think>', special: false },
+          258: { content: '<|pad|>', special: true },
+        }),
+      }),
+    );
+    expect(encode(loaded, 'a<think>b<|pad|><|end|>')).toEqual([97, 257, 98, 258, 256]);
+    expect(loaded.vocabCount).toBe(259);
+    expect(loaded.decode([97, 257, 258, 98], { special: 'keep' })).toBe('a<think><|pad|>b');
+    expect(loaded.decode([97, 257, 258, 98], { special: 'skip' })).toBe('a<think>b');
+    expect(streamed(loaded, [97, 257, 258, 98], { ...plain, special: 'skip' })).toBe('a<think>b');
+  });
+
+  it('gives ids as transformers: a known text keeps its own, a new one the next free', () => {
+    const loaded = loadTokenizer(
+      folderWith({
+        'tokenizer.json': byteLevel([{ id: 256, content: '<a>', special: false }]),
+        'tokenizer_config.json': decoderOf({
+          900: { content: '<b>' },
+          800: { content: '<c>' },
+          700: { content: '<a>', special: true },
+        }),
+      }),
+    );
+    expect(encode(loaded, '<a><b><c>')).toEqual([256, 258, 257]);
+    expect(loaded.isSpecial(256)).toBe(true);
+  });
+
+  it('names the token that ends a text', () => {
+    const ended = (config: object) =>
+      loadTokenizer(
+        folderWith({
+          'tokenizer.json': byteLevel([{ id: 256, content: '<e>', special: true }]),
+          'tokenizer_config.json': config,
+        }),
+      ).endTokenId;
+    expect(ended({ eos_token: '<e>' })).toBe(256);
+    expect(ended({ eos_token: { content: '<e>' } })).toBe(256);
+    expect(ended({ eos_token: '<f>', ...decoderOf({ 257: { content: '<f>', special: true } }) })).toBe(257);
+    expect(ended({ eos_token: 'nowhere' })).toBeNull();
+    expect(ended({})).toBeNull();
+  });
+
+  it('writes replacements as they are', () => {
+    const decoder = {
+      type: 'Sequence',
+      decoders: [{ type: 'Replace', pattern: { String: 'a' }, content: '$&$$' }, { type: 'Fuse' }],
+    };
+    const loaded = loadTokenizer(folderWith({ 'tokenizer.json': { ...byteLevel([]), decoder } }));
+    expect(loaded.decode([97], { special: 'keep' })).toBe('$&$$');
   });
 });
 

@@ -1,6 +1,6 @@
-/** How many parameters a model has, from its shapes alone: for the start-up screen. Tied embeddings count once; norms are left out of
+/** How many parameters a model has, from its shapes alone: for the start-up screen and for the memory a model needs. Tied embeddings count once; norms are left out of
  *  nothing but the per-head ones, which are a rounding error. */
-import type { ModelConfig } from '../model/config.js';
+import type { ModelConfig } from './config.js';
 
 export function parameterCount(config: ModelConfig): number {
   const { hiddenCount, headCount, kvHeadCount, headDim, vocabCount } = config;

@@ -1,0 +1,145 @@
+/** A text to token ids, as Hugging Face's Rust library does it. Used by tokenizer.ts.
+ *
+ *    text ─► added tokens ─► normalizer ─► added tokens ─► pre-tokenizer ─► model ─► post-processor
+ *            (as written)                  (normalised)                     (BPE, Unigram, WordPiece)
+ *
+ *  The model and the post-processor are @huggingface/tokenizers'; what comes before them is this folder's, because there JavaScript's and Rust's
+ *  notions of characters part. */
+import { ModelError } from '../../base/errors.js';
+import type { TokenId } from '../../base/ids.js';
+import { ConfigFields } from '../config-fields.js';
+import { isJsonObject, type JsonObject, type JsonValue } from '../json-file.js';
+import { type AddedToken, TokenFinder } from './added-tokens.js';
+import { type LibraryModel, type LibraryTokenizer, LibraryTokenizerClass } from './library.js';
+import { type Normalizer, readNormalizer } from './normalizers.js';
+import { type PreTokenizer, readPreTokenizer } from './pre-tokenizers.js';
+
+/** A trie of a vocabulary's characters takes some 250 bytes each. The largest known has 2 million (250,000 tokens). */
+const trieCharactersMax = 2 ** 22;
+
+export class TextEncoding {
+  readonly #asWritten: TokenFinder;
+  readonly #normalised: TokenFinder;
+  readonly #normalize: Normalizer;
+  readonly #preTokenize: PreTokenizer;
+  readonly #model: LibraryModel;
+  readonly #byteFallback: 'on' | 'off';
+  readonly #unknown: 'kept' | 'dropped';
+  /** What the post-processor puts around a text. */
+  readonly #before: readonly TokenId[];
+  readonly #after: readonly TokenId[];
+
+  /** `file` is named in messages. @throws ModelError, or whatever the library makes of a broken model */
+  constructor(file: string, tokenizer: JsonObject, added: readonly AddedToken[]) {
+    const fields = new ConfigFields(file, tokenizer);
+    checkTrieSize(file, added, tokenizer.model);
+    const normalize = readNormalizer(fields.object('normalizer'));
+    this.#normalize = normalize;
+    this.#preTokenize = readPreTokenizer(fields.object('pre_tokenizer'));
+    this.#asWritten = new TokenFinder(added.filter(({ normalized }) => !normalized).map((token) => [token.content, token]));
+    this.#normalised = new TokenFinder(
+      added.filter(({ normalized }) => normalized).map((token) => [normalize(token.content), token]),
+    );
+    const { model, post_processor: postProcessor = null } = tokenizer;
+    const library = new LibraryTokenizerClass(
+      {
+        model: withMerges(model),
+        post_processor: postProcessor,
+        added_tokens: [],
+        ...{ normalizer: null, pre_tokenizer: null, decoder: null },
+      },
+      {},
+    );
+    if (library.model === null) throw new ModelError(`${file}: "model" is missing`);
+    this.#model = library.model;
+    this.#byteFallback = isJsonObject(model) && model.byte_fallback === true ? 'on' : 'off';
+    const { type = null, unk_token: unknown = null } = isJsonObject(model) ? model : {};
+    this.#unknown = type === 'BPE' && unknown === null && this.#byteFallback === 'off' ? 'dropped' : 'kept';
+    const ids = new Map(added.map((token) => [token.content, token.id]));
+    const [before, after] = aroundText(file, library);
+    const idsOf = (tokens: readonly string[]) => tokens.flatMap((token) => ids.get(token) ?? this.#idsOf(token));
+    this.#before = idsOf(before);
+    this.#after = idsOf(after);
+  }
+
+  encode(text: string, addSpecialTokens: 'auto' | 'none'): TokenId[] {
+    const ids: TokenId[] = addSpecialTokens === 'auto' ? [...this.#before] : [];
+    for (const section of this.#asWritten.split(wellFormed(text))) {
+      if (section.id !== null) ids.push(section.id);
+      else this.#encodeSection(section.text, section.start === 0, ids);
+    }
+    if (addSpecialTokens === 'auto') ids.push(...this.#after);
+    return ids;
+  }
+
+  #encodeSection(text: string, isFirst: boolean, ids: TokenId[]): void {
+    for (const section of this.#normalised.split(this.#normalize(text))) {
+      if (section.id !== null) ids.push(section.id);
+      else this.#encodePlain(section.text, isFirst && section.start === 0, ids);
+    }
+  }
+
+  /** The model sees one word at a time: the library would fuse unknown tokens of several. */
+  #encodePlain(text: string, isFirst: boolean, ids: TokenId[]): void {
+    for (const piece of this.#preTokenize({ text, isFirst })) {
+      for (const token of this.#tokensOf(piece.text)) {
+        for (const id of this.#idsOf(token)) ids.push(id);
+      }
+    }
+  }
+
+  /** Without an unknown token the Rust library drops what no token covers before it merges, this one after. */
+  #tokensOf(word: string): readonly string[] {
+    const tokens = this.#model([word]);
+    if (this.#unknown === 'kept' || tokens.reduce((sum, { length }) => sum + length, 0) === word.length) return tokens;
+    return this.#model([[...word].filter((character) => this.#model.tokens_to_ids.has(character)).join('')]);
+  }
+
+  /** None when the vocabulary has neither the token nor an unknown one. */
+  #idsOf(token: string): readonly TokenId[] {
+    const id = this.#model.tokens_to_ids.get(token);
+    if (id !== undefined) return [id];
+    const byteIds = this.#byteFallback === 'on' ? this.#byteIdsOf(token) : null;
+    if (byteIds !== null) return byteIds;
+    return typeof this.#model.unk_token_id === 'number' ? [this.#model.unk_token_id] : [];
+  }
+
+  /** One token per byte, if the vocabulary has them all. The library does this for BPE alone. */
+  #byteIdsOf(token: string): readonly TokenId[] | null {
+    const bytes = [...Buffer.from(token)].map((byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
+    const ids = bytes.flatMap((name) => this.#model.tokens_to_ids.get(name) ?? []);
+    return ids.length === bytes.length ? ids : null;
+  }
+}
+
+/** The library counts on a list of merges. */
+function withMerges(model: JsonValue | undefined): JsonValue | undefined {
+  return isJsonObject(model) && model.type === 'BPE' && model.merges === undefined ? { ...model, merges: [] } : model;
+}
+
+const textMark = '\u0000text';
+
+function aroundText(
+  file: string,
+  { post_processor: postProcessor }: LibraryTokenizer,
+): readonly [readonly string[], readonly string[]] {
+  const tokens = postProcessor === null ? [textMark] : postProcessor.post_process([textMark], null, true).tokens;
+  const index = tokens.indexOf(textMark);
+  if (index < 0 || tokens.lastIndexOf(textMark) !== index) {
+    throw new ModelError(`${file}: "post_processor" must use a text exactly once`);
+  }
+  return [tokens.slice(0, index), tokens.slice(index + 1)];
+}
+
+function checkTrieSize(file: string, added: readonly AddedToken[], model: JsonValue | undefined): void {
+  const vocabulary = isJsonObject(model) && Array.isArray(model.vocab) ? (model.vocab as readonly JsonValue[]) : [];
+  const pieces = vocabulary.map((entry) => (Array.isArray(entry) ? String(entry[0]) : ''));
+  const count = [...pieces, ...added.map(({ content }) => content)].reduce((sum, { length }) => sum + length, 0);
+  if (count > trieCharactersMax)
+    throw new ModelError(`${file}: its tokens have ${count} characters (at most ${trieCharactersMax})`);
+}
+
+/** A lone half of a surrogate pair is no character: U+FFFD, as in UTF-8. */
+function wellFormed(text: string): string {
+  return /\p{Surrogate}/u.test(text) ? Buffer.from(text).toString() : text;
+}
