@@ -52,13 +52,13 @@ function readShards(folder: string, index: string): ReadonlyMap<string, TensorEn
   const entries = new Map<string, TensorEntry>();
   for (const [name, shard] of Object.entries(weightMap)) {
     if (typeof shard !== 'string' || path.basename(shard) !== shard) {
-      throw new ModelError(`${index}: tensor "${name}" must name a file of this folder, got ${describeJson(shard)}`);
+      throw new ModelError(`${index}: tensor ${describeJson(name)} must name a file of this folder, got ${describeJson(shard)}`);
     }
     const header = headers.get(shard) ?? openShard(path.join(folder, shard), index, name);
     headers.set(shard, header);
     const entry = header.get(name);
     if (entry === undefined)
-      throw new ModelError(`${path.join(folder, shard)}: tensor "${name}" is missing (${index} says it is here)`);
+      throw new ModelError(`${path.join(folder, shard)}: tensor ${describeJson(name)} is missing (${index} says it is here)`);
     entries.set(name, entry);
   }
   return entries;
@@ -66,6 +66,6 @@ function readShards(folder: string, index: string): ReadonlyMap<string, TensorEn
 
 function openShard(file: string, index: string, name: string): ReadonlyMap<string, TensorEntry> {
   if (!existsSync(file))
-    throw new ModelError(`${file}: this shard is missing (${index} has tensor "${name}" in it); download it again`);
+    throw new ModelError(`${file}: this shard is missing (${index} has tensor ${describeJson(name)} in it); download it again`);
   return readSafetensorsHeader(file);
 }

@@ -9,6 +9,9 @@ const tokenIdMax = 2 ** 24 - 1;
 /** A model ends a text with a handful of tokens; every request carries them. */
 const tokenIdCountMax = 1024;
 
+/** Steps of a tokenizer: known ones have up to ten. */
+const stepCountMax = 64;
+
 export class ConfigFields {
   readonly file: string;
   readonly #values: JsonObject;
@@ -112,10 +115,11 @@ export class ConfigFields {
     return new ConfigFields(this.file, value as JsonObject, `${this.#prefix}${name}.`);
   }
 
-  /** A list of objects; empty when absent. */
+  /** A short list of objects; empty when absent. */
   objects(name: string): readonly ConfigFields[] {
     const value = this.raw(name) ?? [];
     if (!Array.isArray(value) || !value.every(isJsonObject)) this.fail(name, 'a list of objects');
+    if (value.length > stepCountMax) this.fail(name, `a list of at most ${stepCountMax} objects`);
     return (value as readonly JsonObject[]).map((item, i) => new ConfigFields(this.file, item, `${this.#prefix}${name}[${i}].`));
   }
 

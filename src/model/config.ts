@@ -5,7 +5,7 @@ import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import type { Dtype } from '../device/dtype.js';
 import { ConfigFields } from './config-fields.js';
-import { readJsonObject } from './json-file.js';
+import { describeJson, readJsonObject } from './json-file.js';
 import { type RopeConfig, readRopeConfig, scaledPositionCount } from './rope-config.js';
 
 type Architecture = 'llama' | 'qwen2' | 'qwen3' | 'mistral' | 'phi3' | 'qwen3_moe' | 'gemma2';
@@ -74,21 +74,23 @@ export interface ModelConfig {
 /** Kernels work in float32. */
 const softcapMax = 2 ** 127;
 
-const architectures: Readonly<Record<string, Architecture>> = {
-  LlamaForCausalLM: 'llama',
-  Qwen2ForCausalLM: 'qwen2',
-  Qwen3ForCausalLM: 'qwen3',
-  MistralForCausalLM: 'mistral',
-  Phi3ForCausalLM: 'phi3',
-  Qwen3MoeForCausalLM: 'qwen3_moe',
-  Gemma2ForCausalLM: 'gemma2',
-};
+const architectures = new Map<string, Architecture>(
+  Object.entries({
+    LlamaForCausalLM: 'llama',
+    Qwen2ForCausalLM: 'qwen2',
+    Qwen3ForCausalLM: 'qwen3',
+    MistralForCausalLM: 'mistral',
+    Phi3ForCausalLM: 'phi3',
+    Qwen3MoeForCausalLM: 'qwen3_moe',
+    Gemma2ForCausalLM: 'gemma2',
+  }),
+);
 
-/** Some eight times the largest known: a file that asks for more is broken or hostile, and what is made per layer or expert is made before the
+/** Several times the largest known: a file that asks for more is broken or hostile, and what is made per layer or expert is made before the
  *  weights are looked at. Whether the device has the memory is checked in memory-needs.ts. */
 const largest = {
   ...{ layers: 1024, experts: 4096, heads: 4096, hidden: 2 ** 18, inter: 2 ** 21 },
-  ...{ vocab: 2 ** 24, positions: 2 ** 26 },
+  ...{ vocab: 2 ** 24, positions: 2 ** 24 },
 };
 
 /** Reads `folder`/config.json. @throws ModelError naming file and field. */
@@ -146,10 +148,11 @@ function checkedPositionCount(fields: ConfigFields, count: number): number {
 
 function readArchitecture(fields: ConfigFields): Architecture {
   const name = fields.texts('architectures')?.[0] ?? fields.text('model_type');
-  const found = name === null ? undefined : (architectures[name] ?? Object.values(architectures).find((each) => each === name));
+  const found =
+    name === null ? undefined : (architectures.get(name) ?? [...architectures.values()].find((each) => each === name));
   if (found !== undefined) return found;
-  const supported = Object.keys(architectures).join(', ');
-  const got = name === null ? 'names no architecture' : `architecture "${name}" is not supported`;
+  const supported = [...architectures.keys()].join(', ');
+  const got = name === null ? 'names no architecture' : `architecture ${describeJson(name)} is not supported`;
   throw new ModelError(`${fields.file}: ${got} (supported: ${supported})`);
 }
 
@@ -243,7 +246,7 @@ function readActivation(fields: ConfigFields): 'silu' | 'gelu_tanh' {
 
 function readDtype(fields: ConfigFields): Dtype {
   const field = fields.has('dtype') ? 'dtype' : 'torch_dtype';
-  const dtypes: Readonly<Record<string, Dtype>> = { float32: 'f32', bfloat16: 'bf16', float16: 'f16' };
+  const dtypes = new Map<string, Dtype>(Object.entries({ float32: 'f32', bfloat16: 'bf16', float16: 'f16' }));
   const name = fields.text(field) ?? 'float32';
-  return dtypes[name] ?? fields.fail(field, '"float32", "bfloat16" or "float16"');
+  return dtypes.get(name) ?? fields.fail(field, '"float32", "bfloat16" or "float16"');
 }

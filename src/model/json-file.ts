@@ -121,8 +121,12 @@ export function isJsonObject(value: JsonValue | undefined): value is JsonObject 
 
 /** A value in an error message: short, and never a whole document. */
 export function describeJson(value: JsonValue | undefined): string {
-  const text = JSON.stringify(value) ?? 'nothing';
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+  return shortened(JSON.stringify(value) ?? 'nothing', 60);
+}
+
+/** What a file or a library says, in an error message. */
+export function shortened(text: string, lengthMax: number): string {
+  return text.length > lengthMax ? `${text.slice(0, lengthMax - 3)}...` : text;
 }
 
 function isMissing(error: unknown): boolean {

@@ -8,6 +8,7 @@ import { type ModelConfig, readModelConfig } from './config.js';
 import { allocateActivations } from './families/activations.js';
 import { Decoder } from './families/decoder.js';
 import { declareDecoder } from './families/parameters.js';
+import { requireMemory, requireMemoryFor } from './memory-needs.js';
 import type { LoadOptions, Model } from './model.js';
 import { weightDtype } from './safetensors.js';
 import { ParameterStore } from './weights.js';
@@ -22,6 +23,8 @@ export function loadModel(folder: string, options: LoadOptions): Promise<Model> 
 export async function loadConfiguredModel(folder: string, config: ModelConfig, options: LoadOptions): Promise<Decoder> {
   const checkpoint = options.loadFormat === 'dummy' ? null : Checkpoint.open(folder);
   const dtypes = chooseDtypes(config, checkpoint, options);
+  const freeBytes = options.device.readFreeBytes();
+  requireMemoryFor(config, { linear: dtypes.linear, positionCount: options.maxModelTokenCount, freeBytes });
   const store = new ParameterStore(options.device, checkpoint, dtypes.linear);
   let releaseActivations = () => {};
   const release = () => {
@@ -36,6 +39,7 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
     });
     const buffers = allocateActivations(options.device, config, options.limits, dtypes.activation);
     releaseActivations = buffers.release;
+    requireMemory(store.bytes + buffers.bytes, freeBytes); // a CPU gives out more than it has until it is written to
     const stage = checkpoint === null ? 'dummy' : 'weights';
     await store.fill((doneBytes, totalBytes) => options.onProgress?.({ stage, doneBytes, totalBytes }));
     return new Decoder({

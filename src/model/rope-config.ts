@@ -2,6 +2,7 @@
  *  `partial_rotary_factor` at the top) and transformers 5 (`rope_parameters` holding all of it). rope.ts makes the tables. */
 import { ModelError } from '../base/errors.js';
 import type { ConfigFields } from './config-fields.js';
+import { describeJson } from './json-file.js';
 
 export type RopeScaling =
   | { readonly kind: 'default' }
@@ -92,7 +93,7 @@ function readScaling(scaling: ConfigFields, fields: ConfigFields, rotaryCount: n
       return readYarn(scaling, original(maxPositionCount));
     default:
       throw new ModelError(
-        `${fields.file}: rope scaling "${kind}" is not supported (supported: default, linear, dynamic, llama3, longrope, yarn)`,
+        `${fields.file}: rope scaling ${describeJson(kind)} is not supported (supported: default, linear, dynamic, llama3, longrope, yarn)`,
       );
   }
 }

@@ -1,6 +1,7 @@
 /** Tables of rotary position embeddings, made once at load in float64 and stored as f32. Read by the kernel behind ops.ropeStore:
  *  row p = cos[rotary/2] then sin[rotary/2] of the angles p * frequency[i], both times the scaling's attention factor. */
 import { at } from '../base/assert.js';
+import { ModelError } from '../base/errors.js';
 import type { RopeConfig, RopeScaling } from './rope-config.js';
 
 /** [positionCount, rotaryCount] row-major. `positionCount` is also the longest context, which decides longrope's list and dynamic's base. */
@@ -8,6 +9,9 @@ export function ropeTable(rope: RopeConfig, positionCount: number): Float32Array
   const half = rope.rotaryCount / 2;
   const frequencies = scaledFrequencies(rope, positionCount);
   const factor = attentionFactor(rope.scaling);
+  if (![factor, ...frequencies].every((value) => Number.isFinite(Math.fround(value)))) {
+    throw new ModelError('config.json: the numbers of its rope scaling give no finite angles');
+  }
   const table = new Float32Array(positionCount * rope.rotaryCount);
   for (let position = 0; position < positionCount; position++) {
     const row = position * rope.rotaryCount;

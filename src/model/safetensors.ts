@@ -16,26 +16,28 @@ const headerLimits = { byteCount: 100_000_000, valueCount: 2 ** 20 };
 /** No tensor's name is longer, no shape has more dimensions. */
 const nameLengthMax = 1024;
 const dimensionCountMax = 8;
-const supportedDtypes: Readonly<Record<string, Dtype>> = { F32: 'f32', BF16: 'bf16', F16: 'f16' };
-const knownDtypeBytes: Readonly<Record<string, number>> = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  F8_E4M3: 1,
-  F8_E5M2: 1,
-  F8_E8M0: 1,
-  U16: 2,
-  I16: 2,
-  F16: 2,
-  BF16: 2,
-  U32: 4,
-  I32: 4,
-  F32: 4,
-  U64: 8,
-  I64: 8,
-  F64: 8,
-  C64: 8,
-};
+const supportedDtypes = new Map<string, Dtype>(Object.entries({ F32: 'f32', BF16: 'bf16', F16: 'f16' }));
+const knownDtypeBytes = new Map<string, number>(
+  Object.entries({
+    BOOL: 1,
+    U8: 1,
+    I8: 1,
+    F8_E4M3: 1,
+    F8_E5M2: 1,
+    F8_E8M0: 1,
+    U16: 2,
+    I16: 2,
+    F16: 2,
+    BF16: 2,
+    U32: 4,
+    I32: 4,
+    F32: 4,
+    U64: 8,
+    I64: 8,
+    F64: 8,
+    C64: 8,
+  }),
+);
 
 export interface TensorEntry {
   readonly name: string;
@@ -60,7 +62,7 @@ export function readSafetensorsHeader(file: string): ReadonlyMap<string, TensorE
 
 /** The dtype kernels can convert from. @throws ModelError for one that cannot be a weight here. */
 export function weightDtype(entry: TensorEntry): Dtype {
-  const dtype = supportedDtypes[entry.fileDtype];
+  const dtype = supportedDtypes.get(entry.fileDtype);
   if (dtype !== undefined) return dtype;
   throw new ModelError(
     `${entry.file}: tensor "${entry.name}" has dtype ${entry.fileDtype}, which is not supported (supported: F32, BF16, F16)`,
@@ -115,7 +117,7 @@ function readEntry(file: string, name: string, value: JsonValue, dataStart: numb
   if (name.length > nameLengthMax) return fail(`its name has ${name.length} characters (at most ${nameLengthMax})`);
   if (!isJsonObject(value)) return fail(`its header entry must be an object, got ${describeJson(value)}`);
   const { dtype, shape, data_offsets: offsets } = value;
-  const elementBytes = typeof dtype === 'string' ? knownDtypeBytes[dtype] : undefined;
+  const elementBytes = typeof dtype === 'string' ? knownDtypeBytes.get(dtype) : undefined;
   if (typeof dtype !== 'string' || elementBytes === undefined) return fail(`unknown dtype ${describeJson(dtype)}`);
   if (!isCountList(shape)) return fail(`shape must be a list of non-negative integers, got ${describeJson(shape)}`);
   if (shape.length > dimensionCountMax) return fail(`its shape has ${shape.length} dimensions (at most ${dimensionCountMax})`);

@@ -6,11 +6,18 @@
  *    metaspace    '▁' is a space, '<0xE6>' one byte (byte fallback), everything else itself */
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
-import { describeJson, isJsonObject, type JsonObject, type JsonValue } from './json-file.js';
+import { describeJson, isJsonObject, type JsonObject, type JsonValue, shortened } from './json-file.js';
 import { type AddedToken, isTokenId } from './text/added-tokens.js';
 import { byteLevelCharacters } from './text/pre-tokenizers.js';
 
 type BytesOf = (token: string) => Uint8Array;
+
+/** Known decoders have up to five. */
+const stepCountMax = 64;
+/** Known decoders put one character for another. */
+const growthMax = 64;
+/** Largest known: 902,000 tokens. */
+const vocabularyCountMax = 2 ** 21;
 
 const encoder = new TextEncoder();
 const empty = new Uint8Array(0);
@@ -62,6 +69,9 @@ export class TokenTable {
 /** Every token of the model's own vocabulary. BPE and WordPiece: an object token → id. Unigram: a list of [token, score]. @throws ModelError */
 export function readVocabulary(file: string, model: JsonValue | undefined): ReadonlyMap<string, TokenId> {
   const vocabulary = isJsonObject(model) ? model.vocab : undefined;
+  const count = typeof vocabulary === 'object' && vocabulary !== null ? Object.keys(vocabulary).length : 0;
+  if (count > vocabularyCountMax)
+    throw new ModelError(`${file}: "model.vocab" has ${count} tokens (at most ${vocabularyCountMax})`);
   if (Array.isArray(vocabulary))
     return new Map((vocabulary as readonly JsonValue[]).map((entry, id) => [pieceOf(file, entry), id]));
   if (!isJsonObject(vocabulary)) throw new ModelError(`${file}: "model.vocab" is missing or of an unknown form`);
@@ -88,11 +98,14 @@ function chooseAlphabet(file: string, steps: readonly JsonObject[]): BytesOf {
   const unknown = kinds.find((kind) => !['ByteLevel', 'Metaspace', 'Replace', 'ByteFallback', 'Fuse', 'Strip'].includes(kind));
   if (unknown !== undefined || kinds.length === 0) {
     throw new ModelError(
-      `${file}: decoder ${unknown ?? describeJson(null)} is not supported (supported: ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip)`,
+      `${file}: decoder ${shortened(unknown ?? 'null', 60)} is not supported (supported: ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip)`,
     );
   }
   if (kinds.includes('ByteLevel')) return byteLevelBytes;
   const replacements = steps.flatMap(readReplacement);
+  if (steps.length > stepCountMax) throw new ModelError(`${file}: "decoder" has ${steps.length} steps (at most ${stepCountMax})`);
+  const growth = replacements.reduce((factor, [pattern, content]) => factor * growthOf(pattern, content), 1);
+  if (growth > growthMax) throw new ModelError(`${file}: "decoder" can make ${growth} characters of one (at most ${growthMax})`);
   const bytesOfText: BytesOf = (token) =>
     encoder.encode(replacements.reduce((text, [pattern, content]) => text.replaceAll(pattern, () => content), token));
   if (!kinds.includes('ByteFallback')) return bytesOfText;
@@ -106,6 +119,11 @@ function readReplacement(step: JsonObject): readonly (readonly [string, string])
   if (step.type === 'Metaspace') return [[typeof step.replacement === 'string' ? step.replacement : '▁', ' ']];
   if (step.type !== 'Replace' || !isJsonObject(step.pattern) || typeof step.pattern.String !== 'string') return [];
   return [[step.pattern.String, String(step.content)]];
+}
+
+/** How many characters a replacement makes of one, at most. */
+function growthOf(pattern: string, content: string): number {
+  return pattern === '' ? 1 + 2 * content.length : Math.max(1, content.length / pattern.length);
 }
 
 function countLeadingSpaces(steps: readonly JsonObject[]): number {

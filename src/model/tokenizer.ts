@@ -4,7 +4,7 @@
 import path from 'node:path';
 import { ModelError, messageOf } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
-import { isJsonObject, type JsonObject, readOptionalJsonObject, tokenizerLimits } from './json-file.js';
+import { isJsonObject, type JsonObject, readOptionalJsonObject, shortened, tokenizerLimits } from './json-file.js';
 import { type AddedToken, readAddedTokens, withConfigTokens } from './text/added-tokens.js';
 import { TextEncoding } from './text/text-encoding.js';
 import { readVocabulary, TokenTable } from './token-table.js';
@@ -79,7 +79,7 @@ export function loadTokenizer(folder: string): Tokenizer {
     return new Tokenizer(new TextEncoding(file, tokenizer, added), table, endTokenIdOf(config, added, vocabulary));
   } catch (error) {
     if (error instanceof ModelError) throw error;
-    throw new ModelError(`${file}: this tokenizer is not supported: ${messageOf(error)}`, error);
+    throw new ModelError(`${file}: this tokenizer is not supported: ${shortened(messageOf(error), 200)}`, error);
   }
 }
 

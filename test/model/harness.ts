@@ -57,6 +57,9 @@ export interface HarnessOptions {
   readonly threadCount?: number;
   readonly isa?: 'auto' | 'scalar' | 'avx2' | 'avx512';
   readonly blockTokenCount?: number;
+  readonly loadFormat?: LoadOptions['loadFormat'];
+  /** Opened by the caller; closed with the harness. */
+  readonly device?: Device;
 }
 
 /** Rows of one forward pass at most; longer chunks are refused. */
@@ -96,11 +99,12 @@ export class Harness {
 
   static async open(options: HarnessOptions): Promise<Harness> {
     const { folder, kvDtype = 'f32', maxTokenCount = 1024, blockTokenCount = 16 } = options;
-    const device = openDevice({ kind: 'cpu', index: 0, threadCount: options.threadCount ?? 2, isa: options.isa ?? 'auto' });
+    const { threadCount = 2, isa = 'auto' } = options;
+    const device = options.device ?? openDevice({ kind: 'cpu', index: 0, threadCount, isa });
     const config = readModelConfigFile(path.join(folder, options.configName ?? 'config.json'));
     const model = await loadConfiguredModel(folder, config, {
       device,
-      loadFormat: 'auto',
+      loadFormat: options.loadFormat ?? 'auto',
       dtype: options.dtype ?? 'f32',
       quantize: options.quantize ?? 'none',
       limits: { rowCountMax, logitRowCountMax: rowCountMax },

@@ -8,13 +8,8 @@ interface LibraryModel {
   readonly unk_token_id?: number;
 }
 
-interface LibraryPostProcessor {
-  post_process(tokens: readonly string[], pair: null, addSpecialTokens: boolean): { readonly tokens: readonly string[] };
-}
-
 interface LibraryTokenizer {
   readonly model: LibraryModel | null;
-  readonly post_processor: LibraryPostProcessor | null;
 }
 
 interface Library {
@@ -22,5 +17,5 @@ interface Library {
   readonly SplitPreTokenizer: new (config: object) => { readonly pattern: RegExp | null };
 }
 
-export type { LibraryModel, LibraryTokenizer };
+export type { LibraryModel };
 export const { Tokenizer: LibraryTokenizerClass, SplitPreTokenizer: LibrarySplit } = library as unknown as Library;

@@ -17,7 +17,7 @@ export function readNormalizer(fields: ConfigFields | null): Normalizer {
   switch (type) {
     case 'Sequence': {
       const steps = fields.objects('normalizers').map(readNormalizer);
-      return (text) => steps.reduce((changed, step) => step(changed), text);
+      return (text) => steps.reduce((changed, step) => checkedGrowth(fields.file, text, step(changed)), text);
     }
     case 'NFC':
     case 'NFD':
@@ -33,7 +33,7 @@ export function readNormalizer(fields: ConfigFields | null): Normalizer {
     case 'Replace':
       return replace(fields);
     case 'Prepend':
-      return prepend(fields.text('prepend') ?? fields.fail('prepend', 'a string'));
+      return prepend(fields);
     case 'BertNormalizer':
       return bert(fields);
     case 'Nmt':
@@ -45,6 +45,14 @@ export function readNormalizer(fields: ConfigFields | null): Normalizer {
     default:
       throw new ModelError(`${fields.file}: normalizer ${describeJson(type)} is not supported`);
   }
+}
+
+/** Unicode's own forms make at most 18 characters of one; a chain of replacements can double a text at each step. */
+const growthMax = 64;
+
+function checkedGrowth(file: string, before: string, after: string): string {
+  if (after.length <= growthMax * (before.length + growthMax)) return after;
+  throw new ModelError(`${file}: "normalizer" makes ${after.length} characters of ${before.length}`);
 }
 
 /** Character by character: Rust knows no context. */
@@ -71,10 +79,13 @@ export function endWithoutSpaces(text: string): number {
 function replace(fields: ConfigFields): Normalizer {
   const pattern = readPattern(fields);
   const content = fields.text('content') ?? '';
+  if (content.length > growthMax) fields.fail('content', `at most ${growthMax} characters`);
   return (text) => text.replace(pattern, () => content);
 }
 
-function prepend(prefix: string): Normalizer {
+function prepend(fields: ConfigFields): Normalizer {
+  const prefix = fields.text('prepend') ?? fields.fail('prepend', 'a string');
+  if (prefix.length > growthMax) fields.fail('prepend', `at most ${growthMax} characters`);
   return (text) => (text === '' ? text : prefix + text);
 }
 

@@ -10,6 +10,9 @@ export interface Part {
   readonly isMatch: boolean;
 }
 
+/** The longest known has 600 characters. */
+const regexLengthMax = 2 ** 13;
+
 export type Behaviour = 'Removed' | 'Isolated' | 'MergedWithPrevious' | 'MergedWithNext' | 'Contiguous';
 const behaviours: readonly Behaviour[] = ['Removed', 'Isolated', 'MergedWithPrevious', 'MergedWithNext', 'Contiguous'];
 
@@ -84,5 +87,10 @@ export function readPattern(fields: ConfigFields): RegExp {
   const literal = pattern.text('String');
   if (literal !== null) return new RegExp(literal.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'gu');
   const regex = pattern.text('Regex') ?? fields.fail('pattern', 'an object with "String" or "Regex"');
-  return new LibrarySplit({ pattern: { Regex: regex }, invert: false }).pattern ?? fields.fail('pattern', 'a regular expression');
+  if (regex.length > regexLengthMax) fields.fail('pattern', `a regular expression of at most ${regexLengthMax} characters`);
+  const compiled =
+    new LibrarySplit({ pattern: { Regex: regex }, invert: false }).pattern ?? fields.fail('pattern', 'a regular expression');
+  compiled.test(''); // what is too large for the engine fails at its first use: here
+  compiled.lastIndex = 0;
+  return compiled;
 }

@@ -83,7 +83,7 @@ function split(fields: ConfigFields): PreTokenizer {
 }
 
 function charDelimiterSplit(fields: ConfigFields): PreTokenizer {
-  const delimiter = fields.text('delimiter') ?? fields.fail('delimiter', 'a character');
+  const delimiter = oneCharacter(fields, 'delimiter', null);
   return splitting((text) => findParts(text, new RegExp(escaped(delimiter), 'gu')), 'Removed');
 }
 
@@ -94,7 +94,7 @@ function fixedLength(length: number): PreTokenizer {
 }
 
 function metaspace(fields: ConfigFields): PreTokenizer {
-  const replacement = fields.text('replacement') ?? '▁';
+  const replacement = oneCharacter(fields, 'replacement', '▁');
   const scheme = fields.flag('add_prefix_space', true) ? (fields.text('prepend_scheme') ?? 'always') : 'never';
   if (!['always', 'first', 'never'].includes(scheme)) fields.fail('prepend_scheme', '"always", "first" or "never"');
   const mark = new RegExp(escaped(replacement), 'gu');
@@ -134,6 +134,11 @@ export const byteLevelCharacters: readonly string[] = (() => {
   let next = 256;
   return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(isPrintable(byte) ? byte : next++));
 })();
+
+function oneCharacter(fields: ConfigFields, name: string, fallback: string | null): string {
+  const text = fields.text(name) ?? fallback;
+  return text !== null && text !== '' && text.length <= 2 && [...text].length === 1 ? text : fields.fail(name, 'one character');
+}
 
 function escaped(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');

@@ -3,19 +3,20 @@
  *    text ─► added tokens ─► normalizer ─► added tokens ─► pre-tokenizer ─► model ─► post-processor
  *            (as written)                  (normalised)                     (BPE, Unigram, WordPiece)
  *
- *  The model and the post-processor are @huggingface/tokenizers'; what comes before them is this folder's, because there JavaScript's and Rust's
- *  notions of characters part. */
+ *  The model is @huggingface/tokenizers'; the rest is this folder's, because there JavaScript's and Rust's notions of characters part. */
 import { ModelError } from '../../base/errors.js';
 import type { TokenId } from '../../base/ids.js';
 import { ConfigFields } from '../config-fields.js';
 import { isJsonObject, type JsonObject, type JsonValue } from '../json-file.js';
 import { type AddedToken, TokenFinder } from './added-tokens.js';
-import { type LibraryModel, type LibraryTokenizer, LibraryTokenizerClass } from './library.js';
+import { type LibraryModel, LibraryTokenizerClass } from './library.js';
 import { type Normalizer, readNormalizer } from './normalizers.js';
+import { readPostProcessor } from './post-processor.js';
 import { type PreTokenizer, readPreTokenizer } from './pre-tokenizers.js';
 
-/** A trie of a vocabulary's characters takes some 250 bytes each. The largest known has 2 million (250,000 tokens). */
-const trieCharactersMax = 2 ** 22;
+/** Tries take some 250 bytes a character. Largest known: 2 million of 250,000 Unigram tokens, 77,000 of 6,400 added tokens. */
+const vocabularyCharactersMax = 2 ** 22;
+const addedCharactersMax = 2 ** 18;
 
 export class TextEncoding {
   readonly #asWritten: TokenFinder;
@@ -40,11 +41,11 @@ export class TextEncoding {
     this.#normalised = new TokenFinder(
       added.filter(({ normalized }) => normalized).map((token) => [normalize(token.content), token]),
     );
-    const { model, post_processor: postProcessor = null } = tokenizer;
+    const { model } = tokenizer;
     const library = new LibraryTokenizerClass(
       {
         model: withMerges(model),
-        post_processor: postProcessor,
+        post_processor: null,
         added_tokens: [],
         ...{ normalizer: null, pre_tokenizer: null, decoder: null },
       },
@@ -55,11 +56,9 @@ export class TextEncoding {
     this.#byteFallback = isJsonObject(model) && model.byte_fallback === true ? 'on' : 'off';
     const { type = null, unk_token: unknown = null } = isJsonObject(model) ? model : {};
     this.#unknown = type === 'BPE' && unknown === null && this.#byteFallback === 'off' ? 'dropped' : 'kept';
-    const ids = new Map(added.map((token) => [token.content, token.id]));
-    const [before, after] = aroundText(file, library);
-    const idsOf = (tokens: readonly string[]) => tokens.flatMap((token) => ids.get(token) ?? this.#idsOf(token));
-    this.#before = idsOf(before);
-    this.#after = idsOf(after);
+    const { before, after } = readPostProcessor(fields.object('post_processor'));
+    this.#before = before;
+    this.#after = after;
   }
 
   encode(text: string, addSpecialTokens: 'auto' | 'none'): TokenId[] {
@@ -117,26 +116,16 @@ function withMerges(model: JsonValue | undefined): JsonValue | undefined {
   return isJsonObject(model) && model.type === 'BPE' && model.merges === undefined ? { ...model, merges: [] } : model;
 }
 
-const textMark = '\u0000text';
-
-function aroundText(
-  file: string,
-  { post_processor: postProcessor }: LibraryTokenizer,
-): readonly [readonly string[], readonly string[]] {
-  const tokens = postProcessor === null ? [textMark] : postProcessor.post_process([textMark], null, true).tokens;
-  const index = tokens.indexOf(textMark);
-  if (index < 0 || tokens.lastIndexOf(textMark) !== index) {
-    throw new ModelError(`${file}: "post_processor" must use a text exactly once`);
-  }
-  return [tokens.slice(0, index), tokens.slice(index + 1)];
-}
-
 function checkTrieSize(file: string, added: readonly AddedToken[], model: JsonValue | undefined): void {
   const vocabulary = isJsonObject(model) && Array.isArray(model.vocab) ? (model.vocab as readonly JsonValue[]) : [];
+  const check = (what: string, texts: readonly string[], most: number) => {
+    const count = texts.reduce((sum, { length }) => sum + length, 0);
+    if (count > most) throw new ModelError(`${file}: its ${what} have ${count} characters (at most ${most})`);
+  };
   const pieces = vocabulary.map((entry) => (Array.isArray(entry) ? String(entry[0]) : ''));
-  const count = [...pieces, ...added.map(({ content }) => content)].reduce((sum, { length }) => sum + length, 0);
-  if (count > trieCharactersMax)
-    throw new ModelError(`${file}: its tokens have ${count} characters (at most ${trieCharactersMax})`);
+  check('tokens', pieces, vocabularyCharactersMax);
+  const contents = added.map(({ content }) => content);
+  check('added tokens', contents, addedCharactersMax);
 }
 
 /** A lone half of a surrogate pair is no character: U+FFFD, as in UTF-8. */
