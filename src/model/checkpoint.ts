@@ -51,7 +51,7 @@ function readShards(folder: string, index: string): ReadonlyMap<string, TensorEn
   const headers = new Map<string, ReadonlyMap<string, TensorEntry>>();
   const entries = new Map<string, TensorEntry>();
   for (const [name, shard] of Object.entries(weightMap)) {
-    if (typeof shard !== 'string' || path.basename(shard) !== shard) {
+    if (typeof shard !== 'string' || path.basename(shard) !== shard || ['', '.', '..'].includes(shard)) {
       throw new ModelError(`${index}: tensor ${describeJson(name)} must name a file of this folder, got ${describeJson(shard)}`);
     }
     const header = headers.get(shard) ?? openShard(path.join(folder, shard), index, name);

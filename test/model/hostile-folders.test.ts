@@ -1,9 +1,9 @@
 /** Model folders from strangers: whatever a file says, the folder gives a model that runs or one typed error, in bounded memory. A seeded mutation of
  *  a small good folder; more mutants with TWOSTROKE_TEST=full. */
-import { cpSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, expect, it, vi } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { at } from '../../src/base/assert.js';
 import { messageOf, TwostrokeError } from '../../src/base/errors.js';
 import { Prng } from '../../src/base/prng.js';
@@ -179,6 +179,164 @@ async function use(folder: string, loadFormat: 'auto' | 'dummy'): Promise<void> 
   } finally {
     await harness.close();
   }
+}
+
+/** A copy of the good llama folder with one file replaced; null: removed. */
+function folderWith(name: string, content: string | Buffer | null, base: (typeof bases)[number] = 'llama'): string {
+  const folder = mkdtempSync(path.join(temporary, 'case-'));
+  for (const each of [...jsonFiles, weights]) if (each !== name) linkSync(path.join(good, base, each), path.join(folder, each));
+  if (content !== null) writeFileSync(path.join(folder, name), content);
+  return folder;
+}
+
+const goodJson = (name: string, base: (typeof bases)[number] = 'llama') =>
+  JSON.parse(readFileSync(path.join(good, base, name), 'utf8')) as Record<string, unknown>;
+const withConfig = (changes: object, base: (typeof bases)[number] = 'llama') =>
+  folderWith('config.json', JSON.stringify({ ...goodJson('config.json', base), ...changes }), base);
+const withTokenizer = (changes: object) =>
+  folderWith('tokenizer.json', JSON.stringify({ ...goodJson('tokenizer.json'), ...changes }));
+const model = goodJson('tokenizer.json').model as { readonly vocab: object };
+
+function header(text: string): Buffer {
+  const prefix = Buffer.alloc(8);
+  prefix.writeBigUInt64LE(BigInt(Buffer.byteLength(text)));
+  return Buffer.concat([prefix, Buffer.from(text)]);
+}
+
+const manyTensors = () =>
+  `{${Array.from({ length: 170_000 }, (_, i) => `"${i}":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`)}}`;
+const doubling = {
+  type: 'Sequence',
+  normalizers: new Array(40).fill({ type: 'Replace', pattern: { String: 'H' }, content: 'HH' }),
+};
+const template = (count: number) => ({
+  ...{ type: 'TemplateProcessing', pair: [], special_tokens: {} },
+  single: new Array(count).fill({ Sequence: { id: 'A', type_id: 0 } }),
+});
+
+describe('absurd', () => {
+  it.each<[string, () => string, RegExp]>([
+    ['layers', () => withConfig({ num_hidden_layers: 1e9 }), /"num_hidden_layers" must be at most 1024, got 1000000000/],
+    ['experts', () => withConfig({ num_experts: 1e8 }, 'qwen3-moe'), /"num_experts" must be at most 4096/],
+    ['vocabulary', () => withConfig({ vocab_size: 4e9 }), /"vocab_size" must be at most 16777216/],
+    ['width', () => withConfig({ hidden_size: 2 ** 30 }), /"hidden_size" must be at most/],
+    ['context', () => withConfig({ max_position_embeddings: 1e9 }), /"max_position_embeddings" must be at most/],
+    [
+      'scaled context',
+      () => withConfig({ rope_scaling: { rope_type: 'yarn', factor: 1e300 } }),
+      /rope scaling makes .* positions: must be from 1 to/,
+    ],
+    [
+      'rope numbers',
+      () => withConfig({ rope_scaling: { rope_type: 'linear', factor: 1e-300 } }),
+      /rope scaling makes 0 positions/,
+    ],
+    ['frequencies', () => withConfig({ rope_theta: 1e-300 }), /give no finite angles/],
+    ['window', () => withConfig({ sliding_window: -5 }, 'gemma2'), /"sliding_window" must be an integer from 0 on, got -5/],
+    ['softcap', () => withConfig({ attn_logit_softcapping: -1 }, 'gemma2'), /"attn_logit_softcapping" must be a number from 0/],
+    ['architecture', () => withConfig({ architectures: ['constructor'] }), /architecture "constructor" is not supported/],
+    ['long name', () => withConfig({ architectures: ['x'.repeat(1e6)] }), /architecture "x+\.\.\. is not supported/],
+    ['nesting', () => folderWith('config.json', `{"deep":${'['.repeat(1e6)}${']'.repeat(1e6)}}`), /nested deeper than 64/],
+    ['values', () => withConfig({ many: new Array(600_000).fill([]) }), /config.json: more than 524288 JSON values/],
+    ['size', () => folderWith('config.json', Buffer.alloc(2 ** 25 + 1, ' ')), /config.json: 33554433 bytes are too many/],
+    ['a folder for a file', () => directoryFor('config.json'), /config.json: not a regular file/],
+    ['a device for a file', () => linkedTo('config.json', '/dev/zero'), /config.json: not a regular file/],
+    ['a device for weights', () => linkedTo(weights, '/dev/zero'), /model.safetensors: not a regular file/],
+    ['a folder for a shard', () => shardNamed('..'), /must name a file of this folder, got ".."/],
+    ['header', () => folderWith(weights, header(manyTensors())), /\(header\): more than 1048576 JSON values/],
+    ['header nesting', () => folderWith(weights, header('['.repeat(1e6))), /\(header\): JSON nested deeper/],
+    [
+      'dimensions',
+      () => folderWith(weights, header(`{"a":{"dtype":"F32","shape":[${new Array(1e5).fill(1)}],"data_offsets":[0,4]}}`)),
+      /its shape has 100000 dimensions/,
+    ],
+    [
+      'shape whose product is no safe integer',
+      () => folderWith(weights, header('{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}')),
+      /needs 73786976294838210000 bytes/,
+    ],
+    ['tensor name', () => folderWith(weights, header(`{"${'n'.repeat(1e6)}":7}`)), /tensor "n+\.\.\.: /],
+    [
+      'token id',
+      () => withTokenizer({ model: { ...model, vocab: { ...model.vocab, zz: 4e9 } } }),
+      /token "zz" has the id 4000000000/,
+    ],
+    [
+      'steps',
+      () => withTokenizer({ normalizer: { type: 'Sequence', normalizers: new Array(1e5).fill({ type: 'NFC' }) } }),
+      /at most 64/,
+    ],
+    ['growth', () => withTokenizer({ normalizer: doubling }), /"normalizer" makes \d+ characters of \d+/],
+    [
+      'decoder growth',
+      () =>
+        withTokenizer({
+          decoder: {
+            type: 'Sequence',
+            decoders: new Array(40).fill({ type: 'Replace', pattern: { String: 'a' }, content: 'aa' }),
+          },
+        }),
+      /"decoder" can make 1099511627776 characters of one/,
+    ],
+    [
+      'post-processor',
+      () => withTokenizer({ post_processor: { type: 'Sequence', processors: new Array(60).fill(template(2)) } }),
+      /"post_processor.processors\[0\].single" must be a template with one text/,
+    ],
+    [
+      'regular expression',
+      () => withTokenizer({ pre_tokenizer: { type: 'Split', pattern: { Regex: 'a'.repeat(1e6) }, behavior: 'Isolated' } }),
+      /a regular expression of at most 8192/,
+    ],
+    [
+      'added tokens',
+      () => withTokenizer({ added_tokens: [{ id: 5000, content: 'x'.repeat(1e6) }] }),
+      /its added tokens have 10000\d\d characters/,
+    ],
+  ])('%s', async (_, make, message) => {
+    const folder = make();
+    await expect(use(folder, 'auto')).rejects.toThrow(TwostrokeError);
+    await expect(use(folder, 'auto')).rejects.toThrow(message);
+  });
+
+  it('random weights are bounded by the device', async () => {
+    const wide = {
+      hidden_size: 2 ** 16,
+      intermediate_size: 2 ** 18,
+      num_hidden_layers: 200,
+      head_dim: 128,
+      num_attention_heads: 512,
+    };
+    await expect(use(withConfig(wide), 'dummy')).rejects.toThrow(
+      /config.json need at least \S+ GiB .* the device has 0.3 GiB free/,
+    );
+    const padded = {
+      moe_intermediate_size: 1,
+      num_experts: 4096,
+      num_hidden_layers: 200,
+      hidden_size: 8,
+      num_experts_per_tok: 1,
+    };
+    await expect(use(withConfig(padded, 'qwen3-moe'), 'dummy')).rejects.toThrow(/need at least/);
+  });
+});
+
+function directoryFor(name: string): string {
+  const folder = folderWith(name, null);
+  mkdirSync(path.join(folder, name));
+  return folder;
+}
+
+function linkedTo(name: string, target: string): string {
+  const folder = folderWith(name, null);
+  symlinkSync(target, path.join(folder, name));
+  return folder;
+}
+
+function shardNamed(name: string): string {
+  const folder = folderWith(weights, null);
+  writeFileSync(path.join(folder, 'model.safetensors.index.json'), JSON.stringify({ weight_map: { a: name } }));
+  return folder;
 }
 
 it('the good folders work', async () => {
