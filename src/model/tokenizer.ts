@@ -4,8 +4,8 @@
 import path from 'node:path';
 import { ModelError, messageOf } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
-import { isJsonObject, type JsonObject, readOptionalJsonObject, shortened, tokenizerLimits } from './json-file.js';
-import { type AddedToken, readAddedTokens, withConfigTokens } from './text/added-tokens.js';
+import { type JsonObject, readOptionalJsonObject, shortened, tokenizerLimits } from './json-file.js';
+import { type AddedToken, readAddedTokens, tokenText, withConfigTokens } from './text/added-tokens.js';
 import { TextEncoding } from './text/text-encoding.js';
 import { readVocabulary, TokenTable } from './token-table.js';
 
@@ -88,8 +88,8 @@ function endTokenIdOf(
   added: readonly AddedToken[],
   vocabulary: ReadonlyMap<string, TokenId>,
 ): TokenId | null {
-  const content = isJsonObject(config.eos_token) ? config.eos_token.content : config.eos_token;
-  if (typeof content !== 'string') return null;
+  const content = tokenText(config.eos_token);
+  if (content === null) return null;
   return added.find((token) => token.content === content)?.id ?? vocabulary.get(content) ?? null;
 }
 

@@ -259,6 +259,16 @@ describe('tokenizer_config.json', () => {
     expect(loaded.isSpecial(256)).toBe(true);
   });
 
+  it('makes special what it names, where the vocabulary has it', () => {
+    const tokenizer = byteLevel([]);
+    Object.assign(tokenizer.model.vocab, { '</s>': 256, '<tool>': 257 });
+    const config = { eos_token: '</s>', pad_token: '[nowhere]', additional_special_tokens: ['<tool>', { content: 'x' }] };
+    const loaded = loadTokenizer(folderWith({ 'tokenizer.json': tokenizer, 'tokenizer_config.json': config }));
+    expect(encode(loaded, 'a</s><tool>x[')).toEqual([97, 256, 257, 120, 91]);
+    expect(loaded.decode([97, 256, 257, 120, 91], { special: 'skip' })).toBe('a[');
+    expect(loaded.vocabCount).toBe(258);
+  });
+
   it('names the token that ends a text', () => {
     const ended = (config: object) =>
       loadTokenizer(

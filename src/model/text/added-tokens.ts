@@ -38,31 +38,60 @@ export function readAddedTokens(file: string, value: JsonValue | undefined): rea
   });
 }
 
-/** tokenizer_config.json's "added_tokens_decoder", by id. As transformers, which adds them one by one: a token that is known keeps its id and gets these
- *  flags, another gets the next free id, whatever id it stands under. @throws ModelError */
+/** As transformers: tokenizer_config.json's "added_tokens_decoder" is added token by token, then what it names as `eos_token` and the like. A token
+ *  that is known keeps its id and gets these flags, another gets the next free id, whatever id it stands under. @throws ModelError */
 export function withConfigTokens(
   file: string,
   config: JsonObject,
   known: readonly AddedToken[],
   vocabulary: ReadonlyMap<string, TokenId>,
 ): readonly AddedToken[] {
-  const value = config.added_tokens_decoder;
-  if (value === undefined || value === null) return known;
-  if (!isJsonObject(value)) throw new ModelError(`${file}: "added_tokens_decoder" must be an object, got ${describeJson(value)}`);
   const tokens = new Map(known.map((token) => [token.content, token]));
-  let nextId = Math.max(vocabulary.size, ...largestId(known).map((id) => id + 1));
-  for (const [, token] of Object.entries(value).sort(([a], [b]) => Number(a) - Number(b))) {
-    if (!isJsonObject(token) || typeof token.content !== 'string') {
-      throw new ModelError(`${file}: "added_tokens_decoder" holds ${describeJson(token)}, which has no content`);
-    }
-    const { content } = token;
-    if (content === '') continue;
+  let nextId = Math.max(
+    vocabulary.size,
+    known.reduce((most, { id }) => Math.max(most, id + 1), 0),
+  );
+  for (const { content, flags } of decoderTokens(file, config.added_tokens_decoder)) {
     const id = tokens.get(content)?.id ?? vocabulary.get(content) ?? nextId++;
-    if (id > tokenIdMax)
-      throw new ModelError(`${file}: "added_tokens_decoder": ${id} is too large a token id (at most ${tokenIdMax})`);
-    tokens.set(content, addedToken(id, content, token));
+    if (id > tokenIdMax) throw new ModelError(`${file}: "added_tokens_decoder" needs token id ${id} (at most ${tokenIdMax})`);
+    tokens.set(content, addedToken(id, content, flags));
+  }
+  for (const content of namedTokens(config)) {
+    const id = vocabulary.get(content);
+    if (id !== undefined && !tokens.has(content)) tokens.set(content, addedToken(id, content, { special: true }));
   }
   return [...tokens.values()];
+}
+
+interface ConfigToken {
+  readonly content: string;
+  readonly flags: JsonObject;
+}
+
+/** Ordered by the ids they stand under. */
+function decoderTokens(file: string, value: JsonValue | undefined): readonly ConfigToken[] {
+  if (value === undefined || value === null) return [];
+  if (!isJsonObject(value)) throw new ModelError(`${file}: "added_tokens_decoder" must be an object, got ${describeJson(value)}`);
+  const entries = Object.entries(value).sort(([a], [b]) => Number(a) - Number(b));
+  const tokens = entries.map(([, token]) => {
+    if (isJsonObject(token) && typeof token.content === 'string') return { content: token.content, flags: token };
+    throw new ModelError(`${file}: "added_tokens_decoder" holds ${describeJson(token)}, which has no content`);
+  });
+  return tokens.filter(({ content }) => content !== '');
+}
+
+const specialNames = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
+
+function namedTokens(config: JsonObject): readonly string[] {
+  const more = config.additional_special_tokens;
+  const values = [...specialNames.map((name) => config[name]), ...(Array.isArray(more) ? (more as readonly JsonValue[]) : [])];
+  return values.flatMap((value) => tokenText(value) ?? []);
+}
+
+/** A token as a config writes it: its text, or an object with `content`. */
+export function tokenText(value: JsonValue | undefined): string | null {
+  const content = isJsonObject(value) ? value.content : value;
+  return typeof content === 'string' && content !== '' ? content : null;
 }
 
 function addedToken(id: TokenId, content: string, flags: JsonObject): AddedToken {
@@ -76,10 +105,6 @@ function addedToken(id: TokenId, content: string, flags: JsonObject): AddedToken
     leftStrip: flags.lstrip === true,
     rightStrip: flags.rstrip === true,
   };
-}
-
-function largestId(tokens: readonly AddedToken[]): readonly number[] {
-  return tokens.length === 0 ? [] : [tokens.reduce((most, { id }) => Math.max(most, id), 0)];
 }
 
 /** A part of a text: a token or what is between tokens. */
