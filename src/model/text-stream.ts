@@ -30,6 +30,8 @@ export class TextStream {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   /** Leading spaces still to be taken off. */
   #spacesToStrip: number;
+  /** No token has been shown of a text that begins here. */
+  #isStart: boolean;
   #held = '';
   #tokenCount = 0;
   #state: 'open' | 'ended' = 'open';
@@ -38,6 +40,7 @@ export class TextStream {
     this.#tokenizer = tokenizer;
     this.#options = options;
     this.#stopStrings = options.stopStrings.filter((stop) => stop !== '');
+    this.#isStart = options.position !== 'continuation';
     this.#spacesToStrip = options.position === 'continuation' ? 0 : tokenizer.leadingSpaceCount;
   }
 
@@ -46,7 +49,9 @@ export class TextStream {
     if (this.#state === 'ended') return { text: '' };
     this.#tokenCount++;
     if (this.#options.special === 'skip' && this.#tokenizer.isSpecial(tokenId)) return { text: '' };
-    return this.#take(this.#decoder.decode(this.#tokenizer.tokenBytes(tokenId), { stream: true }));
+    const bytes = this.#isStart ? this.#tokenizer.startBytes(tokenId) : this.#tokenizer.tokenBytes(tokenId);
+    this.#isStart = false;
+    return this.#take(this.#decoder.decode(bytes, { stream: true }));
   }
 
   /** No more tokens: what was held back. An incomplete character becomes U+FFFD. Empty after a stop string. */

@@ -30,6 +30,8 @@ export class TokenTable {
   readonly #tokens: readonly (string | undefined)[];
   readonly #specialIds: ReadonlySet<TokenId>;
   readonly #bytesOf: BytesOf;
+  /** What the Metaspace decoder takes out of the first token; null: nothing. */
+  readonly #startMark: string | null;
   readonly #bytes: Uint8Array[] = [];
 
   /** `file` is named in messages. @throws ModelError for a tokenizer whose decoding is not known here. */
@@ -47,6 +49,7 @@ export class TokenTable {
     this.vocabCount = this.#tokens.length;
     const steps = decoderSteps(decoder);
     this.#bytesOf = chooseAlphabet(file, steps);
+    this.#startMark = startMark(steps);
     this.leadingSpaceCount = countLeadingSpaces(steps);
   }
 
@@ -63,6 +66,13 @@ export class TokenTable {
     const bytes = this.#bytesOf(token);
     this.#bytes[id] = bytes;
     return bytes;
+  }
+
+  /** Of the first token of a text. Callers must not change it. */
+  startBytes(id: TokenId): Uint8Array {
+    const token = this.#startMark === null ? undefined : this.#tokens[id];
+    if (token === undefined || this.#startMark === null || !token.includes(this.#startMark)) return this.bytes(id);
+    return this.#bytesOf(token.replaceAll(this.#startMark, ''));
   }
 }
 
@@ -126,11 +136,16 @@ function growthOf(pattern: string, content: string): number {
   return pattern === '' ? 1 + 2 * content.length : Math.max(1, content.length / pattern.length);
 }
 
+function startMark(steps: readonly JsonObject[]): string | null {
+  const metaspace = steps.find((step) => step.type === 'Metaspace');
+  if (metaspace === undefined || metaspace.prepend_scheme === 'never' || metaspace.add_prefix_space === false) return null;
+  return typeof metaspace.replacement === 'string' ? metaspace.replacement : '▁';
+}
+
 function countLeadingSpaces(steps: readonly JsonObject[]): number {
   const strip = steps.find((step) => step.type === 'Strip' && step.content === ' ');
   if (strip !== undefined) return typeof strip.start === 'number' ? strip.start : 0;
-  const metaspace = steps.find((step) => step.type === 'Metaspace');
-  return metaspace !== undefined && metaspace.prepend_scheme !== 'never' && metaspace.add_prefix_space !== false ? 1 : 0;
+  return 0;
 }
 
 const byteOfCharacter: ReadonlyMap<string, number> = new Map(byteLevelCharacters.map((character, byte) => [character, byte]));

@@ -42,13 +42,20 @@ export class Tokenizer {
 
   decode(ids: readonly TokenId[], options: DecodeOptions): string {
     const shown = options.special === 'keep' ? ids : ids.filter((id) => !this.#table.isSpecial(id));
-    const text = Buffer.concat(shown.map((id) => this.#table.bytes(id))).toString('utf8');
-    return options.position === 'continuation' ? text : withoutLeadingSpaces(text, this.leadingSpaceCount);
+    const isStart = options.position !== 'continuation';
+    const bytes = shown.map((id, i) => (isStart && i === 0 ? this.#table.startBytes(id) : this.#table.bytes(id)));
+    const text = Buffer.concat(bytes).toString('utf8');
+    return isStart ? withoutLeadingSpaces(text, this.leadingSpaceCount) : text;
   }
 
   /** The exact bytes of a token, which may be part of a character. Empty for an id without a token. */
   tokenBytes(id: TokenId): Uint8Array {
     return this.#table.bytes(id);
+  }
+
+  /** As tokenBytes, of the first token that `decode` shows of a text. */
+  startBytes(id: TokenId): Uint8Array {
+    return this.#table.startBytes(id);
   }
 
   /** A token alone as text; bytes that are no whole character become U+FFFD. */

@@ -214,6 +214,38 @@ describe('SentencePiece-style tokenizers', () => {
   });
 });
 
+describe('Metaspace decoders', () => {
+  const vocab = { '<unk>': 0, '▁': 1, '▁▁': 2, '▁a': 3, b: 4, '▁a▁b': 5, '<s>': 6 };
+  const load = (scheme: string) =>
+    loadTokenizer(
+      folderWith({
+        'tokenizer.json': {
+          added_tokens: [{ id: 6, content: '<s>', special: true }],
+          decoder: { type: 'Metaspace', replacement: '▁', prepend_scheme: scheme },
+          model: { type: 'BPE', vocab, merges: [] },
+        },
+      }),
+    );
+
+  /** Of the Rust library: every mark of the first token shown goes. */
+  it.each([
+    [[2, 3], ' a', ' a', '   a'],
+    [[3, 4], 'ab', 'ab', ' ab'],
+    [[5, 3], 'ab a', 'ab a', ' a b a'],
+    [[1, 2, 3], '   a', '   a', '    a'],
+    [[6, 3], 'a', '<s> a', '<s> a'],
+    [[2, 2], '  ', '  ', '    '],
+  ])('%j', (ids, skipped, kept, never) => {
+    const loaded = load('always');
+    expect(loaded.decode(ids, { special: 'skip' })).toBe(skipped);
+    expect(streamed(loaded, ids, { ...plain, special: 'skip' })).toBe(skipped);
+    expect(loaded.decode(ids, { special: 'keep' })).toBe(kept);
+    expect(streamed(loaded, ids, plain)).toBe(kept);
+    expect(load('never').decode(ids, { special: 'keep' })).toBe(never);
+    expect(loaded.decode(ids, { special: 'keep', position: 'continuation' })).toBe(never);
+  });
+});
+
 describe('tokenizer_config.json', () => {
   /** A byte-level tokenizer of single bytes: a token id is its byte, added tokens follow. */
   const byteLevel = (added: readonly object[], preTokenizer: object = { type: 'ByteLevel', add_prefix_space: false }) => {
