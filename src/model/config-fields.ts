@@ -1,11 +1,12 @@
 /** Typed access to the fields of a config.json. Used by config.ts, rope-config.ts, generation-config.ts and text/; the invariant: a field
  *  is read with its type and range checked, or a ModelError names file, field and value. `null` counts as absent, as in Python. */
 import { ModelError } from '../base/errors.js';
+import type { TokenId } from '../base/ids.js';
 import { describeJson, isJsonObject, type JsonObject, type JsonValue } from './json-file.js';
 
 const countMax = 2 ** 31 - 1;
-/** Above any vocabulary there is; also what token-table.ts takes for an id. */
-const tokenIdMax = 2 ** 24 - 1;
+/** Above any vocabulary there is. */
+export const tokenIdMax = 2 ** 24 - 1;
 /** A model ends a text with a handful of tokens; every request carries them. */
 const tokenIdCountMax = 1024;
 
@@ -137,6 +138,6 @@ export class ConfigFields {
   }
 }
 
-function isTokenId(id: JsonValue): boolean {
-  return typeof id === 'number' && Number.isInteger(id) && id >= 0 && id <= tokenIdMax;
+export function isTokenId(value: JsonValue | undefined): value is TokenId {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= tokenIdMax;
 }

@@ -6,8 +6,9 @@
  *    metaspace    '▁' is a space, '<0xE6>' one byte (byte fallback), everything else itself */
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
+import { isTokenId } from './config-fields.js';
 import { describeJson, isJsonObject, type JsonObject, type JsonValue, shortened } from './json-file.js';
-import { type AddedToken, isTokenId } from './text/added-tokens.js';
+import type { AddedToken } from './text/added-tokens.js';
 import { byteLevelCharacters } from './text/pre-tokenizers.js';
 
 type BytesOf = (token: string) => Uint8Array;

@@ -1,8 +1,10 @@
-/** Tokens that are found in a text as they are, before the model sees it: those of tokenizer.json and, as transformers adds them, those that only
- *  tokenizer_config.json names. Used by tokenizer.ts (encoding) and token-table.ts (decoding). Found as the Rust tokenizers library finds them:
- *  leftmost, of those the longest; `single_word`, `lstrip` and `rstrip` honoured. */
+/** Tokens that are found in a text as they are, before the model sees it: those of tokenizer.json and, as
+ *  transformers adds them, those that only tokenizer_config.json names. Used by tokenizer.ts (encoding) and
+ *  token-table.ts (decoding). Found as the Rust tokenizers library finds them: leftmost, of those the longest;
+ *  `single_word`, `lstrip` and `rstrip` honoured. */
 import { ModelError } from '../../base/errors.js';
 import type { TokenId } from '../../base/ids.js';
+import { isTokenId, tokenIdMax } from '../config-fields.js';
 import { describeJson, isJsonObject, type JsonObject, type JsonValue } from '../json-file.js';
 import { endWithoutSpaces } from './normalizers.js';
 import { wordClass } from './patterns.js';
@@ -19,13 +21,6 @@ export interface AddedToken {
   readonly rightStrip: boolean;
 }
 
-/** Ids are at most this; also the most of a vocabulary (config.ts). */
-export const tokenIdMax = 2 ** 24 - 1;
-
-export function isTokenId(value: JsonValue | undefined): value is TokenId {
-  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= tokenIdMax;
-}
-
 /** tokenizer.json's "added_tokens". @throws ModelError */
 export function readAddedTokens(file: string, value: JsonValue | undefined): readonly AddedToken[] {
   if (value === undefined || value === null) return [];
@@ -38,8 +33,9 @@ export function readAddedTokens(file: string, value: JsonValue | undefined): rea
   });
 }
 
-/** As transformers: tokenizer_config.json's "added_tokens_decoder" is added token by token, then what it names as `eos_token` and the like. A token
- *  that is known keeps its id and gets these flags, another gets the next free id, whatever id it stands under. @throws ModelError */
+/** As transformers: tokenizer_config.json's "added_tokens_decoder" is added token by token, then what it names
+ *  as `eos_token` and the like. A token that is known keeps its id and gets these flags, another gets the next
+ *  free id, whatever id it stands under. @throws ModelError */
 export function withConfigTokens(
   file: string,
   config: JsonObject,

@@ -1,5 +1,6 @@
-/** How the Rust tokenizers library cuts a text: a pattern finds matches, a behaviour says what becomes of them. Used by the pre-tokenizers.
- *  Character classes are Rust's, not JavaScript's: `\d`, `\s`, `\w`, `trim` and `toLowerCase` mean other characters there. */
+/** How the Rust tokenizers library cuts a text: a pattern finds matches, a behaviour says what becomes of them.
+ *  Used by the pre-tokenizers. Character classes are Rust's, not JavaScript's: `\d`, `\s`, `\w`, `trim` and
+ *  `toLowerCase` mean other characters there. */
 import type { ConfigFields } from '../config-fields.js';
 import { LibrarySplit } from './library.js';
 

@@ -1,5 +1,5 @@
-/** The tokens that a tokenizer puts before and after a text. Used by text-encoding.ts. Only single texts are encoded here, so every post-processor
- *  of the Rust library comes down to two lists. */
+/** The tokens that a tokenizer puts before and after a text. Used by text-encoding.ts. Only single texts are
+ *  encoded here, so every post-processor of the Rust library comes down to two lists. */
 import { ModelError } from '../../base/errors.js';
 import type { TokenId } from '../../base/ids.js';
 import type { ConfigFields } from '../config-fields.js';

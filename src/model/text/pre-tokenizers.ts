@@ -1,6 +1,7 @@
-/** Cuts a normalised text into the words that the tokenizer's model sees, as the Rust tokenizers library does. Used by tokenizer.ts in place
- *  of @huggingface/tokenizers' own, which (0.2.0) use JavaScript's classes (Digits, Whitespace, ByteLevel), know one behaviour of Punctuation and two of
- *  Split, do not cut in Metaspace, and count UTF-16 units in FixedLength. */
+/** Cuts a normalised text into the words that the tokenizer's model sees, as the Rust tokenizers library does.
+ *  Used by tokenizer.ts in place of @huggingface/tokenizers' own, which (0.2.0) use JavaScript's classes
+ *  (Digits, Whitespace, ByteLevel), know one behaviour of Punctuation and two of Split, do not cut in
+ *  Metaspace, and count UTF-16 units in FixedLength. */
 import { ModelError } from '../../base/errors.js';
 import type { ConfigFields } from '../config-fields.js';
 import { describeJson } from '../json-file.js';

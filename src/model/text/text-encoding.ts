@@ -3,7 +3,8 @@
  *    text ─► added tokens ─► normalizer ─► added tokens ─► pre-tokenizer ─► model ─► post-processor
  *            (as written)                  (normalised)                     (BPE, Unigram, WordPiece)
  *
- *  The model is @huggingface/tokenizers'; the rest is this folder's, because there JavaScript's and Rust's notions of characters part. */
+ *  The model is @huggingface/tokenizers'; the rest is this folder's, because there JavaScript's and Rust's notions of
+ *  characters part. */
 import { ModelError } from '../../base/errors.js';
 import type { TokenId } from '../../base/ids.js';
 import { ConfigFields } from '../config-fields.js';
@@ -14,7 +15,8 @@ import { type Normalizer, readNormalizer } from './normalizers.js';
 import { readPostProcessor } from './post-processor.js';
 import { type PreTokenizer, readPreTokenizer } from './pre-tokenizers.js';
 
-/** Tries take some 250 bytes a character. Largest known: 2 million of 250,000 Unigram tokens, 77,000 of 6,400 added tokens. */
+/** Tries take some 250 bytes a character. Largest known: 2 million of 250,000 Unigram tokens, 77,000 of 6,400
+ *  added tokens. */
 const vocabularyCharactersMax = 2 ** 22;
 const addedCharactersMax = 2 ** 18;
 
@@ -38,9 +40,14 @@ export class TextEncoding {
     this.#normalize = normalize;
     this.#preTokenize = readPreTokenizer(fields.object('pre_tokenizer'));
     this.#asWritten = new TokenFinder(added.filter(({ normalized }) => !normalized).map((token) => [token.content, token]));
-    this.#normalised = new TokenFinder(
-      added.filter(({ normalized }) => normalized).map((token) => [normalize(token.content), token]),
+    const normalised = added.filter((token) => token.normalized).map((token) => [normalize(token.content), token] as const);
+    checkCharacters(
+      file,
+      'added tokens',
+      normalised.map(([text]) => text),
+      addedCharactersMax,
     );
+    this.#normalised = new TokenFinder(normalised);
     const { model } = tokenizer;
     const library = new LibraryTokenizerClass(
       {
@@ -118,14 +125,15 @@ function withMerges(model: JsonValue | undefined): JsonValue | undefined {
 
 function checkTrieSize(file: string, added: readonly AddedToken[], model: JsonValue | undefined): void {
   const vocabulary = isJsonObject(model) && Array.isArray(model.vocab) ? (model.vocab as readonly JsonValue[]) : [];
-  const check = (what: string, texts: readonly string[], most: number) => {
-    const count = texts.reduce((sum, { length }) => sum + length, 0);
-    if (count > most) throw new ModelError(`${file}: its ${what} have ${count} characters (at most ${most})`);
-  };
   const pieces = vocabulary.map((entry) => (Array.isArray(entry) ? String(entry[0]) : ''));
-  check('tokens', pieces, vocabularyCharactersMax);
+  checkCharacters(file, 'tokens', pieces, vocabularyCharactersMax);
   const contents = added.map(({ content }) => content);
-  check('added tokens', contents, addedCharactersMax);
+  checkCharacters(file, 'added tokens', contents, addedCharactersMax);
+}
+
+function checkCharacters(file: string, what: string, texts: readonly string[], most: number): void {
+  const count = texts.reduce((sum, { length }) => sum + length, 0);
+  if (count > most) throw new ModelError(`${file}: its ${what} have ${count} characters (at most ${most})`);
 }
 
 /** A lone half of a surrogate pair is no character: U+FFFD, as in UTF-8. */
