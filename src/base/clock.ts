@@ -41,3 +41,8 @@ class SystemClock implements Clock {
 }
 
 export const systemClock: Clock = new SystemClock();
+
+/** The present in local time, for texts that name the date. */
+export function localDate(clock: Clock): Date {
+  return new Date(clock.wallMs());
+}

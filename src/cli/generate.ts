@@ -9,11 +9,11 @@ import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
 import { ensureLibrary } from '../device/native-library.js';
 import type { GenerationRequest, GenerationResult } from '../engine/generation-request.js';
 import { greedy } from '../engine/sampling-params.js';
-import { findChatTemplate } from '../model/chat-template.js';
 import { readModelConfig } from '../model/config.js';
+import type { Detokenizer } from '../model/detokenizer.js';
 import { type GenerationDefaults, readGenerationConfig } from '../model/generation-config.js';
 import { TextStream } from '../model/text-stream.js';
-import { loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
+import { type TextService, ThreadedText } from '../server/text-service.js';
 import { type LoadedEngine, loadEngine } from '../worker/load-engine.js';
 import { findModel } from './model-option.js';
 import { realNumber, wholeNumber } from './option-values.js';
@@ -66,22 +66,22 @@ async function generate(promptArgument: string, options: GenerateOptions): Promi
   const stop = listenForStop();
   const folder = findModel(options.model);
   const config = readModelConfig(folder);
-  const tokenizer = loadTokenizer(folder);
   const promptText = promptArgument === '-' ? await stop.orStopped(readAll(process.stdin)) : promptArgument;
-  const promptIds = encode(folder, tokenizer, promptText, options);
+  const text = await stop.orStopped(ThreadedText.start({ folder }));
+  const promptIds = await stop.orStopped(encode(text, promptText, options)).finally(() => text.close());
   const room = config.maxPositionCount - promptIds.length;
   if (room < 1) {
     throw new InvalidRequestError(`the prompt has ${promptIds.length} tokens, the model's context is ${config.maxPositionCount}`);
   }
   const maxTokenCount = Math.min(options.maxTokens, room);
-  const defaults = readGenerationConfig(folder, tokenizer.endTokenId);
+  const defaults = readGenerationConfig(folder, text.endTokenId);
   const request = requestOf(defaults, promptIds, maxTokenCount, options);
   const loaded = await stop.orStopped(load(folder, promptIds.length + maxTokenCount, options));
   try {
     const end = () => loaded.engine.abort(request.id);
     void stop.received.then(end);
     standardOutput.signal.addEventListener('abort', end);
-    await run(loaded, request, tokenizer, options);
+    await run(loaded, request, text.detokenizer, options);
   } finally {
     await loaded.engine.close();
     loaded.model.close();
@@ -91,17 +91,20 @@ async function generate(promptArgument: string, options: GenerateOptions): Promi
 }
 
 /** The chat template where the model has one, unless told otherwise. */
-function encode(folder: string, tokenizer: Tokenizer, prompt: string, options: GenerateOptions): readonly TokenId[] {
-  const template = options.raw ? null : findChatTemplate(folder);
-  if (template === null) return checked(tokenizer.encode(prompt, { addSpecialTokens: 'auto' }));
+async function encode(text: TextService, prompt: string, options: GenerateOptions): Promise<readonly TokenId[]> {
+  if (options.raw || !text.hasChatTemplate) {
+    const [ids = new Int32Array()] = await text.encode([prompt], { addSpecialTokens: 'auto' });
+    return checked(ids);
+  }
   const system = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
-  const text = template.render([...system, { role: 'user', content: prompt }], { addGenerationPrompt: true });
-  return checked(tokenizer.encode(text, { addSpecialTokens: 'none' }));
+  const messages = [...system, { role: 'user', content: prompt }];
+  const chat = { messages, options: { addGenerationPrompt: true } };
+  return checked(await text.encodeChat(chat, { addSpecialTokens: 'none' }, Number.POSITIVE_INFINITY));
 }
 
-function checked(promptIds: readonly TokenId[]): readonly TokenId[] {
-  if (promptIds.length === 0) throw new InvalidRequestError('the prompt is empty');
-  return promptIds;
+function checked(ids: Int32Array): readonly TokenId[] {
+  if (ids.length === 0) throw new InvalidRequestError('the prompt is empty');
+  return Array.from(ids);
 }
 
 function requestOf(
@@ -148,7 +151,7 @@ async function load(folder: string, contextTokenCount: number, options: Generate
 async function run(
   { engine }: LoadedEngine,
   request: GenerationRequest,
-  tokenizer: Tokenizer,
+  tokenizer: Detokenizer,
   options: GenerateOptions,
 ): Promise<void> {
   const stream = new TextStream(tokenizer, {

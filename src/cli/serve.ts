@@ -39,7 +39,7 @@ interface Served {
 async function serve(options: ServeOptions): Promise<void> {
   const logger = createLogger(options.logLevel, 'twostroke');
   const stop = listenForStop();
-  const served = openModel(options);
+  const served = await openModel(options);
   for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
     await stop.orStopped(ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`)));
   }
@@ -72,16 +72,17 @@ async function serve(options: ServeOptions): Promise<void> {
     const drainMs = options.drain * 1000;
     await server?.close(drainMs);
     await gateway.stop({ drainMs: 0 });
+    await served.model.text?.close();
     stop.dispose();
   }
 }
 
-function openModel(options: ServeOptions): Served {
+async function openModel(options: ServeOptions): Promise<Served> {
   const folder = findModel(options.model);
   const config = readModelConfig(folder);
   const maxModelTokenCount = maxTokenCountOf(options, config);
   const [name = defaultName(options.model), ...aliases] = options.servedModelName ?? [];
-  const model = loadServedModel({
+  const model = await loadServedModel({
     folder,
     config,
     names: [name, ...aliases],
@@ -162,7 +163,7 @@ async function showReady(
       workers: gateway.workers(),
       url: server.url,
       needsApiKey: options.apiKey !== undefined || options.adminKey !== undefined,
-      hasChat: model.chatTemplate !== null,
+      hasChat: model.text?.hasChatTemplate === true,
       firstAnswer,
     }),
   );
@@ -170,7 +171,7 @@ async function showReady(
 
 /** For the demo model only: others may not know, or take long. A failure is told and does not stop the server. */
 async function answerOnce(options: ServeOptions, model: ServedModel, url: string): Promise<FirstAnswer | null> {
-  if (options.model !== 'demo' || options.loadFormat === 'dummy' || model.chatTemplate === null) return null;
+  if (options.model !== 'demo' || options.loadFormat === 'dummy' || model.text?.hasChatTemplate !== true) return null;
   try {
     return await askFirstQuestion(url, model.names[0], options.apiKey?.[0] ?? options.adminKey?.[0] ?? null);
   } catch (error) {

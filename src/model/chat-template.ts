@@ -1,22 +1,30 @@
-/** Chat messages to the prompt text a model was trained on, by the Jinja template its folder brings. Used by server/ and cli/.
- *  The globals are transformers': messages, tools, add_generation_prompt, the special tokens by name, raise_exception,
- *  strftime_now, and a `tojson` that escapes nothing (the last three come with the library). */
+/** Chat messages to the prompt text a model was trained on, by the Jinja template its folder brings. Used by server/ and cli/, on a
+ *  thread of its own: a template is a program and may run for ever. The globals are transformers': messages, tools,
+ *  add_generation_prompt, the special tokens by name, raise_exception, strftime_now. */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { Template } from '@huggingface/jinja';
+import { localDate, systemClock } from '../base/clock.js';
 import { InvalidRequestError, ModelError, messageOf } from '../base/errors.js';
+import { Template } from './jinja/template.js';
 import { isJsonObject, type JsonObject, type JsonValue, readJsonObject, readOptionalJsonObject, readText } from './json-file.js';
 
-interface ChatMessage {
+export interface TextPart {
+  readonly type: 'text';
+  readonly text: string;
+}
+
+export interface ChatMessage {
   readonly role: string;
-  /** Text, parts, or nothing (a message that is only tool calls): what the template can take. */
-  readonly content?: unknown;
+  /** Text, parts, or nothing: given to the template in the form that it takes. */
+  readonly content?: string | readonly TextPart[] | null;
   readonly [field: string]: unknown;
 }
 
-interface RenderOptions {
+export interface RenderOptions {
   /** Whether the text ends where the assistant's answer begins. */
   readonly addGenerationPrompt: boolean;
+  /** Whether the text ends where the last message's content does, for an answer that goes on from there. */
+  readonly continueFinalMessage?: boolean;
   readonly tools?: readonly unknown[];
   /** More variables for the template, such as `enable_thinking`. */
   readonly extra?: Readonly<Record<string, unknown>>;
@@ -34,17 +42,15 @@ export class ChatTemplate {
   /** @throws InvalidRequestError when the template refuses these messages (unknown role, wrong order, …). */
   render(messages: readonly ChatMessage[], options: RenderOptions): string {
     const template = this.#choose(options.tools);
-    try {
-      return template.render({
-        ...this.#specialTokens,
-        ...options.extra,
-        messages,
-        tools: options.tools ?? null,
-        add_generation_prompt: options.addGenerationPrompt,
-      });
-    } catch (error) {
-      throw new InvalidRequestError(`the model's chat template refuses these messages: ${messageOf(error)}`, 'messages');
-    }
+    const variables = {
+      ...this.#specialTokens,
+      ...options.extra,
+      messages: messages.map((message) => inFormat(message, template)),
+      tools: options.tools ?? null,
+      add_generation_prompt: options.addGenerationPrompt,
+    };
+    const text = rendered(template, variables);
+    return options.continueFinalMessage === true ? continued(text, messages.at(-1)) : text;
   }
 
   /** As transformers: of several templates, `tool_use` when tools are given, else `default`. */
@@ -54,6 +60,44 @@ export class ChatTemplate {
     const names = [...this.#templates.keys()].join(', ');
     throw new InvalidRequestError(`the model's chat templates (${names}) have no "default" one`, 'messages');
   }
+}
+
+function rendered(template: Template, variables: Readonly<Record<string, unknown>>): string {
+  try {
+    return template.render(variables, () => localDate(systemClock));
+  } catch (error) {
+    throw new InvalidRequestError(`the model's chat template refuses these messages: ${messageOf(error)}`, 'messages');
+  }
+}
+
+/** As vLLM: parts become one text for a template that takes texts, and a text one part for a template that takes parts. */
+function inFormat(message: ChatMessage, { contentFormat }: Template): ChatMessage {
+  const { content } = message;
+  if (content === undefined || content === null || contentFormat === 'either') return message;
+  if (contentFormat === 'string') return typeof content === 'string' ? message : { ...message, content: joinedText(content) };
+  return typeof content === 'string' ? { ...message, content: [{ type: 'text', text: content }] } : message;
+}
+
+/** Text parts are joined by a line break, as vLLM does for templates that take strings. */
+export function joinedText(content: string | readonly TextPart[] | null | undefined): string {
+  if (typeof content === 'string') return content;
+  return (content ?? []).map((part) => part.text).join('\n');
+}
+
+/** As transformers' continue_final_message: cut behind the last message's content; what the template trims off it stays off. */
+function continued(text: string, last: ChatMessage | undefined): string {
+  const content = typeof last?.content === 'string' ? last.content : last?.content?.at(-1)?.text;
+  if (content === undefined) throw new InvalidRequestError('continue_final_message: the last message has no text', 'messages');
+  const trimmed = content.trim();
+  const start = text.lastIndexOf(trimmed);
+  if (start < 0) {
+    throw new InvalidRequestError(
+      'continue_final_message: the last message does not appear in the text that the chat template makes',
+      'messages',
+    );
+  }
+  const whole = content.trimStart();
+  return text.slice(0, start + (text.slice(start, start + whole.length) === content ? whole.length : trimmed.length));
 }
 
 /** @throws ModelError when the folder has no template or one that does not parse. */

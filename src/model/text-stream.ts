@@ -5,7 +5,8 @@
  *                        (incomplete UTF-8 waits)   (its prefix waits)
  */
 import type { TokenId } from '../base/ids.js';
-import type { Tokenizer } from './tokenizer.js';
+import type { Detokenizer } from './detokenizer.js';
+import { StopMatcher } from './stop-matcher.js';
 
 interface TextStreamOptions {
   readonly stopStrings: readonly string[];
@@ -24,9 +25,9 @@ interface TextPiece {
 }
 
 export class TextStream {
-  readonly #tokenizer: Tokenizer;
+  readonly #tokenizer: Detokenizer;
   readonly #options: TextStreamOptions;
-  readonly #stopStrings: readonly string[];
+  readonly #stops: StopMatcher;
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   /** Leading spaces still to be taken off. */
   #spacesToStrip: number;
@@ -36,10 +37,10 @@ export class TextStream {
   #tokenCount = 0;
   #state: 'open' | 'ended' = 'open';
 
-  constructor(tokenizer: Tokenizer, options: TextStreamOptions) {
+  constructor(tokenizer: Detokenizer, options: TextStreamOptions) {
     this.#tokenizer = tokenizer;
     this.#options = options;
-    this.#stopStrings = options.stopStrings.filter((stop) => stop !== '');
+    this.#stops = new StopMatcher(options.stopStrings);
     this.#isStart = options.position !== 'continuation';
     this.#spacesToStrip = options.position === 'continuation' ? 0 : tokenizer.leadingSpaceCount;
   }
@@ -66,15 +67,18 @@ export class TextStream {
 
   #take(fresh: string): TextPiece {
     const scanned = this.#held.length;
-    this.#held += this.#withoutLeadingSpaces(fresh);
-    const match = this.#tokenCount > (this.#options.minTokenCount ?? 0) ? this.#findStop(scanned) : null;
+    const shown = this.#withoutLeadingSpaces(fresh);
+    this.#held += shown;
+    const completed = this.#stops.push(shown); // with every piece: it remembers what it has seen
+    const match = this.#tokenCount > (this.#options.minTokenCount ?? 0) ? completed : null;
     if (match !== null) {
       this.#state = 'ended';
-      const text = this.#held.slice(0, this.#options.includeStopString ? match.end : match.start);
+      const end = scanned + match.end;
+      const text = this.#held.slice(0, this.#options.includeStopString ? end : end - match.stopString.length);
       this.#held = '';
       return { text, stopString: match.stopString };
     }
-    const certain = this.#held.length - this.#possibleStopLength();
+    const certain = this.#held.length - this.#stops.possibleLength;
     const text = this.#held.slice(0, certain);
     this.#held = this.#held.slice(certain);
     return { text };
@@ -91,29 +95,5 @@ export class TextStream {
       }
     }
     return text.slice(start);
-  }
-
-  /** The stop string completed first, as if the text came one character at a time; of several that end there, the longest.
-   *  Ends before `scanned` were looked for earlier. */
-  #findStop(scanned: number): { readonly stopString: string; readonly start: number; readonly end: number } | null {
-    let best: { readonly stopString: string; readonly start: number; readonly end: number } | null = null;
-    for (const stopString of this.#stopStrings) {
-      const start = this.#held.indexOf(stopString, Math.max(0, scanned - stopString.length + 1));
-      if (start < 0) continue;
-      const end = start + stopString.length;
-      if (best === null || end < best.end || (end === best.end && start < best.start)) best = { stopString, start, end };
-    }
-    return best;
-  }
-
-  /** Length of the longest end of the held text that a stop string starts with. */
-  #possibleStopLength(): number {
-    let longest = 0;
-    for (const stop of this.#stopStrings) {
-      for (let length = Math.min(stop.length - 1, this.#held.length); length > longest; length--) {
-        if (this.#held.endsWith(stop.slice(0, length))) longest = length;
-      }
-    }
-    return longest;
   }
 }

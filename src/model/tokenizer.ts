@@ -1,9 +1,9 @@
-/** Text to token ids and back. Used by server/, cli/ and text-stream.ts. Encoding is text/text-encoding.ts (same ids as Hugging Face's Rust
- *  library); decoding is our own byte table, so that streaming is exact: decode(a ++ b) never rewrites what decode(a) showed, except
- *  for an incomplete character at its end. */
+/** Text to token ids; the way back is detokenizer.ts. Used by server/ and cli/. Encoding is text/text-encoding.ts (same ids as Hugging Face's
+ *  Rust library). What a tokenizer.json asks for may take for ever: who serves loads and runs it on a thread of its own. */
 import path from 'node:path';
 import { ModelError, messageOf } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
+import { Detokenizer } from './detokenizer.js';
 import { type JsonObject, readOptionalJsonObject, shortened, tokenizerLimits } from './json-file.js';
 import { type AddedToken, readAddedTokens, tokenText, withConfigTokens } from './text/added-tokens.js';
 import { TextEncoding } from './text/text-encoding.js';
@@ -15,61 +15,22 @@ export interface EncodeOptions {
   readonly addSpecialTokens: 'auto' | 'none';
 }
 
-interface DecodeOptions {
-  readonly special: 'keep' | 'skip';
-  /** SentencePiece tokenizers put a space in front of a text and take it off again: not in text that continues other text. */
-  readonly position?: 'start' | 'continuation';
-}
-
-export class Tokenizer {
-  /** One past the largest token id; a model's own vocabulary may be padded beyond it. */
-  readonly vocabCount: number;
+export class Tokenizer extends Detokenizer {
+  /** What a Detokenizer elsewhere needs. */
+  readonly table: TokenTable;
   /** tokenizer_config.json's `eos_token`; null when it names none. */
   readonly endTokenId: TokenId | null;
   readonly #encoder: TextEncoding;
-  readonly #table: TokenTable;
 
   constructor(encoder: TextEncoding, table: TokenTable, endTokenId: TokenId | null) {
-    this.vocabCount = table.vocabCount;
+    super(table);
+    this.table = table;
     this.endTokenId = endTokenId;
     this.#encoder = encoder;
-    this.#table = table;
   }
 
   encode(text: string, options: EncodeOptions): TokenId[] {
     return this.#encoder.encode(text, options.addSpecialTokens);
-  }
-
-  decode(ids: readonly TokenId[], options: DecodeOptions): string {
-    const shown = options.special === 'keep' ? ids : ids.filter((id) => !this.#table.isSpecial(id));
-    const isStart = options.position !== 'continuation';
-    const bytes = shown.map((id, i) => (isStart && i === 0 ? this.#table.startBytes(id) : this.#table.bytes(id)));
-    const text = Buffer.concat(bytes).toString('utf8');
-    return isStart ? withoutLeadingSpaces(text, this.leadingSpaceCount) : text;
-  }
-
-  /** The exact bytes of a token, which may be part of a character. Empty for an id without a token. */
-  tokenBytes(id: TokenId): Uint8Array {
-    return this.#table.bytes(id);
-  }
-
-  /** As tokenBytes, of the first token that `decode` shows of a text. */
-  startBytes(id: TokenId): Uint8Array {
-    return this.#table.startBytes(id);
-  }
-
-  /** A token alone as text; bytes that are no whole character become U+FFFD. */
-  tokenText(id: TokenId): string {
-    return Buffer.from(this.#table.bytes(id)).toString('utf8');
-  }
-
-  isSpecial(id: TokenId): boolean {
-    return this.#table.isSpecial(id);
-  }
-
-  /** How many spaces `decode` takes off the start of a text. */
-  get leadingSpaceCount(): number {
-    return this.#table.leadingSpaceCount;
   }
 }
 
@@ -107,11 +68,4 @@ function readTokenizerJson(file: string): JsonObject {
     `${file}: no such file. A model needs a fast tokenizer (tokenizer.json; tokenizer.model alone is not enough), ` +
       'or run it on token ids with --skip-tokenizer-init',
   );
-}
-
-/** At most `count` spaces off the start. */
-function withoutLeadingSpaces(text: string, count: number): string {
-  let start = 0;
-  while (start < count && text[start] === ' ') start++;
-  return text.slice(start);
 }

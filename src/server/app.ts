@@ -132,9 +132,12 @@ function routes(
     (given, known) =>
       unknownFields.handle(given, known, outgoing);
   const json =
-    (handle: typeof tokenize | typeof detokenize): Handler =>
-    async ({ env: { incoming, outgoing }, json }) =>
-      json(await handle(model, await readJsonBody(incoming, context.bodyBytesMax), tellUnknown(outgoing)));
+    (handle: (body: unknown, onParsed: OnParsed) => object | Promise<object>): Handler =>
+    async (c) => {
+      const { incoming, outgoing } = c.env;
+      const result = await handle(await readJsonBody(incoming, context.bodyBytesMax), tellUnknown(outgoing));
+      return result instanceof Response ? result : c.json(result);
+    };
   const generating =
     (handle: typeof chatCompletion): Handler =>
     async (c) => {
@@ -156,8 +159,8 @@ function routes(
     ['POST', '/v1/completions', generating(completion)],
     ['GET', '/v1/models', (c) => c.json({ object: 'list', data: model.names.map((name) => modelCard(model, name)) })],
     ['GET', '/v1/models/:id{.+}', (c) => c.json(modelCard(model, knownName(model, c.req.param('id') ?? '')))],
-    ['POST', '/tokenize', json(tokenize)],
-    ['POST', '/detokenize', json(detokenize)],
+    ['POST', '/tokenize', json((body, onParsed) => tokenize(model, body, onParsed, context.clock))],
+    ['POST', '/detokenize', json((body, onParsed) => detokenize(model, body, onParsed))],
     ['GET', '/health', (c) => c.json(gateway.health(), gateway.health().status === 'ok' ? 200 : 503)],
     [
       'GET',

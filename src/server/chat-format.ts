@@ -1,5 +1,5 @@
 /** OpenAI's chat.completion and chat.completion.chunk objects, with vLLM's token ids and stop reason. Used by chat.ts. */
-import type { Tokenizer } from '../model/tokenizer.js';
+import type { Detokenizer } from '../model/detokenizer.js';
 import { contentText } from './chat-prompt.js';
 import type { ChatBody } from './chat-schema.js';
 import type { ChoiceDelta } from './choice-text.js';
@@ -13,12 +13,12 @@ export class ChatFormat implements ResponseFormat {
   readonly #frame: { id: string; created: number; model: string; system_fingerprint: string };
   readonly #body: ChatBody;
   readonly #generation: Generation;
-  readonly #tokenizer: Tokenizer;
+  readonly #tokenizer: Detokenizer;
   readonly #opened = new Set<number>();
   /** With `echo`, a last message of the assistant's own is what the answer continues. */
   readonly #echoText: string;
 
-  constructor(id: string, context: ServerContext, body: ChatBody, generation: Generation, tokenizer: Tokenizer) {
+  constructor(id: string, context: ServerContext, body: ChatBody, generation: Generation, tokenizer: Detokenizer) {
     const { model, clock } = context;
     this.#frame = {
       id,

@@ -1,30 +1,47 @@
-/** Chat messages → the prompt's text, by the model's template. Used by chat.ts and tokenize.ts. */
+/** Chat messages → prompt ids, by the model's template and tokenizer. Used by chat.ts and tokenize.ts. */
 import { InvalidRequestError } from '../base/errors.js';
-import type { ChatTemplate } from '../model/chat-template.js';
+import { joinedText, type ChatMessage as TemplateMessage } from '../model/chat-template.js';
 import type { ChatBody, ChatMessage } from './chat-schema.js';
-import type { ServedModel } from './served-model.js';
+import { unitCountMaxOf } from './prompt.js';
+import { requireText, type ServedModel } from './served-model.js';
 
-export function requireChatTemplate(model: ServedModel): ChatTemplate {
-  if (model.chatTemplate !== null) return model.chatTemplate;
-  throw new InvalidRequestError('messages: this model has no chat template. Use POST /v1/completions with a prompt.', 'messages');
+type ChatFields = Pick<
+  ChatBody,
+  'messages' | 'chat_template_kwargs' | 'add_generation_prompt' | 'continue_final_message' | 'add_special_tokens'
+>;
+
+/** @throws InvalidRequestError for messages that the template refuses, or that cannot fit. */
+export async function encodeChat(model: ServedModel, body: ChatFields): Promise<Int32Array> {
+  const text = requireText(model, 'messages');
+  if (!text.hasChatTemplate) {
+    throw new InvalidRequestError(
+      'messages: this model has no chat template. Use POST /v1/completions with a prompt.',
+      'messages',
+    );
+  }
+  const continueFinalMessage = body.continue_final_message ?? false;
+  const addGenerationPrompt = body.add_generation_prompt ?? !continueFinalMessage;
+  if (continueFinalMessage && addGenerationPrompt) {
+    throw new InvalidRequestError(
+      'continue_final_message: cannot be true together with add_generation_prompt; leave one out',
+      'continue_final_message',
+    );
+  }
+  const messages = body.messages.map(templateMessage);
+  const options = { addGenerationPrompt, continueFinalMessage, extra: body.chat_template_kwargs ?? {} };
+  const addSpecialTokens = body.add_special_tokens === true ? 'auto' : 'none'; // the template writes them itself
+  return text.encodeChat({ messages, options }, { addSpecialTokens }, unitCountMaxOf(model));
 }
 
-export function renderChat(
-  template: ChatTemplate,
-  body: Pick<ChatBody, 'messages' | 'chat_template_kwargs'>,
-  addGenerationPrompt: boolean,
-): string {
-  const messages = body.messages.map((message) => ({
-    role: message.role === 'developer' ? 'system' : message.role,
-    content: contentText(message),
-    ...(message.name === undefined || message.name === null ? {} : { name: message.name }),
-    ...(message.tool_call_id === undefined || message.tool_call_id === null ? {} : { tool_call_id: message.tool_call_id }),
-  }));
-  return template.render(messages, { addGenerationPrompt, extra: body.chat_template_kwargs ?? {} });
+function templateMessage({ role, content, name, tool_call_id }: ChatMessage): TemplateMessage {
+  return {
+    role: role === 'developer' ? 'system' : role,
+    content: content ?? '',
+    ...(name === undefined || name === null ? {} : { name }),
+    ...(tool_call_id === undefined || tool_call_id === null ? {} : { tool_call_id }),
+  };
 }
 
-/** Text parts are joined by a line break, as vLLM does for templates that take strings. */
 export function contentText({ content }: ChatMessage): string {
-  if (typeof content === 'string') return content;
-  return (content ?? []).map((part) => part.text).join('\n');
+  return joinedText(content);
 }

@@ -38,6 +38,7 @@ const messageSchema = z.object({
 export const chatTemplateFields = {
   messages: z.array(messageSchema).min(1, 'at least one message is needed'),
   add_generation_prompt: z.boolean().nullish(),
+  continue_final_message: z.boolean().nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   chat_template: unsupported(),
   documents: unsupported(isEmptyArray),

@@ -4,12 +4,12 @@ import { requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
 import type { Place } from '../control/admission.js';
 import { ChatFormat } from './chat-format.js';
-import { renderChat, requireChatTemplate } from './chat-prompt.js';
+import { encodeChat } from './chat-prompt.js';
 import { type ChatBody, chatSchema } from './chat-schema.js';
 import { admitted, answer, type Exchange, type ServerContext } from './exchange.js';
 import { withForcedLength } from './forced-length.js';
 import { Generation } from './generation.js';
-import { encodePrompt } from './prompt.js';
+import { promptIds } from './prompt.js';
 import { isEmptyArray, notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
@@ -29,9 +29,8 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
 async function answerChat(context: ServerContext, exchange: Exchange, body: ChatBody, place: Place): Promise<object | null> {
   const { model } = context;
   const tokenizer = requireTokenizer(model, 'messages');
-  const promptText = renderChat(requireChatTemplate(model), body, body.add_generation_prompt ?? true);
-  const promptIds = await encodePrompt(model, promptText, body.add_special_tokens === true ? 'auto' : 'none', 'messages');
-  const drawn = samplingParams(model, body, promptIds.length, {
+  const ids = promptIds(model, await encodeChat(model, body), 'messages');
+  const drawn = samplingParams(model, body, ids.length, {
     promptField: 'messages',
     maxTokens: chatMaxTokens(body),
     topLogprobCount: body.logprobs === true ? (body.top_logprobs ?? 0) : null,
@@ -41,7 +40,7 @@ async function answerChat(context: ServerContext, exchange: Exchange, body: Chat
   const id = freshId('chatcmpl');
   const generation = new Generation(
     context,
-    { id: requestId(id), promptIds, sampling, place, ...schedulingOf(body, exchange.caller) },
+    { id: requestId(id), promptIds: ids, sampling, place, ...schedulingOf(body, exchange.caller) },
     {
       tokenizer,
       stopStrings: stopStringsOf(body.stop),
@@ -49,7 +48,7 @@ async function answerChat(context: ServerContext, exchange: Exchange, body: Chat
       minTokenCount: sampling.minTokenCount,
       includeStop: body.include_stop_str_in_output ?? false,
       special: body.skip_special_tokens === false ? 'keep' : 'skip',
-      position: 'start',
+      position: body.continue_final_message === true ? 'continuation' : 'start',
     },
   );
   const format = new ChatFormat(id, context, body, generation, tokenizer);

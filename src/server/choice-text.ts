@@ -2,12 +2,12 @@
  *  Invariant: the deltas' texts joined are the choice's whole text, and the deltas' tokens are what `usage` counts. */
 import type { TokenId } from '../base/ids.js';
 import type { FinishReason, TokenEvent, TokenOutput } from '../engine/token-event.js';
+import type { Detokenizer } from '../model/detokenizer.js';
 import { TextStream } from '../model/text-stream.js';
-import type { Tokenizer } from '../model/tokenizer.js';
 
 export interface TextOptions {
   /** null: no text at all, tokens only. */
-  readonly tokenizer: Tokenizer | null;
+  readonly tokenizer: Detokenizer | null;
   readonly stopStrings: readonly string[];
   readonly stopTokenIds: readonly TokenId[];
   /** Tokens before which no stop string counts; the engine sees to end and stop tokens. */

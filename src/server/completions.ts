@@ -39,8 +39,8 @@ async function answerPrompts(
   body: CompletionBody,
   place: Place,
 ): Promise<object | null> {
-  const { model, clock } = context;
-  const prompts = await promptsOf(model, body, clock);
+  const { model } = context;
+  const prompts = await promptsOf(model, body);
   const sampling = samplingOf(context, body, prompts);
   const id = freshId('cmpl');
   const text = {

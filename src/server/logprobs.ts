@@ -2,7 +2,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { TokenId } from '../base/ids.js';
 import type { TokenLogprob, TokenOutput } from '../engine/token-event.js';
-import type { Tokenizer } from '../model/tokenizer.js';
+import type { Detokenizer } from '../model/detokenizer.js';
 
 /** JSON has no -Infinity; vLLM and OpenAI write this. */
 const lowestLogprob = -9999;
@@ -24,7 +24,7 @@ interface ChatLogprobs {
 }
 
 export function chatLogprobs(
-  tokenizer: Tokenizer,
+  tokenizer: Detokenizer,
   tokens: readonly TokenOutput[],
   topCount: number,
   form: TokenForm,
@@ -57,13 +57,13 @@ export interface ScoredToken {
 
 /** Keeps the text offset of one choice from chunk to chunk. Tokens are told apart even where their texts are equal. */
 export class CompletionLogprobWriter {
-  readonly #tokenizer: Tokenizer;
+  readonly #tokenizer: Detokenizer;
   readonly #topCount: number;
   readonly #form: TokenForm;
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   #offset = 0;
 
-  constructor(tokenizer: Tokenizer, topCount: number, form: TokenForm) {
+  constructor(tokenizer: Detokenizer, topCount: number, form: TokenForm) {
     this.#tokenizer = tokenizer;
     this.#topCount = topCount;
     this.#form = form;
@@ -113,7 +113,7 @@ type PromptLogprobEntry = Readonly<
 
 /** vLLM's shape: one entry per prompt token, null for the first. `rank` is given where the alternatives show it. */
 export function promptLogprobs(
-  tokenizer: Tokenizer | null,
+  tokenizer: Detokenizer | null,
   promptIds: readonly TokenId[],
   logprobs: readonly TokenLogprob[],
 ): readonly (PromptLogprobEntry | null)[] {

@@ -1,10 +1,9 @@
 /** Text → prompt ids, within bounds: a text that cannot fit the context is refused before it is tokenised. */
-import type { Clock } from '../base/clock.js';
 import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import type { CompletionBody } from './completion-schema.js';
-import { checkedTokenIds } from './sampling.js';
-import { requireTokenizer, type ServedModel } from './served-model.js';
+import { checkedTokenIds, checkPromptFits } from './sampling.js';
+import { requireText, type ServedModel } from './served-model.js';
 
 export interface Prompt {
   readonly ids: readonly TokenId[];
@@ -15,23 +14,33 @@ export interface Prompt {
 /** No vocabulary in use has tokens of more UTF-16 units on average over a whole text; single tokens may be longer. */
 const unitsPerTokenMax = 32;
 
-/** @throws InvalidRequestError for a text that is empty or cannot fit. */
-export async function encodePrompt(
+export function unitCountMaxOf(model: ServedModel): number {
+  return model.maxModelTokenCount * unitsPerTokenMax;
+}
+
+/** All texts of a request at once: one job. @throws InvalidRequestError for a text that cannot fit. */
+export async function encodeTexts(
   model: ServedModel,
-  text: string,
+  texts: readonly string[],
   addSpecialTokens: 'auto' | 'none',
   param: string,
-): Promise<readonly TokenId[]> {
-  requireTokenizer(model, param);
-  if (text.length > model.maxModelTokenCount * unitsPerTokenMax) {
+): Promise<readonly Int32Array[]> {
+  const tooLong = texts.find((text) => text.length > unitCountMaxOf(model));
+  if (tooLong !== undefined) {
     throw new ContextLengthError(
-      `${param}: ${text.length} characters cannot fit this model's maximum context length of ${model.maxModelTokenCount} tokens`,
+      `${param}: ${tooLong.length} characters cannot fit this model's maximum context length of ${model.maxModelTokenCount} tokens`,
       param,
     );
   }
-  const ids = (await model.encoder?.encode(text, { addSpecialTokens })) ?? [];
+  return requireText(model, param).encode(texts, { addSpecialTokens });
+}
+
+/** A prompt's ids for the engine. Looked at before they are copied: a text may be many times the context.
+ *  @throws InvalidRequestError for none or too many. */
+export function promptIds(model: ServedModel, ids: Int32Array, param: string): readonly TokenId[] {
   if (ids.length === 0) throw new InvalidRequestError(`${param}: the prompt is empty`, param);
-  return ids;
+  checkPromptFits(model, ids.length, param);
+  return Array.from(ids);
 }
 
 type PromptBody = Pick<CompletionBody, 'prompt' | 'add_special_tokens' | 'echo'>;
@@ -41,29 +50,34 @@ export function promptItemsOf({ prompt }: Pick<PromptBody, 'prompt'>): readonly 
   return typeof prompt === 'string' || isIds(prompt) ? [prompt] : prompt;
 }
 
-/** Characters (or ids to be decoded) between two turns of the event loop: a few milliseconds of work, as for one short text. */
-const unitsPerTurn = 4096;
-
-/** The prompts of a completions body, one after the other, so that many of them hold nobody else up. */
-export async function promptsOf(model: ServedModel, body: PromptBody, clock: Clock): Promise<readonly Prompt[]> {
-  const prompts: Prompt[] = [];
-  let unitCount = 0;
-  for (const item of promptItemsOf(body)) {
-    prompts.push(await promptOf(model, body, item));
-    unitCount += item.length;
-    if (unitCount < unitsPerTurn) continue;
-    unitCount = 0;
-    await clock.yield();
-  }
-  return prompts;
+/** The prompts of a completions body, whichever of its four forms was used. */
+export async function promptsOf(model: ServedModel, body: PromptBody): Promise<readonly Prompt[]> {
+  const { prompt } = body;
+  const items = typeof prompt === 'string' ? [prompt] : prompt;
+  return isTexts(items) ? textPrompts(model, body, items) : idPrompts(model, body, isIds(items) ? [items] : items);
 }
 
-async function promptOf(model: ServedModel, body: PromptBody, item: string | readonly TokenId[]): Promise<Prompt> {
-  const addSpecialTokens = body.add_special_tokens === false ? 'none' : 'auto';
-  if (typeof item === 'string') return { ids: await encodePrompt(model, item, addSpecialTokens, 'prompt'), text: item };
-  const ids = checkedTokenIds(model, item, 'prompt');
-  const isTold = body.echo === true && ids.length < model.maxModelTokenCount; // what is too long is refused anyway
-  return { ids, text: isTold ? (model.tokenizer?.decode(ids, { special: 'keep' }) ?? null) : null };
+async function textPrompts(model: ServedModel, body: PromptBody, texts: readonly string[]): Promise<readonly Prompt[]> {
+  const encoded = await encodeTexts(model, texts, body.add_special_tokens === false ? 'none' : 'auto', 'prompt');
+  return encoded.map((ids, index) => ({ ids: promptIds(model, ids, 'prompt'), text: texts[index] ?? null }));
+}
+
+async function idPrompts(
+  model: ServedModel,
+  body: PromptBody,
+  lists: readonly (readonly TokenId[])[],
+): Promise<readonly Prompt[]> {
+  for (const ids of lists) {
+    checkPromptFits(model, ids.length, 'prompt');
+    checkedTokenIds(model, ids, 'prompt');
+  }
+  const texts = body.echo === true ? ((await model.text?.decode(lists)) ?? []) : [];
+  return lists.map((ids, index) => ({ ids, text: texts[index] ?? null }));
+}
+
+/** The schema lets no list mix texts and ids. */
+function isTexts(prompt: string[] | number[] | number[][]): prompt is string[] {
+  return typeof prompt[0] === 'string';
 }
 
 function isIds(prompt: PromptBody['prompt']): prompt is number[] {

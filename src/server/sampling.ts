@@ -69,17 +69,20 @@ export function samplingParams(
   };
 }
 
+export function checkPromptFits({ maxModelTokenCount: context }: ServedModel, promptTokenCount: number, param: string): void {
+  if (promptTokenCount < context) return;
+  throw new ContextLengthError(
+    `${param}: this model's maximum context length is ${context} tokens. The prompt has ${promptTokenCount} tokens and at least 1 must be generated. Shorten the prompt.`,
+    param,
+  );
+}
+
 /** As vLLM: a prompt needs room for at least one token, and an explicit limit must fit behind it. */
 function checkedMaxTokens(model: ServedModel, promptTokenCount: number, extras: SamplingExtras): number {
   const limit = extras.maxTokens;
   const context = model.maxModelTokenCount;
   const room = context - promptTokenCount;
-  if (room < 1) {
-    throw new ContextLengthError(
-      `${extras.promptField}: this model's maximum context length is ${context} tokens. The prompt has ${promptTokenCount} tokens and at least 1 must be generated. Shorten the prompt.`,
-      extras.promptField,
-    );
-  }
+  checkPromptFits(model, promptTokenCount, extras.promptField);
   if (limit.count !== null && limit.count > room) {
     throw new ContextLengthError(
       `${limit.field}: this model's maximum context length is ${context} tokens, but ${promptTokenCount + limit.count} were asked for (${promptTokenCount} in the prompt, ${limit.count} to generate). Shorten the prompt or lower ${limit.field}.`,

@@ -1,12 +1,14 @@
 /** POST /tokenize and /detokenize, in vLLM's shapes. */
 import { z } from 'zod';
-import { renderChat, requireChatTemplate } from './chat-prompt.js';
+import type { Clock } from '../base/clock.js';
+import type { TokenId } from '../base/ids.js';
+import { encodeChat } from './chat-prompt.js';
 import { chatTemplateFields } from './chat-schema.js';
-import { encodePrompt } from './prompt.js';
+import { encodeTexts } from './prompt.js';
 import { tokenIds } from './request-fields.js';
 import { checkModelName } from './request-options.js';
 import { checkedTokenIds } from './sampling.js';
-import { requireTokenizer, type ServedModel } from './served-model.js';
+import { requireText, requireTokenizer, type ServedModel } from './served-model.js';
 import { type OnParsed, validate } from './validation.js';
 
 const tokenizeFields = {
@@ -18,36 +20,45 @@ const promptSchema = z.object({ ...tokenizeFields, prompt: z.string() });
 const messagesSchema = z.object({ ...tokenizeFields, ...chatTemplateFields });
 const detokenizeSchema = z.object({ model: z.string().nullish(), tokens: tokenIds });
 
-export async function tokenize(model: ServedModel, json: unknown, onParsed: OnParsed): Promise<object> {
+/** The answer as a response of its own: a text may have millions of tokens, and their JSON is made without holding others up. */
+export async function tokenize(model: ServedModel, json: unknown, onParsed: OnParsed, clock: Clock): Promise<Response> {
   const isChat = typeof json === 'object' && json !== null && 'messages' in json;
-  const { text, addSpecialTokens, body } = isChat ? chatText(model, json, onParsed) : promptText(json, onParsed);
+  const body = isChat ? validate(messagesSchema, json, onParsed) : validate(promptSchema, json, onParsed);
   checkModelName(model, body.model);
-  const param = isChat ? 'messages' : 'prompt';
-  const tokenizer = requireTokenizer(model, param);
-  const tokens = text === '' ? [] : await encodePrompt(model, text, addSpecialTokens, param);
-  return {
-    count: tokens.length,
-    max_model_len: model.maxModelTokenCount,
-    tokens,
-    token_strs: body.return_token_strs === true ? tokens.map((id) => tokenizer.tokenText(id)) : null,
-  };
+  const tokenizer = requireTokenizer(model, isChat ? 'messages' : 'prompt');
+  const ids = 'messages' in body ? await encodeChat(model, body) : await encodeText(model, body);
+  const tokens = await listJson(ids, String, clock);
+  const texts =
+    body.return_token_strs === true ? await listJson(ids, (id) => JSON.stringify(tokenizer.tokenText(id)), clock) : 'null';
+  const head = `"count":${ids.length},"max_model_len":${model.maxModelTokenCount}`;
+  return new Response(`{${head},"tokens":${tokens},"token_strs":${texts}}`, { headers: { 'content-type': 'application/json' } });
 }
 
-function promptText(json: unknown, onParsed: OnParsed) {
-  const body = validate(promptSchema, json, onParsed);
-  return { body, text: body.prompt, addSpecialTokens: body.add_special_tokens === false ? ('none' as const) : ('auto' as const) };
+async function encodeText(
+  model: ServedModel,
+  { prompt, add_special_tokens }: z.output<typeof promptSchema>,
+): Promise<Int32Array> {
+  if (prompt === '') return new Int32Array();
+  const [ids = new Int32Array()] = await encodeTexts(model, [prompt], add_special_tokens === false ? 'none' : 'auto', 'prompt');
+  return ids;
 }
 
-/** The template writes the special tokens itself. */
-function chatText(model: ServedModel, json: unknown, onParsed: OnParsed) {
-  const body = validate(messagesSchema, json, onParsed);
-  const text = renderChat(requireChatTemplate(model), body, body.add_generation_prompt ?? true);
-  return { body, text, addSpecialTokens: body.add_special_tokens === true ? ('auto' as const) : ('none' as const) };
+/** Between two turns of the event loop: a few milliseconds of work. */
+const idsPerTurn = 4096;
+
+async function listJson(ids: Int32Array, itemJson: (id: TokenId) => string, clock: Clock): Promise<string> {
+  const pieces: string[] = [];
+  for (let start = 0; start < ids.length; start += idsPerTurn) {
+    if (start > 0) await clock.yield();
+    pieces.push(Array.from(ids.subarray(start, start + idsPerTurn), itemJson).join(','));
+  }
+  return `[${pieces.join(',')}]`;
 }
 
-export function detokenize(model: ServedModel, json: unknown, onParsed: OnParsed): object {
+export async function detokenize(model: ServedModel, json: unknown, onParsed: OnParsed): Promise<object> {
   const body = validate(detokenizeSchema, json, onParsed);
   checkModelName(model, body.model);
-  const tokenizer = requireTokenizer(model, 'tokens');
-  return { prompt: tokenizer.decode(checkedTokenIds(model, body.tokens, 'tokens'), { special: 'keep' }) };
+  const text = requireText(model, 'tokens');
+  const [prompt = ''] = await text.decode([checkedTokenIds(model, body.tokens, 'tokens')]);
+  return { prompt };
 }

@@ -1,6 +1,6 @@
 /** The command line: usage errors, exit codes, generate, and looking at servers that are not there. */
 
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -91,6 +91,17 @@ describe('generate', () => {
     expect(stderr).toBe('');
     expect(stdout).toBe('The capital of France is Paris.\n');
     expect(exitCode).toBe(0);
+  });
+
+  it('ends a chat template that never does', async () => {
+    const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-endless-'));
+    cpSync(path.resolve(import.meta.dirname, '../../models/demo-6m'), folder, { recursive: true });
+    const loop = '{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}';
+    writeFileSync(path.join(folder, 'chat_template.jinja'), loop);
+    const { exitCode, stderr } = await twostroke('generate', '--model', folder, 'Hi');
+    rmSync(folder, { recursive: true });
+    expect(stderr).toMatch(/^twostroke: the model's chat template or tokenizer did not finish within 2.0 s and was stopped\n$/);
+    expect(exitCode).toBe(1);
   });
 
   it('gives the golden token ids as JSON', async () => {

@@ -233,7 +233,7 @@ describe('api keys', () => {
 
 describe('without a tokenizer', () => {
   it('takes and gives token ids only', async () => {
-    const bare = await startTestServer(() => [70, 71], { model: { tokenizer: null, chatTemplate: null } });
+    const bare = await startTestServer(() => [70, 71], { model: { tokenizer: null, text: null } });
     try {
       const ids = [...tokenizer.encode('Hi', { addSpecialTokens: 'none' })];
       const answer = (await (await bare.post('/v1/completions', { prompt: ids })).json()) as { choices: object[] };

@@ -2,16 +2,16 @@
 import path from 'node:path';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { silentLogger } from '../../src/base/log.js';
-import { loadChatTemplate } from '../../src/model/chat-template.js';
-import { loadTokenizer } from '../../src/model/tokenizer.js';
 import { type HttpServer, type HttpServerOptions, startHttpServer } from '../../src/server/http-server.js';
 import { createServerMetrics } from '../../src/server/metrics.js';
-import { directEncoder } from '../../src/server/prompt-encoder.js';
 import type { ServedModel } from '../../src/server/served-model.js';
+import { loadText } from '../../src/server/text-jobs.js';
+import { DirectText } from '../../src/server/text-service.js';
 import { FakeGateway, type Script } from './fake-gateway.js';
 
 export const demoFolder = path.resolve(import.meta.dirname, '../../models/demo-6m');
-export const tokenizer = loadTokenizer(demoFolder);
+const text = loadText(demoFolder);
+export const tokenizer = text.tokenizer;
 export const contextTokenCount = 512;
 
 export const demoModel: ServedModel = {
@@ -21,8 +21,7 @@ export const demoModel: ServedModel = {
   vocabCount: 4096,
   defaults: { temperature: 0.6, topK: 20, topP: 0.9, endTokenIds: [2, 0] },
   tokenizer,
-  encoder: directEncoder(tokenizer),
-  chatTemplate: loadChatTemplate(demoFolder),
+  text: new DirectText(text),
   fingerprint: 'fp_test',
 };
 

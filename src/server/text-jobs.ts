@@ -1,0 +1,81 @@
+/** What a text thread is asked and answers, and how a job is done. Used by text-thread-entry.ts on the thread, by text-service.ts and
+ *  text-thread.ts beside it. Everything here is plain data for postMessage. */
+import { ContextLengthError, InvalidRequestError, toWire, type WireError } from '../base/errors.js';
+import type { TokenId } from '../base/ids.js';
+import { type ChatMessage, type ChatTemplate, findChatTemplate, type RenderOptions } from '../model/chat-template.js';
+import { type PackedTokens, packTokens } from '../model/detokenizer.js';
+import { type EncodeOptions, loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
+
+export interface Chat {
+  readonly messages: readonly ChatMessage[];
+  readonly options: RenderOptions;
+}
+
+export type TextJob =
+  | { readonly kind: 'encode'; readonly texts: readonly string[]; readonly options: EncodeOptions }
+  /** `unitCountMax`: a rendered text that is longer is refused before it is tokenised. */
+  | { readonly kind: 'chat'; readonly chat: Chat; readonly options: EncodeOptions; readonly unitCountMax: number }
+  | { readonly kind: 'decode'; readonly ids: readonly Int32Array[] };
+
+export type TextAnswer =
+  | { readonly kind: 'ids'; readonly ids: readonly Int32Array[] }
+  | { readonly kind: 'texts'; readonly texts: readonly string[] }
+  | { readonly kind: 'error'; readonly error: WireError };
+
+/** The first thing a thread says. */
+export type LoadAnswer =
+  | {
+      readonly kind: 'loaded';
+      readonly tokens: PackedTokens;
+      readonly hasChatTemplate: boolean;
+      readonly endTokenId: TokenId | null;
+    }
+  | { readonly kind: 'error'; readonly error: WireError };
+
+export interface LoadedText {
+  readonly tokenizer: Tokenizer;
+  /** null: the model has none. */
+  readonly chatTemplate: ChatTemplate | null;
+}
+
+/** @throws ModelError for a tokenizer or template that cannot be used. */
+export function loadText(folder: string): LoadedText {
+  return { tokenizer: loadTokenizer(folder), chatTemplate: findChatTemplate(folder) };
+}
+
+export function loadAnswer({ tokenizer, chatTemplate }: LoadedText): LoadAnswer {
+  const { table, endTokenId } = tokenizer;
+  return { kind: 'loaded', tokens: packTokens(table), hasChatTemplate: chatTemplate !== null, endTokenId };
+}
+
+export function runJob(text: LoadedText, job: TextJob): TextAnswer {
+  try {
+    if (job.kind === 'decode')
+      return { kind: 'texts', texts: job.ids.map((ids) => text.tokenizer.decode([...ids], { special: 'keep' })) };
+    const texts = job.kind === 'encode' ? job.texts : [chatText(text, job.chat, job.unitCountMax)];
+    return { kind: 'ids', ids: texts.map((one) => Int32Array.from(text.tokenizer.encode(one, job.options))) };
+  } catch (error) {
+    return { kind: 'error', error: toWire(error) };
+  }
+}
+
+function chatText({ chatTemplate }: LoadedText, chat: Chat, unitCountMax: number): string {
+  if (chatTemplate === null) throw new InvalidRequestError('messages: this model has no chat template', 'messages');
+  const text = chatTemplate.render(chat.messages, chat.options);
+  if (text.length <= unitCountMax) return text;
+  throw new ContextLengthError(`messages: a prompt of ${text.length} characters cannot fit this model's context`, 'messages');
+}
+
+/** The size of a job: how long it may take, and where it queues. */
+export function unitCountOf(job: TextJob): number {
+  if (job.kind === 'encode') return sum(job.texts.map((text) => text.length));
+  if (job.kind === 'decode') return sum(job.ids.map((ids) => ids.length));
+  return sum(job.chat.messages.map(messageUnitCount));
+}
+
+function messageUnitCount({ content }: ChatMessage): number {
+  if (typeof content === 'string') return content.length;
+  return sum((content ?? []).map(({ text }) => text.length));
+}
+
+const sum = (counts: readonly number[]) => counts.reduce((total, count) => total + count, 0);
