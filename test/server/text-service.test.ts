@@ -71,7 +71,7 @@ it('gives the same ids and texts as the caller’s own tokenizer, asked in any o
   const direct = new DirectText(loadText(demoFolder));
   const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
   expect(await text.encodeChat(chat, none, 1000)).toEqual(await direct.encodeChat(chat, none, 1000));
-  await expect(text.encodeChat(chat, none, 3)).rejects.toMatchObject({ code: 'invalid_request', param: 'messages' });
+  await expect(text.encodeChat(chat, none, 3)).rejects.toMatchObject({ code: 'context_length_exceeded', param: 'messages' });
 });
 
 it('brings the whole vocabulary over, without the tokenizer', async () => {
@@ -168,9 +168,11 @@ it('says at the start what cannot be loaded, in bounded time', async () => {
   const swollen = folderWith({});
   const file = path.join(swollen, 'tokenizer.json');
   const json = JSON.parse(readFileSync(file, 'utf8'));
-  json.added_tokens[0].content = 'x'.repeat(100_000);
+  const [token = ''] = Object.entries(json.model.vocab).find(([, id]) => id === 300) ?? [];
+  delete json.model.vocab[token];
+  json.model.vocab['x'.repeat(100_000)] = 300;
   writeFileSync(file, JSON.stringify(json));
-  await expect(ThreadedText.start({ folder: swollen, entry })).rejects.toThrow(/token 0 is 100000 bytes long/);
+  await expect(ThreadedText.start({ folder: swollen, entry })).rejects.toThrow(/token 300 is 100000 bytes long/);
   const broken = folderWith({ template: '{% for %}' });
   await expect(ThreadedText.start({ folder: broken, entry })).rejects.toMatchObject({
     code: 'model_error',
