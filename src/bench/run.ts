@@ -53,6 +53,8 @@ class Run {
   readonly #stop = () => this.#cut.abort();
   readonly #open = new Set<Promise<void>>();
   readonly #records: RequestRecord[] = [];
+  /** Called at every end; whoever waits for one puts its own in place. */
+  #ended: () => void = () => {};
   readonly #whenCut: Promise<void>;
   /** When the newest request could have been sent: its arrival, or the slot it waited for. */
   #readyMs = 0;
@@ -77,7 +79,7 @@ class Run {
       const dueMs = planned.at === 'asap' ? this.#elapsedMs() : planned.at;
       this.#readyMs = Math.max(this.#readyMs, dueMs);
       while (this.#open.size >= concurrencyMax && !this.#cut.signal.aborted) {
-        await Promise.race(this.#open);
+        await this.#nextEnd();
         this.#readyMs = this.#elapsedMs();
       }
       if (this.#cut.signal.aborted || this.#elapsedMs() > durationMs + lateArrivalMs) return;
@@ -90,11 +92,19 @@ class Run {
     this.#sentCount++;
     const answered = prepared.send(this.#cut.signal).then((answer) => {
       this.#open.delete(answered);
+      this.#ended();
       this.#records.push(this.#record(planned, answer, facts));
       this.#tell();
     });
     this.#open.add(answered);
     this.#tell();
+  }
+
+  /** One of those that are open has ended. A race among them would leave a reaction on each, at every request. */
+  #nextEnd(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#ended = resolve;
+    });
   }
 
   async finish(): Promise<readonly RequestRecord[]> {
