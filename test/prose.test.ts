@@ -1,0 +1,62 @@
+/** README and docs/architecture read as prose should: short sentences, few figures in one. */
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { sentencesOf } from './prose.js';
+
+const longWordCount = 35;
+const wordCountMax = 50;
+const longShareMax = 0.05;
+const figureCountMax = 1;
+
+/** Pages that do not keep the bounds yet: the share of long sentences and the longest one may shrink only. */
+const unfinished: Readonly<Record<string, { readonly longShareMax: number; readonly wordCountMax: number }>> = {
+  'docs/architecture/router.md': { longShareMax: 0.25, wordCountMax: 75 },
+  'docs/architecture/cost-model.md': { longShareMax: 0.16, wordCountMax: 70 },
+};
+
+const root = path.resolve(import.meta.dirname, '..');
+const read = (file: string) => readFileSync(path.join(root, file), 'utf8');
+const architecture = readdirSync(path.join(root, 'docs/architecture')).map((name) => `docs/architecture/${name}`);
+
+describe.each(['README.md', ...architecture])('%s', (page) => {
+  const sentences = sentencesOf(read(page));
+
+  it('has short sentences', () => {
+    const limits = unfinished[page] ?? { longShareMax, wordCountMax };
+    const long = sentences.filter(({ wordCount }) => wordCount > longWordCount);
+    const listed = long.map(({ wordCount, text }) => `${wordCount} words: ${text}`).join('\n');
+    expect(sentences.length).toBeGreaterThan(0);
+    expect(Math.max(...sentences.map(({ wordCount }) => wordCount)), listed).toBeLessThanOrEqual(limits.wordCountMax);
+    expect(long.length / sentences.length, listed).toBeLessThanOrEqual(limits.longShareMax);
+  });
+});
+
+it('README has at most one figure a sentence outside tables', () => {
+  const crowded = sentencesOf(read('README.md')).filter(({ figureCount }) => figureCount > figureCountMax);
+  expect(crowded.map(({ text }) => text)).toEqual([]);
+});
+
+describe('sentences', () => {
+  it('end at full stops, leave out code, tables and headings, and count figures', () => {
+    const page = [
+      '# A heading of many words that is no sentence',
+      'One two `three four`. It is 1.5 ms,',
+      'or [2 s](there.md). See v2 of fp8 at Qwen3-8B.',
+      '',
+      '| a table | of 5 |',
+      '```',
+      'code is left out. All of it.',
+      '```',
+      '* An item.',
+      '* Another 3 × 4',
+    ].join('\n');
+    expect(sentencesOf(page)).toMatchObject([
+      { text: 'One two CODE.', wordCount: 3, figureCount: 0 },
+      { text: 'It is 1.5 ms, or 2 s.', wordCount: 7, figureCount: 2 },
+      { text: 'See v2 of fp8 at Qwen3-8B.', wordCount: 6, figureCount: 0 },
+      { text: 'An item.', wordCount: 2, figureCount: 0 },
+      { text: 'Another 3 × 4', wordCount: 4, figureCount: 2 },
+    ]);
+  });
+});
