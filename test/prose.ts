@@ -42,7 +42,7 @@ function split(paragraph: string): string[] {
 
 function measure(text: string): Sentence {
   const words = text.split(/\s+/).filter((word) => !/^[–—−+=|]?$/.test(word));
-  // A figure stands alone or with its unit; "bf16" and "Qwen3-8B" are names.
-  const figures = text.match(/(?<![\p{L}\d_.,-])\d[\d,.]*(?![\d_-]*\p{L})/gu) ?? [];
+  // A figure stands alone or with its unit; "bf16" and "Qwen3-8B" are names. A range and a product are one figure.
+  const figures = text.match(/(?<![\p{L}\d_.,-])\d[\d,.]*(?:(?: to |–| × | … |\^)\d[\d,.]*)*(?![\d_-]*\p{L})/gu) ?? [];
   return { text: text.trim(), wordCount: words.length, figureCount: figures.length };
 }
