@@ -50,6 +50,7 @@ it.each(['docs/architecture/request.md', 'docs/architecture/extending.md', 'docs
     const files = [...read(page).matchAll(/`((?:[a-z]+\/)+[\w.-]+\.(?:ts|h|py|mjs))`/g)].map(([, file = '']) => file);
     expect(files.length).toBeGreaterThan(10);
     for (const file of files) {
+      if (file.includes('NAME')) continue; // yours to choose
       const isThere = [file, `src/${file}`].some((each) => existsSync(path.join(root, each)));
       expect(isThere, file).toBe(true);
     }
