@@ -11,13 +11,11 @@ import { findProfile, profileFolders, withStepLimits } from '../profile/profile-
 import { isSameKey, profileFileName, profileKeyOf } from '../profile/profile-key.js';
 import type { ProfileFile, ProfileKey } from '../router/cost-parameters.js';
 import type { Strategy } from '../router/route.js';
-import type { WorkerCosts } from '../router/worker-costs.js';
 import { isoDate } from './bench-options.js';
 import { measuringText, StatusLine } from './status-line.js';
 
 interface LearnOptions {
   readonly gateway: Gateway;
-  readonly costs: WorkerCosts;
   /** By --profile. Null: whatever fits. */
   readonly given: ProfileFile | null;
   readonly strategy: Strategy;
@@ -28,14 +26,14 @@ interface LearnOptions {
 const shortBudgetMs = 1900;
 
 export async function learnCosts(options: LearnOptions): Promise<void> {
-  const { gateway, costs, given, strategy } = options;
+  const { gateway, given, strategy } = options;
   const workers = gateway.workers();
-  const unknown = workers.filter((worker) => !useFile(worker, given, costs));
+  const unknown = workers.filter((worker) => !useFile(worker, given, gateway));
   const hasChoice = strategy === 'adaptive' && workers.length > 1 && workers.some(({ effectiveRole }) => effectiveRole === 'any');
   if (unknown.length > 0 && hasChoice) await measureShortly(options, new Set(unknown.map(({ id }) => id)));
 }
 
-function useFile(worker: WorkerStatus, given: ProfileFile | null, costs: WorkerCosts): boolean {
+function useFile(worker: WorkerStatus, given: ProfileFile | null, gateway: Gateway): boolean {
   const { id, ready, stepLimits } = worker;
   if (ready === null) return false;
   const key = profileKeyOf(ready);
@@ -45,7 +43,7 @@ function useFile(worker: WorkerStatus, given: ProfileFile | null, costs: WorkerC
     process.stderr.write(
       `twostroke: ${id}: --profile is ${profileFileName(file.key)}, used for ${profileFileName(key)} nevertheless\n`,
     );
-  costs.use(id, withStepLimits(file, stepLimits));
+  gateway.useProfile(id, withStepLimits(file, stepLimits));
   return true;
 }
 
@@ -60,7 +58,7 @@ function fittingFile(key: ProfileKey): ProfileFile | null {
 }
 
 /** For `unknown` only: the others have a better file. What fails here costs no more than a worse first guess. */
-async function measureShortly({ gateway, costs, config, signal }: LearnOptions, unknown: ReadonlySet<WorkerId>): Promise<void> {
+async function measureShortly({ gateway, config, signal }: LearnOptions, unknown: ReadonlySet<WorkerId>): Promise<void> {
   const display = new StatusLine(process.stderr);
   try {
     const profiles = await profileWorkers({
@@ -72,7 +70,7 @@ async function measureShortly({ gateway, costs, config, signal }: LearnOptions, 
       signal,
       onProgress: (share, what) => display.show(measuringText(share, what)),
     });
-    for (const { file, workers } of profiles) for (const id of workers) if (unknown.has(id)) costs.use(id, file);
+    for (const { file, workers } of profiles) for (const id of workers) if (unknown.has(id)) gateway.useProfile(id, file);
   } catch (error) {
     if (!signal.aborted) process.stderr.write(`twostroke: the workers could not be measured: ${messageOf(error)}\n`);
   } finally {

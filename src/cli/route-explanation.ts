@@ -1,7 +1,6 @@
 /** The text of `twostroke route --explain`: one decision with its inputs, both estimates, the choice, and what really happened. */
 import { type RoutingStatus, realTimesOf } from '../control/prediction-errors.js';
 import type { RequestRecord, RouteSummary } from '../control/request-record.js';
-import { arrangementLines } from './arrangement-text.js';
 import { table } from './quantities.js';
 
 /** Of GET /routes. */
@@ -18,21 +17,29 @@ const rows = [
   ['waitMs', 'waiting for steps, earlier prompts, room'],
   ['prefillMs', 'prefill'],
   ['ttftMs', 'time to first token', 'ttftMs'],
-  ['transferMs', 'KV on its way, as far as felt', 'transferMs'],
+  ['transferMs', 'exposed KV transfer', 'transferMs'],
   ['joinMs', 'until a step takes it'],
   ['stepMs', 'per further token'],
   ['tpotMs', 'TPOT', 'tpotMs'],
   ['e2elMs', 'E2EL at the expected length', 'e2elMs'],
-  ['inflictedMs', 'lost by others, together'],
-  ['cost', 'cost (least is taken)'],
+  ['ttftUse', 'share of its TTFT SLO'],
+  ['tpotUse', 'share of its TPOT SLO, no prompts beside it'],
 ] as const;
 
 export function explanationText({ requests, routing }: RoutesAnswer): string {
   const [record] = requests;
   if (record === undefined) return 'no request has ended yet\n';
   const attempts = record.routes.flatMap((route, index) => attemptLines(record, route, index));
-  const now = arrangementLines(routing);
-  return `${[`request ${record.id}: ${record.outcome}`, ...attempts, ...(now.length > 0 ? ['', 'now', ...now] : [])].join('\n')}\n`;
+  return `${[`request ${record.id}: ${record.outcome}`, ...attempts, '', planLine(routing)].join('\n')}\n`;
+}
+
+/** Who may do what now. */
+export function planLine(routing: RoutingStatus | null): string {
+  if (routing === null) return 'the plan in use is for the admin key';
+  const { strategy, plan, prefillFirst } = routing;
+  if (plan === null) return `strategy ${strategy}: no worker is live`;
+  const first = prefillFirst.length === 0 ? '' : `, prefill-first: ${prefillFirst.join(', ')}`;
+  return `strategy ${strategy}, plan ${plan}${first}`;
 }
 
 function attemptLines(record: RequestRecord, route: RouteSummary, index: number): readonly string[] {
@@ -50,7 +57,7 @@ function attemptLines(record: RequestRecord, route: RouteSummary, index: number)
   return [
     '',
     `attempt ${index + 1}: ${route.path} on ${route.workers.join(' -> ')}: ${route.reason}`,
-    ...(route.arrangement === undefined ? [] : [`arrangement: ${route.arrangement}`]),
+    `plan: ${route.plan}`,
     `inputs: ${inputs.join(', ')}`,
     ...table([[...head, 'really'], ...lines]),
     `output: ${record.outputTokenCount} tokens, ${rounded(route.inputs.expectedTokenCount ?? Number.NaN)} expected`,

@@ -2,11 +2,10 @@
 import { Command } from 'commander';
 import { TwostrokeError } from '../base/errors.js';
 import type { RequestRecord } from '../control/request-record.js';
-import { arrangementLines } from './arrangement-text.js';
 import { askServer, type ServerAddress } from './ask-server.js';
 import { wholeNumber } from './option-values.js';
 import { table } from './quantities.js';
-import { explanationText, type RoutesAnswer } from './route-explanation.js';
+import { explanationText, planLine, type RoutesAnswer } from './route-explanation.js';
 import { adminKeyOption, apiKeyOption, urlOption } from './workers.js';
 
 export function routeCommand(): Command {
@@ -48,8 +47,7 @@ async function showRoutes(options: RouteOptions): Promise<void> {
 function routesText({ requests, routing }: RoutesAnswer): string {
   if (requests.length === 0) return 'no request has ended yet\n';
   const head = ['REQUEST', 'PATH', 'WORKERS', 'PROMPT', 'OUTPUT', 'TTFT MS', 'TOTAL MS', 'KV MOVED', 'EXPOSED MS', 'WHY'];
-  const now = arrangementLines(routing);
-  return `${[...table([head, ...requests.map(row)]), ...(now.length > 0 ? ['', ...now] : [])].join('\n')}\n`;
+  return `${[...table([head, ...requests.map(row)]), '', planLine(routing)].join('\n')}\n`;
 }
 
 function row(record: RequestRecord): string[] {

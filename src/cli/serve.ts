@@ -10,7 +10,6 @@ import type { GatewayApi } from '../control/gateway-api.js';
 import { ensureLibrary } from '../device/native-library.js';
 import { type ModelConfig, readModelConfig } from '../model/config.js';
 import { readProfile } from '../profile/profile-file.js';
-import { WorkerCosts } from '../router/worker-costs.js';
 import { type HttpServer, startHttpServer } from '../server/http-server.js';
 import { createServerMetrics } from '../server/metrics.js';
 import { loadServedModel, type ServedModel } from '../server/served-model.js';
@@ -44,18 +43,17 @@ async function serve(options: ServeOptions): Promise<void> {
     await stop.orStopped(ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`)));
   }
   const given = options.profile === undefined ? null : readProfile(options.profile);
-  const costs = new WorkerCosts();
+
   const gateway = await Gateway.start({
     ...gatewayOptions(options, served.folder, served.model.maxModelTokenCount, logger),
     strategy: options.strategy,
     ...(options.split === undefined ? {} : { split: options.split }),
     onTransferFailure: options.onTransferFailure,
     limits: { requestCountMax: options.maxQueue ?? null },
-    costs,
   });
   const ready = async () => {
     await loaded(gateway);
-    await learnCosts({ gateway, costs, given, strategy: options.strategy, config: served.config, signal: stop.signal });
+    await learnCosts({ gateway, given, strategy: options.strategy, config: served.config, signal: stop.signal });
     return 'ready' as const;
   };
   let server: HttpServer | null = null;

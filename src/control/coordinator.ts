@@ -12,7 +12,7 @@ import type { WorkerCosts } from '../router/worker-costs.js';
 import { Admission, type Bundle, type Place } from './admission.js';
 import { capacityOf, decodersOf } from './capacity.js';
 import { type Claim, DecodeRoom } from './decode-room.js';
-import type { RequestInput, TransferFailurePolicy } from './gateway-api.js';
+import type { OverloadPolicy, RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
 import { runCollocated, runDisaggregated } from './paths.js';
@@ -31,13 +31,13 @@ interface CoordinatorOptions {
   readonly costs: WorkerCosts;
   readonly strategy: Strategy;
   readonly onTransferFailure: TransferFailurePolicy;
+  readonly onOverload: OverloadPolicy;
   readonly limits: GatewayLimits;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly onDone: (record: RequestRecord) => void;
   /** Requests wait for it: before, the roles that are loaded first would get everything. Its rejection fails them. */
   readonly ready: Promise<void>;
-  readonly turnPasses?: (workerCount: number) => Promise<void>;
 }
 
 /** A request before the worker it will decode on. */

@@ -3,11 +3,15 @@ import type { RequestId, TokenId, WorkerId } from '../base/ids.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
 import type { LoadProgress } from '../model/model.js';
 import type { RoutePlace } from '../router/route.js';
+import type { Slo } from '../router/slo.js';
 import type { Bundle, Place } from './admission.js';
 import type { GenerationStream } from './generation-stream.js';
 import type { RoutingStatus } from './prediction-errors.js';
 import type { RequestRecord } from './request-record.js';
 import type { Health, WorkerStatus } from './worker-status.js';
+
+/** What happens to a request whose SLO cannot be met: refused at once, or served behind all others. */
+export type OverloadPolicy = 'shed' | 'late';
 
 /** Recompute: the prompt is computed again where it decodes, and the client sees a pause. Fail: the client gets the error. */
 export type TransferFailurePolicy = 'recompute' | 'fail';
@@ -24,6 +28,8 @@ export interface RequestInput {
   readonly cacheSalt?: string;
   /** Whose request it is, in the caller's words; its record says so. */
   readonly owner?: string;
+  /** What is absent follows the gateway's default. */
+  readonly slo?: Partial<Slo>;
   /** When its KV does not get from prefill to decode (no room is not a failure, nor is a worker that died). Absent: what the gateway says. */
   readonly onTransferFailure?: TransferFailurePolicy;
   /** For measurements: it is tried this way first, whatever the router thinks, and its record says so. */
@@ -48,7 +54,7 @@ export interface GatewayApi {
   submit(input: RequestInput): GenerationStream;
   workers(): readonly WorkerStatus[];
   health(): Health;
-  /** How the router stands: arrangement, errors of its predictions, how well it knows the workers. */
+  /** How the router stands: its plan, errors of its predictions, how well it knows the workers. */
   routing(): RoutingStatus;
   /** Requests accepted and not finished. */
   readonly requestCount: number;

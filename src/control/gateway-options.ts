@@ -5,7 +5,7 @@ import type { listenUnix } from '../bus/unix-socket.js';
 import type { Split, Strategy } from '../router/route.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
-import type { TransferFailurePolicy } from './gateway-api.js';
+import type { OverloadPolicy, TransferFailurePolicy } from './gateway-api.js';
 import type { SpawnWorker } from './worker-process.js';
 import type { WorkerSpec } from './worker-spec.js';
 
@@ -25,13 +25,13 @@ export interface GatewayOptions {
   readonly workerEnvironment?: Readonly<Record<string, string | undefined>>;
   /** For requests that do not say. Absent: recompute. */
   readonly onTransferFailure?: TransferFailurePolicy;
+  /** For requests whose TTFT cannot be met any more. Absent: late. */
+  readonly onOverload?: OverloadPolicy;
   readonly logger: Logger;
   readonly clock: Clock;
   readonly limits?: Partial<GatewayLimits>;
   /** What is known of the workers' costs beforehand. Absent: nothing; they are guessed, and learned from what steps take. */
   readonly costs?: WorkerCosts;
-  /** On virtual time, which stands still while code runs: resolves when what a turn of a comparison of arrangements takes, with so many workers, has passed. */
-  readonly turnPasses?: (workerCount: number) => Promise<void>;
   /** How workers are started and reached. Absent: child processes over unix sockets. The simulator has others. */
   readonly processes?: WorkerProcesses;
 }

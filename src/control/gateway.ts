@@ -3,7 +3,8 @@
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { LoadProgress } from '../model/model.js';
-import { validateStrategy } from '../router/candidates.js';
+import type { ProfileFile } from '../router/cost-parameters.js';
+import { validateStrategy } from '../router/plan.js';
 import type { StepSample } from '../router/step-work.js';
 import { WorkerCosts } from '../router/worker-costs.js';
 import type { Bundle, Place } from './admission.js';
@@ -29,6 +30,7 @@ export class Gateway implements GatewayApi {
   readonly #supervisor: Supervisor;
   readonly #coordinator: Coordinator;
   readonly #listeners: Listeners;
+  readonly #costs: WorkerCosts;
   #isStopping = false;
   #stopping: Promise<void> | null = null;
 
@@ -45,12 +47,13 @@ export class Gateway implements GatewayApi {
   }
 
   private constructor(options: GatewayOptions, limits: GatewayLimits, supervisor: Supervisor, listeners: Listeners) {
-    const { clock, logger, strategy, onTransferFailure = 'recompute' } = options;
+    const { clock, logger, strategy, onTransferFailure = 'recompute', onOverload = 'late' } = options;
     this.#options = options;
     this.#limits = limits;
     this.#supervisor = supervisor;
     this.#listeners = listeners;
     const { costs = new WorkerCosts() } = options;
+    this.#costs = costs;
     listeners.stepSamples.add((id, samples) => costs.observe(id, samples));
     const onDone = (record: RequestRecord) => listeners.requestDone(record, logger);
     this.#coordinator = new Coordinator({
@@ -58,13 +61,14 @@ export class Gateway implements GatewayApi {
       costs,
       strategy,
       onTransferFailure,
+      onOverload,
       limits,
       clock,
       logger,
       onDone,
       ready: listeners.ready,
-      ...(options.turnPasses === undefined ? {} : { turnPasses: options.turnPasses }),
     });
+    listeners.onReady = (slot) => this.#tellStepCost(slot);
     listeners.onLost = (id) => this.#coordinator.forgetWorker(id);
     listeners.slots = supervisor.slots;
     this.ready = listeners.ready;
@@ -109,6 +113,18 @@ export class Gateway implements GatewayApi {
 
   routing(): RoutingStatus {
     return this.#coordinator.routing;
+  }
+
+  /** What a worker costs was measured: the router and the worker itself go by it from now on. */
+  useProfile(id: WorkerId, profile: ProfileFile): void {
+    this.#costs.use(id, profile);
+    const slot = this.#supervisor.slots.find((each) => each.id === id);
+    if (slot !== undefined) this.#tellStepCost(slot);
+  }
+
+  #tellStepCost({ id, client }: WorkerSlot): void {
+    const cost = this.#costs.measuredStepOf(id);
+    if (cost !== null) client?.useStepCost(cost);
   }
 
   onLoadProgress(listener: (workerId: WorkerId, progress: LoadProgress) => void): void {
@@ -168,6 +184,7 @@ class Listeners {
   readonly ready: Promise<void>;
   isReady = false;
   onLost: (id: WorkerId) => void = () => {};
+  onReady: (slot: WorkerSlot) => void = () => {};
   slots: readonly WorkerSlot[] = [];
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
@@ -200,6 +217,7 @@ class Listeners {
 
   #onChange(slot: WorkerSlot): void {
     if (slot.state === 'failed') this.#reject(slotError(slot));
+    if (slot.state === 'ready') this.onReady(slot);
     if (this.slots.length === 0 || !this.slots.every((each) => each.isLive)) return;
     this.isReady = true;
     this.#resolve();

@@ -1,8 +1,8 @@
 /** How far the router's predictions were off: |predicted − real| / real over the last requests, median and 90th percentile, for metrics,
  *  GET /routes and people. TTFT, transfer, TPOT and E2EL are judged with the output's real length (nobody can route by it); E2EL with the
  *  length that was expected is told beside them. Used by coordinator.ts. Bounded. */
+import type { WorkerId } from '../base/ids.js';
 import { percentile } from '../base/percentiles.js';
-import type { Standing } from '../router/arranger.js';
 import type { Corrections, RequestOutcomeTimes } from '../router/request-correction.js';
 import type { Strategy } from '../router/route.js';
 import type { WorkerCostStatus } from '../router/worker-costs.js';
@@ -111,12 +111,10 @@ const furtherCountMin = 8;
 /** For metrics, GET /routes and people. */
 export interface RoutingStatus {
   readonly strategy: Strategy;
-  /** How the adaptive strategy uses the workers as a whole, by name; null for a static one, and while no worker is live. */
-  readonly arrangement: string | null;
-  /** Milliseconds since arrangements were compared; null: not yet. */
-  readonly comparedAgoMs: number | null;
-  /** Arrangements as last compared; empty for a static strategy. */
-  readonly standings: readonly Standing[];
+  /** Who may do what now, by name; null while no worker is live. */
+  readonly plan: string | null;
+  /** Workers that decode only when no other can. */
+  readonly prefillFirst: readonly WorkerId[];
   readonly errors: Readonly<Record<PredictionName, PredictionError>>;
   readonly workers: readonly WorkerCostStatus[];
 }

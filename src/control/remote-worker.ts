@@ -6,6 +6,7 @@ import { fromWire, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import { type NextChange, Signal } from '../base/signal.js';
 import { type Body, BusClosedError, type BusConnection, BusDeadlineError } from '../bus/bus.js';
+import type { StepCost } from '../router/step-cost.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type {
   HandOverFailedBody,
@@ -84,7 +85,7 @@ export class RemoteWorker implements WorkerClient {
   async resume(request: Request, landed: LandedBody): Promise<void> {
     this.#watch(request);
     const { outputs, endedChoices } = request;
-    const body: ResumeBody = { handle: landed.handle, outputs: outputs.map(packTokens), endedChoices };
+    const body: ResumeBody = { handle: landed.handle, outputs: outputs.map(packTokens), endedChoices, ...request.deadlines };
     await this.#ask('resume', body).catch(asHandOverError);
   }
 
@@ -118,6 +119,11 @@ export class RemoteWorker implements WorkerClient {
       if (ended.length > 0)
         throw new TwostrokeError('internal', `${holder} keeps what has ended: ${ended.slice(0, 5).join(', ')}`);
     }
+  }
+
+  /** What its steps are known to take. */
+  useStepCost(cost: StepCost): void {
+    this.#options.connection.send('stepCost', { cost });
   }
 
   openPeer(target: KvTarget): void {

@@ -10,8 +10,8 @@ export interface RouteSummary {
   /** Collocated: the worker. Disaggregated: prefill worker, decode worker. */
   readonly workers: readonly WorkerId[];
   readonly reason: string;
-  /** How the workers were used as a whole, when a new request chose its way within that: see router/arrangement.ts. */
-  readonly arrangement?: string;
+  /** Who may do what, by name: see router/plan.ts. */
+  readonly plan: string;
   /** What was known of the request and of the workers, by name with unit. */
   readonly inputs: Readonly<Record<string, number>>;
   /** Of this route; those of the best route of the other path, if it was weighed, under `other…`. */

@@ -5,8 +5,10 @@ import { assert, at } from '../base/assert.js';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
 import type { RequestId, TokenId } from '../base/ids.js';
+import type { TokenDeadlines } from '../engine/generation-request.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import type { RoutePlace } from '../router/route.js';
+import type { Slo } from '../router/slo.js';
 import type { RequestBody } from '../worker/messages.js';
 import { packTokens } from '../worker/token-list.js';
 import type { RequestInput } from './gateway-api.js';
@@ -31,6 +33,10 @@ export class Request {
   readonly settled: Promise<void>;
   /** Over all choices. */
   outputTokenCount = 0;
+  /** What it is to be served within; null: it has not been routed yet. */
+  slo: Slo | null = null;
+  /** Its first token will be late: it waits for those who can be in time. */
+  isLate = false;
   cachedTokenCount = 0;
   transferBytes = 0;
   reservationWaitMs = 0;
@@ -175,7 +181,24 @@ export class Request {
       priority,
       ...(cacheSalt === undefined ? {} : { cacheSalt }),
       endedChoices: this.endedChoices,
+      ...this.deadlines,
     };
+  }
+
+  /** A late one is due when it came: it is late already. */
+  firstTokenDueMs({ ttftMs }: Slo): number {
+    return this.arrivalMs + (this.isLate ? 0 : ttftMs);
+  }
+
+  /** As of now; empty: nothing is promised. */
+  get deadlines(): { readonly deadlines?: TokenDeadlines } {
+    if (this.slo === null) return {};
+    const nowMs = this.#clock.nowMs();
+    const { ttftMs, tpotMs } = this.slo;
+    const firstTokenInMs = this.firstTokenDueMs(this.slo) - nowMs;
+    const { firstTokenMs } = this.times;
+    const since = firstTokenMs === undefined ? {} : { sinceFirstTokenMs: nowMs - firstTokenMs };
+    return { deadlines: { firstTokenInMs, ttftMs, tpotMs, ...since } };
   }
 
   /** Packed once: it goes to the prefill worker, to the decode worker, and again when that had no room. */

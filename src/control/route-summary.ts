@@ -1,7 +1,7 @@
 /** A decision as it is told: what was known, both estimates, the choice. For headers, logs, GET /routes and `twostroke route --explain`.
  *  Made by routing.ts. */
 import type { WorkerId } from '../base/ids.js';
-import type { PathEstimate } from '../router/estimate.js';
+import type { RouteEstimate } from '../router/estimate.js';
 import { type Route, workersOf } from '../router/route.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import type { RouteSummary } from './request-record.js';
@@ -10,10 +10,11 @@ export function sidesOf(route: Route): readonly [prefill: WorkerId, decode: Work
   return route.path === 'collocated' ? [route.worker, route.worker] : [route.prefillWorker, route.decodeWorker];
 }
 
-export function summaryOf(route: Route, facts: RequestFacts, snapshots: readonly WorkerSnapshot[]): RouteSummary {
+export function summaryOf(route: Route, facts: RequestFacts, snapshots: readonly WorkerSnapshot[], plan: string): RouteSummary {
   const { path, reason, estimate, other } = route;
   return {
     path,
+    plan,
     workers: workersOf(route),
     reason,
     inputs: inputsOf(route, facts, snapshots),
@@ -34,6 +35,8 @@ function inputsOf(route: Route, facts: RequestFacts, snapshots: readonly WorkerS
     promptTokenCount: facts.promptTokenCount,
     uncachedTokenCount: route.prefill.tokenCount,
     expectedTokenCount: facts.expectedTokenCount,
+    ttftSloMs: facts.slo.ttftMs,
+    tpotSloMs: facts.slo.tpotMs,
     maxTokenCount: facts.maxTokenCount,
     choiceCount: facts.choiceCount,
     prefillQueuedTokenCount: prefill?.queued.tokenCount ?? 0,
@@ -45,7 +48,7 @@ function inputsOf(route: Route, facts: RequestFacts, snapshots: readonly WorkerS
 }
 
 /** `ttftMs` becomes `otherTtftMs`. */
-function prefixed(prefix: string, estimate: PathEstimate): Record<string, number> {
+function prefixed(prefix: string, estimate: RouteEstimate): Record<string, number> {
   const named = Object.entries(estimate).map(([name, value]) => [
     `${prefix}${name.charAt(0).toUpperCase()}${name.slice(1)}`,
     value,

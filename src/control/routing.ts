@@ -1,29 +1,29 @@
-/** Everything the router knows while requests come and go: loads, costs, lengths, prefixes, arrangements; and its decisions. Used by
+/** Everything the router knows while requests come and go: loads, costs, lengths, prefixes, the plan; and its decisions. Used by
  *  coordinator.ts, which drives requests along what is decided here.
  *  Invariant: a traveller's placement is counted from `choose` until `leave`, and never twice. */
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
-import { type Arrangement, nameOf } from '../router/arrangement.js';
-import { withinLimits } from '../router/arranger.js';
-import { candidatesOf } from '../router/candidates.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
-import { tpotLimitMs, ttftLimitMs } from '../router/estimate.js';
+import { defaultSlo } from '../router/default-slo.js';
 import { demandOf, growthOf } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
 import { samplePrefixes } from '../router/length-levels.js';
 import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js';
 import { Placement } from '../router/placement.js';
-import type { RememberedRequest } from '../router/recent-requests.js';
+import { alone, type Plan, planOf } from '../router/plan.js';
+import { Planner } from '../router/planner.js';
 import { type Corrections, uncorrected } from '../router/request-correction.js';
-import type { Candidates, Route, Strategy } from '../router/route.js';
+import type { Route, Strategy } from '../router/route.js';
+import type { Slo } from '../router/slo.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { prefillPairCountOf } from '../router/step-work.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { WorkerLoad } from '../router/worker-load.js';
-import { Arranging } from './arranging.js';
+import { OverloadedError } from './admission.js';
 import { Claim } from './decode-room.js';
-import { outcomeTimesOf, PredictionErrors, type RoutingStatus, realTimesOf } from './prediction-errors.js';
+import type { OverloadPolicy } from './gateway-api.js';
+import { outcomeTimesOf, PredictionErrors, type RoutingStatus } from './prediction-errors.js';
 import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
 import type { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
@@ -35,10 +35,9 @@ interface RoutingOptions {
   readonly workers: () => readonly WorkerFacts[];
   readonly costs: WorkerCosts;
   readonly strategy: Strategy;
+  readonly onOverload: OverloadPolicy;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Of a comparison of arrangements, see arranging.ts. */
-  readonly turnPasses?: (workerCount: number) => Promise<void>;
 }
 
 /** A request on its way, and what was known of it when it came. */
@@ -51,9 +50,6 @@ export interface Traveller {
   placement: Placement | null;
   /** What it will hold where it decodes. */
   claim: Claim | null;
-  remembered: RememberedRequest | null;
-  /** Of its first token, and of its time per token there, milliseconds. */
-  limits: { readonly ttftMs: number; readonly tpotMs: number } | null;
   /** That were in its route's estimates. */
   corrections: Corrections;
   /** What the costs say of it if it is alone. */
@@ -66,23 +62,22 @@ export class Routing {
   readonly #loads = new Map<WorkerId, WorkerLoad>();
   readonly #known = new Map<WorkerId, { readonly facts: WorkerFacts; readonly snapshot: WorkerSnapshot }>();
   readonly #lengths = new LengthPredictor();
-  readonly #arranging: Arranging;
+  readonly #planner = new Planner();
   readonly #errors = new PredictionErrors();
   readonly #company = new Company();
 
   constructor(options: RoutingOptions) {
     this.#options = options;
-    this.#arranging = new Arranging({ ...options, snapshots: () => this.#snapshots() });
   }
 
   get status(): RoutingStatus {
     const { workers, costs, strategy } = this.#options;
-    const candidates = strategy === 'adaptive' ? candidatesOf(this.#snapshots()) : null;
+    const plan = this.#plan(this.#snapshots());
+    const workersInPlan = plan === null || plan.collocated.length === 0 ? [] : plan.prefill;
     return {
       strategy,
-      arrangement: candidates === null ? null : nameOf(this.#arranging.current(candidates)),
-      comparedAgoMs: this.#arranging.comparedAgoMs,
-      standings: this.#arranging.standings,
+      plan: plan?.name ?? null,
+      prefillFirst: workersInPlan.map(({ id }) => id),
       errors: this.#errors.summary,
       workers: workers().map(({ id }) => costs.statusOf(id)),
     };
@@ -101,7 +96,7 @@ export class Routing {
   welcome(request: Request): Traveller {
     const keys = strideKeys(request.input.promptIds, request.input.cacheSalt);
     const lengths = this.#lengths.predict(lengthFacts(request, keys));
-    const nothingYet = { placement: null, claim: null, remembered: null, limits: null, unloaded: null };
+    const nothingYet = { placement: null, claim: null, unloaded: null };
     const traveller: Traveller = { request, keys, lengths, ...nothingYet, corrections: uncorrected };
     this.#company.enter(traveller);
     return traveller;
@@ -110,26 +105,46 @@ export class Routing {
   /** Null: no worker is live. The request is told, and counted, before this returns. */
   choose(traveller: Traveller): Route | null {
     const { request } = traveller;
-    const { strategy, logger } = this.#options;
-    const facts = this.#facts(traveller);
     const workers = this.#snapshots();
-    const rule = request.handOverFailures.length > 0 ? 'collocated' : strategy;
-    let arrangement: Arrangement | undefined;
-    const arrangementFor = (candidates: Candidates) => {
-      arrangement = this.#arranging.current(candidates);
-      return arrangement;
-    };
+    const facts = this.#facts(traveller, workers);
+    const plan = this.#planFor(request, workers);
     const route =
-      request.pinnedPlace === undefined
-        ? chooseRoute(facts, workers, rule, arrangementFor)
-        : pinnedRoute(facts, workers, request.pinnedPlace);
+      request.pinnedPlace === undefined ? plan && chooseRoute(facts, plan) : pinnedRoute(facts, workers, request.pinnedPlace);
     if (route === null) return null;
-    const summary = { ...summaryOf(route, facts, workers), ...(arrangement && { arrangement: nameOf(arrangement) }) };
+    if (request.routes.length === 0 && !request.isMeasurement) {
+      this.#planner.observe(facts);
+      this.#shed(request, route);
+    }
+    request.slo = facts.slo;
+    const summary = summaryOf(route, facts, workers, plan?.name ?? 'as asked');
     this.#place(traveller, facts, route, workers);
-    this.#remember(traveller, facts, route, workers, arrangement);
     request.routed(summary);
-    logger.debug({ request: request.id, summary }, 'routed');
+    this.#options.logger.debug({ request: request.id, summary }, 'routed');
     return route;
+  }
+
+  /** When its first token would be late wherever it went: refuses it, or has it served behind those who can be in time. */
+  #shed(request: Request, { estimate }: Route): void {
+    if (estimate.ttftUse <= 1) return;
+    request.isLate = true;
+    if (this.#options.onOverload === 'shed')
+      throw new OverloadedError(`the first token would take ${Math.round(estimate.ttftMs)} ms`, estimate.ttftMs);
+  }
+
+  #plan(workers: readonly WorkerSnapshot[]): Plan | null {
+    const { strategy, clock } = this.#options;
+    const first = strategy === 'adaptive' ? this.#planner.prefillFirst(workers, clock.nowMs()) : undefined;
+    return planOf(workers, strategy, first);
+  }
+
+  /** After a failed hand-over it stays on one worker; with tokens already, on one that decodes, which computes them again. */
+  #planFor(request: Request, workers: readonly WorkerSnapshot[]): Plan | null {
+    const plan = this.#plan(workers);
+    if (plan === null) return null;
+    const { collocated, decode } = plan;
+    if (request.outputTokenCount > 0) return alone(decode.length > 0 ? decode : collocated, 'recompute');
+    if (request.handOverFailures.length > 0) return alone(collocated.length > 0 ? collocated : decode, 'recompute');
+    return plan;
   }
 
   /** It has memory to decode in. */
@@ -144,14 +159,9 @@ export class Routing {
 
   /** It has settled: what it took and how long it became, for predictions to come. Once for each that was welcomed. */
   learn(traveller: Traveller, record: RequestRecord): void {
-    const { request, keys, remembered, limits, corrections, unloaded } = traveller;
+    const { request, keys, corrections, unloaded } = traveller;
     const wasAlone = this.#company.leave(traveller);
     if (request.isMeasurement) return;
-    if (remembered !== null && request.isFinished) {
-      remembered.outputTokenCount = Math.max(1, Math.round(request.outputTokenCount / request.outputs.length)); // of one choice
-      const { ttftMs = 0, tpotMs = 0 } = realTimesOf(record);
-      if (limits !== null) remembered.realScore = withinLimits(Math.max(ttftMs / limits.ttftMs, tpotMs / limits.tpotMs));
-    }
     const observations = request.outputs.map(({ length: tokenCount }, index) => {
       const end = request.ended[index] ?? null;
       return { tokenCount, isCensored: end === null || end === 'length' };
@@ -171,7 +181,7 @@ export class Routing {
     const { request, keys, lengths } = traveller;
     const { clock } = this.#options;
     const [prefillWorker, decodeWorker] = sidesOf(route);
-    const { tokenCount, roomTokenCount, addedMs, unloadedTtftMs } = route.prefill;
+    const { tokenCount, prefillMs, addedMs } = route.prefill;
     const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
     const claim = claimOf(traveller, route, workers.find(({ id }) => id === decodeWorker)?.blockTokenCount ?? 1);
     const placement = new Placement({
@@ -179,9 +189,9 @@ export class Routing {
       prompt: {
         tokenCount,
         pairCount: prefillPairCountOf(cachedTokenCount, tokenCount),
-        roomTokenCount,
+        prefillMs,
         addedMs,
-        unloadedTtftMs,
+        dueMs: request.firstTokenDueMs(facts.slo),
       },
       promptTokenCount: facts.promptTokenCount,
       choiceCount: facts.choiceCount,
@@ -200,30 +210,7 @@ export class Routing {
     for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
   }
 
-  /** For comparisons of arrangements. Only first attempts: others are not arrivals. */
-  #remember(
-    traveller: Traveller,
-    { promptTokenCount, expectedTokenCount, nowMs, outputTokenCount }: RequestFacts,
-    route: Route,
-    workers: readonly WorkerSnapshot[],
-    arrangement: Arrangement | undefined,
-  ): void {
-    if (arrangement === undefined || traveller.request.isMeasurement || outputTokenCount > 0 || traveller.remembered !== null)
-      return;
-    const decodeWorker = workers.find(({ id }) => id === sidesOf(route)[1]);
-    if (decodeWorker === undefined) return;
-    traveller.limits = { ttftMs: ttftLimitMs(route.prefill), tpotMs: tpotLimitMs(decodeWorker, promptTokenCount) };
-    traveller.remembered = {
-      arrivalMs: nowMs,
-      promptTokenCount: route.prefill.tokenCount,
-      expectedTokenCount,
-      outputTokenCount: Math.max(1, Math.round(expectedTokenCount)),
-      arrangementName: nameOf(arrangement),
-    };
-    this.#arranging.remember(traveller.remembered);
-  }
-
-  #facts({ request, keys, lengths }: Traveller): RequestFacts {
+  #facts({ request, keys, lengths }: Traveller, workers: readonly WorkerSnapshot[]): RequestFacts {
     const { promptIds, sampling } = request.input;
     const { choiceCount } = sampling;
     return {
@@ -234,7 +221,7 @@ export class Routing {
       expectedTokenCount: lengths.mean,
       growth: growthOf({ choiceCount, generatedTokenCount: request.outputTokenCount, lengths }),
       prefixTokenCounts: this.#affinity.lookup(keys),
-      ttftWeight: 1,
+      slo: request.slo ?? sloOf(request, workers),
       nowMs: this.#options.clock.nowMs(),
     };
   }
@@ -267,6 +254,11 @@ export class Routing {
     this.#loads.set(id, load);
     return load;
   }
+}
+
+/** As the client asked, else multiples of what it takes alone. */
+function sloOf({ input, outputTokenCount }: Request, workers: readonly WorkerSnapshot[]): Slo {
+  return { ...defaultSlo({ promptTokenCount: input.promptIds.length, outputTokenCount }, workers), ...input.slo };
 }
 
 function claimOf({ request, lengths }: Traveller, route: Route, blockTokenCount: number): Claim {

@@ -8,7 +8,7 @@ import { type NextChange, Signal } from '../base/signal.js';
 import type { BusConnection, BusHandlers, BusServer } from '../bus/bus.js';
 import { listenUnix } from '../bus/unix-socket.js';
 import type { LoadProgress } from '../model/model.js';
-import { effectiveRoles } from '../router/candidates.js';
+import { effectiveRoles } from '../router/plan.js';
 import type { StepSample } from '../router/step-work.js';
 import type { HelloBody, WorkerConfig } from '../worker/messages.js';
 import { stepLimitsOf } from '../worker/step-limits.js';
@@ -68,12 +68,11 @@ export class Supervisor implements WorkerDirectory {
 
   /** Made anew only when a worker has come or gone: every decision asks. */
   workers(): readonly WorkerFacts[] {
-    const isHostFull = this.#facts === null && this.#isHostFull;
     this.#facts ??= this.slots.map((slot) => ({
       id: slot.id,
       role: slot.options.effectiveRole,
       isLive: slot.isLive,
-      isOnHost: slot.options.config.device.kind === 'cpu' && isHostFull,
+      pacing: slot.options.config.pacing ?? 'on',
       blockTokenCount: slot.ready?.blockTokenCount ?? 1,
       blockCount: slot.ready?.blockCount ?? 1,
       ...shapeOf(slot),
@@ -85,12 +84,6 @@ export class Supervisor implements WorkerDirectory {
     const { snapshot, ready } = this.slots.find((slot) => slot.id === id) ?? {};
     if (snapshot == null) return ready?.blockCount ?? 0;
     return snapshot.engine.freeBlockCount + snapshot.engine.cachedBlockCount;
-  }
-
-  /** Compute threads take every core: gateway and messages have none of their own. */
-  get #isHostFull(): boolean {
-    const threadCount = this.slots.reduce((sum, { options }) => sum + options.config.device.threadCount, 0);
-    return threadCount >= (this.#options.coreCount ?? os.availableParallelism());
   }
 
   client(id: WorkerId): WorkerClient | null {

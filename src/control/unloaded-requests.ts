@@ -1,6 +1,7 @@
 /** Requests that have the whole system to themselves, and what they took over what the costs say: limits are multiples of that. Used by
  *  routing.ts. Invariant: a request counts as alone only if no other was there at any moment of its life. */
-import { unloadedTpotMs } from '../router/estimate.js';
+import { unloadedTpotMs } from '../router/default-slo.js';
+import { unloadedTtftMs } from '../router/forecast.js';
 import type { RequestOutcomeTimes } from '../router/request-correction.js';
 import type { Route } from '../router/route.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
@@ -38,7 +39,7 @@ export function unloadedCostsOf(route: Route, facts: RequestFacts, workers: read
   const [prefill, decode] = sidesOf(route).map((side) => workers.find(({ id }) => id === side));
   if (prefill === undefined || decode === undefined || facts.choiceCount > 1) return null;
   const tpotMs = unloadedTpotMs({ costs: decode.costs, unloaded: asCosted }, facts.promptTokenCount);
-  return { ttftMs: route.prefill.unloadedTtftMs / prefill.unloaded.ttft, tpotMs };
+  return { ttftMs: unloadedTtftMs(facts, prefill) / prefill.unloaded.ttft, tpotMs };
 }
 
 /** Real over costed. A prompt that was cached is not what limits are made for. */

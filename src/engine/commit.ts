@@ -21,6 +21,8 @@ export interface StepResult {
 interface CommitParts {
   readonly scheduler: Scheduler;
   readonly memory: SequenceMemory;
+  /** On the engine's clock. */
+  readonly nowMs: number;
   /** Called once all choices of a request have ended. */
   readonly onRequestEnd: (request: RequestState) => void;
 }
@@ -63,6 +65,7 @@ function commitSample(sample: StepSample, index: number, result: StepResult, par
     return;
   }
   choice.acceptToken(tokenId);
+  choice.firstTokenMs ??= parts.nowMs;
   const end = choice.end();
   const { topLogprobCount } = request.sampling;
   const output: TokenOutput =

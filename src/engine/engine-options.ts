@@ -5,6 +5,7 @@ import type { Device, Stream } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { Model } from '../model/model.js';
 import type { StepSample } from '../router/step-work.js';
+import type { StepTimeModel } from './pacer.js';
 
 export interface EngineOptions {
   readonly device: Device;
@@ -22,6 +23,8 @@ export interface EngineOptions {
   /** Steps in flight. 2: the next step is launched before the last one's tokens are read. */
   readonly depth: 1 | 2;
   readonly clock: Clock;
+  /** What steps take: with it they are paced by the deadlines of their requests. Absent: steps are as large as the budget allows. */
+  readonly stepTimes?: StepTimeModel;
 }
 
 /** A span of one prompt whose K and V a step computes (or that the prefix cache already held: then start..end was cached and is

@@ -15,10 +15,11 @@ import { PrefixHasher } from '../kv/prefix-index.js';
 import { commitStep } from './commit.js';
 import type { EngineHooks, EngineOptions, EngineSnapshot, Reservation } from './engine-options.js';
 import { collectResults } from './generate.js';
-import type { GenerationRequest, GenerationResult } from './generation-request.js';
+import type { GenerationRequest, GenerationResult, TokenDeadlines } from './generation-request.js';
 import { abortRequest, reserveRequest, resumeRequest, stopChoiceOf } from './hand-over.js';
 import { checkAccounting } from './integrity.js';
 import { type InFlight, ModelRunner } from './model-runner.js';
+import { type Deadlines, Pacer } from './pacer.js';
 import { type RequestMode, RequestState, validateRequest } from './request-state.js';
 import { Scheduler } from './scheduler.js';
 import { SequenceMemory } from './sequence-memory.js';
@@ -39,6 +40,7 @@ export class Engine {
   readonly #memory: SequenceMemory;
   readonly #scheduler: Scheduler;
   readonly #runner: ModelRunner;
+  readonly #pacer: Pacer | null;
   readonly #requests = new Map<RequestId, RequestState>();
   readonly #inFlight: InFlight[] = [];
   readonly #counters = { step: 0, lastStepMs: 0, promptToken: 0, generatedToken: 0, arrival: 0 };
@@ -69,8 +71,10 @@ export class Engine {
     this.cache = new KvCache(device, layout, kv.blockCount);
     const hasher = options.prefixCaching === 'on' ? new PrefixHasher(layout.hash, kv.blockTokenCount) : undefined;
     this.#memory = new SequenceMemory(new BlockManager(kv.blockCount), kv.blockTokenCount, hasher);
+    const { stepTimes, clock } = options;
+    this.#pacer = stepTimes === undefined ? null : new Pacer(stepTimes, clock, tokenBudget);
     const limits = { rowCountMax: tokenBudget, sampleCountMax, prefillChunkTokenCount, seatCount: this.#seatCount };
-    this.#scheduler = new Scheduler(this.#memory, limits, hooks);
+    this.#scheduler = new Scheduler(this.#memory, { ...limits, pacer: this.#pacer }, hooks);
     const parts = { device, model, cache: this.cache, hooks };
     this.#runner = new ModelRunner({ ...parts, seatCount: this.#seatCount, sampleCountMax, laneCount: depth });
   }
@@ -96,9 +100,10 @@ export class Engine {
   }
 
   /** The other side has written K and V of positions 0..tokenCount-1 into the reserved blocks. `outputs`: all tokens each choice has. */
-  resume(id: RequestId, outputs: readonly (readonly TokenId[])[], tokenCount: number): void {
+  resume(id: RequestId, outputs: readonly (readonly TokenId[])[], tokenCount: number, deadlines?: TokenDeadlines): void {
     const state = this.#requests.get(id);
     if (state === undefined) return; // aborted meanwhile
+    this.#startClock(state, deadlines);
     const parts = { scheduler: this.#scheduler, memory: this.#memory, vocabCount: this.#options.model.config.vocabCount };
     resumeRequest(state, outputs, tokenCount, parts);
     this.#forgetEnded(state);
@@ -127,8 +132,8 @@ export class Engine {
   }
 
   get hasWork(): boolean {
-    const { waiting, running, events } = this.#scheduler;
-    return waiting.count > 0 || running.count > 0 || events.length > 0 || this.#inFlight.length > 0;
+    const { waiting, late, running, events } = this.#scheduler;
+    return waiting.count > 0 || late.count > 0 || running.count > 0 || events.length > 0 || this.#inFlight.length > 0;
   }
 
   /** One iteration: choose work, launch it, record what an earlier launch produced. Up to `depth` steps are in flight. */
@@ -216,12 +221,28 @@ export class Engine {
       ...{ vocabCount: model.config.vocabCount, maxModelTokenCount, sequenceCountMax: this.#seatCount },
       ...{ blockCount: kv.blockCount, blockTokenCount: kv.blockTokenCount, topLogprobCountMax: topLogprobsMax },
     });
-    const state = new RequestState(request, mode, this.#counters.arrival++, maxModelTokenCount);
+    const deadlines = this.#deadlinesOf(request);
+    const state = new RequestState(request, mode, { arrival: this.#counters.arrival++, deadlines, maxModelTokenCount });
+    this.#startClock(state, request.deadlines);
     this.#requests.set(state.id, state);
     for (const choice of state.choices)
       if (mode !== 'reserved' && choice.end() !== undefined && choice.outputIds.length > 0) choice.state = 'ended';
     this.#forgetEnded(state);
     return state;
+  }
+
+  /** On this engine's clock. */
+  #deadlinesOf({ deadlines }: GenerationRequest): Deadlines | null {
+    if (deadlines === undefined || this.#pacer === null) return null;
+    const { firstTokenInMs, ttftMs, tpotMs } = deadlines;
+    return { firstTokenDueMs: this.#options.clock.nowMs() + firstTokenInMs, ttftMs, tpotMs };
+  }
+
+  /** Of choices that have tokens already. */
+  #startClock({ choices }: RequestState, deadlines: TokenDeadlines | undefined): void {
+    if (deadlines?.sinceFirstTokenMs === undefined) return;
+    const firstTokenMs = this.#options.clock.nowMs() - deadlines.sinceFirstTokenMs;
+    for (const choice of choices) choice.firstTokenMs = firstTokenMs;
   }
 
   #forgetEnded(state: RequestState): void {
@@ -231,6 +252,7 @@ export class Engine {
   #launch(plan: StepPlan): void {
     plan.launchedMs = this.#options.clock.nowMs();
     const inFlight = this.#runner.launch(plan);
+    this.#pacer?.onLaunch(stepWorkOf(plan));
     inFlight.result.then(
       () => this.#ended(plan),
       () => undefined, // seen by whoever awaits it; a failure ahead of it may make that nobody
@@ -243,15 +265,17 @@ export class Engine {
     const endMs = this.#options.clock.nowMs();
     const startMs = Math.max(plan.launchedMs, this.#lastEndMs);
     this.#lastEndMs = endMs;
-    const { decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount } = stepWorkOf(plan);
-    this.#hooks.onStep?.({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, ms: endMs - startMs });
+    const work = stepWorkOf(plan);
+    this.#pacer?.onEnd(work, endMs - startMs);
+    this.#hooks.onStep?.({ ...work, ms: endMs - startMs });
   }
 
   async #commit({ plan, result }: InFlight): Promise<readonly TokenEvent[]> {
     const stepResult = await result;
     this.#inFlight.shift();
     const onRequestEnd = (state: RequestState) => this.#forgetEnded(state);
-    const events = commitStep(plan, stepResult, { scheduler: this.#scheduler, memory: this.#memory, onRequestEnd });
+    const nowMs = this.#options.clock.nowMs();
+    const events = commitStep(plan, stepResult, { scheduler: this.#scheduler, memory: this.#memory, nowMs, onRequestEnd });
     this.#counters.step++;
     this.#counters.lastStepMs = this.#options.clock.nowMs() - plan.launchedMs;
     for (const { sequence, firstToken, endToken } of plan.entries) {

@@ -3,6 +3,18 @@ import type { RequestId, TokenId } from '../base/ids.js';
 import type { SamplingParams } from './sampling-params.js';
 import type { FinishReason, TokenLogprob, TokenOutput } from './token-event.js';
 
+/** By when the tokens of a request are due, told as durations, since no two processes share a clock. */
+export interface TokenDeadlines {
+  /** From now; negative when it is over. */
+  readonly firstTokenInMs: number;
+  /** What the first token was allowed in all. */
+  readonly ttftMs: number;
+  /** Per token after the first, on average. */
+  readonly tpotMs: number;
+  /** Since the first token was emitted; absent: there is none yet. */
+  readonly sinceFirstTokenMs?: number;
+}
+
 export interface GenerationRequest {
   readonly id: RequestId;
   readonly promptIds: readonly TokenId[];
@@ -12,6 +24,8 @@ export interface GenerationRequest {
   readonly outputs?: readonly (readonly TokenId[])[];
   /** Lower first, then arrival order. Default 0. */
   readonly priority?: number;
+  /** Steps are paced by them. Absent: nothing is promised. */
+  readonly deadlines?: TokenDeadlines;
   /** Requests share cached prefixes only with requests of the same salt. */
   readonly cacheSalt?: string;
 }

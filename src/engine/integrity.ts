@@ -24,7 +24,7 @@ export function checkAccounting(
   checkReferences(sequences, memory, plans);
   checkSeats(sequences, scheduler, seatCount);
   for (const sequence of sequences) checkSequence(sequence, scheduler, memory);
-  for (const sequence of [...scheduler.running.items, ...scheduler.waiting.items]) {
+  for (const sequence of [...scheduler.running.items, ...scheduler.waiting.items, ...scheduler.late.items]) {
     assert(sequences.has(sequence), `a queue holds a choice of request ${sequence.request.id}, which is not here`);
   }
   for (const sequence of sequences) {
@@ -67,7 +67,8 @@ function checkSequence(sequence: Sequence, scheduler: Scheduler, memory: Sequenc
   const { state, request, blockIds, seat } = sequence;
   const name = `request ${request.id}, choice ${sequence.choiceIndex}, ${state}`;
   assert(scheduler.running.has(sequence) === (state === 'running'), `${name}: running list disagrees`);
-  assert(scheduler.waiting.has(sequence) === (state === 'waiting'), `${name}: waiting list disagrees`);
+  const queueCount = [scheduler.waiting, scheduler.late].filter((queue) => queue.has(sequence)).length;
+  assert(queueCount === (state === 'waiting' ? 1 : 0), `${name}: waits in ${queueCount} queues`);
   assert(blockIds.length * memory.blockTokenCount >= sequence.computedCount, `${name}: computed tokens without blocks`);
   if (state === 'waiting' || state === 'forking')
     assert(blockIds.length === 0 && sequence.computedCount === 0, `${name} owns blocks`);

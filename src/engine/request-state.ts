@@ -3,12 +3,20 @@
 import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { RequestId, TokenId } from '../base/ids.js';
 import type { GenerationRequest } from './generation-request.js';
+import type { Deadlines } from './pacer.js';
 import type { SamplingParams } from './sampling-params.js';
 import { Sequence } from './sequence.js';
 import type { TokenLogprob } from './token-event.js';
 
 /** generate: prompt and decode here. prefill: prompt and first tokens, then hold. reserved: decode here what was prefilled elsewhere. */
 export type RequestMode = 'generate' | 'prefill' | 'reserved';
+
+interface RequestStateParts {
+  /** Requests are numbered as they come. */
+  readonly arrival: number;
+  readonly deadlines: Deadlines | null;
+  readonly maxModelTokenCount: number;
+}
 
 export class RequestState {
   readonly id: RequestId;
@@ -18,6 +26,8 @@ export class RequestState {
   readonly promptIds: readonly TokenId[];
   readonly sampling: SamplingParams;
   readonly cacheSalt: string;
+  /** On the engine's clock; null: nothing is promised, or nobody paces. */
+  readonly deadlines: Deadlines | null;
   /** Most output tokens of a choice: asked for, and what the context leaves. */
   readonly outputLimit: number;
   /** End and stop ids together. */
@@ -37,11 +47,13 @@ export class RequestState {
   readonly #biases: ReadonlyMap<TokenId, number>;
   readonly #earlyBiases: ReadonlyMap<TokenId, number>;
 
-  constructor(request: GenerationRequest, mode: RequestMode, arrival: number, maxModelTokenCount: number) {
+  constructor(request: GenerationRequest, mode: RequestMode, parts: RequestStateParts) {
+    const { arrival, deadlines, maxModelTokenCount } = parts;
     this.id = request.id;
     this.mode = mode;
     this.arrival = arrival;
     this.priority = request.priority ?? 0;
+    this.deadlines = deadlines;
     this.promptIds = request.promptIds;
     this.sampling = request.sampling;
     this.cacheSalt = request.cacheSalt ?? '';
@@ -61,6 +73,11 @@ export class RequestState {
   get needsHistory(): boolean {
     const { repetitionPenalty, presencePenalty, frequencyPenalty } = this.sampling;
     return repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
+  }
+
+  /** Who promises nothing comes after who does. */
+  get dueMs(): number {
+    return this.deadlines?.firstTokenDueMs ?? Number.MAX_VALUE;
   }
 
   /** Biases on a choice's draw number `drawIndex`, no id twice: the request's own, and minus infinity on all that would end it too early. */

@@ -1,14 +1,19 @@
-/** Decides what the next step computes. Pure: no device, no time. Used by engine.ts; commit.ts settles what it launched.
+/** Decides what the next step computes. No device; time only through the pacer. Used by engine.ts; commit.ts settles what it launched.
  *
- *  Order is priority, then arrival, then choice. A step takes, while the token budget lasts:
- *    1. one row for each sequence that decodes;   2. prefill chunks of those that run;   3. the head of the waiting queue.
+ *  Order is priority, then when the first token is due, then arrival, then choice (sequence-queue.ts). A step takes
+ *    1. one row for each sequence that decodes;
+ *    2. prompt tokens, as many as the pacer allows beside them: of the running and the waiting in one order, those last whose first
+ *       token will be late anyway.
  *  When blocks run out, the latest running sequence is preempted: its blocks go, its tokens stay, it is computed again later.
  *
- *  Progress: a sequence is preempted only for one that comes before it, and nobody overtakes the head of the waiting queue, so the
- *  first in order always gets the memory it needs, which validateRequest has checked to exist. Hand-over prefills get all their
- *  blocks on admission and are never preempted: a transfer may be reading them. */
+ *  Progress: a sequence is preempted only for one that comes before it, and nobody overtakes the head of the waiting queue for memory,
+ *  so the first in order always gets the memory it needs, which validateRequest has checked to exist. Late prompts take what is left,
+ *  and once they have aged a share of every step. Hand-over prefills get all their blocks on admission and are never preempted: a
+ *  transfer may be reading them. */
 import { assert } from '../base/assert.js';
+import { leastPromptTokenCount } from '../router/paced-step.js';
 import type { EngineHooks } from './engine-options.js';
+import type { Pacer } from './pacer.js';
 import type { RequestState } from './request-state.js';
 import type { Sequence } from './sequence.js';
 import type { SequenceMemory } from './sequence-memory.js';
@@ -19,10 +24,19 @@ import type { TokenEvent } from './token-event.js';
 interface SchedulerOptions extends StepPlanLimits {
   readonly prefillChunkTokenCount: number;
   readonly seatCount: number;
+  /** null: steps take as many prompt tokens as the budget allows, in order. */
+  readonly pacer: Pacer | null;
 }
+
+/** A late prompt waits for what others leave until it is late by so many times what it was allowed; */
+const agingTtfts = 4;
+/** from then on this share of a step's prompt tokens is for the first that has aged. */
+const agedShare = 1 / 8;
 
 export class Scheduler {
   readonly waiting = new SequenceQueue();
+  /** Waiting as well, behind all others: their first tokens will be late whatever is done. */
+  readonly late = new SequenceQueue();
   readonly running = new SequenceQueue();
   /** Preempted or ended, but a step in flight still touches their blocks. */
   readonly leaving = new Set<Sequence>();
@@ -50,8 +64,7 @@ export class Scheduler {
   schedule(): StepPlan | null {
     const plan = new StepPlan(this.#planCount, this.#options);
     this.#planDecodes(plan);
-    this.#planPrefills(plan);
-    this.#admitWaiting(plan);
+    this.#planPrompts(plan);
     if (plan.entries.length === 0) return null;
     this.#planCount++;
     return plan;
@@ -93,6 +106,7 @@ export class Scheduler {
     if (sequence.state === 'ended') return;
     this.running.remove(sequence);
     this.waiting.remove(sequence);
+    this.late.remove(sequence);
     sequence.state = 'ended';
     sequence.dropPending();
     this.giveSeat(sequence);
@@ -136,25 +150,88 @@ export class Scheduler {
     }
   }
 
-  #planPrefills(plan: StepPlan): void {
-    const { items } = this.running;
-    for (let i = 0; i < items.length && plan.rowRoom > 0; i++) {
-      const sequence = items[i];
-      if (sequence === undefined || sequence.planNumber === plan.number || sequence.isDecoding || !isReady(sequence)) continue;
-      this.#planChunk(sequence, plan);
+  #planPrompts(plan: StepPlan): void {
+    const prefilling = this.running.items.filter(
+      (sequence) => sequence.planNumber !== plan.number && !sequence.isDecoding && isReady(sequence),
+    );
+    const first = prefilling[0] ?? this.waiting.first ?? this.late.first;
+    if (first === undefined) return;
+    const { pacer } = this.#options;
+    if (pacer === null) {
+      this.#planInOrder(prefilling, plan);
+      return;
+    }
+    plan.limitPrompts(pacer.promptRoom(plan, first.computedCount));
+    const late = prefilling.filter((sequence) => pacer.isLate(sequence));
+    this.#setLateAside(pacer);
+    this.#planAged(pacer, late, plan);
+    this.#planInOrder(late.length === 0 ? prefilling : prefilling.filter((sequence) => !late.includes(sequence)), plan);
+    for (const sequence of late) if (plan.rowRoom > 0) this.#planRunning(sequence, plan);
+    while (this.late.first !== undefined && this.#start(this.late.first, plan));
+  }
+
+  /** Running prompts and waiting ones, first come, first served; who cannot be admitted holds up those who wait behind it. */
+  #planInOrder(prefilling: readonly Sequence[], plan: StepPlan): void {
+    let isAdmitting = true;
+    const admitBefore = (next: Sequence | undefined) => {
+      for (let head = this.waiting.first; isAdmitting && head !== undefined; head = this.waiting.first) {
+        if (next !== undefined && compareOrder(head, next) > 0) return;
+        isAdmitting = this.#start(head, plan);
+      }
+    };
+    for (const sequence of prefilling) {
+      admitBefore(sequence);
+      if (plan.rowRoom === 0) return;
+      this.#planRunning(sequence, plan);
+    }
+    admitBefore(undefined);
+  }
+
+  /** It may have been preempted for another one since the list was made. */
+  #planRunning(sequence: Sequence, plan: StepPlan): void {
+    if (sequence.state === 'running' && sequence.planNumber !== plan.number) this.#planChunk(sequence, plan);
+  }
+
+  /** The head of the queue is due first: late ones gather there. */
+  #setLateAside(pacer: Pacer): void {
+    for (let head = this.waiting.first; head !== undefined && pacer.isLate(head); head = this.waiting.first) {
+      this.waiting.remove(head);
+      this.late.insert(head);
     }
   }
 
-  #admitWaiting(plan: StepPlan): void {
-    while (plan.rowRoom > 0 && plan.sampleRoom > 0) {
-      const head = this.waiting.first;
-      if (head === undefined || !this.#admit(head)) return;
-      this.waiting.remove(head);
-      head.state = 'running';
-      this.running.insert(head);
-      this.#announce(head);
-      this.#planChunk(head, plan);
+  #planAged(pacer: Pacer, running: readonly Sequence[], plan: StepPlan): void {
+    const first = running[0] ?? this.late.first;
+    if (first === undefined || !pacer.hasAged(first, agingTtfts)) return;
+    const room = Math.max(leastPromptTokenCount, Math.floor(plan.rowRoom * agedShare));
+    if (first.state === 'running') this.#planChunk(first, plan, room);
+    else this.#start(first, plan, room);
+  }
+
+  /** Takes the first of a queue into the step; false: not now. */
+  #start(head: Sequence, plan: StepPlan, tokenCountMax?: number): boolean {
+    if (plan.rowRoom === 0 || plan.sampleRoom === 0 || !this.#mayJoin(head) || !this.#admit(head)) return false;
+    this.waiting.remove(head);
+    this.late.remove(head);
+    head.state = 'running';
+    this.running.insert(head);
+    this.#announce(head);
+    this.#planChunk(head, plan, tokenCountMax);
+    return true;
+  }
+
+  /** A hand-over's prompt decodes elsewhere. */
+  #mayJoin(head: Sequence): boolean {
+    const { pacer } = this.#options;
+    if (pacer === null || head.request.mode === 'prefill') return true;
+    let joinCount = 0;
+    let joinTokenCount = 0;
+    for (const { isDecoding, request, tokenCount } of this.running.items) {
+      if (isDecoding || request.mode === 'prefill') continue;
+      joinCount += 1 + request.forks.length;
+      joinTokenCount += (1 + request.forks.length) * tokenCount;
     }
+    return pacer.mayJoin(head, joinCount, joinTokenCount);
   }
 
   #admit(head: Sequence): boolean {
@@ -182,12 +259,12 @@ export class Scheduler {
   }
 
   /** The next rows of a sequence that is behind its tokens. */
-  #planChunk(sequence: Sequence, plan: StepPlan): void {
+  #planChunk(sequence: Sequence, plan: StepPlan, tokenCountMax = Number.POSITIVE_INFINITY): void {
     const { request } = sequence;
     const goal = request.forks.length > 0 ? sequence.promptCount : sequence.tokenCount;
     const drawing = choicesDrawingAt(sequence, goal);
     const first = sequence.computedCount;
-    const end = first + this.#chunkTokenCount(sequence, goal, drawing.length, plan);
+    const end = first + Math.min(tokenCountMax, this.#chunkTokenCount(sequence, goal, drawing.length, plan));
     if (end === first || !this.#makeWritable(sequence, end, plan)) return;
     const row = plan.addEntry(sequence, first, end);
     sequence.advance(end);

@@ -40,6 +40,8 @@ export class Sequence {
   publishedCount = 0;
   /** Steps in flight that touch its blocks. */
   inFlightCount = 0;
+  /** When its first token was emitted, on the engine's clock; null: not yet. */
+  firstTokenMs: number | null = null;
   /** The last plan it is part of; at most one entry a step. */
   planNumber = -1;
   #pendingCount = 0;

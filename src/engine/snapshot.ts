@@ -37,11 +37,11 @@ export function takeSnapshot({
     if (sequence.computedCount >= sequence.promptCount) counts.decoding++;
     else counts.queued += sequence.uncomputedCount;
   }
-  for (const sequence of scheduler.waiting.items) counts.queued += sequence.uncomputedCount;
+  for (const sequence of [...scheduler.waiting.items, ...scheduler.late.items]) counts.queued += sequence.uncomputedCount;
   return {
     runningCount: scheduler.running.count,
     decodingCount: counts.decoding,
-    waitingCount: scheduler.waiting.count,
+    waitingCount: scheduler.waiting.count + scheduler.late.count,
     heldCount: counts.held,
     reservedCount: counts.reserved,
     queuedTokenCount: counts.queued,

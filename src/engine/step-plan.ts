@@ -42,14 +42,21 @@ export class StepPlan {
   /** On the engine's clock. */
   launchedMs = 0;
   readonly #limits: StepPlanLimits;
+  #rowCountMax: number;
 
   constructor(number: number, limits: StepPlanLimits) {
     this.number = number;
     this.#limits = limits;
+    this.#rowCountMax = limits.rowCountMax;
+  }
+
+  /** From here on it takes no more than so many rows. */
+  limitPrompts(tokenCount: number): void {
+    this.#rowCountMax = Math.min(this.#limits.rowCountMax, this.rowCount + tokenCount);
   }
 
   get rowRoom(): number {
-    return this.#limits.rowCountMax - this.rowCount;
+    return this.#rowCountMax - this.rowCount;
   }
 
   get sampleRoom(): number {

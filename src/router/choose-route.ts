@@ -1,38 +1,174 @@
-/** The router: request facts and worker snapshots in, a route out. Pure; called by control/coordinator for every attempt. */
-import { type Arrangement, free, routeWithin } from './arrangement.js';
-import { candidatesOf } from './candidates.js';
-import { collocated } from './policies/collocated.js';
-import { disaggregated } from './policies/disaggregated.js';
-import type { Candidates, Policy, Route, RoutePlace, Strategy } from './route.js';
+/** The router: request facts and a plan in, a route out. Pure; called by control/routing.ts for every attempt.
+ *
+ *  A request goes where its SLOs are met at least cost to others' SLOs:
+ *    1. It decodes where a step with one more row takes the least share of its TPOT.
+ *    2. Its prompt goes to the prefill-first worker with the earliest first token while that is due within half of its TTFT: there it slows
+ *       nobody's tokens. Beyond that, wherever the first token comes first, beside decodes too: steps are paced, so that these keep their TPOT.
+ *    3. When neither way keeps its SLO, a prefill-first worker takes it whole if that does; else it goes where its SLO is missed least.
+ *  Where every worker takes whole requests, it goes where TTFT and TPOT together take the least share of their SLOs. */
+import { at } from '../base/assert.js';
+import { estimateRoute, type RouteEstimate, type RouteParts } from './estimate.js';
+import { type DecodeForecast, decodeForecast, type PrefillForecast, prefillForecast, roomWaitMs } from './forecast.js';
+import { aimedTpotShare } from './paced-step.js';
+import { alone, type Plan } from './plan.js';
+import type { Route, RoutePlace } from './route.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
+import { rowsMs } from './step-cost.js';
 
-/** The two static modes. Adaptive's policy is routeWithin. */
-const policies: Readonly<Record<RoutePlace['path'], Policy>> = { collocated, disaggregated };
+/** A first token that comes within this share of its TTFT is early enough: prompts stay on prefill-first workers. Half leaves the other half for
+ *  what comes meanwhile and is due before. */
+const comfortableTtftUse = 0.5;
+/** Of many workers the few that look least busy are estimated: a decision among 64 costs what it costs among 8. */
+const lookCount = 8;
 
-/** Null when no worker is live. A request that has tokens already is continued where it will decode, by recomputing them. */
-export function chooseRoute(
-  facts: RequestFacts,
-  workers: readonly WorkerSnapshot[],
-  strategy: Strategy,
-  arrangementFor: (candidates: Candidates) => Arrangement = () => free,
-): Route | null {
-  const candidates = candidatesOf(workers);
-  if (candidates === null) return null;
-  if (facts.outputTokenCount === 0) {
-    return strategy === 'adaptive'
-      ? routeWithin(arrangementFor(candidates), facts, candidates)
-      : policies[strategy](facts, candidates);
+/** The best of what the plan allows. */
+export function chooseRoute(facts: RequestFacts, plan: Plan): Route {
+  const options = new Options(facts, plan);
+  const collocated = options.collocated(plan.collocated);
+  const pair = options.pair();
+  if (pair === null) return options.route(collocated ?? options.lastResort(), `least use of ${plan.collocated.length}`);
+  if (collocated === null) return options.route(pair, `earliest of ${plan.prefill.length} prefill workers`);
+  if (keepsSlo(pair) && pair.estimate.ttftUse <= comfortableTtftUse) {
+    return options.route(pair, `prefill-first: ${Math.round(100 * pair.estimate.ttftUse)} % of its TTFT`, collocated);
   }
-  const route = collocated(facts, { ...candidates, both: candidates.decode });
-  return { ...route, reason: `continues after ${facts.outputTokenCount} tokens by recomputing them` };
+  const best = earliest([pair, collocated].filter(keepsSlo));
+  if (best === pair) return options.route(pair, 'earliest first token', collocated);
+  if (best === collocated) return options.route(collocated, 'first token is earlier beside decodes', pair);
+  const spill = options.collocated(plan.prefill.filter(({ role }) => role === 'any'));
+  if (spill !== null && keepsSlo(spill)) return options.route(spill, 'no decode worker can keep its TPOT', pair);
+  const least = leastMissed(spill === null ? [pair, collocated] : [pair, collocated, spill]);
+  return options.route(least, 'its SLO is missed least', least === pair ? collocated : pair);
 }
 
 /** The same, when the place is given (a measurement). Null while one of its workers is not live. */
 export function pinnedRoute(facts: RequestFacts, workers: readonly WorkerSnapshot[], place: RoutePlace): Route | null {
   const live = (id: WorkerSnapshot['id']) => workers.filter((worker) => worker.isLive && worker.id === id);
-  const both = place.path === 'collocated' ? live(place.worker) : [];
-  const prefill = place.path === 'collocated' ? both : live(place.prefillWorker);
-  const decode = place.path === 'collocated' ? both : live(place.decodeWorker);
+  const [prefill, decode] =
+    place.path === 'collocated'
+      ? [live(place.worker), live(place.worker)]
+      : [live(place.prefillWorker), live(place.decodeWorker)];
   if (prefill.length === 0 || decode.length === 0) return null;
-  return { ...policies[place.path](facts, { prefill, decode, both }), reason: 'as asked' };
+  const plan = place.path === 'collocated' ? alone(decode, 'as asked') : { name: 'as asked', collocated: [], prefill, decode };
+  return { ...chooseRoute(facts, plan), reason: 'as asked' };
+}
+
+/** A way, weighed. */
+interface Weighed {
+  readonly parts: RouteParts;
+  readonly estimate: RouteEstimate;
+}
+
+function keepsSlo({ estimate: { ttftUse, tpotUse } }: Weighed): boolean {
+  return ttftUse <= 1 && tpotUse <= aimedTpotShare;
+}
+
+function earliest(options: readonly Weighed[]): Weighed | null {
+  return options.reduce<Weighed | null>(
+    (best, each) => (best === null || each.estimate.ttftUse < best.estimate.ttftUse ? each : best),
+    null,
+  );
+}
+
+function leastMissed(options: readonly [Weighed, ...Weighed[]]): Weighed {
+  const missedBy = ({ estimate: { ttftUse, tpotUse } }: Weighed) => Math.max(ttftUse, tpotUse);
+  return options.reduce((best, each) => (missedBy(each) < missedBy(best) ? each : best));
+}
+
+/** What one decision weighs; forecasts are made once for each worker. */
+class Options {
+  readonly #facts: RequestFacts;
+  readonly #plan: Plan;
+  readonly #prefills = new Map<WorkerSnapshot, PrefillForecast>();
+
+  constructor(facts: RequestFacts, plan: Plan) {
+    this.#facts = facts;
+    this.#plan = plan;
+  }
+
+  /** The worker for which both SLOs together are used least. */
+  collocated(workers: readonly WorkerSnapshot[]): Weighed | null {
+    let best: Weighed | null = null;
+    for (const worker of this.#withRoom(workers, 'prefill')) {
+      const weighed = this.#weigh(worker, worker);
+      if (best === null || useOf(weighed) < useOf(best)) best = weighed;
+    }
+    return best;
+  }
+
+  /** Null when the plan has no two workers for it. */
+  pair(): Weighed | null {
+    const { prefill, decode } = this.#plan;
+    let best: Weighed | null = null;
+    const decodes = this.#withRoom(decode, 'decode').slice(0, 2); // the second in case the first is the prefill worker itself
+    for (const source of leastBusy(this.#facts, prefill, 'prefill')) {
+      const target = decodes.find(({ id }) => id !== source.id);
+      if (target === undefined) continue;
+      const weighed = this.#weigh(source, target);
+      if (best === null || weighed.estimate.ttftMs < best.estimate.ttftMs) best = weighed;
+    }
+    return best;
+  }
+
+  /** A plan whose workers can do nothing together (one worker that may only prefill and decode with another). */
+  lastResort(): Weighed {
+    const worker = this.#plan.decode[0] ?? at(this.#plan.prefill, 0);
+    return this.#weigh(worker, worker);
+  }
+
+  route({ parts, estimate }: Weighed, reason: string, other: Weighed | null = null): Route {
+    const { prefill, prefillWorker, decodeWorker } = parts;
+    const explained = {
+      ...{ reason, estimate, prefill },
+      ...(other === null ? {} : { other: { workers: workersOfParts(other.parts), estimate: other.estimate } }),
+    };
+    if (prefillWorker === decodeWorker) return { path: 'collocated', worker: decodeWorker.id, ...explained };
+    return { path: 'disaggregated', prefillWorker: prefillWorker.id, decodeWorker: decodeWorker.id, ...explained };
+  }
+
+  /** Least used first. Those who would wait for KV or a batch slot only when all would. */
+  #withRoom(workers: readonly WorkerSnapshot[], phase: Phase): readonly WorkerSnapshot[] {
+    const best = leastBusy(this.#facts, workers, phase);
+    const free = best.filter((worker) => roomWaitMs(this.#facts, worker) === 0);
+    return free.length > 0 ? free : best;
+  }
+
+  #weigh(prefillWorker: WorkerSnapshot, decodeWorker: WorkerSnapshot): Weighed {
+    const prefill = this.#prefills.get(prefillWorker) ?? prefillForecast(this.#facts, prefillWorker);
+    this.#prefills.set(prefillWorker, prefill);
+    const startsInMs = prefill.waitMs + prefill.prefillMs;
+    const beside = prefillWorker === decodeWorker ? 'its_prefill' : 'other_prompts';
+    const decode: DecodeForecast = decodeForecast(this.#facts, decodeWorker, startsInMs, beside);
+    const parts = { prefill, prefillWorker, decode, decodeWorker };
+    return { parts, estimate: estimateRoute(this.#facts, parts) };
+  }
+}
+
+function useOf({ estimate: { ttftUse, tpotUse } }: Weighed): number {
+  return ttftUse + tpotUse;
+}
+
+function workersOfParts({ prefillWorker, decodeWorker }: RouteParts): readonly WorkerSnapshot['id'][] {
+  return prefillWorker === decodeWorker ? [decodeWorker.id] : [prefillWorker.id, decodeWorker.id];
+}
+
+/** What of a worker is looked at first. */
+type Phase = 'prefill' | 'decode';
+
+/** The first `lookCount` by a rough measure, best first; of equals the first. */
+function leastBusy(facts: RequestFacts, workers: readonly WorkerSnapshot[], phase: Phase): readonly WorkerSnapshot[] {
+  const measured = workers.map((worker) => ({ worker, ms: roughMs(facts, worker, phase) }));
+  measured.sort((a, b) => a.ms - b.ms);
+  return measured.slice(0, lookCount).map(({ worker }) => worker);
+}
+
+/** Prefill: the prompts ahead, in milliseconds of roughly. Decode: a step with one more row. */
+function roughMs(facts: RequestFacts, { load, costs, id }: WorkerSnapshot, phase: Phase): number {
+  const { rowKnots, msPerDecodeKvToken } = costs.step;
+  const rowCount = load.decoding.rowCount + load.expected.rowCount;
+  const kvTokenCount = load.decoding.kvTokenCount + load.expected.kvTokenCount;
+  const decodeMs = rowsMs(rowKnots, rowCount + 1) + (kvTokenCount + facts.promptTokenCount) * msPerDecodeKvToken;
+  if (phase === 'decode') return decodeMs;
+  const heldCount = facts.prefixTokenCounts.get(id) ?? 0;
+  const msPerToken = rowsMs(rowKnots, costs.tokenBudget) / costs.tokenBudget;
+  return (load.queued.tokenCount - heldCount) * msPerToken + decodeMs;
 }

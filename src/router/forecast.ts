@@ -1,16 +1,15 @@
 /** The cost model's two halves: what a prompt meets on a worker, and what a decoding sequence does. Pure; put together by estimate.ts.
- *  It follows engine/scheduler.ts: a step holds one row for each sequence that decodes and fills the rest of its token budget with
- *  prompts in order of arrival. docs/architecture/cost-model.md derives the formulas. All times are milliseconds. */
+ *  It follows engine/scheduler.ts: a step holds one row for each sequence that decodes and as many prompt tokens as pacing allows beside
+ *  them, of the prompts that are due first. docs/architecture/cost-model.md derives the formulas. All times are milliseconds. */
 import type { CostParameters } from './cost-parameters.js';
 import { type KvDemand, tokensFor } from './kv-growth.js';
+import { aimedTpotShare, type Decodes, efficientChunk, leastPromptTokenCount, promptRoomWithin } from './paced-step.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs, stepMs } from './step-cost.js';
-import { prefillPairCountOf } from './step-work.js';
+import { prefillPairCountOf, type StepWork } from './step-work.js';
 import type { PromptSum } from './worker-load.js';
 
-/** However many decode, a step has room for some prompt tokens. */
-const promptRoomMin = 16;
-/** A step that runs has half of itself left on average, and the one behind it has been launched already. */
+/** A step that runs has half of itself left on average, and the one behind it has been planned already. */
 const stepsBeforeNext = 1.5;
 /** A share of the time near 1 is one that was measured too short: a queue that never ends is not foreseen. */
 const prefillShareMax = 0.95;
@@ -19,31 +18,23 @@ const prefillShareMax = 0.95;
 export interface PrefillForecast {
   /** Prompt tokens to compute. */
   readonly tokenCount: number;
-  /** Prompt tokens that a step there takes. */
-  readonly roomTokenCount: number;
   /** For steps that run, and for prompts that came before. */
   readonly waitMs: number;
   /** For a seat and for memory, if it goes elsewhere when it is done. */
   readonly roomWaitMs: number;
-  /** Prompts of those who wait for memory: before its own if it has to wait as well. */
-  readonly linedMs: number;
+  /** Prompts of those who wait for KV: before its own if it has to wait as well. */
+  readonly waitingForKvMs: number;
   readonly prefillMs: number;
   /** What every sequence that decodes there loses by it, once. */
   readonly addedMs: number;
-  /** If the worker had nothing else to do: messages and prefill. */
-  readonly unloadedTtftMs: number;
 }
 
 /** A sequence's time per token while it decodes on one worker. */
 export interface DecodeForecast {
-  /** As it most probably will be: the median. */
+  /** With the prompts that share its steps. */
   readonly stepMs: number;
-  /** On average: a few that meet long prompts take far longer than most. What costs are made of. */
-  readonly meanStepMs: number;
-  /** What it adds to every step there. */
-  readonly addedMsPerStep: number;
-  /** Rows it shares its steps with, on average over its life. */
-  readonly otherRowCount: number;
+  /** Without prompts beside it. */
+  readonly aloneMs: number;
   /** For a seat and for memory: it is let in, and its prompt begun, when it has them. */
   readonly roomWaitMs: number;
   /** From its KV's arrival until a step can take it; 0 where its prompt was computed. */
@@ -53,33 +44,19 @@ export interface DecodeForecast {
 export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): PrefillForecast {
   const { corrections, load } = worker;
   const tokenCount = uncachedTokenCount(facts, worker);
-  const room = promptRoom(worker);
-  const { aheadMs, before } = queueAhead(facts, worker, room);
+  const room = promptRoom(worker, facts.slo.tpotMs);
+  const { inFlightMs, before } = ahead(facts, worker, room);
   const together = { tokenCount: before.tokenCount + tokenCount, pairCount: before.pairCount + pairCountOf(facts, tokenCount) };
   const beforeMs = promptsMs(worker, before, room);
   const prefillMs = Math.max(0, promptsMs(worker, together, room) - beforeMs);
   const stepCount = Math.ceil(together.tokenCount / room) - Math.ceil(before.tokenCount / room);
   return {
     tokenCount,
-    roomTokenCount: room,
-    waitMs: corrections.wait * (aheadMs + beforeMs),
+    waitMs: corrections.wait * (inFlightMs + beforeMs),
     roomWaitMs: roomWaitMs(facts, worker, noGrowth),
-    linedMs: load.lined.promptCount === 0 ? 0 : promptsMs(worker, load.lined, room),
+    waitingForKvMs: load.waitingForKv.promptCount === 0 ? 0 : promptsMs(worker, load.waitingForKv, room),
     prefillMs: corrections.prefill * prefillMs,
     addedMs: Math.max(0, prefillMs - stepCount * decodeMsOfSome(worker)),
-    unloadedTtftMs: unloadedTtftMs(facts, worker),
-  };
-}
-
-export type PrefillForecasts = (worker: WorkerSnapshot) => PrefillForecast;
-
-/** Each worker's once, for one decision. */
-export function prefillForecasts(facts: RequestFacts): PrefillForecasts {
-  const known = new Map<WorkerSnapshot, PrefillForecast>();
-  return (worker) => {
-    const forecast = known.get(worker) ?? prefillForecast(facts, worker);
-    known.set(worker, forecast);
-    return forecast;
   };
 }
 
@@ -88,60 +65,27 @@ const noGrowth: KvDemand = { tokenCount: 0, variance: 0 };
 
 type PromptTokens = Pick<PromptSum, 'tokenCount' | 'pairCount'>;
 
-/** Until the step that can take this request's prompt: what is left of the step that runs, and the step behind it, planned already. Then
- *  `before`: prompts that share that step, or fill those before it. */
-function queueAhead(facts: RequestFacts, worker: WorkerSnapshot, room: number): { aheadMs: number; before: PromptTokens } {
-  const { load, costs } = worker;
-  const { planned, decoding, expected } = load;
-  const started = without(load.started, load.startedDoneCount);
-  const queued = minus(load.queued, minus(load.started, started));
-  const onTheWayMs = costs.request.arrivalMs + costs.request.tokenMs;
-  const sinceReportMs = facts.nowMs - load.lastReportMs + onTheWayMs;
-  // a worker that does nothing begins at once with what is on its way to it
-  const isIdle = load.started.promptCount === 0 && decoding.rowCount === 0;
-  const running = isIdle ? queued : started;
-  const runningMs = runMs(worker, running, room, decoding.rowCount);
-  let restMs = runningMs;
-  if (running.tokenCount === 0) restMs -= runningMs === 0 ? 0 : sinceReportMs % runningMs;
-  else if (load.startedMs !== null)
-    restMs -= running.tokenCount > room ? facts.nowMs - load.startedMs + onTheWayMs : sinceReportMs;
-  // more than the running step: the one behind it has room for this prompt, or is one of those that are full
-  if (running.tokenCount > room && restMs > fullStepMs(worker)) return { aheadMs: restMs - runningMs, before: queued };
-  const next = isIdle ? noTokens : upTo(planned, room);
-  const goOnCount = Math.min(expected.rowCount, isIdle ? load.queued.promptCount : load.started.promptCount);
-  const nextMs = runMs(worker, next, room, decoding.rowCount + goOnCount);
-  return { aheadMs: Math.max(0, restMs) + nextMs, before: minus(minus(queued, running), next) };
+/** Before the step that can take this request's prompt: the steps in flight, and prompts that are due before and not in these. */
+function ahead(facts: RequestFacts, worker: WorkerSnapshot, room: number): { inFlightMs: number; before: PromptTokens } {
+  const { load } = worker;
+  const due = worker.pacing === 'off' ? load.queued : load.dueBefore(facts.nowMs, facts.nowMs + facts.slo.ttftMs);
+  const inFlight = upTo(due, stepsBeforeNext * room);
+  return {
+    inFlightMs: stepsBeforeNext * runningStepMs(worker, room),
+    before: { tokenCount: due.tokenCount - inFlight.tokenCount, pairCount: due.pairCount - inFlight.pairCount },
+  };
 }
 
-/** Steps that compute these prompts, or one of the rows alone that decode. */
-function runMs(worker: WorkerSnapshot, work: PromptTokens, room: number, rowCount: number): number {
-  const { kvTokenCount } = worker.load.decoding;
-  if (work.tokenCount === 0) return decodeMs(worker.costs, rowCount, kvTokenCount);
-  return stepsMs(worker.costs, work, room, rowCount, kvTokenCount);
-}
-
-const noTokens: PromptTokens = { tokenCount: 0, pairCount: 0 };
-
-/** As many of the prompts' tokens as a step takes. */
+/** As many of the prompts' tokens as so many fit. */
 function upTo({ tokenCount, pairCount }: PromptTokens, room: number): PromptTokens {
   const share = Math.min(1, room / Math.max(1, tokenCount));
   return { tokenCount: share * tokenCount, pairCount: share * pairCount };
 }
 
-function without({ tokenCount, pairCount }: PromptTokens, doneCount: number): PromptTokens {
-  const share = tokenCount === 0 ? 0 : 1 - doneCount / tokenCount;
-  return { tokenCount: share * tokenCount, pairCount: share * pairCount };
-}
-
-function minus(a: PromptTokens, b: PromptTokens): PromptTokens {
-  return { tokenCount: Math.max(0, a.tokenCount - b.tokenCount), pairCount: Math.max(0, a.pairCount - b.pairCount) };
-}
-
 /** `startsInMs`: until it decodes there; `beside`: the worker's prompts queue before its own, or it computes its prompt elsewhere.
  *
  *  While it decodes, time goes by in steps of those who decode (d) and in what prompts add to them: a backlog B when it starts, and a share
- *  ρ of the time from then on. n tokens take t = n·d + B + ρ·t, but none takes longer than a step full of prompts. That is the mean; the
- *  median counts whole prompts: as many as a Poisson variable of that mean has in the middle. */
+ *  ρ of the time from then on. n tokens take t = n·d + B + ρ·t, but none takes longer than a step full of prompts. */
 export function decodeForecast(
   facts: RequestFacts,
   worker: WorkerSnapshot,
@@ -160,27 +104,17 @@ export function decodeForecast(
   const ownKv = choiceCount * (promptTokenCount + lifeSteps / 2);
   const othersKv = otherRowCount * kvPerRow;
   const aloneMs = corrections.step * decodeMs(costs, otherRowCount + choiceCount, othersKv + ownKv);
-  const addedMsPerStep = Math.max(0, aloneMs - corrections.step * decodeMs(costs, otherRowCount, othersKv));
   // prompts that queue there now have run when this sequence decodes if its own queues behind them
-  const queuedMs = beside === 'its_prefill' || load.queued.promptCount === 0 ? 0 : queuedPromptsMs(worker);
+  const room = promptRoom(worker, facts.slo.tpotMs);
+  const queuedMs = beside === 'its_prefill' || load.queued.promptCount === 0 ? 0 : queuedPromptsMs(worker, room);
   const backlogMs = beside === 'its_prefill' ? share * startsInMs : Math.max(0, queuedMs - (1 - share) * startsInMs);
-  const longestMs = Math.max(aloneMs, fullStepMs(worker));
-  const meanStepMs = Math.min(longestMs, (aloneMs + backlogMs / lifeSteps) / (1 - share));
-  const addedMs = load.prefillAddedMs(nowMs);
-  const metCount = addedMs === 0 ? 0 : poissonMedian((lifeSteps * (meanStepMs - aloneMs)) / addedMs);
+  const longestMs = Math.max(aloneMs, fullStepMs(worker, room));
   return {
-    stepMs: Math.min(longestMs, aloneMs + (metCount * addedMs) / lifeSteps),
-    meanStepMs,
-    addedMsPerStep,
-    otherRowCount,
+    stepMs: Math.min(longestMs, (aloneMs + backlogMs / lifeSteps) / (1 - share)),
+    aloneMs,
     roomWaitMs: roomWaitMs(facts, worker),
-    joinMs: beside === 'its_prefill' ? 0 : stepsBeforeNext * runningStepMs(worker),
+    joinMs: beside === 'its_prefill' ? 0 : stepsBeforeNext * runningStepMs(worker, room),
   };
-}
-
-/** Choi 1994: between mean − ln 2 and mean + 1/3. */
-function poissonMedian(mean: number): number {
-  return mean < Math.LN2 ? 0 : Math.floor(mean + 1 / 3 - 0.02 / mean);
 }
 
 export function uncachedTokenCount(facts: RequestFacts, worker: WorkerSnapshot): number {
@@ -195,30 +129,25 @@ function pairCountOf({ promptTokenCount, outputTokenCount }: RequestFacts, token
 }
 
 /** From arrival to first token on a worker that holds nothing and has nothing else to do: what limits on TTFT are measured by. */
-export function unloadedTtftMs(facts: RequestFacts, { costs, unloaded }: WorkerSnapshot): number {
+export type UnloadedFacts = Pick<RequestFacts, 'promptTokenCount' | 'outputTokenCount'>;
+
+export function unloadedTtftMs(facts: UnloadedFacts, { costs, unloaded }: WorkerSnapshot): number {
   const tokenCount = facts.promptTokenCount + facts.outputTokenCount;
   const room = Math.min(costs.tokenBudget, costs.prefillChunkTokenCount);
   const work = { tokenCount, pairCount: prefillPairCountOf(0, tokenCount) };
   return unloaded.ttft * (costs.request.arrivalMs + stepsMs(costs, work, room, 0, 0) + costs.request.tokenMs);
 }
 
-/** A step of the sequences that decode there now. */
-export function decodeStepMs({ load, costs }: WorkerSnapshot): number {
-  const { rowCount, kvTokenCount } = load.decoding;
-  return decodeMs(costs, rowCount, kvTokenCount);
-}
-
-/** The same, or of one sequence while there is none: what steps take anyway. */
+/** A step of the sequences that decode there now, or of one while there is none: what steps take anyway. */
 function decodeMsOfSome(worker: WorkerSnapshot): number {
   const { rowCount, kvTokenCount } = worker.load.decoding;
   return decodeMs(worker.costs, Math.max(1, rowCount), kvTokenCount);
 }
 
 /** A step as full of prompts as it may be. */
-function fullStepMs(worker: WorkerSnapshot): number {
+function fullStepMs(worker: WorkerSnapshot, prefillTokenCount: number): number {
   const { load, costs } = worker;
   const { rowCount, kvTokenCount } = load.decoding;
-  const prefillTokenCount = Math.max(promptRoomMin, costs.tokenBudget - rowCount);
   const prefillPairCount = prefillPairCountOf(0, prefillTokenCount);
   return stepMs(costs.step, { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount, prefillTokenCount, prefillPairCount });
 }
@@ -231,10 +160,10 @@ function rowsAtStart({ load }: WorkerSnapshot, startsInMs: number, lifeMs: numbe
 }
 
 /** A step that runs there now, prompts included. */
-function runningStepMs(worker: WorkerSnapshot): number {
+function runningStepMs(worker: WorkerSnapshot, room: number): number {
   const { load, costs } = worker;
   const { rowCount: decodeCount, kvTokenCount: decodeKvTokenCount } = load.decoding;
-  const { tokenCount: prefillTokenCount, pairCount: prefillPairCount } = upTo(load.queued, promptRoom(worker));
+  const { tokenCount: prefillTokenCount, pairCount: prefillPairCount } = upTo(load.queued, room);
   return stepMs(costs.step, { decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount });
 }
 
@@ -242,10 +171,22 @@ function decodeMs({ step }: CostParameters, decodeCount: number, decodeKvTokenCo
   return stepMs(step, { decodeCount, decodeKvTokenCount, prefillTokenCount: 0, prefillPairCount: 0 });
 }
 
-/** Prompt tokens that a step of this worker has room for. */
-function promptRoom({ load, costs }: WorkerSnapshot): number {
-  const room = costs.tokenBudget - load.decoding.rowCount;
-  return Math.max(promptRoomMin, load.queued.promptCount === 0 ? Math.min(room, costs.prefillChunkTokenCount) : room);
+/** Prompt tokens that a step of this worker has room for, beside decodes that are to keep such a TPOT. */
+function promptRoom(worker: WorkerSnapshot, tpotMs: number): number {
+  const { decoding, expected } = worker.load;
+  const decodes = { count: decoding.rowCount + expected.rowCount, kvTokenCount: decoding.kvTokenCount + expected.kvTokenCount };
+  return promptRoomBeside(decodes, worker, tpotMs);
+}
+
+export function promptRoomBeside(decodes: Decodes, { load, costs, pacing }: WorkerSnapshot, tpotMs: number): number {
+  const rowCount = decodes.count;
+  const room = Math.max(leastPromptTokenCount, costs.tokenBudget - rowCount);
+  if (pacing === 'off') return load.queued.promptCount === 0 ? Math.min(room, costs.prefillChunkTokenCount) : room;
+  const predictMs = (work: StepWork) => stepMs(costs.step, work);
+  const most = Math.min(room, efficientChunk(predictMs, costs.tokenBudget));
+  if (rowCount === 0) return most;
+  const paced = promptRoomWithin(predictMs, decodes, aimedTpotShare * tpotMs, { most, firstPosition: 0 });
+  return Math.max(leastPromptTokenCount, paced);
 }
 
 /** Steps that compute these prompts, with the rows that decode beside them. */
@@ -271,9 +212,8 @@ function stepsMs(
 }
 
 /** What the queued prompts add to the steps of those who decode. */
-function queuedPromptsMs(worker: WorkerSnapshot): number {
+function queuedPromptsMs(worker: WorkerSnapshot, room: number): number {
   const { queued } = worker.load;
-  const room = promptRoom(worker);
   return Math.max(0, promptsMs(worker, queued, room) - Math.ceil(queued.tokenCount / room) * decodeMsOfSome(worker));
 }
 
@@ -289,7 +229,7 @@ export function roomWaitMs(facts: RequestFacts, worker: WorkerSnapshot, growth: 
   const tokensMissing = tokensFor({ tokenCount, variance: claimed.variance + growth.variance }) - blockCount * blockTokenCount;
   if (seatsMissing === 0 && tokensMissing <= 0) return 0;
   const stepsMs = meanRemaining(worker) * decodeMs(costs, rowCount, decoding.kvTokenCount + expected.kvTokenCount);
-  const leaveMs = (queuedPromptsMs(worker) + stepsMs) / rowCount; // between two ends
+  const leaveMs = (queuedPromptsMs(worker, promptRoom(worker, facts.slo.tpotMs)) + stepsMs) / rowCount; // between two ends
   const endCount = tokensMissing <= 0 || claimCount === 0 ? 0 : tokensMissing / (claimed.tokenCount / claimCount);
   return Math.max(seatsMissing, Math.min(claimCount, Math.ceil(endCount))) * leaveMs;
 }

@@ -1,5 +1,4 @@
-/** One attempt of a request, as the workers it was routed to feel it: keeps their WorkerLoads up to date. Made by control/coordinator, and by
- *  replay.ts.
+/** What one attempt of a request adds to the loads of the workers it was routed to. Made by control/routing.ts.
  *
  *      placed             admitted          first token   last token, or the attempt has come to nothing
  *        │ memory is claimed  │ prompt queued   │ decodes     │
@@ -20,10 +19,10 @@ export interface PlacementOptions {
   readonly lengths: Pick<LengthDistribution, 'mean' | 'remainingMean'>;
   /** Tokens that earlier attempts have generated. */
   readonly generatedTokenCount: number;
-  /** Memory that it is expected to need where it decodes, as things are now. Absent: nobody asks (a replay). */
-  readonly demandNow?: () => KvDemand;
+  /** Memory that it is expected to need where it decodes, as things are now. */
+  readonly demandNow: () => KvDemand;
   readonly prefill: WorkerLoad;
-  /** The same load when both strokes run on one worker. */
+  /** The same load when both phases run on one worker. */
   readonly decode: WorkerLoad;
 }
 
@@ -32,7 +31,7 @@ export class Placement {
   /** What `decode` counts of it, as expected or as decoding. */
   #work: DecodeWork;
   /** What each side counts of its memory; null: nothing. */
-  #demand: KvDemand | null;
+  #demand: KvDemand;
   #promptDemand: KvDemand | null = null;
   #phase: 'waiting' | 'queued' | 'decoding' | 'left' = 'waiting';
   #tokenCount: number;
@@ -46,9 +45,9 @@ export class Placement {
     this.#nextLookCount = generatedTokenCount + choiceCount;
     const kvTokenCount = choiceCount * promptTokenCount + generatedTokenCount;
     this.#work = { rowCount: choiceCount, kvTokenCount, remainingTokenCount: this.#expectedRest() };
-    this.#demand = options.demandNow?.() ?? null;
+    this.#demand = options.demandNow();
     options.decode.changeClaim(null, this.#demand);
-    options.prefill.linePrompt(options.prompt);
+    options.prefill.waitForKv(options.prompt);
   }
 
   /** There is memory where it will decode: it may go to its workers. */
@@ -56,8 +55,8 @@ export class Placement {
     const { id, prefill, decode, prompt } = this.#options;
     if (this.#phase !== 'waiting') return;
     this.#phase = 'queued';
-    if (this.#demand !== null && prefill !== decode) this.#promptDemand = { tokenCount: prompt.tokenCount, variance: 0 };
-    prefill.unlinePrompt(prompt);
+    if (prefill !== decode) this.#promptDemand = { tokenCount: prompt.tokenCount, variance: 0 };
+    prefill.stopWaitingForKv(prompt);
     prefill.addPrompt(id, prompt, nowMs);
     prefill.changeClaim(null, this.#promptDemand);
     decode.changeExpected(this.#work);
@@ -67,7 +66,6 @@ export class Placement {
   onStarted(nowMs: number): void {
     const { prefill, id } = this.#options;
     if (this.#phase !== 'queued') return;
-    prefill.report(nowMs);
     prefill.startPrompt(id, nowMs);
   }
 
@@ -75,7 +73,6 @@ export class Placement {
   onTokens(tokenCount: number, nowMs: number): void {
     if (this.#phase === 'left' || this.#phase === 'waiting') return;
     if (this.#phase === 'queued') this.#startDecoding(nowMs);
-    else this.#options.decode.report(nowMs);
     this.#tokenCount += tokenCount;
     const { rowCount, kvTokenCount, remainingTokenCount } = this.#work;
     const isDue = this.#tokenCount >= this.#nextLookCount;
@@ -88,10 +85,10 @@ export class Placement {
 
   leave(nowMs: number): void {
     const { prefill, decode, id, prompt } = this.#options;
-    if (this.#phase === 'waiting') prefill.unlinePrompt(prompt);
+    if (this.#phase === 'waiting') prefill.stopWaitingForKv(prompt);
     if (this.#phase !== 'left') decode.changeClaim(this.#demand, null);
     if (this.#phase === 'queued') {
-      prefill.removePrompt(id, nowMs);
+      prefill.removePrompt(id);
       prefill.changeClaim(this.#promptDemand, null);
       decode.changeExpected(negative(this.#work));
     } else if (this.#phase === 'decoding') decode.changeDecoding(negative(this.#work), nowMs);
@@ -101,9 +98,8 @@ export class Placement {
   #startDecoding(nowMs: number): void {
     const { prefill, decode, id } = this.#options;
     this.#phase = 'decoding';
-    prefill.removePrompt(id, nowMs);
+    prefill.removePrompt(id);
     prefill.changeClaim(this.#promptDemand, null);
-    prefill.report(nowMs);
     decode.changeExpected(negative(this.#work));
     decode.changeDecoding(this.#work, nowMs);
   }
@@ -112,7 +108,7 @@ export class Placement {
   #lookAgain(): void {
     const { decode, demandNow } = this.#options;
     this.#nextLookCount = Math.ceil(this.#tokenCount * 1.5);
-    const demand = demandNow?.() ?? null;
+    const demand = demandNow();
     decode.changeClaim(this.#demand, demand);
     this.#demand = demand;
   }

@@ -3,6 +3,7 @@ import type { WorkerId } from '../base/ids.js';
 import type { CostParameters } from './cost-parameters.js';
 import type { KvDemand } from './kv-growth.js';
 import type { Corrections } from './request-correction.js';
+import type { Slo } from './slo.js';
 import type { UnloadedRatios } from './unloaded-ratios.js';
 import type { WorkerLoadView } from './worker-load.js';
 
@@ -16,8 +17,8 @@ export interface WorkerSnapshot {
   readonly isLive: boolean;
   readonly blockTokenCount: number;
   readonly blockCount: number;
-  /** Its steps run on processors that gateway and messages need too: replays know nothing of that. Absent: on a device of its own. */
-  readonly isOnHost?: boolean;
+  /** Whether its steps are paced by deadlines. Absent: on. */
+  readonly pacing?: 'on' | 'off';
   /** Sequences that its batch may hold. Absent: not known, no limit. */
   readonly seatCount?: number;
   readonly load: WorkerLoadView;
@@ -41,8 +42,7 @@ export interface RequestFacts {
   readonly growth: KvDemand;
   /** Prompt tokens that a worker probably holds in its prefix cache; absent means none. */
   readonly prefixTokenCounts: ReadonlyMap<WorkerId, number>;
-  /** How much its time to first token counts beside its time per token; 1 unless an arrangement says otherwise. */
-  readonly ttftWeight: number;
+  readonly slo: Slo;
   /** Clock.nowMs() of the decision. */
   readonly nowMs: number;
 }

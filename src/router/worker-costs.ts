@@ -6,6 +6,7 @@ import { percentile } from '../base/percentiles.js';
 import type { CostParameters, ProfileFile } from './cost-parameters.js';
 import { type Corrections, RequestCorrection, type RequestOutcomeTimes } from './request-correction.js';
 import { StepCorrection } from './step-correction.js';
+import type { StepCost } from './step-cost.js';
 import type { StepSample } from './step-work.js';
 import { type UnloadedRatios, UnloadedTimes } from './unloaded-ratios.js';
 
@@ -70,6 +71,11 @@ class WorkerCost {
     this.#correction = new StepCorrection(this.#base.step, this.origin);
   }
 
+  /** As profiled; null: nothing was measured. */
+  get measuredStep(): StepCost | null {
+    return this.origin === 'profile' ? this.#base.step : null;
+  }
+
   get drift(): number {
     return this.#correction.drift;
   }
@@ -104,6 +110,11 @@ export class WorkerCosts {
   /** Forgets what was learned of the worker. */
   use(id: WorkerId, profile: ProfileFile | null): void {
     this.#costs.set(id, this.#make(profile));
+  }
+
+  /** As its profile has it; null: it has none. */
+  measuredStepOf(id: WorkerId): StepCost | null {
+    return this.#of(id).measuredStep;
   }
 
   observe(id: WorkerId, samples: readonly StepSample[]): void {

@@ -1,5 +1,5 @@
-/** What a worker has to do, in the few sums that the cost model reads. Kept by control/placement.ts (and by the what-if replay) as requests
- *  come, go on and end: O(1) an event, and never late, since it counts what was routed rather than what was reported.
+/** What a worker has to do, in the few sums that the cost model reads. Kept by placement.ts as requests come, go on and
+ *  end: O(1) an event, and never late, since it counts what was routed rather than what was reported.
  *  Invariant: with no request placed every sum is 0 (up to rounding). */
 import type { RequestId } from '../base/ids.js';
 import { DecayingLevel, DecayingRate } from './decaying.js';
@@ -10,12 +10,12 @@ export interface PromptWork {
   readonly tokenCount: number;
   /** Keys its tokens attend to, see step-work.ts. */
   readonly pairCount: number;
-  /** Prompt tokens that a step of the worker takes. */
-  readonly roomTokenCount: number;
+  /** From the step that begins it until its first token, as predicted, milliseconds. */
+  readonly prefillMs: number;
   /** What the prompt adds to steps that run anyway, milliseconds. */
   readonly addedMs: number;
-  /** What its first token would take on an idle worker, milliseconds. */
-  readonly unloadedTtftMs: number;
+  /** When its first token is due. */
+  readonly dueMs: number;
 }
 
 /** Sequences that decode here, or will when their prompt is done. */
@@ -36,35 +36,21 @@ export interface PromptSum {
 
 /** What the cost model reads. */
 export interface WorkerLoadView {
-  /** All that are not computed yet. */
+  /** Prompts that are not computed yet. */
   readonly queued: PromptSum;
-  /** Of those: the running step computes them, or has begun to. */
-  readonly started: PromptSum;
-  /** Tokens of the started ones that steps before the one that runs have computed, as far as steps have been told of. */
-  readonly startedDoneCount: number;
-  /** Of those: the worker had them when it planned the step after the running one. */
-  readonly planned: PromptSum;
-  /** Since when the started ones are computed, those done apart; null: there is none. */
-  readonly startedMs: number | null;
+  /** Of those what is computed before a prompt that is due at `dueMs`: late ones wait for all others. */
+  dueBefore(nowMs: number, dueMs: number): PromptSum;
   readonly decoding: DecodeWork;
   readonly expected: DecodeWork;
-  /** KV that all who were routed here will hold together when they are longest; who waits for memory is counted too. */
+  /** KV that all who were routed here will hold together when they are longest; who waits for KV is counted too. */
   readonly claimed: KvDemand;
   readonly claimCount: number;
-  /** Prompts to be computed here whose requests wait for memory to decode in: not queued yet. */
-  readonly lined: PromptSum;
-  /** When the worker last told of a step: of its tokens, or of a prompt that it began. */
-  readonly lastReportMs: number;
+  /** Prompts to be computed here whose requests wait for KV to decode in: not queued yet. */
+  readonly waitingForKv: PromptSum;
   /** Rows that decode, averaged over the recent past. */
   decodingMean(nowMs: number): number;
   /** Share of the time that prompts add to steps, of late. */
   prefillShare(nowMs: number): number;
-  /** What a prompt adds to steps, of late, as a sequence that is held up meets it: Σ added² / Σ added, milliseconds. */
-  prefillAddedMs(nowMs: number): number;
-  /** Prompts per millisecond, of late. */
-  promptRate(nowMs: number): number;
-  /** The same, each prompt weighing 1 / its unloadedTtftMs: short ones are hurt more by the same delay. Per ms². */
-  promptUrgency(nowMs: number): number;
 }
 
 /** Long against a request, short against the changes of a day. */
@@ -73,50 +59,23 @@ const noPrompts: PromptSum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
 
 interface QueuedPrompt {
   readonly work: PromptWork;
-  /** Reports before it came. */
-  readonly reportCount: number;
-  isStarted: boolean;
+  /** When its worker began with it; null: not yet. */
+  startedMs: number | null;
 }
 
 export class WorkerLoad implements WorkerLoadView {
   readonly #queue = new Map<RequestId, QueuedPrompt>();
   #queued = noPrompts;
-  #started = noPrompts;
-  #planned = noPrompts;
-  #lined = noPrompts;
-  #startedMs: number | null = null;
-  #startedDoneCount = 0;
-  /** Tokens of prompts computed in a row since the queue was empty: full steps, one after the other. */
-  #rowTokenCount = 0;
-  #reportCount = 0;
-  #lastReportMs = 0;
+  #waitingForKv = noPrompts;
   readonly #decoding = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
   readonly #expected = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
   readonly #claimed = { tokenCount: 0, variance: 0 };
   #claimCount = 0;
   readonly #decodingMean = new DecayingLevel(memoryMs);
   readonly #prefillShare = new DecayingRate(memoryMs);
-  readonly #prefillSquares = new DecayingRate(memoryMs);
-  readonly #promptRate = new DecayingRate(memoryMs);
-  readonly #promptUrgency = new DecayingRate(memoryMs);
 
   get queued(): PromptSum {
     return this.#queued;
-  }
-  get started(): PromptSum {
-    return this.#started;
-  }
-  get planned(): PromptSum {
-    return this.#planned;
-  }
-  get startedMs(): number | null {
-    return this.#startedMs;
-  }
-  get startedDoneCount(): number {
-    return this.#startedDoneCount;
-  }
-  get lastReportMs(): number {
-    return this.#lastReportMs;
   }
   get decoding(): DecodeWork {
     return this.#decoding;
@@ -131,8 +90,8 @@ export class WorkerLoad implements WorkerLoadView {
   get claimCount(): number {
     return this.#claimCount;
   }
-  get lined(): PromptSum {
-    return this.#lined;
+  get waitingForKv(): PromptSum {
+    return this.#waitingForKv;
   }
 
   decodingMean(nowMs: number): number {
@@ -143,72 +102,45 @@ export class WorkerLoad implements WorkerLoadView {
     return this.#prefillShare.perMs(nowMs);
   }
 
-  prefillAddedMs(nowMs: number): number {
-    const share = this.#prefillShare.perMs(nowMs);
-    return share === 0 ? 0 : this.#prefillSquares.perMs(nowMs) / share;
+  /** O(queue): bounded by what admission lets in. */
+  dueBefore(nowMs: number, dueMs: number): PromptSum {
+    const sum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
+    for (const { work, startedMs } of this.#queue.values()) {
+      if (work.dueMs > dueMs || work.dueMs < nowMs) continue;
+      const doneShare = startedMs === null ? 0 : Math.min(1, (nowMs - startedMs) / work.prefillMs);
+      sum.promptCount++;
+      sum.tokenCount += (1 - doneShare) * work.tokenCount;
+      sum.pairCount += (1 - doneShare) * work.pairCount;
+    }
+    return sum;
   }
 
-  promptRate(nowMs: number): number {
-    return this.#promptRate.perMs(nowMs);
+  waitForKv(work: PromptWork): void {
+    this.#waitingForKv = plus(this.#waitingForKv, work, 1);
   }
 
-  promptUrgency(nowMs: number): number {
-    return this.#promptUrgency.perMs(nowMs);
-  }
-
-  linePrompt(work: PromptWork): void {
-    this.#lined = plus(this.#lined, work, 1);
-  }
-
-  unlinePrompt(work: PromptWork): void {
-    this.#lined = plus(this.#lined, work, -1);
+  stopWaitingForKv(work: PromptWork): void {
+    this.#waitingForKv = plus(this.#waitingForKv, work, -1);
   }
 
   addPrompt(id: RequestId, work: PromptWork, nowMs: number): void {
-    this.#queue.set(id, { work, reportCount: this.#reportCount, isStarted: false });
+    this.#queue.set(id, { work, startedMs: null });
     this.#queued = plus(this.#queued, work, 1);
     this.#prefillShare.add(work.addedMs, nowMs);
-    this.#prefillSquares.add(work.addedMs ** 2, nowMs);
-    this.#promptRate.add(1, nowMs);
-    this.#promptUrgency.add(1 / work.unloadedTtftMs, nowMs);
   }
 
-  /** One step has ended and the next has begun: the one after that is planned now, with all that are there. */
-  report(nowMs: number): void {
-    this.#lastReportMs = nowMs;
-    this.#reportCount++;
-    this.#planned = minus(this.#queued, this.#started);
-  }
-
-  /** The step that runs since the last report computes it. */
+  /** The worker has begun with it. */
   startPrompt(id: RequestId, nowMs: number): void {
     const prompt = this.#queue.get(id);
-    if (prompt === undefined || prompt.isStarted) return;
-    prompt.isStarted = true;
-    if (prompt.reportCount < this.#reportCount) this.#planned = plus(this.#planned, prompt.work, -1);
-    this.#started = plus(this.#started, prompt.work, 1);
-    this.#startedMs ??= nowMs;
+    if (prompt !== undefined) prompt.startedMs ??= nowMs;
   }
 
   /** It is computed, or not wanted any more. */
-  removePrompt(id: RequestId, nowMs: number): void {
+  removePrompt(id: RequestId): void {
     const prompt = this.#queue.get(id);
     if (prompt === undefined) return;
     this.#queue.delete(id);
-    const { work, isStarted, reportCount } = prompt;
-    this.#queued = plus(this.#queued, work, -1);
-    if (isStarted) this.#finish(work, nowMs);
-    else if (reportCount < this.#reportCount) this.#planned = plus(this.#planned, work, -1);
-    if (this.#queue.size === 0) this.#rowTokenCount = 0;
-  }
-
-  /** The step that held its end was filled up with the beginning of the next. */
-  #finish(work: PromptWork, nowMs: number): void {
-    this.#started = plus(this.#started, work, -1);
-    this.#startedMs = this.#started.promptCount === 0 ? null : nowMs;
-    this.#rowTokenCount += work.tokenCount;
-    const filledUpCount = Math.ceil(this.#rowTokenCount / work.roomTokenCount) * work.roomTokenCount - this.#rowTokenCount;
-    this.#startedDoneCount = Math.min(this.#started.tokenCount, filledUpCount);
+    this.#queued = plus(this.#queued, prompt.work, -1);
   }
 
   changeExpected(change: DecodeWork): void {
@@ -244,13 +176,4 @@ function plus(sum: PromptSum, { tokenCount, pairCount }: PromptWork, sign: 1 | -
   const promptCount = sum.promptCount + sign;
   if (promptCount === 0) return noPrompts; // so that rounding does not pile up
   return { promptCount, tokenCount: sum.tokenCount + sign * tokenCount, pairCount: sum.pairCount + sign * pairCount };
-}
-
-function minus(a: PromptSum, b: PromptSum): PromptSum {
-  if (a.promptCount === b.promptCount) return noPrompts;
-  return {
-    promptCount: a.promptCount - b.promptCount,
-    tokenCount: a.tokenCount - b.tokenCount,
-    pairCount: a.pairCount - b.pairCount,
-  };
 }

@@ -1,4 +1,4 @@
-/** Metrics of the router: how far off its predictions were, how the workers have drifted from their profile, which arrangement it uses.
+/** Metrics of the router: how far off its predictions were, how the workers have drifted from their profile, which plan is in use.
  *  Registered by metrics.ts; read from the gateway when scraped. */
 import { Gauge, type Registry } from 'prom-client';
 import { predictionNames } from '../control/prediction-errors.js';
@@ -50,18 +50,9 @@ export function registerRoutingMetrics(registry: Registry, gateway: ServerGatewa
       }
     },
   );
-  gauge('arrangement_in_use', '1: how the adaptive router uses the workers as a whole.', ['arrangement'], function collect() {
+  gauge('plan', '1: the plan in use, which workers may prefill, decode or both.', ['plan'], function collect() {
     this.reset();
-    const { arrangement } = gateway.routing();
-    if (arrangement !== null) this.set({ arrangement }, 1);
+    const { plan } = gateway.routing();
+    if (plan !== null) this.set({ plan }, 1);
   });
-  gauge(
-    'arrangement_score',
-    'Share of recent requests within their limits, had the workers been used so.',
-    ['arrangement'],
-    function collect() {
-      this.reset();
-      for (const { name, score } of gateway.routing().standings) this.set({ arrangement: name }, score);
-    },
-  );
 }

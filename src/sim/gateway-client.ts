@@ -24,7 +24,7 @@ export class GatewayClient implements CompletionClient {
     return { send: (signal) => this.#send(request, signal) };
   }
 
-  async #send({ index, prompt, wantedTokenCount, maxTokenCount }: PlannedRequest, signal: AbortSignal): Promise<Answer> {
+  async #send({ index, prompt, wantedTokenCount, maxTokenCount, slo }: PlannedRequest, signal: AbortSignal): Promise<Answer> {
     const sentMs = this.#clock.nowMs();
     let seenMs = sentMs;
     const chunkMs: number[] = [];
@@ -41,6 +41,7 @@ export class GatewayClient implements CompletionClient {
       if (waitMs > 0) await this.#clock.sleep(waitMs);
       const stream = this.#gateway.submit({
         id: requestId(`r${index}`),
+        ...(slo === undefined ? {} : { slo }),
         promptIds: prompt.kind === 'ids' ? prompt.ids : [],
         sampling: { ...greedy, maxTokenCount, forcedTokenCount: wantedTokenCount },
       });

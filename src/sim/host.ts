@@ -24,10 +24,6 @@ export interface HostCosts extends CoresOptions {
   readonly generator: LoopCost;
 }
 
-/** Of a comparison of arrangements, a turn of the gateway's event loop, milliseconds: npm run bench:decision on an AMD EPYC beside other work told 0.23 with two
- *  workers and 0.33 with eight (0.13 and 0.25 when quiet). */
-const comparisonTurn = { ms: 0.2, msPerWorker: 0.017 } as const;
-
 const free: LoopCost = { requestMs: 0, frameMs: 0, tokenMs: 0 };
 /** Cores to spare and a client inside the gateway: nothing waits but for what the profile measured. */
 export const spareHost: HostCosts = {
@@ -38,12 +34,10 @@ export const spareHost: HostCosts = {
 export class Host {
   readonly cores: SharedCores;
   readonly costs: HostCosts;
-  readonly #clock: Clock;
   readonly #gateway: EventLoop;
   readonly #generator: EventLoop;
 
   constructor(clock: Clock, costs: HostCosts) {
-    this.#clock = clock;
     this.costs = costs;
     this.cores = new SharedCores(clock, costs);
     this.#gateway = this.cores.addLoop();
@@ -55,13 +49,6 @@ export class Host {
     const { frontMs, gateway, generator } = this.costs;
     const waitMs = this.#generator.run(generator.requestMs);
     return frontMs + waitMs + this.#gateway.run(gateway.requestMs, waitMs + generator.requestMs);
-  }
-
-  /** A turn of a comparison, for which the gateway's loop is taken: resolves when it has passed. */
-  turnPasses(workerCount: number): Promise<void> {
-    const ms = comparisonTurn.ms + comparisonTurn.msPerWorker * workerCount;
-    this.#gateway.run(ms);
-    return this.#clock.sleep(ms);
   }
 
   /** Tokens have come to the client, which sees them so many milliseconds later. */

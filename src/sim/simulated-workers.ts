@@ -10,9 +10,10 @@ import type { WorkerProcesses } from '../control/gateway-options.js';
 import type { ProcessEnd, SpawnOptions, WorkerProcess } from '../control/worker-process.js';
 import type { DeviceInfo } from '../device/device.js';
 import { Engine, type EngineHooks } from '../engine/engine.js';
+import type { StepTimeModel } from '../engine/pacer.js';
 import type { RequestCost } from '../router/cost-parameters.js';
 import type { StepWork } from '../router/step-work.js';
-import type { LoadedEngine } from '../worker/load-engine.js';
+import type { LoadedEngine, loadEngine } from '../worker/load-engine.js';
 import type { WorkerConfig } from '../worker/messages.js';
 import { stepLimitsOf } from '../worker/step-limits.js';
 import { runWorker } from '../worker/worker.js';
@@ -46,6 +47,12 @@ interface SimulatedWorkersOptions {
 interface Running {
   readonly process: WorkerProcess;
   engine: Engine | null;
+}
+
+interface EngineParts {
+  readonly clock: MortalClock;
+  readonly hooks: EngineHooks;
+  readonly stepTimes: StepTimeModel | undefined;
 }
 
 const gatewayPid = 1;
@@ -103,8 +110,8 @@ export class SimulatedWorkers implements WorkerProcesses {
       connections.add(connection);
       return connection;
     };
-    const load = async (config: WorkerConfig, _clock: Clock, hooks: EngineHooks): Promise<LoadedEngine> => {
-      const loaded = this.#load(id, config, life, hooks, times);
+    const load: typeof loadEngine = async (config, _clock, hooks, _onProgress, stepTimes) => {
+      const loaded = this.#load(id, config, { clock: life, hooks, stepTimes }, times);
       running.engine = loaded.engine;
       return loaded;
     };
@@ -126,7 +133,7 @@ export class SimulatedWorkers implements WorkerProcesses {
     return process;
   };
 
-  #load(id: WorkerId, config: WorkerConfig, clock: MortalClock, hooks: EngineHooks, times: WorkerTimes): LoadedEngine {
+  #load(id: WorkerId, config: WorkerConfig, { clock, hooks, stepTimes }: EngineParts, times: WorkerTimes): LoadedEngine {
     const { blockCount } = config;
     assert(blockCount !== undefined, 'a simulated worker has as many blocks as it is told');
     const { onStep, vocabCount, host } = this.#options;
@@ -139,7 +146,10 @@ export class SimulatedWorkers implements WorkerProcesses {
     const logitRowCountMax = Math.min(limits.sequenceCountMax, limits.tokenBudget);
     const model = timedModel(device, { kvBytesPerToken: times.kvBytesPerToken, vocabCount, logitRowCountMax });
     const kv = { blockTokenCount: config.blockTokenCount, blockCount, dtype: simulatedKvDtype };
-    const engine = new Engine({ ...config, ...limits, device: device.asDevice(), model, kv, clock }, hooks);
+    const engine = new Engine(
+      { ...config, ...limits, device: device.asDevice(), model, kv, clock, ...(stepTimes && { stepTimes }) },
+      hooks,
+    );
     return { device: device.asDevice(), model, engine };
   }
 }

@@ -10,6 +10,7 @@ import type { PlannedRequest, RequestRecord } from '../bench/request-record.js';
 import { type RunOptions, runLoad } from '../bench/run.js';
 import { type RoutedFacts, routedFactsOf, withRouted } from '../bench/server-facts.js';
 import { Gateway } from '../control/gateway.js';
+import type { OverloadPolicy } from '../control/gateway-api.js';
 import type { GatewayLimits } from '../control/gateway-options.js';
 import type { RequestRecord as GatewayRecord } from '../control/request-record.js';
 import type { WorkerSpec } from '../control/worker-spec.js';
@@ -33,6 +34,7 @@ export type SimulatedSettings = Pick<
   | 'sequenceCountMax'
   | 'maxModelTokenCount'
   | 'prefixCaching'
+  | 'pacing'
   | 'depth'
 > & { readonly blockCount: number; readonly vocabCount: number };
 
@@ -40,6 +42,7 @@ export interface SimulationOptions {
   readonly workers: readonly WorkerSpec[];
   readonly strategy: Strategy;
   readonly split?: Split;
+  readonly onOverload?: OverloadPolicy;
   readonly settings: SimulatedSettings;
   /** Asked at every start of a worker. */
   readonly timesOf: (workerIndex: number) => WorkerTimes;
@@ -115,13 +118,13 @@ async function runAll(
   const gateway = await Gateway.start({
     ...{ workers: options.workers, strategy: options.strategy, clock, logger: silentLogger },
     ...(options.split === undefined ? {} : { split: options.split }),
+    ...(options.onOverload === undefined ? {} : { onOverload: options.onOverload }),
     limits: { ...unfrozen, ...options.limits },
     costs: costsOf(options),
     settings: settingsOf(options.settings),
     workerEntry: '',
     processes: workers,
     ...{ coreCount, threads: Number.isFinite(coreCount) ? coreCount : options.workers.length }, // not of the machine that simulates
-    turnPasses: (workerCount) => host.turnPasses(workerCount),
   });
   await gateway.ready;
   await clock.sleep(settleMs);

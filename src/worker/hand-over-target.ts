@@ -3,7 +3,7 @@
 import { TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId, TokenId } from '../base/ids.js';
 import type { Reservation } from '../engine/engine-options.js';
-import type { GenerationRequest } from '../engine/generation-request.js';
+import type { GenerationRequest, TokenDeadlines } from '../engine/generation-request.js';
 import type { KvChecksums, KvHandle } from '../kv/kv-handle.js';
 import type { BlockChecksums } from '../transfer/checksums.js';
 import type { ReservationBody, ReserveBody, ResumeBody } from './messages.js';
@@ -13,7 +13,7 @@ import { unpackTokens } from './token-list.js';
 /** What it needs of an Engine. */
 export interface ReservingEngine {
   reserve(request: GenerationRequest, growthTokenCount: number): Reservation | null;
-  resume(id: RequestId, outputs: readonly (readonly TokenId[])[], tokenCount: number): void;
+  resume(id: RequestId, outputs: readonly (readonly TokenId[])[], tokenCount: number, deadlines?: TokenDeadlines): void;
   stopChoice(id: RequestId, choiceIndex: number): void;
 }
 
@@ -104,9 +104,9 @@ export class HandOverTarget {
     return count;
   }
 
-  #take({ handle, outputs, endedChoices }: ResumeBody, { stoppedChoices }: Pending): void {
+  #take({ handle, outputs, endedChoices, deadlines }: ResumeBody, { stoppedChoices }: Pending): void {
     this.#pending.delete(handle.requestId);
-    this.#engine.resume(handle.requestId, outputs.map(unpackTokens), handle.tokenCount);
+    this.#engine.resume(handle.requestId, outputs.map(unpackTokens), handle.tokenCount, deadlines);
     this.#onResumed();
     for (const choiceIndex of [...endedChoices, ...stoppedChoices]) this.#engine.stopChoice(handle.requestId, choiceIndex);
   }

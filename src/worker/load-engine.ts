@@ -5,6 +5,7 @@ import type { Dtype } from '../device/dtype.js';
 import { openDevice } from '../device/native.js';
 import { Engine } from '../engine/engine.js';
 import type { EngineHooks } from '../engine/engine-options.js';
+import type { StepTimeModel } from '../engine/pacer.js';
 import { KvLayout } from '../kv/kv-layout.js';
 import { type ModelConfig, readModelConfig } from '../model/config.js';
 import { loadConfiguredModel } from '../model/load.js';
@@ -26,6 +27,7 @@ export async function loadEngine(
   clock: Clock,
   hooks: EngineHooks,
   onProgress: (progress: LoadProgress) => void,
+  stepTimes?: StepTimeModel,
 ): Promise<LoadedEngine> {
   const device = openDevice({ ...config.device, batchInvariant: config.batchInvariant ?? 'off' });
   const limits = stepLimitsOf(device.info.kind, config);
@@ -47,7 +49,7 @@ export async function loadEngine(
   const automaticBytes = await automaticKvBytes(config, { ...parts, kv: { blockTokenCount, dtype } });
   const blockCount = kvBlockCount(layout, { ...config, ...limits, automaticBytes });
   const kv = { blockTokenCount, blockCount, dtype };
-  return { device, model, engine: new Engine({ ...parts, kv, prefixCaching }, hooks) };
+  return { device, model, engine: new Engine({ ...parts, kv, prefixCaching, ...(stepTimes && { stepTimes }) }, hooks) };
 }
 
 function kvDtypeOf(config: WorkerConfig, { dtype }: ModelConfig): Dtype {

@@ -3,7 +3,7 @@
  *    worker → gateway   hello (request, answered with WorkerConfig), loading, ready, fatal, tokens, snapshot,
  *                       prefillStarted, landed, handOverFailed (events)
  *    gateway → worker   generate, prefill, pushTo, reserve, resume, release, integrity, drain (requests),
- *                       stopChoice, openPeer, forgetPeer (events)
+ *                       stopChoice, openPeer, forgetPeer, stepCost (events)
  *
  *  Invariants: an answer to `release` means that nothing of that request runs, is held or is being written there any more;
  *  events of one request never come after the answer to its release. */
@@ -12,11 +12,13 @@ import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport, DeviceInfo, DeviceKind } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
+import type { TokenDeadlines } from '../engine/generation-request.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import type { KvHandle } from '../kv/kv-handle.js';
 import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
+import type { StepCost } from '../router/step-cost.js';
 import type { LinkTrial } from '../transfer/best-connector.js';
 import type { KvIdentity, KvTarget, ReceiverAddress, TransferDtype } from '../transfer/connector.js';
 import type { WaitTotals } from './step-boundary-waits.js';
@@ -45,6 +47,8 @@ export interface WorkerSettings {
   readonly sequenceCountMax?: number;
   readonly maxModelTokenCount: number;
   readonly prefixCaching: 'on' | 'off';
+  /** Whether steps are paced by the deadlines of their requests. Absent: on. */
+  readonly pacing?: 'on' | 'off';
   readonly depth: 1 | 2;
   /** on: the same tokens whatever else is in the batch, on GPUs too. Absent: off. */
   readonly batchInvariant?: 'on' | 'off';
@@ -106,6 +110,8 @@ export interface RequestBody {
   readonly outputs: readonly string[];
   readonly priority: number;
   readonly cacheSalt?: string;
+  /** As the message is sent. */
+  readonly deadlines?: TokenDeadlines;
   /** Choices that have ended before this attempt, by whatever reason. */
   readonly endedChoices: readonly number[];
 }
@@ -156,6 +162,13 @@ export interface ResumeBody {
   readonly handle: KvHandle;
   readonly outputs: readonly string[];
   readonly endedChoices: readonly number[];
+  /** As the message is sent. */
+  readonly deadlines?: TokenDeadlines;
+}
+
+/** What the steps of this worker are known to take. */
+export interface StepCostBody {
+  readonly cost: StepCost;
 }
 
 export interface SnapshotBody {

@@ -4,7 +4,7 @@ import type { RequestBody } from './messages.js';
 import { unpackTokens } from './token-list.js';
 
 export function toGenerationRequest(body: RequestBody): GenerationRequest {
-  const { id, promptIds, sampling, outputs, priority, cacheSalt } = body;
+  const { id, promptIds, sampling, outputs, priority, cacheSalt, deadlines } = body;
   return {
     id,
     promptIds: unpackTokens(promptIds),
@@ -12,5 +12,6 @@ export function toGenerationRequest(body: RequestBody): GenerationRequest {
     ...(outputs.length === 0 ? {} : { outputs: outputs.map(unpackTokens) }),
     priority,
     ...(cacheSalt === undefined ? {} : { cacheSalt }),
+    ...(deadlines === undefined ? {} : { deadlines }),
   };
 }

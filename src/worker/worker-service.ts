@@ -7,6 +7,7 @@ import type { Logger } from '../base/log.js';
 import type { Body, BusHandlers } from '../bus/bus.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { GenerationRequest } from '../engine/generation-request.js';
+import type { StepCost } from '../router/step-cost.js';
 import type { HandOverSource } from './hand-over-source.js';
 import type { HandOverTarget, ReservingEngine } from './hand-over-target.js';
 import type {
@@ -18,6 +19,7 @@ import type {
   RequestBody,
   ReserveBody,
   ResumeBody,
+  StepCostBody,
   StopChoiceBody,
 } from './messages.js';
 import { toGenerationRequest } from './request-body.js';
@@ -39,6 +41,7 @@ export class WorkerService implements BusHandlers {
   readonly #received: () => Promise<void>;
   readonly #logger: Logger;
   readonly #wake: () => void;
+  readonly #onStepCost: (cost: StepCost) => void;
 
   constructor(parts: {
     engine: ServedEngine;
@@ -48,6 +51,8 @@ export class WorkerService implements BusHandlers {
     received: () => Promise<void>;
     logger: Logger;
     wake: () => void;
+    /** What its steps take is known now. */
+    onStepCost: (cost: StepCost) => void;
   }) {
     this.#engine = parts.engine;
     this.#source = parts.source;
@@ -55,6 +60,7 @@ export class WorkerService implements BusHandlers {
     this.#received = parts.received;
     this.#logger = parts.logger;
     this.#wake = parts.wake;
+    this.#onStepCost = parts.onStepCost;
   }
 
   async onRequest(kind: string, body: unknown): Promise<Body> {
@@ -69,6 +75,7 @@ export class WorkerService implements BusHandlers {
     if (kind === 'stopChoice') this.#stopChoice(body as StopChoiceBody);
     else if (kind === 'openPeer') this.#openPeer(body as OpenPeerBody);
     else if (kind === 'forgetPeer') this.#forgetPeer(body as ForgetPeerBody);
+    else if (kind === 'stepCost') this.#onStepCost((body as StepCostBody).cost);
     this.#wake();
   }
 

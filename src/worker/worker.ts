@@ -7,6 +7,7 @@ import type { Logger } from '../base/log.js';
 import type { BusConnection, BusHandlers } from '../bus/bus.js';
 import { connectUnix, removeAbandoned } from '../bus/unix-socket.js';
 import type { TokenEvent } from '../engine/token-event.js';
+import type { StepCost } from '../router/step-cost.js';
 import { BestConnector } from '../transfer/best-connector.js';
 import { BlockChecksums } from '../transfer/checksums.js';
 import type { KvIdentity, KvSource } from '../transfer/connector.js';
@@ -19,6 +20,7 @@ import { HandOverSource } from './hand-over-source.js';
 import { HandOverTarget } from './hand-over-target.js';
 import { type LoadedEngine, loadEngine } from './load-engine.js';
 import { type HelloBody, protocolVersion, type ReadyBody, type SnapshotBody, type WorkerConfig } from './messages.js';
+import { OwnStepTimes } from './own-step-times.js';
 import { StepBoundaryWaits } from './step-boundary-waits.js';
 import { packSteps, RecentSteps } from './step-samples.js';
 import { WorkerService } from './worker-service.js';
@@ -82,6 +84,7 @@ async function serve(
   checkTransferOptions(config);
   const hooks: { source: HandOverSource | null } = { source: null };
   const steps = new RecentSteps();
+  const stepTimes = new OwnStepTimes();
   const loaded = await load(
     config,
     clock,
@@ -91,6 +94,7 @@ async function serve(
       onStep: (sample) => steps.add(sample),
     },
     (progress) => connection.send('loading', { progress }),
+    config.pacing === 'off' ? undefined : stepTimes,
   );
   const { engine, device } = loaded;
   const kv = identityOf(loaded, config);
@@ -120,7 +124,8 @@ async function serve(
   };
   const loop = new EngineLoop(watched(engine, waits), clock, deliver);
   const received = () => receiver?.passed() ?? Promise.resolve();
-  handlers.use(new WorkerService({ engine, source, target, received, logger, wake: () => loop.wake() }));
+  const onStepCost = (cost: StepCost) => stepTimes.use(cost);
+  handlers.use(new WorkerService({ engine, source, target, received, logger, wake: () => loop.wake(), onStepCost }));
   connection.send('ready', readyBody(loaded, receiver, config, clock.nowMs() - startMs));
   const snapshot = () => ({ ...snapshotBody(loaded, source, target, waits), residentBytes: residentBytes() });
   void report(connection, clock, config.heartbeatEveryMs, snapshot, steps);

@@ -1,8 +1,19 @@
-/** Who may be asked for what: roles restrict, a split divides `any` workers, and while a role has no live worker any live one serves it.
- *  Used by choose-route.ts; validateStrategy by control/ at start-up. */
+/** Who may do what: one value that roles, --strategy, --split, dead workers and the adaptive choice all come down to. Pure. Used by
+ *  choose-route.ts; validateStrategy and effectiveRoles by control/ at start-up. */
 import { InvalidRequestError } from '../base/errors.js';
-import type { Candidates, Split, Strategy } from './route.js';
+import type { Split, Strategy } from './route.js';
 import type { WorkerRole, WorkerSnapshot } from './snapshot.js';
+
+export interface Plan {
+  /** For people, metrics and `twostroke route`. */
+  readonly name: string;
+  /** May take a request from prompt to end. */
+  readonly collocated: readonly WorkerSnapshot[];
+  /** May compute prompts for others. With workers in `collocated` besides, they are prefill-first: they decode only when no other can. */
+  readonly prefill: readonly WorkerSnapshot[];
+  /** May decode what others have prefilled. */
+  readonly decode: readonly WorkerSnapshot[];
+}
 
 /** Roles that the workers have once `split` is applied, in the order of `roles`. */
 export function effectiveRoles(
@@ -56,16 +67,36 @@ function validateSplit(roles: readonly WorkerRole[], strategy: Strategy, split: 
   }
 }
 
-/** `workers` have their effective roles; those that are not live are left out. Null when none is live. */
-export function candidatesOf(workers: readonly WorkerSnapshot[]): Candidates | null {
+/** What the strategy allows of the workers that are live; `workers` have their effective roles. Null when none is live. While nobody is live
+ *  who could prefill, or decode, any live worker may do everything. */
+export function planOf(
+  workers: readonly WorkerSnapshot[],
+  strategy: Strategy,
+  prefillFirst: ReadonlySet<WorkerSnapshot['id']> = nobody,
+): Plan | null {
   const live = workers.every((worker) => worker.isLive) ? workers : workers.filter((worker) => worker.isLive);
   if (live.length === 0) return null;
-  if (live.every((worker) => worker.role === 'any')) return { prefill: live, decode: live, both: live };
-  const may = (role: WorkerRole) => live.filter((worker) => worker.role === 'any' || worker.role === role);
-  const prefill = may('prefill');
-  const decode = may('decode');
-  const both = live.filter((worker) => worker.role === 'any');
-  if (prefill.length > 0 && decode.length > 0) return { prefill, decode, both };
-  const missing = prefill.length === 0 ? 'prefill' : 'decode';
-  return { prefill: live, decode: live, both: live, fallback: `no live ${missing} worker, any live one serves it` };
+  const any = live.filter(({ role }) => role === 'any');
+  const prefill = live.filter(({ role, id }) => role === 'prefill' || (role === 'any' && prefillFirst.has(id)));
+  const decode = live.filter(({ role, id }) => role === 'decode' || (role === 'any' && !prefillFirst.has(id)));
+  const canPrefill = any.length > 0 || prefill.length > 0;
+  const canDecode = any.length > 0 || live.some(({ role }) => role === 'decode');
+  if (!canPrefill || !canDecode)
+    return alone(live, `no live ${canPrefill ? 'decode' : 'prefill'} worker, any live one serves it`);
+  if (strategy === 'collocated') return alone(any.length > 0 ? any : live, 'collocated');
+  if (strategy === 'disaggregated') {
+    const sources = prefill.length > 0 ? prefill : any;
+    return { name: `disaggregated ${sources.length}:${decode.length}`, collocated: [], prefill: sources, decode };
+  }
+  if (prefill.length === 0) return alone(any, 'collocated');
+  const collocated = any.filter(({ id }) => !prefillFirst.has(id));
+  if (collocated.length === 0) return { name: `disaggregated ${prefill.length}:${decode.length}`, collocated, prefill, decode };
+  return { name: `prefill-first ${prefill.length}:${decode.length}`, collocated, prefill, decode };
 }
+
+/** Whole requests on any of these. */
+export function alone(workers: readonly WorkerSnapshot[], name: string): Plan {
+  return { name, collocated: workers, prefill: [], decode: [] };
+}
+
+const nobody: ReadonlySet<WorkerSnapshot['id']> = new Set();

@@ -1,0 +1,168 @@
+/** Chooses how many prompt tokens the next step may hold, so that the sequences that decode in it keep their time per output token.
+ *  Used by scheduler.ts, which plans the step, and engine.ts, which tells it what steps took.
+ *
+ *  Each sequence has a schedule: its k-th token after the first is due k · TPOT after the first. What it is ahead of its schedule, its
+ *  slack, may be spent on prompts. The loop is closed: slack is measured by the clock, so that an error of the step-time model shows
+ *  as less slack and is made good by the steps that follow.
+ *
+ *      first token      |····TPOT····|····TPOT····|····TPOT····|    due
+ *                       |··step··|····step····|··step··|▒▒▒▒▒▒▒|    slack
+ *
+ *  Invariants: same steps, same clock, same answers; a step with prompts waiting takes at least `leastPromptTokenCount` of them. */
+import type { Clock } from '../base/clock.js';
+import {
+  aimedTpotShare,
+  type Decodes,
+  efficientChunk,
+  leastPromptTokenCount,
+  promptRoomWithin,
+  stepWith,
+} from '../router/paced-step.js';
+import type { StepWork } from '../router/step-work.js';
+import type { Sequence } from './sequence.js';
+import type { StepPlan } from './step-plan.js';
+
+/** What a step is expected to take, kept true by what steps took. */
+export interface StepTimeModel {
+  predictMs(work: StepWork): number;
+  observe(work: StepWork, ms: number): void;
+}
+
+/** By when the tokens of a request are due, on the engine's clock. */
+export interface Deadlines {
+  readonly firstTokenDueMs: number;
+  /** What was allowed for the first token: how long a late one is made to wait is counted in it. */
+  readonly ttftMs: number;
+  readonly tpotMs: number;
+}
+
+/** Tokens over which slack is spent, and lost time is made good: less makes bursts of long steps, more spends slack too late. */
+const slackTokenCount = 16;
+/** A sequence that cannot make up for its delay within so many tokens without prompts beside it has missed its TPOT. */
+const recoveryTokenCount = 64;
+/** Steps between two looks at which chunk is efficient. */
+const efficiencyEverySteps = 512;
+
+interface Launched {
+  readonly launchedMs: number;
+  readonly predictedMs: number;
+}
+
+export class Pacer {
+  readonly #model: StepTimeModel;
+  readonly #clock: Clock;
+  readonly #tokenBudget: number;
+  readonly #predictMs = (work: StepWork) => this.#model.predictMs(work);
+  readonly #inFlight: Launched[] = [];
+  #lastEndMs = 0;
+  #efficientTokenCount = 0;
+  #stepsUntilLook = 0;
+  /** Of the step that is planned: when it starts, what it takes without prompts, and what a prompt token in it takes. */
+  #startMs = 0;
+  #decodes: Decodes = { count: 0, kvTokenCount: 0 };
+  #msPerPromptToken = 0;
+
+  constructor(model: StepTimeModel, clock: Clock, tokenBudget: number) {
+    this.#model = model;
+    this.#clock = clock;
+    this.#tokenBudget = tokenBudget;
+  }
+
+  onLaunch(work: StepWork): void {
+    this.#inFlight.push({ launchedMs: this.#clock.nowMs(), predictedMs: this.#model.predictMs(work) });
+  }
+
+  /** The oldest step in flight has ended. */
+  onEnd(work: StepWork, ms: number): void {
+    this.#inFlight.shift();
+    this.#lastEndMs = this.#clock.nowMs();
+    this.#model.observe(work, ms);
+  }
+
+  /** Prompt tokens for the step whose decodes have been planned. `firstPosition`: of the prompt that comes first. */
+  promptRoom(plan: StepPlan, firstPosition: number): number {
+    this.#startMs = this.#nextStartMs();
+    this.#decodes = decodesOf(plan);
+    const capMs = this.#capMs(plan);
+    const most = this.#efficientChunk();
+    const room = Math.max(
+      leastPromptTokenCount,
+      promptRoomWithin(this.#predictMs, this.#decodes, capMs, { most, firstPosition }),
+    );
+    this.#msPerPromptToken = this.#stepMs(room, firstPosition) / room;
+    return room;
+  }
+
+  /** Its first token would come after it is due, though it were computed from this step on without a pause. */
+  isLate(sequence: Sequence): boolean {
+    const { deadlines } = sequence.request;
+    if (deadlines === null || sequence.firstTokenMs !== null) return false;
+    return this.#startMs + sequence.uncomputedCount * this.#msPerPromptToken > deadlines.firstTokenDueMs;
+  }
+
+  /** It has been late for so long that it gets a share of every step. */
+  hasAged(sequence: Sequence, agingTtfts: number): boolean {
+    const { deadlines } = sequence.request;
+    return deadlines !== null && this.#startMs > deadlines.firstTokenDueMs + agingTtfts * deadlines.ttftMs;
+  }
+
+  /** Whether those who decode, `joinCount` others whose prompts run and the choices of this sequence can keep its TPOT together. What
+   *  could not even keep it alone may always start. */
+  mayJoin(sequence: Sequence, joinCount: number, joinTokenCount: number): boolean {
+    const { deadlines, forks } = sequence.request;
+    if (deadlines === null) return true;
+    const aimMs = aimedTpotShare * deadlines.tpotMs;
+    const [count, tokenCount] = [1 + forks.length, (1 + forks.length) * sequence.tokenCount];
+    const decodes = this.#decodes;
+    const together = this.#decodeMs(decodes.count + joinCount + count, decodes.kvTokenCount + joinTokenCount + tokenCount);
+    return together <= aimMs || this.#decodeMs(count, tokenCount) > aimMs;
+  }
+
+  /** When the step that is planned now can start: when those in flight have ended. */
+  #nextStartMs(): number {
+    let freeMs = this.#lastEndMs;
+    for (const { launchedMs, predictedMs } of this.#inFlight) freeMs = Math.max(freeMs, launchedMs) + predictedMs;
+    return Math.max(freeMs, this.#clock.nowMs());
+  }
+
+  /** What the step may take: the least that any sequence in it allows. Who has missed its TPOT allows anything. */
+  #capMs(plan: StepPlan): number {
+    const { count, kvTokenCount } = this.#decodes;
+    const baseMs = this.#decodeMs(count, kvTokenCount);
+    let capMs = Number.POSITIVE_INFINITY;
+    for (const { sequence } of plan.entries) {
+      const { deadlines } = sequence.request;
+      if (deadlines === null) continue;
+      const firstMs = sequence.firstTokenMs ?? this.#startMs;
+      const laterCount = sequence.drawCount - 2; // tokens after the first before this step's, whose draw is planned already
+      const leftCount = Math.max(1, sequence.request.outputLimit - sequence.drawCount + 1);
+      const slackMs = firstMs + laterCount * deadlines.tpotMs - this.#startMs;
+      if (slackMs + Math.min(leftCount, recoveryTokenCount) * (deadlines.tpotMs - baseMs) < 0) continue;
+      const aimMs = aimedTpotShare * deadlines.tpotMs;
+      const aimedSlackMs = slackMs - laterCount * (deadlines.tpotMs - aimMs);
+      capMs = Math.min(capMs, aimMs + aimedSlackMs / Math.min(slackTokenCount, leftCount));
+    }
+    return capMs;
+  }
+
+  #efficientChunk(): number {
+    if (this.#stepsUntilLook-- > 0) return this.#efficientTokenCount;
+    this.#stepsUntilLook = efficiencyEverySteps;
+    this.#efficientTokenCount = efficientChunk(this.#predictMs, this.#tokenBudget);
+    return this.#efficientTokenCount;
+  }
+
+  #stepMs(promptTokenCount: number, firstPosition: number): number {
+    return this.#model.predictMs(stepWith(this.#decodes, promptTokenCount, firstPosition));
+  }
+
+  #decodeMs(count: number, kvTokenCount: number): number {
+    return count === 0 ? 0 : this.#model.predictMs(stepWith({ count, kvTokenCount }, 0));
+  }
+}
+
+function decodesOf(plan: StepPlan): Decodes {
+  let kvTokenCount = 0;
+  for (const { endToken } of plan.entries) kvTokenCount += endToken;
+  return { count: plan.entries.length, kvTokenCount };
+}

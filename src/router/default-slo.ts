@@ -1,0 +1,28 @@
+/** The SLO of requests that bring none: multiples of what they would take alone. Pure; used by control/routing.ts. */
+import { type UnloadedFacts, unloadedTtftMs } from './forecast.js';
+import type { Slo } from './slo.js';
+import type { WorkerSnapshot } from './snapshot.js';
+import { stepMs } from './step-cost.js';
+
+/** Of what a request takes alone: the usual multiples of load tests (DistServe, Splitwise). */
+const ttftMultiple = 5;
+const tpotMultiple = 2;
+/** Workers of one kind differ little: so many are looked at. */
+const lookCount = 8;
+
+/** Multiples of what it would take on the fastest worker if nobody else were there. */
+export function defaultSlo(facts: UnloadedFacts, workers: readonly WorkerSnapshot[]): Slo {
+  let ttftMs = Number.POSITIVE_INFINITY;
+  let tpotMs = Number.POSITIVE_INFINITY;
+  for (const worker of workers.slice(0, lookCount)) {
+    if (worker.role !== 'decode') ttftMs = Math.min(ttftMs, ttftMultiple * unloadedTtftMs(facts, worker));
+    if (worker.role !== 'prefill') tpotMs = Math.min(tpotMs, tpotMultiple * unloadedTpotMs(worker, facts.promptTokenCount));
+  }
+  return { ttftMs, tpotMs };
+}
+
+/** A step by itself, with its prompt's keys. */
+export function unloadedTpotMs({ costs, unloaded }: Pick<WorkerSnapshot, 'costs' | 'unloaded'>, kvTokenCount: number): number {
+  const work = { decodeCount: 1, decodeKvTokenCount: kvTokenCount, prefillTokenCount: 0, prefillPairCount: 0 };
+  return unloaded.tpot * stepMs(costs.step, work);
+}

@@ -1,0 +1,10 @@
+/** What a request is to be served within: a service level objective. Told by the client or made by default-slo.ts; paced by the engine, weighed by
+ *  the router, judged by metrics. */
+
+/** Milliseconds. */
+export interface Slo {
+  /** From arrival to the first token. */
+  readonly ttftMs: number;
+  /** Per token after the first, on average over the answer. */
+  readonly tpotMs: number;
+}
