@@ -1,6 +1,6 @@
 /** Streamed completions over node:http with kept connections: the lightest way to send many requests and stamp every chunk. Used by target.ts.
  *  Chunks are stamped when their bytes are handed to JavaScript; several in one packet have one time. */
-import { Agent, type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import { Agent, type ClientRequest, request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
 import { request as httpsRequest, Agent as TlsAgent } from 'node:https';
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
@@ -38,14 +38,15 @@ export class HttpCompletionClient implements CompletionClient {
 
   prepare(planned: PlannedRequest): PreparedRequest {
     const body = Buffer.from(JSON.stringify(requestBody(planned, this.#options)));
-    return { send: (signal) => this.#send(body, signal) };
+    const headers = sloHeaders(planned);
+    return { send: (signal) => this.#send(body, headers, signal) };
   }
 
   close(): void {
     this.#agent.destroy();
   }
 
-  #send(body: Buffer, signal: AbortSignal): Promise<Answer> {
+  #send(body: Buffer, headers: OutgoingHttpHeaders, signal: AbortSignal): Promise<Answer> {
     return new Promise((resolve) => {
       const reader = new AnswerReader(this.#clock.nowMs());
       let facts: { status?: number; route?: string } = {};
@@ -53,7 +54,7 @@ export class HttpCompletionClient implements CompletionClient {
         signal.removeEventListener('abort', abort);
         resolve(reader.end(outcome, this.#clock.nowMs(), { ...facts, ...(error === undefined ? {} : { error }) }));
       };
-      const request = this.#open(body);
+      const request = this.#open(body, headers);
       const abort = () => {
         finish('unfinished');
         request.destroy();
@@ -71,7 +72,7 @@ export class HttpCompletionClient implements CompletionClient {
     });
   }
 
-  #open(body: Buffer): ClientRequest {
+  #open(body: Buffer, headers: OutgoingHttpHeaders): ClientRequest {
     const { apiKey } = this.#options;
     const send = this.#url.protocol === 'https:' ? httpsRequest : httpRequest;
     return send(this.#url, {
@@ -81,6 +82,7 @@ export class HttpCompletionClient implements CompletionClient {
         'content-type': 'application/json',
         'content-length': body.byteLength,
         accept: 'text/event-stream',
+        ...headers,
         ...(apiKey === null ? {} : { authorization: `Bearer ${apiKey}` }),
       },
     });
@@ -95,6 +97,15 @@ export class HttpCompletionClient implements CompletionClient {
     });
     response.on('end', () => finish('completed'));
   }
+}
+
+/** As a twostroke server reads them; others pass over them. */
+function sloHeaders({ slo = {} }: PlannedRequest): OutgoingHttpHeaders {
+  return {
+    ...(slo.ttftMs === undefined ? {} : { 'x-slo-ttft-ms': slo.ttftMs }),
+    ...(slo.tpotMs === undefined ? {} : { 'x-slo-tpot-ms': slo.tpotMs }),
+    ...(slo.e2elMs === undefined ? {} : { 'x-slo-e2el-ms': slo.e2elMs }),
+  };
 }
 
 function factsOf({ statusCode, headers }: IncomingMessage): { status?: number; route?: string } {

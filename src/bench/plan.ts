@@ -1,7 +1,8 @@
 /** Joins arrivals and workload into the requests of one run, lazily, and fits them into the model's context. Used by run.ts.
  *  Invariant: max_tokens says nothing about the answer's length: it is one number for the whole workload, at least twice its longest
  *  answer, lowered only where the context ends. */
-import type { PlannedRequest } from './request-record.js';
+import { lengthClassOf, type PlannedRequest } from './request-record.js';
+import type { SloByClass } from './slo.js';
 import type { Sample, Workload } from './workload.js';
 
 interface PlanOptions {
@@ -12,6 +13,8 @@ interface PlanOptions {
   readonly requestCountMax: number;
   /** No arrival after this. */
   readonly durationMs: number;
+  /** By class of prompt length, sent along with each request. Absent: the server's own. */
+  readonly sentSlos?: SloByClass;
 }
 
 export interface PlanCounts {
@@ -34,7 +37,8 @@ export function* planRequests(
     const fitted = fitToContext(sample, options, 2 * workload.outputTokenCountMax);
     if (fitted.promptTokenCount < sample.promptTokenCount || fitted.wantedTokenCount < sample.outputTokenCount)
       counts.shortenedCount++;
-    yield { index, at: next.value, ...fitted };
+    const slo = options.sentSlos?.[lengthClassOf(fitted.promptTokenCount)];
+    yield { index, at: next.value, ...fitted, ...(slo === undefined ? {} : { slo }) };
   }
 }
 

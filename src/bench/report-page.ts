@@ -26,7 +26,9 @@ ${handOverTable(summary)}
 ${unloadedTable(summary)}
 <h2>How it was run</h2>
 <p>Every strategy got the same arrivals and lengths at a point and repetition, one after the other, in turning order. Targets: TTFT ≤
-${header.ttftFactor} × and TPOT ≤ ${header.tpotFactor} × the unloaded p50 of the request's length class in the better static mode.
+${header.ttftFactor} × and TPOT ≤ ${header.tpotFactor} × the unloaded p50 of the request's length class in the better static mode${
+    header.sentSlo === true ? '; each request told its server these targets' : ''
+  }.
 A request that was rejected, failed or never ended misses its targets with infinite latencies. A point whose generator was more than
 5 ms late at p99 is void.</p>
 <table><tr><th>strategy</th><th>server</th></tr>${Object.entries(header.targets)

@@ -24,7 +24,7 @@ export interface PlannedRequest {
   readonly wantedTokenCount: number;
   readonly maxTokenCount: number;
   /** Sent along, for servers that pace by it. Absent: the server's own. */
-  readonly slo?: { readonly ttftMs?: number; readonly tpotMs?: number };
+  readonly slo?: { readonly ttftMs?: number; readonly tpotMs?: number; readonly e2elMs?: number };
 }
 
 /** 'completed': the stream ended in order. 'rejected': 429 or 503. 'failed': anything else that ended it. 'unfinished': still running when

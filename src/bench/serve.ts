@@ -9,6 +9,7 @@ import type { RequestRecord } from './request-record.js';
 import { runLoad } from './run.js';
 import { readRouted, type ServerFacts, withRouted } from './server-facts.js';
 import { type ClientSettings, openClient, openServer, openWorkload, type WorkloadSettings } from './setup.js';
+import type { SloByClass } from './slo.js';
 import type { Workload } from './workload.js';
 
 export interface LoadSettings {
@@ -23,6 +24,8 @@ export interface LoadSettings {
   readonly warmupRequestCount: number;
   readonly drainMs: number;
   readonly seed: number;
+  /** Sent along with each request. Absent: the server goes by its own. */
+  readonly sentSlos?: SloByClass;
 }
 
 export interface LoadResult {
@@ -75,6 +78,7 @@ export async function loadServer(target: LoadTarget, load: LoadSettings, context
       contextTokenCount: facts.contextTokenCount,
       requestCountMax: load.requestCountMax,
       durationMs: load.durationMs,
+      ...(load.sentSlos === undefined ? {} : { sentSlos: load.sentSlos }),
     },
     counts,
   );

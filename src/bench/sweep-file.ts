@@ -37,6 +37,8 @@ export interface SweepHeader {
   readonly targets: Readonly<Record<string, string>>;
   /** The mode under test; the others are what it is held against. */
   readonly candidate: string;
+  /** The servers were told the targets of each request. Absent: they were not. */
+  readonly sentSlo?: boolean;
   readonly ttftFactor: number;
   readonly tpotFactor: number;
   readonly runs: readonly SweepRun[];

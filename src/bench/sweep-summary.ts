@@ -8,7 +8,7 @@ import { type PredictionErrors, predictionErrors } from './predictions.js';
 import { type LengthClass, lengthClasses, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import { type Slo, type SloByClass, scaledSlo } from './slo.js';
 import { type Distribution, distribution, type RunSummary, summariseRun } from './summary.js';
-import type { Stage, SweepData, SweepRun } from './sweep-file.js';
+import type { Stage, SweepData, SweepHeader, SweepRun } from './sweep-file.js';
 
 interface ModeRow {
   readonly mode: string;
@@ -77,7 +77,7 @@ export function summariseSweep(data: SweepData): SweepSummary {
   };
 }
 
-function runsOf({ header }: SweepData, stage: Stage, workload: string): readonly SweepRun[] {
+function runsOf({ header }: SloBasis, stage: Stage, workload: string): readonly SweepRun[] {
   return header.runs.filter((run) => run.stage === stage && run.workload === workload);
 }
 
@@ -96,8 +96,14 @@ function saturationRow(data: SweepData, { runIndex, workload, mode }: SweepRun):
   return { workload, mode, requestsPerSecond, outputTokensPerSecond };
 }
 
-/** Per class the lowest p50 of the static modes, times the factors. */
-function unloadedSlos(data: SweepData, workload: string): SloByClass {
+/** Of a sweep what its targets are made of. */
+export interface SloBasis {
+  readonly header: Pick<SweepHeader, 'candidate' | 'ttftFactor' | 'tpotFactor' | 'runs'>;
+  readonly records: SweepData['records'];
+}
+
+/** Per class the lowest p50 of the static modes, times the factors. Known once every mode has served single requests. */
+export function unloadedSlos(data: SloBasis, workload: string): SloByClass {
   const { ttftFactor, tpotFactor } = data.header;
   const byMode = runsOf(data, 'unloaded', workload)
     .filter(({ mode }) => mode !== data.header.candidate)
@@ -115,7 +121,7 @@ function unloadedSlos(data: SweepData, workload: string): SloByClass {
   return Object.fromEntries(entries.filter(([, slo]) => slo.ttftMs !== undefined));
 }
 
-function measuredOf({ records }: SweepData, runIndex: number): readonly RequestRecord[] {
+function measuredOf({ records }: Pick<SloBasis, 'records'>, runIndex: number): readonly RequestRecord[] {
   return (records.get(runIndex) ?? []).filter(({ phase }) => phase === 'measured');
 }
 

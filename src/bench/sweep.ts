@@ -12,7 +12,8 @@ import type { ServerFacts } from './server-facts.js';
 import { ServerProcess } from './server-process.js';
 import { type ClientSettings, openServer, openWorkload, type WorkloadSettings } from './setup.js';
 import { summariseRun } from './summary.js';
-import type { Stage, SweepRun } from './sweep-file.js';
+import type { Stage, SweepHeader, SweepRun } from './sweep-file.js';
+import { unloadedSlos } from './sweep-summary.js';
 
 export interface SweepSettings {
   readonly targets: readonly TargetSpec[];
@@ -38,6 +39,9 @@ export interface SweepSettings {
   readonly load: Pick<LoadSettings, 'drainMs' | 'warmupMs' | 'warmupRequestCount' | 'seed'>;
   readonly burstiness: number;
   readonly readyMs: number;
+  /** The targets that points are judged by are sent along with their requests, as multiples of what requests take alone. null: the servers
+   *  go by their own. */
+  readonly sentSlo: Pick<SweepHeader, 'ttftFactor' | 'tpotFactor'> | null;
 }
 
 export interface SweepOutcome {
@@ -186,6 +190,14 @@ class Sweep {
     return Math.min(max, warmupCount + Math.max(min, Math.round(seconds * rate.perSecond)));
   }
 
+  /** Of points, their warm-up included: how much a server bears and what it takes alone is measured without. */
+  #sentSlos(workload: string, { rate }: Point): Pick<LoadSettings, 'sentSlos'> {
+    const { sentSlo, candidate } = this.#settings;
+    if (sentSlo === null || rate === null) return {};
+    const header = { ...sentSlo, candidate, runs: this.#runs };
+    return { sentSlos: unloadedSlos({ header, records: this.#records }, workload) };
+  }
+
   get #isStopped(): boolean {
     return this.#context.signal?.aborted === true;
   }
@@ -212,6 +224,7 @@ class Sweep {
         requestCountMax: load.warmupRequestCount + this.#requestCountOf(point),
         durationMs: Number.POSITIVE_INFINITY,
         warmupMs: point.rate === null ? 0 : load.warmupMs,
+        ...this.#sentSlos(settings.name, point),
       },
       this.#context,
     );

@@ -1,9 +1,11 @@
 /** Option texts and parsing that `twostroke bench serve`, `static` and `sweep` share. Names are those of `vllm bench serve` where it has them. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '../base/clock.js';
+import { InvalidRequestError } from '../base/errors.js';
 import { type MetricName, metricNames } from '../bench/result-json.js';
 import type { LoadSettings } from '../bench/serve.js';
 import type { ClientSettings, WorkloadSettings } from '../bench/setup.js';
+import { parseGoodput, type SloByClass } from '../bench/slo.js';
 import { type WorkloadName, workloadNames } from '../bench/workload.js';
 import { realNumber, wholeNumber } from './option-values.js';
 
@@ -89,6 +91,19 @@ export function loadSettings(options: CommonBenchOptions): Pick<LoadSettings, 't
 
 export const datasetOption = () =>
   new Option('--dataset-name <name>', 'what requests ask for').choices([...workloadNames]).default('random');
+
+export const sendSloOption = () =>
+  new Option(
+    '--send-slo',
+    'tell the server the targets of --goodput with each request (x-slo-… headers): it paces by what it knows',
+  ).default(false);
+
+/** Null: no targets. Throws when there are none to send. */
+export function goodputOf({ goodput, sendSlo }: { goodput?: readonly string[]; sendSlo: boolean }): SloByClass | null {
+  if (goodput !== undefined) return parseGoodput(goodput);
+  if (sendSlo) throw new InvalidRequestError('--send-slo needs --goodput: the targets to send', 'send-slo');
+  return null;
+}
 
 /** A number, or inf. */
 export function positiveOrInf(text: string): number {

@@ -8,7 +8,6 @@ import { writeRecords } from '../bench/records-file.js';
 import type { RequestRecord } from '../bench/request-record.js';
 import { type MetricName, metricNames, resultJson } from '../bench/result-json.js';
 import { benchServer, type LoadResult, type LoadSettings } from '../bench/serve.js';
-import { parseGoodput } from '../bench/slo.js';
 import { type RunSummary, summariseRun } from '../bench/summary.js';
 import { summaryText } from '../bench/text-table.js';
 import type { WorkloadName } from '../bench/workload.js';
@@ -17,10 +16,12 @@ import {
   type CommonBenchOptions,
   clientSettings,
   datasetOption,
+  goodputOf,
   isoDate,
   loadSettings,
   metricList,
   positiveOrInf,
+  sendSloOption,
   workloadSettings,
 } from './bench-options.js';
 import { exitCodes } from './fail.js';
@@ -36,6 +37,7 @@ interface BenchServeOptions extends CommonBenchOptions {
   readonly maxConcurrency?: number;
   readonly duration?: number;
   readonly goodput?: readonly string[];
+  readonly sendSlo: boolean;
   readonly percentileMetrics: readonly MetricName[];
   readonly saveResult: boolean;
   readonly saveDetailed: boolean;
@@ -78,6 +80,7 @@ function oneServerOptions(command: Command): Command {
     .option('--base-url <url>', 'server to test', 'http://127.0.0.1:8000')
     .addOption(datasetOption())
     .option('--goodput <target...>', 'ttft:MS tpot:MS e2el:MS, long.ttft:MS for one class: requests within all count as good')
+    .addOption(sendSloOption())
     .option('--percentile-metrics <names>', 'what is shown', metricList, metricNames)
     .option('--save-result', 'write the result as JSON', false)
     .option('--save-detailed', 'with every request, compressed, next to it', false)
@@ -109,14 +112,14 @@ function openLoop(options: BenchServeOptions): LoadSettings {
 }
 
 async function benchOne(options: BenchServeOptions, load: LoadSettings): Promise<void> {
-  const slos = options.goodput === undefined ? null : parseGoodput(options.goodput);
+  const slos = goodputOf(options);
   if (options.saveResult || options.saveDetailed) checkFolder('--result-dir', options.resultDir);
   const stop = listenForStop();
   const result = await benchServer(
     options.baseUrl,
     clientSettings(options),
     workloadSettings(options, options.datasetName, load.requestCountMax),
-    load,
+    options.sendSlo && slos !== null ? { ...load, sentSlos: slos } : load,
     {
       clock: systemClock,
       signal: stop.signal,

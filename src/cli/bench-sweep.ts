@@ -44,6 +44,7 @@ interface SweepOptions extends CommonBenchOptions {
   readonly burstiness: number;
   readonly ttftFactor: number;
   readonly tpotFactor: number;
+  readonly sendSlo: boolean;
   readonly resultDir: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly curves?: readonly string[];
@@ -113,6 +114,7 @@ export function benchSweepCommand(): Command {
     .option('--burstiness <shape>', 'of gamma-distributed gaps; 1: Poisson', positiveOrInf, 1)
     .option('--ttft-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 5)
     .option('--tpot-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 2)
+    .option('--no-send-slo', 'do not tell the servers these targets: they go by their own')
     .option('--ready-timeout <seconds>', 'for a server to start', realNumber(1, 36000), 300)
     .option('--result-dir <folder>', 'where records and report go', 'bench-result')
     .option('--metadata <key=value...>', 'kept with the result and shown in the report', withPair, {})
@@ -198,11 +200,12 @@ function sweepSettings(options: SweepOptions, targets: readonly TargetSpec[]): S
     load: { ...loadSettings(options), warmupRequestCount: options.warmupPrompts },
     burstiness: options.burstiness,
     readyMs: options.readyTimeout * 1000,
+    sentSlo: options.sendSlo ? { ttftFactor: options.ttftFactor, tpotFactor: options.tpotFactor } : null,
   };
 }
 
 function headerOf(
-  { seed, candidate, ttftFactor, tpotFactor, metadata }: SweepOptions,
+  { seed, candidate, ttftFactor, tpotFactor, sendSlo, metadata }: SweepOptions,
   targets: readonly TargetSpec[],
   date: string,
   { model, runs }: SweepOutcome,
@@ -216,6 +219,7 @@ function headerOf(
     seed,
     targets: Object.fromEntries(targets.map(({ name, text }) => [name, text])),
     candidate,
+    sentSlo: sendSlo,
     ttftFactor,
     tpotFactor,
     runs,

@@ -30,7 +30,24 @@ export function explanationText({ requests, routing }: RoutesAnswer): string {
   const [record] = requests;
   if (record === undefined) return 'no request has ended yet\n';
   const attempts = record.routes.flatMap((route, index) => attemptLines(record, route, index));
-  return `${[`request ${record.id}: ${record.outcome}`, ...attempts, '', planLine(routing)].join('\n')}\n`;
+  return `${[`request ${record.id}: ${record.outcome}`, ...sloLines(record), ...attempts, '', planLine(routing)].join('\n')}\n`;
+}
+
+/** For the table: met, or what was missed. */
+export function sloText({ sloMet, isLate }: RequestRecord): string {
+  if (sloMet === undefined) return '-';
+  const missed = (['ttft', 'tpot', 'e2el'] as const).filter((part) => !sloMet[part]);
+  const text = missed.length === 0 ? 'met' : `missed ${missed.join(' ')}`;
+  return isLate ? `${text} (late)` : text;
+}
+
+function sloLines(record: RequestRecord): readonly string[] {
+  const { slo, isLate } = record;
+  if (slo === undefined) return [];
+  const limits = [`TTFT ${rounded(slo.ttftMs)} ms`, `TPOT ${rounded(slo.tpotMs)} ms`];
+  if (slo.e2elMs !== undefined) limits.push(`E2EL ${rounded(slo.e2elMs)} ms`);
+  const late = isLate ? '; foreseen to be late when it came: served after all who could be in time' : '';
+  return [`SLO: ${limits.join(', ')}: ${sloText({ ...record, isLate: false })}${late}`];
 }
 
 /** Who may do what now. */

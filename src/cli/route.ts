@@ -5,7 +5,7 @@ import type { RequestRecord } from '../control/request-record.js';
 import { askServer, type ServerAddress } from './ask-server.js';
 import { wholeNumber } from './option-values.js';
 import { table } from './quantities.js';
-import { explanationText, planLine, type RoutesAnswer } from './route-explanation.js';
+import { explanationText, planLine, type RoutesAnswer, sloText } from './route-explanation.js';
 import { adminKeyOption, apiKeyOption, urlOption } from './workers.js';
 
 export function routeCommand(): Command {
@@ -46,7 +46,7 @@ async function showRoutes(options: RouteOptions): Promise<void> {
 
 function routesText({ requests, routing }: RoutesAnswer): string {
   if (requests.length === 0) return 'no request has ended yet\n';
-  const head = ['REQUEST', 'PATH', 'WORKERS', 'PROMPT', 'OUTPUT', 'TTFT MS', 'TOTAL MS', 'KV MOVED', 'EXPOSED MS', 'WHY'];
+  const head = ['REQUEST', 'PATH', 'WORKERS', 'PROMPT', 'OUTPUT', 'TTFT MS', 'TOTAL MS', 'SLO', 'KV MOVED', 'EXPOSED MS', 'WHY'];
   return `${[...table([head, ...requests.map(row)]), '', planLine(routing)].join('\n')}\n`;
 }
 
@@ -62,6 +62,7 @@ function row(record: RequestRecord): string[] {
     String(record.outputTokenCount),
     ms(since(record.firstTokenMs)),
     ms(since(record.doneMs)),
+    sloText(record),
     record.transferBytes === 0 ? '-' : `${(record.transferBytes / 2 ** 20).toFixed(2)} MiB`,
     record.transferBytes === 0 ? '-' : ms(record.exposedTransferMs),
     route?.reason ?? '-',

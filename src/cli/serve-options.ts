@@ -3,10 +3,11 @@ import { Command, Option } from 'commander';
 import type { TransferFailurePolicy } from '../control/gateway-api.js';
 import type { Split, Strategy } from '../router/route.js';
 import { byteCount, collect, split } from './option-values.js';
+import { addSloOptions, type SloOptions } from './slo-options.js';
 import { addWorkerOptions, choice, count, type WorkerOptions } from './worker-options.js';
 
 /** What commander gives, after the parsers below. */
-export interface ServeOptions extends WorkerOptions {
+export interface ServeOptions extends WorkerOptions, SloOptions {
   readonly host: string;
   readonly port: number;
   readonly strategy: Strategy;
@@ -30,7 +31,7 @@ export interface ServeOptions extends WorkerOptions {
 
 export function serveCommand(): Command {
   const command = new Command('serve').description('serve a model over an OpenAI-compatible HTTP API');
-  return addWorkerOptions(command)
+  return addSloOptions(addWorkerOptions(command))
     .option('--host <host>', 'address to listen on', '127.0.0.1')
     .addOption(count('--port <port>', 'port to listen on; 0: any free one', 0, 65535).default(8000))
     .addOption(

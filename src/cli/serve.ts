@@ -44,8 +44,12 @@ async function serve(options: ServeOptions): Promise<void> {
   }
   const given = options.profile === undefined ? null : readProfile(options.profile);
 
+  const common = gatewayOptions(options, served.folder, served.model.maxModelTokenCount, logger);
   const gateway = await Gateway.start({
-    ...gatewayOptions(options, served.folder, served.model.maxModelTokenCount, logger),
+    ...common,
+    settings: { ...common.settings, pacing: options.pacing },
+    slo: options.slo,
+    onOverload: options.onOverload,
     strategy: options.strategy,
     ...(options.split === undefined ? {} : { split: options.split }),
     onTransferFailure: options.onTransferFailure,

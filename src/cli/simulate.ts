@@ -5,7 +5,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '../base/clock.js';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { metricNames, resultJson } from '../bench/result-json.js';
-import { parseGoodput } from '../bench/slo.js';
+import type { SloByClass } from '../bench/slo.js';
 import { type RunSummary, summariseRun } from '../bench/summary.js';
 import { summaryText } from '../bench/text-table.js';
 import { parseTrace } from '../bench/trace.js';
@@ -18,11 +18,12 @@ import { forWorker, type RouterError, timesFromProfiles, withRouterError } from 
 import { type RoutesTaken, routesTaken } from '../sim/routes-taken.js';
 import { type LoadOptions, simulatedPlan, simulatedVocabCount } from '../sim/simulated-load.js';
 import { type SimulatedSettings, type SimulationOptions, type SimulationResult, simulate } from '../sim/simulation.js';
-import { isoDate } from './bench-options.js';
+import { goodputOf, isoDate, sendSloOption } from './bench-options.js';
 import { blockTokenCount, collect, realNumber, split, wholeNumber } from './option-values.js';
+import { addSloOptions, type SloOptions } from './slo-options.js';
 import { writing } from './system-error.js';
 
-interface SimulateOptions {
+interface SimulateOptions extends SloOptions {
   readonly seed: number;
   readonly workers: readonly WorkerSpec[];
   readonly strategy: Strategy;
@@ -43,6 +44,7 @@ interface SimulateOptions {
   readonly outputLen: number;
   readonly warmup: number;
   readonly goodput?: readonly string[];
+  readonly sendSlo: boolean;
   readonly blockSize: number;
   readonly numBlocks: number;
   readonly maxModelLen: number;
@@ -59,7 +61,7 @@ const defaultRequestCount = 1000;
 const drainMs = 3_600_000;
 
 export function simulateCommand(): Command {
-  return new Command('simulate')
+  return addSloOptions(new Command('simulate'))
     .description('load-test a cluster on virtual time, from one seed, with step times drawn from a profile')
     .option('--seed <number>', 'same seed, same run', wholeNumber(0), 0)
     .addOption(
@@ -99,6 +101,7 @@ export function simulateCommand(): Command {
     .option('--output-len <tokens>', 'mean answer', wholeNumber(1), 128)
     .option('--warmup <count>', 'first requests: sent, not measured', wholeNumber(0), 0)
     .option('--goodput <target...>', 'ttft:MS tpot:MS e2el:MS: requests within all of them count as good')
+    .addOption(sendSloOption())
     .addOption(new Option('--block-size <tokens>', 'tokens per KV block').argParser(blockTokenCount).default(16))
     .option('--num-blocks <count>', 'KV blocks of each worker', wholeNumber(2), 16_384)
     .option('--max-model-len <tokens>', 'longest context', wholeNumber(2), 4096)
@@ -114,7 +117,7 @@ export function simulateCommand(): Command {
 async function run(options: SimulateOptions): Promise<void> {
   if (options.trace === undefined && options.rate === undefined)
     throw new InvalidRequestError('--rate is missing: requests per second', 'rate');
-  const slos = options.goodput === undefined ? null : parseGoodput(options.goodput);
+  const slos = goodputOf(options);
   const { routerProfile } = options;
   const believed = typeof routerProfile === 'string' ? [readProfile(routerProfile)] : null;
   const profiles = options.profile.map(readProfile).map((profile) => withLinks(profile, believed?.[0]));
@@ -123,7 +126,7 @@ async function run(options: SimulateOptions): Promise<void> {
   try {
     const result = await simulate(
       simulationOptions(options, profiles, believed ?? profiles, log),
-      simulatedPlan(loadOptions(options)),
+      simulatedPlan(loadOptions(options, slos)),
       {
         ...{ concurrencyMax: Number.POSITIVE_INFINITY, warmupMs: 0, drainMs, durationMs: Number.POSITIVE_INFINITY },
         warmupRequestCount: options.warmup,
@@ -157,7 +160,14 @@ function simulationOptions(
     return error === undefined ? profile : { ...profile, parameters: withRouterError(profile.parameters, error) };
   };
   return {
-    ...{ workers, strategy, settings: settingsOf(options), timesOf: timesFromProfiles(profiles)(seed) },
+    ...{
+      workers,
+      strategy,
+      slo: options.slo,
+      onOverload: options.onOverload,
+      settings: settingsOf(options),
+      timesOf: timesFromProfiles(profiles)(seed),
+    },
     ...(options.split === undefined ? {} : { split: options.split }),
     ...(options.routerProfile === false ? {} : { profileOf: believed }),
     ...(options.host === undefined ? {} : { host: parseHost(readText(options.host, 'host'), options.host) }),
@@ -169,14 +179,14 @@ function settingsOf(options: SimulateOptions): SimulatedSettings {
   const { maxNumBatchedTokens, prefillChunk, maxNumSeqs } = options;
   return {
     ...{ blockTokenCount: options.blockSize, blockCount: options.numBlocks, maxModelTokenCount: options.maxModelLen },
-    ...{ prefixCaching: options.prefixCaching ? 'on' : 'off', depth: 2, vocabCount: simulatedVocabCount },
+    ...{ prefixCaching: options.prefixCaching ? 'on' : 'off', depth: 2, vocabCount: simulatedVocabCount, pacing: options.pacing },
     ...(maxNumBatchedTokens === undefined ? {} : { tokenBudget: maxNumBatchedTokens }),
     ...(prefillChunk === undefined ? {} : { prefillChunkTokenCount: prefillChunk }),
     ...(maxNumSeqs === undefined ? {} : { sequenceCountMax: maxNumSeqs }),
   };
 }
 
-function loadOptions(options: SimulateOptions): LoadOptions {
+function loadOptions(options: SimulateOptions, slos: SloByClass | null): LoadOptions {
   const { seed, workload, trace: file, rate, burstiness, timeScale, requests, duration } = options;
   const trace = file === undefined ? undefined : parseTrace(readText(file, 'trace'), file);
   return {
@@ -190,6 +200,7 @@ function loadOptions(options: SimulateOptions): LoadOptions {
     requestCountMax: requests ?? (trace?.length || defaultRequestCount),
     durationMs: duration === undefined ? Number.POSITIVE_INFINITY : 1000 * duration,
     contextTokenCount: options.maxModelLen,
+    ...(options.sendSlo && slos !== null ? { sentSlos: slos } : {}),
   };
 }
 

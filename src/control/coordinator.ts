@@ -8,6 +8,7 @@ import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { Signal } from '../base/signal.js';
 import type { Route, Strategy } from '../router/route.js';
+import type { SloTargets } from '../router/slo-targets.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { Admission, type Bundle, type Place } from './admission.js';
 import { capacityOf, decodersOf } from './capacity.js';
@@ -32,6 +33,8 @@ interface CoordinatorOptions {
   readonly strategy: Strategy;
   readonly onTransferFailure: TransferFailurePolicy;
   readonly onOverload: OverloadPolicy;
+  /** Absent: the usual multiples of what requests take alone. */
+  readonly slo?: SloTargets;
   readonly limits: GatewayLimits;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -63,7 +66,8 @@ export class Coordinator {
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
-    this.#routing = new Routing({ ...options, workers: () => options.directory.workers() });
+    const { waitMsMax } = options.limits;
+    this.#routing = new Routing({ ...options, waitMsMax, workers: () => options.directory.workers() });
     const workers = () => options.directory.workers();
     this.#admission = new Admission({
       choiceCountMax: options.limits.requestCountMax,

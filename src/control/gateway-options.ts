@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.js';
 import type { Logger } from '../base/log.js';
 import type { listenUnix } from '../bus/unix-socket.js';
 import type { Split, Strategy } from '../router/route.js';
+import type { SloTargets } from '../router/slo-targets.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import type { OverloadPolicy, TransferFailurePolicy } from './gateway-api.js';
@@ -27,6 +28,8 @@ export interface GatewayOptions {
   readonly onTransferFailure?: TransferFailurePolicy;
   /** For requests whose TTFT cannot be met any more. Absent: late. */
   readonly onOverload?: OverloadPolicy;
+  /** What requests that do not say are to be served within. Absent: the usual multiples of what they take alone. */
+  readonly slo?: SloTargets;
   readonly logger: Logger;
   readonly clock: Clock;
   readonly limits?: Partial<GatewayLimits>;
@@ -48,6 +51,8 @@ export interface GatewayLimits {
   readonly requestCountMax: number | null;
   /** A request without a deadline of its own ends after this. */
   readonly requestDeadlineMs: number;
+  /** Whoever would wait longer for others before its prompt begins is refused with `overloaded`. */
+  readonly waitMsMax: number;
   /** For a worker's answer to a control message that needs no computing. Long, because a worker that is alive may have to wait for a core. */
   readonly replyDeadlineMs: number;
   /** For the answer to a release: a step and its copies may have to end first. */
@@ -83,6 +88,7 @@ export interface GatewayLimits {
 export const defaultGatewayLimits: GatewayLimits = {
   requestCountMax: 4096, // whoever embeds a gateway brings requests of its own; `serve`, which meets everybody's, goes by the workers
   requestDeadlineMs: 30 * 60_000,
+  waitMsMax: 60_000, // the proxies and clients that are in use give up on a silent server after a minute: what is computed later nobody reads
   replyDeadlineMs: 60_000,
   releaseDeadlineMs: 60_000,
   frozenMs: 1_000,

@@ -62,6 +62,7 @@ export class Gateway implements GatewayApi {
       strategy,
       onTransferFailure,
       onOverload,
+      ...(options.slo === undefined ? {} : { slo: options.slo }),
       limits,
       clock,
       logger,

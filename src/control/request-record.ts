@@ -2,6 +2,8 @@
 import type { ErrorCode } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Route } from '../router/route.js';
+import type { Slo } from '../router/slo.js';
+import type { SloVerdict } from './slo-verdict.js';
 import type { HandOverFailure } from './worker-client.js';
 
 /** The route a request took, for headers, logs and `twostroke route`. */
@@ -31,6 +33,12 @@ export interface RequestRecord {
   readonly errorCode?: ErrorCode;
   /** One per attempt; several when a worker died or decode had no room. */
   readonly routes: readonly RouteSummary[];
+  /** What it was to be served within; absent: it was never routed. */
+  readonly slo?: Slo;
+  /** Its first token was foreseen to come too late when it came: it was refused, or served behind all who could be in time. */
+  readonly isLate: boolean;
+  /** Absent: not known, or nothing was promised. */
+  readonly sloMet?: SloVerdict;
   readonly promptTokenCount: number;
   /** Of the prompt, found in a prefix cache at the first attempt. */
   readonly cachedTokenCount: number;

@@ -14,6 +14,7 @@ import { packTokens } from '../worker/token-list.js';
 import type { RequestInput } from './gateway-api.js';
 import { EventQueue, type GenerationStream } from './generation-stream.js';
 import type { RequestOutcome, RequestRecord, RouteSummary } from './request-record.js';
+import { sloVerdictOf } from './slo-verdict.js';
 import { Suspicion } from './suspicion.js';
 import type { HandOverFailure } from './worker-client.js';
 
@@ -25,6 +26,8 @@ export class Request {
   readonly id: RequestId;
   readonly input: RequestInput;
   readonly arrivalMs: number;
+  /** When it ends, however far it is. */
+  readonly deadlineAtMs: number;
   readonly outputs: TokenId[][];
   readonly ended: (ChoiceEnd | null)[];
   readonly routes: RouteSummary[] = [];
@@ -83,6 +86,7 @@ export class Request {
     });
     this.#route.catch(() => {}); // whoever wants it gets the rejection; nobody has to want it
     const deadlineMs = input.deadlineMs ?? defaultDeadlineMs;
+    this.deadlineAtMs = this.arrivalMs + deadlineMs;
     this.#deadline = clock.after(deadlineMs, () =>
       this.fail(new TwostrokeError('deadline_exceeded', `request ${this.id} did not end within ${Math.round(deadlineMs)} ms`)),
     );
@@ -211,13 +215,15 @@ export class Request {
     assert(this.#outcome !== null, 'a record is made of a settled request');
     const { kind, error, doneMs } = this.#outcome;
     const { firstTokenMs, resumedMs } = this.times;
-    return {
+    const record: RequestRecord = {
       id: this.id,
       ...(this.input.owner === undefined ? {} : { owner: this.input.owner }),
       outcome: kind,
       isMeasurement: this.isMeasurement,
       ...(error === null ? {} : { errorCode: error.code }),
       routes: this.routes,
+      ...(this.slo === null ? {} : { slo: this.slo }),
+      isLate: this.isLate,
       promptTokenCount: this.input.promptIds.length,
       cachedTokenCount: this.cachedTokenCount,
       outputTokenCount: this.outputTokenCount,
@@ -231,6 +237,8 @@ export class Request {
       handOverFailures: this.handOverFailures,
       lossCount: this.lossCount,
     };
+    const sloMet = this.slo === null ? null : sloVerdictOf(record, this.slo);
+    return sloMet === null ? record : { ...record, sloMet };
   }
 
   #acceptTokens(event: TokensEvent): void {

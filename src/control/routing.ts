@@ -5,7 +5,8 @@ import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
-import { defaultSlo } from '../router/default-slo.js';
+import { defaultSlo, unloadedMs } from '../router/default-slo.js';
+import type { UnloadedFacts } from '../router/forecast.js';
 import { demandOf, growthOf } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
 import { samplePrefixes } from '../router/length-levels.js';
@@ -16,13 +17,14 @@ import { Planner } from '../router/planner.js';
 import { type Corrections, uncorrected } from '../router/request-correction.js';
 import type { Route, Strategy } from '../router/route.js';
 import type { Slo } from '../router/slo.js';
+import type { SloTargets } from '../router/slo-targets.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { prefillPairCountOf } from '../router/step-work.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { WorkerLoad } from '../router/worker-load.js';
-import { OverloadedError } from './admission.js';
 import { Claim } from './decode-room.js';
 import type { OverloadPolicy } from './gateway-api.js';
+import { refuseLate, refuseLongWait } from './overload.js';
 import { outcomeTimesOf, PredictionErrors, type RoutingStatus } from './prediction-errors.js';
 import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
 import type { Request } from './request.js';
@@ -36,6 +38,10 @@ interface RoutingOptions {
   readonly costs: WorkerCosts;
   readonly strategy: Strategy;
   readonly onOverload: OverloadPolicy;
+  /** Of requests that bring none, or not all of it. Absent: the usual multiples. */
+  readonly slo?: SloTargets;
+  /** See GatewayLimits. */
+  readonly waitMsMax: number;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -106,16 +112,20 @@ export class Routing {
   choose(traveller: Traveller): Route | null {
     const { request } = traveller;
     const workers = this.#snapshots();
-    const facts = this.#facts(traveller, workers);
+    let facts = this.#facts(traveller, workers);
     const plan = this.#planFor(request, workers);
-    const route =
-      request.pinnedPlace === undefined ? plan && chooseRoute(facts, plan) : pinnedRoute(facts, workers, request.pinnedPlace);
+    const routeFor = (known: RequestFacts) =>
+      request.pinnedPlace === undefined ? plan && chooseRoute(known, plan) : pinnedRoute(known, workers, request.pinnedPlace);
+    let route = routeFor(facts);
     if (route === null) return null;
+    request.slo = facts.slo;
     if (request.routes.length === 0 && !request.isMeasurement) {
       this.#planner.observe(facts);
-      this.#shed(request, route);
+      this.#takeIn(request, route, workers);
+      if (request.isLate) facts = { ...facts, isLate: true };
+      if (request.isLate) route = routeFor(facts) ?? route;
+      this.#refuseLongWait(request, route);
     }
-    request.slo = facts.slo;
     const summary = summaryOf(route, facts, workers, plan?.name ?? 'as asked');
     this.#place(traveller, facts, route, workers);
     request.routed(summary);
@@ -124,11 +134,16 @@ export class Routing {
   }
 
   /** When its first token would be late wherever it went: refuses it, or has it served behind those who can be in time. */
-  #shed(request: Request, { estimate }: Route): void {
-    if (estimate.ttftUse <= 1) return;
+  #takeIn(request: Request, { estimate }: Route, workers: readonly WorkerSnapshot[]): void {
+    if (request.slo === null || estimate.ttftUse <= 1) return;
     request.isLate = true;
     if (this.#options.onOverload === 'shed')
-      throw new OverloadedError(`the first token would take ${Math.round(estimate.ttftMs)} ms`, estimate.ttftMs);
+      refuseLate(estimate, request.slo, unloadedMs(unloadedFacts(request), workers).ttftMs);
+  }
+
+  #refuseLongWait(request: Request, { estimate }: Route): void {
+    const { clock, waitMsMax } = this.#options;
+    refuseLongWait(estimate, request.deadlineAtMs - clock.nowMs(), waitMsMax);
   }
 
   #plan(workers: readonly WorkerSnapshot[]): Plan | null {
@@ -221,7 +236,8 @@ export class Routing {
       expectedTokenCount: lengths.mean,
       growth: growthOf({ choiceCount, generatedTokenCount: request.outputTokenCount, lengths }),
       prefixTokenCounts: this.#affinity.lookup(keys),
-      slo: request.slo ?? sloOf(request, workers),
+      slo: request.slo ?? sloOf(request, workers, this.#options.slo),
+      isLate: request.isLate,
       nowMs: this.#options.clock.nowMs(),
     };
   }
@@ -256,9 +272,13 @@ export class Routing {
   }
 }
 
-/** As the client asked, else multiples of what it takes alone. */
-function sloOf({ input, outputTokenCount }: Request, workers: readonly WorkerSnapshot[]): Slo {
-  return { ...defaultSlo({ promptTokenCount: input.promptIds.length, outputTokenCount }, workers), ...input.slo };
+/** As the client asked; for what it has not said, as the operator did. */
+function sloOf(request: Request, workers: readonly WorkerSnapshot[], targets: SloTargets | undefined): Slo {
+  return { ...defaultSlo(unloadedFacts(request), workers, targets), ...request.input.slo };
+}
+
+function unloadedFacts({ input, outputTokenCount }: Request): UnloadedFacts {
+  return { promptTokenCount: input.promptIds.length, outputTokenCount };
 }
 
 function claimOf({ request, lengths }: Traveller, route: Route, blockTokenCount: number): Claim {

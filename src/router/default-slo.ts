@@ -1,22 +1,25 @@
-/** The SLO of requests that bring none: multiples of what they would take alone. Pure; used by control/routing.ts. */
+/** What a request takes alone, and the SLO of requests that bring none. Pure; used by control/routing.ts. */
 import { type UnloadedFacts, unloadedTtftMs } from './forecast.js';
 import type { Slo } from './slo.js';
+import { type SloTargets, sloOfTargets, usualSloTargets } from './slo-targets.js';
 import type { WorkerSnapshot } from './snapshot.js';
 import { stepMs } from './step-cost.js';
 
-/** Of what a request takes alone: the usual multiples of load tests (DistServe, Splitwise). */
-const ttftMultiple = 5;
-const tpotMultiple = 2;
 /** Workers of one kind differ little: so many are looked at. */
 const lookCount = 8;
 
-/** Multiples of what it would take on the fastest worker if nobody else were there. */
-export function defaultSlo(facts: UnloadedFacts, workers: readonly WorkerSnapshot[]): Slo {
+/** By default multiples of what it would take on the fastest worker if nobody else were there. */
+export function defaultSlo(facts: UnloadedFacts, workers: readonly WorkerSnapshot[], targets: SloTargets = usualSloTargets): Slo {
+  return sloOfTargets(targets, unloadedMs(facts, workers));
+}
+
+/** On the fastest worker if nobody else were there. */
+export function unloadedMs(facts: UnloadedFacts, workers: readonly WorkerSnapshot[]): Pick<Slo, 'ttftMs' | 'tpotMs'> {
   let ttftMs = Number.POSITIVE_INFINITY;
   let tpotMs = Number.POSITIVE_INFINITY;
   for (const worker of workers.slice(0, lookCount)) {
-    if (worker.role !== 'decode') ttftMs = Math.min(ttftMs, ttftMultiple * unloadedTtftMs(facts, worker));
-    if (worker.role !== 'prefill') tpotMs = Math.min(tpotMs, tpotMultiple * unloadedTpotMs(worker, facts.promptTokenCount));
+    if (worker.role !== 'decode') ttftMs = Math.min(ttftMs, unloadedTtftMs(facts, worker));
+    if (worker.role !== 'prefill') tpotMs = Math.min(tpotMs, unloadedTpotMs(worker, facts.promptTokenCount));
   }
   return { ttftMs, tpotMs };
 }

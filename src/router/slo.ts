@@ -7,4 +7,6 @@ export interface Slo {
   readonly ttftMs: number;
   /** Per token after the first, on average over the answer. */
   readonly tpotMs: number;
+  /** From arrival to the last token. Judged only: nobody knows beforehand how long an answer becomes, so nothing is paced by it. */
+  readonly e2elMs?: number;
 }

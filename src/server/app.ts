@@ -15,6 +15,7 @@ import type { Exchange, ServerContext } from './exchange.js';
 import { type Caller, type KeyOptions, Keys, requireTotals } from './keys.js';
 import { RecentRequests } from './recent-requests.js';
 import { readJsonBody } from './request-body.js';
+import { sloOfHeaders } from './request-slo.js';
 import type { ServedModel } from './served-model.js';
 import { detokenize, tokenize } from './tokenize.js';
 import { ignoredFieldsHeader, UnknownFields } from './unknown-fields.js';
@@ -148,6 +149,7 @@ function routes(
         incoming,
         outgoing,
         caller: c.get('caller'),
+        slo: sloOfHeaders(incoming.headers),
         onParsed: tellUnknown(outgoing),
         onCut: (listen) => options.connections.onCut(incoming.socket, listen),
       };

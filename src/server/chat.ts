@@ -40,7 +40,7 @@ async function answerChat(context: ServerContext, exchange: Exchange, body: Chat
   const id = freshId('chatcmpl');
   const generation = new Generation(
     context,
-    { id: requestId(id), promptIds: ids, sampling, place, ...schedulingOf(body, exchange.caller) },
+    { id: requestId(id), promptIds: ids, sampling, place, ...schedulingOf(body, exchange) },
     {
       tokenizer,
       stopStrings: stopStringsOf(body.stop),

@@ -58,7 +58,7 @@ async function answerPrompts(
       seed: sampling.seed + index * sampling.choiceCount, // prompts of one request draw differently even when they are equal
     };
     const idOfPrompt = requestId(prompts.length === 1 ? id : `${id}-${index}`);
-    const input = { id: idOfPrompt, promptIds, sampling: { ...sampling, ...own }, place, ...schedulingOf(body, exchange.caller) };
+    const input = { id: idOfPrompt, promptIds, sampling: { ...sampling, ...own }, place, ...schedulingOf(body, exchange) };
     return new Generation(context, input, text);
   });
   const format = new CompletionFormat(id, context, body, prompts, generations);

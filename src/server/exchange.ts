@@ -9,6 +9,7 @@ import type { Logger } from '../base/log.js';
 import type { Bundle, Place } from '../control/admission.js';
 import type { GatewayApi } from '../control/gateway-api.js';
 import type { TokenOutput } from '../engine/token-event.js';
+import type { Slo } from '../router/slo.js';
 import { toApiError } from './api-error.js';
 import type { ChoiceDelta } from './choice-text.js';
 import type { OnCut } from './connections.js';
@@ -38,6 +39,8 @@ export interface Exchange {
   readonly incoming: IncomingMessage;
   readonly outgoing: ServerResponse;
   readonly caller: Caller;
+  /** As its headers say. */
+  readonly slo: Partial<Slo>;
   readonly onParsed: OnParsed;
   /** See Connections. */
   onCut(listen: OnCut): () => void;

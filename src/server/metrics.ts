@@ -5,6 +5,7 @@ import type { RequestRecord } from '../control/request-record.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { ServerGateway } from './exchange.js';
 import { registerRoutingMetrics } from './routing-metrics.js';
+import { registerSloMetrics } from './slo-metrics.js';
 import { registerTransferMetrics } from './transfer-metrics.js';
 
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
@@ -54,6 +55,7 @@ export function createServerMetrics(gateway: ServerGateway, modelName: string): 
   observeRecords(registry, gateway);
   registerTransferMetrics(registry, gateway);
   registerRoutingMetrics(registry, gateway);
+  registerSloMetrics(registry, gateway);
   const histogram = (name: string, help: string) =>
     new Histogram({ name: `twostroke_${name}`, help, buckets: latencyBuckets, registers: [registry] });
   const counter = (name: string, help: string, labelNames: string[] = []) =>

@@ -1,6 +1,7 @@
 /** zod fields that both completion endpoints share. Ranges are OpenAI's and vLLM's; `null` means "not given", as OpenAI allows.
  *  What is named nowhere here is for unknown-fields.ts. */
 import { z } from 'zod';
+import { sloField } from './request-slo.js';
 
 const stopCountMax = 16;
 const tokenIdsMax = 1024;
@@ -105,6 +106,7 @@ export const schedulingFields = {
   priority: z.int().nullish(),
   cache_salt: z.string().min(1).nullish(),
   on_transfer_failure: z.enum(['recompute', 'fail']).nullish(),
+  slo: sloField,
 };
 
 /** Accepted so that clients which always send them work, and without effect on the result. */

@@ -2,9 +2,10 @@
 import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
 import type { RequestInput } from '../control/gateway-api.js';
 import type { ChatBody } from './chat-schema.js';
-import type { StreamOptions } from './exchange.js';
+import type { Exchange, StreamOptions } from './exchange.js';
 import type { Caller } from './keys.js';
 import type { TokenForm } from './logprobs.js';
+import { sloOfBody } from './request-slo.js';
 import type { ServedModel } from './served-model.js';
 
 /** No name means the one model there is, as vLLM allows. */
@@ -34,16 +35,17 @@ export function tokenFormOf(body: Pick<ChatBody, 'return_tokens_as_token_ids'>):
   return body.return_tokens_as_token_ids === true ? 'id' : 'text';
 }
 
-type SchedulingBody = Pick<ChatBody, 'priority' | 'cache_salt' | 'on_transfer_failure'>;
-type Scheduling = Pick<RequestInput, 'priority' | 'cacheSalt' | 'owner' | 'onTransferFailure'>;
+type SchedulingBody = Pick<ChatBody, 'priority' | 'cache_salt' | 'on_transfer_failure' | 'slo'>;
+type Scheduling = Pick<RequestInput, 'priority' | 'cacheSalt' | 'owner' | 'onTransferFailure' | 'slo'>;
 
-export function schedulingOf(body: SchedulingBody, caller: Caller): Scheduling {
+export function schedulingOf(body: SchedulingBody, { caller, slo }: Pick<Exchange, 'caller' | 'slo'>): Scheduling {
   const { priority, on_transfer_failure: onTransferFailure } = body;
   const cacheSalt = saltOf(body, caller);
   return {
     ...(priority === null || priority === undefined ? {} : { priority }),
     ...(cacheSalt === null ? {} : { cacheSalt }),
     ...(caller.owner === null ? {} : { owner: caller.owner }),
+    slo: { ...slo, ...sloOfBody(body.slo) },
     ...(onTransferFailure === null || onTransferFailure === undefined ? {} : { onTransferFailure }),
   };
 }

@@ -3,6 +3,7 @@ import { InvalidRequestError } from '../base/errors.js';
 import { arrivals } from '../bench/arrivals.js';
 import { planRequests } from '../bench/plan.js';
 import type { PlannedRequest } from '../bench/request-record.js';
+import type { SloByClass } from '../bench/slo.js';
 import { createWorkload, type WorkloadOptions } from '../bench/workload.js';
 
 export interface LoadOptions {
@@ -15,6 +16,8 @@ export interface LoadOptions {
   /** No arrival after this. */
   readonly durationMs: number;
   readonly contextTokenCount: number;
+  /** Absent: requests bring no SLO of their own. */
+  readonly sentSlos?: SloByClass;
 }
 
 /** Ids that prompts are made of: any will do, as nothing is computed. */
@@ -22,9 +25,10 @@ const tokenIdPool: readonly number[] = Array.from({ length: 4096 }, (_, i) => i 
 export const simulatedVocabCount = 8192;
 
 export function* simulatedPlan(options: LoadOptions): Generator<PlannedRequest, void, undefined> {
-  const { arrival, requestCountMax, durationMs, contextTokenCount } = options;
+  const { arrival, requestCountMax, durationMs, contextTokenCount, sentSlos } = options;
   const workload = createWorkload({ ...options.workload, tokenIdPool });
-  const limits = { outputLength: 'forced', contextTokenCount, requestCountMax, durationMs } as const;
+  const sent = sentSlos === undefined ? {} : { sentSlos };
+  const limits = { outputLength: 'forced', contextTokenCount, requestCountMax, durationMs, ...sent } as const;
   yield* planRequests(arrivalTimes(arrival, options.workload.seed, workload.arrivalsMs), workload, limits, { shortenedCount: 0 });
 }
 

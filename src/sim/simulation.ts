@@ -17,6 +17,7 @@ import type { WorkerSpec } from '../control/worker-spec.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
 import type { Split, Strategy } from '../router/route.js';
+import type { SloTargets } from '../router/slo-targets.js';
 import { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import { messageLine, stepLine } from './event-log.js';
@@ -43,6 +44,7 @@ export interface SimulationOptions {
   readonly strategy: Strategy;
   readonly split?: Split;
   readonly onOverload?: OverloadPolicy;
+  readonly slo?: SloTargets;
   readonly settings: SimulatedSettings;
   /** Asked at every start of a worker. */
   readonly timesOf: (workerIndex: number) => WorkerTimes;
@@ -119,6 +121,7 @@ async function runAll(
     ...{ workers: options.workers, strategy: options.strategy, clock, logger: silentLogger },
     ...(options.split === undefined ? {} : { split: options.split }),
     ...(options.onOverload === undefined ? {} : { onOverload: options.onOverload }),
+    ...(options.slo === undefined ? {} : { slo: options.slo }),
     limits: { ...unfrozen, ...options.limits },
     costs: costsOf(options),
     settings: settingsOf(options.settings),
