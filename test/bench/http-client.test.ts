@@ -51,6 +51,15 @@ const open: CompletionScript = (_request, response) => {
 };
 
 describe('HttpCompletionClient', () => {
+  it('tells the server the SLO that was planned, and none that was not', async () => {
+    const seen = (name: string) => server.requests[0]?.headers[`x-slo-${name}-ms`];
+    await ask(wellBehaved, {}, { ...planned, slo: { ttftMs: 250.5, e2elMs: 9000 } });
+    expect([seen('ttft'), seen('tpot'), seen('e2el')]).toEqual(['250.5', undefined, '9000']);
+    await server.close();
+    await ask(wellBehaved);
+    expect([seen('ttft'), seen('tpot'), seen('e2el')]).toEqual([undefined, undefined, undefined]);
+  });
+
   it('sends token ids and the wanted length, and reads a stream', async () => {
     const answer = await ask(wellBehaved, { outputLength: 'forced', ignoreEos: true, temperature: 0, apiKey: 'key' });
     const [{ body, headers, path }] = server.requests as [(typeof server.requests)[number]];

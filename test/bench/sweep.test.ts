@@ -10,7 +10,7 @@ import { renderSvg } from '../../src/bench/render.js';
 import { writeReport } from '../../src/bench/report.js';
 import { runSweep, type SweepSettings } from '../../src/bench/sweep.js';
 import { packSweep, readSweep, SweepFiles } from '../../src/bench/sweep-file.js';
-import { summariseSweep } from '../../src/bench/sweep-summary.js';
+import { summariseSweep, unloadedSlos } from '../../src/bench/sweep-summary.js';
 import { startFakeOpenAi, wellBehaved } from './fake-openai.js';
 import { type RecordShape, sweepData } from './records.js';
 
@@ -206,6 +206,7 @@ const settingsOf = (servers: readonly Server[]): SweepSettings => ({
   load: { drainMs: 5000, warmupMs: 0, warmupRequestCount: 2, seed: 9 },
   burstiness: 1,
   readyMs: 1000,
+  sentSlo: null,
 });
 
 describe('runSweep', () => {
@@ -253,6 +254,25 @@ describe('runSweep', () => {
     expect(new Set(prompts).size).toBe(prompts.length);
     expect(lines.filter((line) => line.includes('completed'))).toHaveLength(outcome.runs.length);
   });
+
+  it.each([true, false])(
+    'tells servers the targets of a point that requests alone have made, if asked to: %s',
+    async (isSent) => {
+      const servers = await Promise.all(modes.map(() => startFakeOpenAi(wellBehaved)));
+      const outcome = await runSweep(
+        { ...settingsOf(servers), repetitionCount: 1, sentSlo: isSent ? { ttftFactor: 1000, tpotFactor: 2000 } : null },
+        { clock: systemClock, write: null },
+        { tell: () => undefined, keep: () => undefined },
+      );
+      await Promise.all(servers.map((server) => server.close()));
+      const header = { candidate: 'adaptive', ttftFactor: 1000, tpotFactor: 2000, runs: outcome.runs };
+      const { short } = unloadedSlos({ header, records: outcome.records }, 'short');
+      const told = servers.flatMap(({ requests }) => requests.map(({ headers }) => headers['x-slo-ttft-ms']));
+      const pointCount = outcome.runs.filter(({ ratePerSecond }) => ratePerSecond !== null).length;
+      expect(told.filter((text) => text !== undefined)).toHaveLength(isSent ? 14 * pointCount : 0);
+      if (isSent) expect(new Set(told)).toEqual(new Set([undefined, String(short?.ttftMs)]));
+    },
+  );
 
   it('begins no repetition after the time limit, but the first', async () => {
     const servers = await Promise.all(modes.map(() => startFakeOpenAi(wellBehaved)));

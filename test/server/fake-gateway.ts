@@ -24,6 +24,8 @@ export class FakeGateway implements ServerGateway {
   cachedTokenCount = 0;
   /** Milliseconds between steps; 0: the next turn of the event loop. */
   stepMs = 0;
+  /** What the first look at a stream throws: the router's no. */
+  refusal: Error | null = null;
   readonly submitted: RequestInput[] = [];
   readonly cancelledIds: string[] = [];
   readonly stoppedChoices: [string, number][] = [];
@@ -107,6 +109,7 @@ export class FakeGateway implements ServerGateway {
     const requestId = input.id;
     try {
       let sentCount = 0;
+      if (this.refusal !== null) throw this.refusal;
       for (const event of this.#script(input, state.stopped)) {
         await (this.stepMs > 0 ? systemClock.sleep(this.stepMs) : systemClock.yield());
         if (state.isCancelled) return;

@@ -54,7 +54,39 @@ describe.concurrent('twostroke simulate', () => {
     expect(exitCode).toBe(0);
   });
 
+  it('serves within the SLOs it is told, and refuses what it cannot serve in time when asked to', async () => {
+    const args = [
+      '--workload',
+      'random',
+      '--input-len',
+      '2000',
+      '--output-len',
+      '8',
+      '--rate',
+      '60',
+      '--requests',
+      '80',
+      '--json',
+    ];
+    const run = async (...more: string[]) => JSON.parse((await simulate(...args, ...more)).stdout) as Record<string, number>;
+    const [late, shed, lenient, unpaced, own] = await Promise.all([
+      run('--slo', 'ttft:200'),
+      run('--slo', 'ttft:200', '--on-overload', 'shed'),
+      run('--slo', 'ttft:600000', '--on-overload', 'shed'),
+      run('--slo', 'ttft:200,tpot:3', '--pacing', 'off'),
+      run('--slo', 'ttft:600000', '--on-overload', 'shed', '--goodput', 'ttft:200', '--send-slo'),
+    ]);
+    expect(late.rejected).toBe(0);
+    expect(lenient.rejected).toBe(0);
+    expect(shed.rejected).toBeGreaterThan(0);
+    expect(own.rejected).toBe(shed.rejected);
+    expect(shed.p99_ttft_ms).toBeLessThan(late.p99_ttft_ms ?? 0);
+    expect(unpaced.p99_tpot_ms).not.toBe(late.p99_tpot_ms);
+  });
+
   it.each([
+    { args: ['--rate', '1', '--slo', 'tpot:fast'], message: /--slo tpot:fast: expected/ },
+    { args: ['--rate', '1', '--send-slo'], message: /--send-slo needs --goodput/ },
     { args: ['--rate', '1', '--router-error', '1,2'], message: /three factors/ },
     { args: [], message: /--rate is missing/ },
     { args: ['--trace', '/nowhere'], message: /--trace: .*nowhere/ },

@@ -8,7 +8,7 @@ import { type SimulationOptions, simulate } from '../../src/sim/simulation.js';
 import { cluster, load, requestAt, settings, syntheticProfile } from './clusters.js';
 
 const tokenCount = 3000; // a prompt of about 66 ms
-const burst = (count: number) => Array.from({ length: count }, (_, index) => requestAt(0, tokenCount, 2, index));
+const burst = (count: number) => Array.from({ length: count }, (_, index) => requestAt(2 * index, tokenCount, 2, index)); // faster than they can be served
 
 async function run(options: Partial<SimulationOptions>, plan: readonly PlannedRequest[]) {
   const done = new Map<string, RequestRecord>();
