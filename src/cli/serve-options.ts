@@ -26,6 +26,7 @@ export interface ServeOptions extends WorkerOptions, SloOptions {
   readonly onTransferFailure: TransferFailurePolicy;
   readonly allowForcedLength: boolean;
   readonly strictFields: boolean;
+  readonly qos?: string;
   readonly json: boolean;
 }
 
@@ -66,5 +67,6 @@ export function serveCommand(): Command {
     .addOption(count('--drain <seconds>', 'how long open requests may finish on shutdown', 0).default(10))
     .option('--allow-forced-length', 'let requests fix their output length (forced_output_tokens): for benchmarks only', false)
     .option('--strict-fields', 'refuse requests with unknown fields instead of ignoring those', false)
+    .option('--qos <file>', 'YAML or JSON: classes of requests by header, with priority, SLO and reserved share')
     .option('--json', 'one JSON object on the last line instead of the screen', false);
 }

@@ -10,6 +10,7 @@ import type { GatewayApi } from '../control/gateway-api.js';
 import { ensureLibrary } from '../device/native-library.js';
 import { type ModelConfig, readModelConfig } from '../model/config.js';
 import { readProfile } from '../profile/profile-file.js';
+import type { ClassRule } from '../server/class-rules.js';
 import { type HttpServer, startHttpServer } from '../server/http-server.js';
 import { createServerMetrics } from '../server/metrics.js';
 import { loadServedModel, type ServedModel } from '../server/served-model.js';
@@ -19,6 +20,7 @@ import { learnCosts } from './learn-costs.js';
 import { LoadDisplay } from './load-display.js';
 import { findModel } from './model-option.js';
 import { standardOutput } from './output.js';
+import { readClassRules } from './qos-file.js';
 import { screenText } from './screen.js';
 import { type ServeOptions, serveCommand as serveOptions } from './serve-options.js';
 import { listenForStop } from './signals.js';
@@ -37,6 +39,7 @@ interface Served {
 /** Returns when the server has ended in order. */
 async function serve(options: ServeOptions): Promise<void> {
   const logger = createLogger(options.logLevel, 'twostroke');
+  const classRules = options.qos === undefined ? [] : readClassRules(options.qos, options.slo);
   const stop = listenForStop();
   const served = await openModel(options);
   for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
@@ -62,7 +65,7 @@ async function serve(options: ServeOptions): Promise<void> {
   };
   let server: HttpServer | null = null;
   try {
-    server = await startServer(options, served.model, gateway, logger);
+    server = await startServer(options, classRules, served.model, gateway, logger);
     const signal = await Promise.race([ready(), stop.received]);
     if (signal === 'ready') {
       await showReady(options, served, gateway, server);
@@ -101,7 +104,13 @@ function defaultName(model: string): string {
   return path.isAbsolute(model) || model.startsWith('.') ? path.basename(path.resolve(model)) : model;
 }
 
-function startServer(options: ServeOptions, model: ServedModel, gateway: GatewayApi, logger: Logger): Promise<HttpServer> {
+function startServer(
+  options: ServeOptions,
+  classRules: readonly ClassRule[],
+  model: ServedModel,
+  gateway: GatewayApi,
+  logger: Logger,
+): Promise<HttpServer> {
   const metrics = createServerMetrics(gateway, model.names[0]);
   return startHttpServer(
     {
@@ -122,6 +131,7 @@ function startServer(options: ServeOptions, model: ServedModel, gateway: Gateway
       corsOrigin: options.corsOrigin ?? null,
       version: packageVersion(),
       strictFields: options.strictFields,
+      classRules,
     },
   );
 }

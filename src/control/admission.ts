@@ -2,6 +2,7 @@
  *  coordinator.ts. Invariant: what is admitted is counted until it has ended, so that nothing queues without a bound. */
 import { assert } from '../base/assert.js';
 import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
+import type { ServiceClass } from './service-class.js';
 
 export class OverloadedError extends TwostrokeError {
   /** For a Retry-After header. */
@@ -28,6 +29,8 @@ export interface Capacity {
 export interface Bundle {
   readonly promptCount: number;
   readonly choiceCount: number;
+  /** Absent: of no class, with nothing reserved. */
+  readonly serviceClass?: ServiceClass;
 }
 
 interface AdmissionOptions {
@@ -49,6 +52,8 @@ const holdings = 2;
 export class Admission {
   readonly #options: AdmissionOptions;
   #choiceCount = 0;
+  /** Of these, by class. */
+  readonly #classCounts = new Map<string, number>();
   #meanLifeMs: number | null = null;
 
   constructor(options: AdmissionOptions) {
@@ -62,7 +67,8 @@ export class Admission {
   }
 
   /** Throws OverloadedError when nothing more is taken in now: to be asked before any work is done. */
-  check(): void {
+  check(serviceClass?: ServiceClass): void {
+    if (this.#isReserved(serviceClass, 1)) return;
     this.#refuseBeyond(this.choiceCountMax - 1);
     const { choiceCountMax, capacity, claimedTokenCount } = this.#options;
     if (choiceCountMax !== null) return;
@@ -75,22 +81,37 @@ export class Admission {
 
   /** All of a bundle or nothing. Of many prompts only some may be in flight at a time, so that one client does not keep all others out.
    *  Throws OverloadedError, or InvalidRequestError when no worker has so many batch slots. */
-  enter({ promptCount, choiceCount }: Bundle): Place {
+  enter({ promptCount, choiceCount, serviceClass }: Bundle): Place {
     const { slotCountMax } = this.#options.capacity();
     if (choiceCount > slotCountMax)
       throw new InvalidRequestError(
         `n must be between 1 and ${slotCountMax}, the batch slots of a worker, not ${choiceCount}`,
         'n',
       );
-    this.check();
+    this.check(serviceClass);
     const perBatch = Math.floor(this.choiceCountMax / holdings / choiceCount);
     const promptsAtOnce = Math.min(promptCount, Math.max(1, perBatch));
     const heldCount = promptsAtOnce * choiceCount;
-    if (this.#choiceCount > 0) this.#refuseBeyond(this.choiceCountMax - heldCount);
-    this.#choiceCount += heldCount;
-    return new Place(promptsAtOnce, () => {
-      this.#choiceCount -= heldCount;
-    });
+    if (this.#choiceCount > 0 && !this.#isReserved(serviceClass, heldCount)) this.#refuseBeyond(this.choiceCountMax - heldCount);
+    this.#hold(heldCount, serviceClass);
+    return new Place(promptsAtOnce, () => this.#hold(-heldCount, serviceClass));
+  }
+
+  /** Within what its class has reserved it is taken in beside all that others hold: these never had to leave anything free for it, and
+   *  all classes together exceed the whole by their reservations at most. */
+  #isReserved(serviceClass: ServiceClass | undefined, choiceCount: number): boolean {
+    if (serviceClass === undefined) return false;
+    const heldCount = this.#classCounts.get(serviceClass.name) ?? 0;
+    return heldCount + choiceCount <= Math.floor(serviceClass.reservedShare * this.choiceCountMax);
+  }
+
+  #hold(choiceCount: number, serviceClass: ServiceClass | undefined): void {
+    this.#choiceCount += choiceCount;
+    if (serviceClass === undefined) return;
+    const { name } = serviceClass;
+    const heldCount = (this.#classCounts.get(name) ?? 0) + choiceCount;
+    if (heldCount === 0) this.#classCounts.delete(name);
+    else this.#classCounts.set(name, heldCount);
   }
 
   /** A request has ended: how long that took says how soon there is room. */

@@ -23,6 +23,7 @@ import type { RequestRecord } from './request-record.js';
 import { Reservations, type ReservationTiming } from './reservations.js';
 import { sidesOf } from './route-summary.js';
 import { Routing, type Traveller } from './routing.js';
+import type { ServiceClass } from './service-class.js';
 import { SuspectLine } from './suspicion.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
 import type { WorkerDirectory } from './worker-directory.js';
@@ -91,8 +92,8 @@ export class Coordinator {
   }
 
   /** Throws OverloadedError. */
-  checkRoom(): void {
-    this.#admission.check();
+  checkRoom(serviceClass?: ServiceClass): void {
+    this.#admission.check(serviceClass);
   }
 
   /** Throws OverloadedError or InvalidRequestError. */
@@ -103,7 +104,7 @@ export class Coordinator {
   /** Throws OverloadedError, or InvalidRequestError when the id is in use. */
   submit(input: RequestInput): GenerationStream {
     if (this.#travellers.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
-    const place = input.place ?? this.#admission.enter({ promptCount: 1, choiceCount: input.sampling.choiceCount });
+    const place = input.place ?? this.#admission.enter(bundleOf(input));
     place.begin();
     if (input.place === undefined) place.leave();
     const traveller = this.#welcome(input, place);
@@ -287,4 +288,8 @@ export class Coordinator {
     if (client === null) throw new WorkerLostError(id, 'it went away while the request was routed', 'outside');
     return client;
   }
+}
+
+function bundleOf({ sampling, serviceClass }: RequestInput): Bundle {
+  return { promptCount: 1, choiceCount: sampling.choiceCount, ...(serviceClass === undefined ? {} : { serviceClass }) };
 }

@@ -8,6 +8,7 @@ import type { Bundle, Place } from './admission.js';
 import type { GenerationStream } from './generation-stream.js';
 import type { RoutingStatus } from './prediction-errors.js';
 import type { RequestRecord } from './request-record.js';
+import type { ServiceClass } from './service-class.js';
 import type { Health, WorkerStatus } from './worker-status.js';
 
 /** What happens to a request whose SLO cannot be met: refused at once, or served behind all others. */
@@ -28,7 +29,9 @@ export interface RequestInput {
   readonly cacheSalt?: string;
   /** Whose request it is, in the caller's words; its record says so. */
   readonly owner?: string;
-  /** What is absent follows the gateway's default. */
+  /** Absent: of no class. */
+  readonly serviceClass?: ServiceClass;
+  /** What is absent follows its class, else the gateway's default. */
   readonly slo?: Partial<Slo>;
   /** When its KV does not get from prefill to decode (no room is not a failure, nor is a worker that died). Absent: what the gateway says. */
   readonly onTransferFailure?: TransferFailurePolicy;
@@ -43,7 +46,7 @@ export interface GatewayApi {
   /** Resolves when every worker has loaded once; rejects with what made a worker give up (model_error, device_error, …). */
   readonly ready: Promise<void>;
   /** Throws OverloadedError when nothing is taken in now: for whoever wants to know before it works. */
-  checkRoom(): void;
+  checkRoom(serviceClass?: ServiceClass): void;
   /** Takes in what a client asks for, before it is known to the last token: all of it or nothing. Throws OverloadedError, `unavailable`, or
    *  InvalidRequestError for more choices than a worker has batch slots. Whoever gets a place leaves it. */
   admit(bundle: Bundle): Place;

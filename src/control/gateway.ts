@@ -15,6 +15,7 @@ import type { GenerationStream } from './generation-stream.js';
 import { healthOf } from './health.js';
 import type { RoutingStatus } from './prediction-errors.js';
 import type { RequestRecord } from './request-record.js';
+import type { ServiceClass } from './service-class.js';
 import { slotError, statusOf } from './slot-status.js';
 import { Supervisor } from './supervisor.js';
 import { spawnWorker } from './worker-process.js';
@@ -89,9 +90,9 @@ export class Gateway implements GatewayApi {
     return this.#coordinator.choiceCountMax;
   }
 
-  checkRoom(): void {
+  checkRoom(serviceClass?: ServiceClass): void {
     this.#refuseWhenStopping();
-    this.#coordinator.checkRoom();
+    this.#coordinator.checkRoom(serviceClass);
   }
 
   admit(bundle: Bundle): Place {

@@ -27,6 +27,8 @@ export interface RequestRecord {
   readonly id: RequestId;
   /** As the request said. */
   readonly owner?: string;
+  /** Its name; absent: the server has no classes. */
+  readonly serviceClass?: string;
   readonly outcome: RequestOutcome;
   /** Made to measure the workers, not asked by anybody: no part of what is learned from, or told about, requests. */
   readonly isMeasurement: boolean;

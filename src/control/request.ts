@@ -14,6 +14,7 @@ import { packTokens } from '../worker/token-list.js';
 import type { RequestInput } from './gateway-api.js';
 import { EventQueue, type GenerationStream } from './generation-stream.js';
 import type { RequestOutcome, RequestRecord, RouteSummary } from './request-record.js';
+import { servingOrder } from './service-class.js';
 import { sloVerdictOf } from './slo-verdict.js';
 import { Suspicion } from './suspicion.js';
 import type { HandOverFailure } from './worker-client.js';
@@ -90,6 +91,11 @@ export class Request {
     this.#deadline = clock.after(deadlineMs, () =>
       this.fail(new TwostrokeError('deadline_exceeded', `request ${this.id} did not end within ${Math.round(deadlineMs)} ms`)),
     );
+  }
+
+  /** Lower first. */
+  get priority(): number {
+    return servingOrder(this.input.priority ?? 0, this.input.serviceClass);
   }
 
   get isSettled(): boolean {
@@ -176,13 +182,13 @@ export class Request {
   }
 
   toBody(): RequestBody {
-    const { id, sampling, priority = 0, cacheSalt } = this.input;
+    const { id, sampling, cacheSalt } = this.input;
     return {
       id,
       promptIds: this.#packedPrompt(),
       sampling: this.#hasPromptLogprobs ? { ...sampling, promptLogprobCount: null } : sampling,
       outputs: this.outputTokenCount === 0 ? [] : this.outputs.map(packTokens),
-      priority,
+      priority: this.priority,
       ...(cacheSalt === undefined ? {} : { cacheSalt }),
       endedChoices: this.endedChoices,
       ...this.deadlines,
@@ -218,6 +224,7 @@ export class Request {
     const record: RequestRecord = {
       id: this.id,
       ...(this.input.owner === undefined ? {} : { owner: this.input.owner }),
+      ...(this.input.serviceClass === undefined ? {} : { serviceClass: this.input.serviceClass.name }),
       outcome: kind,
       isMeasurement: this.isMeasurement,
       ...(error === null ? {} : { errorCode: error.code }),

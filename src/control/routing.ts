@@ -207,6 +207,7 @@ export class Routing {
         prefillMs,
         addedMs,
         dueMs: request.firstTokenDueMs(facts.slo),
+        priority: request.priority,
       },
       promptTokenCount: facts.promptTokenCount,
       choiceCount: facts.choiceCount,
@@ -236,7 +237,8 @@ export class Routing {
       expectedTokenCount: lengths.mean,
       growth: growthOf({ choiceCount, generatedTokenCount: request.outputTokenCount, lengths }),
       prefixTokenCounts: this.#affinity.lookup(keys),
-      slo: request.slo ?? sloOf(request, workers, this.#options.slo),
+      slo: request.slo ?? sloOf(request, workers, request.input.serviceClass?.slo ?? this.#options.slo),
+      priority: request.priority,
       isLate: request.isLate,
       nowMs: this.#options.clock.nowMs(),
     };
@@ -282,7 +284,7 @@ function unloadedFacts({ input, outputTokenCount }: Request): UnloadedFacts {
 }
 
 function claimOf({ request, lengths }: Traveller, route: Route, blockTokenCount: number): Claim {
-  const { promptIds, priority = 0, sampling } = request.input;
+  const { promptIds, sampling } = request.input;
   const { choiceCount } = sampling;
   const isWhole = route.path === 'collocated';
   const promptTokenCount = isWhole ? Math.min(route.prefill.tokenCount, promptIds.length) : promptIds.length;
@@ -290,7 +292,7 @@ function claimOf({ request, lengths }: Traveller, route: Route, blockTokenCount:
     const generatedTokenCount = request.outputTokenCount;
     return demandOf({ promptTokenCount, choiceCount, generatedTokenCount, lengths }, blockTokenCount);
   };
-  return new Claim({ choiceCount, priority, needsSlots: !isWhole, demandNow });
+  return new Claim({ choiceCount, priority: request.priority, needsSlots: !isWhole, demandNow });
 }
 
 function lengthFacts({ input }: Request, keys: readonly StrideKey[]): LengthFacts {

@@ -68,8 +68,9 @@ type PromptTokens = Pick<PromptSum, 'tokenCount' | 'pairCount'>;
 /** Before the step that can take this request's prompt: the steps in flight, and prompts that are due before and not in these. */
 function ahead(facts: RequestFacts, worker: WorkerSnapshot, room: number): { inFlightMs: number; before: PromptTokens } {
   const { load } = worker;
-  const waitsForAll = worker.pacing === 'off' || facts.isLate === true;
-  const due = waitsForAll ? load.queued : load.dueBefore(facts.nowMs, facts.nowMs + facts.slo.ttftMs);
+  const { nowMs, slo, priority = 0, isLate } = facts;
+  const waitsForAll = worker.pacing === 'off' || isLate === true;
+  const due = waitsForAll ? load.queuedUpTo(nowMs, priority) : load.dueBefore(nowMs, nowMs + slo.ttftMs, priority);
   const inFlight = upTo(due, stepsBeforeNext * room);
   return {
     inFlightMs: stepsBeforeNext * runningStepMs(worker, room),

@@ -25,7 +25,8 @@ export class Planner {
   readonly #requests = new DecayingRate(memoryMs);
   readonly #outputTokens = new DecayingRate(memoryMs);
   readonly #kvTokens = new DecayingRate(memoryMs);
-  readonly #tpot = new DecayingRate(memoryMs);
+  /** Of a few who ask for hours or for nothing the geometric mean hardly knows. */
+  readonly #logTpot = new DecayingRate(memoryMs);
   #prefillFirst: ReadonlySet<WorkerId> = new Set();
   #changedMs = Number.NEGATIVE_INFINITY;
   #lookedMs = Number.NEGATIVE_INFINITY;
@@ -35,7 +36,7 @@ export class Planner {
     this.#requests.add(1, nowMs);
     this.#outputTokens.add(choiceCount * expectedTokenCount, nowMs);
     this.#kvTokens.add(choiceCount * expectedTokenCount * (promptTokenCount + expectedTokenCount / 2), nowMs);
-    this.#tpot.add(slo.tpotMs, nowMs);
+    this.#logTpot.add(Math.log(slo.tpotMs), nowMs);
   }
 
   /** Of these live workers; changes now and then. */
@@ -58,7 +59,7 @@ export class Planner {
     const [reference] = any;
     const requestsPerMs = this.#requests.perMs(nowMs);
     if (reference === undefined || requestsPerMs === 0) return current;
-    const tpotMs = this.#tpot.perMs(nowMs) / requestsPerMs;
+    const tpotMs = Math.exp(this.#logTpot.perMs(nowMs) / requestsPerMs);
     const rows = this.#outputTokens.perMs(nowMs) * tpotMs;
     const kvTokenCount = this.#kvTokens.perMs(nowMs) * tpotMs;
     const roomWith = (count: number) => {

@@ -43,6 +43,8 @@ export interface RequestFacts {
   /** Prompt tokens that a worker probably holds in its prefix cache; absent means none. */
   readonly prefixTokenCounts: ReadonlyMap<WorkerId, number>;
   readonly slo: Slo;
+  /** Lower first. Absent: 0. */
+  readonly priority?: number;
   /** Its first token will be late wherever it goes: it waits for all who can be in time. Absent: no. */
   readonly isLate?: boolean;
   /** Clock.nowMs() of the decision. */

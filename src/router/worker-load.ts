@@ -16,6 +16,8 @@ export interface PromptWork {
   readonly addedMs: number;
   /** When its first token is due. */
   readonly dueMs: number;
+  /** Lower first, before what is due. Absent: 0. */
+  readonly priority?: number;
 }
 
 /** Sequences that decode here, or will when their prompt is done. */
@@ -39,7 +41,9 @@ export interface WorkerLoadView {
   /** Prompts that are not computed yet. */
   readonly queued: PromptSum;
   /** Of those what is computed before a prompt that is due at `dueMs`: late ones wait for all others. */
-  dueBefore(nowMs: number, dueMs: number): PromptSum;
+  dueBefore(nowMs: number, dueMs: number, priority?: number): PromptSum;
+  /** Of those all that no priority puts behind it: what a late prompt waits for. */
+  queuedUpTo(nowMs: number, priority: number): PromptSum;
   readonly decoding: DecodeWork;
   readonly expected: DecodeWork;
   /** KV that all who were routed here will hold together when they are longest; who waits for KV is counted too. */
@@ -103,10 +107,20 @@ export class WorkerLoad implements WorkerLoadView {
   }
 
   /** O(queue): bounded by what admission lets in. */
-  dueBefore(nowMs: number, dueMs: number): PromptSum {
+  dueBefore(nowMs: number, dueMs: number, priority = 0): PromptSum {
+    const isBefore = (work: PromptWork) => (work.priority ?? 0) < priority || work.dueMs <= dueMs;
+    return this.#leftOf(nowMs, priority, (work) => work.dueMs >= nowMs && isBefore(work));
+  }
+
+  queuedUpTo(nowMs: number, priority: number): PromptSum {
+    return this.#leftOf(nowMs, priority, () => true);
+  }
+
+  /** What is not computed of the prompts up to this priority. */
+  #leftOf(nowMs: number, priority: number, isCounted: (work: PromptWork) => boolean): PromptSum {
     const sum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
     for (const { work, startedMs } of this.#queue.values()) {
-      if (work.dueMs > dueMs || work.dueMs < nowMs) continue;
+      if ((work.priority ?? 0) > priority || !isCounted(work)) continue;
       const doneShare = startedMs === null ? 0 : Math.min(1, (nowMs - startedMs) / work.prefillMs);
       sum.promptCount++;
       sum.tokenCount += (1 - doneShare) * work.tokenCount;

@@ -8,6 +8,7 @@ import { TwostrokeError } from '../base/errors.js';
 import { freshId } from '../base/prng.js';
 import { HttpError, toApiError } from './api-error.js';
 import { chatCompletion } from './chat.js';
+import { type ClassRule, classOf } from './class-rules.js';
 import { completion } from './completions.js';
 import type { Connections } from './connections.js';
 import { answerEarly } from './early-answer.js';
@@ -27,6 +28,8 @@ export interface AppOptions extends KeyOptions {
   readonly version: string;
   /** Unknown fields are refused instead of ignored. */
   readonly strictFields: boolean;
+  /** Absent: requests are of no class. */
+  readonly classRules?: readonly ClassRule[];
   /** True once shutdown began: open connections are told to go elsewhere. */
   readonly isStopping: () => boolean;
   readonly connections: Connections;
@@ -143,13 +146,15 @@ function routes(
     (handle: typeof chatCompletion): Handler =>
     async (c) => {
       if (gateway.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
-      gateway.checkRoom(); // before a byte of the body is read: a refusal has to cost next to nothing
       const { incoming, outgoing } = c.env;
+      const serviceClass = classOf(options.classRules ?? [], incoming.headers);
+      gateway.checkRoom(serviceClass); // before a byte of the body is read: a refusal has to cost next to nothing
       const exchange: Exchange = {
         incoming,
         outgoing,
         caller: c.get('caller'),
         slo: sloOfHeaders(incoming.headers),
+        ...(serviceClass === undefined ? {} : { serviceClass }),
         onParsed: tellUnknown(outgoing),
         onCut: (listen) => options.connections.onCut(incoming.socket, listen),
       };

@@ -23,7 +23,7 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
   checkModelName(model, body.model);
   checkChat(body);
   const bundle = { promptCount: 1, choiceCount: body.n ?? 1 };
-  return admitted(context.gateway, bundle, (place) => answerChat(context, exchange, body, place));
+  return admitted(context.gateway, bundle, exchange, (place) => answerChat(context, exchange, body, place));
 }
 
 async function answerChat(context: ServerContext, exchange: Exchange, body: ChatBody, place: Place): Promise<object | null> {

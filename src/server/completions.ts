@@ -30,7 +30,7 @@ export async function completion(context: ServerContext, exchange: Exchange, jso
   }
   const bundle = { promptCount: promptItemsOf(body).length, choiceCount: body.n ?? 1 };
   checkAnswer(context, body, bundle);
-  return admitted(context.gateway, bundle, (place) => answerPrompts(context, exchange, body, place));
+  return admitted(context.gateway, bundle, exchange, (place) => answerPrompts(context, exchange, body, place));
 }
 
 async function answerPrompts(

@@ -8,6 +8,7 @@ import { TwostrokeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { Bundle, Place } from '../control/admission.js';
 import type { GatewayApi } from '../control/gateway-api.js';
+import type { ServiceClass } from '../control/service-class.js';
 import type { TokenOutput } from '../engine/token-event.js';
 import type { Slo } from '../router/slo.js';
 import { toApiError } from './api-error.js';
@@ -41,6 +42,7 @@ export interface Exchange {
   readonly caller: Caller;
   /** As its headers say. */
   readonly slo: Partial<Slo>;
+  readonly serviceClass?: ServiceClass;
   readonly onParsed: OnParsed;
   /** See Connections. */
   onCut(listen: OnCut): () => void;
@@ -70,9 +72,10 @@ export interface StreamOptions {
 export async function admitted<Result>(
   gateway: ServerGateway,
   bundle: Bundle,
+  { serviceClass }: Pick<Exchange, 'serviceClass'>,
   work: (place: Place) => Promise<Result>,
 ): Promise<Result> {
-  const place = gateway.admit(bundle);
+  const place = gateway.admit(serviceClass === undefined ? bundle : { ...bundle, serviceClass });
   try {
     return await work(place);
   } finally {

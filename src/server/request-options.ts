@@ -36,9 +36,12 @@ export function tokenFormOf(body: Pick<ChatBody, 'return_tokens_as_token_ids'>):
 }
 
 type SchedulingBody = Pick<ChatBody, 'priority' | 'cache_salt' | 'on_transfer_failure' | 'slo'>;
-type Scheduling = Pick<RequestInput, 'priority' | 'cacheSalt' | 'owner' | 'onTransferFailure' | 'slo'>;
+type Scheduling = Pick<RequestInput, 'priority' | 'cacheSalt' | 'owner' | 'onTransferFailure' | 'slo' | 'serviceClass'>;
 
-export function schedulingOf(body: SchedulingBody, { caller, slo }: Pick<Exchange, 'caller' | 'slo'>): Scheduling {
+export function schedulingOf(
+  body: SchedulingBody,
+  { caller, slo, serviceClass }: Pick<Exchange, 'caller' | 'slo' | 'serviceClass'>,
+): Scheduling {
   const { priority, on_transfer_failure: onTransferFailure } = body;
   const cacheSalt = saltOf(body, caller);
   return {
@@ -46,6 +49,7 @@ export function schedulingOf(body: SchedulingBody, { caller, slo }: Pick<Exchang
     ...(cacheSalt === null ? {} : { cacheSalt }),
     ...(caller.owner === null ? {} : { owner: caller.owner }),
     slo: { ...slo, ...sloOfBody(body.slo) },
+    ...(serviceClass === undefined ? {} : { serviceClass }),
     ...(onTransferFailure === null || onTransferFailure === undefined ? {} : { onTransferFailure }),
   };
 }

@@ -8,6 +8,7 @@ import type { RequestInput } from '../../src/control/gateway-api.js';
 import type { GenerationStream } from '../../src/control/generation-stream.js';
 import { PredictionErrors, type RoutingStatus } from '../../src/control/prediction-errors.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
+import type { ServiceClass } from '../../src/control/service-class.js';
 import type { Health, WorkerStatus } from '../../src/control/worker-status.js';
 import type { EngineSnapshot } from '../../src/engine/engine-options.js';
 import type { TokenEvent, TokenLogprob, TokenOutput } from '../../src/engine/token-event.js';
@@ -36,6 +37,8 @@ export class FakeGateway implements ServerGateway {
   placeCount = 0;
   choiceCountMax = Number.POSITIVE_INFINITY;
   promptsAtOnceMax = Number.POSITIVE_INFINITY;
+  /** By their names, of everybody who has asked for room. */
+  readonly classesAsked: (string | undefined)[] = [];
   /** Refuses everybody. */
   overload: Error | null = null;
 
@@ -43,12 +46,13 @@ export class FakeGateway implements ServerGateway {
     this.script = script;
   }
 
-  checkRoom(): void {
+  checkRoom(serviceClass?: ServiceClass): void {
+    this.classesAsked.push(serviceClass?.name);
     if (this.overload !== null) throw this.overload;
   }
 
-  admit({ promptCount }: Bundle): Place {
-    this.checkRoom();
+  admit({ promptCount, serviceClass }: Bundle): Place {
+    this.checkRoom(serviceClass);
     this.placeCount++;
     return new Place(Math.min(promptCount, this.promptsAtOnceMax), () => this.placeCount--);
   }

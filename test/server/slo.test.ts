@@ -79,6 +79,44 @@ describe.each(endpoints)('%s', (route, body) => {
   });
 });
 
+describe('classes', () => {
+  const premium = { name: 'premium', reservedShare: 0.1, priority: 100 };
+  const free = { name: 'free', reservedShare: 0, priority: 1 };
+  const classRules = [
+    { header: { name: 'x-customer-tier', value: 'premium' }, serviceClass: premium },
+    { header: null, serviceClass: free },
+  ];
+  let classed: TestServer;
+  beforeAll(async () => {
+    classed = await startTestServer(say('hello'), { http: { classRules } });
+  });
+  afterAll(() => classed.close());
+
+  it.each(endpoints)(
+    '%s is asked for by its class before its body is read, when it is taken in, and when it is served',
+    async (route, body) => {
+      const { gateway } = classed;
+      for (const [headers, serviceClass] of [
+        [{ 'x-customer-tier': 'premium' }, premium],
+        [{ 'x-customer-tier': 'Premium' }, free],
+        [{}, free],
+      ] as const) {
+        gateway.classesAsked.length = 0;
+        expect((await classed.post(route, body, headers as Record<string, string>)).status).toBe(200);
+        expect(gateway.classesAsked).toEqual([serviceClass.name, serviceClass.name]);
+        expect(gateway.submitted.at(-1)?.serviceClass).toEqual(serviceClass);
+      }
+    },
+  );
+
+  it('of none where there are no rules', async () => {
+    test.gateway.classesAsked.length = 0;
+    await test.post('/v1/completions', { prompt: 'Hi' }, { 'x-customer-tier': 'premium' });
+    expect(test.gateway.classesAsked).toEqual([undefined, undefined]);
+    expect(test.gateway.submitted.at(-1)?.serviceClass).toBeUndefined();
+  });
+});
+
 it('counts what was judged, met, late and refused, and tells it at /routes', async () => {
   const made: RequestRecord = {
     ...{ id: requestId('a'), outcome: 'finished', isMeasurement: false, isLate: false, routes: [], promptTokenCount: 5 },
@@ -98,16 +136,18 @@ it('counts what was judged, met, late and refused, and tells it at /routes', asy
     },
   ];
   const { sloMet: _, ...unjudged } = made;
-  for (const record of [...records, unjudged]) for (const listen of test.gateway.recordListeners) listen(record);
+  const ofClass = { ...made, serviceClass: 'premium' };
+  for (const record of [ofClass, ...records, unjudged]) for (const listen of test.gateway.recordListeners) listen(record);
   const text = await (await fetch(`${test.url}/metrics`)).text();
   const value = (name: string, labels = '') => {
-    const line = text.split('\n').find((each) => each.startsWith(`twostroke_${name}{${labels}`));
+    const line = text.split('\n').find((each) => each.startsWith(`twostroke_${name}{class="none"${labels}`));
     return Number(line?.split(' ').at(-1));
   };
   expect(value('slo_judged_total')).toBe(3);
-  expect(['ttft', 'tpot', 'e2el', 'all'].map((slo) => value('slo_met_total', `slo="${slo}"`))).toEqual([2, 1, 2, 1]);
+  expect(['ttft', 'tpot', 'e2el', 'all'].map((slo) => value('slo_met_total', `,slo="${slo}"`))).toEqual([2, 1, 2, 1]);
   expect(value('requests_late_total')).toBe(1);
   expect(value('requests_shed_total')).toBe(1);
+  expect(text).toMatch(/^twostroke_slo_met_total{class="premium",slo="ttft",.*} 1$/m);
   expect(text).toMatch(/twostroke_inter_token_latency_seconds_bucket/);
   const { requests } = (await (await fetch(`${test.url}/routes?count=4`)).json()) as { requests: RequestRecord[] };
   expect(requests[1]).toMatchObject({ slo: { ttftMs: 10, tpotMs: 3 }, isLate: true, sloMet: { all: false } });
