@@ -128,3 +128,18 @@ it('a bundle stays admitted for its later prompts, whoever comes in between', as
   expect(tokenCount).toBe(3);
   place.leave();
 });
+
+it('who would still wait when its deadline comes is refused at once, and told when to come back', async () => {
+  const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated', blockCount: 10 });
+  const asked = Array.from({ length: 6 }, (_, i) => cluster.ask(`r${i}`, 100, 40, 1, i < 2 ? {} : { deadlineMs: 50 }));
+  const errors = (await cluster.clock.drive(Promise.all(asked))).map(({ error }) => error);
+  await cluster.clock.drive(cluster.settle());
+  expect(errors.slice(0, 2)).toEqual([null, null]);
+  for (const error of errors.slice(2)) {
+    expect(error).toBeInstanceOf(OverloadedError);
+    expect((error as OverloadedError).retryAfterMs).toBeGreaterThan(0);
+  }
+  const refused = cluster.records.filter(({ errorCode }) => errorCode === 'overloaded');
+  expect(refused.map(({ arrivalMs, doneMs }) => doneMs - arrivalMs)).toEqual([0, 0, 0, 0]);
+  expect(cluster.leaks()).toEqual([]);
+});

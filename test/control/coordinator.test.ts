@@ -113,10 +113,22 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
 
   it('clients that leave the line for memory leave nothing behind on the worker', async () => {
     const cluster = new FakeCluster({ roles, strategy, blockCount: 10 });
-    const left = Array.from({ length: 6 }, (_, i) => cluster.ask(`r${i}`, 100, 40, 1, i < 2 ? {} : { deadlineMs: 50 }));
-    const errors = (await cluster.clock.drive(Promise.all(left))).map(({ error }) => error?.code);
-    expect(errors.slice(2)).toContain('deadline_exceeded');
+    const served = Array.from({ length: 2 }, (_, i) => cluster.ask(`r${i}`, 100, 40));
+    const streams = Array.from({ length: 4 }, (_, i) =>
+      cluster.coordinator.submit({
+        ...{ id: requestId(`leaves${i}`), promptIds: Array(100).fill(i) },
+        sampling: { ...greedy, maxTokenCount: 40 },
+      }),
+    );
+    cluster.clock.after(50, () => {
+      for (const stream of streams) stream.cancel();
+    });
+    await cluster.clock.drive(Promise.all(served));
     await cluster.clock.drive(cluster.settle());
+    const left = cluster.records.filter(({ outcome }) => outcome === 'cancelled');
+    expect(left.some(({ prefillStartedMs, outputTokenCount }) => prefillStartedMs === undefined && outputTokenCount === 0)).toBe(
+      true,
+    );
     expect(cluster.leaks()).toEqual([]);
   });
 
