@@ -6,25 +6,33 @@ import type { Answer, CompletionClient, PreparedRequest } from '../bench/complet
 import type { PlannedRequest } from '../bench/request-record.js';
 import type { GatewayApi } from '../control/gateway-api.js';
 import type { RouteSummary } from '../control/request-record.js';
+import type { ServiceClass } from '../control/service-class.js';
 import { greedy } from '../engine/sampling-params.js';
 import type { Host } from './host.js';
+
+/** What the headers of a request would say. */
+export type ClassOf = (request: PlannedRequest) => ServiceClass | undefined;
 
 export class GatewayClient implements CompletionClient {
   readonly #gateway: GatewayApi;
   readonly #clock: Clock;
   readonly #host: Host;
+  readonly #classOf: ClassOf;
 
-  constructor(gateway: GatewayApi, clock: Clock, host: Host) {
+  constructor(gateway: GatewayApi, clock: Clock, host: Host, classOf: ClassOf = () => undefined) {
     this.#gateway = gateway;
     this.#clock = clock;
     this.#host = host;
+    this.#classOf = classOf;
   }
 
   prepare(request: PlannedRequest): PreparedRequest {
     return { send: (signal) => this.#send(request, signal) };
   }
 
-  async #send({ index, prompt, wantedTokenCount, maxTokenCount, slo }: PlannedRequest, signal: AbortSignal): Promise<Answer> {
+  async #send(planned: PlannedRequest, signal: AbortSignal): Promise<Answer> {
+    const { index, prompt, wantedTokenCount, maxTokenCount, slo } = planned;
+    const serviceClass = this.#classOf(planned);
     const sentMs = this.#clock.nowMs();
     let seenMs = sentMs;
     const chunkMs: number[] = [];
@@ -42,6 +50,7 @@ export class GatewayClient implements CompletionClient {
       const stream = this.#gateway.submit({
         id: requestId(`r${index}`),
         ...(slo === undefined ? {} : { slo }),
+        ...(serviceClass === undefined ? {} : { serviceClass }),
         promptIds: prompt.kind === 'ids' ? prompt.ids : [],
         sampling: { ...greedy, maxTokenCount, forcedTokenCount: wantedTokenCount },
       });

@@ -21,7 +21,7 @@ import type { SloTargets } from '../router/slo-targets.js';
 import { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import { messageLine, stepLine } from './event-log.js';
-import { GatewayClient } from './gateway-client.js';
+import { type ClassOf, GatewayClient } from './gateway-client.js';
 import { Host, type HostCosts, spareHost } from './host.js';
 import { SimulatedWorkers, type WorkerTimes } from './simulated-workers.js';
 import { VirtualClock } from './virtual-clock.js';
@@ -45,6 +45,8 @@ export interface SimulationOptions {
   readonly split?: Split;
   readonly onOverload?: OverloadPolicy;
   readonly slo?: SloTargets;
+  /** Absent: requests are of no class. */
+  readonly classOf?: ClassOf;
   readonly settings: SimulatedSettings;
   /** Asked at every start of a worker. */
   readonly timesOf: (workerIndex: number) => WorkerTimes;
@@ -139,7 +141,7 @@ async function runAll(
   for (const { plan, load, idleMs = 0 } of runs) {
     await clock.sleep(idleMs);
     routed.clear();
-    const records = await runLoad(plan, new GatewayClient(gateway, clock, host), { ...load, clock });
+    const records = await runLoad(plan, new GatewayClient(gateway, clock, host, options.classOf), { ...load, clock });
     await checkQuiet(clock, gateway, workers);
     const engines = workers.engines.map(({ id, engine }) => ({ id, ...engine.snapshot() }));
     results.push({ records: withRouted(records, routed), engines, simulatedMs: clock.nowMs() });

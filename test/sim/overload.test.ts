@@ -93,3 +93,30 @@ it('who comes back when it was told to is in time, and who comes sooner is not',
   expect(outcomeOf('r101')?.errorCode).toBe('overloaded');
   expect(outcomeOf('r102')?.sloMet).toMatchObject({ ttft: true });
 });
+
+describe('at three times what can be served', () => {
+  const premium = { name: 'premium', reservedShare: 0.25, priority: 100 };
+  const free = { name: 'free', reservedShare: 0, priority: 10 };
+  const isPremium = (index: number) => index % 10 === 0;
+  const classOf = ({ index }: PlannedRequest) => (isPremium(index) ? premium : free);
+  const plan = Array.from({ length: 400 }, (_, index) => requestAt(7 * index, 600, 24, index));
+
+  it.each([
+    { what: 'late, memory for all', onOverload: 'late', blockCount: 65_536 },
+    { what: 'late, memory for few', onOverload: 'late', blockCount: 400 },
+    { what: 'shed, memory for all', onOverload: 'shed', blockCount: 65_536 },
+    { what: 'shed, memory for few', onOverload: 'shed', blockCount: 400 },
+  ] as const)(
+    'a class within its reservation is never refused, and served in time: $what',
+    async ({ onOverload, blockCount }) => {
+      const serving = { ...settings, prefixCaching: 'off', sequenceCountMax: 16, blockCount } as const;
+      const options = { onOverload, slo: parseSloTargets('ttft:1000,tpot:100', '--slo'), settings: serving, classOf } as const;
+      const { refused, done } = await run({ ...options, limits: { requestCountMax: null } }, plan);
+      expect(refused.filter(({ index }) => !isPremium(index)).length).toBeGreaterThan(100);
+      expect(refused.filter(({ index }) => isPremium(index))).toEqual([]);
+      const ofPremium = done.filter(({ serviceClass }) => serviceClass === 'premium');
+      expect(ofPremium).toHaveLength(40);
+      expect(ofPremium.filter(({ sloMet }) => sloMet?.ttft).length).toBeGreaterThanOrEqual(38);
+    },
+  );
+});
