@@ -278,7 +278,7 @@ export class Coordinator {
     this.#travellers.delete(request.id);
     const record = request.toRecord();
     place.end();
-    this.#admission.observe(record.doneMs - record.arrivalMs);
+    if (record.routes.length > 0) this.#admission.observe(record.doneMs - record.arrivalMs); // a refusal frees no room
     this.#routing.learn(traveller, record);
     this.#options.onDone(record);
   }

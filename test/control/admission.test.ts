@@ -143,3 +143,27 @@ it('who would still wait when its deadline comes is refused at once, and told wh
   expect(refused.map(({ arrivalMs, doneMs }) => doneMs - arrivalMs)).toEqual([0, 0, 0, 0]);
   expect(cluster.leaks()).toEqual([]);
 });
+
+it('requests that were refused say nothing of how soon there is room', async () => {
+  const cluster = new FakeCluster({
+    roles: ['any'],
+    strategy: 'collocated',
+    blockCount: 300,
+    limits: { requestCountMax: 400 },
+  });
+  await cluster.clock.drive(cluster.ask('long', 100, 4000)); // 20 s
+  const fullDoor = () => {
+    const places = Array.from({ length: 400 }, () => cluster.coordinator.admit({ promptCount: 1, choiceCount: 1 }));
+    const { retryAfterMs } = refusal(() => cluster.coordinator.checkRoom());
+    for (const place of places) place.leave();
+    return retryAfterMs;
+  };
+  const before = fullDoor();
+  expect(before).toBeGreaterThan(1500);
+  const holder = cluster.ask('holder', 4700, 4);
+  const asked = Array.from({ length: 300 }, (_, i) => cluster.ask(`no${i}`, 4000, 400, 1, { deadlineMs: 5 }));
+  const errors = (await cluster.clock.drive(Promise.all(asked))).map(({ error }) => error);
+  expect(errors.filter((error) => error instanceof OverloadedError).length).toBeGreaterThan(80);
+  await cluster.clock.drive(holder);
+  expect(fullDoor()).toBeGreaterThan(0.8 * before);
+});
