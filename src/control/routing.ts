@@ -112,20 +112,15 @@ export class Routing {
   choose(traveller: Traveller): Route | null {
     const { request } = traveller;
     const workers = this.#snapshots();
-    let facts = this.#facts(traveller, workers);
+    const facts = this.#facts(traveller, workers);
     const plan = this.#planFor(request, workers);
-    const routeFor = (known: RequestFacts) =>
-      request.pinnedPlace === undefined ? plan && chooseRoute(known, plan) : pinnedRoute(known, workers, request.pinnedPlace);
-    let route = routeFor(facts);
-    if (route === null) return null;
+    const chosen =
+      request.pinnedPlace === undefined ? plan && chooseRoute(facts, plan) : pinnedRoute(facts, workers, request.pinnedPlace);
+    if (chosen === null) return null;
     request.slo = facts.slo;
-    if (request.routes.length === 0 && !request.isMeasurement) {
-      this.#planner.observe(facts);
-      this.#takeIn(request, route, workers);
-      if (request.isLate) facts = { ...facts, isLate: true };
-      if (request.isLate) route = routeFor(facts) ?? route;
-      this.#refuseLongWait(request, route);
-    }
+    const isNew = request.routes.length === 0 && !request.isMeasurement;
+    if (isNew) this.#planner.observe(facts);
+    const route = isNew ? this.#takeIn(request, chosen, facts, workers) : chosen;
     const summary = summaryOf(route, facts, workers, plan?.name ?? 'as asked');
     this.#place(traveller, facts, route, workers);
     request.routed(summary);
@@ -133,17 +128,16 @@ export class Routing {
     return route;
   }
 
-  /** When its first token would be late wherever it went: refuses it, or has it served behind those who can be in time. */
-  #takeIn(request: Request, { estimate }: Route, workers: readonly WorkerSnapshot[]): void {
-    if (request.slo === null || estimate.ttftUse <= 1) return;
-    request.isLate = true;
-    if (this.#options.onOverload === 'shed')
-      refuseLate(estimate, request.slo, unloadedMs(unloadedFacts(request), workers).ttftMs);
-  }
-
-  #refuseLongWait(request: Request, { estimate }: Route): void {
-    const { clock, waitMsMax } = this.#options;
-    refuseLongWait(estimate, request.deadlineAtMs - clock.nowMs(), waitMsMax);
+  /** Throws OverloadedError: it is refused. When its first token would be late it is that, or served behind those who can be in time: the
+   *  route is then the same, with what it takes for one that waits for all others. */
+  #takeIn(request: Request, route: Route, facts: RequestFacts, workers: readonly WorkerSnapshot[]): Route {
+    const { onOverload, clock, waitMsMax } = this.#options;
+    request.isLate = route.estimate.ttftUse > 1;
+    if (request.isLate && onOverload === 'shed')
+      refuseLate(route.estimate, facts.slo, unloadedMs(unloadedFacts(request), workers).ttftMs);
+    const known = request.isLate ? asLate(route, facts, workers) : route;
+    refuseLongWait(known.estimate, request.deadlineAtMs - clock.nowMs(), waitMsMax);
+    return known;
   }
 
   #plan(workers: readonly WorkerSnapshot[]): Plan | null {
@@ -277,6 +271,11 @@ export class Routing {
 /** As the client asked; for what it has not said, as the operator did. */
 function sloOf(request: Request, workers: readonly WorkerSnapshot[], targets: SloTargets | undefined): Slo {
   return { ...defaultSlo(unloadedFacts(request), workers, targets), ...request.input.slo };
+}
+
+function asLate(route: Route, facts: RequestFacts, workers: readonly WorkerSnapshot[]): Route {
+  const late = pinnedRoute({ ...facts, isLate: true }, workers, route);
+  return late === null ? route : { ...route, estimate: late.estimate, prefill: late.prefill };
 }
 
 function unloadedFacts({ input, outputTokenCount }: Request): UnloadedFacts {

@@ -27,7 +27,7 @@ const settleTurns = async () => {
 
 /** A worker that is full, and `waitingCount` requests that wait for it. */
 async function crowded(waitingCount: number, options: ClusterOptions, runningCount: number) {
-  const cluster = new FakeCluster({ ...options, limits: { requestCountMax: 1_000_000 } });
+  const cluster = new FakeCluster({ ...options, limits: { requestCountMax: 1_000_000, waitMsMax: Number.POSITIVE_INFINITY } });
   const running = Array.from({ length: runningCount }, (_, i) => submit(cluster, `running${i}`, 10_000));
   await settleTurns();
   await cluster.clock.drive(cluster.clock.sleep(20 * stepMs));
