@@ -69,6 +69,8 @@ export class Routing {
   readonly #known = new Map<WorkerId, { readonly facts: WorkerFacts; readonly snapshot: WorkerSnapshot }>();
   readonly #lengths = new LengthPredictor();
   readonly #planner = new Planner();
+  /** As the planner last had it. */
+  #prefillFirst: ReadonlySet<WorkerId> = new Set();
   readonly #errors = new PredictionErrors();
   readonly #company = new Company();
 
@@ -142,8 +144,8 @@ export class Routing {
 
   #plan(workers: readonly WorkerSnapshot[]): Plan | null {
     const { strategy, clock } = this.#options;
-    const first = strategy === 'adaptive' ? this.#planner.prefillFirst(workers, clock.nowMs()) : undefined;
-    return planOf(workers, strategy, first);
+    if (strategy === 'adaptive') this.#prefillFirst = this.#planner.prefillFirst(workers, clock.nowMs());
+    return planOf(workers, strategy, this.#prefillFirst);
   }
 
   /** After a failed hand-over it stays on one worker; with tokens already, on one that decodes, which computes them again. */
@@ -211,6 +213,7 @@ export class Routing {
       prefill: this.#load(prefillWorker),
       decode: this.#load(decodeWorker),
     });
+    for (const worker of [prefillWorker, decodeWorker]) this.#load(worker).give(facts.nowMs);
     traveller.placement = placement;
     traveller.claim = claim;
     traveller.unloaded = unloadedCostsOf(route, facts, workers);
@@ -247,6 +250,8 @@ export class Routing {
   #snapshotOf(facts: WorkerFacts): WorkerSnapshot {
     const { id } = facts;
     const { costs: all } = this.#options;
+    if (facts.kind !== undefined)
+      all.describe(id, { kind: facts.kind, use: this.#prefillFirst.has(id) ? 'prefill' : facts.role });
     const [costs, corrections, unloaded] = [all.parametersOf(id, facts.shape), all.correctionsOf(id), all.unloadedOf(id)];
     const known = this.#known.get(id);
     if (

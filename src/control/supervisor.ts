@@ -167,10 +167,12 @@ export class Supervisor implements WorkerDirectory {
 }
 
 /** What the cost model wants to know of a worker without measuring it; nothing before it has been ready. */
-function shapeOf({ ready, options: { config } }: WorkerSlot): Pick<WorkerFacts, 'seatCount' | 'shape'> {
+function shapeOf({ ready, options: { config } }: WorkerSlot): Pick<WorkerFacts, 'seatCount' | 'shape' | 'kind'> {
   if (ready === null) return {};
+  const { device, kv, weightFormat, batchInvariant } = ready;
   const { sequenceCountMax, ...step } = stepLimitsOf(config.device.kind, config);
-  return { seatCount: sequenceCountMax, shape: { ...step, kvBytesPerToken: ready.blockBytes / ready.blockTokenCount } };
+  const kind = JSON.stringify([device.name, device.threadCount, kv.modelName, kv.dtype, weightFormat, batchInvariant, step]);
+  return { kind, seatCount: sequenceCountMax, shape: { ...step, kvBytesPerToken: ready.blockBytes / ready.blockTokenCount } };
 }
 
 function slotOptions(options: SupervisorOptions, address: string, onChange: (slot: WorkerSlot) => void): SlotOptions[] {

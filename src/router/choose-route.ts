@@ -5,7 +5,8 @@
  *    2. Its prompt goes to the prefill-first worker with the earliest first token while that is due within half of its TTFT: there it slows
  *       nobody's tokens. Beyond that, wherever the first token comes first, beside decodes too: steps are paced, so that these keep their TPOT.
  *    3. When neither way keeps its SLO, a prefill-first worker takes it whole if that does; else it goes where its SLO is missed least.
- *  Where every worker takes whole requests, it goes where TTFT and TPOT together take the least share of their SLOs. */
+ *  Where every worker takes whole requests, it goes where TTFT and TPOT together take the least share of their SLOs.
+ *  Of workers that are as good as each other the one that has been given nothing for longest. */
 import { at } from '../base/assert.js';
 import { estimateRoute, type RouteEstimate, type RouteParts } from './estimate.js';
 import { type DecodeForecast, decodeForecast, type PrefillForecast, prefillForecast, roomWaitMs } from './forecast.js';
@@ -20,6 +21,8 @@ import { rowsMs } from './step-cost.js';
 const comfortableTtftUse = 0.5;
 /** Of many workers the few that look least busy are estimated: a decision among 64 costs what it costs among 8. */
 const lookCount = 8;
+/** A smaller difference is none: no estimate is that exact. */
+const tieShare = 0.01;
 
 /** The best of what the plan allows. */
 export function chooseRoute(facts: RequestFacts, plan: Plan): Route {
@@ -87,26 +90,22 @@ class Options {
 
   /** The worker for which both SLOs together are used least. */
   collocated(workers: readonly WorkerSnapshot[]): Weighed | null {
-    let best: Weighed | null = null;
-    for (const worker of this.#withRoom(workers, 'prefill')) {
-      const weighed = this.#weigh(worker, worker);
-      if (best === null || useOf(weighed) < useOf(best)) best = weighed;
-    }
-    return best;
+    return leastBy(
+      useOf,
+      this.#withRoom(workers, 'prefill').map((worker) => this.#weigh(worker, worker)),
+    );
   }
 
   /** Null when the plan has no two workers for it. */
   pair(): Weighed | null {
     const { prefill, decode } = this.#plan;
-    let best: Weighed | null = null;
     const decodes = this.#withRoom(decode, 'decode').slice(0, 2); // the second in case the first is the prefill worker itself
+    const weighed: Weighed[] = [];
     for (const source of leastBusy(this.#facts, prefill, 'prefill')) {
       const target = decodes.find(({ id }) => id !== source.id);
-      if (target === undefined) continue;
-      const weighed = this.#weigh(source, target);
-      if (best === null || weighed.estimate.ttftMs < best.estimate.ttftMs) best = weighed;
+      if (target !== undefined) weighed.push(this.#weigh(source, target));
     }
-    return best;
+    return leastBy(({ estimate }) => estimate.ttftMs, weighed);
   }
 
   /** A plan whose workers can do nothing together (one worker that may only prefill and decode with another). */
@@ -147,6 +146,19 @@ function useOf({ estimate: { ttftUse, tpotUse } }: Weighed): number {
   return ttftUse + tpotUse;
 }
 
+/** Null: there are none. What saves work is no tie: nobody is preferred who would compute more of the prompt. */
+function leastBy(amountOf: (option: Weighed) => number, options: readonly Weighed[]): Weighed | null {
+  const [first, ...others] = options;
+  if (first === undefined) return null;
+  const least = others.reduce((best, each) => (amountOf(each) < amountOf(best) ? each : best), first);
+  const most = (1 + tieShare) * amountOf(least);
+  const ties = options.filter(
+    (each) => amountOf(each) <= most && each.parts.prefill.tokenCount <= least.parts.prefill.tokenCount,
+  );
+  const givenMs = ({ parts }: Weighed) => parts.prefillWorker.load.givenMs;
+  return ties.reduce((best, each) => (givenMs(each) < givenMs(best) ? each : best), least);
+}
+
 function workersOfParts({ prefillWorker, decodeWorker }: RouteParts): readonly WorkerSnapshot['id'][] {
   return prefillWorker === decodeWorker ? [decodeWorker.id] : [prefillWorker.id, decodeWorker.id];
 }
@@ -154,10 +166,11 @@ function workersOfParts({ prefillWorker, decodeWorker }: RouteParts): readonly W
 /** What of a worker is looked at first. */
 type Phase = 'prefill' | 'decode';
 
-/** The first `lookCount` by a rough measure, best first; of equals the first. */
+/** The first `lookCount` by a rough measure, best first; of equals who has been given nothing for longest. */
 function leastBusy(facts: RequestFacts, workers: readonly WorkerSnapshot[], phase: Phase): readonly WorkerSnapshot[] {
   const measured = workers.map((worker) => ({ worker, ms: roughMs(facts, worker, phase) }));
-  measured.sort((a, b) => a.ms - b.ms);
+  const givenMs = ({ worker }: (typeof measured)[number]) => worker.load.givenMs;
+  measured.sort((a, b) => a.ms - b.ms || givenMs(a) - givenMs(b) || 0); // −∞ − −∞ is no number
   return measured.slice(0, lookCount).map(({ worker }) => worker);
 }
 

@@ -36,6 +36,14 @@ export class FactorFilter {
     for (let i = 0; i < partCount; i++) this.#covariance[i * partCount + i] = doubt * doubt;
   }
 
+  /** With what it has learned; from now on each learns by itself. */
+  copy(): FactorFilter {
+    const copy = new FactorFilter(this.#options);
+    copy.factors.set(this.factors);
+    copy.#covariance.set(this.#covariance);
+    return copy;
+  }
+
   /** Σ factor · part. */
   predict(parts: ArrayLike<number>): number {
     let total = 0;

@@ -1,5 +1,6 @@
-/** What requests really took against what was predicted of them: factors that keep a worker's predictions true where steps alone do not
- *  tell (messages, event loops, processors that are shared). Used by worker-costs.ts, one for each worker. */
+/** What requests really took against what was predicted of them: factors that keep predictions true where steps alone do not tell (messages,
+ *  event loops, processors that are shared). Used by worker-costs.ts, one for each kind of worker: how far a forecast is off depends on the
+ *  requests as well, and a worker that had got others than its peers would be blamed for them, and sent more of the same. */
 import { FactorFilter } from './factor-filter.js';
 
 /** By what predictions of steps and messages are multiplied. */
@@ -36,10 +37,20 @@ export interface RequestOutcomeTimes {
 const options = { doubt: 0.2, kinship: 0, scatter: 0.4, factorMin: 0.4, factorMax: 2.5 };
 
 export class RequestCorrection {
-  readonly #ttft = new FactorFilter({ ...options, partCount: 3 });
-  readonly #step = new FactorFilter({ ...options, partCount: 1 });
+  #ttft = new FactorFilter({ ...options, partCount: 3 });
+  #step = new FactorFilter({ ...options, partCount: 1 });
   #corrections = uncorrected;
-  readonly #transfer = new FactorFilter({ ...options, partCount: 1, factorMin: 0.1, factorMax: 10 });
+  #transfer = new FactorFilter({ ...options, partCount: 1, factorMin: 0.1, factorMax: 10 });
+
+  /** With what it has learned. */
+  copy(): RequestCorrection {
+    const copy = new RequestCorrection();
+    copy.#ttft = this.#ttft.copy();
+    copy.#step = this.#step.copy();
+    copy.#transfer = this.#transfer.copy();
+    copy.#corrections = this.#corrections;
+    return copy;
+  }
 
   get corrections(): Corrections {
     return this.#corrections;

@@ -1,4 +1,4 @@
-/** Keeps one worker's step cost true while it runs: four factors on the parts of the measured formula. Used by worker-costs.ts.
+/** Keeps the step cost of one kind of worker true while they run: four factors on the parts of the measured formula. Used by worker-costs.ts.
  *    base      what a step takes whatever it holds     rows     what further rows add
  *    decode    sampling, and keys that decode reads     pairs    keys that prompts attend to */
 import { at } from '../base/assert.js';
@@ -13,7 +13,7 @@ const guessed = { partCount: 4, doubt: 1, kinship: 0.8, scatter: 0.25, factorMin
 
 export class StepCorrection {
   #base: StepCost;
-  readonly #filter: FactorFilter;
+  #filter: FactorFilter;
   readonly #origin: 'profile' | 'guess';
   readonly #parts = new Float64Array(4);
   #isScaled = false;
@@ -22,6 +22,14 @@ export class StepCorrection {
     this.#base = base;
     this.#origin = origin;
     this.#filter = new FactorFilter(origin === 'profile' ? measured : guessed);
+  }
+
+  /** With what it has learned. */
+  copy(): StepCorrection {
+    const copy = new StepCorrection(this.#base, this.#origin);
+    copy.#filter = this.#filter.copy();
+    copy.#isScaled = this.#isScaled;
+    return copy;
   }
 
   /** Share by which the corrected formula is off its origin: the largest of |factor − 1|. */
@@ -50,7 +58,7 @@ export class StepCorrection {
     };
   }
 
-  /** A guess knows no device: the first step says how fast this one is, roughly. */
+  /** A guess knows no device: the first step says how fast this kind is, roughly. */
   #scale(factor: number): void {
     this.#isScaled = true;
     const { rowKnots, msPerSampledRow, msPerDecodeKvToken, msPerPrefillPair } = this.#base;

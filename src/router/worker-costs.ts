@@ -1,10 +1,15 @@
-/** What each worker costs: its profile, or a guess where there is none, kept true by what its steps took. Used by control/coordinator.
+/** What each worker costs: its profile, or a guess where there is none, kept true by what steps and requests took. Used by control/coordinator.
+ *  Workers of one kind (device, settings, profile) that are used alike learn together; a worker has a factor of its own only as far as it is
+ *  beyond noise that it is slower or faster than they (deviations.ts). Used alike, since the formula errs in one way for prompts and in another
+ *  for decodes. Who is used in another way takes along what it knew, unless others of its kind know better.
  *  Invariant: parametersOf always answers, and costs O(1) while nothing new was observed. */
 
 import type { WorkerId } from '../base/ids.js';
 import { percentile } from '../base/percentiles.js';
 import type { CostParameters, ProfileFile } from './cost-parameters.js';
+import { Deviations } from './deviations.js';
 import { type Corrections, RequestCorrection, type RequestOutcomeTimes } from './request-correction.js';
+import type { WorkerRole } from './snapshot.js';
 import { StepCorrection } from './step-correction.js';
 import type { StepCost } from './step-cost.js';
 import type { StepSample } from './step-work.js';
@@ -44,8 +49,10 @@ const recentErrorCount = 256;
 export interface WorkerCostStatus {
   readonly id: WorkerId;
   readonly origin: 'profile' | 'guess';
-  /** Share by which steps are off what was measured beforehand. */
+  /** Share by which steps of its kind are off what was measured beforehand. */
   readonly drift: number;
+  /** By what its steps take longer than those of its kind; 1: nothing beyond noise. */
+  readonly slowness: number;
   /** |predicted − real| / real of its last steps. */
   readonly stepError: { readonly count: number; readonly median: number; readonly p90: number };
   readonly corrections: Corrections;
@@ -53,51 +60,102 @@ export interface WorkerCostStatus {
   readonly unloaded: UnloadedRatios;
 }
 
-class WorkerCost {
+/** Workers that cost the same, as far as nobody has shown otherwise: of one kind, and used alike. */
+class KindCost {
   readonly origin: 'profile' | 'guess';
+  /** Of all workers of its kind. */
   readonly unloaded: UnloadedTimes;
-  readonly #base: CostParameters;
+  readonly requests: RequestCorrection;
+  /** Of steps: they tell what a worker's device takes, whatever it is asked. */
+  readonly deviations = new Deviations<WorkerId>();
+  readonly base: CostParameters;
   readonly #correction: StepCorrection;
-  readonly requests = new RequestCorrection();
-  readonly #errors: number[] = [];
-  #current: CostParameters | null = null;
+  #step: StepCost | null = null;
 
-  /** `unloaded`: of all workers of its kind. */
-  constructor(profile: ProfileFile | null, unloaded: UnloadedTimes) {
+  constructor(profile: ProfileFile | null, unloaded: UnloadedTimes, before: KindCost | null) {
     this.unloaded = unloaded;
     this.origin = profile === null ? 'guess' : 'profile';
     const { links, ...measured } = profile?.parameters ?? guessedParameters;
-    this.#base = { ...measured, links: links.length > 0 ? links : guessedParameters.links }; // one worker alone has no link to measure
-    this.#correction = new StepCorrection(this.#base.step, this.origin);
-  }
-
-  /** As profiled; null: nothing was measured. */
-  get measuredStep(): StepCost | null {
-    return this.origin === 'profile' ? this.#base.step : null;
+    this.base = { ...measured, links: links.length > 0 ? links : guessedParameters.links }; // one worker alone has no link to measure
+    this.#correction = before === null ? new StepCorrection(this.base.step, this.origin) : before.#correction.copy();
+    this.requests = before?.requests.copy() ?? new RequestCorrection();
   }
 
   get drift(): number {
     return this.#correction.drift;
   }
 
-  get stepErrors(): readonly number[] {
-    return this.#errors;
+  /** As it is now: the same object while nothing new was observed. */
+  get step(): StepCost {
+    this.#step ??= this.#correction.cost;
+    return this.#step;
   }
 
+  /** Of worker `id`. Returns by how much each step was off what had been expected of it. */
+  observe(id: WorkerId, samples: readonly StepSample[]): readonly number[] {
+    const own = this.deviations.factorOf(id);
+    let [realMs, predictedMs] = [0, 0];
+    const errors: number[] = [];
+    for (const sample of samples) {
+      if (!(sample.ms > 0)) continue;
+      const expectedMs = this.#correction.predictMs(sample);
+      errors.push(Math.abs((own * expectedMs) / sample.ms - 1));
+      realMs += sample.ms;
+      predictedMs += expectedMs;
+      this.#correction.observe(sample, sample.ms / own);
+    }
+    if (predictedMs > 0) this.deviations.observe(id, realMs / predictedMs); // steps in a row resemble each other: they are one observation
+    this.#step = null;
+    return errors;
+  }
+}
+
+class WorkerCost {
+  readonly kind: KindCost;
+  readonly profile: ProfileFile | null;
+  readonly stepErrors: number[] = [];
+  readonly #id: WorkerId;
+  #parameters: { readonly step: StepCost; readonly slowness: number; readonly whole: CostParameters } | null = null;
+
+  constructor(id: WorkerId, kind: KindCost, profile: ProfileFile | null) {
+    this.#id = id;
+    this.kind = kind;
+    this.profile = profile;
+  }
+
+  get slowness(): number {
+    return this.kind.deviations.factorOf(this.#id);
+  }
+
+  /** The same object while nothing new was observed. */
   parameters(shape: Partial<WorkerShape>): CostParameters {
-    this.#current ??= { ...this.#base, step: this.#correction.cost, ...shape };
-    return this.#current;
+    const [{ base, step }, slowness] = [this.kind, this.slowness];
+    if (this.#parameters?.step !== step || this.#parameters.slowness !== slowness)
+      this.#parameters = { step, slowness, whole: { ...base, step: slower(step, slowness), ...shape } };
+    return this.#parameters.whole;
   }
 
   observe(samples: readonly StepSample[]): void {
-    for (const sample of samples) {
-      if (!(sample.ms > 0)) continue;
-      this.#errors.push(Math.abs(this.#correction.predictMs(sample) / sample.ms - 1));
-      if (this.#errors.length > recentErrorCount) this.#errors.shift();
-      this.#correction.observe(sample, sample.ms);
-    }
-    this.#current = null;
+    this.stepErrors.push(...this.kind.observe(this.#id, samples));
+    this.stepErrors.splice(0, this.stepErrors.length - recentErrorCount);
   }
+}
+
+function slower(step: StepCost, by: number): StepCost {
+  if (by === 1) return step;
+  return {
+    rowKnots: step.rowKnots.map(({ rowCount, ms }) => ({ rowCount, ms: ms * by })),
+    msPerSampledRow: step.msPerSampledRow * by,
+    msPerDecodeKvToken: step.msPerDecodeKvToken * by,
+    msPerPrefillPair: step.msPerPrefillPair * by,
+  };
+}
+
+/** Workers described alike learn together. */
+interface Description {
+  /** Its device, model and settings, as a name. */
+  readonly kind: string;
+  readonly use: WorkerRole;
 }
 
 /** Where a request's prompt is computed and where it decodes: one worker twice, or two. */
@@ -105,16 +163,26 @@ type Sides = readonly [prefill: WorkerId, decode: WorkerId];
 
 export class WorkerCosts {
   readonly #costs = new Map<WorkerId, WorkerCost>();
+  readonly #kinds = new Map<string, KindCost>();
   readonly #unloadedByKind = new Map<string, UnloadedTimes>();
+  readonly #descriptions = new Map<WorkerId, Description>();
 
   /** Forgets what was learned of the worker. */
   use(id: WorkerId, profile: ProfileFile | null): void {
-    this.#costs.set(id, this.#make(profile));
+    this.#enter(id, profile, null);
+  }
+
+  describe(id: WorkerId, { kind, use }: Description): void {
+    const known = this.#descriptions.get(id);
+    if (known?.kind === kind && known.use === use) return;
+    const { profile, kind: before } = this.#of(id);
+    this.#descriptions.set(id, { kind, use });
+    this.#enter(id, profile, known?.kind === kind ? before : null);
   }
 
   /** As its profile has it; null: it has none. */
   measuredStepOf(id: WorkerId): StepCost | null {
-    return this.#of(id).measuredStep;
+    return this.#of(id).profile?.parameters.step ?? null;
   }
 
   observe(id: WorkerId, samples: readonly StepSample[]): void {
@@ -126,8 +194,8 @@ export class WorkerCosts {
   }
 
   observeRequest([prefill, decode]: Sides, times: RequestOutcomeTimes): void {
-    this.#of(prefill).requests.observePrompt(times);
-    this.#of(decode).requests.observeSteps(times);
+    this.#of(prefill).kind.requests.observePrompt(times);
+    this.#of(decode).kind.requests.observeSteps(times);
   }
 
   /** Those that the prediction of such a request holds. */
@@ -136,7 +204,7 @@ export class WorkerCosts {
   }
 
   correctionsOf(id: WorkerId): Corrections {
-    return this.#of(id).requests.corrections;
+    return this.#of(id).kind.requests.corrections;
   }
 
   /** A request has had the system to itself: its times over what the costs say, null where they do not compare. */
@@ -144,33 +212,39 @@ export class WorkerCosts {
     [prefill, decode]: Sides,
     { ttft, tpot }: { readonly ttft: number | null; readonly tpot: number | null },
   ): void {
-    this.#of(prefill).unloaded.observe({ ttft, tpot: null });
-    this.#of(decode).unloaded.observe({ ttft: null, tpot });
+    this.#of(prefill).kind.unloaded.observe({ ttft, tpot: null });
+    this.#of(decode).kind.unloaded.observe({ ttft: null, tpot });
   }
 
   unloadedOf(id: WorkerId): UnloadedRatios {
-    return this.#of(id).unloaded.ratios;
+    return this.#of(id).kind.unloaded.ratios;
   }
 
   /** For metrics and people. */
   statusOf(id: WorkerId): WorkerCostStatus {
-    const { origin, drift, stepErrors, requests, unloaded } = this.#of(id);
+    const { kind, slowness, stepErrors } = this.#of(id);
+    const corrections = kind.requests.corrections;
     const sorted = [...stepErrors].sort((a, b) => a - b);
     const stepError = { count: sorted.length, median: percentile(sorted, 0.5), p90: percentile(sorted, 0.9) };
-    return { id, origin, drift, stepError, corrections: requests.corrections, unloaded: unloaded.ratios };
+    return { id, origin: kind.origin, drift: kind.drift, slowness, stepError, corrections, unloaded: kind.unloaded.ratios };
   }
 
   #of(id: WorkerId): WorkerCost {
-    const cost = this.#costs.get(id) ?? this.#make(null);
-    this.#costs.set(id, cost);
-    return cost;
+    return this.#costs.get(id) ?? this.#enter(id, null, null);
   }
 
-  /** Workers with one profile are of one kind: an idle system asks the first of them alone. */
-  #make(profile: ProfileFile | null): WorkerCost {
-    const kind = profile === null ? 'guess' : JSON.stringify(profile.key);
-    const unloaded = this.#unloadedByKind.get(kind) ?? new UnloadedTimes();
-    this.#unloadedByKind.set(kind, unloaded);
-    return new WorkerCost(profile, unloaded);
+  /** Among its like. `before`: what is known of it if none of them knows anything. */
+  #enter(id: WorkerId, profile: ProfileFile | null, before: KindCost | null): WorkerCost {
+    const { kind = profile === null ? id : null, use = null } = this.#descriptions.get(id) ?? {}; // of whom nothing is known is like nobody
+    const kindName = JSON.stringify([profile?.key ?? null, profile?.parameters ?? null, kind]);
+    const unloaded = this.#unloadedByKind.get(kindName) ?? new UnloadedTimes();
+    this.#unloadedByKind.set(kindName, unloaded);
+    const name = JSON.stringify([kindName, use]);
+    const shared = this.#kinds.get(name) ?? new KindCost(profile, unloaded, before);
+    this.#kinds.set(name, shared);
+    this.#costs.get(id)?.kind.deviations.forget(id);
+    const cost = new WorkerCost(id, shared, profile);
+    this.#costs.set(id, cost);
+    return cost;
   }
 }

@@ -55,6 +55,8 @@ export interface WorkerLoadView {
   decodingMean(nowMs: number): number;
   /** Share of the time that prompts add to steps, of late. */
   prefillShare(nowMs: number): number;
+  /** When it was last given a request, for either phase. */
+  readonly givenMs: number;
 }
 
 /** Long against a request, short against the changes of a day. */
@@ -75,6 +77,7 @@ export class WorkerLoad implements WorkerLoadView {
   readonly #expected = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
   readonly #claimed = { tokenCount: 0, variance: 0 };
   #claimCount = 0;
+  #givenMs = Number.NEGATIVE_INFINITY;
   readonly #decodingMean = new DecayingLevel(memoryMs);
   readonly #prefillShare = new DecayingRate(memoryMs);
 
@@ -86,6 +89,10 @@ export class WorkerLoad implements WorkerLoadView {
   }
   get expected(): DecodeWork {
     return this.#expected;
+  }
+
+  get givenMs(): number {
+    return this.#givenMs;
   }
 
   get claimed(): KvDemand {
@@ -127,6 +134,10 @@ export class WorkerLoad implements WorkerLoadView {
       sum.pairCount += (1 - doneShare) * work.pairCount;
     }
     return sum;
+  }
+
+  give(nowMs: number): void {
+    this.#givenMs = nowMs;
   }
 
   waitForKv(work: PromptWork): void {
