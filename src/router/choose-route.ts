@@ -6,7 +6,7 @@
  *       nobody's tokens. Beyond that, wherever the first token comes first, beside decodes too: steps are paced, so that these keep their TPOT.
  *    3. When neither way keeps its SLO, a prefill-first worker takes it whole if that does; else it goes where its SLO is missed least.
  *  Where every worker takes whole requests, it goes where TTFT and TPOT together take the least share of their SLOs.
- *  Of workers that are as good as each other the one that has been given nothing for longest. */
+ *  Of equals the one goes first that has been given nothing for longest. A small difference is no tie: it is what evens out the load. */
 import { at } from '../base/assert.js';
 import { estimateRoute, type RouteEstimate, type RouteParts } from './estimate.js';
 import { type DecodeForecast, decodeForecast, type PrefillForecast, prefillForecast, roomWaitMs } from './forecast.js';
@@ -21,8 +21,6 @@ import { rowsMs } from './step-cost.js';
 const comfortableTtftUse = 0.5;
 /** Of many workers the few that look least busy are estimated: a decision among 64 costs what it costs among 8. */
 const lookCount = 8;
-/** A smaller difference is none: no estimate is that exact. */
-const tieShare = 0.01;
 
 /** The best of what the plan allows. */
 export function chooseRoute(facts: RequestFacts, plan: Plan): Route {
@@ -146,17 +144,15 @@ function useOf({ estimate: { ttftUse, tpotUse } }: Weighed): number {
   return ttftUse + tpotUse;
 }
 
-/** Null: there are none. What saves work is no tie: nobody is preferred who would compute more of the prompt. */
+/** Of equals who has been given nothing for longest. Null: there are none. */
 function leastBy(amountOf: (option: Weighed) => number, options: readonly Weighed[]): Weighed | null {
-  const [first, ...others] = options;
-  if (first === undefined) return null;
-  const least = others.reduce((best, each) => (amountOf(each) < amountOf(best) ? each : best), first);
-  const most = (1 + tieShare) * amountOf(least);
-  const ties = options.filter(
-    (each) => amountOf(each) <= most && each.parts.prefill.tokenCount <= least.parts.prefill.tokenCount,
-  );
+  let best: Weighed | null = null;
   const givenMs = ({ parts }: Weighed) => parts.prefillWorker.load.givenMs;
-  return ties.reduce((best, each) => (givenMs(each) < givenMs(best) ? each : best), least);
+  for (const each of options) {
+    const excess = best === null ? -1 : amountOf(each) - amountOf(best);
+    if (best === null || excess < 0 || (excess === 0 && givenMs(each) < givenMs(best))) best = each;
+  }
+  return best;
 }
 
 function workersOfParts({ prefillWorker, decodeWorker }: RouteParts): readonly WorkerSnapshot['id'][] {

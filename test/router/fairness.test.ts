@@ -1,4 +1,4 @@
-/** What is learned of one worker needs more than noise, and fades; of workers that are as good as each other none is preferred. */
+/** What is learned of one worker needs more than noise, and fades; of equals none is preferred. */
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
@@ -126,7 +126,7 @@ describe('costs', () => {
   });
 });
 
-describe('workers that are as good as each other', () => {
+describe('equal workers', () => {
   const slo = { ttftMs: 500, tpotMs: 50 };
   const ask = (workers: Parameters<typeof alone>[0], more: Parameters<typeof facts>[0]) => {
     const route = chooseRoute(facts({ slo, ...more }), alone(workers, 'collocated'));
@@ -145,7 +145,7 @@ describe('workers that are as good as each other', () => {
     for (const { id } of workers) expect(asked.filter((each) => each === id)).toHaveLength(4);
   });
 
-  it('are none of which one holds the prefix, or is clearly less busy', () => {
+  it('are not those of which one holds some of the prefix, or is less busy', () => {
     const [first, second] = idle(2) as [ReturnType<typeof worker>, ReturnType<typeof worker>];
     (second.load as WorkerLoad).give(1);
     expect(ask([first, second], { nowMs: 2 }).id).toBe('w0');
