@@ -88,22 +88,26 @@ class Options {
 
   /** The worker for which both SLOs together are used least. */
   collocated(workers: readonly WorkerSnapshot[]): Weighed | null {
-    return leastBy(
-      useOf,
-      this.#withRoom(workers, 'prefill').map((worker) => this.#weigh(worker, worker)),
-    );
+    let best: Weighed | null = null;
+    for (const worker of this.#withRoom(workers, 'prefill')) {
+      const weighed = this.#weigh(worker, worker);
+      if (best === null || useOf(weighed) < useOf(best)) best = weighed;
+    }
+    return best;
   }
 
   /** Null when the plan has no two workers for it. */
   pair(): Weighed | null {
     const { prefill, decode } = this.#plan;
+    let best: Weighed | null = null;
     const decodes = this.#withRoom(decode, 'decode').slice(0, 2); // the second in case the first is the prefill worker itself
-    const weighed: Weighed[] = [];
     for (const source of leastBusy(this.#facts, prefill, 'prefill')) {
       const target = decodes.find(({ id }) => id !== source.id);
-      if (target !== undefined) weighed.push(this.#weigh(source, target));
+      if (target === undefined) continue;
+      const weighed = this.#weigh(source, target);
+      if (best === null || weighed.estimate.ttftMs < best.estimate.ttftMs) best = weighed;
     }
-    return leastBy(({ estimate }) => estimate.ttftMs, weighed);
+    return best;
   }
 
   /** A plan whose workers can do nothing together (one worker that may only prefill and decode with another). */
@@ -142,17 +146,6 @@ class Options {
 
 function useOf({ estimate: { ttftUse, tpotUse } }: Weighed): number {
   return ttftUse + tpotUse;
-}
-
-/** Of equals who has been given nothing for longest. Null: there are none. */
-function leastBy(amountOf: (option: Weighed) => number, options: readonly Weighed[]): Weighed | null {
-  let best: Weighed | null = null;
-  const givenMs = ({ parts }: Weighed) => parts.prefillWorker.load.givenMs;
-  for (const each of options) {
-    const excess = best === null ? -1 : amountOf(each) - amountOf(best);
-    if (best === null || excess < 0 || (excess === 0 && givenMs(each) < givenMs(best))) best = each;
-  }
-  return best;
 }
 
 function workersOfParts({ prefillWorker, decodeWorker }: RouteParts): readonly WorkerSnapshot['id'][] {
