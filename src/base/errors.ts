@@ -1,23 +1,25 @@
 /** The errors a user may meet. Everything thrown on purpose is one of these; anything else is a bug.
  *  cli/ prints `message` alone and exits with `exitCode`; server/ maps `code` to an HTTP status. */
 
-export type ErrorCode =
-  | 'invalid_request' // the caller's input is wrong: field and reason in the message
-  | 'context_length_exceeded' // the same, of a prompt or an answer that is too long
-  | 'not_found'
-  | 'unauthorized'
-  | 'forbidden' // the key is known and may not do that
-  | 'too_large'
-  | 'overloaded' // retry later
-  | 'deadline_exceeded'
-  | 'cancelled'
-  | 'unavailable' // no live worker
-  | 'model_error' // model folder cannot be served: file and tensor in the message
-  | 'numeric_error' // the model computed something that is no number: this request alone has failed
-  | 'device_error' // a native call failed: op and shapes in the message
-  | 'transfer_error'
-  | 'layout_mismatch' // KV of another model, layout or dtype
-  | 'internal';
+export const errorCodes = [
+  'invalid_request', // the caller's input is wrong: field and reason in the message
+  'context_length_exceeded', // the same, of a prompt or an answer that is too long
+  'not_found',
+  'unauthorized',
+  'forbidden', // the key is known and may not do that
+  'too_large',
+  'overloaded', // retry later
+  'deadline_exceeded',
+  'cancelled',
+  'unavailable', // no live worker
+  'model_error', // model folder cannot be served: file and tensor in the message
+  'numeric_error', // the model computed something that is no number: this request alone has failed
+  'device_error', // a native call failed: op and shapes in the message
+  'transfer_error',
+  'layout_mismatch', // KV of another model, layout or dtype
+  'internal',
+] as const;
+export type ErrorCode = (typeof errorCodes)[number];
 
 /** An error with a stable code. `param` names the offending request field, if there is one. */
 export class TwostrokeError extends Error {
@@ -71,6 +73,13 @@ export interface WireError {
   readonly code: ErrorCode;
   readonly message: string;
   readonly param?: string;
+}
+
+export function isWireError(value: unknown): value is WireError {
+  if (typeof value !== 'object' || value === null) return false;
+  const { code, message, param } = value as Record<string, unknown>;
+  const isKnown = errorCodes.some((known) => known === code);
+  return isKnown && typeof message === 'string' && (param === undefined || typeof param === 'string');
 }
 
 export function toWire(error: unknown): WireError {

@@ -1,7 +1,8 @@
 /** Messages between processes: requests with a deadline, one-way events, both ways over one connection. Used by worker/ and control/.
  *  Invariants: what one side sends arrives in order; a request is answered, or rejected by its deadline or by the connection's end;
- *  nothing queues without a bound. KV bytes never go over the bus. */
+ *  nothing queues without a bound. KV bytes never go over the bus. What the messages are is said by a type, and checked, in protocol.ts. */
 import { TwostrokeError } from '../base/errors.js';
+import type { Answer, AnyMessages, Asked, Messages } from './protocol.js';
 
 /** Plain data: what survives JSON. */
 export type Body = object | null;
@@ -31,11 +32,16 @@ export interface BusHandlers {
   onEvent(kind: string, body: unknown): void;
 }
 
-export interface BusConnection {
+/** `Theirs`: what the side at the other end takes. */
+export interface BusConnection<Theirs extends Messages = AnyMessages> {
   /** Rejects with the other side's error, BusDeadlineError, or BusClosedError when the connection ends first. */
-  request(kind: string, body: Body, deadlineMs: number): Promise<unknown>;
+  request<K extends keyof Theirs['requests'] & string>(
+    kind: K,
+    body: Asked<Theirs['requests'], K>,
+    deadlineMs: number,
+  ): Promise<Answer<Theirs['requests'], K>>;
   /** One-way; dropped silently when the connection has ended. */
-  send(kind: string, body: Body): void;
+  send<K extends keyof Theirs['events'] & string>(kind: K, body: Theirs['events'][K]): void;
   readonly isCongested: boolean;
   /** Resolves when the queue is short again, or the connection has ended. */
   drained(): Promise<void>;

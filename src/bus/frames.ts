@@ -1,6 +1,6 @@
 /** Frames on a byte stream: `[uint32 byteCount, big-endian][JSON, UTF-8]`. Used by socket-connection.ts.
  *  Invariant: whatever way the bytes are cut up on the road, the same frames come out, and a bad one is an error, never a guess. */
-import { TwostrokeError } from '../base/errors.js';
+import { isWireError, TwostrokeError, type WireError } from '../base/errors.js';
 
 const headerBytes = 4;
 
@@ -8,7 +8,7 @@ const headerBytes = 4;
 export type Frame =
   | { readonly t: 'q'; readonly id: number; readonly k: string; readonly b: unknown }
   | { readonly t: 'r'; readonly id: number; readonly b: unknown }
-  | { readonly t: 'x'; readonly id: number; readonly e: unknown }
+  | { readonly t: 'x'; readonly id: number; readonly e: WireError }
   | { readonly t: 'e'; readonly k: string; readonly b: unknown };
 
 /** Throws when the frame is longer than `frameBytesMax`. */
@@ -75,8 +75,9 @@ function parseFrame(bytes: Buffer): Frame {
 
 function isFrame(value: unknown): value is Frame {
   if (typeof value !== 'object' || value === null) return false;
-  const { t, id, k } = value as Record<string, unknown>;
+  const { t, id, k, e } = value as Record<string, unknown>;
   if (t === 'e') return typeof k === 'string';
-  if (t === 'q') return typeof k === 'string' && Number.isSafeInteger(id);
-  return (t === 'r' || t === 'x') && Number.isSafeInteger(id);
+  if (!Number.isSafeInteger(id)) return false;
+  if (t === 'q') return typeof k === 'string';
+  return t === 'r' || (t === 'x' && isWireError(e));
 }

@@ -2,7 +2,7 @@
  *  Invariant: every request settles exactly once: by its answer, by its deadline or by the connection's end. */
 import type { Socket } from 'node:net';
 import type { Clock, TimerHandle } from '../base/clock.js';
-import { fromWire, messageOf, TwostrokeError, toWire, type WireError } from '../base/errors.js';
+import { fromWire, messageOf, TwostrokeError, toWire } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import {
   type Body,
@@ -149,7 +149,7 @@ export class SocketConnection implements BusConnection {
     this.#pending.delete(frame.id);
     pending.timer.cancel();
     if (frame.t === 'r') pending.resolve(frame.b);
-    else pending.reject(fromWire(frame.e as WireError));
+    else pending.reject(fromWire(frame.e));
   }
 
   #drop(reason: string): void {

@@ -1,4 +1,8 @@
 /** The two ways a request takes. Read this file first: everything else in control/ serves these functions. Called by coordinator.ts.
+ *  No token passes through here. Whichever worker samples one tells it by a `tokens` event, which reaches the client beside these functions:
+ *  WorkerSlot.onEvent → RemoteWorker.onTokens → Request.accept → the request's stream. So a hand-over's first token, which the prefill worker
+ *  samples, is out before its K and V have landed. `generate` and `prefill` register the request for these events; `resume` registers it
+ *  with the decode worker, and `release` ends it.
  *  Invariant: when a path returns or throws, no worker it used runs, holds or writes anything of the request. */
 import type { Request } from './request.js';
 import type { Reserving } from './reservations.js';

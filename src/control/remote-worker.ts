@@ -5,26 +5,31 @@
 import { fromWire, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import { type NextChange, Signal } from '../base/signal.js';
-import { type Body, BusClosedError, type BusConnection, BusDeadlineError } from '../bus/bus.js';
+import { BusClosedError, type BusConnection, BusDeadlineError } from '../bus/bus.js';
+import { type Answer, type Asked, BusProtocolError } from '../bus/protocol.js';
 import type { StepCost } from '../router/step-cost.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type {
   HandOverFailedBody,
-  HeldBody,
   LandedBody,
   PrefillStartedBody,
   PushToBody,
-  ReservationBody,
   ReserveBody,
   ResumeBody,
   SnapshotBody,
   TokensBody,
+  WorkerMessages,
 } from '../worker/messages.js';
 import { packTokens } from '../worker/token-list.js';
 import type { GatewayLimits } from './gateway-options.js';
 import { Lifeline } from './lifeline.js';
 import type { Request } from './request.js';
 import { type Blame, HandOverError, type Reserved, type WorkerClient, WorkerLostError } from './worker-client.js';
+
+type Asks = WorkerMessages['requests'];
+
+/** Whoever answers so is of no use any more. */
+const noAnswer = [BusDeadlineError, BusClosedError, BusProtocolError];
 
 interface Prefilling {
   readonly request: Request;
@@ -35,7 +40,7 @@ interface Prefilling {
 
 interface RemoteWorkerOptions {
   readonly target: KvTarget;
-  readonly connection: BusConnection;
+  readonly connection: Pick<BusConnection<WorkerMessages>, 'request' | 'send'>;
   readonly limits: GatewayLimits;
   /** Asks the supervisor to kill the process; `lose` follows when it has been reaped. */
   readonly kill: (reason: string) => void;
@@ -74,7 +79,7 @@ export class RemoteWorker implements WorkerClient {
   async reserve(request: Request, growthTokenCount: number): Promise<Reserved | null> {
     // the prompt's place: what has been sampled since it was computed comes with resume
     const body: ReserveBody = { request: { ...request.toBody(), outputs: [] }, growthTokenCount };
-    const reservation = (await this.#ask('reserve', body)) as ReservationBody | null;
+    const reservation = await this.#ask('reserve', body);
     return reservation === null ? null : { target: this.target, reservation };
   }
 
@@ -113,7 +118,7 @@ export class RemoteWorker implements WorkerClient {
    *  more. Messages arrive in order, so what is not known when it is asked has been released. */
   async checkIntegrity(known: ReadonlySet<RequestId>): Promise<void> {
     const here = { requests: [...this.#requests.keys()], prefillings: [...this.#prefillings.keys()] };
-    const held = (await this.#ask('integrity', null)) as HeldBody;
+    const held = await this.#ask('integrity', null);
     for (const [holder, ids] of Object.entries({ ...here, ...held })) {
       const ended = ids.filter((id) => !known.has(id));
       if (ended.length > 0)
@@ -145,7 +150,13 @@ export class RemoteWorker implements WorkerClient {
 
   onTokens(body: TokensBody): void {
     for (const event of body.events) {
-      this.#requests.get(event.requestId)?.accept(event);
+      const request = this.#requests.get(event.requestId);
+      const objection = request?.objectionTo(event) ?? null;
+      if (objection !== null) {
+        this.#kill(`it sent ${objection}`);
+        return;
+      }
+      request?.accept(event);
       if (event.kind === 'tokens' && event.finishReason !== undefined) this.#room.fire();
     }
   }
@@ -191,13 +202,17 @@ export class RemoteWorker implements WorkerClient {
     });
   }
 
-  async #ask(kind: string, body: Body, deadlineMs = this.#options.limits.replyDeadlineMs): Promise<unknown> {
+  async #ask<K extends keyof Asks>(
+    kind: K,
+    body: Asked<Asks, K>,
+    deadlineMs = this.#options.limits.replyDeadlineMs,
+  ): Promise<Answer<Asks, K>> {
     try {
       return await this.orLost(this.#options.connection.request(kind, body, deadlineMs));
     } catch (error) {
-      const isSilent = error instanceof BusDeadlineError || error instanceof BusClosedError;
-      if (!isSilent) throw error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error));
-      this.#kill(error.message);
+      const isWorthless = noAnswer.some((NoAnswer) => error instanceof NoAnswer);
+      if (!isWorthless) throw error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error));
+      this.#kill(messageOf(error));
       return this.orLost(new Promise<never>(() => {}));
     }
   }

@@ -143,6 +143,17 @@ export class Request {
     }
   }
 
+  /** What no worker that computes this request can have to say of it. Null: the event may be accepted. */
+  objectionTo(event: TokenEvent): string | null {
+    if (event.kind !== 'tokens') return null;
+    const { choiceCount, maxTokenCount } = this.input.sampling;
+    const { choiceIndex, tokens } = event;
+    const output = this.outputs[choiceIndex];
+    if (output === undefined) return `tokens of choice ${choiceIndex} of request ${this.id}, which has ${choiceCount}`;
+    if (this.ended[choiceIndex] !== null || output.length + tokens.length <= maxTokenCount) return null;
+    return `more than the ${maxTokenCount} tokens that request ${this.id} asked for`;
+  }
+
   stopChoice(choiceIndex: number): void {
     this.#queue.drop(choiceIndex);
     if (this.isSettled || at(this.ended, choiceIndex) !== null) return;

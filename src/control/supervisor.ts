@@ -2,15 +2,16 @@
  *  Invariants: a connection belongs to the process that the slot has started (id and pid must agree); when a worker dies, every other one
  *  lets go of its cache. */
 import os from 'node:os';
-import { TwostrokeError } from '../base/errors.js';
 import { type WorkerId, workerId } from '../base/ids.js';
 import { type NextChange, Signal } from '../base/signal.js';
 import type { BusConnection, BusHandlers, BusServer } from '../bus/bus.js';
+import { answering, BusProtocolError } from '../bus/protocol.js';
 import { listenUnix } from '../bus/unix-socket.js';
 import type { LoadProgress } from '../model/model.js';
 import { effectiveRoles } from '../router/plan.js';
 import type { StepSample } from '../router/step-work.js';
-import type { HelloBody, WorkerConfig } from '../worker/messages.js';
+import { gatewayRequestChecks } from '../worker/message-checks.js';
+import type { GatewayMessages, HelloBody, WorkerConfig } from '../worker/messages.js';
 import { stepLimitsOf } from '../worker/step-limits.js';
 import { looksPerFreeze } from './freeze-watch.js';
 import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
@@ -104,19 +105,25 @@ export class Supervisor implements WorkerDirectory {
   #accept(connection: () => BusConnection): BusHandlers {
     let slot: WorkerSlot | null = null;
     return {
-      onRequest: async (kind, body) => {
-        if (kind !== 'hello' || slot !== null) throw new TwostrokeError('internal', `a worker may not ask '${kind}'`);
-        const { workerId: id, pid } = body as HelloBody;
-        slot = this.slots.find((each) => each.id === id && each.pid === pid && each.state === 'starting') ?? null;
-        if (slot !== null) {
-          connection().identified();
-          return slot.greet(connection());
-        }
-        connection().close(`no worker ${id} with pid ${pid} was started here`);
-        return null;
-      },
+      onRequest: answering<GatewayMessages['requests']>(gatewayRequestChecks, {
+        hello: (hello) => {
+          if (slot !== null) throw new BusProtocolError(`worker ${slot.id} has said hello before`);
+          slot = this.#slotOf(hello);
+          if (slot !== null) {
+            connection().identified();
+            return slot.greet(connection(), hello);
+          }
+          const reason = `no worker ${hello.workerId} with pid ${hello.pid} was started here`;
+          connection().close(reason);
+          throw new BusProtocolError(reason);
+        },
+      }),
       onEvent: (kind, body) => slot?.onEvent(kind, body),
     };
+  }
+
+  #slotOf({ workerId: id, pid }: HelloBody): WorkerSlot | null {
+    return this.slots.find((each) => each.id === id && each.pid === pid && each.state === 'starting') ?? null;
   }
 
   /** While this process itself has no core, or is stopped, nobody is silent: of a longer gap only two intervals count, and what has come

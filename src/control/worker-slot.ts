@@ -2,20 +2,23 @@
  *  Made by supervisor.ts, one per worker spec, for the life of the gateway.
  *  Invariants: at most one process at a time; `onLost` is called only after the process has been reaped; a process whose connection
  *  broke, or that went silent, is killed first. */
-import type { WireError } from '../base/errors.js';
+import { TwostrokeError, type WireError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { BusConnection } from '../bus/bus.js';
+import { CheckedConnection, hearing } from '../bus/protocol.js';
 import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
-import type {
-  HandOverFailedBody,
-  LandedBody,
-  LoadingBody,
-  PrefillStartedBody,
-  ReadyBody,
-  SnapshotBody,
-  TokensBody,
-  WorkerConfig,
+import { gatewayEventChecks, otherVersion, workerAnswerChecks } from '../worker/message-checks.js';
+import {
+  type GatewayMessages,
+  type HelloBody,
+  type LoadingBody,
+  protocolVersion,
+  type ReadyBody,
+  type SnapshotBody,
+  type WelcomeBody,
+  type WorkerConfig,
+  type WorkerMessages,
 } from '../worker/messages.js';
 import { unpackSteps } from '../worker/step-samples.js';
 import { FreezeWatch } from './freeze-watch.js';
@@ -71,7 +74,25 @@ export class WorkerSlot {
   #silentMs = 0;
   #lastProgressMs = 0;
   #isStopping = false;
+  /** Its process is of another version: so will the next one be. */
+  #isOtherVersion = false;
   #stopWaiting: () => void = () => {};
+  readonly #hear = hearing<GatewayMessages['events']>(
+    gatewayEventChecks,
+    {
+      tokens: (body) => this.client?.onTokens(body),
+      snapshot: (body) => this.#onSnapshot(body),
+      prefillStarted: (body) => this.client?.onPrefillStarted(body),
+      landed: (body) => this.client?.onLanded(body),
+      handOverFailed: (body) => this.client?.onHandOverFailed(body),
+      loading: (body) => this.#onLoading(body),
+      ready: (body) => this.#onReady(body),
+      fatal: (body) => {
+        this.error = body;
+      },
+    },
+    ({ message }) => this.#refuse(`it sent ${message}`),
+  );
   #life: Promise<void> = Promise.resolve();
 
   constructor(options: SlotOptions) {
@@ -117,27 +138,33 @@ export class WorkerSlot {
     this.#process.kill();
   }
 
-  /** The process has said hello: what it is to do. */
-  greet(connection: BusConnection): WorkerConfig {
+  /** The process has said hello: what it is to do. Throws when it speaks another protocol: it is killed, and not started again. */
+  greet(connection: BusConnection, hello: HelloBody): WelcomeBody {
     this.#connection = connection;
+    if (hello.protocolVersion !== protocolVersion) {
+      const message = otherVersion(`worker ${this.id}`, hello.protocolVersion);
+      this.error = { code: 'internal', message };
+      this.#isOtherVersion = true;
+      this.kill(message);
+      throw new TwostrokeError('internal', message);
+    }
     this.#heard();
     this.#setState('loading');
     void connection.closed.then((reason) => {
       if (this.#connection === connection) this.kill(`its connection ended: ${reason}`, 'outside');
     });
-    return { ...this.options.config, deviceLoadedCount: this.#turn?.loadedCount ?? 0 };
+    return { ...this.options.config, protocolVersion, deviceLoadedCount: this.#turn?.loadedCount ?? 0 };
   }
 
   onEvent(kind: string, body: unknown): void {
     this.#heard();
-    if (kind === 'tokens') this.client?.onTokens(body as TokensBody);
-    else if (kind === 'snapshot') this.#onSnapshot(body as SnapshotBody);
-    else if (kind === 'prefillStarted') this.client?.onPrefillStarted(body as PrefillStartedBody);
-    else if (kind === 'landed') this.client?.onLanded(body as LandedBody);
-    else if (kind === 'handOverFailed') this.client?.onHandOverFailed(body as HandOverFailedBody);
-    else if (kind === 'loading') this.#onLoading(body as LoadingBody);
-    else if (kind === 'ready') this.#onReady(body as ReadyBody);
-    else if (kind === 'fatal') this.error = body as WireError;
+    this.#hear(kind, body);
+  }
+
+  /** What it says makes no sense: nothing more is heard of it. */
+  #refuse(reason: string): void {
+    this.kill(reason);
+    this.#connection?.close(reason);
   }
 
   /** Called by the supervisor every now and then. `sleptMs`: of the time since the last call, what does not count beside `elapsedMs`,
@@ -180,7 +207,7 @@ export class WorkerSlot {
   /** Another start will not cure it. Only asked while it has never been ready. */
   #isHopeless(): boolean {
     const isPermanent = this.error !== null && permanentCodes.includes(this.error.code);
-    return isPermanent || this.incarnation >= this.options.supervisor.limits.startCountMax;
+    return isPermanent || this.#isOtherVersion || this.incarnation >= this.options.supervisor.limits.startCountMax;
   }
 
   /** Resolves, with what ended it, when the process has been reaped. */
@@ -240,7 +267,8 @@ export class WorkerSlot {
     };
     this.ready = body;
     this.#wasReady = true;
-    this.client = new RemoteWorker({ target, connection, limits, kill: (reason) => this.kill(reason) });
+    const checked = new CheckedConnection<WorkerMessages>(connection, workerAnswerChecks);
+    this.client = new RemoteWorker({ target, connection: checked, limits, kill: (reason) => this.#refuse(reason) });
     this.#logger.info(
       { worker: this.id, pid: this.pid, loadMs: Math.round(body.loadMs), blocks: body.blockCount },
       'worker ready',

@@ -139,6 +139,10 @@ function leaveOrPublish(sequence: Sequence, { scheduler, memory }: CommitParts):
 function readLogprob(result: StepResult, index: number, topCount: number): TokenLogprob {
   const top: [number, number][] = [];
   for (let i = index * topLogprobsMax; i < index * topLogprobsMax + topCount; i++)
-    top.push([at(result.topIds, i), at(result.topLogprobs, i)]);
-  return { logprob: at(result.logprobs, index), top };
+    top.push([at(result.topIds, i), finite(at(result.topLogprobs, i))]);
+  return { logprob: finite(at(result.logprobs, index)), top };
 }
+
+/** An event is plain data, and JSON makes null of -Infinity, which whoever compares it takes for 0: the surest token there is. */
+const lowestFloat = -3.4028234663852886e38;
+const finite = (logprob: number) => Math.max(logprob, lowestFloat);

@@ -29,7 +29,7 @@ export interface KvIdentity {
 export const transferDtypes = ['auto', 'fp8', 'int8'] as const;
 export type TransferDtype = (typeof transferDtypes)[number];
 
-interface KvGeometry {
+export interface KvGeometry {
   readonly shape: KvShape;
   /** Of the model: the heads of a tensor-parallel rank are some of its heads. */
   readonly firstHead: number;

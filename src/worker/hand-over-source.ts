@@ -210,13 +210,12 @@ export class HandOverSource implements EngineHooks {
   async #finish(handOver: OutgoingHandOver): Promise<void> {
     const { id } = handOver;
     const pushing = this.#pushing.get(id);
-    const startMs = this.#clock.nowMs();
     try {
       const landed = await handOver.finish();
       if (pushing !== undefined) {
         this.#counts.landed(pushing.target.workerId, landed.pushedBytes, this.#clock.nowMs() - pushing.startMs);
       }
-      this.#events.landed({ ...landed, exposedMs: this.#clock.nowMs() - startMs });
+      this.#events.landed(landed);
     } catch (error) {
       if (this.#handOvers.get(id) !== handOver) return; // released meanwhile
       if (pushing !== undefined && (await this.#goAnotherWay(pushing))) return;

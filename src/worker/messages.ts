@@ -1,12 +1,9 @@
-/** What gateway and worker say to each other over the bus; the one place that both sides read. Plain data.
- *
- *    worker → gateway   hello (request, answered with WorkerConfig), loading, ready, fatal, tokens, snapshot,
- *                       prefillStarted, landed, handOverFailed (events)
- *    gateway → worker   generate, prefill, pushTo, reserve, resume, release, integrity, drain (requests),
- *                       stopChoice, openPeer, forgetPeer, stepCost (events)
+/** What gateway and worker say to each other over the bus; the one place that both sides read. Plain data. How each body is checked as it comes
+ *  in: message-checks.ts. Who sends what is at the end: WorkerMessages and GatewayMessages.
  *
  *  Invariants: an answer to `release` means that nothing of that request runs, is held or is being written there any more;
- *  events of one request never come after the answer to its release. */
+ *  events of one request never come after the answer to its release; whatever the version, a hello has `workerId`, `pid` and
+ *  `protocolVersion`, and its answer has `protocolVersion`. */
 import type { WireError } from '../base/errors.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport, DeviceInfo, DeviceKind } from '../device/device.js';
@@ -24,8 +21,8 @@ import type { KvIdentity, KvTarget, ReceiverAddress, TransferDtype } from '../tr
 import type { WaitTotals } from './step-boundary-waits.js';
 import type { PackedSteps } from './step-samples.js';
 
-/** Both sides of a hand-over must speak the same. */
-export const protocolVersion = 1;
+/** Grows with every change of a message or of its meaning. Gateway and worker, and both sides of a hand-over, must speak the same. */
+export const protocolVersion = 2;
 
 export interface WorkerSettings {
   /** A folder, as resolveModelFolder gives it. */
@@ -77,8 +74,14 @@ export interface WorkerConfig extends WorkerSettings {
 }
 
 export interface HelloBody {
+  readonly protocolVersion: number;
   readonly workerId: WorkerId;
   readonly pid: number;
+}
+
+/** What the worker is to do. */
+export interface WelcomeBody extends WorkerConfig {
+  readonly protocolVersion: number;
 }
 
 export interface LoadingBody {
@@ -149,8 +152,6 @@ export interface PushToBody {
 export interface LandedBody {
   readonly handle: KvHandle;
   readonly pushedBytes: number;
-  /** From the first tokens' step until the last byte had landed. */
-  readonly exposedMs: number;
 }
 
 export interface HandOverFailedBody {
@@ -222,4 +223,42 @@ export interface ForgetPeerBody {
   readonly workerId: WorkerId;
   /** Caches of this and earlier incarnations are gone. */
   readonly incarnation: number;
+}
+
+/** What a worker can be asked, kind → [body, answer], and told. */
+export interface WorkerMessages {
+  readonly requests: {
+    readonly generate: readonly [RequestBody, null];
+    readonly prefill: readonly [RequestBody, null];
+    readonly pushTo: readonly [PushToBody, null];
+    /** Null: no room now. */
+    readonly reserve: readonly [ReserveBody, ReservationBody | null];
+    readonly resume: readonly [ResumeBody, null];
+    readonly release: readonly [IdBody, null];
+    readonly integrity: readonly [null, HeldBody];
+  };
+  readonly events: {
+    readonly stopChoice: StopChoiceBody;
+    readonly openPeer: OpenPeerBody;
+    readonly forgetPeer: ForgetPeerBody;
+    readonly stepCost: StepCostBody;
+  };
+}
+
+/** What the gateway can be asked and told. */
+export interface GatewayMessages {
+  readonly requests: {
+    readonly hello: readonly [HelloBody, WelcomeBody];
+  };
+  readonly events: {
+    readonly loading: LoadingBody;
+    readonly ready: ReadyBody;
+    /** The process ends, and why. */
+    readonly fatal: WireError;
+    readonly tokens: TokensBody;
+    readonly snapshot: SnapshotBody;
+    readonly prefillStarted: PrefillStartedBody;
+    readonly landed: LandedBody;
+    readonly handOverFailed: HandOverFailedBody;
+  };
 }

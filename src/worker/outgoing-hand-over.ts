@@ -88,7 +88,7 @@ export class OutgoingHandOver {
   }
 
   /** Resolves when every byte has landed, with what the decode side is to check. */
-  async finish(): Promise<Omit<LandedBody, 'exposedMs'>> {
+  async finish(): Promise<LandedBody> {
     assert(this.isReadyToFinish && this.#transfer !== null && this.#reservation !== null, `request ${this.id} is not whole`);
     this.#isFinishing = true;
     const handle = {

@@ -5,7 +5,8 @@ import type { StepSample } from '../router/step-work.js';
 /** Between two snapshots; of more, the newest are kept. */
 export const stepSampleCountMax = 64;
 
-/** Five numbers a step, in the order of StepSample's fields; see packSteps. */
+export const numbersPerStep = 5;
+/** So many numbers a step, in the order of StepSample's fields; see packSteps. */
 export type PackedSteps = readonly number[];
 
 export class RecentSteps {
@@ -37,8 +38,11 @@ export function packSteps(samples: readonly StepSample[]): PackedSteps {
 
 export function unpackSteps(packed: PackedSteps): readonly StepSample[] {
   const samples: StepSample[] = [];
-  for (let i = 0; i + 5 <= packed.length; i += 5) {
-    const [decodeCount = 0, decodeKvTokenCount = 0, prefillTokenCount = 0, prefillPairCount = 0, ms = 0] = packed.slice(i, i + 5);
+  for (let i = 0; i + numbersPerStep <= packed.length; i += numbersPerStep) {
+    const [decodeCount = 0, decodeKvTokenCount = 0, prefillTokenCount = 0, prefillPairCount = 0, ms = 0] = packed.slice(
+      i,
+      i + numbersPerStep,
+    );
     samples.push({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, ms });
   }
   return samples;

@@ -1,26 +1,25 @@
 /** Answers the gateway's messages with an engine and its hand-overs. Made by worker.ts; messages.ts has the protocol.
  *  Invariants: an answer to `release` comes when nothing of the request runs, is held or is written from here any more; every request
  *  here came from the gateway and ends by itself or by `release`. */
-import { messageOf, TwostrokeError } from '../base/errors.js';
+import { messageOf } from '../base/errors.js';
 import type { RequestId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import type { Body, BusHandlers } from '../bus/bus.js';
+import { answering, type BusProtocolError, type EventHandlers, hearing } from '../bus/protocol.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { GenerationRequest } from '../engine/generation-request.js';
 import type { StepCost } from '../router/step-cost.js';
 import type { HandOverSource } from './hand-over-source.js';
 import type { HandOverTarget, ReservingEngine } from './hand-over-target.js';
+import { workerEventChecks, workerRequestChecks } from './message-checks.js';
 import type {
   ForgetPeerBody,
   HeldBody,
-  IdBody,
   OpenPeerBody,
-  PushToBody,
   RequestBody,
-  ReserveBody,
   ResumeBody,
-  StepCostBody,
   StopChoiceBody,
+  WorkerMessages,
 } from './messages.js';
 import { toGenerationRequest } from './request-body.js';
 
@@ -41,7 +40,16 @@ export class WorkerService implements BusHandlers {
   readonly #received: () => Promise<void>;
   readonly #logger: Logger;
   readonly #wake: () => void;
-  readonly #onStepCost: (cost: StepCost) => void;
+  readonly #answer = answering<WorkerMessages['requests']>(workerRequestChecks, {
+    generate: (body) => this.#generate(body),
+    prefill: (body) => this.#prefill(body),
+    pushTo: (body) => this.#source.pushTo(body).then(() => null),
+    reserve: (body) => this.#target.reserve(body),
+    resume: (body) => this.#resume(body),
+    release: ({ id }) => this.#release(id),
+    integrity: () => this.#held(),
+  });
+  readonly #hear: BusHandlers['onEvent'];
 
   constructor(parts: {
     engine: ServedEngine;
@@ -53,6 +61,8 @@ export class WorkerService implements BusHandlers {
     wake: () => void;
     /** What its steps take is known now. */
     onStepCost: (cost: StepCost) => void;
+    /** The gateway has told something that no message is. */
+    refuse: (error: BusProtocolError) => void;
   }) {
     this.#engine = parts.engine;
     this.#source = parts.source;
@@ -60,7 +70,13 @@ export class WorkerService implements BusHandlers {
     this.#received = parts.received;
     this.#logger = parts.logger;
     this.#wake = parts.wake;
-    this.#onStepCost = parts.onStepCost;
+    const events: EventHandlers<WorkerMessages['events']> = {
+      stopChoice: (body) => this.#stopChoice(body),
+      openPeer: (body) => this.#openPeer(body),
+      forgetPeer: (body) => this.#forgetPeer(body),
+      stepCost: ({ cost }) => parts.onStepCost(cost),
+    };
+    this.#hear = hearing(workerEventChecks, events, parts.refuse);
   }
 
   async onRequest(kind: string, body: unknown): Promise<Body> {
@@ -72,34 +88,8 @@ export class WorkerService implements BusHandlers {
   }
 
   onEvent(kind: string, body: unknown): void {
-    if (kind === 'stopChoice') this.#stopChoice(body as StopChoiceBody);
-    else if (kind === 'openPeer') this.#openPeer(body as OpenPeerBody);
-    else if (kind === 'forgetPeer') this.#forgetPeer(body as ForgetPeerBody);
-    else if (kind === 'stepCost') this.#onStepCost((body as StepCostBody).cost);
+    this.#hear(kind, body);
     this.#wake();
-  }
-
-  async #answer(kind: string, body: unknown): Promise<Body> {
-    switch (kind) {
-      case 'generate':
-        return this.#generate(body as RequestBody);
-      case 'prefill':
-        return this.#prefill(body as RequestBody);
-      case 'pushTo':
-        await this.#source.pushTo(body as PushToBody);
-        return null;
-      case 'reserve':
-        return this.#target.reserve(body as ReserveBody);
-      case 'resume':
-        await this.#target.resume(body as ResumeBody);
-        return null;
-      case 'release':
-        return this.#release((body as IdBody).id);
-      case 'integrity':
-        return this.#held();
-      default:
-        throw new TwostrokeError('internal', `unknown message '${kind}'`);
-    }
   }
 
   /** Throws AssertionError when the engine's accounting is wrong. */
@@ -122,6 +112,11 @@ export class WorkerService implements BusHandlers {
       void this.#source.release(body.id);
       throw error;
     }
+    return null;
+  }
+
+  async #resume(body: ResumeBody): Promise<null> {
+    await this.#target.resume(body);
     return null;
   }
 

@@ -5,6 +5,7 @@ import { InvalidRequestError, messageOf, toWire } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import type { BusConnection, BusHandlers } from '../bus/bus.js';
+import { type BusProtocolError, CheckedConnection } from '../bus/protocol.js';
 import { connectUnix, removeAbandoned } from '../bus/unix-socket.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import type { StepCost } from '../router/step-cost.js';
@@ -19,7 +20,8 @@ import { EngineLoop, type Steppable } from './engine-loop.js';
 import { HandOverSource } from './hand-over-source.js';
 import { HandOverTarget } from './hand-over-target.js';
 import { type LoadedEngine, loadEngine } from './load-engine.js';
-import { type HelloBody, protocolVersion, type ReadyBody, type SnapshotBody, type WorkerConfig } from './messages.js';
+import { gatewayAnswerChecks } from './message-checks.js';
+import { type GatewayMessages, protocolVersion, type ReadyBody, type SnapshotBody, type WorkerConfig } from './messages.js';
 import { OwnStepTimes } from './own-step-times.js';
 import { StepBoundaryWaits } from './step-boundary-waits.js';
 import { packSteps, RecentSteps } from './step-samples.js';
@@ -40,6 +42,8 @@ interface WorkerOptions {
   readonly residentBytes?: () => number;
 }
 
+type GatewayConnection = BusConnection<GatewayMessages>;
+
 const helloDeadlineMs = 30_000;
 /** Snapshots while the engine works; when it rests, one per heartbeat. */
 const busySnapshotEveryMs = 100;
@@ -49,9 +53,9 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   const { address, workerId, pid, parentPid, clock, logger, connect = connectUnix } = options;
   const gatewayPid = parentPid();
   const handlers = new LateHandlers();
-  const connection = await connect(address, { clock, logger }, handlers);
-  const hello: HelloBody = { workerId, pid };
-  const config = (await connection.request('hello', hello, helloDeadlineMs)) as WorkerConfig;
+  const bus = await connect(address, { clock, logger }, handlers);
+  const connection = new CheckedConnection<GatewayMessages>(bus, gatewayAnswerChecks);
+  const config = await connection.request('hello', { protocolVersion, workerId, pid }, helloDeadlineMs);
   const closed = connection.closed.then((reason) => {
     logger.debug({ reason }, 'the gateway is gone');
     return 0;
@@ -76,7 +80,7 @@ async function isOrphan(gatewayPid: number, parentPid: () => number, clock: Cloc
 async function serve(
   config: WorkerConfig,
   options: WorkerOptions,
-  connection: BusConnection,
+  connection: GatewayConnection,
   handlers: LateHandlers,
 ): Promise<number> {
   const { clock, logger, load = loadEngine, residentBytes = process.memoryUsage.rss } = options;
@@ -125,17 +129,22 @@ async function serve(
   const loop = new EngineLoop(watched(engine, waits), clock, deliver);
   const received = () => receiver?.passed() ?? Promise.resolve();
   const onStepCost = (cost: StepCost) => stepTimes.use(cost);
-  handlers.use(new WorkerService({ engine, source, target, received, logger, wake: () => loop.wake(), onStepCost }));
+  let refuse: (error: BusProtocolError) => void = () => {};
+  const refused = new Promise<never>((_, reject) => {
+    refuse = reject;
+  });
+  const wake = () => loop.wake();
+  handlers.use(new WorkerService({ engine, source, target, received, logger, wake, onStepCost, refuse }));
   connection.send('ready', readyBody(loaded, receiver, config, clock.nowMs() - startMs));
   const snapshot = () => ({ ...snapshotBody(loaded, source, target, waits), residentBytes: residentBytes() });
   void report(connection, clock, config.heartbeatEveryMs, snapshot, steps);
-  await loop.run();
+  await Promise.race([loop.run(), refused]);
   return 0;
 }
 
 /** Snapshots for as long as the connection lives: they are the heartbeat too. */
 async function report(
-  connection: BusConnection,
+  connection: GatewayConnection,
   clock: Clock,
   everyMs: number,
   snapshot: () => Omit<SnapshotBody, 'steps'>,

@@ -164,7 +164,7 @@ export class FakeWorker implements WorkerClient {
     const firstTokens = request.outputs.map((output) => output[0] ?? 0);
     const tokenCount = request.input.promptIds.length;
     const handle = { requestId: request.id, epoch: reservation.epoch, layoutHash: 'fake', tokenCount, firstTokens };
-    return { handle, pushedBytes: 1, exposedMs: 1 };
+    return { handle, pushedBytes: 1 };
   }
 
   async #decode(request: Request, held: Held, start = request.outputs.map((output) => [...output])): Promise<void> {

@@ -12,20 +12,11 @@ import { PrefixAffinity, strideKeys } from '../../src/control/prefix-affinity.js
 import { Supervisor } from '../../src/control/supervisor.js';
 import type { ProcessEnd, ProcessLook, SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
-import type { ReadyBody, SnapshotBody, WorkerConfig } from '../../src/worker/messages.js';
+import { protocolVersion, type SnapshotBody, type WorkerConfig } from '../../src/worker/messages.js';
+import { helloOf, readyBody, snapshotOf } from './messages.js';
 import { settings } from './real-cluster.js';
 
 const bus = { clock: systemClock, logger: silentLogger };
-const ready = { blockCount: 10, blockTokenCount: 16, blockBytes: 1, kv: {}, cache: {}, loadMs: 1 } as unknown as ReadyBody;
-const snapshotOf = (stepCount: number, hasWork: boolean) =>
-  ({
-    engine: { stepCount, freeBlockCount: 3, cachedBlockCount: 4 },
-    hasWork,
-    steps: [],
-    connectors: [],
-    residentBytes: 1,
-  }) as unknown as SnapshotBody;
-
 /** A process that is a script over a connection; "killed" means that its exit is told. */
 class Puppet implements WorkerProcess {
   readonly exited: Promise<ProcessEnd>;
@@ -37,6 +28,8 @@ class Puppet implements WorkerProcess {
   config: WorkerConfig | null = null;
   exit: (reason: string, signal?: NodeJS.Signals) => void = () => {};
   readonly heard: string[] = [];
+  /** In its hello, instead of the truth. */
+  said: object = {};
 
   constructor(pid: number, options: SpawnOptions) {
     this.pid = pid;
@@ -59,12 +52,13 @@ class Puppet implements WorkerProcess {
   async hello(pid = this.pid): Promise<void> {
     const onEvent = (kind: string) => void this.heard.push(kind);
     this.connection = await connectUnix(this.options.address, bus, { onRequest: async () => null, onEvent });
-    this.config = (await this.connection.request('hello', { workerId: this.options.workerId, pid }, 1000)) as WorkerConfig;
+    const hello = { ...helloOf(this.options.workerId, pid), ...this.said };
+    this.config = (await this.connection.request('hello', hello, 1000)) as WorkerConfig;
   }
 
   async start(): Promise<void> {
     await this.hello();
-    this.connection?.send('ready', ready);
+    this.connection?.send('ready', readyBody);
   }
 }
 
@@ -269,6 +263,77 @@ describe('slots', () => {
     puppets[1]!.exit('it exited with code 1');
     await until(() => puppets.length === 3);
     expect(puppets[2]?.options.workerId).toBe('w1');
+  });
+});
+
+describe('a worker that talks rubbish', () => {
+  const tokens = (event: object) => ({ events: [{ kind: 'tokens', requestId: 'r', choiceIndex: 0, tokens: [], ...event }] });
+
+  it.each([
+    ['an unknown kind', 'gossip', {}, "an unknown message 'gossip'"],
+    ['a kind that every object has', 'constructor', {}, "an unknown message 'constructor'"],
+    ['a kind without end', 'x'.repeat(100_000), {}, `an unknown message '${'x'.repeat(40)}'`],
+    ['no body', 'tokens', null, "a bad 'tokens' message: body is null, not an object"],
+    ['no list', 'tokens', { events: {} }, 'body.events is an object, not a list'],
+    ['an event of no kind', 'tokens', { events: [{}] }, 'body.events[0].kind is not known'],
+    ['an event of a kind that every object has', 'tokens', tokens({ kind: 'constructor' }), 'body.events[0].kind is not known'],
+    ['a missing field', 'tokens', tokens({ requestId: undefined }), 'body.events[0].requestId is missing'],
+    ['no token', 'tokens', tokens({ tokens: [{ tokenId: 1 }, null] }), 'body.events[0].tokens[1] is null, not an object'],
+    ['a choice that is none', 'tokens', tokens({ choiceIndex: -1 }), 'body.events[0].choiceIndex is a number, not a count'],
+    ['an end of no kind', 'tokens', tokens({ finishReason: 'tired' }), 'finishReason is a string, not one of stop, length'],
+    ['a snapshot without an engine', 'snapshot', { ...snapshotOf(1, true), engine: null }, 'body.engine is null, not an object'],
+    [
+      'steps without end',
+      'snapshot',
+      { ...snapshotOf(1, true), steps: new Array(321).fill(1) },
+      'a list of 321, not of at most 320',
+    ],
+    ['blocks of no size', 'ready', { ...readyBody, blockTokenCount: 0 }, 'body.blockTokenCount is a number, not a count from 1'],
+    ['an error of no kind', 'fatal', { code: 'bad luck', message: 'x' }, 'body.code is a string, not one of'],
+    ['a landing of nothing', 'landed', { pushedBytes: 1 }, 'body.handle is missing'],
+  ])('%s: it is killed, and the reason says what', async (_what, kind, body, reason) => {
+    const { puppets, supervisor, lost } = await make('any:cpu');
+    await puppets[0]!.start();
+    await until(() => supervisor.slots[0]?.isLive === true);
+    const losing = supervisor.slots[0]!.client!.orLost(new Promise<never>(() => {}));
+    puppets[0]!.connection!.send(kind, body);
+    await expect(losing).rejects.toMatchObject({ worker: 'w0', blame: 'work', message: expect.stringContaining(reason) });
+    expect(lost).toEqual(['w0']);
+    await until(() => puppets.length === 2);
+    await puppets[1]!.start();
+    await until(() => supervisor.slots[0]?.isLive === true); // the gateway goes on
+  });
+
+  it.each([
+    ['a hello without a version', { protocolVersion: undefined }, "a bad 'hello' message: body.protocolVersion is missing"],
+    ['a hello with a pid that is a text', { pid: '7' }, "a bad 'hello' message: body.pid is a string, not an integer"],
+  ])('%s is refused, and a right one still gets in', async (_what, said, reason) => {
+    const { puppets, supervisor } = await make('any:cpu');
+    puppets[0]!.said = said;
+    await expect(puppets[0]!.hello()).rejects.toThrow(reason);
+    expect(supervisor.slots[0]?.state).toBe('starting');
+    puppets[0]!.said = {};
+    await puppets[0]!.start();
+    await until(() => supervisor.slots[0]?.isLive === true);
+    await expect(puppets[0]!.connection!.request('gossip', null, 1000)).rejects.toThrow("an unknown message 'gossip'");
+    await expect(puppets[0]!.connection!.request('hello', helloOf('w0', puppets[0]!.pid), 1000)).rejects.toThrow(
+      'worker w0 has said hello before',
+    );
+    expect(supervisor.slots[0]?.isLive).toBe(true);
+  });
+
+  it('another version is killed, not started again, and both sides are told what to do', async () => {
+    const { puppets, supervisor } = await make('any:cpu');
+    const other = protocolVersion + 1;
+    puppets[0]!.said = { protocolVersion: other };
+    const reason = `worker w0 speaks protocol ${other} and this process protocol ${protocolVersion}; stop it all, install one version`;
+    puppets[0]!.kill = () => (puppets[0]!.isKilled = true); // told before it is dead
+    await expect(puppets[0]!.hello()).rejects.toThrow(reason);
+    expect(puppets[0]!.isKilled).toBe(true);
+    puppets[0]!.exit('it was killed by SIGKILL', 'SIGKILL');
+    await until(() => supervisor.slots[0]?.state === 'failed');
+    expect(supervisor.slots[0]?.error?.message).toContain(reason);
+    expect(puppets).toHaveLength(1);
   });
 });
 
