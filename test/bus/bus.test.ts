@@ -1,7 +1,7 @@
 /** The bus keeps order, deadlines and bounds, however the bytes are cut and whatever the other side sends. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { createConnection, type Socket } from 'node:net';
+import { createConnection, createServer, type Socket } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
@@ -48,6 +48,13 @@ async function rawSocket(address: string): Promise<Socket> {
   return socket;
 }
 
+function rawFrame(text: string): Buffer {
+  const bytes = Buffer.alloc(4 + text.length);
+  bytes.writeUInt32BE(text.length);
+  bytes.write(text, 4);
+  return bytes;
+}
+
 describe('frames', () => {
   const frames: Frame[] = [
     { t: 'e', k: 'tokens', b: { text: 'žluťoučký 🐎', ids: [1, 2, 3] } },
@@ -76,11 +83,17 @@ describe('frames', () => {
     expect(() => new FrameDecoder(1000).push(encodeFrame(frames[2]!, 1 << 20))).toThrow(/limit is 1000/);
   });
 
-  it.each(['not json', '[]', 'null', '{"t":"q","k":"x"}', '{"t":"e"}', '{"t":"z","id":1}'])('malformed %s throws', (text) => {
-    const bytes = Buffer.alloc(4 + text.length);
-    bytes.writeUInt32BE(text.length);
-    bytes.write(text, 4);
-    expect(() => new FrameDecoder(1000).push(bytes)).toThrow();
+  it.each([
+    'not json',
+    '[]',
+    'null',
+    '{"t":"q","k":"x"}',
+    '{"t":"e"}',
+    '{"t":"z","id":1}',
+    '{"t":"x","id":1}',
+    '{"t":"x","id":1,"e":{"code":"odd","message":"x"}}',
+  ])('malformed %s throws', (text) => {
+    expect(() => new FrameDecoder(1000).push(rawFrame(text))).toThrow();
   });
 });
 
@@ -131,6 +144,24 @@ describe('unix-socket bus', () => {
     client.send('event', null); // after the end: dropped, not thrown
     expect(await client.closed).toMatch(/hung up|ECONNRESET/);
   });
+
+  it.each([null, {}, { code: 'no such code', message: 'x' }])(
+    'an answer with the error %j ends the request, and the connection',
+    async (error) => {
+      const server = createServer((socket) => {
+        socket.on('error', () => {});
+        socket.once('data', () => socket.write(rawFrame(JSON.stringify({ t: 'x', id: 1, e: error }))));
+      });
+      const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-test-'));
+      const address = path.join(folder, 'bus.sock');
+      await new Promise<void>((resolve) => server.listen(address, resolve));
+      const client = await connectUnix(address, options, quiet);
+      await expect(client.request('ask', null, 60_000)).rejects.toMatchObject({ code: 'unavailable' });
+      expect(await client.closed).toContain('malformed frame');
+      server.close();
+      rmSync(folder, { recursive: true });
+    },
+  );
 
   it('drops a connection that sends rubbish, and only that one', async () => {
     const { server, client } = await pair({});
