@@ -136,7 +136,11 @@ function leaveOrPublish(sequence: Sequence, { scheduler, memory }: CommitParts):
   scheduler.settle(sequence);
 }
 
-function readLogprob(result: StepResult, index: number, topCount: number): TokenLogprob {
+export function readLogprob(
+  result: Pick<StepResult, 'logprobs' | 'topIds' | 'topLogprobs'>,
+  index: number,
+  topCount: number,
+): TokenLogprob {
   const top: [number, number][] = [];
   for (let i = index * topLogprobsMax; i < index * topLogprobsMax + topCount; i++)
     top.push([at(result.topIds, i), finite(at(result.topLogprobs, i))]);
