@@ -55,7 +55,10 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   const handlers = new LateHandlers();
   const bus = await connect(address, { clock, logger }, handlers);
   const connection = new CheckedConnection<GatewayMessages>(bus, gatewayAnswerChecks);
-  const config = await connection.request('hello', { protocolVersion, workerId, pid }, helloDeadlineMs);
+  const config = await connection.request('hello', { protocolVersion, workerId, pid }, helloDeadlineMs).catch((error) => {
+    connection.send('fatal', toWire(error)); // whoever started it is to know why it ends
+    throw error;
+  });
   const closed = connection.closed.then((reason) => {
     logger.debug({ reason }, 'the gateway is gone');
     return 0;

@@ -295,7 +295,7 @@ describe('start and end', () => {
       import { systemClock } from '${path.dirname(workerEntry)}/../base/clock.js';
       import { silentLogger } from '${path.dirname(workerEntry)}/../base/log.js';
       const settings = { modelFolder: '${demoFolder}', loadFormat: 'auto', dtype: 'auto', kvDtype: 'auto', quantize: 'none',
-        blockTokenCount: 16, tokenBudget: 64, prefillChunkTokenCount: 64, sequenceCountMax: 4, maxModelTokenCount: 256,
+        blockTokenCount: 16, gpuMemoryShare: 0.9, tokenBudget: 64, prefillChunkTokenCount: 64, sequenceCountMax: 4, maxModelTokenCount: 256,
         prefixCaching: 'on', depth: 1 };
       const gateway = await Gateway.start({ workers: parseWorkerSpecs('any:cpu*2'), strategy: 'adaptive', settings,
         workerEntry: '${workerEntry}', logger: silentLogger, clock: systemClock });

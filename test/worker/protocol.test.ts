@@ -26,16 +26,18 @@ const welcome = {
 };
 
 describe('the answer to a hello', () => {
+  const told: unknown[] = [];
   /** Runs until the worker has its answer and loads, or has refused it. */
   async function greeted(answer: object | null): Promise<unknown> {
     const bus = new InProcessBus();
     const hellos: unknown[] = [];
+    told.length = 0;
     await bus.listen({}, () => ({
       onRequest: async (_kind, body) => {
         hellos.push(body);
         return answer;
       },
-      onEvent: () => {},
+      onEvent: (kind, body) => void told.push([kind, body]),
     }));
     const loaded = new TwostrokeError('model_error', 'it would load now');
     await runWorker({
@@ -67,6 +69,8 @@ describe('the answer to a hello', () => {
     ['a field of another type', { ...welcome, depth: 3 }, /body\.depth is a number, not one of 1, 2/],
   ])('%s is refused', async (_what, answer, reason) => {
     await expect(greeted(answer)).rejects.toThrow(reason);
+    while (told.length === 0) await systemClock.sleep(1);
+    expect(told).toEqual([['fatal', { code: 'internal', message: expect.stringMatching(reason) }]]);
   });
 });
 
