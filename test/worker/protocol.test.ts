@@ -26,12 +26,10 @@ const welcome = {
 };
 
 describe('the answer to a hello', () => {
-  const told: unknown[] = [];
   /** Runs until the worker has its answer and loads, or has refused it. */
-  async function greeted(answer: object | null): Promise<unknown> {
+  async function greeted(answer: object | null, told: unknown[] = []): Promise<unknown> {
     const bus = new InProcessBus();
     const hellos: unknown[] = [];
-    told.length = 0;
     await bus.listen({}, () => ({
       onRequest: async (_kind, body) => {
         hellos.push(body);
@@ -68,7 +66,8 @@ describe('the answer to a hello', () => {
     ['a missing field', { ...welcome, role: undefined }, /a bad answer to 'hello': body\.role is missing/],
     ['a field of another type', { ...welcome, depth: 3 }, /body\.depth is a number, not one of 1, 2/],
   ])('%s is refused', async (_what, answer, reason) => {
-    await expect(greeted(answer)).rejects.toThrow(reason);
+    const told: unknown[] = [];
+    await expect(greeted(answer, told)).rejects.toThrow(reason);
     while (told.length === 0) await systemClock.sleep(1);
     expect(told).toEqual([['fatal', { code: 'internal', message: expect.stringMatching(reason) }]]);
   });
