@@ -1,7 +1,7 @@
-// How long a routing decision takes: `npm run bench:decision -- [--json]`. With 64 workers under load, for each strategy, the pure choice
-// (chooseRoute), the length prediction before it, all that a request costs at its arrival (prompt hashes and length prediction, then snapshots,
-// facts, choice, counting and telling of it), and one whole comparison of arrangements, which runs every two seconds at most and gives way to
-// others between its turns.
+// How long a routing decision takes: `npm run bench:decision -- [--json]`. With 64 workers under load, for each strategy, plan and choice
+// (planOf, chooseRoute), for adaptive with a quarter of the workers prefill-first; one look of the planner, which comes once a second; the length
+// prediction; and all that a request costs at its arrival (prompt hashes and length prediction, then snapshots, plan, facts, choice, counting and
+// telling of it).
 import os from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { systemClock } from '../../dist/src/base/clock.js';
@@ -9,9 +9,10 @@ import { silentLogger } from '../../dist/src/base/log.js';
 import { Prng } from '../../dist/src/base/prng.js';
 import { Request } from '../../dist/src/control/request.js';
 import { Routing } from '../../dist/src/control/routing.js';
-import { Arranger } from '../../dist/src/router/arranger.js';
 import { chooseRoute } from '../../dist/src/router/choose-route.js';
 import { LengthPredictor } from '../../dist/src/router/length-predictor.js';
+import { planOf } from '../../dist/src/router/plan.js';
+import { Planner } from '../../dist/src/router/planner.js';
 import { uncorrected } from '../../dist/src/router/request-correction.js';
 import { asCosted } from '../../dist/src/router/unloaded-ratios.js';
 import { guessedParameters, WorkerCosts } from '../../dist/src/router/worker-costs.js';
@@ -26,7 +27,7 @@ function loadedWorker(index, role) {
     const tokenCount = prng.integer(1, 2000);
     load.addPrompt(
       `${index}-${i}`,
-      { tokenCount, pairCount: tokenCount ** 2 / 2, roomTokenCount: 512, addedMs: 20, unloadedTtftMs: 50 },
+      { tokenCount, pairCount: tokenCount ** 2 / 2, prefillMs: 30, addedMs: 20, dueMs: prng.integer(0, 1000) },
       0,
     );
   }
@@ -55,7 +56,7 @@ function factsOf(nowMs) {
     expectedTokenCount: 128,
     growth: { tokenCount: 128, variance: 128 ** 2 },
     prefixTokenCounts: new Map(),
-    ttftWeight: 1,
+    slo: { ttftMs: 500, tpotMs: 30 },
     nowMs,
   };
 }
@@ -87,6 +88,7 @@ function wholeRequests(workers) {
     workers: () => facts,
     costs: new WorkerCosts(),
     strategy: 'adaptive',
+    onOverload: 'late',
     clock: systemClock,
     logger: silentLogger,
   };
@@ -110,26 +112,25 @@ function wholeRequests(workers) {
   return { welcome: summary(welcome.slice(count / 10)), choose: summary(choose.slice(count / 10)) };
 }
 
-function compareMs(workers) {
-  const arranger = new Arranger();
-  for (let i = 0; i < 96; i++) {
-    const expectedTokenCount = 128;
-    arranger.remember({ arrivalMs: i * 20, promptTokenCount: prng.integer(16, 2000), expectedTokenCount, outputTokenCount: 128 });
-  }
-  const samples = [];
-  for (let i = 0; i < 9; i++) {
-    const before = process.cpuUsage();
-    let turnCount = 0;
-    for (const _ of arranger.comparison(workers)) turnCount++;
-    const { user, system } = process.cpuUsage(before);
-    samples.push({ cpuMs: (user + system) / 1000, turnCount });
-  }
-  samples.sort((a, b) => a.cpuMs - b.cpuMs);
-  const { cpuMs, turnCount } = samples[4];
-  return { cpuMs: Number(cpuMs.toFixed(1)), turnCount, cpuMsPerTurn: Number((cpuMs / turnCount).toFixed(2)) };
+/** Each at a moment at which it looks anew. */
+function plannerLooks() {
+  const planner = new Planner();
+  let nowMs = 0;
+  return percentilesOf(() => {
+    nowMs += 20_000;
+    for (let i = 0; i < 4; i++) planner.observe(factsOf(nowMs));
+    planner.prefillFirst(workers, nowMs);
+  });
+}
+
+/** Disaggregated divides them, as effectiveRoles does. */
+function workersFor(strategy) {
+  return strategy === 'disaggregated' ? divided : workers;
 }
 
 const workers = Array.from({ length: 64 }, (_, index) => loadedWorker(index, 'any'));
+const divided = workers.map((worker, index) => ({ ...worker, role: index < 32 ? 'prefill' : 'decode' }));
+const quarter = new Set(workers.slice(0, 16).map(({ id }) => id));
 const predictor = new LengthPredictor();
 for (let i = 0; i < 2000; i++) {
   predictor.observe(
@@ -143,14 +144,14 @@ const result = {
   decisionMicroseconds: Object.fromEntries(
     ['collocated', 'disaggregated', 'adaptive'].map((strategy) => [
       strategy,
-      percentilesOf((i) => chooseRoute(factsOf(i), workers, strategy)),
+      percentilesOf(() => chooseRoute(factsOf(0), planOf(workersFor(strategy), strategy, quarter))),
     ]),
   ),
+  plannerMicroseconds: plannerLooks(),
   lengthPredictionMicroseconds: percentilesOf(() =>
     predictor.predict({ promptTokenCount: prng.integer(16, 4000), maxTokenCount: 512 }),
   ),
   requestMicroseconds: wholeRequests(workers),
-  comparison: { twoWorkers: compareMs(workers.slice(0, 2)), eightWorkers: compareMs(workers.slice(0, 8)) },
 };
 if (!process.argv.includes('--json')) console.log(JSON.stringify(result, null, 2));
 else console.log(JSON.stringify(result));

@@ -18,7 +18,7 @@ export function reserveRequest(
   memory: SequenceMemory,
 ): Reservation | null {
   const leader = at(request.choices, 0);
-  const first = scheduler.waiting.first;
+  const first = scheduler.firstInLine;
   const ahead = first !== undefined && compareOrder(first, leader) < 0 ? first : undefined;
   const seatsAheadCount = ahead === undefined ? 0 : 1 + ahead.request.forks.length;
   if (scheduler.freeSeatCount < request.choices.length + seatsAheadCount) return null;

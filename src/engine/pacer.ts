@@ -106,16 +106,13 @@ export class Pacer {
     return deadlines !== null && this.#startMs > deadlines.firstTokenDueMs + agingTtfts * deadlines.ttftMs;
   }
 
-  /** Whether those who decode, `joinCount` others whose prompts run and the choices of this sequence can keep its TPOT together. What
-   *  could not even keep it alone may always start. */
-  mayJoin(sequence: Sequence, joinCount: number, joinTokenCount: number): boolean {
-    const { deadlines, forks } = sequence.request;
-    if (deadlines === null) return true;
-    const aimMs = aimedTpotShare * deadlines.tpotMs;
-    const [count, tokenCount] = [1 + forks.length, (1 + forks.length) * sequence.tokenCount];
-    const decodes = this.#decodes;
-    const together = this.#decodeMs(decodes.count + joinCount + count, decodes.kvTokenCount + joinTokenCount + tokenCount);
-    return together <= aimMs || this.#decodeMs(count, tokenCount) > aimMs;
+  /** Whether these decodes and the choices of this sequence can keep such a TPOT together. What could not even keep it alone may always
+   *  start. */
+  mayJoin({ request, tokenCount }: Sequence, { count, kvTokenCount }: Decodes, tpotMs: number): boolean {
+    const aimMs = aimedTpotShare * tpotMs;
+    const rowCount = 1 + request.forks.length;
+    const together = this.#decodeMs(count + rowCount, kvTokenCount + rowCount * tokenCount);
+    return together <= aimMs || this.#decodeMs(rowCount, rowCount * tokenCount) > aimMs;
   }
 
   /** When the step that is planned now can start: when those in flight have ended. */

@@ -11,7 +11,6 @@
  *  and once they have aged a share of every step. Hand-over prefills get all their blocks on admission and are never preempted: a
  *  transfer may be reading them. */
 import { assert } from '../base/assert.js';
-import { leastPromptTokenCount } from '../router/paced-step.js';
 import type { EngineHooks } from './engine-options.js';
 import type { Pacer } from './pacer.js';
 import type { RequestState } from './request-state.js';
@@ -30,7 +29,7 @@ interface SchedulerOptions extends StepPlanLimits {
 
 /** A late prompt waits for what others leave until it is late by so many times what it was allowed; */
 const agingTtfts = 4;
-/** from then on this share of a step's prompt tokens is for the first that has aged. */
+/** from then on it is first in line for seats, memory and rows, and this share of a step's prompt tokens is left to it. */
 const agedShare = 1 / 8;
 
 export class Scheduler {
@@ -54,6 +53,12 @@ export class Scheduler {
     this.#options = options;
     this.#hooks = hooks;
     this.#freeSeats = Array.from({ length: options.seatCount }, (_, i) => options.seatCount - 1 - i);
+  }
+
+  /** Nobody overtakes it for seats, memory or rows. */
+  get firstInLine(): Sequence | undefined {
+    const { first } = this.late;
+    return first !== undefined && this.#options.pacer?.hasAged(first, agingTtfts) === true ? first : this.waiting.first;
   }
 
   get freeSeatCount(): number {
@@ -161,18 +166,23 @@ export class Scheduler {
       this.#planInOrder(prefilling, plan);
       return;
     }
-    plan.limitPrompts(pacer.promptRoom(plan, first.computedCount));
+    const room = pacer.promptRoom(plan, first.computedCount);
+    const endRowCount = plan.rowCount + room;
     const late = prefilling.filter((sequence) => pacer.isLate(sequence));
     this.#setLateAside(pacer);
-    this.#planAged(pacer, late, plan);
-    this.#planInOrder(late.length === 0 ? prefilling : prefilling.filter((sequence) => !late.includes(sequence)), plan);
+    const agedHead = this.firstInLine === this.late.first ? this.late.first : undefined;
+    const isBlocked = agedHead !== undefined && !this.#admitAged(agedHead, late);
+    const hasAged = late[0] !== undefined && pacer.hasAged(late[0], agingTtfts);
+    plan.limitPrompts(hasAged ? room - Math.floor(room * agedShare) : room);
+    const inTime = late.length === 0 ? prefilling : prefilling.filter((sequence) => !late.includes(sequence));
+    this.#planInOrder(inTime, plan, !isBlocked);
+    plan.limitPrompts(endRowCount - plan.rowCount);
     for (const sequence of late) if (plan.rowRoom > 0) this.#planRunning(sequence, plan);
     while (this.late.first !== undefined && this.#start(this.late.first, plan));
   }
 
   /** Running prompts and waiting ones, first come, first served; who cannot be admitted holds up those who wait behind it. */
-  #planInOrder(prefilling: readonly Sequence[], plan: StepPlan): void {
-    let isAdmitting = true;
+  #planInOrder(prefilling: readonly Sequence[], plan: StepPlan, isAdmitting = true): void {
     const admitBefore = (next: Sequence | undefined) => {
       for (let head = this.waiting.first; isAdmitting && head !== undefined; head = this.waiting.first) {
         if (next !== undefined && compareOrder(head, next) > 0) return;
@@ -200,38 +210,48 @@ export class Scheduler {
     }
   }
 
-  #planAged(pacer: Pacer, running: readonly Sequence[], plan: StepPlan): void {
-    const first = running[0] ?? this.late.first;
-    if (first === undefined || !pacer.hasAged(first, agingTtfts)) return;
-    const room = Math.max(leastPromptTokenCount, Math.floor(plan.rowRoom * agedShare));
-    if (first.state === 'running') this.#planChunk(first, plan, room);
-    else this.#start(first, plan, room);
+  /** Admits one that has aged, to be planned with those that run late; false: it holds up all who wait for seats, memory or rows. One that
+   *  runs late already goes before it. */
+  #admitAged(head: Sequence, late: Sequence[]): boolean {
+    if (late.length > 0) return true;
+    if (!this.#mayJoin(head, 'aged') || !this.#admit(head)) return false;
+    this.#run(head);
+    late.push(head);
+    return true;
   }
 
   /** Takes the first of a queue into the step; false: not now. */
-  #start(head: Sequence, plan: StepPlan, tokenCountMax?: number): boolean {
+  #start(head: Sequence, plan: StepPlan): boolean {
     if (plan.rowRoom === 0 || plan.sampleRoom === 0 || !this.#mayJoin(head) || !this.#admit(head)) return false;
+    this.#run(head);
+    this.#planChunk(head, plan);
+    return true;
+  }
+
+  #run(head: Sequence): void {
     this.waiting.remove(head);
     this.late.remove(head);
     head.state = 'running';
     this.running.insert(head);
     this.#announce(head);
-    this.#planChunk(head, plan, tokenCountMax);
-    return true;
   }
 
-  /** A hand-over's prompt decodes elsewhere. */
-  #mayJoin(head: Sequence): boolean {
+  /** Whether it can keep its TPOT beside all who decode here or will when their prompts are done. Who has aged has missed its SLO: it is
+   *  let in when the others keep theirs. A hand-over's prompt decodes elsewhere. */
+  #mayJoin(head: Sequence, age: 'young' | 'aged' = 'young'): boolean {
     const { pacer } = this.#options;
-    if (pacer === null || head.request.mode === 'prefill') return true;
-    let joinCount = 0;
-    let joinTokenCount = 0;
-    for (const { isDecoding, request, tokenCount } of this.running.items) {
-      if (isDecoding || request.mode === 'prefill') continue;
-      joinCount += 1 + request.forks.length;
-      joinTokenCount += (1 + request.forks.length) * tokenCount;
+    const { deadlines, mode } = head.request;
+    if (pacer === null || deadlines === null || mode === 'prefill') return true;
+    const others = { count: 0, kvTokenCount: 0 };
+    let leastTpotMs = Number.POSITIVE_INFINITY;
+    for (const { request, tokenCount } of this.running.items) {
+      if (request.mode === 'prefill') continue;
+      const rowCount = 1 + request.forks.length;
+      others.count += rowCount;
+      others.kvTokenCount += rowCount * tokenCount;
+      if (request.deadlines !== null) leastTpotMs = Math.min(leastTpotMs, request.deadlines.tpotMs);
     }
-    return pacer.mayJoin(head, joinCount, joinTokenCount);
+    return pacer.mayJoin(head, others, age === 'aged' ? Math.max(deadlines.tpotMs, leastTpotMs) : deadlines.tpotMs);
   }
 
   #admit(head: Sequence): boolean {
@@ -259,12 +279,12 @@ export class Scheduler {
   }
 
   /** The next rows of a sequence that is behind its tokens. */
-  #planChunk(sequence: Sequence, plan: StepPlan, tokenCountMax = Number.POSITIVE_INFINITY): void {
+  #planChunk(sequence: Sequence, plan: StepPlan): void {
     const { request } = sequence;
     const goal = request.forks.length > 0 ? sequence.promptCount : sequence.tokenCount;
     const drawing = choicesDrawingAt(sequence, goal);
     const first = sequence.computedCount;
-    const end = first + Math.min(tokenCountMax, this.#chunkTokenCount(sequence, goal, drawing.length, plan));
+    const end = first + this.#chunkTokenCount(sequence, goal, drawing.length, plan);
     if (end === first || !this.#makeWritable(sequence, end, plan)) return;
     const row = plan.addEntry(sequence, first, end);
     sequence.advance(end);

@@ -9,7 +9,7 @@
  *  Of equals the one goes first that has been given nothing for longest. A small difference is no tie: it is what evens out the load. */
 import { at } from '../base/assert.js';
 import { estimateRoute, type RouteEstimate, type RouteParts } from './estimate.js';
-import { type DecodeForecast, decodeForecast, type PrefillForecast, prefillForecast, roomWaitMs } from './forecast.js';
+import { type DecodeForecast, decodeForecast, hasRoom, type PrefillForecast, prefillForecast } from './forecast.js';
 import { aimedTpotShare } from './paced-step.js';
 import { alone, type Plan } from './plan.js';
 import type { Route, RoutePlace } from './route.js';
@@ -128,9 +128,8 @@ class Options {
 
   /** Least used first. Those who would wait for KV or a batch slot only when all would. */
   #withRoom(workers: readonly WorkerSnapshot[], phase: Phase): readonly WorkerSnapshot[] {
-    const best = leastBusy(this.#facts, workers, phase);
-    const free = best.filter((worker) => roomWaitMs(this.#facts, worker) === 0);
-    return free.length > 0 ? free : best;
+    const free = workers.filter((worker) => hasRoom(this.#facts, worker));
+    return leastBusy(this.#facts, free.length > 0 ? free : workers, phase);
   }
 
   #weigh(prefillWorker: WorkerSnapshot, decodeWorker: WorkerSnapshot): Weighed {

@@ -119,7 +119,7 @@ export function decodeForecast(
   };
 }
 
-export function uncachedTokenCount(facts: RequestFacts, worker: WorkerSnapshot): number {
+export function uncachedTokenCount(facts: RequestFacts, worker: Pick<WorkerSnapshot, 'id'>): number {
   const { prefixTokenCounts } = facts;
   const held = prefixTokenCounts.size === 0 ? 0 : (prefixTokenCounts.get(worker.id) ?? 0); // asked of every worker, and mostly nobody holds it
   return Math.max(1, facts.promptTokenCount + facts.outputTokenCount - held);
@@ -219,17 +219,35 @@ function queuedPromptsMs(worker: WorkerSnapshot, room: number): number {
   return Math.max(0, promptsMs(worker, queued, room) - Math.ceil(queued.tokenCount / room) * decodeMsOfSome(worker));
 }
 
+/** What of its seats and its memory is missing for this request and all who were routed there before; null: nothing. */
+function missingRoom(
+  facts: RequestFacts,
+  { id, load, seatCount = Number.POSITIVE_INFINITY, blockTokenCount, blockCount }: WorkerSnapshot,
+  growth: KvDemand,
+): { readonly seatsMissing: number; readonly tokensMissing: number } | null {
+  const { decoding, expected, claimed } = load;
+  const rowCount = decoding.rowCount + expected.rowCount;
+  if (rowCount === 0) return null; // a worker that holds nobody takes anybody
+  const seatsMissing = Math.max(0, rowCount + facts.choiceCount - seatCount);
+  const tokenCount = claimed.tokenCount + uncachedTokenCount(facts, { id }) + growth.tokenCount;
+  const tokensMissing = tokensFor({ tokenCount, variance: claimed.variance + growth.variance }) - blockCount * blockTokenCount;
+  return seatsMissing === 0 && tokensMissing <= 0 ? null : { seatsMissing, tokensMissing };
+}
+
+/** It would not wait for a seat or for memory there. */
+export function hasRoom(facts: RequestFacts, worker: WorkerSnapshot): boolean {
+  return missingRoom(facts, worker, facts.growth) === null;
+}
+
 /** Until there is a seat for each choice, and memory: for the request as well as for all who were routed there before. Those who are there
  *  leave one after the other. `growth`: what it will generate there. */
 export function roomWaitMs(facts: RequestFacts, worker: WorkerSnapshot, growth: KvDemand = facts.growth): number {
-  const { load, costs, seatCount = Number.POSITIVE_INFINITY, blockTokenCount, blockCount } = worker;
+  const missing = missingRoom(facts, worker, growth);
+  if (missing === null) return 0;
+  const { seatsMissing, tokensMissing } = missing;
+  const { load, costs } = worker;
   const { decoding, expected, claimed, claimCount } = load;
   const rowCount = decoding.rowCount + expected.rowCount;
-  if (rowCount === 0) return 0; // a worker that holds nobody takes anybody
-  const seatsMissing = Math.max(0, rowCount + facts.choiceCount - seatCount);
-  const tokenCount = claimed.tokenCount + uncachedTokenCount(facts, worker) + growth.tokenCount;
-  const tokensMissing = tokensFor({ tokenCount, variance: claimed.variance + growth.variance }) - blockCount * blockTokenCount;
-  if (seatsMissing === 0 && tokensMissing <= 0) return 0;
   const stepsMs = meanRemaining(worker) * decodeMs(costs, rowCount, decoding.kvTokenCount + expected.kvTokenCount);
   const leaveMs = (queuedPromptsMs(worker, promptRoom(worker, facts.slo.tpotMs)) + stepsMs) / rowCount; // between two ends
   const endCount = tokensMissing <= 0 || claimCount === 0 ? 0 : tokensMissing / (claimed.tokenCount / claimCount);

@@ -18,7 +18,8 @@ import { stepMs } from './step-cost.js';
 const memoryMs = 20_000;
 /** What decodes on a worker leaves it within a few seconds: sooner a change has no effect that could be judged. */
 const dwellMs = 10_000;
-/** Room gained that a change must promise: less is within the error of the step times. */
+/** Room gained that a change must promise, and decodes beyond those expected that a further prefill-first worker must leave room for: less is
+ *  within the error of the step times and of rates measured over seconds. */
 const clearGain = 1.1;
 
 export class Planner {
@@ -63,7 +64,7 @@ export class Planner {
     const rows = this.#outputTokens.perMs(nowMs) * tpotMs;
     const kvTokenCount = this.#kvTokens.perMs(nowMs) * tpotMs;
     const roomWith = (count: number) => {
-      const share = 1 / (any.length - count + decodeCount);
+      const share = (count > current ? clearGain : 1) / (any.length - count + decodeCount);
       const decodes = { count: Math.max(1, rows * share), kvTokenCount: kvTokenCount * share };
       return (
         count * rateOf(reference, { count: 0, kvTokenCount: 0 }, tpotMs) +

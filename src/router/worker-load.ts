@@ -1,8 +1,9 @@
 /** What a worker has to do, in the few sums that the cost model reads. Kept by placement.ts as requests come, go on and
- *  end: O(1) an event, and never late, since it counts what was routed rather than what was reported.
+ *  end: O(1) an event (of the queue by deadlines O(√n)), and never late, since it counts what was routed rather than what was reported.
  *  Invariant: with no request placed every sum is 0 (up to rounding). */
 import type { RequestId } from '../base/ids.js';
 import { DecayingLevel, DecayingRate } from './decaying.js';
+import { DueSums } from './due-sums.js';
 import type { KvDemand } from './kv-growth.js';
 
 /** A prompt, or what is left of it once the prefix cache has helped. */
@@ -61,16 +62,22 @@ export interface WorkerLoadView {
 
 /** Long against a request, short against the changes of a day. */
 const memoryMs = 5_000;
+/** A worker has begun with so many prompts at most: as many as a full step of 2,048 tokens holds of one block each. */
+const startedCountMax = 128;
 const noPrompts: PromptSum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
 
-interface QueuedPrompt {
+interface StartedPrompt {
   readonly work: PromptWork;
-  /** When its worker began with it; null: not yet. */
-  startedMs: number | null;
+  /** When its worker began with it. */
+  readonly startedMs: number;
 }
 
 export class WorkerLoad implements WorkerLoadView {
-  readonly #queue = new Map<RequestId, QueuedPrompt>();
+  readonly #queue = new Map<RequestId, PromptWork>();
+  /** Of the queue those that their worker has not begun with, by priority, */
+  readonly #due = new Map<number, DueSums>();
+  /** and those that it has and that should not be done yet: few. */
+  readonly #started = new Map<RequestId, StartedPrompt>();
   #queued = noPrompts;
   #waitingForKv = noPrompts;
   readonly #decoding = { rowCount: 0, kvTokenCount: 0, remainingTokenCount: 0 };
@@ -113,22 +120,30 @@ export class WorkerLoad implements WorkerLoadView {
     return this.#prefillShare.perMs(nowMs);
   }
 
-  /** O(queue): bounded by what admission lets in. */
   dueBefore(nowMs: number, dueMs: number, priority = 0): PromptSum {
-    const isBefore = (work: PromptWork) => (work.priority ?? 0) < priority || work.dueMs <= dueMs;
-    return this.#leftOf(nowMs, priority, (work) => work.dueMs >= nowMs && isBefore(work));
+    return this.#leftOf(nowMs, priority, (own) => [nowMs, own < priority ? Number.POSITIVE_INFINITY : dueMs]);
   }
 
   queuedUpTo(nowMs: number, priority: number): PromptSum {
-    return this.#leftOf(nowMs, priority, () => true);
+    return this.#leftOf(nowMs, priority, () => [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY]);
   }
 
-  /** What is not computed of the prompts up to this priority. */
-  #leftOf(nowMs: number, priority: number, isCounted: (work: PromptWork) => boolean): PromptSum {
+  /** What is not computed of the prompts up to this priority: of each priority those that are due within a time. */
+  #leftOf(nowMs: number, priority: number, timeOf: (priority: number) => readonly [fromMs: number, untilMs: number]): PromptSum {
     const sum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
-    for (const { work, startedMs } of this.#queue.values()) {
-      if ((work.priority ?? 0) > priority || !isCounted(work)) continue;
-      const doneShare = startedMs === null ? 0 : Math.min(1, (nowMs - startedMs) / work.prefillMs);
+    for (const [own, due] of this.#due) {
+      if (own > priority) continue;
+      const part = due.between(...timeOf(own));
+      sum.promptCount += part.promptCount;
+      sum.tokenCount += part.tokenCount;
+      sum.pairCount += part.pairCount;
+    }
+    for (const [id, { work, startedMs }] of this.#started) {
+      const doneShare = doneShareOf(nowMs - startedMs, work.prefillMs);
+      if (doneShare === 1) this.#started.delete(id); // whatever it still takes is not foreseen
+      const own = work.priority ?? 0;
+      const [fromMs, untilMs] = timeOf(own);
+      if (doneShare === 1 || own > priority || work.dueMs > untilMs || work.dueMs < fromMs) continue;
       sum.promptCount++;
       sum.tokenCount += (1 - doneShare) * work.tokenCount;
       sum.pairCount += (1 - doneShare) * work.pairCount;
@@ -149,23 +164,40 @@ export class WorkerLoad implements WorkerLoadView {
   }
 
   addPrompt(id: RequestId, work: PromptWork, nowMs: number): void {
-    this.#queue.set(id, { work, startedMs: null });
+    this.#queue.set(id, work);
+    const priority = work.priority ?? 0;
+    const due = this.#due.get(priority) ?? new DueSums();
+    this.#due.set(priority, due);
+    due.add(work);
     this.#queued = plus(this.#queued, work, 1);
     this.#prefillShare.add(work.addedMs, nowMs);
   }
 
   /** The worker has begun with it. */
   startPrompt(id: RequestId, nowMs: number): void {
-    const prompt = this.#queue.get(id);
-    if (prompt !== undefined) prompt.startedMs ??= nowMs;
+    const work = this.#queue.get(id);
+    if (work === undefined || !this.#removeDue(work)) return;
+    this.#started.set(id, { work, startedMs: nowMs });
+    const oldest = this.#started.keys().next().value;
+    if (this.#started.size > startedCountMax && oldest !== undefined) this.#started.delete(oldest);
   }
 
   /** It is computed, or not wanted any more. */
   removePrompt(id: RequestId): void {
-    const prompt = this.#queue.get(id);
-    if (prompt === undefined) return;
+    const work = this.#queue.get(id);
+    if (work === undefined) return;
     this.#queue.delete(id);
-    this.#queued = plus(this.#queued, prompt.work, -1);
+    if (!this.#started.delete(id)) this.#removeDue(work);
+    this.#queued = plus(this.#queued, work, -1);
+  }
+
+  /** False: it was not there. */
+  #removeDue(work: PromptWork): boolean {
+    const priority = work.priority ?? 0;
+    const due = this.#due.get(priority);
+    const wasThere = due?.remove(work) ?? false;
+    if (due?.isEmpty === true) this.#due.delete(priority);
+    return wasThere;
   }
 
   changeExpected(change: DecodeWork): void {
@@ -184,6 +216,11 @@ export class WorkerLoad implements WorkerLoadView {
     add(this.#decoding, change);
     if (change.rowCount !== 0) this.#decodingMean.set(this.#decoding.rowCount, nowMs);
   }
+}
+
+/** Nothing takes no time: few tokens may cost nothing in a step that runs anyway. */
+function doneShareOf(passedMs: number, wholeMs: number): number {
+  return passedMs >= wholeMs ? 1 : passedMs / wholeMs;
 }
 
 export function negative({ rowCount, kvTokenCount, remainingTokenCount }: DecodeWork): DecodeWork {

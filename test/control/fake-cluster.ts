@@ -6,7 +6,7 @@ import { type RequestId, requestId, type TokenId, type WorkerId, workerId } from
 import { silentLogger } from '../../src/base/log.js';
 import { type NextChange, Signal } from '../../src/base/signal.js';
 import { Coordinator } from '../../src/control/coordinator.js';
-import type { RequestInput, TransferFailurePolicy } from '../../src/control/gateway-api.js';
+import type { OverloadPolicy, RequestInput, TransferFailurePolicy } from '../../src/control/gateway-api.js';
 import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gateway-options.js';
 import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
@@ -236,6 +236,7 @@ export interface ClusterOptions {
   readonly slotCount?: number;
   readonly limits?: Partial<GatewayLimits>;
   readonly onTransferFailure?: TransferFailurePolicy;
+  readonly onOverload?: OverloadPolicy;
   readonly ready?: Promise<void>;
   /** What the router knows beforehand. Absent: nothing. */
   readonly costs?: WorkerCosts;
@@ -271,6 +272,7 @@ export class FakeCluster implements WorkerDirectory {
     slotCount,
     limits = {},
     onTransferFailure = 'recompute',
+    onOverload = 'late',
     ready = Promise.resolve(),
     costs = new WorkerCosts(),
   }: ClusterOptions) {
@@ -284,6 +286,7 @@ export class FakeCluster implements WorkerDirectory {
       costs,
       strategy,
       onTransferFailure,
+      onOverload,
       limits: { ...defaultGatewayLimits, ...limits },
       clock: this.clock,
       logger: silentLogger,

@@ -11,7 +11,7 @@ import { cluster, load, poisson, settings } from '../sim/clusters.js';
 const profile = readProfile('profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json');
 const steadyRate = 30;
 
-/** After a steady load, from which the arrangement is learned, all the others at one moment. */
+/** After a steady load, from which lengths and plan are learned, all the others at one moment. */
 function* steadyThenBurst(steadyCount: number, burstCount: number, seed: number): Iterable<PlannedRequest> {
   let burstAt: PlannedRequest['at'] = 0;
   for (const request of poisson('mixed', steadyRate, steadyCount + burstCount, seed)) {

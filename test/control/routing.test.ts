@@ -1,7 +1,7 @@
 /** Decisions are told in full, judged by what happened, and remembered within bounds. */
 import { describe, expect, it } from 'vitest';
-import { arrangementLines } from '../../src/cli/arrangement-text.js';
-import { explanationText } from '../../src/cli/route-explanation.js';
+import { workerId } from '../../src/base/ids.js';
+import { explanationText, planLine } from '../../src/cli/route-explanation.js';
 import { errorsOf, PredictionErrors, realTimesOf } from '../../src/control/prediction-errors.js';
 import { strideKeys } from '../../src/control/prefix-affinity.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
@@ -14,15 +14,6 @@ async function served(strategy: 'adaptive' | 'disaggregated', count: number) {
   for (let i = 0; i < count; i++) await cluster.clock.drive(cluster.ask(`r${i}`, 64, 12));
   await cluster.clock.drive(cluster.settle());
   return cluster;
-}
-
-/** A comparison gives way to every request that comes meanwhile, and is done some time. */
-async function compared(cluster: FakeCluster): Promise<void> {
-  for (let i = 0; cluster.coordinator.routing.comparedAgoMs === null; i++) {
-    expect(i).toBeLessThan(2000);
-    await cluster.clock.drive(cluster.ask(`until compared ${i}`, 64, 12));
-  }
-  await cluster.clock.drive(cluster.settle());
 }
 
 describe('a decision', () => {
@@ -45,33 +36,22 @@ describe('a decision', () => {
     );
   });
 
-  it('is told with the arrangement it was made within, and why that one is in use', async () => {
+  it('is told with the plan it was made within, and the plan in use', async () => {
     const cluster = await served('adaptive', 1);
-    const before = cluster.coordinator.routing;
-    expect([before.arrangement, before.comparedAgoMs, before.standings]).toEqual(['whole', null, []]);
-    expect(arrangementLines(before)).toEqual(['arrangement in use: whole (nothing compared yet: too few requests)']);
-    await compared(cluster);
     const { routing } = cluster.coordinator;
-    expect(cluster.records.map((record) => record.routes[0]?.arrangement)).toEqual(
-      new Array(cluster.records.length).fill('whole'),
-    );
-    expect(routing.comparedAgoMs).toBeGreaterThanOrEqual(0);
+    expect([routing.plan, routing.prefillFirst]).toEqual(['collocated', []]);
     const text = explanationText({ requests: [cluster.records[0]!], routing });
-    expect(text).toMatch(/^arrangement: whole$/m);
-    expect(text).toMatch(/^arrangement in use: whole, nothing else gains more than it loses; compared \d+ s ago/m);
-    expect(text.match(/^ *\*.*$/gm)).toEqual([expect.stringMatching(/whole +\d+\.\d % .* -?\d+\.\d\d$/)]);
-    expect(text.split('\n').filter((line) => / %/.test(line)).length).toBe(routing.standings.length);
-    const elsewhere = arrangementLines({ ...routing, arrangement: 'split 1' });
-    expect(elsewhere[0]).toContain('kept until two comparisons in a row agree on whole');
-    const free = routing.standings.map((each) => ({ ...each, isPicked: each.name === 'free' }));
-    expect(arrangementLines({ ...routing, arrangement: 'free', standings: free })[0]).toContain('against either static mode');
-  });
-
-  it('of a static strategy has no arrangement', async () => {
-    const cluster = await served('disaggregated', 1);
-    expect(cluster.coordinator.routing.arrangement).toBeNull();
-    expect(arrangementLines(cluster.coordinator.routing)).toEqual([]);
-    expect(cluster.records[0]?.routes[0]).not.toHaveProperty('arrangement');
+    expect(text).toMatch(/^plan: collocated$/m);
+    expect(text).toMatch(/^strategy adaptive, plan collocated$/m);
+    expect(text).toMatch(/share of its TTFT SLO +0\.\d\d/);
+    const first = { ...routing, plan: 'prefill-first 1:1', prefillFirst: [workerId('w1')] };
+    expect(planLine(first)).toBe('strategy adaptive, plan prefill-first 1:1, prefill-first: w1');
+    expect(planLine({ ...routing, plan: null })).toMatch(/no worker is live/);
+    const apart = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated' });
+    await apart.clock.drive(apart.ask('r', 64, 12));
+    await apart.clock.drive(apart.settle());
+    expect(apart.coordinator.routing.plan).toBe('disaggregated 1:1');
+    expect(apart.records[0]?.routes[0]?.plan).toBe('disaggregated 1:1');
   });
 
   it('is judged: errors by hand, with the real length and with the expected one', async () => {
@@ -108,7 +88,6 @@ describe('a decision', () => {
 
 it('with nobody left, nothing is counted anywhere', async () => {
   const cluster = await served('adaptive', 1);
-  await compared(cluster);
   cluster.records.length = 0;
   await cluster.clock.drive(cluster.ask('last', 64, 4));
   await cluster.clock.drive(cluster.settle());
@@ -116,7 +95,6 @@ it('with nobody left, nothing is counted anywhere', async () => {
   expect(inputs.prefillQueuedTokenCount).toBe(0);
   expect(inputs.decodeDecodingCount).toBe(0);
   expect(inputs.decodeExpectedCount).toBe(0);
-  expect(cluster.coordinator.routing.standings.length).toBeGreaterThan(0);
 });
 
 it('prompts under different salts have no beginning in common', () => {

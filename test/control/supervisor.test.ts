@@ -67,7 +67,7 @@ afterEach(async () => {
   for (const supervisor of supervisors.splice(0)) await supervisor.stop();
 });
 
-async function make(workers: string, limits: Partial<GatewayLimits> = {}, threads = 8, coreCount = 8) {
+async function make(workers: string, limits: Partial<GatewayLimits> = {}, threads = 8) {
   const puppets: Puppet[] = [];
   const lost: WorkerId[] = [];
   const supervisor = await Supervisor.start({
@@ -75,7 +75,6 @@ async function make(workers: string, limits: Partial<GatewayLimits> = {}, thread
     strategy: 'adaptive',
     settings,
     threads,
-    coreCount,
     workerEntry: 'nowhere.js',
     spawn: (options) => {
       const puppet = new Puppet(1000 + puppets.length, options);
@@ -118,15 +117,6 @@ describe('slots', () => {
     expect(supervisor.availableBlockCount(workerId('w0'))).toBe(10);
     puppets[0]?.connection?.send('snapshot', snapshotOf(1, true));
     await until(() => supervisor.availableBlockCount(workerId('w0')) === 7);
-  });
-
-  it('share the host with the gateway when their threads leave it no core, and only there', async () => {
-    const isOnHost = async (coreCount: number) => {
-      const { supervisor } = await make('any:cpu*2?threads=4,any:cuda:0', {}, 8, coreCount);
-      return supervisor.workers().map((worker) => worker.isOnHost);
-    };
-    expect(await isOnHost(8)).toEqual([true, true, false]);
-    expect(await isOnHost(9)).toEqual([false, false, false]);
   });
 
   it('let the workers of one GPU load one after another, also after a death', async () => {

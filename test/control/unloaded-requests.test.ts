@@ -1,10 +1,9 @@
-/** Limits are multiples of what a request takes that is alone. */
+/** Default SLOs are multiples of what a request takes that is alone. */
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { Company } from '../../src/control/unloaded-requests.js';
 import type { ProfileFile } from '../../src/router/cost-parameters.js';
-import { tpotLimitMs, ttftLimitMs } from '../../src/router/estimate.js';
-import { prefillForecast } from '../../src/router/forecast.js';
+import { defaultSlo } from '../../src/router/default-slo.js';
 import { UnloadedTimes } from '../../src/router/unloaded-ratios.js';
 import { WorkerCosts } from '../../src/router/worker-costs.js';
 import { facts, worker } from '../router/workers.js';
@@ -30,7 +29,7 @@ function optimisticCosts(): WorkerCosts {
 }
 
 describe('requests that are alone', () => {
-  it('teach what limits are made of, to all workers of their kind', async () => {
+  it('teach what default SLOs are made of, to all workers of their kind', async () => {
     const costs = optimisticCosts();
     const cluster = new FakeCluster({ roles: ['any', 'any'], strategy: 'collocated', costs });
     for (let i = 0; i < 4; i++) {
@@ -75,10 +74,10 @@ it('the ratio is a median of the last ones, within bounds; what does not compare
   expect(times.ratios).toEqual({ ttft: 1.1, tpot: 1.1 });
 });
 
-it('both limits use it', () => {
+it('a default SLO uses it', () => {
   const unloaded = { ttft: 1.5, tpot: 1.25 };
   const [costed, real] = [worker('a', 'any'), worker('a', 'any', { unloaded })];
-  const limitMs = (each: typeof real) => ttftLimitMs(prefillForecast(facts(), each));
-  expect(limitMs(real)).toBeCloseTo(1.5 * limitMs(costed), 9);
-  expect(tpotLimitMs(real, 100)).toBeCloseTo(1.25 * tpotLimitMs(costed, 100), 9);
+  const [asIs, asCosts] = [defaultSlo(facts(), [real]), defaultSlo(facts(), [costed])];
+  expect(asIs.ttftMs).toBeCloseTo(1.5 * asCosts.ttftMs, 9);
+  expect(asIs.tpotMs).toBeCloseTo(1.25 * asCosts.tpotMs, 9);
 });

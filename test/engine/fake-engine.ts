@@ -3,6 +3,7 @@ import type { Clock } from '../../src/base/clock.js';
 import { type RequestId, requestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import { Engine, type EngineHooks, type EngineOptions, type GenerationRequest } from '../../src/engine/engine.js';
+import type { StepTimeModel } from '../../src/engine/pacer.js';
 import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
 import type { FinishReason, TokenEvent, TokenLogprob } from '../../src/engine/token-event.js';
 import { FakeDevice, FakeMemory, fakeModel, vocabCount } from './fake-device.js';
@@ -28,6 +29,9 @@ export interface FakeEngineOptions {
   readonly depth?: 1 | 2;
   readonly memory?: FakeMemory;
   readonly hooks?: EngineHooks;
+  /** Given: steps are paced. */
+  readonly stepTimes?: StepTimeModel;
+  readonly clock?: Clock;
 }
 
 export function fakeEngine(options: FakeEngineOptions = {}): { engine: Engine; device: FakeDevice } {
@@ -43,7 +47,8 @@ export function fakeEngine(options: FakeEngineOptions = {}): { engine: Engine; d
     maxModelTokenCount: options.maxModelTokenCount ?? 128,
     prefixCaching: options.prefixCaching ?? 'on',
     depth: options.depth ?? 2,
-    clock: stillClock,
+    clock: options.clock ?? stillClock,
+    ...(options.stepTimes === undefined ? {} : { stepTimes: options.stepTimes }),
   };
   return { engine: new Engine(engineOptions, options.hooks), device };
 }

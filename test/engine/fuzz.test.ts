@@ -1,15 +1,47 @@
-/** Random requests, hand-overs, stops and aborts on two small engines; accounting checked after every operation, output against the
- *  oracle. TWOSTROKE_TEST=full runs many more seeds. */
+/** Random requests, hand-overs, stops and aborts on two small engines, paced and not; accounting checked after every operation, output
+ *  against the oracle. TWOSTROKE_TEST=full runs many more seeds. */
 import { describe, expect, it } from 'vitest';
+import type { Clock } from '../../src/base/clock.js';
 import type { RequestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Engine, GenerationRequest } from '../../src/engine/engine.js';
+import type { StepTimeModel } from '../../src/engine/pacer.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import { FakePair } from './cluster.js';
 import { type FakeEngineOptions, promptOf, request, type Transcript, Transcripts } from './fake-engine.js';
 import { idealChoice, idealPromptLogprobs } from './oracle.js';
 
 const maxModelTokenCount = 128;
+
+/** Time passes by as much as it is told. */
+class HandClock implements Clock {
+  #nowMs = 0;
+  nowMs = () => this.#nowMs;
+  wallMs = () => this.#nowMs;
+  sleep = () => Promise.resolve();
+  after = () => ({ cancel: () => {} });
+  yield = () => Promise.resolve();
+
+  pass(ms: number): void {
+    this.#nowMs += ms;
+  }
+}
+
+/** Believes something else whenever it is asked: pacing may plan badly, never wrongly. */
+function fickleTimes(prng: Prng): StepTimeModel {
+  return {
+    predictMs: ({ decodeCount, prefillTokenCount }) =>
+      (1 + 0.05 * (decodeCount + prefillTokenCount)) * (0.2 + 2 * prng.uniform()),
+    observe: () => {},
+  };
+}
+
+function randomDeadlines(prng: Prng): Pick<GenerationRequest, 'deadlines'> {
+  if (prng.integer(0, 3) === 0) return {};
+  const ttftMs = prng.pick([0, 5, 50, 500]);
+  const firstTokenInMs = ttftMs - prng.pick([0, 0, 10, 1000]);
+  return { deadlines: { firstTokenInMs, ttftMs, tpotMs: prng.pick([0, 1, 5, 50]) } };
+}
 
 function randomOptions(prng: Prng, depth: 1 | 2): FakeEngineOptions {
   const blockTokenCount = prng.pick([8, 16]);
@@ -67,19 +99,26 @@ interface Live {
   readonly stopped: Set<number>;
 }
 
+type Pacing = 'paced' | 'unpaced';
+
 class Fuzz {
   readonly #prng: Prng;
+  readonly #pacing: Pacing;
+  readonly #clock = new HandClock();
   readonly #pair: FakePair;
   readonly #transcripts = new Transcripts();
   readonly #live = new Map<RequestId, Live>();
   finishedCount = 0;
   handedOverCount = 0;
 
-  constructor(seed: number, depth: 1 | 2) {
+  constructor(seed: number, depth: 1 | 2, pacing: Pacing) {
     this.#prng = new Prng(seed);
-    const prefill = randomOptions(this.#prng, depth);
+    this.#pacing = pacing;
+    const paced = pacing === 'paced' ? { clock: this.#clock, stepTimes: fickleTimes(new Prng(seed)) } : {};
+    const prefill = { ...randomOptions(this.#prng, depth), ...paced };
     const decode = {
       ...randomOptions(this.#prng, depth),
+      ...paced,
       blockTokenCount: prefill.blockTokenCount ?? 8,
       blockCount: prefill.blockCount ?? 16,
     };
@@ -111,6 +150,7 @@ class Fuzz {
   }
 
   async #operate(dice: number, mode: 'open' | 'draining'): Promise<void> {
+    if (this.#pacing === 'paced') this.#clock.pass(this.#prng.pick([0, 1, 5, 20]));
     if (dice < 12) this.#add();
     else if (dice < 16) this.#abort();
     else if (dice < 18) this.#stopChoice();
@@ -125,7 +165,7 @@ class Fuzz {
 
   #add(): void {
     if (this.#live.size > 12) return;
-    const asked = randomRequest(this.#prng);
+    const asked = { ...randomRequest(this.#prng), ...(this.#pacing === 'paced' ? randomDeadlines(this.#prng) : {}) };
     const isHandOver = this.#prng.integer(0, 1) === 0 && asked.outputs === undefined;
     const engine = isHandOver ? this.#pair.prefill.engine : this.#prng.pick(this.#pair.engines);
     const live: Live = {
@@ -202,7 +242,12 @@ class Fuzz {
         live.phase = 'decoding';
         live.engine = this.#pair.decode.engine;
         const outputs = live.transcript.tokens.map((tokens) => [...tokens]);
-        live.engine.resume(id, outputs, live.asked.promptIds.length);
+        live.engine.resume(
+          id,
+          outputs,
+          live.asked.promptIds.length,
+          live.asked.deadlines && { ...live.asked.deadlines, sinceFirstTokenMs: 3 },
+        );
         this.#pair.fence(id);
         this.#pair.prefill.engine.release(id);
         this.handedOverCount++;
@@ -247,12 +292,17 @@ class Fuzz {
 const seedCount = process.env.TWOSTROKE_TEST === 'full' ? 400 : 24;
 
 describe('fuzz', () => {
-  it.each([1, 2] as const)(
-    'two engines, hand-overs, aborts: ideal tokens and exact accounting, depth %i',
-    async (depth) => {
+  it.each([
+    [1, 'unpaced'],
+    [2, 'unpaced'],
+    [1, 'paced'],
+    [2, 'paced'],
+  ] as const)(
+    'two engines, hand-overs, aborts: ideal tokens and exact accounting, depth %i, %s',
+    async (depth, pacing) => {
       const totals = { finished: 0, handedOver: 0, preempted: 0, prefixHits: 0 };
       for (let seed = 0; seed < seedCount; seed++) {
-        const fuzz = new Fuzz(1000 * depth + seed, depth);
+        const fuzz = new Fuzz(1000 * depth + seed, depth, pacing);
         try {
           await fuzz.run(600);
         } catch (error) {

@@ -1,18 +1,31 @@
-/** The cost model against numbers worked out by hand, and against the scheduler's rules stepped through one by one. */
+/** The cost model against numbers worked out by hand, and against the engine itself on a device that takes what the costs say. */
 import { describe, expect, it } from 'vitest';
 import { at } from '../../src/base/assert.js';
-import { type RequestId, requestId } from '../../src/base/ids.js';
+import { requestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
+import type { GenerationRequest } from '../../src/engine/engine.js';
 import type { CostParameters } from '../../src/router/cost-parameters.js';
-import { estimateSplit, estimateWhole } from '../../src/router/estimate.js';
+import { estimateRoute } from '../../src/router/estimate.js';
 import { decodeForecast, prefillForecast } from '../../src/router/forecast.js';
 import { prefillPairCountOf } from '../../src/router/step-work.js';
-import { SteppedWorker } from '../../src/router/stepped-worker.js';
 import { WorkerLoad } from '../../src/router/worker-load.js';
+import { asked, cost, TimedEngine } from '../engine/timed-engine.js';
 import { costs, facts, held, loadOf, worker } from './workers.js';
 
-const whole = (request: ReturnType<typeof facts>, on: ReturnType<typeof worker>) =>
-  estimateWhole(request, on, prefillForecast(request, on), decodeForecast(request, on, 0, 'its_prefill'));
+type Facts = ReturnType<typeof facts>;
+type Worker = ReturnType<typeof worker>;
+
+const whole = (request: Facts, on: Worker) => pair(request, on, on);
+function pair(request: Facts, prefillWorker: Worker, decodeWorker: Worker) {
+  const prefill = prefillForecast(request, prefillWorker);
+  const beside = prefillWorker === decodeWorker ? 'its_prefill' : 'other_prompts';
+  return estimateRoute(request, {
+    prefill,
+    prefillWorker,
+    decode: decodeForecast(request, decodeWorker, 0, beside),
+    decodeWorker,
+  });
+}
 
 describe('by hand', () => {
   it('an idle worker: messages, the prompt, then steps alone', () => {
@@ -23,181 +36,187 @@ describe('by hand', () => {
     expect(estimate.stepMs).toBeCloseTo(10.05 + 0.0125, 6);
     expect(estimate.e2elMs).toBeCloseTo(estimate.ttftMs + 49 * estimate.stepMs, 6);
     expect(estimate.transferMs).toBe(0);
-    expect(estimate.inflictedMs).toBe(0);
+    expect([estimate.ttftUse, estimate.tpotUse]).toEqual([estimate.ttftMs / 1000, estimate.stepMs / 40]);
   });
 
-  it('a queue of 1,024 tokens: two full steps go first, less what has been computed since they began', () => {
-    const load = loadOf({ queuedTokenCount: 1024 });
-    const queued = worker('a', 'any', { load });
-    const full = 2 * 59.6 + prefillPairCountOf(0, 1024) * 1e-6;
-    expect(prefillForecast(facts(), queued).waitMs).toBeCloseTo(full, 6);
-    expect(prefillForecast(facts({ nowMs: 30 }), queued).waitMs).toBeCloseTo(full, 6); // on its way still, as far as one knows
-    load.report(8.5);
-    load.startPrompt(requestId('queued'), 8.5); // told half a millisecond late, and the request takes one to get there
-    expect(prefillForecast(facts({ nowMs: 37 }), queued).waitMs).toBeCloseTo(full - 30, 6);
-    expect(prefillForecast(facts({ nowMs: 5000 }), queued).waitMs).toBe(0);
+  it('a queue of 1,024 tokens: what is due before goes first, less what the steps in flight take of it', () => {
+    // a step that runs is a full one, and half of the time over; the one behind it is planned: together they take 768 tokens
+    const queued = worker('a', 'any', { queuedTokenCount: 1024 });
+    const fullMs = 59.6 + (512 / 1024) * prefillPairCountOf(0, 1024) * 1e-6;
+    const restMs = 10 + 0.1 * 240 + (256 / 1024) * prefillPairCountOf(0, 1024) * 1e-6;
+    expect(prefillForecast(facts(), queued).waitMs).toBeCloseTo(1.5 * fullMs + restMs, 6);
   });
 
-  it('eight who decode lose what the prompt adds to their steps', () => {
+  it('of a queue only what is due before; unpaced, all of it', () => {
+    const due = { queuedTokenCount: 3000, queuedDueMs: 900 };
+    const waitOf = (ttftMs: number, more: object = {}) =>
+      prefillForecast(facts({ slo: { ttftMs, tpotMs: 40 } }), worker('a', 'any', { ...due, ...more })).waitMs;
+    expect(waitOf(800)).toBeLessThan(100); // steps in flight are not to be had back
+    expect(waitOf(1000)).toBeGreaterThan(300);
+    expect(waitOf(800, { pacing: 'off' })).toBeCloseTo(waitOf(1000), 6);
+  });
+
+  it('beside eight who decode a prompt takes as many steps as their TPOT leaves room for', () => {
     const crowd = worker('a', 'any', { decodingCount: 8 });
-    const forecast = prefillForecast(facts({ promptTokenCount: 504 }), crowd); // with them exactly one full step
     const step = 10 + 8 * 0.05 + 1600 * 1e-4;
-    expect(forecast.prefillMs).toBeCloseTo(59.6 + 8 * 0.05 + 0.16 + prefillPairCountOf(0, 504) * 1e-6, 6);
-    expect(forecast.addedMs).toBeCloseTo(forecast.prefillMs - step, 6);
-    expect(forecast.waitMs).toBeCloseTo(2 * step - 1.5, 6); // the step that runs, begun when it was told of, and the one planned behind it
-    expect(prefillForecast(facts({ nowMs: 3.5 * step }), crowd).waitMs).toBeCloseTo(1.5 * step - 1.5, 6);
+    // 38.8 ms: 288 tokens make rows(296) = 38; 304 would make 39.6
+    const paced = prefillForecast(facts({ promptTokenCount: 576, slo: { ttftMs: 1000, tpotMs: 40 } }), crowd);
+    expect(paced.prefillMs).toBeCloseTo(2 * (38 + 8 * 0.05 + 0.16) + prefillPairCountOf(0, 576) * 1e-6, 6);
+    expect(paced.addedMs).toBeCloseTo(paced.prefillMs - 2 * step, 6);
+    expect(paced.waitMs).toBeCloseTo(1.5 * step, 6);
+    const unpaced = prefillForecast(facts({ promptTokenCount: 504 }), worker('a', 'any', { decodingCount: 8, pacing: 'off' }));
+    expect(unpaced.prefillMs).toBeCloseTo(59.6 + 8 * 0.05 + 0.16 + prefillPairCountOf(0, 504) * 1e-6, 6);
   });
 
   it('KV that moves slower than it is computed is felt by the difference; what decode holds does not move', () => {
     const slow = { ...costs, links: [{ connector: 'tcp', latencyMs: 2, bytesPerSecond: 1e8 }] }; // 100 kB: 1 ms a token
     const [prefill, decode] = [worker('p', 'any', { costs: slow }), worker('d', 'any')];
-    const split = (request: ReturnType<typeof facts>) =>
-      estimateSplit(
-        request,
-        [prefill, prefillForecast(request, prefill)],
-        [decode, decodeForecast(request, decode, 0, 'other_prompts')],
-      );
-    expect(split(facts()).transferMs).toBeCloseTo(1 + 2 + 100 - 18.40505, 4);
-    expect(split(facts(held('d', 96))).transferMs).toBeCloseTo(1 + 2, 4);
-    expect(split(facts()).joinMs).toBe(0);
+    expect(pair(facts(), prefill, decode).transferMs).toBeCloseTo(1 + 2 + 100 - 18.40505, 4);
+    expect(pair(facts(held('d', 96)), prefill, decode).transferMs).toBeCloseTo(1 + 2, 4);
+    expect(pair(facts(), prefill, decode).joinMs).toBe(0);
+    const { transferMs, stepMs, tpotMs } = pair(facts(), prefill, decode);
+    expect(tpotMs).toBeCloseTo(stepMs + transferMs / 49, 6);
   });
 
   it('prefix hits shorten the prompt, not its keys', () => {
     const forecast = prefillForecast(facts({ promptTokenCount: 1000, ...held('a', 960) }), worker('a', 'any'));
     expect(forecast.tokenCount).toBe(40);
     expect(forecast.prefillMs).toBeCloseTo(10 + 0.1 * 24 + prefillPairCountOf(960, 40) * 1e-6, 6);
-    expect(forecast.unloadedTtftMs).toBeGreaterThan(forecast.prefillMs); // limits are those of the whole prompt
   });
 
   it('a full batch makes it wait for ends', () => {
     const full = worker('a', 'any', { decodingCount: 8, remainingEach: 40, seatCount: 8 });
     const step = 10 + 0.4 + 0.16;
-    expect(prefillForecast(facts(), full).waitMs).toBeCloseTo(2 * step - 1.5, 6);
     expect(prefillForecast(facts(), full).roomWaitMs).toBeCloseTo((40 * step) / 8, 6);
   });
 });
 
-describe('against the scheduler, step by step', () => {
-  const quiet: CostParameters = { ...costs, request: { ...costs.request, arrivalMs: 0, tokenMs: 0 } };
+describe('against the engine, step by step', () => {
+  const quiet: CostParameters = {
+    ...costs,
+    step: cost,
+    ...{ tokenBudget: 2048, prefillChunkTokenCount: 2048 },
+    request: { ...costs.request, arrivalMs: 0, tokenMs: 0 },
+  };
 
-  /** A worker that steps, with rows that decode for ever, and a load that is told what a gateway would be told. */
+  /** An engine, and a load that is told what a gateway would be told of it. */
   class Told {
+    readonly timed: TimedEngine;
     readonly load = new WorkerLoad();
-    readonly stepped = new SteppedWorker(quiet);
+    readonly worker: Worker;
 
-    constructor(decodingCount: number) {
-      for (let i = 0; i < decodingCount; i++) this.#decode(requestId(`d${i}`), 200, 0, 'arrives');
+    constructor(pacing: 'on' | 'off') {
+      this.timed = new TimedEngine({ pacing, proofs: 'off' });
+      this.worker = worker('a', 'any', { load: this.load, costs: quiet, pacing, blockCount: 1e6 });
     }
 
-    prompt(name: string, tokenCount: number, nowMs: number, onFirstToken: (nowMs: number) => void = () => {}): void {
-      const id = requestId(name);
-      const work = {
-        tokenCount,
-        pairCount: prefillPairCountOf(0, tokenCount),
-        roomTokenCount: 512,
-        addedMs: 0,
-        unloadedTtftMs: 100,
+    /** Comes now, and decodes until the test is over. */
+    ask(promptTokenCount: number, ttftMs: number, outputTokenCount = 1000): GenerationRequest {
+      const nowMs = this.timed.clock.nowMs();
+      const request = asked({ promptTokenCount, outputTokenCount, ttftMs, tpotMs });
+      const known = facts({ promptTokenCount, nowMs, slo: { ttftMs, tpotMs } });
+      const { prefillMs } = prefillForecast(known, this.worker);
+      const pairCount = prefillPairCountOf(0, promptTokenCount);
+      this.load.addPrompt(
+        request.id,
+        { tokenCount: promptTokenCount, pairCount, prefillMs, addedMs: 0, dueMs: nowMs + ttftMs },
+        nowMs,
+      );
+      const work = { rowCount: 1, kvTokenCount: promptTokenCount, remainingTokenCount: outputTokenCount };
+      this.load.changeExpected(work);
+      const before = this.timed.onEvent;
+      let isFirst = true;
+      this.timed.onEvent = (event) => {
+        if (event.requestId !== request.id) return before(event);
+        const atMs = this.timed.clock.nowMs();
+        if (event.kind === 'cached') this.load.startPrompt(request.id, atMs);
+        if (event.kind !== 'tokens') return;
+        if (!isFirst) return this.load.changeDecoding({ rowCount: 0, kvTokenCount: 1, remainingTokenCount: -1 }, atMs);
+        isFirst = false;
+        this.load.removePrompt(request.id);
+        this.load.changeExpected({ rowCount: -1, kvTokenCount: -promptTokenCount, remainingTokenCount: -outputTokenCount });
+        this.load.changeDecoding(work, atMs);
       };
-      this.load.addPrompt(id, work, nowMs);
-      this.load.changeExpected({ rowCount: 1, kvTokenCount: tokenCount, remainingTokenCount: 1e5 });
-      const onStart = (atMs: number) => {
-        this.load.report(atMs);
-        this.load.startPrompt(id, atMs);
-      };
-      const onDone = (atMs: number) => {
-        this.load.removePrompt(id, atMs);
-        this.load.report(atMs);
-        this.load.changeExpected({ rowCount: -1, kvTokenCount: -tokenCount, remainingTokenCount: -1e5 });
-        this.#decode(id, tokenCount, atMs, 'goes_on');
-        onFirstToken(atMs);
-      };
-      this.stepped.addPrompt({ promptTokenCount: tokenCount, computedCount: 0, onStart, onFirstToken: onDone }, nowMs);
-    }
-
-    runUntil(untilMs: number): void {
-      while (this.stepped.endMs <= untilMs) this.stepped.finish(this.stepped.endMs);
-    }
-
-    #decode(id: RequestId, kvTokenCount: number, nowMs: number, how: 'arrives' | 'goes_on'): void {
-      const onTokens = (_count: number, atMs: number) => this.load.report(atMs);
-      const sequence = { id, kvTokenCount, leftCount: 100_000, onTokens, onEnd: () => {} };
-      this.load.changeDecoding({ rowCount: 1, kvTokenCount, remainingTokenCount: 1e5 }, nowMs);
-      if (how === 'arrives') this.stepped.addSequence(sequence, nowMs);
-      else this.stepped.continueSequence(sequence);
+      return this.timed.comes(0, request);
     }
   }
 
-  it('first token: half within half a percent, nine in ten within 8 %, at any moment under any load', () => {
+  const tpotMs = 20;
+
+  /** |predicted / real − 1| of a prompt's first token at random moments of random loads, ascending. */
+  async function errorsOf(pacing: 'on' | 'off', rounds: number): Promise<readonly number[]> {
     const prng = new Prng(11);
     const errors: number[] = [];
-    for (let round = 0; round < 400; round++) {
-      const told = new Told(prng.integer(0, 40));
-      const askMs = 100 + 400 * prng.uniform();
-      let arrivalMs = 0;
-      for (let i = 0; arrivalMs < askMs; i++) {
-        told.runUntil(arrivalMs);
-        told.prompt(`q${i}`, prng.uniform() < 0.5 ? prng.integer(16, 256) : prng.integer(256, 1500), arrivalMs);
-        arrivalMs += prng.exponential(150);
+    for (let round = 0; round < rounds; round++) {
+      const told = new Told(pacing);
+      for (let i = prng.integer(0, 40); i > 0; i--) told.ask(16, 1000);
+      await told.timed.run(60 + 30 * prng.uniform());
+      for (const endMs = told.timed.clock.nowMs() + 100 + 300 * prng.uniform(); told.timed.clock.nowMs() < endMs; ) {
+        told.ask(prng.uniform() < 0.5 ? prng.integer(16, 256) : prng.integer(256, 2500), prng.integer(300, 1500));
+        await told.timed.run(prng.exponential(60));
       }
-      told.runUntil(askMs);
-      const promptTokenCount = prng.integer(16, 2000);
-      const on = worker('a', 'any', { load: told.load, costs: quiet });
-      const { waitMs, prefillMs } = prefillForecast(facts({ promptTokenCount, nowMs: askMs }), on);
-      let firstMs = 0;
-      told.prompt('own', promptTokenCount, askMs, (nowMs) => {
-        firstMs = nowMs;
-      });
-      while (firstMs === 0) told.stepped.finish(told.stepped.endMs);
-      errors.push(Math.abs((waitMs + prefillMs) / (firstMs - askMs) - 1));
+      const [promptTokenCount, ttftMs] = [prng.integer(16, 4000), prng.integer(300, 1500)];
+      const nowMs = told.timed.clock.nowMs();
+      const known = facts({ promptTokenCount, nowMs, slo: { ttftMs, tpotMs } });
+      const { waitMs, prefillMs } = prefillForecast(known, told.worker);
+      const own = told.ask(promptTokenCount, ttftMs);
+      while (Number.isNaN(told.timed.firstMs(own))) await told.timed.run(5);
+      errors.push(Math.abs((waitMs + prefillMs) / (told.timed.firstMs(own) - nowMs) - 1));
     }
-    errors.sort((a, b) => a - b);
-    expect(at(errors, 200)).toBeLessThan(0.005);
-    expect(at(errors, 360)).toBeLessThan(0.08);
-  });
+    return errors.sort((a, b) => a - b);
+  }
 
-  it('time per token within 5 %, for any batch that stays', () => {
+  // measured: 4 and 12 % paced, 5 and 14 % without; half a step in flight is not known better, nor what comes later and is due before
+  it.each(['on', 'off'] as const)(
+    'first token at any moment under any load, pacing %s: half within 7 percent, nine in ten within 20',
+    async (pacing) => {
+      const errors = await errorsOf(pacing, 60);
+      expect(at(errors, 30)).toBeLessThan(0.07);
+      expect(at(errors, 54)).toBeLessThan(0.2);
+    },
+    120_000,
+  );
+
+  it('time per token within half a percent, for any batch that stays', async () => {
     const prng = new Prng(12);
-    for (let round = 0; round < 100; round++) {
-      const decodingCount = prng.integer(0, 40);
-      const [promptTokenCount, outputTokenCount] = [prng.integer(16, 3000), prng.integer(20, 200)];
-      const told = new Told(decodingCount);
-      let firstMs = 0;
-      told.prompt('own', promptTokenCount, 0, (nowMs) => {
-        firstMs = nowMs;
-      });
-      while (firstMs === 0) told.stepped.finish(told.stepped.endMs);
-      for (let i = 1; i < outputTokenCount; i++) told.stepped.finish(told.stepped.endMs);
-      const realMs = (told.stepped.endMs - firstMs) / outputTokenCount;
-      const on = worker('a', 'any', { load: loadOf({ decodingCount, remainingEach: 100_000 }), costs: quiet });
+    for (let round = 0; round < 20; round++) {
+      const [decodingCount, promptTokenCount, outputTokenCount] = [
+        prng.integer(0, 40),
+        prng.integer(16, 3000),
+        prng.integer(20, 200),
+      ];
+      const told = new Told('on');
+      for (let i = decodingCount; i > 0; i--) told.ask(200, 1000);
+      await told.timed.run(100);
+      const own = told.ask(promptTokenCount, 1000, outputTokenCount);
+      while (told.timed.tokensMs.get(own.id)![0]!.length < outputTokenCount) await told.timed.run(50);
+      const on = worker('a', 'any', { load: loadOf({ decodingCount, kvTokensEach: 300, remainingEach: 100_000 }), costs: quiet });
       const later = facts({ promptTokenCount, expectedTokenCount: outputTokenCount, nowMs: 1e6 }); // the load has long been so
-      expect(Math.abs(decodeForecast(later, on, 0, 'its_prefill').stepMs / realMs - 1)).toBeLessThan(0.05);
+      expect(Math.abs(decodeForecast(later, on, 0, 'its_prefill').stepMs / told.timed.tpotMs(own) - 1)).toBeLessThan(0.005);
     }
-  });
+  }, 120_000);
 
-  it('prompts to come: the mean counts them all, the median those that most will meet', () => {
+  it('prompts to come: their share of the time is shared by all who decode', () => {
     const load = loadOf({ decodingCount: 4, remainingEach: 100_000 });
-    const work = { tokenCount: 500, pairCount: 125_250, roomTokenCount: 512, addedMs: 50, unloadedTtftMs: 100 };
+    const work = { tokenCount: 500, pairCount: 125_250, prefillMs: 60, addedMs: 50, dueMs: 0 };
     for (let i = 1; i <= 400; i++) {
       load.addPrompt(requestId(`p${i}`), work, 1000 * i); // 50 ms of each 1000
-      load.removePrompt(requestId(`p${i}`), 1000 * i);
+      load.removePrompt(requestId(`p${i}`));
     }
-    const on = worker('a', 'any', { load, costs: quiet });
-    const of = (expectedTokenCount: number) =>
-      decodeForecast(facts({ expectedTokenCount, nowMs: 400_500 }), on, 0, 'its_prefill');
-    const [short, long] = [of(10), of(1000)];
-    const alone = 10 + 5 * 0.05 + (4 * 200 + 105) * 1e-4;
-    expect(short.meanStepMs / alone).toBeCloseTo(1 / 0.95, 1);
-    expect(short.stepMs).toBeCloseTo(alone, 6); // 0.1 s: nine in ten meet none
-    expect(long.stepMs / long.meanStepMs).toBeCloseTo(1, 1);
+    const on = worker('a', 'any', { load });
+    const { stepMs, aloneMs } = decodeForecast(facts({ expectedTokenCount: 1000, nowMs: 400_500 }), on, 0, 'its_prefill');
+    expect(aloneMs).toBeCloseTo(10 + 5 * 0.05 + (4 * 200 + 600) * 1e-4, 6);
+    expect(stepMs / aloneMs).toBeCloseTo(1 / 0.95, 1);
   });
 
   it('who waits for a prefill elsewhere does not decode yet', () => {
     const load = new WorkerLoad();
     load.changeExpected({ rowCount: 50, kvTokenCount: 50 * 200, remainingTokenCount: 50 * 20 });
-    const on = worker('d', 'any', { load, costs: quiet });
+    const on = worker('d', 'any', { load });
     const soon = decodeForecast(facts({ expectedTokenCount: 20 }), on, 1, 'other_prompts');
     const late = decodeForecast(facts({ expectedTokenCount: 20 }), on, 20_000, 'other_prompts');
-    expect(soon.otherRowCount).toBeGreaterThan(20);
-    expect(late.otherRowCount).toBeLessThan(1); // one after the other in 20 s, each there for 0.2 s
+    const none = decodeForecast(facts({ expectedTokenCount: 20 }), worker('d', 'any'), 0, 'other_prompts');
+    expect(soon.aloneMs - none.aloneMs).toBeGreaterThan(20 * 0.05);
+    expect(late.aloneMs - none.aloneMs).toBeLessThan(1 * 0.07); // one after the other in 20 s, each there for 0.2 s
   });
 });

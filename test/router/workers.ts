@@ -30,6 +30,8 @@ export const costs: CostParameters = {
 
 export interface LoadNumbers {
   readonly queuedTokenCount?: number;
+  /** When the first tokens of these are due. */
+  readonly queuedDueMs?: number;
   readonly decodingCount?: number;
   readonly kvTokensEach?: number;
   readonly remainingEach?: number;
@@ -37,6 +39,7 @@ export interface LoadNumbers {
 
 export function loadOf({
   queuedTokenCount = 0,
+  queuedDueMs = 100,
   decodingCount = 0,
   kvTokensEach = 200,
   remainingEach = 50,
@@ -46,7 +49,7 @@ export function loadOf({
     const pairCount = prefillPairCountOf(0, queuedTokenCount);
     load.addPrompt(
       requestId('queued'),
-      { tokenCount: queuedTokenCount, pairCount, roomTokenCount: 512, addedMs: 0, unloadedTtftMs: 100 },
+      { tokenCount: queuedTokenCount, pairCount, prefillMs: 100, addedMs: 0, dueMs: queuedDueMs },
       0,
     );
   }
@@ -84,7 +87,7 @@ export const facts = (more: Partial<RequestFacts> = {}): RequestFacts => ({
   expectedTokenCount: 50,
   growth: { tokenCount: 50, variance: 0 },
   prefixTokenCounts: new Map(),
-  ttftWeight: 1,
+  slo: { ttftMs: 1000, tpotMs: 40 },
   nowMs: 0,
   ...more,
 });

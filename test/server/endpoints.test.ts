@@ -181,7 +181,7 @@ describe('metrics', () => {
         expect(value(`${prefix}prefix_cache_hits_total`)).toBe(20);
         expect(value(`${prefix}prefix_cache_queries_total`)).toBe(50);
       }
-      expect(text).toMatch(/^twostroke_arrangement_in_use\{arrangement="whole"[^}]*\} 1$/m);
+      expect(text).toMatch(/^twostroke_plan\{plan="collocated"[^}]*\} 1$/m);
       expect(value('vllm:num_requests_running')).toBe(0);
       expect(value('vllm:num_requests_waiting')).toBe(0);
       expect(value('vllm:kv_cache_usage_perc')).toBe(0.08);
@@ -237,7 +237,10 @@ function record(id: string): RequestRecord {
     id: requestId(id),
     outcome: 'finished',
     isMeasurement: false,
-    routes: [{ path: 'collocated', workers: [workerId('fake-0')], inputs: {}, reason: 'only one', estimates: {} }],
+    isLate: false,
+    routes: [
+      { path: 'collocated', plan: 'collocated', workers: [workerId('fake-0')], inputs: {}, reason: 'only one', estimates: {} },
+    ],
     promptTokenCount: 1,
     cachedTokenCount: 0,
     outputTokenCount: 1,

@@ -74,6 +74,7 @@ export class FakeGateway implements ServerGateway {
       },
       route: Promise.resolve({
         path: 'disaggregated',
+        plan: 'disaggregated 1:1',
         workers: [workerId('fake-0'), workerId('fake-1')],
         reason: 'fake',
         inputs: {},
@@ -85,9 +86,8 @@ export class FakeGateway implements ServerGateway {
   routing(): RoutingStatus {
     return {
       strategy: 'adaptive',
-      arrangement: 'whole',
-      comparedAgoMs: null,
-      standings: [],
+      plan: 'collocated',
+      prefillFirst: [],
       errors: new PredictionErrors().summary,
       workers: [],
     };

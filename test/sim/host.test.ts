@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ttftMsOf } from '../../src/bench/request-record.js';
-import { Host, type HostCosts, parseHost, spareHost } from '../../src/sim/host.js';
+import { type HostCosts, parseHost, spareHost } from '../../src/sim/host.js';
 import { SharedCores } from '../../src/sim/shared-cores.js';
 import { simulate } from '../../src/sim/simulation.js';
 import { VirtualClock } from '../../src/sim/virtual-clock.js';
@@ -72,17 +72,6 @@ describe('a host', () => {
     const [first = 0, second = 0] = await ttftsOf(costs);
     expect(first).toBeCloseTo(1 + 0.5 + 2 + 3 + 0.25, 1); // front, message, 100 tokens and the second one's 3 ms of the only core, message
     expect(second).toBeGreaterThan(first);
-  });
-
-  it('lets time pass for comparisons of arrangements, during which the gateway does nothing else', async () => {
-    const clock = new VirtualClock();
-    const host = new Host(clock, costs);
-    const turn = host.turnPasses(8);
-    expect(host.requestWaitMs()).toBeGreaterThan(1 + 0.3); // front, and what is left of the turn
-    await clock.drive(turn);
-    expect(clock.nowMs()).toBeGreaterThan(0.3);
-    await clock.drive(host.turnPasses(64));
-    expect(clock.nowMs()).toBeGreaterThan(1.3);
   });
 
   it('is read from JSON, or refused with the file and what is missing', () => {
