@@ -121,34 +121,35 @@ export class WorkerLoad implements WorkerLoadView {
   }
 
   dueBefore(nowMs: number, dueMs: number, priority = 0): PromptSum {
-    return this.#leftOf(nowMs, priority, (own) => [nowMs, own < priority ? Number.POSITIVE_INFINITY : dueMs]);
+    const sum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
+    for (const [own, due] of this.#due) {
+      if (own <= priority) addPrompts(sum, due.dueBetween(nowMs, own < priority ? Number.POSITIVE_INFINITY : dueMs), 1);
+    }
+    this.#addStarted(
+      sum,
+      nowMs,
+      priority,
+      (work) => work.dueMs >= nowMs && (work.dueMs <= dueMs || (work.priority ?? 0) < priority),
+    );
+    return sum;
   }
 
   queuedUpTo(nowMs: number, priority: number): PromptSum {
-    return this.#leftOf(nowMs, priority, () => [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY]);
+    const sum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
+    for (const [own, due] of this.#due) if (own <= priority) addPrompts(sum, due.all, 1);
+    this.#addStarted(sum, nowMs, priority, () => true);
+    return sum;
   }
 
-  /** What is not computed of the prompts up to this priority: of each priority those that are due within a time. */
-  #leftOf(nowMs: number, priority: number, timeOf: (priority: number) => readonly [fromMs: number, untilMs: number]): PromptSum {
-    const sum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
-    for (const [own, due] of this.#due) {
-      if (own > priority) continue;
-      const part = due.between(...timeOf(own));
-      sum.promptCount += part.promptCount;
-      sum.tokenCount += part.tokenCount;
-      sum.pairCount += part.pairCount;
-    }
+  /** What is left of the prompts that their worker has begun with, up to this priority. */
+  #addStarted(sum: MutableSum, nowMs: number, priority: number, isCounted: (work: PromptWork) => boolean): void {
     for (const [id, { work, startedMs }] of this.#started) {
       const doneShare = doneShareOf(nowMs - startedMs, work.prefillMs);
-      if (doneShare === 1) this.#started.delete(id); // whatever it still takes is not foreseen
-      const own = work.priority ?? 0;
-      const [fromMs, untilMs] = timeOf(own);
-      if (doneShare === 1 || own > priority || work.dueMs > untilMs || work.dueMs < fromMs) continue;
-      sum.promptCount++;
-      sum.tokenCount += (1 - doneShare) * work.tokenCount;
-      sum.pairCount += (1 - doneShare) * work.pairCount;
+      if (doneShare === 1)
+        this.#started.delete(id); // whatever it still takes is not foreseen
+      else if ((work.priority ?? 0) <= priority && isCounted(work))
+        addPrompts(sum, { promptCount: 1, ...work }, 1 - doneShare, 1);
     }
-    return sum;
   }
 
   give(nowMs: number): void {
@@ -216,6 +217,15 @@ export class WorkerLoad implements WorkerLoadView {
     add(this.#decoding, change);
     if (change.rowCount !== 0) this.#decodingMean.set(this.#decoding.rowCount, nowMs);
   }
+}
+
+type MutableSum = { -readonly [K in keyof PromptSum]: PromptSum[K] };
+
+/** `share` of the tokens, and as many prompts. */
+function addPrompts(sum: MutableSum, part: PromptSum, share: number, promptCount = part.promptCount): void {
+  sum.promptCount += promptCount;
+  sum.tokenCount += share * part.tokenCount;
+  sum.pairCount += share * part.pairCount;
 }
 
 /** Nothing takes no time: few tokens may cost nothing in a step that runs anyway. */

@@ -16,7 +16,15 @@ const tokenCount = 8;
 
 function routing(): Routing {
   const costs = new WorkerCosts();
-  return new Routing({ workers: () => [], costs, strategy: 'collocated', onOverload: 'late', waitMsMax: Number.POSITIVE_INFINITY, clock, logger: silentLogger });
+  return new Routing({
+    workers: () => [],
+    costs,
+    strategy: 'collocated',
+    onOverload: 'late',
+    waitMsMax: Number.POSITIVE_INFINITY,
+    clock,
+    logger: silentLogger,
+  });
 }
 
 /** With so many tokens of each choice; then `end` happens to it. */

@@ -69,18 +69,21 @@ it('sums by deadline are those of a list, however prompts come, begin and go', (
   const sums = new DueSums();
   const list: ReturnType<typeof prompt>[] = [];
   for (let i = 0; i < 4000; i++) {
+    const nowMs = Math.floor(i / 100);
     if (list.length > 0 && prng.uniform() < (i < 2500 ? 0.3 : 0.7)) {
       const [gone] = list.splice(prng.integer(0, list.length - 1), 1);
       expect(sums.remove(gone!)).toBe(true);
       expect(sums.remove(gone!)).toBe(false);
     } else {
-      const item = prompt(prng.integer(1, 100), prng.integer(0, 40)); // many are due at one moment
+      const item = prompt(prng.integer(1, 100), nowMs + prng.integer(-3, 40)); // many are due at one moment, some are late
       list.push(item);
       sums.add(item);
     }
-    const [fromMs, untilMs] = [prng.integer(0, 20), prng.integer(0, 40)];
-    const wanted = list.filter(({ dueMs }) => dueMs >= fromMs && dueMs <= untilMs);
+    const untilMs = nowMs + prng.integer(-2, 40);
+    const wanted = list.filter(({ dueMs }) => dueMs >= nowMs && dueMs <= untilMs);
     const tokenCount = wanted.reduce((sum, each) => sum + each.tokenCount, 0);
-    expect(sums.between(fromMs, untilMs)).toEqual({ promptCount: wanted.length, tokenCount, pairCount: 10 * tokenCount });
+    expect(sums.dueBetween(nowMs, untilMs)).toEqual({ promptCount: wanted.length, tokenCount, pairCount: 10 * tokenCount });
+    expect(sums.all.tokenCount).toBe(list.reduce((sum, each) => sum + each.tokenCount, 0));
+    expect(sums.isEmpty).toBe(list.length === 0);
   }
 });
