@@ -52,13 +52,14 @@ async function answerPrompts(
     special: body.skip_special_tokens === false ? ('keep' as const) : ('skip' as const),
     position: 'continuation' as const,
   };
+  const scheduling = schedulingOf(body, exchange);
   const generations = prompts.map(({ ids: promptIds }, index) => {
     const own = {
       maxTokenCount: maxTokenCountOf(context, body, promptIds.length),
       seed: sampling.seed + index * sampling.choiceCount, // prompts of one request draw differently even when they are equal
     };
     const idOfPrompt = requestId(prompts.length === 1 ? id : `${id}-${index}`);
-    const input = { id: idOfPrompt, promptIds, sampling: { ...sampling, ...own }, place, ...schedulingOf(body, exchange) };
+    const input = { id: idOfPrompt, promptIds, sampling: { ...sampling, ...own }, place, ...scheduling };
     return new Generation(context, input, text);
   });
   const format = new CompletionFormat(id, context, body, prompts, generations);

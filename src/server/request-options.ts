@@ -1,4 +1,5 @@
 /** Small readings of request fields that both completion endpoints share. */
+import { createHash } from 'node:crypto';
 import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
 import type { RequestInput } from '../control/gateway-api.js';
 import type { ChatBody } from './chat-schema.js';
@@ -54,7 +55,11 @@ export function schedulingOf(
   };
 }
 
-/** Namespaces are of one length, so none of them with a salt reads as another. */
+/** A digest: a salt may be as long as a body, and goes with every prompt of it, to the router and to each worker that it meets. Namespaces are
+ *  of one length, so none of them with a salt reads as another; UTF-16, so that no two texts are one. */
 function saltOf({ cache_salt: salt = null }: SchedulingBody, { cacheNamespace }: Caller): string | null {
-  return cacheNamespace === null ? salt : cacheNamespace + (salt ?? '');
+  if (salt === null) return cacheNamespace;
+  return createHash('sha256')
+    .update(`${cacheNamespace ?? ''}${salt}`, 'utf16le')
+    .digest('hex');
 }

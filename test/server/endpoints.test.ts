@@ -94,7 +94,7 @@ describe('sampling fields', () => {
     });
     expect(lastInput()).toMatchObject({
       priority: -3,
-      cacheSalt: 'tenant-a',
+      cacheSalt: expect.stringMatching(/^[0-9a-f]{64}$/),
       sampling: {
         temperature: 0,
         topK: 0,

@@ -39,7 +39,11 @@ describe('the prefix cache', () => {
     expect(new Set(salts).size).toBe(9);
     expect(salts).not.toContain(undefined);
     expect(await saltOf(server, 'a')).toBe(salts[0]);
-    for (const salt of salts) expect(salt).toMatch(/^[0-9a-f]{64}[xy]?$/); // no key in it
+    for (const salt of salts) expect(salt).toMatch(/^[0-9a-f]{64}$/); // no key in it, nor a salt of any length
+    // Nor does UTF-8 make one of two texts that it has no bytes for.
+    const halves = [await saltOf(server, 'a', { cache_salt: '\ud800' }), await saltOf(server, 'a', { cache_salt: '\ud801' })];
+    expect(halves[0]).not.toBe(halves[1]);
+    expect(await saltOf(server, 'a', { cache_salt: 'x'.repeat(500_000) })).toMatch(/^[0-9a-f]{64}$/);
     // A salt that looks like another key's gets nobody into that key's cache.
     expect(salts).not.toContain(await saltOf(server, 'a', { cache_salt: salts[3] }));
   });
@@ -52,11 +56,13 @@ describe('the prefix cache', () => {
   it('is shared when the operator says so, and without keys', async () => {
     const shared = await startWith({ apiKeys: ['a', 'b'], sharePrefixCache: true });
     const open = await startWith({});
+    expect(await saltOf(open, null)).toBeUndefined();
+    const salt = await saltOf(open, null, { cache_salt: 'x' });
     for (const key of ['a', 'b']) {
       expect(await saltOf(shared, key)).toBeUndefined();
-      expect(await saltOf(shared, key, { cache_salt: 'x' })).toBe('x');
+      expect(await saltOf(shared, key, { cache_salt: 'x' })).toBe(salt);
     }
-    expect(await saltOf(open, null, { cache_salt: 'x' })).toBe('x');
+    expect(await saltOf(open, null, { cache_salt: 'y' })).not.toBe(salt);
   });
 });
 
