@@ -55,18 +55,22 @@ const unitsPerField = 16;
 /** So much keeps the event loop for at most 50 ms: half a million token ids, or some ten thousand messages. Texts count as one item, however
  *  long they are. */
 const parseUnitsMax = 2 ** 19;
-/** Nothing shorter can be that much: the shortest field is `"":1,`. */
-const safeByteCount = 5 * (parseUnitsMax / (unitsPerField + 1));
+/** Lists and objects in one another. What goes through a value goes down by calls, and JSON.parse alone has no end to its stack. */
+const depthMax = 256;
 
-/** Throws 413 for a body of so many values that parsing it would hold everybody else up. */
+/** Throws 413 for a body of so many values that parsing it would hold everybody else up, 400 for one nested too deeply. */
 function refuseLongParse(bytes: Buffer): void {
-  if (bytes.length <= safeByteCount || parseUnitsOf(bytes) <= parseUnitsMax) return;
+  const { units, depth } = measured(bytes);
+  if (depth > depthMax) throw new InvalidRequestError(`The body has lists or objects in one another more than ${depthMax} deep`);
+  if (units <= parseUnitsMax) return;
   const what = `The request body has too many values: about ${parseUnitsMax} token ids, or ${parseUnitsMax / unitsPerField} fields, are the limit`;
   throw new HttpError(413, 'too_large', `${what}. Send prompts as text, or in several requests.`);
 }
 
-function parseUnitsOf(bytes: Buffer): number {
+function measured(bytes: Buffer): { readonly units: number; readonly depth: number } {
   let units = 0;
+  let open = 0;
+  let depth = 0;
   let isInText = false;
   for (let i = 0; i < bytes.length; i++) {
     const byte = bytes[i];
@@ -77,9 +81,12 @@ function parseUnitsOf(bytes: Buffer): number {
     } else if (byte === 0x22) isInText = true;
     else if (byte === 0x2c) units++;
     else if (byte === 0x3a) units += unitsPerField;
-    else if (byte === 0x5b || byte === 0x7b) units += unitsPerList;
+    else if (byte === 0x5b || byte === 0x7b) {
+      units += unitsPerList;
+      if (++open > depth) depth = open;
+    } else if (byte === 0x5d || byte === 0x7d) open--;
   }
-  return units;
+  return { units, depth };
 }
 
 function decodeUtf8(bytes: Buffer): string {

@@ -86,6 +86,18 @@ describe('what is too much', () => {
     expect(await response.text()).toMatch(/too many values/);
   });
 
+  it.each(['chat_template_kwargs', 'metadata', 'a_field_that_nobody_knows'])('of depth is a 400, in %s too', async (field) => {
+    const nested = (depth: number) => `{"a":${'['.repeat(depth)}"[{"${']'.repeat(depth)}}`;
+    const ask = (depth: number) =>
+      test.post('/v1/chat/completions', `{"messages":[{"role":"user","content":"Hi"}],"${field}":${nested(depth)}}`);
+    expect((await ask(254)).status).toBe(200);
+    for (const depth of [255, 3000, 100_000]) {
+      const response = await ask(depth);
+      expect(response.status).toBe(400);
+      expect(await response.text()).toMatch(/more than 256 deep/);
+    }
+  });
+
   it('is not a long text, whatever is written in it', async () => {
     const text = '[{"a":1,"b\\\\":2},'.repeat(50_000);
     const response = await completion({ prompt: text });
