@@ -70,12 +70,14 @@ function chatText({ chatTemplate }: LoadedText, chat: Chat, unitCountMax: number
 export function unitCountOf(job: TextJob): number {
   if (job.kind === 'encode') return sum(job.texts.map((text) => text.length));
   if (job.kind === 'decode') return sum(job.ids.map((ids) => ids.length));
-  return sum(job.chat.messages.map(messageUnitCount));
+  return textUnitCount(job.chat);
 }
 
-function messageUnitCount({ content }: ChatMessage): number {
-  if (typeof content === 'string') return content.length;
-  return sum((content ?? []).map(({ text }) => text.length));
+/** Everything goes to the template, whichever field it came in. The values are a JSON body's: no deeper than its reader allows. */
+function textUnitCount(value: unknown): number {
+  if (typeof value === 'string') return value.length;
+  if (typeof value !== 'object' || value === null) return 0;
+  return Object.entries(value).reduce((total, [key, item]) => total + key.length + textUnitCount(item), 0);
 }
 
 const sum = (counts: readonly number[]) => counts.reduce((total, count) => total + count, 0);

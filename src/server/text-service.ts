@@ -179,8 +179,15 @@ export class ThreadedText extends TextService {
       this.#stoppedKinds.delete(job.kind);
       resolve(answer);
     } catch (error) {
-      if (thread.isEnded) this.#stoppedKinds.add(job.kind);
+      if (thread.isEnded) this.#isolate(job.kind);
       reject(error);
     }
+  }
+
+  /** From now on such jobs keep out of the quick lane: those that wait in it too, or each would hold it up as long as this one has. */
+  #isolate(kind: TextJob['kind']): void {
+    this.#stoppedKinds.add(kind);
+    const waiting = this.#quick.queue.splice(0);
+    for (const queued of waiting) (queued.job.kind === kind ? this.#slow : this.#quick).queue.push(queued);
   }
 }

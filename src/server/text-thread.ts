@@ -51,9 +51,8 @@ export class TextThread {
         'deadline_exceeded',
         `the model's ${job.kind === 'chat' ? 'chat template or tokenizer' : 'tokenizer'} did not finish within ${(limitMs / 1000).toFixed(1)} s and was stopped`,
       );
-    const answered = this.#answer(limitMs, tooLong);
-    if (!this.#isEnded) this.#worker.postMessage(job);
-    return (await answered) as TextAnswer;
+    if (!this.#isEnded) this.#worker.postMessage(job); // first: what cannot be copied throws, and nothing waits for its answer
+    return (await this.#answer(limitMs, tooLong)) as TextAnswer;
   }
 
   async close(): Promise<void> {

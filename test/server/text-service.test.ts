@@ -7,7 +7,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, expect, it, vi } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
-import { loadText } from '../../src/server/text-jobs.js';
+import { loadText, unitCountOf } from '../../src/server/text-jobs.js';
 import { DirectText, type TextServiceOptions, ThreadedText } from '../../src/server/text-service.js';
 import { demoFolder, demoModel, say, startTestServer, type TestServer, tokenizer } from './demo-server.js';
 
@@ -145,6 +145,35 @@ it('keeps a kind of job that was stopped away from the others', async () => {
   expect(stoppedCount).toBe(0);
   await Promise.all(hostile);
   expect(stoppedCount).toBe(2);
+});
+
+it('keeps jobs of that kind away that waited when the first was stopped', async () => {
+  const text = await startText({ folder: folderWith({ template: endlessLoop }), runLimitMs: 1500 });
+  const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
+  let stoppedCount = 0;
+  const hostile = [1, 2, 3, 4].map(() => text.encodeChat(chat, none, 1000).catch(() => stoppedCount++));
+  expect(lists(await text.encode(['b'], none))).toEqual([tokenizer.encode('b', none)]);
+  expect(stoppedCount).toBe(1);
+  await Promise.all(hostile);
+});
+
+it.each([
+  ['a field of a message', { messages: [{ ...hi.messages[0], role: 'user', name: 'x'.repeat(100_000) }], extra: {} }],
+  ['a list of empty messages', { messages: Array.from({ length: 5000 }, () => ({ role: 'user', content: '' })), extra: {} }],
+  ['a variable for the template', { messages: hi.messages, extra: { a: [{ b: 'x'.repeat(100_000) }] } }],
+])('%s counts as much as a text of its size', (_, { messages, extra }) => {
+  const chat = { messages, options: { addGenerationPrompt: true, extra } };
+  expect(unitCountOf({ kind: 'chat', chat, options: none, unitCountMax: 1000 })).toBeGreaterThan(20_000);
+});
+
+it('goes on when a job cannot be given to a thread', async () => {
+  const text = await startText({ runLimitMs: 300 });
+  let deep: unknown[] = [];
+  for (let depth = 0; depth < 100_000; depth++) deep = [deep];
+  const job = () => text.encode([deep as unknown as string], none);
+  await expect(job()).rejects.toThrow();
+  await systemClock.sleep(600);
+  expect(lists(await text.encode(['b'], none))).toEqual([tokenizer.encode('b', none)]);
 });
 
 it('stops a template that fills the memory, and goes on', async () => {
