@@ -7,6 +7,7 @@ import { getPath } from 'hono/utils/url';
 import { TwostrokeError } from '../base/errors.js';
 import { freshId } from '../base/prng.js';
 import { HttpError, toApiError } from './api-error.js';
+import { BodyRoom } from './body-room.js';
 import { chatCompletion } from './chat.js';
 import { type ClassRule, classOf } from './class-rules.js';
 import { completion } from './completions.js';
@@ -130,6 +131,7 @@ function routes(
 ): readonly (readonly [method: string, path: string, handler: Handler])[] {
   const { gateway, model, metrics } = context;
   const recent = new RecentRequests(gateway);
+  const bodies = new BodyRoom(context.bodyBytesMax);
   const unknownFields = new UnknownFields(options.strictFields ? 'refuse' : 'ignore', context.logger);
   const tellUnknown =
     (outgoing: ServerResponse): OnParsed =>
@@ -139,7 +141,7 @@ function routes(
     (handle: (body: unknown, onParsed: OnParsed) => object | Promise<object>): Handler =>
     async (c) => {
       const { incoming, outgoing } = c.env;
-      const result = await handle(await readJsonBody(incoming, context.bodyBytesMax), tellUnknown(outgoing));
+      const result = await handle(await readJsonBody(incoming, bodies), tellUnknown(outgoing));
       return result instanceof Response ? result : c.json(result);
     };
   const generating =
@@ -158,7 +160,7 @@ function routes(
         onParsed: tellUnknown(outgoing),
         onCut: (listen) => options.connections.onCut(incoming.socket, listen),
       };
-      const result = await handle(context, exchange, await readJsonBody(incoming, context.bodyBytesMax));
+      const result = await handle(context, exchange, await readJsonBody(incoming, bodies));
       return result === null ? alreadySent() : c.json(result);
     };
   return [

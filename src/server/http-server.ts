@@ -25,6 +25,8 @@ export interface HttpServer {
 
 /** Longer than what common proxies keep idle connections for, so that they close first. */
 const keepAliveMs = 75_000;
+/** For a request to arrive, its body too: until then it takes room. */
+const requestMs = 60_000;
 const drainPollMs = 25;
 /** The host of a request that names none, as HTTP/1.0 allows. What was not read of a request is early-answer.ts's. */
 const listenerOptions = { overrideGlobalObjects: false, hostname: 'localhost', autoCleanupIncoming: false };
@@ -37,10 +39,13 @@ const backlogMax = 4096;
 /** Throws TwostrokeError 'unavailable' when the port is taken or may not be used. */
 export async function startHttpServer(context: ServerContext, options: HttpServerOptions): Promise<HttpServer> {
   let isStopping = false;
-  const server = createServer({ keepAliveTimeout: keepAliveMs });
+  const server = createServer({ keepAliveTimeout: keepAliveMs, requestTimeout: requestMs });
   const connections = new Connections(server);
   const app = createApp(context, { ...options, isStopping: () => isStopping, connections });
-  server.on('request', getRequestListener(app.fetch, listenerOptions));
+  const listener = getRequestListener(app.fetch, listenerOptions);
+  server.on('request', (incoming, outgoing) => {
+    void connections.begin(incoming, context.clock, () => void listener(incoming, outgoing));
+  });
   server.on('clientError', (error, socket: Socket) => onClientError(error, socket, connections, context.clock));
   await listen(server, options);
   const { port } = server.address() as AddressInfo;

@@ -3,15 +3,28 @@
 import type { IncomingMessage } from 'node:http';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
 import { bodyTooLarge, HttpError } from './api-error.js';
+import type { BodyRoom, BodyShare } from './body-room.js';
 import { contentDecoder } from './content-encoding.js';
 
-/** Throws: 415 other content type or encoding, 413 over `bytesMax`, 400 bad UTF-8 or bad JSON, cancelled when the client is gone. */
-export async function readJsonBody(incoming: IncomingMessage, bytesMax: number): Promise<unknown> {
+/** Throws: 415 other content type or encoding, 413 over the room's limit for one, 429 when others fill the room, 400 bad UTF-8 or bad JSON,
+ *  cancelled when the client is gone. */
+export async function readJsonBody(incoming: IncomingMessage, room: BodyRoom): Promise<unknown> {
+  const { bodyBytesMax } = room;
   checkContentType(incoming.headers['content-type']);
-  const decode = contentDecoder(incoming.headers['content-encoding'], bytesMax);
+  const decode = contentDecoder(incoming.headers['content-encoding'], bodyBytesMax);
   const claimed = Number(incoming.headers['content-length'] ?? 0);
-  if (claimed > bytesMax) throw bodyTooLarge(bytesMax);
-  const bytes = await decode(await readBytes(incoming, bytesMax));
+  if (claimed > bodyBytesMax) throw bodyTooLarge(bodyBytesMax);
+  return room.with(async (share) => {
+    const bytes = await readBytes(incoming, bodyBytesMax, share);
+    if (decode === null) return parsed(bytes);
+    return room.inTurn(async () => {
+      if (incoming.socket.destroyed) throw goneError();
+      return parsed(await decode(bytes));
+    });
+  });
+}
+
+function parsed(bytes: Buffer): unknown {
   refuseLongParse(bytes);
   return parseJson(decodeUtf8(bytes));
 }
@@ -30,7 +43,7 @@ function checkContentType(contentType: string | undefined): void {
   );
 }
 
-function readBytes(incoming: IncomingMessage, bytesMax: number): Promise<Buffer> {
+function readBytes(incoming: IncomingMessage, bytesMax: number, share: BodyShare): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let byteCount = 0;
@@ -40,13 +53,22 @@ function readBytes(incoming: IncomingMessage, bytesMax: number): Promise<Buffer>
     };
     const onData = (chunk: Buffer) => {
       byteCount += chunk.length;
-      if (byteCount > bytesMax) settle(() => reject(bodyTooLarge(bytesMax)));
-      else chunks.push(chunk);
+      try {
+        if (byteCount > bytesMax) throw bodyTooLarge(bytesMax);
+        share.grow(chunk.length);
+        chunks.push(chunk);
+      } catch (error) {
+        settle(() => reject(error));
+      }
     };
     const onEnd = () => settle(() => resolve(Buffer.concat(chunks, byteCount)));
-    const onGone = () => settle(() => reject(new TwostrokeError('cancelled', 'the client closed the connection')));
+    const onGone = () => settle(() => reject(goneError()));
     incoming.on('data', onData).on('end', onEnd).on('error', onGone).on('close', onGone);
   });
+}
+
+function goneError(): TwostrokeError {
+  return new TwostrokeError('cancelled', 'the client closed the connection');
 }
 
 /** What JSON.parse takes per item, in units of a number in a list (up to 0.1 µs): a list four, a field of an object sixteen. */

@@ -1,0 +1,53 @@
+/** The memory that request bodies take together while they arrive and are unpacked. Made by app.ts, used by request-body.ts.
+ *  Invariants: bodies that are not small take no more than `largestBodiesMax` of the largest would, whatever many clients begin to send at once;
+ *  of those that come compressed, one at a time is unpacked, since what it comes to is known only then. */
+import { OverloadedError } from '../control/admission.js';
+
+/** Of the largest size, together. */
+const largestBodiesMax = 16;
+/** What one connection may have in the kernel's buffers anyway: read even when there is no room, or few large bodies would keep all others out. */
+const smallByteCount = 65_536;
+const retryAfterMs = 1000;
+
+export class BodyRoom {
+  /** Of one body, unpacked too. */
+  readonly bodyBytesMax: number;
+  #byteCount = 0;
+  #lastTurn: Promise<unknown> = Promise.resolve();
+
+  constructor(bodyBytesMax: number) {
+    this.bodyBytesMax = bodyBytesMax;
+  }
+
+  get byteCount(): number {
+    return this.#byteCount;
+  }
+
+  /** Runs `read` with room for its body, and takes the room back however that ends. */
+  async with<Result>(read: (share: BodyShare) => Promise<Result>): Promise<Result> {
+    let ownByteCount = 0;
+    const grow = (byteCount: number) => {
+      ownByteCount += byteCount;
+      this.#byteCount += byteCount;
+      if (ownByteCount <= smallByteCount || this.#byteCount <= largestBodiesMax * this.bodyBytesMax) return;
+      throw new OverloadedError(`the request bodies that are being read have ${this.#byteCount} bytes`, retryAfterMs);
+    };
+    try {
+      return await read({ grow });
+    } finally {
+      this.#byteCount -= ownByteCount;
+    }
+  }
+
+  /** One after another. */
+  inTurn<Result>(unpack: () => Promise<Result>): Promise<Result> {
+    const turn = this.#lastTurn.then(unpack);
+    this.#lastTurn = turn.catch(() => undefined);
+    return turn;
+  }
+}
+
+export interface BodyShare {
+  /** Throws OverloadedError when there is no room for so much more of it. */
+  grow(byteCount: number): void;
+}

@@ -1,0 +1,120 @@
+/** What the bodies of many clients take together, and requests that come many at a time on one connection. */
+import { once } from 'node:events';
+import net from 'node:net';
+import { setImmediate as turn } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { OverloadedError } from '../../src/control/admission.js';
+import { BodyRoom } from '../../src/server/body-room.js';
+import { say, startTestServer, type TestServer } from './demo-server.js';
+
+const bodyBytesMax = 1 << 20;
+const patient = { timeout: 15_000 };
+let test: TestServer;
+const sockets: net.Socket[] = [];
+beforeEach(async () => {
+  test = await startTestServer(say('hello'), { bodyBytesMax });
+});
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await test.close();
+});
+
+function connect(text: string): { socket: net.Socket; received: () => string } {
+  const socket = net.connect(test.server.port, '127.0.0.1');
+  let received = '';
+  socket.on('data', (bytes) => {
+    received += bytes;
+  });
+  socket.on('error', () => undefined);
+  socket.write(text);
+  sockets.push(socket);
+  return { socket, received: () => received };
+}
+
+describe('the room for bodies', () => {
+  it('is bounded for all together, keeps nothing of who has ended, and always takes small ones', async () => {
+    const room = new BodyRoom(bodyBytesMax);
+    const waiting: (() => void)[] = [];
+    const hold = (byteCount: number) =>
+      room.with((share) => {
+        share.grow(byteCount);
+        return new Promise<void>((resolve) => waiting.push(resolve));
+      });
+    const held = Array.from({ length: 16 }, () => hold(bodyBytesMax));
+    await expect(hold(65_537)).rejects.toThrow(OverloadedError);
+    held.push(hold(65_536));
+    for (const resolve of waiting) resolve();
+    await Promise.all(held);
+    expect(room.byteCount).toBe(0);
+    await expect(room.with(() => Promise.reject(new Error('broken')))).rejects.toThrow('broken');
+    expect(room.byteCount).toBe(0);
+  });
+
+  it('unpacks one body at a time, also after one that failed', async () => {
+    const room = new BodyRoom(bodyBytesMax);
+    let [now, most] = [0, 0];
+    const unpack = (fails: boolean) =>
+      room.inTurn(async () => {
+        most = Math.max(most, ++now);
+        await turn();
+        now--;
+        if (fails) throw new Error('broken');
+      });
+    const outcomes = await Promise.allSettled([false, true, false, true, false].map(unpack));
+    expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(3);
+    expect(most).toBe(1);
+  });
+
+  it('refuses large bodies of clients that do not finish with a 429, and has room again when they leave', async () => {
+    const head = `POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${bodyBytesMax}\r\n\r\n`;
+    const slow = Array.from({ length: 24 }, () => connect(head + ' '.repeat(bodyBytesMax - 1)));
+    const refused = () => slow.filter(({ received }) => received().startsWith('HTTP/1.1 429')).length;
+    await expect.poll(refused, patient).toBeGreaterThanOrEqual(8);
+    expect(refused()).toBeLessThan(24);
+    expect((await test.post('/tokenize', { prompt: 'small' })).status).toBe(200);
+    const large = { prompt: 'a', metadata: 'x'.repeat(100_000) };
+    for (const { socket } of slow) socket.destroy();
+    await expect.poll(async () => (await test.post('/tokenize', large)).status, patient).toBe(200);
+  });
+
+  it('reads compressed bodies of many clients at once', async () => {
+    const body = gzipSync(JSON.stringify({ prompt: 'Hi', metadata: 'x'.repeat(500_000) })) as Uint8Array<ArrayBuffer>;
+    const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' };
+    const asked = Array.from({ length: 20 }, () => fetch(`${test.url}/tokenize`, { method: 'POST', headers, body }));
+    expect((await Promise.all(asked)).map(({ status }) => status)).toEqual(Array(20).fill(200));
+  });
+});
+
+describe('a pipeline', () => {
+  const get = 'GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n';
+  const answerCount = (text: string) => text.split('HTTP/1.1 200').length - 1;
+
+  it('holds up nobody by its length: each request of it begins in a turn of its own', async () => {
+    const health = vi.spyOn(test.gateway, 'health');
+    let turnCount = 0;
+    let isDone = false;
+    const counting = (async () => {
+      for (; !isDone; turnCount++) await turn();
+    })();
+    const turnsAtCall: number[] = [];
+    health.mockImplementation(() => {
+      turnsAtCall.push(turnCount);
+      return { status: 'ok', detail: '' };
+    });
+    const { received } = connect(get.replace('/metrics', '/health').repeat(80));
+    await expect.poll(() => answerCount(received()), patient).toBe(80);
+    isDone = true;
+    await counting;
+    const perTurn = new Map<number, number>();
+    for (const at of turnsAtCall) perTurn.set(at, (perTurn.get(at) ?? 0) + 1);
+    expect(Math.max(...perTurn.values())).toBeLessThanOrEqual(4); // the handler looks twice
+    health.mockRestore();
+  });
+
+  it('of more requests than anybody has reason to send ends its connection', async () => {
+    const { socket } = connect(get.repeat(1000));
+    await once(socket, 'close');
+    expect((await fetch(`${test.url}/health`)).status).toBe(200);
+  });
+});
