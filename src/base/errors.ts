@@ -21,17 +21,24 @@ export const errorCodes = [
 ] as const;
 export type ErrorCode = (typeof errorCodes)[number];
 
-/** An error with a stable code. `param` names the offending request field, if there is one. */
+/** More than any message here needs. What is quoted in it may be a client's or a template's, and is sent, logged and kept. */
+const textLengthMax = 2000;
+
+/** An error with a stable code. `param` names the offending request field, if there is one. Both are bounded. */
 export class TwostrokeError extends Error {
   readonly code: ErrorCode;
   readonly param: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: { param?: string; cause?: unknown } = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    super(shortened(message), options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'TwostrokeError';
     this.code = code;
-    this.param = options.param;
+    this.param = options.param === undefined ? undefined : shortened(options.param);
   }
+}
+
+function shortened(text: string): string {
+  return text.length <= textLengthMax ? text : `${text.slice(0, textLengthMax)}…`;
 }
 
 export class InvalidRequestError extends TwostrokeError {
@@ -86,7 +93,7 @@ export function toWire(error: unknown): WireError {
   if (error instanceof TwostrokeError) {
     return { code: error.code, message: error.message, ...(error.param === undefined ? {} : { param: error.param }) };
   }
-  return { code: 'internal', message: messageOf(error) };
+  return { code: 'internal', message: shortened(messageOf(error)) };
 }
 
 export function fromWire(wire: WireError): TwostrokeError {

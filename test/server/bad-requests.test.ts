@@ -256,3 +256,14 @@ describe('without a tokenizer', () => {
     }
   });
 });
+
+it.each([
+  ['a model name', { prompt: 'Hi', model: 'x'.repeat(50_000) }, 404],
+  ['a token id', { prompt: 'Hi', logit_bias: { ['9'.repeat(50_000)]: 1 } }, 400],
+  ['a field', { prompt: 'Hi', ['x'.repeat(50_000)]: 1 }, 400],
+  ['an entry of a field', { prompt: 'Hi', logit_bias: { ['x'.repeat(50_000)]: 'a' } }, 400],
+])('does not send back all of %s, however long it is', async (_, body, status) => {
+  const response = await test.post('/v1/completions', body);
+  expect(response.status).toBe(status);
+  expect((await response.text()).length).toBeLessThan(5000);
+});

@@ -166,6 +166,20 @@ it.each([
   expect(unitCountOf({ kind: 'chat', chat, options: none, unitCountMax: 1000 })).toBeGreaterThan(20_000);
 });
 
+it.each(['{{ raise_exception("x" * 10**6) }}', '{{ {}["x" * 10**6].a }}', '{{ ("{" ~ "x" * 10**6 ~ "}").format() }}'])(
+  'tells of %s in a message of bounded length',
+  async (template) => {
+    const text = await startText({ folder: folderWith({ template }) });
+    const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
+    const error: Error = await text.encodeChat(chat, none, 1000).then(
+      () => new Error('no'),
+      (reason) => reason,
+    );
+    expect(error.message).toMatch(/refuses these messages.*xxx/);
+    expect(error.message.length).toBeLessThan(3000);
+  },
+);
+
 it('goes on when a job cannot be given to a thread', async () => {
   const text = await startText({ runLimitMs: 300 });
   let deep: unknown[] = [];
