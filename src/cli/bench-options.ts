@@ -7,7 +7,7 @@ import type { LoadSettings } from '../bench/serve.js';
 import type { ClientSettings, WorkloadSettings } from '../bench/setup.js';
 import { parseGoodput, type SloByClass } from '../bench/slo.js';
 import { type WorkloadName, workloadNames } from '../bench/workload.js';
-import { realNumber, wholeNumber } from './option-values.js';
+import { key, realNumber, wholeNumber } from './option-values.js';
 
 export interface CommonBenchOptions {
   readonly backend: 'openai' | 'openai-chat';
@@ -34,7 +34,7 @@ export function addCommonOptions(command: Command, defaults: { readonly forceOut
   return command
     .addOption(new Option('--backend <api>', 'openai: /v1/completions').choices(['openai', 'openai-chat']).default('openai'))
     .option('--model <name>', "the server's model; default: its first")
-    .addOption(new Option('--api-key <key>', 'key to send').env('TWOSTROKE_API_KEY'))
+    .addOption(new Option('--api-key <key>', 'key to send').env('TWOSTROKE_API_KEY').argParser(key))
     .option('--temperature <number>', "default: the server's own", realNumber(0, 100))
     .option('--ignore-eos', 'go on to max_tokens', false)
     .option(

@@ -25,7 +25,7 @@ import {
   workloadSettings,
 } from './bench-options.js';
 import { exitCodes } from './fail.js';
-import { realNumber, wholeNumber } from './option-values.js';
+import { realNumber, serverUrl, wholeNumber } from './option-values.js';
 import { listenForStop } from './signals.js';
 import { checkFolder, writing } from './system-error.js';
 
@@ -77,7 +77,7 @@ export function benchStaticCommand(): Command {
 
 function oneServerOptions(command: Command): Command {
   return addCommonOptions(command, { forceOutputLength: false })
-    .option('--base-url <url>', 'server to test', 'http://127.0.0.1:8000')
+    .option('--base-url <url>', 'server to test', serverUrl, 'http://127.0.0.1:8000')
     .addOption(datasetOption())
     .option('--goodput <target...>', 'ttft:MS tpot:MS e2el:MS, long.ttft:MS for one class: requests within all count as good')
     .addOption(sendSloOption())

@@ -50,6 +50,22 @@ export function split(text: string): { prefillCount: number; decodeCount: number
   return { prefillCount: Number(match[1]), decodeCount: Number(match[2]) };
 }
 
+/** Of a server, without a path. */
+export function serverUrl(text: string): string {
+  if (/^https?:\/\//i.test(text) && URL.canParse(text)) return text;
+  throw new InvalidArgumentError('Expected a URL such as http://127.0.0.1:8000.');
+}
+
+/** What fits behind "Bearer" in a header. Nothing at all would lock everybody out, and is most often a variable that is not set. */
+export function key(text: string): string {
+  if (/^[\x21-\x7e]+$/.test(text)) return text;
+  throw new InvalidArgumentError('Expected a key of letters, digits and signs of ASCII, without spaces.');
+}
+
+export function collectKeys(text: string, previous: readonly string[] | undefined): readonly string[] {
+  return collect(key(text), previous);
+}
+
 /** For options that may be given several times. */
 export function collect(value: string, previous: readonly string[] | undefined): readonly string[] {
   return [...(previous ?? []), value];

@@ -2,7 +2,7 @@
 import { Command, Option } from 'commander';
 import type { TransferFailurePolicy } from '../control/gateway-api.js';
 import type { Split, Strategy } from '../router/route.js';
-import { byteCount, collect, split } from './option-values.js';
+import { byteCount, collect, collectKeys, split } from './option-values.js';
 import { addSloOptions, type SloOptions } from './slo-options.js';
 import { addWorkerOptions, choice, count, type WorkerOptions } from './worker-options.js';
 
@@ -43,12 +43,14 @@ export function serveCommand(): Command {
     .option('--skip-tokenizer-init', 'token ids in, token ids out; no tokenizer is loaded', false)
     .addOption(new Option('--served-model-name <name>', 'name in the API; may be repeated').argParser(collect))
     .addOption(
-      new Option('--api-key <key>', 'key that clients must send; may be repeated').env('TWOSTROKE_API_KEY').argParser(collect),
+      new Option('--api-key <key>', 'key that clients must send; may be repeated')
+        .env('TWOSTROKE_API_KEY')
+        .argParser(collectKeys),
     )
     .addOption(
       new Option('--admin-key <key>', 'key that sees all requests; metrics and workers then need it; may be repeated')
         .env('TWOSTROKE_ADMIN_KEY')
-        .argParser(collect),
+        .argParser(collectKeys),
     )
     .option('--share-prefix-cache', 'share cached prompts among API keys: one can then learn what another has sent', false)
     .option('--cors-origin <origin>', 'allow browsers of this origin ("*": all)')

@@ -3,11 +3,14 @@ import { Command, Option } from 'commander';
 import type { Health, WorkerStatus } from '../control/worker-status.js';
 import { askServer, type ServerAddress } from './ask-server.js';
 import { exitCodes } from './fail.js';
+import { key, serverUrl } from './option-values.js';
 import { grouped, table } from './quantities.js';
 
-export const urlOption = () => new Option('--url <url>', 'the server').default('http://127.0.0.1:8000').env('TWOSTROKE_URL');
-export const apiKeyOption = () => new Option('--api-key <key>', 'its key').env('TWOSTROKE_API_KEY');
-export const adminKeyOption = () => new Option('--admin-key <key>', 'its admin key, if it has one').env('TWOSTROKE_ADMIN_KEY');
+export const urlOption = () =>
+  new Option('--url <url>', 'the server').default('http://127.0.0.1:8000').env('TWOSTROKE_URL').argParser(serverUrl);
+export const apiKeyOption = () => new Option('--api-key <key>', 'its key').env('TWOSTROKE_API_KEY').argParser(key);
+export const adminKeyOption = () =>
+  new Option('--admin-key <key>', 'its admin key, if it has one').env('TWOSTROKE_ADMIN_KEY').argParser(key);
 
 type WorkersAnswer = Health & { readonly workers: readonly WorkerStatus[] };
 

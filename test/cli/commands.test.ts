@@ -37,6 +37,13 @@ describe.concurrent('a wrong command line', () => {
     { args: ['generate', '--model', 'demo'], message: /missing required argument 'prompt'/ },
     { args: ['generate', '--model', 'demo', '', '--raw'], message: /prompt is empty/ },
     { args: ['route', '--count', '0'], message: /whole number from 1 to 1000/ },
+    { args: ['workers', '--url', 'nonsense'], message: /URL such as http:/ },
+    { args: ['route', '--url', 'http://127.0.0.1:99999'], message: /URL such as http:/ },
+    { args: ['workers', '--url', 'ftp://127.0.0.1'], message: /URL such as http:/ },
+    { args: ['bench', 'serve', '--base-url', 'http://'], message: /URL such as http:/ },
+    { args: ['serve', '--model', 'demo', '--api-key', ''], message: /key of letters/ },
+    { args: ['serve', '--model', 'demo', '--admin-key', 'schlüssel'], message: /key of letters/ },
+    { args: ['workers', '--api-key', 'a\nb'], message: /key of letters/ },
     { args: ['nonsense'], message: /unknown command 'nonsense'/ },
   ])('$args is refused with exit code 2', async ({ args, message }) => {
     const { exitCode, stderr, stdout } = await twostroke(...args);
