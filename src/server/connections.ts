@@ -25,10 +25,12 @@ export class Connections {
   readonly #open = new Map<Socket, Connection>();
   #endError: TwostrokeError | null = null;
 
-  constructor(server: Server) {
+  /** Beyond `connectionCountMax` the oldest idle one makes room; when all others are busy, that is the new one. */
+  constructor(server: Server, connectionCountMax: number) {
     server.on('connection', (socket: Socket) => {
       this.#open.set(socket, { responses: new Set(), listeners: new Set(), lastTurn: Promise.resolve() });
       socket.once('close', () => this.#onClosed(socket));
+      if (this.#open.size > connectionCountMax) this.#endOldestIdle();
     });
     server.on('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
       const responses = this.#open.get(socket)?.responses;
@@ -72,6 +74,16 @@ export class Connections {
   /** Connections whose last answer has been written, and those that never asked. */
   closeIdle(): void {
     for (const [socket, { responses }] of this.#open) if (responses.size === 0) socket.destroySoon();
+  }
+
+  /** Also one that has not sent its request yet: nobody else can be told from it. */
+  #endOldestIdle(): void {
+    for (const [socket, { responses }] of this.#open) {
+      if (responses.size > 0) continue;
+      this.#open.delete(socket);
+      socket.destroy();
+      return;
+    }
   }
 
   #onClosed(socket: Socket): void {

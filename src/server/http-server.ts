@@ -6,6 +6,7 @@ import { getRequestListener } from '@hono/node-server';
 import type { Clock } from '../base/clock.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { type AppOptions, createApp } from './app.js';
+import { connectionCountMax } from './connection-limit.js';
 import { Connections } from './connections.js';
 import { endWith } from './early-answer.js';
 import type { ServerContext } from './exchange.js';
@@ -14,6 +15,8 @@ export interface HttpServerOptions extends Omit<AppOptions, 'isStopping' | 'conn
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
+  /** Absent: what the limit on open files leaves room for. */
+  readonly connectionCountMax?: number;
 }
 
 export interface HttpServer {
@@ -40,7 +43,7 @@ const backlogMax = 4096;
 export async function startHttpServer(context: ServerContext, options: HttpServerOptions): Promise<HttpServer> {
   let isStopping = false;
   const server = createServer({ keepAliveTimeout: keepAliveMs, requestTimeout: requestMs });
-  const connections = new Connections(server);
+  const connections = new Connections(server, options.connectionCountMax ?? connectionCountMax());
   const app = createApp(context, { ...options, isStopping: () => isStopping, connections });
   const listener = getRequestListener(app.fetch, listenerOptions);
   server.on('request', (incoming, outgoing) => {

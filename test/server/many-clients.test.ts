@@ -6,6 +6,7 @@ import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { OverloadedError } from '../../src/control/admission.js';
 import { BodyRoom } from '../../src/server/body-room.js';
+import { connectionCountMax } from '../../src/server/connection-limit.js';
 import { say, startTestServer, type TestServer } from './demo-server.js';
 
 const bodyBytesMax = 1 << 20;
@@ -116,5 +117,34 @@ describe('a pipeline', () => {
     const { socket } = connect(get.repeat(1000));
     await once(socket, 'close');
     expect((await fetch(`${test.url}/health`)).status).toBe(200);
+  });
+});
+
+describe('more connections than there may be', () => {
+  it('end the oldest idle ones, and none that is being answered', async () => {
+    await test.close();
+    test = await startTestServer(() => [70], { http: { connectionCountMax: 10 } });
+    test.gateway.stepMs = 20;
+    const body = JSON.stringify({ prompt: 'a', stream: true, ignore_eos: true, max_tokens: 50 });
+    const stream = connect(
+      `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+    await expect.poll(stream.received, patient).toContain('data: ');
+    const idle = Array.from({ length: 30 }, () => connect(''));
+    const openCount = () => idle.filter(({ socket }) => !socket.destroyed).length;
+    await expect.poll(openCount, patient).toBe(9);
+    const late = connect('GET /health HTTP/1.1\r\nhost: x\r\n\r\n');
+    await expect.poll(late.received, patient).toContain('200 OK');
+    expect(openCount()).toBe(8);
+    await expect.poll(stream.received, patient).toContain('[DONE]');
+  });
+
+  it('are as many as the open-file limit leaves beside what the server needs itself', () => {
+    const limits = (soft: string) => `Limit  Soft Limit  Hard Limit  Units\nMax open files            ${soft}  1048576   files\n`;
+    expect(connectionCountMax(limits('1024'))).toBe(768);
+    expect(connectionCountMax(limits('200'))).toBe(100);
+    expect(connectionCountMax(limits('unlimited'))).toBe(Number.POSITIVE_INFINITY);
+    expect(connectionCountMax('')).toBe(Number.POSITIVE_INFINITY);
+    expect(connectionCountMax()).toBeGreaterThan(0);
   });
 });
