@@ -13,6 +13,7 @@ import { promptIds } from './prompt.js';
 import { isEmptyArray, notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
+import { checkScoreCount } from './score-count.js';
 import { requireTokenizer } from './served-model.js';
 import { validate } from './validation.js';
 
@@ -37,6 +38,7 @@ async function answerChat(context: ServerContext, exchange: Exchange, body: Chat
     promptLogprobCount: body.prompt_logprobs ?? null,
   });
   const sampling = withForcedLength(context, body, drawn);
+  checkScoreCount(sampling, { count: 1, tokenCount: ids.length }, body.stream === true);
   const id = freshId('chatcmpl');
   const generation = new Generation(
     context,

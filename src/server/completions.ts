@@ -13,6 +13,7 @@ import { type Prompt, promptItemsOf, promptsOf } from './prompt.js';
 import { notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
+import { checkScoreCount } from './score-count.js';
 import { requireTokenizer } from './served-model.js';
 import { validate } from './validation.js';
 
@@ -42,6 +43,8 @@ async function answerPrompts(
   const { model } = context;
   const prompts = await promptsOf(model, body);
   const sampling = samplingOf(context, body, prompts);
+  const promptTokenCount = prompts.reduce((sum, { ids }) => sum + ids.length, 0);
+  checkScoreCount(sampling, { count: prompts.length, tokenCount: promptTokenCount }, body.stream === true);
   const id = freshId('cmpl');
   const text = {
     tokenizer: model.tokenizer,

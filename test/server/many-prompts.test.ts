@@ -64,6 +64,24 @@ describe('what is too much', () => {
     expect(test.gateway.submitted).toHaveLength(0);
   });
 
+  it.each([
+    ['prompt scores', { prompt: Array(150).fill('a b c '.repeat(80)), prompt_logprobs: 20, max_tokens: 1 }],
+    ['prompt scores by echo', { prompt: Array(150).fill('a b c '.repeat(80)), echo: true, logprobs: 20, max_tokens: 0 }],
+    ['output scores', { prompt: Array(16).fill('a'), n: 8, logprobs: 20, max_tokens: 400 }],
+  ])('of %s is a 400 before anything is submitted', async (_, fields) => {
+    const response = await completion(fields);
+    expect(response.status).toBe(400);
+    expect(await response.text()).toMatch(/log-probabilities were asked for, and one answer may have 524288/);
+    expect(test.gateway.submitted).toHaveLength(0);
+  });
+
+  it('is not the longest answer of one choice, nor one that streams', async () => {
+    expect((await completion({ prompt: 'a', logprobs: 20, max_tokens: 500 })).status).toBe(200);
+    const streamed = await completion({ prompt: Array(16).fill('a'), n: 8, logprobs: 20, max_tokens: 400, stream: true });
+    expect(streamed.status).toBe(200);
+    await streamed.text();
+  });
+
   it('for now is a 429 that says when to come back, before its body is read', async () => {
     test.gateway.overload = new OverloadedError('128 requests are running or waiting', 2500);
     const socket = net.connect(test.server.port, '127.0.0.1');
