@@ -131,7 +131,7 @@ function routes(
 ): readonly (readonly [method: string, path: string, handler: Handler])[] {
   const { gateway, model, metrics } = context;
   const recent = new RecentRequests(gateway);
-  const bodies = new BodyRoom(context.bodyBytesMax);
+  const bodies = new BodyRoom(context.bodyBytesMax, context.clock);
   const unknownFields = new UnknownFields(options.strictFields ? 'refuse' : 'ignore', context.logger);
   const tellUnknown =
     (outgoing: ServerResponse): OnParsed =>

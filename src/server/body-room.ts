@@ -1,22 +1,25 @@
 /** The memory that request bodies take together while they arrive and are unpacked. Made by app.ts, used by request-body.ts.
  *  Invariants: bodies that are not small take no more than `largestBodiesMax` of the largest would, whatever many clients begin to send at once;
- *  of those that come compressed, one at a time is unpacked, since what it comes to is known only then. */
+ *  of large ones, and those that come compressed, one at a time is unpacked and parsed, and others are served in between. */
+import type { Clock } from '../base/clock.js';
 import { OverloadedError } from '../control/admission.js';
 
 /** Of the largest size, together. */
 const largestBodiesMax = 16;
 /** What one connection may have in the kernel's buffers anyway: read even when there is no room, or few large bodies would keep all others out. */
-const smallByteCount = 65_536;
+export const smallByteCount = 65_536;
 const retryAfterMs = 1000;
 
 export class BodyRoom {
   /** Of one body, unpacked too. */
   readonly bodyBytesMax: number;
+  readonly #clock: Clock;
   #byteCount = 0;
   #lastTurn: Promise<unknown> = Promise.resolve();
 
-  constructor(bodyBytesMax: number) {
+  constructor(bodyBytesMax: number, clock: Clock) {
     this.bodyBytesMax = bodyBytesMax;
+    this.#clock = clock;
   }
 
   get byteCount(): number {
@@ -39,9 +42,9 @@ export class BodyRoom {
     }
   }
 
-  /** One after another. */
+  /** One after another, each in a later turn of the event loop. */
   inTurn<Result>(unpack: () => Promise<Result>): Promise<Result> {
-    const turn = this.#lastTurn.then(unpack);
+    const turn = this.#lastTurn.then(() => this.#clock.yield()).then(unpack);
     this.#lastTurn = turn.catch(() => undefined);
     return turn;
   }

@@ -3,7 +3,7 @@
 import type { IncomingMessage } from 'node:http';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
 import { bodyTooLarge, HttpError } from './api-error.js';
-import type { BodyRoom, BodyShare } from './body-room.js';
+import { type BodyRoom, type BodyShare, smallByteCount } from './body-room.js';
 import { contentDecoder } from './content-encoding.js';
 
 /** Throws: 415 other content type or encoding, 413 over the room's limit for one, 429 when others fill the room, 400 bad UTF-8 or bad JSON,
@@ -16,10 +16,10 @@ export async function readJsonBody(incoming: IncomingMessage, room: BodyRoom): P
   if (claimed > bodyBytesMax) throw bodyTooLarge(bodyBytesMax);
   return room.with(async (share) => {
     const bytes = await readBytes(incoming, bodyBytesMax, share);
-    if (decode === null) return parsed(bytes);
+    if (decode === null && bytes.length <= smallByteCount) return parsed(bytes);
     return room.inTurn(async () => {
       if (incoming.socket.destroyed) throw goneError();
-      return parsed(await decode(bytes));
+      return parsed(decode === null ? bytes : await decode(bytes));
     });
   });
 }

@@ -4,6 +4,7 @@ import net from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { systemClock } from '../../src/base/clock.js';
 import { OverloadedError } from '../../src/control/admission.js';
 import { BodyRoom } from '../../src/server/body-room.js';
 import { connectionCountMax } from '../../src/server/connection-limit.js';
@@ -35,7 +36,7 @@ function connect(text: string): { socket: net.Socket; received: () => string } {
 
 describe('the room for bodies', () => {
   it('is bounded for all together, keeps nothing of who has ended, and always takes small ones', async () => {
-    const room = new BodyRoom(bodyBytesMax);
+    const room = new BodyRoom(bodyBytesMax, systemClock);
     const waiting: (() => void)[] = [];
     const hold = (byteCount: number) =>
       room.with((share) => {
@@ -53,7 +54,7 @@ describe('the room for bodies', () => {
   });
 
   it('unpacks one body at a time, also after one that failed', async () => {
-    const room = new BodyRoom(bodyBytesMax);
+    const room = new BodyRoom(bodyBytesMax, systemClock);
     let [now, most] = [0, 0];
     const unpack = (fails: boolean) =>
       room.inTurn(async () => {
@@ -65,6 +66,18 @@ describe('the room for bodies', () => {
     const outcomes = await Promise.allSettled([false, true, false, true, false].map(unpack));
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(3);
     expect(most).toBe(1);
+  });
+
+  it('parses large bodies of many clients in turns of their own', async () => {
+    const yields = vi.spyOn(systemClock, 'yield');
+    const count = 10;
+    const body = JSON.stringify({ prompt: 'Hi', metadata: 'x'.repeat(100_000) });
+    const asked = Array.from({ length: count }, () => test.post('/tokenize', body));
+    expect((await Promise.all(asked)).map(({ status }) => status)).toEqual(Array(count).fill(200));
+    expect(yields).toHaveBeenCalledTimes(count);
+    await test.post('/tokenize', { prompt: 'Hi' });
+    expect(yields).toHaveBeenCalledTimes(count);
+    yields.mockRestore();
   });
 
   it('refuses large bodies of clients that do not finish with a 429, and has room again when they leave', async () => {
