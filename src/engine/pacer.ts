@@ -8,7 +8,8 @@
  *      first token      |····TPOT····|····TPOT····|····TPOT····|    due
  *                       |··step··|····step····|··step··|▒▒▒▒▒▒▒|    slack
  *
- *  Invariants: same steps, same clock, same answers; a step with prompts waiting takes at least `leastPromptTokenCount` of them. */
+ *  Where not even a block fits, steps without prompts save up for one with a block.
+ *  Invariants: same steps, same clock, same answers; of `slackTokenCount` steps in a row with prompts waiting one takes some of them. */
 import type { Clock } from '../base/clock.js';
 import {
   aimedTpotShare,
@@ -16,6 +17,7 @@ import {
   efficientChunk,
   leastPromptTokenCount,
   promptRoomWithin,
+  slackTokenCount,
   stepWith,
 } from '../router/paced-step.js';
 import type { StepWork } from '../router/step-work.js';
@@ -36,8 +38,6 @@ export interface Deadlines {
   readonly tpotMs: number;
 }
 
-/** Tokens over which slack is spent, and lost time is made good: less makes bursts of long steps, more spends slack too late. */
-const slackTokenCount = 16;
 /** A sequence that cannot make up for its delay within so many tokens without prompts beside it has missed its TPOT. */
 const recoveryTokenCount = 64;
 /** Steps between two looks at which chunk is efficient. */
@@ -57,6 +57,8 @@ export class Pacer {
   #lastEndMs = 0;
   #efficientTokenCount = 0;
   #stepsUntilLook = 0;
+  /** In a row, with prompts waiting. */
+  #promptlessSteps = 0;
   /** Of the step that is planned: when it starts, what it takes without prompts, and what a prompt token in it takes. */
   #startMs = 0;
   #decodes: Decodes = { count: 0, kvTokenCount: 0 };
@@ -83,14 +85,20 @@ export class Pacer {
   promptRoom(plan: StepPlan, firstPosition: number): number {
     this.#startMs = this.#nextStartMs();
     this.#decodes = decodesOf(plan);
-    const capMs = this.#capMs(plan);
+    const caps = this.#capsMs(plan);
     const most = this.#efficientChunk();
-    const room = Math.max(
-      leastPromptTokenCount,
-      promptRoomWithin(this.#predictMs, this.#decodes, capMs, { most, firstPosition }),
-    );
-    this.#msPerPromptToken = this.#stepMs(room, firstPosition) / room;
+    const fitting = promptRoomWithin(this.#predictMs, this.#decodes, caps.spreadMs, { most, firstPosition });
+    const room = fitting > 0 ? fitting : this.#roomForBlock(caps.wholeMs, firstPosition);
+    this.#promptlessSteps = room > 0 ? 0 : this.#promptlessSteps + 1;
+    const counted = Math.max(room, leastPromptTokenCount);
+    this.#msPerPromptToken = this.#stepMs(counted, firstPosition) / counted;
     return room;
+  }
+
+  /** One block when what has been saved pays for it, or after so many steps without; else nothing. */
+  #roomForBlock(capMs: number, firstPosition: number): number {
+    const isDue = this.#promptlessSteps + 1 >= slackTokenCount;
+    return isDue || this.#stepMs(leastPromptTokenCount, firstPosition) <= capMs ? leastPromptTokenCount : 0;
   }
 
   /** Its first token would come after it is due, though it were computed from this step on without a pause. */
@@ -122,11 +130,13 @@ export class Pacer {
     return Math.max(freeMs, this.#clock.nowMs());
   }
 
-  /** What the step may take: the least that any sequence in it allows. Who has missed its TPOT allows anything. */
-  #capMs(plan: StepPlan): number {
+  /** What the step may take: the least that any sequence in it allows, its slack spread over steps to come, or spent whole. Who has missed
+   *  its TPOT allows anything. */
+  #capsMs(plan: StepPlan): { readonly spreadMs: number; readonly wholeMs: number } {
     const { count, kvTokenCount } = this.#decodes;
     const baseMs = this.#decodeMs(count, kvTokenCount);
-    let capMs = Number.POSITIVE_INFINITY;
+    let spreadMs = Number.POSITIVE_INFINITY;
+    let wholeMs = Number.POSITIVE_INFINITY;
     for (const { sequence } of plan.entries) {
       const { deadlines } = sequence.request;
       if (deadlines === null) continue;
@@ -137,9 +147,10 @@ export class Pacer {
       if (slackMs + Math.min(leftCount, recoveryTokenCount) * (deadlines.tpotMs - baseMs) < 0) continue;
       const aimMs = aimedTpotShare * deadlines.tpotMs;
       const aimedSlackMs = slackMs - laterCount * (deadlines.tpotMs - aimMs);
-      capMs = Math.min(capMs, aimMs + aimedSlackMs / Math.min(slackTokenCount, leftCount));
+      spreadMs = Math.min(spreadMs, aimMs + aimedSlackMs / Math.min(slackTokenCount, leftCount));
+      wholeMs = Math.min(wholeMs, aimMs + aimedSlackMs);
     }
-    return capMs;
+    return { spreadMs, wholeMs };
   }
 
   #efficientChunk(): number {

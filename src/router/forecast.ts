@@ -3,7 +3,7 @@
  *  them, of the prompts that are due first. docs/architecture/cost-model.md derives the formulas. All times are milliseconds. */
 import type { CostParameters } from './cost-parameters.js';
 import { type KvDemand, tokensFor } from './kv-growth.js';
-import { aimedTpotShare, type Decodes, efficientChunk, leastPromptTokenCount, promptRoomWithin } from './paced-step.js';
+import { aimedTpotShare, type Decodes, efficientChunk, leastPromptTokenCount, meanRoomWithin } from './paced-step.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs, stepMs } from './step-cost.js';
 import { prefillPairCountOf, type StepWork } from './step-work.js';
@@ -187,8 +187,7 @@ export function promptRoomBeside(decodes: Decodes, { load, costs, pacing }: Work
   const predictMs = (work: StepWork) => stepMs(costs.step, work);
   const most = Math.min(room, efficientChunk(predictMs, costs.tokenBudget));
   if (rowCount === 0) return most;
-  const paced = promptRoomWithin(predictMs, decodes, aimedTpotShare * tpotMs, { most, firstPosition: 0 });
-  return Math.max(leastPromptTokenCount, paced);
+  return meanRoomWithin(predictMs, decodes, aimedTpotShare * tpotMs, { most, firstPosition: 0 });
 }
 
 /** Steps that compute these prompts, with the rows that decode beside them. */

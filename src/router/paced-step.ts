@@ -13,8 +13,10 @@ export interface Decodes {
 
 /** Share of the TPOT that steps aim at: the rest is for the way of the tokens to the client and for steps that scatter. */
 export const aimedTpotShare = 0.97;
-/** However late the decodes are, prompts go on: one block. Prompt tokens are counted in it. */
+/** One block: prompt tokens are counted in it, and however late the decodes are, one goes on now and then. */
 export const leastPromptTokenCount = 16;
+/** Tokens over which slack is spent, and lost time is made good: less makes bursts of long steps, more spends slack too late. */
+export const slackTokenCount = 16;
 /** Larger steps are not made once prompts are computed at this share of the best rate: they only make others wait. */
 const efficientShare = 0.97;
 
@@ -56,4 +58,19 @@ export function promptRoomWithin(
     else high = middle;
   }
   return low * leastPromptTokenCount;
+}
+
+/** Prompt tokens a step on average: where not even a block fits, steps without prompts save up for one. More than 0. */
+export function meanRoomWithin(
+  predictMs: PredictMs,
+  decodes: Decodes,
+  capMs: number,
+  { most, firstPosition }: { readonly most: number; readonly firstPosition: number },
+): number {
+  const room = promptRoomWithin(predictMs, decodes, capMs, { most, firstPosition });
+  if (room > 0) return room;
+  const baseMs = predictMs(stepWith(decodes, 0));
+  const blockMs = predictMs(stepWith(decodes, leastPromptTokenCount, firstPosition));
+  const share = blockMs > baseMs ? (capMs - baseMs) / (blockMs - baseMs) : 1;
+  return leastPromptTokenCount * Math.min(1, Math.max(1 / slackTokenCount, share));
 }

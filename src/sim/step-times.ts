@@ -38,6 +38,12 @@ export class MeasuredSteps {
     return { draw: (work) => this.#formula(work) * prng.pick(this.#near(work)) };
   }
 
+  /** Milliseconds that steps with this work take on average. */
+  meanMs(work: StepWork): number {
+    const near = this.#near(work);
+    return (this.#formula(work) * near.reduce((sum, ratio) => sum + ratio, 0)) / near.length;
+  }
+
   #formula(work: StepWork): number {
     return predict(this.#weights, featuresOf(work));
   }
