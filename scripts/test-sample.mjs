@@ -12,6 +12,7 @@ const files = [
   'test/server/fuzz.test.ts',
   'test/soak/soak.test.ts',
   'test/control/coordinator.test.ts',
+  'test/library/package.test.ts',
 ];
 const chosen = files[seed % files.length];
 console.log(`seed ${seed}: ${chosen} in its long form (repeat: npm run test:sample -- --seed ${seed})`);

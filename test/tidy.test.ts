@@ -13,6 +13,7 @@ const layers = [
   ['control', 'bench'],
   ['profile'],
   ['server', 'dashboard', 'sim'],
+  ['library'],
   ['cli'],
 ];
 const onlyBase = ['router', 'bench'];

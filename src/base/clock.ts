@@ -46,3 +46,9 @@ export const systemClock: Clock = new SystemClock();
 export function localDate(clock: Clock): Date {
   return new Date(clock.wallMs());
 }
+
+/** Of now, in UTC, to the second. */
+export function isoDate(): string {
+  const format = new Intl.DateTimeFormat('sv-SE', { dateStyle: 'short', timeStyle: 'medium', timeZone: 'UTC' });
+  return format.format(systemClock.wallMs()).replace(' ', 'T');
+}

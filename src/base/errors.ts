@@ -75,6 +75,12 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** For callers who were promised one: anything else that was thrown is a bug, and is its `cause`. */
+export function asTwostrokeError(error: unknown): TwostrokeError {
+  if (error instanceof TwostrokeError) return error;
+  return new TwostrokeError('internal', `internal error: ${messageOf(error)}`, { cause: error });
+}
+
 /** Plain data for the bus; `fromWire` makes the error again on the other side. */
 export interface WireError {
   readonly code: ErrorCode;

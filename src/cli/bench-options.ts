@@ -1,6 +1,5 @@
 /** Option texts and parsing that `twostroke bench serve`, `static` and `sweep` share. Names are those of `vllm bench serve` where it has them. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { systemClock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { type MetricName, metricNames } from '../bench/result-json.js';
 import type { LoadSettings } from '../bench/serve.js';
@@ -131,10 +130,4 @@ export function wordList<Word extends string>(known: readonly Word[]): (text: st
 
 export function numberList(text: string): readonly number[] {
   return text.split(',').map((part) => realNumber(1e-6, 1e6)(part));
-}
-
-/** Of now, in UTC, to the second. */
-export function isoDate(): string {
-  const format = new Intl.DateTimeFormat('sv-SE', { dateStyle: 'short', timeStyle: 'medium', timeZone: 'UTC' });
-  return format.format(systemClock.wallMs()).replace(' ', 'T');
 }

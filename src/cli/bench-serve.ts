@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
-import { systemClock } from '../base/clock.js';
+import { isoDate, systemClock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { writeRecords } from '../bench/records-file.js';
 import type { RequestRecord } from '../bench/request-record.js';
@@ -17,7 +17,6 @@ import {
   clientSettings,
   datasetOption,
   goodputOf,
-  isoDate,
   loadSettings,
   metricList,
   positiveOrInf,

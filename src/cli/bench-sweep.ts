@@ -1,7 +1,7 @@
 /** `twostroke bench sweep`: rates × strategies × workloads, then the report; `bench report`: the report again from the records. */
 import os from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { systemClock } from '../base/clock.js';
+import { isoDate, systemClock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { parseTarget, type TargetSpec } from '../bench/command-line.js';
 import { type ReportFiles, type ReportInputs, writeReport } from '../bench/report.js';
@@ -13,7 +13,6 @@ import {
   addCommonOptions,
   type CommonBenchOptions,
   clientSettings,
-  isoDate,
   loadSettings,
   numberList,
   positiveOrInf,

@@ -1,29 +1,22 @@
 /** `twostroke generate`: one prompt, one engine in this process, text to stdout as it is made. Ctrl-C ends it after the text so far. */
 import { text as readAll } from 'node:stream/consumers';
-import { Command, Option } from 'commander';
+import { Command } from 'commander';
 import { systemClock } from '../base/clock.js';
-import { InvalidRequestError } from '../base/errors.js';
-import { requestId, type TokenId } from '../base/ids.js';
-import { freshSeed } from '../base/prng.js';
-import { parseWorkerSpecs, type WorkerSpec } from '../control/worker-spec.js';
-import { ensureLibrary } from '../device/native-library.js';
-import type { GenerationRequest, GenerationResult } from '../engine/generation-request.js';
-import { greedy } from '../engine/sampling-params.js';
-import { readModelConfig } from '../model/config.js';
-import type { Detokenizer } from '../model/detokenizer.js';
-import { type GenerationDefaults, readGenerationConfig } from '../model/generation-config.js';
-import { TextStream } from '../model/text-stream.js';
-import { type TextService, ThreadedText } from '../server/text-service.js';
-import { type LoadedEngine, loadEngine } from '../worker/load-engine.js';
+import { ContextLengthError, TwostrokeError } from '../base/errors.js';
+import { LocalModel } from '../library/local-model.js';
+import { type ModelText, readModelText } from '../library/model-text.js';
+import { checkedGenerateOptions, checkedModelOptions, choices, engineDefaults } from '../library/option-schemas.js';
+import type { ModelOptions, Prompt, TextChunk } from '../library/options.js';
+import { type EncodedPrompt, encoded } from '../library/prompt.js';
 import { findModel } from './model-option.js';
 import { realNumber, wholeNumber } from './option-values.js';
 import { standardOutput } from './output.js';
 import { listenForStop } from './signals.js';
-import { batchInvariantOption, logLevelOption } from './worker-options.js';
+import { batchInvariantOption, choice, logLevelOption } from './worker-options.js';
 
 interface GenerateOptions {
   readonly model: string;
-  readonly device: WorkerSpec;
+  readonly device: NonNullable<ModelOptions['device']>;
   readonly maxTokens: number;
   readonly temperature?: number;
   readonly topP?: number;
@@ -44,7 +37,7 @@ export function generateCommand(): Command {
     .description('generate from one prompt, on this machine, without a server')
     .argument('<prompt>', 'the prompt; "-" reads it from stdin')
     .requiredOption('--model <model>', 'a folder, a Hugging Face id that is in the cache, or "demo"')
-    .addOption(new Option('--device <device>', 'cpu or cuda:N').argParser(oneDevice).default(oneDevice('cpu'), 'cpu'))
+    .option('--device <device>', 'cpu or cuda:N', 'cpu')
     .option('--max-tokens <count>', 'most tokens to generate', wholeNumber(1), 512)
     .option('--temperature <number>', "0: always the likeliest token; default: the model's own", realNumber(0, 100))
     .option('--top-p <number>', 'keep the likeliest tokens up to this probability', realNumber(0, 1))
@@ -52,9 +45,9 @@ export function generateCommand(): Command {
     .option('--seed <number>', 'same seed, same text', wholeNumber(0))
     .option('--system <text>', 'system message')
     .option('--raw', 'the prompt as it is, without the chat template', false)
-    .addOption(new Option('--load-format <format>', 'dummy: random weights').choices(['auto', 'dummy']).default('auto'))
-    .addOption(new Option('--dtype <dtype>', 'of the weights').choices(['auto', 'f32', 'bf16', 'f16']).default('auto'))
-    .addOption(new Option('--quantize <format>', 'quantise weights at load').choices(['none', 'int8', 'fp8']).default('none'))
+    .addOption(choice('--load-format <format>', 'dummy: random weights', choices.loadFormat, engineDefaults.loadFormat))
+    .addOption(choice('--dtype <dtype>', 'of the weights', choices.dtype, engineDefaults.dtype))
+    .addOption(choice('--quantize <format>', 'quantise weights at load', choices.quantize, engineDefaults.quantize))
     .addOption(batchInvariantOption())
     .option('--threads <count>', 'compute threads; default: all cores', wholeNumber(1, 1024))
     .addOption(logLevelOption())
@@ -64,132 +57,84 @@ export function generateCommand(): Command {
 
 async function generate(promptArgument: string, options: GenerateOptions): Promise<void> {
   const stop = listenForStop();
-  const folder = findModel(options.model);
-  const config = readModelConfig(folder);
-  const promptText = promptArgument === '-' ? await stop.orStopped(readAll(process.stdin)) : promptArgument;
-  const text = await stop.orStopped(ThreadedText.start({ folder }));
-  const promptIds = await stop.orStopped(encode(text, promptText, options)).finally(() => text.close());
-  const room = config.maxPositionCount - promptIds.length;
-  if (room < 1) {
-    throw new InvalidRequestError(`the prompt has ${promptIds.length} tokens, the model's context is ${config.maxPositionCount}`);
-  }
-  const maxTokenCount = Math.min(options.maxTokens, room);
-  const defaults = readGenerationConfig(folder, text.endTokenId);
-  const request = requestOf(defaults, promptIds, maxTokenCount, options);
-  const loaded = await stop.orStopped(load(folder, promptIds.length + maxTokenCount, options));
+  const given = promptArgument === '-' ? await stop.orStopped(readAll(process.stdin)) : promptArgument;
+  const text = await stop.orStopped(readModelText(findModel(options.model), { names: [options.model], tokenizer: 'load' }));
+  const prompt = await stop.orStopped(encoded(text.served, promptOf(text, given, options)));
+  const maxTokens = Math.min(options.maxTokens, roomBehind(prompt, text));
+  const model = await stop.orStopped(load(text, prompt.ids.length + maxTokens, options));
+  const signal = AbortSignal.any([stop.signal, standardOutput.signal]);
   try {
-    const end = () => loaded.engine.abort(request.id);
-    void stop.received.then(end);
-    standardOutput.signal.addEventListener('abort', end);
-    await run(loaded, request, text.detokenizer, options);
+    await run(model, prompt, maxTokens, signal, options);
   } finally {
-    await loaded.engine.close();
-    loaded.model.close();
-    loaded.device.close();
+    await model.close();
     stop.dispose();
   }
 }
 
-/** The chat template where the model has one, unless told otherwise. */
-async function encode(text: TextService, prompt: string, options: GenerateOptions): Promise<readonly TokenId[]> {
-  if (options.raw || !text.hasChatTemplate) {
-    const [ids = new Int32Array()] = await text.encode([prompt], { addSpecialTokens: 'auto' });
-    return checked(ids);
-  }
-  const system = options.system === undefined ? [] : [{ role: 'system', content: options.system }];
-  const messages = [...system, { role: 'user', content: prompt }];
-  const chat = { messages, options: { addGenerationPrompt: true } };
-  return checked(await text.encodeChat(chat, { addSpecialTokens: 'none' }, Number.POSITIVE_INFINITY));
+/** A chat where the model has a template, unless told otherwise. */
+function promptOf({ served }: ModelText, content: string, { raw, system }: GenerateOptions): Prompt {
+  if (raw || served.text?.hasChatTemplate !== true) return content;
+  const user = { role: 'user', content } as const;
+  return system === undefined ? [user] : [{ role: 'system', content: system }, user];
 }
 
-function checked(ids: Int32Array): readonly TokenId[] {
-  if (ids.length === 0) throw new InvalidRequestError('the prompt is empty');
-  return Array.from(ids);
+function roomBehind({ ids }: EncodedPrompt, { config }: ModelText): number {
+  const room = config.maxPositionCount - ids.length;
+  if (room > 0) return room;
+  throw new ContextLengthError(
+    `the prompt has ${ids.length} tokens, the model's context is ${config.maxPositionCount}`,
+    'prompt',
+  );
 }
 
-function requestOf(
-  defaults: GenerationDefaults,
-  promptIds: readonly TokenId[],
-  maxTokenCount: number,
-  options: GenerateOptions,
-): GenerationRequest {
-  const sampling = {
-    ...greedy,
-    temperature: options.temperature ?? defaults.temperature ?? 1,
-    topK: Math.max(0, options.topK ?? defaults.topK ?? 0),
-    topP: options.topP ?? defaults.topP ?? 1,
-    minP: defaults.minP ?? 0,
-    repetitionPenalty: defaults.repetitionPenalty ?? 1,
-    seed: options.seed ?? freshSeed(),
-    maxTokenCount,
-    endTokenIds: defaults.endTokenIds,
-  };
-  return { id: requestId('generate'), promptIds, sampling };
-}
-
-const tokenBudget = 512;
-
-async function load(folder: string, contextTokenCount: number, options: GenerateOptions): Promise<LoadedEngine> {
-  const { device } = options.device;
-  await ensureLibrary(device.kind, (line) => process.stderr.write(`${line}\n`));
-  const config = {
-    ...{ modelFolder: folder, loadFormat: options.loadFormat, dtype: options.dtype, quantize: options.quantize },
-    ...{ kvDtype: 'auto' as const, blockTokenCount: 16, tokenBudget, prefillChunkTokenCount: tokenBudget },
-    ...{ sequenceCountMax: 1, maxModelTokenCount: contextTokenCount, prefixCaching: 'off' as const, depth: 2 as const },
-    ...{
-      role: 'any' as const,
-      device: { ...device, threadCount: options.threads ?? 0 },
-      batchInvariant: options.batchInvariant ? ('on' as const) : ('off' as const),
-      deviceShareCount: 1,
-      gpuMemoryShare: 0.9,
-      heartbeatEveryMs: 0,
-    },
-  };
-  return loadEngine(config, systemClock, {}, () => undefined);
+/** For this prompt and its answer alone. */
+function load(text: ModelText, maxModelLen: number, options: GenerateOptions): Promise<LocalModel> {
+  const { device, loadFormat, dtype, quantize, batchInvariant, threads } = options;
+  const sized = { maxModelLen, maxNumSeqs: 1, prefixCaching: false };
+  const checked = checkedModelOptions({ device, loadFormat, dtype, quantize, batchInvariant, threads, ...sized });
+  return LocalModel.load(text, checked, (line) => process.stderr.write(`${line}\n`));
 }
 
 async function run(
-  { engine }: LoadedEngine,
-  request: GenerationRequest,
-  tokenizer: Detokenizer,
+  model: LocalModel,
+  prompt: EncodedPrompt,
+  maxTokens: number,
+  signal: AbortSignal,
   options: GenerateOptions,
 ): Promise<void> {
-  const stream = new TextStream(tokenizer, {
-    stopStrings: [],
-    includeStopString: false,
-    special: 'skip',
-    position: options.raw ? 'continuation' : 'start',
-  });
-  const texts: string[] = [];
-  const show = (text: string) => {
-    texts.push(text);
-    if (!options.json) process.stdout.write(text);
-  };
-  const results = await engine.generate([request], (event) => {
-    if (event.kind === 'tokens') for (const { tokenId } of event.tokens) show(stream.push(tokenId).text);
-  });
-  show(stream.flush());
-  process.stdout.write(options.json ? `${JSON.stringify(summary(request, results[0], texts.join('')))}\n` : '\n');
+  const { temperature, topP, topK, seed, json } = options;
+  const sampling = checkedGenerateOptions({ maxTokens, temperature, topP, topK, seed, signal });
+  const startMs = systemClock.nowMs();
+  const chunks: TimedChunk[] = [];
+  try {
+    for await (const chunk of model.answer(prompt, sampling)) {
+      chunks.push({ ...chunk, ms: systemClock.nowMs() - startMs });
+      if (!json) process.stdout.write(chunk.text);
+    }
+  } catch (error) {
+    if (!(error instanceof TwostrokeError && error.code === 'cancelled')) throw error;
+  }
+  process.stdout.write(json ? `${JSON.stringify(summary(prompt, chunks))}\n` : '\n');
 }
 
-function summary({ promptIds }: GenerationRequest, result: GenerationResult | undefined, text: string): object {
-  const [choice] = result?.choices ?? [];
-  const outputTokenCount = choice?.tokens.length ?? 0;
-  const { ttftMs = 0, e2elMs = 0 } = result ?? {};
-  const decodeSeconds = (e2elMs - ttftMs) / 1000;
+interface TimedChunk extends TextChunk {
+  /** Since the prompt was given to the engine. */
+  readonly ms: number;
+}
+
+function summary({ ids }: EncodedPrompt, chunks: readonly TimedChunk[]): object {
+  const tokenIds = chunks.flatMap((chunk) => chunk.tokenIds);
+  const [first, last] = [chunks[0], chunks.at(-1)];
+  const ttftMs = first?.ms ?? 0;
+  const laterTokenCount = tokenIds.length - (first?.tokenIds.length ?? 0);
+  const decodeSeconds = ((last?.ms ?? 0) - ttftMs) / 1000;
   return {
-    text,
-    tokenIds: choice?.tokens.map(({ tokenId }) => tokenId) ?? [],
-    finishReason: choice?.finishReason ?? null,
-    promptTokenCount: promptIds.length,
-    outputTokenCount,
+    text: chunks.map(({ text }) => text).join(''),
+    tokenIds,
+    finishReason: last?.finishReason ?? null,
+    promptTokenCount: ids.length,
+    outputTokenCount: tokenIds.length,
     ttftMs,
-    decodeTokensPerSecond: outputTokenCount > 1 ? (outputTokenCount - 1) / decodeSeconds : null,
+    decodeTokensPerSecond: laterTokenCount > 0 ? laterTokenCount / decodeSeconds : null,
   };
-}
-
-function oneDevice(text: string): WorkerSpec {
-  const [spec] = parseWorkerSpecs(`any:${text}`);
-  if (spec === undefined) throw new InvalidRequestError(`--device ${text}: expected cpu or cuda:N`);
-  return spec;
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** Entry of the `twostroke` command: finds the subcommand, runs it, and turns what it throws into one line and an exit code. */
 import { Command } from 'commander';
+import { packageVersion } from '../library/package-folder.js';
 import { benchCommand } from './bench.js';
 import { describeFailure, exitCodeOf, exitCodes } from './fail.js';
 import { generateCommand } from './generate.js';
@@ -9,7 +10,6 @@ import { profileCommand } from './profile.js';
 import { routeCommand } from './route.js';
 import { serveCommand } from './serve.js';
 import { simulateCommand } from './simulate.js';
-import { packageVersion } from './version.js';
 import { workersCommand } from './workers.js';
 
 const program = new Command('twostroke')

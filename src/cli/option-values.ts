@@ -1,5 +1,6 @@
 /** Parsers for option values: a bad one is a usage error that names the option and what it takes. Used by the commands. */
 import { InvalidArgumentError } from 'commander';
+import { keyPattern } from '../library/option-schemas.js';
 
 export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
@@ -56,9 +57,8 @@ export function serverUrl(text: string): string {
   throw new InvalidArgumentError('Expected a URL such as http://127.0.0.1:8000.');
 }
 
-/** What fits behind "Bearer" in a header. Nothing at all would lock everybody out, and is most often a variable that is not set. */
 export function key(text: string): string {
-  if (/^[\x21-\x7e]+$/.test(text)) return text;
+  if (keyPattern.test(text)) return text;
   throw new InvalidArgumentError('Expected a key of letters, digits and signs of ASCII, without spaces.');
 }
 

@@ -1,46 +1,25 @@
 /** The options of `twostroke serve`: their texts, their parsing, their defaults. Used by serve.ts. */
 import { Command, Option } from 'commander';
-import type { TransferFailurePolicy } from '../control/gateway-api.js';
-import type { Split, Strategy } from '../router/route.js';
+import type { OpenOptions } from '../library/open-server.js';
+import { choices, serverDefaults } from '../library/option-schemas.js';
 import { byteCount, collect, collectKeys, split } from './option-values.js';
-import { addSloOptions, type SloOptions } from './slo-options.js';
-import { addWorkerOptions, choice, count, type WorkerOptions } from './worker-options.js';
+import { addSloOptions } from './slo-options.js';
+import { addWorkerOptions, choice, count } from './worker-options.js';
 
 /** What commander gives, after the parsers below. */
-export interface ServeOptions extends WorkerOptions, SloOptions {
-  readonly host: string;
-  readonly port: number;
-  readonly strategy: Strategy;
-  readonly split?: Split;
-  readonly profile?: string;
-  readonly skipTokenizerInit: boolean;
-  readonly servedModelName?: readonly string[];
-  readonly apiKey?: readonly string[];
-  readonly adminKey?: readonly string[];
-  readonly sharePrefixCache: boolean;
-  readonly corsOrigin?: string;
-  /** Absent: twice what the workers can hold. */
-  readonly maxQueue?: number;
-  readonly maxBody: number;
-  readonly drain: number;
-  readonly onTransferFailure: TransferFailurePolicy;
-  readonly allowForcedLength: boolean;
-  readonly strictFields: boolean;
-  readonly qos?: string;
+export interface ServeOptions extends Omit<OpenOptions, 'folder'> {
   readonly json: boolean;
 }
 
 export function serveCommand(): Command {
   const command = new Command('serve').description('serve a model over an OpenAI-compatible HTTP API');
   return addSloOptions(addWorkerOptions(command))
-    .option('--host <host>', 'address to listen on', '127.0.0.1')
-    .addOption(count('--port <port>', 'port to listen on; 0: any free one', 0, 65535).default(8000))
-    .addOption(
-      choice('--strategy <strategy>', 'which path requests take', ['adaptive', 'collocated', 'disaggregated'], 'adaptive'),
-    )
+    .option('--host <host>', 'address to listen on', serverDefaults.host)
+    .addOption(count('--port <port>', 'port to listen on; 0: any free one', 0, 65535).default(serverDefaults.port))
+    .addOption(choice('--strategy <strategy>', 'which path requests take', choices.strategy, serverDefaults.strategy))
     .option('--profile <file>', 'costs of the workers, as "twostroke profile" measured them; default: the file that fits, if any')
     .addOption(new Option('--split <P:D>', 'how "any" workers are divided when disaggregated').argParser(split))
-    .option('--skip-tokenizer-init', 'token ids in, token ids out; no tokenizer is loaded', false)
+    .option('--skip-tokenizer-init', 'token ids in, token ids out; no tokenizer is loaded', serverDefaults.skipTokenizerInit)
     .addOption(new Option('--served-model-name <name>', 'name in the API; may be repeated').argParser(collect))
     .addOption(
       new Option('--api-key <key>', 'key that clients must send; may be repeated')
@@ -52,23 +31,33 @@ export function serveCommand(): Command {
         .env('TWOSTROKE_ADMIN_KEY')
         .argParser(collectKeys),
     )
-    .option('--share-prefix-cache', 'share cached prompts among API keys: one can then learn what another has sent', false)
+    .option(
+      '--share-prefix-cache',
+      'share cached prompts among API keys: one can then learn what another has sent',
+      serverDefaults.sharePrefixCache,
+    )
     .option('--cors-origin <origin>', 'allow browsers of this origin ("*": all)')
     .addOption(
       choice(
         '--on-transfer-failure <what>',
         'for requests that do not say: prompts whose KV did not arrive',
-        ['recompute', 'fail'],
-        'recompute',
+        choices.onTransferFailure,
+        serverDefaults.onTransferFailure,
       ),
     )
     .addOption(
       count('--max-queue <count>', 'choices accepted and unfinished; more get 429 (default: twice what the batches hold)', 1),
     )
-    .addOption(new Option('--max-body <bytes>', 'largest request body').argParser(byteCount).default(8 * 2 ** 20, '8MiB'))
-    .addOption(count('--drain <seconds>', 'how long open requests may finish on shutdown', 0).default(10))
-    .option('--allow-forced-length', 'let requests fix their output length (forced_output_tokens): for benchmarks only', false)
-    .option('--strict-fields', 'refuse requests with unknown fields instead of ignoring those', false)
+    .addOption(
+      new Option('--max-body <bytes>', 'largest request body').argParser(byteCount).default(serverDefaults.maxBody, '8MiB'),
+    )
+    .addOption(count('--drain <seconds>', 'how long open requests may finish on shutdown', 0).default(serverDefaults.drain))
+    .option(
+      '--allow-forced-length',
+      'let requests fix their output length (forced_output_tokens): for benchmarks only',
+      serverDefaults.allowForcedLength,
+    )
+    .option('--strict-fields', 'refuse requests with unknown fields instead of ignoring those', serverDefaults.strictFields)
     .option('--qos <file>', 'YAML or JSON: classes of requests by header, with priority, SLO and reserved share')
     .option('--json', 'one JSON object on the last line instead of the screen', false);
 }

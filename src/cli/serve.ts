@@ -1,157 +1,67 @@
-/** `twostroke serve`: loads the model's text side, starts the gateway with its workers and the HTTP server in front of them, shows one
- *  screen, and ends in order on a signal: stop accepting, let open requests finish, end the workers. */
-import path from 'node:path';
+/** `twostroke serve`: opens the server with what the command line says, shows one screen when it is ready, and ends in order on a signal:
+ *  stop accepting, let open requests finish, end the workers. */
 import type { Command } from 'commander';
-import { systemClock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
-import { createLogger, type Logger } from '../base/log.js';
-import { Gateway } from '../control/gateway.js';
-import type { GatewayApi } from '../control/gateway-api.js';
-import { ensureLibrary } from '../device/native-library.js';
-import { type ModelConfig, readModelConfig } from '../model/config.js';
-import { readProfile } from '../profile/profile-file.js';
-import type { ClassRule } from '../server/class-rules.js';
-import { type HttpServer, startHttpServer } from '../server/http-server.js';
-import { createServerMetrics } from '../server/metrics.js';
-import { loadServedModel, type ServedModel } from '../server/served-model.js';
+import { createLogger } from '../base/log.js';
+import { type OpenServer, openServer, type ServerListeners } from '../library/open-server.js';
+import { packageVersion } from '../library/package-folder.js';
 import { askFirstQuestion, type FirstAnswer } from './first-answer.js';
-import { gatewayOptions, maxTokenCountOf } from './gateway-options.js';
-import { learnCosts } from './learn-costs.js';
 import { LoadDisplay } from './load-display.js';
 import { findModel } from './model-option.js';
 import { standardOutput } from './output.js';
-import { readClassRules } from './qos-file.js';
 import { screenText } from './screen.js';
 import { type ServeOptions, serveCommand as serveOptions } from './serve-options.js';
 import { listenForStop } from './signals.js';
-import { packageVersion } from './version.js';
+import { measuringText, StatusLine } from './status-line.js';
 
 export function serveCommand(): Command {
   return serveOptions().action((options: ServeOptions) => serve(options));
 }
 
-interface Served {
-  readonly folder: string;
-  readonly config: ModelConfig;
-  readonly model: ServedModel;
-}
-
 /** Returns when the server has ended in order. */
 async function serve(options: ServeOptions): Promise<void> {
   const logger = createLogger(options.logLevel, 'twostroke');
-  const classRules = options.qos === undefined ? [] : readClassRules(options.qos, options.slo);
   const stop = listenForStop();
-  const served = await openModel(options);
-  for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
-    await stop.orStopped(ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`)));
-  }
-  const given = options.profile === undefined ? null : readProfile(options.profile);
-
-  const common = gatewayOptions(options, served.folder, served.model.maxModelTokenCount, logger);
-  const gateway = await Gateway.start({
-    ...common,
-    settings: { ...common.settings, pacing: options.pacing },
-    slo: options.slo,
-    onOverload: options.onOverload,
-    strategy: options.strategy,
-    ...(options.split === undefined ? {} : { split: options.split }),
-    onTransferFailure: options.onTransferFailure,
-    limits: { requestCountMax: options.maxQueue ?? null },
-  });
-  const ready = async () => {
-    await loaded(gateway);
-    await learnCosts({ gateway, given, strategy: options.strategy, config: served.config, signal: stop.signal });
-    return 'ready' as const;
-  };
-  let server: HttpServer | null = null;
+  const display = new StartDisplay();
+  const opening = openServer({ ...options, folder: findModel(options.model) }, logger, display.listeners);
+  const server = await stop.orStopped(opening);
   try {
-    server = await startServer(options, classRules, served.model, gateway, logger);
-    const signal = await Promise.race([ready(), stop.received]);
+    const ready = server.ready.then(() => 'ready' as const).finally(() => display.close());
+    const signal = await Promise.race([ready, stop.received]);
     if (signal === 'ready') {
-      await showReady(options, served, gateway, server);
+      await showReady(options, server);
       await standardOutput.flushed();
       await stop.received;
     }
     if (!options.json) process.stderr.write('stopping: open requests may finish, Ctrl-C again ends at once\n');
   } finally {
-    const drainMs = options.drain * 1000;
-    await server?.close(drainMs);
-    await gateway.stop({ drainMs: 0 });
-    await served.model.text?.close();
+    await server.close(1000 * options.drain);
     stop.dispose();
   }
 }
 
-async function openModel(options: ServeOptions): Promise<Served> {
-  const folder = findModel(options.model);
-  const config = readModelConfig(folder);
-  const maxModelTokenCount = maxTokenCountOf(options, config);
-  const [name = defaultName(options.model), ...aliases] = options.servedModelName ?? [];
-  const model = await loadServedModel({
-    folder,
-    config,
-    names: [name, ...aliases],
-    maxModelTokenCount,
-    tokenizer: options.skipTokenizerInit ? 'none' : 'load',
-    createdSeconds: Math.floor(systemClock.wallMs() / 1000),
-    version: packageVersion(),
-  });
-  return { folder, config, model };
-}
+/** How far loading is, then measuring, on one line. */
+class StartDisplay {
+  readonly #loading = new LoadDisplay(process.stderr);
+  readonly #measuring = new StatusLine(process.stderr);
 
-/** A path's last part; an id or "demo" as it is. */
-function defaultName(model: string): string {
-  return path.isAbsolute(model) || model.startsWith('.') ? path.basename(path.resolve(model)) : model;
-}
-
-function startServer(
-  options: ServeOptions,
-  classRules: readonly ClassRule[],
-  model: ServedModel,
-  gateway: GatewayApi,
-  logger: Logger,
-): Promise<HttpServer> {
-  const metrics = createServerMetrics(gateway, model.names[0]);
-  return startHttpServer(
-    {
-      gateway,
-      model,
-      metrics,
-      clock: systemClock,
-      bodyBytesMax: options.maxBody,
-      allowForcedLength: options.allowForcedLength,
-      logger,
+  readonly listeners: ServerListeners = {
+    onLoadProgress: (workerId, progress) => this.#loading.update(workerId, progress),
+    onMeasuring: (share, what) => {
+      this.#loading.close();
+      this.#measuring.show(measuringText(share, what));
     },
-    {
-      host: options.host,
-      port: options.port,
-      apiKeys: options.apiKey ?? [],
-      adminKeys: options.adminKey ?? [],
-      sharePrefixCache: options.sharePrefixCache,
-      corsOrigin: options.corsOrigin ?? null,
-      version: packageVersion(),
-      strictFields: options.strictFields,
-      classRules,
-    },
-  );
-}
+    tell: (line) => void process.stderr.write(`twostroke: ${line}\n`),
+  };
 
-async function loaded(gateway: GatewayApi): Promise<void> {
-  const display = new LoadDisplay(process.stderr);
-  gateway.onLoadProgress((workerId, progress) => display.update(workerId, progress));
-  try {
-    await gateway.ready;
-  } finally {
-    display.close();
+  close(): void {
+    this.#loading.close();
+    this.#measuring.clear();
   }
 }
 
-async function showReady(
-  options: ServeOptions,
-  { config, model }: Served,
-  gateway: GatewayApi,
-  server: HttpServer,
-): Promise<void> {
+async function showReady(options: ServeOptions, server: OpenServer): Promise<void> {
+  const { config, served: model, gateway, http } = server;
   const modelName = model.names[0];
   if (options.json) {
     const shown = gateway.workers().map(({ id, effectiveRole, device, threadCount, pid }) => ({
@@ -161,10 +71,10 @@ async function showReady(
       threadCount,
       pid,
     }));
-    process.stdout.write(`${JSON.stringify({ url: server.url, port: server.port, model: modelName, workers: shown })}\n`);
+    process.stdout.write(`${JSON.stringify({ url: http.url, port: http.port, model: modelName, workers: shown })}\n`);
     return;
   }
-  const firstAnswer = await answerOnce(options, model, server.url);
+  const firstAnswer = await answerOnce(options, server);
   process.stdout.write(
     screenText({
       version: packageVersion(),
@@ -173,7 +83,7 @@ async function showReady(
       maxModelTokenCount: model.maxModelTokenCount,
       strategy: options.strategy,
       workers: gateway.workers(),
-      url: server.url,
+      url: http.url,
       needsApiKey: options.apiKey !== undefined || options.adminKey !== undefined,
       hasChat: model.text?.hasChatTemplate === true,
       firstAnswer,
@@ -182,10 +92,10 @@ async function showReady(
 }
 
 /** For the demo model only: others may not know, or take long. A failure is told and does not stop the server. */
-async function answerOnce(options: ServeOptions, model: ServedModel, url: string): Promise<FirstAnswer | null> {
-  if (options.model !== 'demo' || options.loadFormat === 'dummy' || model.text?.hasChatTemplate !== true) return null;
+async function answerOnce(options: ServeOptions, { served, http }: OpenServer): Promise<FirstAnswer | null> {
+  if (options.model !== 'demo' || options.loadFormat === 'dummy' || served.text?.hasChatTemplate !== true) return null;
   try {
-    return await askFirstQuestion(url, model.names[0], options.apiKey?.[0] ?? options.adminKey?.[0] ?? null);
+    return await askFirstQuestion(http.url, served.names[0], options.apiKey?.[0] ?? options.adminKey?.[0] ?? null);
   } catch (error) {
     process.stderr.write(`twostroke: ${messageOf(error)}\n`);
     return null;

@@ -2,7 +2,7 @@
  *  long as a profile has measured. */
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { systemClock } from '../base/clock.js';
+import { isoDate, systemClock } from '../base/clock.js';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { metricNames, resultJson } from '../bench/result-json.js';
 import type { SloByClass } from '../bench/slo.js';
@@ -18,7 +18,7 @@ import { forWorker, type RouterError, timesFromProfiles, withRouterError } from 
 import { type RoutesTaken, routesTaken } from '../sim/routes-taken.js';
 import { type LoadOptions, simulatedPlan, simulatedVocabCount } from '../sim/simulated-load.js';
 import { type SimulatedSettings, type SimulationOptions, type SimulationResult, simulate } from '../sim/simulation.js';
-import { goodputOf, isoDate, sendSloOption } from './bench-options.js';
+import { goodputOf, sendSloOption } from './bench-options.js';
 import { blockTokenCount, collect, realNumber, split, wholeNumber } from './option-values.js';
 import { addSloOptions, type SloOptions } from './slo-options.js';
 import { writing } from './system-error.js';

@@ -1,13 +1,10 @@
 /** What `serve` and `simulate` are told of SLOs and overload. */
 import { type Command, Option } from 'commander';
-import type { OverloadPolicy } from '../control/gateway-api.js';
-import { parseSloTargets, type SloTargets, usualSloTargets } from '../router/slo-targets.js';
+import type { OpenOptions } from '../library/open-server.js';
+import { choices, serverDefaults } from '../library/option-schemas.js';
+import { parseSloTargets } from '../router/slo-targets.js';
 
-export interface SloOptions {
-  readonly slo: SloTargets;
-  readonly pacing: 'on' | 'off';
-  readonly onOverload: OverloadPolicy;
-}
+export type SloOptions = Pick<OpenOptions, 'slo' | 'pacing' | 'onOverload'>;
 
 export function addSloOptions(command: Command): Command {
   return command
@@ -17,16 +14,16 @@ export function addSloOptions(command: Command): Command {
         'for requests that do not say: ttft:MS,tpot:MS,e2el:MS, or multiples of what a request takes alone; steps are paced by the first two',
       )
         .argParser((text) => parseSloTargets(text, '--slo'))
-        .default(usualSloTargets, 'ttft:5x,tpot:2x'),
+        .default(parseSloTargets(serverDefaults.slo, '--slo'), serverDefaults.slo),
     )
     .addOption(
       new Option('--pacing <pacing>', 'off: steps take prompts first come, first served, whatever becomes of SLOs')
-        .choices(['on', 'off'])
-        .default('on'),
+        .choices(choices.pacing)
+        .default(serverDefaults.pacing),
     )
     .addOption(
       new Option('--on-overload <what>', 'requests whose first token will be late: shed (429), or late (served after all others)')
-        .choices(['shed', 'late'])
-        .default('late'),
+        .choices(choices.onOverload)
+        .default(serverDefaults.onOverload),
     );
 }

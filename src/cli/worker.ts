@@ -1,4 +1,4 @@
-/** Entry of a worker process; the gateway starts it (control/worker-process.ts), nobody types it.
+/** A worker process. worker-main.cts, which the gateway starts (control/worker-process.ts), loads it; nobody types it.
  *  argv: --address SOCKET --id WORKER_ID --log-level LEVEL */
 import { parseArgs } from 'node:util';
 import { systemClock } from '../base/clock.js';

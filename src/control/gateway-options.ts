@@ -1,4 +1,4 @@
-/** What `serve` decides before it starts a Gateway. Every default is made by cli/. */
+/** What is decided before a Gateway starts. Every default is made by library/. */
 import type { Clock } from '../base/clock.js';
 import type { Logger } from '../base/log.js';
 import type { listenUnix } from '../bus/unix-socket.js';
@@ -20,9 +20,9 @@ export interface GatewayOptions {
   readonly threads?: number;
   /** Cores of this host, for gateway and workers together. Absent: as many as this process may use. */
   readonly coreCount?: number;
-  /** Path of the worker's JavaScript: dist/src/cli/worker.js. */
+  /** Path of the worker's JavaScript: dist/src/cli/worker-main.cjs. */
   readonly workerEntry: string;
-  /** Environment of the worker processes; absent: this process's own. UV_THREADPOOL_SIZE of 8 or more suits native waits. */
+  /** Environment of the worker processes; absent: this process's own. */
   readonly workerEnvironment?: Readonly<Record<string, string | undefined>>;
   /** For requests that do not say. Absent: recompute. */
   readonly onTransferFailure?: TransferFailurePolicy;

@@ -1,6 +1,6 @@
 /** The engine: requests in, tokens out, on one device. Its loop is three words: schedule, launch, commit.
  *
- *  Used by worker/ (which drives `step`), cli/ and examples (which call `generate`). It does not know that other workers exist: a
+ *  Used by worker/ and library/, which drive `step`; tests call `generate`. It does not know that other workers exist: a
  *  hand-over is a prompt whose blocks it holds (`addPrefill`), or blocks that someone else fills (`reserve`, `resume`).
  *
  *  Invariants, proved by checkIntegrity: every block is free, owned or cached; every reference has a holder; nothing is kept for a
@@ -28,7 +28,7 @@ import type { StepPlan } from './step-plan.js';
 import { stepWorkOf } from './step-work.js';
 import type { TokenEvent } from './token-event.js';
 
-// The package's entry point: the types its API speaks.
+// The types its methods speak.
 export type { EngineHooks, EngineOptions, EngineSnapshot, PrefillChunk, Reservation } from './engine-options.js';
 export type { ChoiceResult, GenerationRequest, GenerationResult } from './generation-request.js';
 

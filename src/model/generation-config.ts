@@ -1,4 +1,4 @@
-/** What a model's authors recommend for sampling, and which tokens end a text. Used by server/ and cli/ for fields a request leaves out.
+/** What a model's authors recommend for sampling, and which tokens end a text. Used by server/ for fields a request leaves out.
  *  As in vLLM, `do_sample` is ignored: a request's temperature decides. */
 import path from 'node:path';
 import type { TokenId } from '../base/ids.js';

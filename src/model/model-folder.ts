@@ -1,4 +1,4 @@
-/** Which folder a `--model` means. Used by cli/ and examples/; nothing is ever downloaded.
+/** Which folder a model's name means. Used by cli/ and library/; nothing is ever downloaded.
  *
  *    demo         the model that comes with the package
  *    a path       a folder with config.json
@@ -18,12 +18,10 @@ interface ModelFolderOptions {
 export function resolveModelFolder(nameOrPath: string, options: ModelFolderOptions = {}): string {
   if (nameOrPath === 'demo') return demoFolder();
   if (isFolder(nameOrPath)) return path.resolve(nameOrPath);
-  if (existsSync(nameOrPath)) throw new ModelError(`${nameOrPath} is a file; --model takes the folder with config.json`);
+  if (existsSync(nameOrPath)) throw new ModelError(`${nameOrPath} is a file; a model is the folder with config.json`);
   const cache = options.hubCacheFolder ?? path.join(homedir(), '.cache', 'huggingface', 'hub');
   if (/^[\w.-]+\/[\w.-]+$/.test(nameOrPath) && !nameOrPath.startsWith('.')) return cachedFolder(nameOrPath, cache);
-  throw new ModelError(
-    `${nameOrPath}: no such folder. --model takes "demo", a folder, or a Hugging Face id that is in the cache`,
-  );
+  throw new ModelError(`${nameOrPath}: no such folder. A model is "demo", a folder, or a Hugging Face id that is in the cache`);
 }
 
 function cachedFolder(id: string, cache: string): string {

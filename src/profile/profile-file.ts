@@ -1,4 +1,4 @@
-/** Profile files: found by key, read, checked, written. Used by cli/ (profile, serve) and tests.
+/** Profile files: found by key, read, checked, written. Used by cli/ (profile), library/ and tests.
  *  Invariant: what is handed out has the shape of ProfileFile, whoever wrote the file. */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';

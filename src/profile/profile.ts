@@ -1,5 +1,5 @@
-/** Measures a running gateway's workers and makes their profile files: one for each kind of worker. Used by cli/ (profile, serve) and the
- *  example. The gateway should have nothing else to do meanwhile; if it has, the measurement is of what is left. */
+/** Measures a running gateway's workers and makes their profile files: one for each kind of worker. Used by cli/ (profile) and library/
+ *  (learn-costs). The gateway should have nothing else to do meanwhile; if it has, the measurement is of what is left. */
 
 import { at } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';

@@ -2,6 +2,7 @@
  *  Used by every handler through the app's one error hook. Internal errors never show their stack. */
 import { type ErrorCode, TwostrokeError } from '../base/errors.js';
 import { OverloadedError } from '../control/admission.js';
+import type { ErrorBody } from './api-types.js';
 
 /** For statuses that only HTTP has (404 route, 405, 413, 415). */
 export class HttpError extends TwostrokeError {
@@ -29,14 +30,7 @@ export function bodyTooLarge(bytesMax: number): HttpError {
 interface ApiError {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: {
-    readonly error: {
-      readonly message: string;
-      readonly type: string;
-      readonly param: string | null;
-      readonly code: string | null;
-    };
-  };
+  readonly body: ErrorBody;
 }
 
 const statusOf: Record<ErrorCode, number> = {

@@ -7,6 +7,7 @@ import { getPath } from 'hono/utils/url';
 import { TwostrokeError } from '../base/errors.js';
 import { freshId } from '../base/prng.js';
 import { HttpError, toApiError } from './api-error.js';
+import type { ModelCard, ModelList } from './api-types.js';
 import { BodyRoom } from './body-room.js';
 import { chatCompletion } from './chat.js';
 import { type ClassRule, classOf } from './class-rules.js';
@@ -166,7 +167,7 @@ function routes(
   return [
     ['POST', '/v1/chat/completions', generating(chatCompletion)],
     ['POST', '/v1/completions', generating(completion)],
-    ['GET', '/v1/models', (c) => c.json({ object: 'list', data: model.names.map((name) => modelCard(model, name)) })],
+    ['GET', '/v1/models', (c) => c.json(modelList(model))],
     ['GET', '/v1/models/:id{.+}', (c) => c.json(modelCard(model, knownName(model, c.req.param('id') ?? '')))],
     ['POST', '/tokenize', json((body, onParsed) => tokenize(model, body, onParsed, context.clock))],
     ['POST', '/detokenize', json((body, onParsed) => detokenize(model, body, onParsed))],
@@ -208,7 +209,11 @@ function indexText(model: ServedModel, options: AppOptions): string {
   return `twostroke ${options.version} serves ${model.names[0]}: POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize; GET /v1/models, /health, /workers, /routes, /metrics, /version`;
 }
 
-function modelCard(model: ServedModel, id: string): object {
+function modelList(model: ServedModel): ModelList {
+  return { object: 'list', data: model.names.map((name) => modelCard(model, name)) };
+}
+
+function modelCard(model: ServedModel, id: string): ModelCard {
   return {
     id,
     object: 'model',

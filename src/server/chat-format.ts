@@ -1,5 +1,6 @@
 /** OpenAI's chat.completion and chat.completion.chunk objects, with vLLM's token ids and stop reason. Used by chat.ts. */
 import type { Detokenizer } from '../model/detokenizer.js';
+import type { ChatCompletion, ChatCompletionChunk, ChatLogprobs } from './api-types.js';
 import { contentText } from './chat-prompt.js';
 import type { ChatBody } from './chat-schema.js';
 import type { ChoiceDelta } from './choice-text.js';
@@ -8,6 +9,8 @@ import type { Generation } from './generation.js';
 import { chatLogprobs, promptLogprobs } from './logprobs.js';
 import { tokenFormOf } from './request-options.js';
 import { usageOf } from './usage.js';
+
+type ChunkChoice = ChatCompletionChunk['choices'][number];
 
 export class ChatFormat implements ResponseFormat {
   readonly #frame: { id: string; created: number; model: string; system_fingerprint: string };
@@ -33,7 +36,7 @@ export class ChatFormat implements ResponseFormat {
     this.#echoText = body.echo === true && last?.role === 'assistant' ? contentText(last) : '';
   }
 
-  chunks(_promptIndex: number, delta: ChoiceDelta): readonly object[] {
+  chunks(_promptIndex: number, delta: ChoiceDelta): readonly ChatCompletionChunk[] {
     const content = this.#chunk([
       {
         index: delta.choiceIndex,
@@ -46,7 +49,7 @@ export class ChatFormat implements ResponseFormat {
     ]);
     if (this.#opened.has(delta.choiceIndex)) return [content];
     this.#opened.add(delta.choiceIndex);
-    const opening = {
+    const opening: ChunkChoice = {
       index: delta.choiceIndex,
       delta: { role: 'assistant', content: this.#echoText },
       logprobs: null,
@@ -55,11 +58,11 @@ export class ChatFormat implements ResponseFormat {
     return [this.#chunk([opening], this.#promptTokenIds()), content];
   }
 
-  usageChunk(): object {
+  usageChunk(): ChatCompletionChunk {
     return { ...this.#frame, object: 'chat.completion.chunk', choices: [], usage: usageOf([this.#generation]) };
   }
 
-  whole([choices = []]: readonly (readonly WholeChoice[])[]): object {
+  whole([choices = []]: readonly (readonly WholeChoice[])[]): ChatCompletion {
     const isScored = (this.#body.prompt_logprobs ?? null) !== null;
     return {
       ...this.#frame,
@@ -80,7 +83,7 @@ export class ChatFormat implements ResponseFormat {
     };
   }
 
-  #chunk(choices: readonly object[], extra: object = {}): object {
+  #chunk(choices: ChunkChoice[], extra: { prompt_token_ids?: readonly number[] } = {}): ChatCompletionChunk {
     const options = this.#body.stream_options;
     const usage = options?.continuous_usage_stats === true ? usageOf([this.#generation]) : null;
     return {
@@ -92,16 +95,16 @@ export class ChatFormat implements ResponseFormat {
     };
   }
 
-  #logprobs(tokens: WholeChoice['tokens']): object | null {
+  #logprobs(tokens: WholeChoice['tokens']): ChatLogprobs | null {
     if (this.#body.logprobs !== true) return null;
     return chatLogprobs(this.#tokenizer, tokens, this.#body.top_logprobs ?? 0, tokenFormOf(this.#body));
   }
 
-  #tokenIds(tokens: WholeChoice['tokens']): object {
+  #tokenIds(tokens: WholeChoice['tokens']): { token_ids?: readonly number[] } {
     return this.#body.return_token_ids === true ? { token_ids: tokens.map(({ tokenId }) => tokenId) } : {};
   }
 
-  #promptTokenIds(): object {
+  #promptTokenIds(): { prompt_token_ids?: readonly number[] } {
     return this.#body.return_token_ids === true ? { prompt_token_ids: this.#generation.input.promptIds } : {};
   }
 }

@@ -15,7 +15,7 @@ export async function encodeChat(model: ServedModel, body: ChatFields): Promise<
   const text = requireText(model, 'messages');
   if (!text.hasChatTemplate) {
     throw new InvalidRequestError(
-      'messages: this model has no chat template. Use POST /v1/completions with a prompt.',
+      'messages: this model has no chat template. Give a prompt instead (POST /v1/completions).',
       'messages',
     );
   }

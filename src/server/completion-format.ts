@@ -1,17 +1,18 @@
 /** OpenAI's text_completion objects, with echo, legacy logprobs, and vLLM's token ids and stop reason. Used by completions.ts. */
 import { at } from '../base/assert.js';
 import type { TokenOutput } from '../engine/token-event.js';
+import type { Completion, CompletionChunk, CompletionLogprobs, PromptLogprobs, Usage } from './api-types.js';
 import type { ChoiceDelta } from './choice-text.js';
 import type { CompletionBody } from './completion-schema.js';
 import type { ResponseFormat, ServerContext, WholeChoice } from './exchange.js';
 import type { Generation } from './generation.js';
-import { type CompletionLogprobs, CompletionLogprobWriter, promptLogprobs, type ScoredToken } from './logprobs.js';
+import { CompletionLogprobWriter, promptLogprobs, type ScoredToken } from './logprobs.js';
 import type { Prompt } from './prompt.js';
 import { tokenFormOf } from './request-options.js';
 import { UsageSoFar, usageOf } from './usage.js';
 
 export class CompletionFormat implements ResponseFormat {
-  readonly #frame: { id: string; object: string; created: number; model: string; system_fingerprint: string };
+  readonly #frame: { id: string; object: 'text_completion'; created: number; model: string; system_fingerprint: string };
   readonly #context: ServerContext;
   readonly #body: CompletionBody;
   readonly #prompts: readonly Prompt[];
@@ -38,7 +39,7 @@ export class CompletionFormat implements ResponseFormat {
     this.#usageSoFar = new UsageSoFar(generations, body.max_tokens === 0 ? 'not told' : 'told');
   }
 
-  chunks(promptIndex: number, delta: ChoiceDelta): readonly object[] {
+  chunks(promptIndex: number, delta: ChoiceDelta): readonly CompletionChunk[] {
     const index = this.#indexOf(promptIndex, delta.choiceIndex);
     const isFirst = !this.#opened.has(index);
     this.#opened.add(index);
@@ -49,14 +50,15 @@ export class CompletionFormat implements ResponseFormat {
     return [{ ...this.#frame, choices: [choice], ...(options?.include_usage === true ? { usage } : {}) }];
   }
 
-  usageChunk(): object {
+  usageChunk(): CompletionChunk {
     return { ...this.#frame, choices: [], usage: this.#usage() };
   }
 
-  whole(choices: readonly (readonly WholeChoice[])[]): object {
+  whole(choices: readonly (readonly WholeChoice[])[]): Completion {
     const flat = choices.flatMap((ofPrompt, promptIndex) =>
       ofPrompt.map((choice, choiceIndex) => ({
         ...this.#choice(promptIndex, this.#indexOf(promptIndex, choiceIndex), choice.text, choice.tokens, choice.ending, 'first'),
+        finish_reason: choice.ending.finishReason,
         ...this.#promptLogprobs(promptIndex),
       })),
     );
@@ -71,7 +73,7 @@ export class CompletionFormat implements ResponseFormat {
     tokens: readonly TokenOutput[],
     ending: Pick<ChoiceDelta, 'finishReason' | 'stopReason'>,
     part: 'first' | 'later',
-  ): object {
+  ): CompletionChunk['choices'][number] {
     const isPromptOnly = this.#body.max_tokens === 0;
     const prompt = at(this.#prompts, promptIndex);
     const isEchoed = this.#body.echo === true && part === 'first';
@@ -107,13 +109,13 @@ export class CompletionFormat implements ResponseFormat {
     return at(this.#prompts, promptIndex).ids.map((tokenId, position) => ({ tokenId, logprob: logprobs[position - 1] }));
   }
 
-  #promptLogprobs(promptIndex: number): object {
+  #promptLogprobs(promptIndex: number): { prompt_logprobs?: PromptLogprobs } {
     if ((this.#body.prompt_logprobs ?? null) === null) return {};
     const { input, promptLogprobs: logprobs } = at(this.#generations, promptIndex);
     return { prompt_logprobs: promptLogprobs(this.#context.model.tokenizer, input.promptIds, logprobs) };
   }
 
-  #usage(): object {
+  #usage(): Usage {
     return usageOf(this.#generations, this.#body.max_tokens === 0 ? 'not told' : 'told');
   }
 

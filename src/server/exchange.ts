@@ -17,6 +17,7 @@ import type { OnCut } from './connections.js';
 import type { Generation, GenerationContext } from './generation.js';
 import type { Caller } from './keys.js';
 import { mergeDeltas } from './merge-deltas.js';
+import type { ServerMetrics } from './metrics.js';
 import type { ServedModel } from './served-model.js';
 import { SseWriter } from './sse.js';
 import type { OnParsed } from './validation.js';
@@ -29,6 +30,7 @@ export type ServerGateway = Pick<
 
 export interface ServerContext extends GenerationContext {
   readonly gateway: ServerGateway;
+  readonly metrics: ServerMetrics;
   readonly model: ServedModel;
   readonly bodyBytesMax: number;
   /** Requests may say how long their answer is (benchmarks). Absent: they may not. */
@@ -52,7 +54,7 @@ export interface Exchange {
 export interface WholeChoice {
   readonly text: string;
   readonly tokens: readonly TokenOutput[];
-  readonly ending: ChoiceDelta;
+  readonly ending: Required<Pick<ChoiceDelta, 'finishReason'>> & Pick<ChoiceDelta, 'stopReason'>;
 }
 
 /** How one endpoint shapes its answers. `promptIndex` is always 0 for chat. */
@@ -143,8 +145,9 @@ async function collect(generations: readonly Generation[], deltas: Deltas): Prom
   }
   return choices.map((ofPrompt) =>
     ofPrompt.map(({ texts, tokens, last }) => {
-      if (last === null) throw new TwostrokeError('internal', 'a choice ended without a delta');
-      return { text: texts.join(''), tokens, ending: last };
+      const { finishReason, ...rest } = last ?? {};
+      if (finishReason === undefined) throw new TwostrokeError('internal', 'a choice has no end');
+      return { text: texts.join(''), tokens, ending: { ...rest, finishReason } };
     }),
   );
 }

@@ -1,5 +1,5 @@
 /** One prompt's generation as text deltas: submits it, follows its events, ends choices at stop strings, counts tokens, observes metrics.
- *  Used by chat.ts and completions.ts. Invariant: whatever happens, the stream under it is finished or cancelled. */
+ *  Used by chat.ts, completions.ts and library/. Invariant: whatever happens, the stream under it is finished or cancelled. */
 import { at } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
@@ -10,9 +10,11 @@ import type { TokenEvent, TokenLogprob } from '../engine/token-event.js';
 import { type ChoiceDelta, ChoiceText, type TextOptions } from './choice-text.js';
 import type { ServerMetrics } from './metrics.js';
 
+type GenerationMetrics = Pick<ServerMetrics, 'onFirstToken' | 'onTokenGap' | 'onRequestEnd'>;
+
 export interface GenerationContext {
   readonly gateway: Pick<GatewayApi, 'submit'>;
-  readonly metrics: ServerMetrics;
+  readonly metrics: GenerationMetrics;
   readonly clock: Clock;
 }
 
@@ -26,7 +28,7 @@ export class Generation {
   /** Made when it is submitted: until then nothing says that it will be. */
   #choices: readonly ChoiceText[] = [];
   #openChoiceCount: number;
-  readonly #metrics: ServerMetrics;
+  readonly #metrics: GenerationMetrics;
   readonly #clock: Clock;
   readonly #arrivalMs: number;
   #lastTokenMs: number[] = [];

@@ -1,4 +1,4 @@
-/** The listening server: HTTP in front of createApp, and an orderly end. Used by cli/serve.ts and the tests.
+/** The listening server: HTTP in front of createApp, and an orderly end. Used by library/open-server.ts and the tests.
  *  Invariant: close() ends, whatever clients do: what is still open at the deadline is told so, and cut. */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
@@ -76,8 +76,8 @@ function listen(server: Server, { host, port }: HttpServerOptions): Promise<void
 
 function listenMessage(error: NodeJS.ErrnoException, host: string, port: number): string {
   if (error.code === 'EADDRINUSE')
-    return `port ${port} on ${host} is already in use: choose another with --port, or stop what listens there`;
-  if (error.code === 'EACCES') return `port ${port} on ${host} may not be used by this user: choose one above 1023 with --port`;
+    return `port ${port} on ${host} is already in use: choose another port, or stop what listens there`;
+  if (error.code === 'EACCES') return `port ${port} on ${host} may not be used by this user: choose a port above 1023`;
   return `cannot listen on ${host}:${port}: ${messageOf(error)}`;
 }
 

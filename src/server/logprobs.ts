@@ -3,6 +3,7 @@ import { isUtf8 } from 'node:buffer';
 import type { TokenId } from '../base/ids.js';
 import type { TokenLogprob, TokenOutput } from '../engine/token-event.js';
 import type { Detokenizer } from '../model/detokenizer.js';
+import type { ChatLogprobs, ChatToken, CompletionLogprobs, PromptLogprobs } from './api-types.js';
 
 /** JSON has no -Infinity; vLLM and OpenAI write this. */
 const lowestLogprob = -9999;
@@ -12,16 +13,6 @@ const finite = (logprob: number) => Math.max(logprob, lowestLogprob);
 export type TokenForm = 'text' | 'id';
 
 const idForm = (id: TokenId) => `token_id:${id}`;
-
-interface ChatToken {
-  readonly token: string;
-  readonly logprob: number;
-  readonly bytes: readonly number[];
-}
-interface ChatLogprobs {
-  readonly content: readonly (ChatToken & { readonly top_logprobs: readonly ChatToken[] })[];
-  readonly refusal: null;
-}
 
 export function chatLogprobs(
   tokenizer: Detokenizer,
@@ -39,14 +30,6 @@ export function chatLogprobs(
     top_logprobs: (logprob?.top ?? []).slice(0, topCount).map(([id, value]) => entry(id, value)),
   }));
   return { content, refusal: null };
-}
-
-export interface CompletionLogprobs {
-  readonly tokens: readonly string[];
-  readonly token_logprobs: readonly (number | null)[];
-  readonly top_logprobs: readonly (Readonly<Record<string, number>> | null)[];
-  /** In code points, where the token's first complete character begins, counted from the start of the choice's text. */
-  readonly text_offset: readonly number[];
 }
 
 /** A token whose log-probability may be unknown: the first of a prompt has none. */
@@ -107,16 +90,12 @@ export class CompletionLogprobWriter {
   }
 }
 
-type PromptLogprobEntry = Readonly<
-  Record<string, { readonly logprob: number; readonly rank?: number; readonly decoded_token: string | null }>
->;
-
 /** vLLM's shape: one entry per prompt token, null for the first. `rank` is given where the alternatives show it. */
 export function promptLogprobs(
   tokenizer: Detokenizer | null,
   promptIds: readonly TokenId[],
   logprobs: readonly TokenLogprob[],
-): readonly (PromptLogprobEntry | null)[] {
+): PromptLogprobs {
   const text = (id: TokenId) => tokenizer?.tokenText(id) ?? null;
   return promptIds.map((tokenId, index) => {
     const scored = logprobs[index - 1];

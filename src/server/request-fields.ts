@@ -134,11 +134,11 @@ export function isTextFormat(value: unknown): boolean {
 }
 
 /** A known field that works only when it says "nothing": absent, null, or what `isHarmless` lets through. */
-export function unsupported(isHarmless: (value: unknown) => boolean = () => false): z.ZodType<unknown> {
+export function unsupported(isHarmless: (value: unknown) => boolean = () => false): z.ZodOptional<z.ZodType<unknown>> {
   return z
     .unknown()
-    .optional()
-    .refine((value) => value === undefined || value === null || isHarmless(value), { message: notSupported });
+    .refine((value) => value === undefined || value === null || isHarmless(value), { message: notSupported })
+    .optional();
 }
 
 /** Known fields of both endpoints that would change the result in ways not built yet. */

@@ -28,24 +28,31 @@ interface ServedModelOptions {
   readonly names: ServedModel['names'];
   readonly maxModelTokenCount: number;
   readonly tokenizer: 'load' | 'none';
+  /** What a text thread starts with. */
+  readonly textEntry: URL;
   readonly createdSeconds: number;
   readonly version: string;
 }
 
-/** @throws ModelError for a tokenizer or template that cannot be used. */
+/** Its text threads run until `text` is closed. @throws ModelError for a tokenizer or template that cannot be used; then none runs. */
 export async function loadServedModel(options: ServedModelOptions): Promise<ServedModel> {
   const { folder, config, names, maxModelTokenCount, createdSeconds } = options;
-  const text = options.tokenizer === 'load' ? await ThreadedText.start({ folder }) : null;
-  return {
-    names,
-    createdSeconds,
-    maxModelTokenCount,
-    vocabCount: config.vocabCount,
-    defaults: readGenerationConfig(folder, text?.endTokenId ?? null),
-    tokenizer: text?.detokenizer ?? null,
-    text,
-    fingerprint: `twostroke-${options.version}-${config.architecture}-${config.layerCount}x${config.hiddenCount}`,
-  };
+  const text = options.tokenizer === 'load' ? await ThreadedText.start({ folder, entry: options.textEntry }) : null;
+  try {
+    return {
+      names,
+      createdSeconds,
+      maxModelTokenCount,
+      vocabCount: config.vocabCount,
+      defaults: readGenerationConfig(folder, text?.endTokenId ?? null),
+      tokenizer: text?.detokenizer ?? null,
+      text,
+      fingerprint: `twostroke-${options.version}-${config.architecture}-${config.layerCount}x${config.hiddenCount}`,
+    };
+  } catch (error) {
+    await text?.close();
+    throw error;
+  }
 }
 
 /** The tokenizer, or a 400 that says why there is none. */

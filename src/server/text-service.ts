@@ -1,5 +1,5 @@
 /** Chats and texts → token ids, off the event loop: what a model folder's template and tokenizer do with what clients send may take
- *  for ever. Made by served-model.ts and cli/generate.ts (threads) or tests (direct); used by prompt.ts and tokenize.ts. Invariant:
+ *  for ever. Made by served-model.ts (threads) or tests (direct); used by prompt.ts and tokenize.ts. Invariant:
  *  every call ends within its limit, and one that passes it takes no other with it. Two threads:
  *
  *    quick    short jobs, one after another
@@ -60,7 +60,8 @@ export class DirectText extends TextService {
 
 export interface TextServiceOptions {
   readonly folder: string;
-  readonly entry?: URL;
+  /** The built text-thread-entry.js. */
+  readonly entry: URL;
   readonly clock?: Clock;
   readonly loadLimitMs?: number;
   /** Of a short job; a long one has as much more as four times its honest work. */
@@ -106,7 +107,7 @@ export class ThreadedText extends TextService {
 
   /** @throws ModelError for a tokenizer or template that cannot be used, or takes too long to load. */
   static async start(options: TextServiceOptions): Promise<ThreadedText> {
-    const { folder, entry = new URL('./text-thread-entry.js', import.meta.url), clock = systemClock } = options;
+    const { folder, entry, clock = systemClock } = options;
     const { loadLimitMs = 30_000, runLimitMs = 2000, memoryLimitMb = 1024 } = options;
     const makeThread = () => new TextThread({ folder, entry, clock, loadLimitMs, memoryLimitMb });
     const first = makeThread();
@@ -131,12 +132,13 @@ export class ThreadedText extends TextService {
   async close(): Promise<void> {
     this.#isClosed = true;
     for (const lane of [this.#quick, this.#slow]) {
-      for (const { reject } of lane.queue.splice(0)) reject(new TwostrokeError('unavailable', 'the server is shutting down'));
+      for (const { reject } of lane.queue.splice(0)) reject(closedError());
       await lane.thread?.close();
     }
   }
 
   protected run(job: TextJob): Promise<TextAnswer> {
+    if (this.#isClosed) return Promise.reject(closedError());
     const unitCount = Math.max(jobUnitsMin, unitCountOf(job));
     const waitingCount = this.#quick.queue.length + this.#slow.queue.length;
     if (this.#waitingUnits > 0 && this.#waitingUnits + unitCount > waitingUnitsMax) {
@@ -190,4 +192,8 @@ export class ThreadedText extends TextService {
     const waiting = this.#quick.queue.splice(0);
     for (const queued of waiting) (queued.job.kind === kind ? this.#slow : this.#quick).queue.push(queued);
   }
+}
+
+function closedError(): TwostrokeError {
+  return new TwostrokeError('unavailable', 'the server is shutting down');
 }

@@ -32,7 +32,11 @@ export class TextThread {
   constructor(options: TextThreadOptions) {
     this.#options = options;
     const { entry, folder, memoryLimitMb } = options;
-    this.#worker = new Worker(entry, { workerData: folder, resourceLimits: { maxOldGenerationSizeMb: memoryLimitMb } });
+    this.#worker = new Worker(entry, {
+      workerData: folder,
+      execArgv: [], // some of a program's own (`--input-type`) no thread may have
+      resourceLimits: { maxOldGenerationSizeMb: memoryLimitMb },
+    });
     this.#worker.on('message', (message: unknown) => this.#settle((waiter) => waiter.resolve(message)));
     this.#worker.on('error', (error) => this.#end(this.#reason(error)));
     this.#worker.on('exit', () => this.#end(new TwostrokeError('unavailable', 'the text thread ended')));

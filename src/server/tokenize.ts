@@ -1,29 +1,20 @@
 /** POST /tokenize and /detokenize, in vLLM's shapes. */
-import { z } from 'zod';
+import type { z } from 'zod';
 import type { Clock } from '../base/clock.js';
 import type { TokenId } from '../base/ids.js';
+import type { Detokenized } from './api-types.js';
 import { encodeChat } from './chat-prompt.js';
-import { chatTemplateFields } from './chat-schema.js';
 import { encodeTexts } from './prompt.js';
-import { tokenIds } from './request-fields.js';
 import { checkModelName } from './request-options.js';
 import { checkedTokenIds } from './sampling.js';
 import { requireText, requireTokenizer, type ServedModel } from './served-model.js';
+import { detokenizeSchema, tokenizeMessagesSchema, tokenizePromptSchema } from './tokenize-schema.js';
 import { type OnParsed, validate } from './validation.js';
-
-const tokenizeFields = {
-  model: z.string().nullish(),
-  add_special_tokens: z.boolean().nullish(),
-  return_token_strs: z.boolean().nullish(),
-};
-const promptSchema = z.object({ ...tokenizeFields, prompt: z.string() });
-const messagesSchema = z.object({ ...tokenizeFields, ...chatTemplateFields });
-const detokenizeSchema = z.object({ model: z.string().nullish(), tokens: tokenIds });
 
 /** The answer as a response of its own: a text may have millions of tokens, and their JSON is made without holding others up. */
 export async function tokenize(model: ServedModel, json: unknown, onParsed: OnParsed, clock: Clock): Promise<Response> {
   const isChat = typeof json === 'object' && json !== null && 'messages' in json;
-  const body = isChat ? validate(messagesSchema, json, onParsed) : validate(promptSchema, json, onParsed);
+  const body = isChat ? validate(tokenizeMessagesSchema, json, onParsed) : validate(tokenizePromptSchema, json, onParsed);
   checkModelName(model, body.model);
   const tokenizer = requireTokenizer(model, isChat ? 'messages' : 'prompt');
   const ids = 'messages' in body ? await encodeChat(model, body) : await encodeText(model, body);
@@ -36,7 +27,7 @@ export async function tokenize(model: ServedModel, json: unknown, onParsed: OnPa
 
 async function encodeText(
   model: ServedModel,
-  { prompt, add_special_tokens }: z.output<typeof promptSchema>,
+  { prompt, add_special_tokens }: z.output<typeof tokenizePromptSchema>,
 ): Promise<Int32Array> {
   if (prompt === '') return new Int32Array();
   const [ids = new Int32Array()] = await encodeTexts(model, [prompt], add_special_tokens === false ? 'none' : 'auto', 'prompt');
@@ -55,7 +46,7 @@ async function listJson(ids: Int32Array, itemJson: (id: TokenId) => string, cloc
   return `[${pieces.join(',')}]`;
 }
 
-export async function detokenize(model: ServedModel, json: unknown, onParsed: OnParsed): Promise<object> {
+export async function detokenize(model: ServedModel, json: unknown, onParsed: OnParsed): Promise<Detokenized> {
   const body = validate(detokenizeSchema, json, onParsed);
   checkModelName(model, body.model);
   const text = requireText(model, 'tokens');

@@ -1,11 +1,12 @@
 /** OpenAI's `usage`, exact: what was prefilled, what was found cached, what was given to the client. Used by the two formats. */
+import type { Usage } from './api-types.js';
 import type { Generation } from './generation.js';
 
 /** `output`: not told where a token was generated only because scoring a prompt needs one (max_tokens 0). */
 type Output = 'told' | 'not told';
 type Counted = Pick<Generation, 'promptTokenCount' | 'cachedTokenCount' | 'completionTokenCount'>;
 
-export function usageOf(generations: readonly Counted[], output: Output = 'told'): object {
+export function usageOf(generations: readonly Counted[], output: Output = 'told'): Usage {
   const sum = (pick: (generation: Counted) => number) => generations.reduce((total, generation) => total + pick(generation), 0);
   const cachedTokenCount = sum((generation) => generation.cachedTokenCount);
   const completionTokenCount = sum((generation) => generation.completionTokenCount);
@@ -32,7 +33,7 @@ export class UsageSoFar {
   }
 
   /** What has been found cached is known with a prompt's first delta. */
-  add(promptIndex: number, tokenCount: number): object {
+  add(promptIndex: number, tokenCount: number): Usage {
     if (!this.#begun.has(promptIndex)) this.#cachedTokenCount += this.#generations[promptIndex]?.cachedTokenCount ?? 0;
     this.#begun.add(promptIndex);
     this.#completionTokenCount += tokenCount;
@@ -40,7 +41,7 @@ export class UsageSoFar {
   }
 }
 
-function usage(promptTokenCount: number, cachedTokenCount: number, completionTokenCount: number): object {
+function usage(promptTokenCount: number, cachedTokenCount: number, completionTokenCount: number): Usage {
   return {
     prompt_tokens: promptTokenCount,
     completion_tokens: completionTokenCount,

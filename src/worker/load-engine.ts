@@ -1,4 +1,4 @@
-/** From a worker's configuration to its parts: device, model, KV cache. Used by worker.ts and `twostroke generate`. */
+/** From a worker's configuration to its parts: device, model, KV cache. Used by worker.ts and library/. */
 import type { Clock } from '../base/clock.js';
 import type { Device, DeviceInfo } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
@@ -12,7 +12,7 @@ import { loadConfiguredModel } from '../model/load.js';
 import type { LoadProgress, Model } from '../model/model.js';
 import { cpuKvBytes, gpuKvBytes, kvBlockCount } from './kv-sizing.js';
 import type { WorkerConfig } from './messages.js';
-import { stepLimitsOf } from './step-limits.js';
+import { type StepLimits, stepLimitsOf } from './step-limits.js';
 import { warmUp } from './warm-up.js';
 
 export interface LoadedEngine {
@@ -21,7 +21,7 @@ export interface LoadedEngine {
   readonly engine: Engine;
 }
 
-/** Throws ModelError or DeviceError; nothing stays allocated that the end of the process does not free. */
+/** Throws ModelError or DeviceError; then nothing stays allocated. */
 export async function loadEngine(
   config: WorkerConfig,
   clock: Clock,
@@ -30,26 +30,74 @@ export async function loadEngine(
   stepTimes?: StepTimeModel,
 ): Promise<LoadedEngine> {
   const device = openDevice({ ...config.device, batchInvariant: config.batchInvariant ?? 'off' });
-  const limits = stepLimitsOf(device.info.kind, config);
-  const { maxModelTokenCount, prefixCaching, depth, blockTokenCount } = config;
+  let model: Model | null = null;
+  try {
+    const sizes = sizesOf(config, device.info); // fails before a long load, not after it
+    model = await loadModelFor(config, sizes, device, onProgress);
+    const engine = await engineFor(config, sizes, { device, model, clock }, hooks, stepTimes);
+    return { device, model, engine };
+  } catch (error) {
+    model?.close();
+    device.close();
+    throw error;
+  }
+}
+
+/** What configuration and model folder say of the sizes. */
+interface Sizes {
+  readonly modelConfig: ModelConfig;
+  readonly limits: StepLimits;
+  readonly layout: KvLayout;
+}
+
+/** Throws ModelError when not even all the memory would hold one context. */
+function sizesOf(config: WorkerConfig, info: DeviceInfo): Sizes {
+  const limits = stepLimitsOf(info.kind, config);
   const modelConfig = readModelConfig(config.modelFolder);
-  const dtype = kvDtypeOf(config, modelConfig);
-  const layout = layoutFor(modelConfig, blockTokenCount, dtype);
-  kvBlockCount(layout, { ...config, ...limits, automaticBytes: mostKvBytes(config, device.info) }); // fails before a long load, not after it
-  const model = await loadConfiguredModel(config.modelFolder, modelConfig, {
+  const layout = layoutFor(modelConfig, config.blockTokenCount, kvDtypeOf(config, modelConfig));
+  kvBlockCount(layout, { ...config, ...limits, automaticBytes: mostKvBytes(config, info) });
+  return { modelConfig, limits, layout };
+}
+
+function loadModelFor(
+  config: WorkerConfig,
+  { modelConfig, limits: { tokenBudget, sequenceCountMax } }: Sizes,
+  device: Device,
+  onProgress: (progress: LoadProgress) => void,
+): Promise<Model> {
+  return loadConfiguredModel(config.modelFolder, modelConfig, {
     device,
     loadFormat: config.loadFormat,
     dtype: config.dtype,
     quantize: config.quantize,
-    limits: { rowCountMax: limits.tokenBudget, logitRowCountMax: Math.min(limits.sequenceCountMax, limits.tokenBudget) },
-    maxModelTokenCount,
+    limits: { rowCountMax: tokenBudget, logitRowCountMax: Math.min(sequenceCountMax, tokenBudget) },
+    maxModelTokenCount: config.maxModelTokenCount,
     onProgress,
   });
-  const parts = { device, model, ...limits, maxModelTokenCount, depth, clock };
-  const automaticBytes = await automaticKvBytes(config, { ...parts, kv: { blockTokenCount, dtype } });
+}
+
+interface EngineParts {
+  readonly device: Device;
+  readonly model: Model;
+  readonly clock: Clock;
+}
+
+async function engineFor(
+  config: WorkerConfig,
+  { limits, layout }: Sizes,
+  parts: EngineParts,
+  hooks: EngineHooks,
+  stepTimes: StepTimeModel | undefined,
+): Promise<Engine> {
+  const { maxModelTokenCount, prefixCaching, depth } = config;
+  const { blockTokenCount, dtype } = layout.shape;
+  const sized = { ...parts, ...limits, maxModelTokenCount, depth };
+  const automaticBytes = await automaticKvBytes(config, { ...sized, kv: { blockTokenCount, dtype } });
   const blockCount = kvBlockCount(layout, { ...config, ...limits, automaticBytes });
-  const kv = { blockTokenCount, blockCount, dtype };
-  return { device, model, engine: new Engine({ ...parts, kv, prefixCaching, ...(stepTimes && { stepTimes }) }, hooks) };
+  return new Engine(
+    { ...sized, kv: { blockTokenCount, blockCount, dtype }, prefixCaching, ...(stepTimes && { stepTimes }) },
+    hooks,
+  );
 }
 
 function kvDtypeOf(config: WorkerConfig, { dtype }: ModelConfig): Dtype {

@@ -198,6 +198,14 @@ it('stops a template that fills the memory, and goes on', async () => {
   expect(lists(await text.encode(['b'], none))).toEqual([tokenizer.encode('b', none)]);
 });
 
+it('refuses what comes after close', async () => {
+  const text = await startText();
+  const running = text.encode(['one'], { addSpecialTokens: 'none' }).catch((error) => error);
+  await text.close();
+  expect(await running).toMatchObject({ code: 'unavailable' });
+  await expect(text.encode(['two'], { addSpecialTokens: 'none' })).rejects.toMatchObject({ code: 'unavailable' });
+});
+
 it('says at the start what cannot be loaded, in bounded time', async () => {
   const deaf = entryOf(`setInterval(() => {}, 1000);`);
   await expect(ThreadedText.start({ folder: demoFolder, entry: deaf, loadLimitMs: 300 })).rejects.toMatchObject({

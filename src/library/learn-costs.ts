@@ -1,6 +1,6 @@
-/** Before `serve` says that it is ready: what the workers cost, from a file that fits them, else measured in the short form. Requests that
- *  come meanwhile are served; the router guesses until it knows. */
-import { systemClock } from '../base/clock.js';
+/** Before a server is ready: what the workers cost, from a file that fits them, else measured in the short
+ *  form. Requests that come meanwhile are served; the router guesses until it knows. */
+import { isoDate, systemClock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Gateway } from '../control/gateway.js';
@@ -11,55 +11,58 @@ import { findProfile, profileFolders, withStepLimits } from '../profile/profile-
 import { isSameKey, profileFileName, profileKeyOf } from '../profile/profile-key.js';
 import type { ProfileFile, ProfileKey } from '../router/cost-parameters.js';
 import type { Strategy } from '../router/route.js';
-import { isoDate } from './bench-options.js';
-import { measuringText, StatusLine } from './status-line.js';
 
 interface LearnOptions {
   readonly gateway: Gateway;
-  /** By --profile. Null: whatever fits. */
+  /** Asked for. Null: whatever fits. */
   readonly given: ProfileFile | null;
   readonly strategy: Strategy;
   readonly config: ModelConfig;
   readonly signal: AbortSignal;
+  readonly listeners: LearnListeners;
+}
+
+export interface LearnListeners {
+  /** How far the measurement is. */
+  readonly onMeasuring?: (share: number, what: string) => void;
+  /** One line for people: what is not as one might think. */
+  readonly tell?: (line: string) => void;
 }
 
 const shortBudgetMs = 1900;
 
 export async function learnCosts(options: LearnOptions): Promise<void> {
-  const { gateway, given, strategy } = options;
+  const { gateway, strategy } = options;
   const workers = gateway.workers();
-  const unknown = workers.filter((worker) => !useFile(worker, given, gateway));
+  const unknown = workers.filter((worker) => !useFile(worker, options));
   const hasChoice = strategy === 'adaptive' && workers.length > 1 && workers.some(({ effectiveRole }) => effectiveRole === 'any');
   if (unknown.length > 0 && hasChoice) await measureShortly(options, new Set(unknown.map(({ id }) => id)));
 }
 
-function useFile(worker: WorkerStatus, given: ProfileFile | null, gateway: Gateway): boolean {
-  const { id, ready, stepLimits } = worker;
+function useFile({ id, ready, stepLimits }: WorkerStatus, { gateway, given, listeners: { tell } }: LearnOptions): boolean {
   if (ready === null) return false;
   const key = profileKeyOf(ready);
-  const file = given ?? fittingFile(key);
+  const file = given ?? fittingFile(key, tell);
   if (file === null) return false;
   if (!isSameKey(file.key, key))
-    process.stderr.write(
-      `twostroke: ${id}: --profile is ${profileFileName(file.key)}, used for ${profileFileName(key)} nevertheless\n`,
-    );
+    tell?.(`${id}: the profile is ${profileFileName(file.key)}, used for ${profileFileName(key)} nevertheless`);
   gateway.useProfile(id, withStepLimits(file, stepLimits));
   return true;
 }
 
 /** A file that nobody asked for must not stop a server. */
-function fittingFile(key: ProfileKey): ProfileFile | null {
+function fittingFile(key: ProfileKey, tell: LearnListeners['tell']): ProfileFile | null {
   try {
     return findProfile(key, profileFolders());
   } catch (error) {
-    process.stderr.write(`twostroke: ${messageOf(error)}: left out\n`);
+    tell?.(`${messageOf(error)}: left out`);
     return null;
   }
 }
 
 /** For `unknown` only: the others have a better file. What fails here costs no more than a worse first guess. */
-async function measureShortly({ gateway, config, signal }: LearnOptions, unknown: ReadonlySet<WorkerId>): Promise<void> {
-  const display = new StatusLine(process.stderr);
+async function measureShortly(options: LearnOptions, unknown: ReadonlySet<WorkerId>): Promise<void> {
+  const { gateway, config, signal, listeners } = options;
   try {
     const profiles = await profileWorkers({
       gateway,
@@ -68,12 +71,10 @@ async function measureShortly({ gateway, config, signal }: LearnOptions, unknown
       budgetMs: shortBudgetMs,
       measuredAt: isoDate(),
       signal,
-      onProgress: (share, what) => display.show(measuringText(share, what)),
+      onProgress: (share, what) => listeners.onMeasuring?.(share, what),
     });
     for (const { file, workers } of profiles) for (const id of workers) if (unknown.has(id)) gateway.useProfile(id, file);
   } catch (error) {
-    if (!signal.aborted) process.stderr.write(`twostroke: the workers could not be measured: ${messageOf(error)}\n`);
-  } finally {
-    display.clear();
+    if (!signal.aborted) listeners.tell?.(`the workers could not be measured: ${messageOf(error)}`);
   }
 }

@@ -1,4 +1,4 @@
-/** The file of `serve --qos`, YAML or JSON: classes of requests, and by which header a request is of which.
+/** The file of a server's `qos` option, YAML or JSON: classes of requests, and by which header a request is of which.
  *
  *      scheduler:
  *        qos_classes:
@@ -38,7 +38,7 @@ export function readClassRules(file: string, slo: SloTargets): readonly ClassRul
   try {
     return rulesOf(fileSchema.parse(parse(readFileSync(file, 'utf8'))), slo);
   } catch (error) {
-    throw new InvalidRequestError(`--qos ${file}: ${error instanceof z.ZodError ? issueText(error) : messageOf(error)}`, 'qos');
+    throw new InvalidRequestError(`qos ${file}: ${error instanceof z.ZodError ? issueText(error) : messageOf(error)}`, 'qos');
   }
 }
 

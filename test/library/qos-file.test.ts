@@ -1,9 +1,9 @@
-/** The file of `serve --qos`. */
+/** The file of a server's `qos` option. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { readClassRules } from '../../src/cli/qos-file.js';
+import { readClassRules } from '../../src/library/qos-file.js';
 import { usualSloTargets } from '../../src/router/slo-targets.js';
 import { classOf } from '../../src/server/class-rules.js';
 
@@ -63,7 +63,7 @@ it('may be JSON', () => {
 });
 
 it.each([
-  ['scheduler: [', /--qos .*qos\.yaml: /],
+  ['scheduler: [', /^qos .*qos\.yaml: /],
   ['', /the file: .*expected object/],
   [classes, /request_router: /],
   [classes.replace('0.10', '0.80') + routes, /have reserved 1.10 of the server together: at most 1/],
@@ -80,5 +80,5 @@ it.each([
 ])('refuses %#', (text, message) => expect(() => rulesOf(text)).toThrow(message));
 
 it('names a file that is not there', () => {
-  expect(() => readClassRules('/nowhere/qos.yaml', usualSloTargets)).toThrow(/--qos \/nowhere\/qos\.yaml: .*no such file/);
+  expect(() => readClassRules('/nowhere/qos.yaml', usualSloTargets)).toThrow(/^qos \/nowhere\/qos\.yaml: .*no such file/);
 });

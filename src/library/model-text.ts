@@ -1,0 +1,36 @@
+/** What a model folder holds besides weights, read the same way for an engine in this process and for a
+ *  server. */
+import { systemClock } from '../base/clock.js';
+import { type ModelConfig, readModelConfig } from '../model/config.js';
+import { loadServedModel, type ServedModel } from '../server/served-model.js';
+import { packageVersion, textThreadEntry } from './package-folder.js';
+import { maxTokenCountOf } from './worker-settings.js';
+
+export interface ModelText {
+  readonly folder: string;
+  readonly config: ModelConfig;
+  readonly served: ServedModel;
+}
+
+interface TextOptions {
+  readonly names: ServedModel['names'];
+  readonly maxModelLen?: number | undefined;
+  readonly tokenizer: 'load' | 'none';
+}
+
+/** `folder`: as resolveModelFolder gives it. @throws ModelError for a folder that cannot be used. */
+export async function readModelText(folder: string, options: TextOptions): Promise<ModelText> {
+  const { names, maxModelLen, tokenizer } = options;
+  const config = readModelConfig(folder);
+  const served = await loadServedModel({
+    folder,
+    config,
+    names,
+    maxModelTokenCount: maxTokenCountOf({ maxModelLen }, config),
+    tokenizer,
+    textEntry: textThreadEntry(),
+    createdSeconds: Math.floor(systemClock.wallMs() / 1000),
+    version: packageVersion(),
+  });
+  return { folder, config, served };
+}
