@@ -69,8 +69,9 @@ async function measure(options: ProfileCommandOptions, signal: AbortSignal): Pro
   for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
     await Promise.race([ensureLibrary(kind, (line) => process.stderr.write(`${line}\n`)), aborted]);
   }
-  const settings = gatewayOptions(options, folder, maxTokenCountOf(options, config), logger);
-  const gateway = await Gateway.start({ ...settings, strategy: 'adaptive' });
+  const { settings, ...rest } = gatewayOptions(options, folder, maxTokenCountOf(options, config), logger);
+  // steps of every size are measured, not those that pacing would choose
+  const gateway = await Gateway.start({ ...rest, settings: { ...settings, pacing: 'off' }, strategy: 'adaptive' });
   const loading = new LoadDisplay(process.stderr);
   const measuring = new StatusLine(process.stderr);
   try {

@@ -213,7 +213,7 @@ export class Request {
 
   /** As of now; empty: nothing is promised. */
   get deadlines(): { readonly deadlines?: TokenDeadlines } {
-    if (this.slo === null) return {};
+    if (this.slo === null || this.isMeasurement) return {};
     const nowMs = this.#clock.nowMs();
     const { ttftMs, tpotMs } = this.slo;
     const firstTokenInMs = this.firstTokenDueMs(this.slo) - nowMs;

@@ -131,7 +131,7 @@ export class Pacer {
   }
 
   /** What the step may take: the least that any sequence in it allows, its slack spread over steps to come, or spent whole. Who has missed
-   *  its TPOT allows anything. */
+   *  its TTFT or its TPOT allows anything. */
   #capsMs(plan: StepPlan): { readonly spreadMs: number; readonly wholeMs: number } {
     const { count, kvTokenCount } = this.#decodes;
     const baseMs = this.#decodeMs(count, kvTokenCount);
@@ -139,7 +139,7 @@ export class Pacer {
     let wholeMs = Number.POSITIVE_INFINITY;
     for (const { sequence } of plan.entries) {
       const { deadlines } = sequence.request;
-      if (deadlines === null) continue;
+      if (deadlines === null || sequence.missedTtft) continue;
       const firstMs = sequence.firstTokenMs ?? this.#startMs;
       const laterCount = sequence.drawCount - 2; // tokens after the first before this step's, whose draw is planned already
       const leftCount = Math.max(1, sequence.request.outputLimit - sequence.drawCount + 1);

@@ -214,7 +214,7 @@ export class Scheduler {
    *  runs late already goes before it. */
   #admitAged(head: Sequence, late: Sequence[]): boolean {
     if (late.length > 0) return true;
-    if (!this.#mayJoin(head, 'aged') || !this.#admit(head)) return false;
+    if (!this.#mayJoin(head) || !this.#admit(head)) return false;
     this.#run(head);
     late.push(head);
     return true;
@@ -236,22 +236,24 @@ export class Scheduler {
     this.#announce(head);
   }
 
-  /** Whether it can keep its TPOT beside all who decode here or will when their prompts are done. Who has aged has missed its SLO: it is
-   *  let in when the others keep theirs. A hand-over's prompt decodes elsewhere. */
-  #mayJoin(head: Sequence, age: 'young' | 'aged' = 'young'): boolean {
+  /** Whether it can keep its TPOT beside all who decode here or will when their prompts are done. A late one has missed its SLO: it is let
+   *  in when those that can keep theirs do so all the same. A hand-over's prompt decodes elsewhere. */
+  #mayJoin(head: Sequence): boolean {
     const { pacer } = this.#options;
     const { deadlines, mode } = head.request;
     if (pacer === null || deadlines === null || mode === 'prefill') return true;
     const others = { count: 0, kvTokenCount: 0 };
     let leastTpotMs = Number.POSITIVE_INFINITY;
-    for (const { request, tokenCount } of this.running.items) {
+    for (const sequence of this.running.items) {
+      const { request, tokenCount } = sequence;
       if (request.mode === 'prefill') continue;
       const rowCount = 1 + request.forks.length;
       others.count += rowCount;
       others.kvTokenCount += rowCount * tokenCount;
-      if (request.deadlines !== null) leastTpotMs = Math.min(leastTpotMs, request.deadlines.tpotMs);
+      if (request.deadlines === null || sequence.missedTtft || pacer.isLate(sequence)) continue;
+      leastTpotMs = Math.min(leastTpotMs, request.deadlines.tpotMs);
     }
-    return pacer.mayJoin(head, others, age === 'aged' ? Math.max(deadlines.tpotMs, leastTpotMs) : deadlines.tpotMs);
+    return pacer.mayJoin(head, others, pacer.isLate(head) ? leastTpotMs : deadlines.tpotMs);
   }
 
   #admit(head: Sequence): boolean {

@@ -55,6 +55,12 @@ export class Sequence {
     this.outputIds = [...outputIds];
   }
 
+  /** Its first token came too late: its SLO is missed, and nothing need be kept back for it. */
+  get missedTtft(): boolean {
+    const { deadlines } = this.request;
+    return deadlines !== null && this.firstTokenMs !== null && this.firstTokenMs > deadlines.firstTokenDueMs;
+  }
+
   get promptCount(): number {
     return this.promptIds.length;
   }

@@ -44,7 +44,8 @@ export interface DecodeForecast {
 export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): PrefillForecast {
   const { corrections, load } = worker;
   const tokenCount = uncachedTokenCount(facts, worker);
-  const room = promptRoom(worker, facts.slo.tpotMs);
+  // a late prompt is computed beside decodes that are late too, or in what is left over
+  const room = promptRoom(worker, facts.isLate === true ? Number.POSITIVE_INFINITY : facts.slo.tpotMs);
   const { inFlightMs, before } = ahead(facts, worker, room);
   const together = { tokenCount: before.tokenCount + tokenCount, pairCount: before.pairCount + pairCountOf(facts, tokenCount) };
   const beforeMs = promptsMs(worker, before, room);
