@@ -6,7 +6,7 @@
 
 /** `read(file)` gives the JSON of a file under docs/results, or null where there is none. Throws when a file lacks what its row shows. */
 export function rowsOf(read) {
-  return [...routerRows(read), ...gpuRows(read), ...transferRows(read), ...cpuRows(read)];
+  return [...routerRows(read), ...pacingRows(read), ...gpuRows(read), ...transferRows(read), ...cpuRows(read)];
 }
 
 const figure = (value, digits = 3) => {
@@ -46,6 +46,36 @@ function routerRows(read) {
       source: `${folder}/summary.json`,
     },
   ];
+}
+
+/** Paced steps on one GPU beside the best fixed budget of the same run. */
+function pacingRows(read) {
+  return [
+    ['mixed', 26],
+    ['mixed', 48],
+    ['long', 19.4],
+  ].map(([workload, rate]) => {
+    const folder = `2026-11-30-pacing-gpu/${workload}`;
+    const { points } = required(read, `${folder}/summary.json`);
+    const { metadata } = required(read, `${folder}/sweep.json`);
+    const point = points.find(({ ratePerSecond }) => ratePerSecond === rate);
+    if (point === undefined) throw new Error(`docs/results/${folder} has no point at ${rate} requests/s`);
+    const goodputs = point.modes.map(({ mode, goodRequestsPerSecond }) => [mode, goodRequestsPerSecond['1']]);
+    const paced = new Map(goodputs).get('paced-shed');
+    const budgets = goodputs.filter(([mode]) => mode.startsWith('budget-')).sort(([, a], [, b]) => b - a);
+    const [[best, other]] = budgets;
+    return {
+      what: `paced steps, ${workload} prompts, ${figure(rate)} requests/s: goodput`,
+      on: metadata.gpu.replace(/^1 /, ''),
+      measured: `${figure(paced)} requests/s`,
+      against: `${best} tokens a step: ${other === 0 ? '0' : figure(other)} requests/s`,
+      ratio: other === 0 ? '–' : times(paced / other),
+      aim: '',
+      commit: commitOf(metadata.commit),
+      command: metadata.command,
+      source: `${folder}/summary.json`,
+    };
+  });
 }
 
 /** [name in the JSON, what the row is called, what its floor is] */
