@@ -290,7 +290,7 @@ describe('clients that leave', () => {
       socket.pause().on('error', () => undefined);
       socket.write(`POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
       await expect.poll(() => patient.gateway.cancelledIds.length, { timeout: 10_000 }).toBe(1);
-      expect(patient.gateway.activeCount).toBe(0);
+      await expect.poll(() => patient.gateway.activeCount).toBe(0);
     } finally {
       socket.destroy();
       await patient.close();
