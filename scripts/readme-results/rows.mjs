@@ -48,27 +48,30 @@ function routerRows(read) {
   ];
 }
 
-/** Paced steps on one GPU beside the best fixed budget of the same run. */
+/** Paced steps on one GPU, under both answers to overload, beside the best fixed budget of the same run. */
 function pacingRows(read) {
   return [
-    ['mixed', 26],
-    ['mixed', 48],
-    ['long', 19.4],
-  ].map(([workload, rate]) => {
+    ['mixed', 26, 'paced', 'late'],
+    ['mixed', 26, 'paced-shed', 'shed'],
+    ['mixed', 48, 'paced', 'late'],
+    ['mixed', 48, 'paced-shed', 'shed'],
+    ['long', 19.4, 'paced', 'late'],
+    ['long', 19.4, 'paced-shed', 'shed'],
+  ].map(([workload, rate, pacedMode, onOverload]) => {
     const folder = `2026-11-30-pacing-gpu/${workload}`;
     const { points } = required(read, `${folder}/summary.json`);
     const { metadata } = required(read, `${folder}/sweep.json`);
     const point = points.find(({ ratePerSecond }) => ratePerSecond === rate);
     if (point === undefined) throw new Error(`docs/results/${folder} has no point at ${rate} requests/s`);
     const goodputs = point.modes.map(({ mode, goodRequestsPerSecond }) => [mode, goodRequestsPerSecond['1']]);
-    const paced = new Map(goodputs).get('paced-shed');
+    const paced = new Map(goodputs).get(pacedMode);
     const budgets = goodputs.filter(([mode]) => mode.startsWith('budget-')).sort(([, a], [, b]) => b - a);
     const [[best, other]] = budgets;
     return {
-      what: `paced steps, ${workload} prompts, ${figure(rate)} requests/s: goodput`,
+      what: `paced steps, \`--on-overload ${onOverload}\`, ${workload} prompts, ${figure(rate)} requests/s: goodput`,
       on: metadata.gpu.replace(/^1 /, ''),
       measured: `${figure(paced)} requests/s`,
-      against: `${best} tokens a step: ${other === 0 ? '0' : figure(other)} requests/s`,
+      against: `${best.replace('budget-', 'fixed budget of ')} tokens: ${other === 0 ? '0' : figure(other)} requests/s`,
       ratio: other === 0 ? '–' : times(paced / other),
       aim: '',
       commit: commitOf(metadata.commit),
