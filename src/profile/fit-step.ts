@@ -28,9 +28,14 @@ const samplesPerKnotMin = 3;
 const heldOutEvery = 5;
 const sampleCountMin = 20;
 
-/** Throws TwostrokeError when there are too few samples, or all of one row count. */
+/** Enough samples, and not all of one row count. */
+export function canFit(samples: readonly StepSample[]): boolean {
+  return samples.length >= sampleCountMin && new Set(samples.map(rowCountOf)).size >= 2;
+}
+
+/** Throws TwostrokeError when the samples cannot be fitted. */
 export function fitStep(samples: readonly StepSample[]): StepFit {
-  if (samples.length < sampleCountMin || new Set(samples.map(rowCountOf)).size < 2) {
+  if (!canFit(samples)) {
     throw new TwostrokeError(
       'unavailable',
       `${samples.length} steps, or of one row count alone, do not make a profile: measure longer`,

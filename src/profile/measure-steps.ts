@@ -2,7 +2,8 @@
  *
  *  All workers at once: those that share cores or memory slow each other down when they serve, so they are measured like that. Each
  *  takes the bursts in another order, so that one decodes while another prefills. Time is divided by need: every burst that fits into
- *  what is left runs once, then the cheap ones again and again. */
+ *  what is left runs once, then the cheap ones again and again. A worker too slow for the time goes on with the cheapest until its
+ *  steps are enough for a fit. */
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { WorkerStatus } from '../control/worker-status.js';
@@ -14,6 +15,8 @@ interface StepMeasuring {
   readonly asker: Asker;
   readonly clock: Clock;
   readonly endMs: number;
+  /** Whether the steps of this worker make a fit. */
+  readonly isEnough: (worker: WorkerId) => boolean;
   readonly onProgress: () => void;
 }
 
@@ -25,8 +28,10 @@ interface Measured {
 }
 
 const runCountMax = 6;
+/** Those that run beyond the time. */
+const overtimeBurstCount = 4;
 
-/** Resolves at `endMs` or when nothing fits into the time that is left. */
+/** Resolves at `endMs` or when nothing fits into the time that is left, but not before every worker has enough steps. */
 export async function keepBusy(workers: readonly WorkerStatus[], measuring: StepMeasuring): Promise<void> {
   await Promise.all(workers.map((worker, index) => runBursts(worker, index / workers.length, measuring)));
 }
@@ -40,8 +45,9 @@ async function runBursts(worker: WorkerStatus, startShare: number, measuring: St
     const leftMs = endMs - clock.nowMs();
     const rotated = [...measured.slice(shift), ...measured.slice(0, shift)];
     const first = msPerEffort === 0 ? measured[0] : undefined;
-    const next = first ?? leastRun(rotated.filter(({ burst, ms }) => (ms ?? msPerEffort * effortOf(burst)) <= leftMs));
-    if (leftMs <= 0 || next === undefined || next.runCount >= runCountMax) return;
+    const inTime = first ?? leastRun(rotated.filter(({ burst, ms }) => (ms ?? msPerEffort * effortOf(burst)) <= leftMs));
+    const next = inTime ?? (measuring.isEnough(worker.id) ? undefined : leastRun(measured.slice(0, overtimeBurstCount)));
+    if (next === undefined || next.runCount >= runCountMax) return;
     const startMs = clock.nowMs();
     await runBurst(worker.id, next.burst, measuring.asker);
     next.ms = clock.nowMs() - startMs;

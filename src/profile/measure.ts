@@ -1,5 +1,5 @@
 /** Measures the workers of a running gateway: steps under load, what a request costs beside them, hand-overs. Used by profile.ts.
- *  Takes about as long as it is told, whatever the model: a slow one gets fewer points. */
+ *  Takes about as long as it is told, whatever the model: a slow one gets fewer points, though never too few for a fit. */
 
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
@@ -15,6 +15,8 @@ interface MeasureOptions {
   readonly asker: Asker;
   readonly clock: Clock;
   readonly budgetMs: number;
+  /** Whether these steps of one worker make a fit. */
+  readonly isEnough: (samples: readonly StepSample[]) => boolean;
   readonly onProgress: (share: number, what: string) => void;
 }
 
@@ -82,7 +84,8 @@ async function measureAll(
   await Promise.all(workers.map(({ id }) => runBurst(id, { crowd: [shortAsk, shortAsk], guests: [] }, asker)));
   await clock.sleep(reportMs);
   heard.forget(); // first steps record graphs and touch memory
-  await keepBusy(workers, { asker, clock, endMs: at(stepsShare), onProgress: () => tell('steps') });
+  const isEnough = (id: WorkerId) => options.isEnough(heard.of(id));
+  await keepBusy(workers, { asker, clock, endMs: at(stepsShare), isEnough, onProgress: () => tell('steps') });
   await clock.sleep(reportMs);
   const steps = new Map(workers.map(({ id }) => [id, heard.of(id)]));
   const handOvers = await measureHandOvers(workers, options, at(handOverShare), () => tell('hand-overs'));

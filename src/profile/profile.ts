@@ -10,7 +10,7 @@ import type { StepSample } from '../router/step-work.js';
 import { guessedParameters } from '../router/worker-costs.js';
 import { Asker, type MeasuredGateway } from './asking.js';
 import { fitLinks, medianOf } from './fit-link.js';
-import { fitStep, type StepFit } from './fit-step.js';
+import { canFit, fitStep, type StepFit } from './fit-step.js';
 import { type HandOverSample, type Measurements, measureWorkers } from './measure.js';
 import { readableOf } from './readable.js';
 import { averagedRuns, thinned, warmSteps } from './thin-samples.js';
@@ -43,11 +43,12 @@ const keptCountMax = 500;
 /** Workers of a kind that the file has samples of: no two devices are quite alike. */
 const keptWorkerCountMax = 4;
 
-/** One for each kind of worker, in the order of the workers. Throws when a worker made no steps (it died, or the budget is too short). */
+/** One for each kind of worker, in the order of the workers. Throws when a worker made too few steps (it died). */
 export async function profileWorkers(options: ProfileOptions): Promise<readonly MeasuredProfile[]> {
   const { gateway, clock, vocabCount, signal, measuredAt } = options;
   const asker = new Asker({ gateway, clock, vocabCount, signal });
-  const measurements = await measureWorkers({ ...options, asker }).finally(() => asker.close());
+  const isEnough = (samples: readonly StepSample[]) => canFit(fittedOf(warmSteps(samples)));
+  const measurements = await measureWorkers({ ...options, asker, isEnough }).finally(() => asker.close());
   const kinds = kindsOf(gateway.workers());
   return kinds.map((kind) => profileOf(kind, kinds, measurements, measuredAt));
 }
@@ -62,7 +63,7 @@ function profileOf(
   const ids = workers.map(({ id }) => id);
   const { ready, stepLimits } = at(workers, 0);
   const warm = ids.map((id) => warmSteps(steps.get(id) ?? []));
-  const fit = fitStep(warm.flatMap((samples) => thinned(averagedRuns(samples), fittedPerKind)));
+  const fit = fitStep(warm.flatMap(fittedOf));
   const told = warm.slice(0, keptWorkerCountMax);
   const kept = { perKind: keptPerKind / told.length, count: Math.floor(keptCountMax / told.length) };
   const { links, handOver } = linksOf(kind, all, handOvers);
@@ -97,6 +98,10 @@ function profileOf(
   };
   const isSolo = ids.includes(solo.worker) && solo.samples.length > 0;
   return { file, workers: ids, soloShare: isSolo ? soloShareOf(parameters, solo.samples) : null, errorOfKind: fit.errorOfKind };
+}
+
+function fittedOf(warm: readonly StepSample[]): readonly StepSample[] {
+  return thinned(averagedRuns(warm), fittedPerKind);
 }
 
 /** From hand-overs and probes of this kind of workers; where there are none, from those of the others, then a guess: nothing is free. */

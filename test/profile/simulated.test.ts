@@ -113,6 +113,12 @@ describe('a profile of simulated workers', () => {
     expect(tookMs).toBeLessThan(3000);
   });
 
+  it('goes on beyond its time until there are enough steps for a fit', async () => {
+    const { profiles, tookMs } = await profileSimulated(1);
+    expect(Object.keys(profiles[0]!.file.readable).length).toBeGreaterThan(0);
+    expect(tookMs).toBeLessThan(5000);
+  });
+
   it('asks every pair of kinds for a hand-over, however little time there is', async () => {
     const kinds = [1, 2, 3, 4].map((threadCount) => `any:cpu?threads=${threadCount}`);
     const slow = { ...times.link, drawLatency: () => 100 };
