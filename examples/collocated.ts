@@ -22,5 +22,7 @@ await using model = await loadModel(
 const sampling = { temperature: 0, maxTokens: Number(values['max-new-tokens'] ?? 128) };
 const answers = questions.map((content) => model.complete([{ role: 'user', content }], sampling));
 for (const [i, { text, usage }] of (await Promise.all(answers)).entries()) {
-  console.log(`> ${questions[i]}\n${text}\n  ${usage.promptTokens} prompt tokens, ${usage.completionTokens} generated\n`);
+  console.log(
+    `> ${questions[i]}\n${text}\n  ${usage.promptTokens} prompt tokens, ${usage.completionTokens} generated\n`,
+  );
 }

@@ -1,12 +1,14 @@
-/** The whole way from an unknown machine to a routed load: measure the workers, fit what they cost, serve with the adaptive strategy, and
- *  send Poisson arrivals for a minute.
+/** The whole way from an unknown machine to a routed load: measure the workers, fit what they cost, serve
+ *  with the adaptive strategy, and send Poisson arrivals for a minute.
  *
- *    npm run example:pipeline -- [--model demo] [--workers any:cpu*2] [--workload mixed] [--arrival-rate R] [--duration 60]
+ *    npm run example:pipeline -- [--model demo] [--workers any:cpu*2] [--workload mixed] [--arrival-rate R]
+ *    [--duration 60]
  *                                [--profile-duration 40] [--skip-profile] [--output pipeline]
  *
- *  Writes into --output: profile.json (raw samples and fit; `serve --profile` reads it), params.json (the five parameters and their rule),
- *  results.json (latencies, throughput, requests per path), output.txt (what was shown). --skip-profile takes profile.json from there.
- *  Without --arrival-rate the fit says what the workers can do, and half of that is sent. */
+ *  Writes into --output: profile.json (raw samples and fit; `serve --profile` reads it), params.json (the
+ *  five parameters and their rule), results.json (latencies, throughput, requests per path), output.txt (what
+ *  was shown). --skip-profile takes profile.json from there. Without --arrival-rate the fit says what the
+ *  workers can do, and half of that is sent. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -58,10 +60,17 @@ async function main(): Promise<void> {
   if (!options.skipsProfile) show(measure(options, file('profile.json')));
   const profile = readProfile(file('profile.json'));
   const rule = separationRule(profile.parameters, profile.readable);
-  writeJson(file('params.json'), { ...profile.readable, rule, fitError: profile.fitError, parameters: profile.parameters });
+  writeJson(file('params.json'), {
+    ...profile.readable,
+    rule,
+    fitError: profile.fitError,
+    parameters: profile.parameters,
+  });
 
   const ratePerSecond = options.ratePerSecond ?? affordableRate(profile, options);
-  show(`${options.workload}: Poisson arrivals, ${ratePerSecond.toPrecision(3)}/s for ${options.durationMs / 1000} s`);
+  show(
+    `${options.workload}: Poisson arrivals, ${ratePerSecond.toPrecision(3)}/s for ${options.durationMs / 1000} s`,
+  );
   const load = await sendLoad(options, ratePerSecond, file('profile.json'));
   const summary = summariseRun(load.records, null);
   const routes = countPaths(load);
@@ -75,7 +84,11 @@ async function main(): Promise<void> {
     maxConcurrency: null,
     coreShare: load.coreShare,
   };
-  writeJson(file('results.json'), { ...resultJson(summary, facts, metricNames), workload: options.workload, routes });
+  writeJson(file('results.json'), {
+    ...resultJson(summary, facts, metricNames),
+    workload: options.workload,
+    routes,
+  });
   show(summaryText(summary, metricNames, load.coreShare));
   show(
     `paths: ${Object.entries(routes)
@@ -121,9 +134,20 @@ function positive(name: string, text: string): number {
   return value;
 }
 
-/** Runs `twostroke profile`; of several kinds of workers the first one's file is kept. Returns what it showed. */
+/** Runs `twostroke profile`; of several kinds of workers the first one's file is kept. Returns what it
+ *  showed. */
 function measure({ model, workers, profileSeconds, folder }: Options, target: string): string {
-  const args = ['profile', '--model', model, '--workers', workers, '--duration', profileSeconds, '--out', `${folder}${path.sep}`];
+  const args = [
+    'profile',
+    '--model',
+    model,
+    '--workers',
+    workers,
+    '--duration',
+    profileSeconds,
+    '--out',
+    `${folder}${path.sep}`,
+  ];
   const { status, stdout } = spawnSync(process.execPath, [twostroke, ...args], {
     stdio: ['ignore', 'pipe', 'inherit'],
     encoding: 'utf8',
@@ -137,8 +161,14 @@ function measure({ model, workers, profileSeconds, folder }: Options, target: st
 /** Requests per second: what one takes, prompt alone and tokens in a batch of 8, over all workers. */
 function affordableRate({ readable, parameters }: ProfileFile, { workload, workers }: Options): number {
   const promptTokenCount = promptTokenCounts[workload] ?? 1;
-  const batch = { decodeCount: 8, decodeKvTokenCount: 8 * promptTokenCount, prefillTokenCount: 0, prefillPairCount: 0 };
-  const requestMs = promptTokenCount * readable.prefillMsPerToken + (answerTokenCount * stepMs(parameters.step, batch)) / 8;
+  const batch = {
+    decodeCount: 8,
+    decodeKvTokenCount: 8 * promptTokenCount,
+    prefillTokenCount: 0,
+    prefillPairCount: 0,
+  };
+  const requestMs =
+    promptTokenCount * readable.prefillMsPerToken + (answerTokenCount * stepMs(parameters.step, batch)) / 8;
   return (loadShare * 1000 * parseWorkerSpecs(workers).length) / requestMs;
 }
 
@@ -146,18 +176,46 @@ async function sendLoad(options: Options, ratePerSecond: number, profile: string
   const { model, workers, workload, durationMs } = options;
   const flags = ['--port', '0', '--json', '--allow-forced-length', '--strategy', 'adaptive'];
   const serve = ['serve', '--model', model, '--workers', workers, '--profile', profile, ...flags];
-  const server = await ServerProcess.start([process.execPath, twostroke, ...serve], systemClock, serverReadyMs);
+  const server = await ServerProcess.start(
+    [process.execPath, twostroke, ...serve],
+    systemClock,
+    serverReadyMs,
+  );
   try {
     return await benchServer(
       server.baseUrl,
-      { api: 'completions', model: null, apiKey: null, temperature: null, ignoreEos: false, outputLength: 'forced' },
       {
-        ...{ name: workload, path: null, inputTokenCount: 1024, outputTokenCount: answerTokenCount, rangeRatio: 0 },
+        api: 'completions',
+        model: null,
+        apiKey: null,
+        temperature: null,
+        ignoreEos: false,
+        outputLength: 'forced',
+      },
+      {
+        ...{
+          name: workload,
+          path: null,
+          inputTokenCount: 1024,
+          outputTokenCount: answerTokenCount,
+          rangeRatio: 0,
+        },
         ...{ outputShape: 'auto', lengthScale: 1, requestCountMax: Number.POSITIVE_INFINITY },
       },
       {
-        ...{ arrival: { ratePerSecond, burstiness: 1 }, timeScale: 1, concurrencyMax: Number.POSITIVE_INFINITY, durationMs },
-        ...{ requestCountMax: Number.POSITIVE_INFINITY, warmupMs: 0, warmupRequestCount: 0, drainMs: 120_000, seed: 0 },
+        ...{
+          arrival: { ratePerSecond, burstiness: 1 },
+          timeScale: 1,
+          concurrencyMax: Number.POSITIVE_INFINITY,
+          durationMs,
+        },
+        ...{
+          requestCountMax: Number.POSITIVE_INFINITY,
+          warmupMs: 0,
+          warmupRequestCount: 0,
+          drainMs: 120_000,
+          seed: 0,
+        },
       },
       { clock: systemClock, write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null },
     );

@@ -1,13 +1,20 @@
 #!/usr/bin/env node
-/* npm run bench:goodput: goodput against rate on virtual time: collocated, disaggregated, adaptive, the best policy that was found and a bound.
+/* npm run bench:goodput: goodput against rate on virtual time: collocated, disaggregated, adaptive, the best
+ *  policy that was found and a bound.
 
-     npm run bench:goodput -- [--json] [--workload short,long,mixed or a trace FILE] [--points 0.25,0.5,…] [--seeds 1,2] [--profile FILE]
-                              [--workers 2] [--on-overload shed|late] [--goodput 'short.ttft:55 …' --saturation RATE] [--out DIR]
+     npm run bench:goodput -- [--json] [--workload short,long,mixed or a trace FILE] [--points 0.25,0.5,…]
+     [--seeds 1,2] [--profile FILE]
+                              [--workers 2] [--on-overload shed|late] [--goodput 'short.ttft:55 …'
+                              --saturation RATE] [--out DIR]
 
-   Points are shares of the saturation of the better static mode without pacing. Requests that cannot have their first token in time are shed (429), and
-   a shed request is not good; --on-overload late serves them behind the others. Static modes are run with and without pacing; the better counts.
-   Everything comes from the seeds: machine and time of day change nothing. --out keeps points.json and a plot for each profile.
-   --json ends the output with one line: {"points": [{"workload", "ofSaturation", "ratePerSecond", "goodput": {…}, "ttftP99", …}]}. */
+   Points are shares of the saturation of the better static mode without pacing. Requests that cannot have
+   their first token in time are shed (429), and
+   a shed request is not good; --on-overload late serves them behind the others. Static modes are run with and
+   without pacing; the better counts.
+   Everything comes from the seeds: machine and time of day change nothing. --out keeps points.json and a plot
+   for each profile.
+   --json ends the output with one line: {"points": [{"workload", "ofSaturation", "ratePerSecond", "goodput":
+   {…}, "ttftP99", …}]}. */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -18,9 +25,13 @@ import { goodputPlot, goodputTable } from '../dist/src/sim/goodput/goodput-repor
 import { findReference, options, points, profileFiles, workloadNames } from './bench-goodput/setup.mjs';
 
 const startMs = performance.now();
-const sets = profileFiles.flatMap((profileFile) => workloadNames.map((workloadName) => ({ profileFile, workloadName })));
+const sets = profileFiles.flatMap((profileFile) =>
+  workloadNames.map((workloadName) => ({ profileFile, workloadName })),
+);
 const measured = await runAll(sets.map((set) => ({ ...set, reference: null })));
-const tasks = sets.flatMap((set, index) => points.map((ofSaturation) => ({ ...set, reference: measured[index], ofSaturation })));
+const tasks = sets.flatMap((set, index) =>
+  points.map((ofSaturation) => ({ ...set, reference: measured[index], ofSaturation })),
+);
 const results = await runAll(tasks);
 const wallSeconds = (performance.now() - startMs) / 1000;
 const references = sets.map((set, index) => ({
@@ -54,7 +65,9 @@ function runTask(task) {
       argv: process.argv.slice(2),
     });
     thread.on('message', (point) => {
-      process.stderr.write(`${point.profile} ${point.workload} ${point.ofSaturation}: ${JSON.stringify(point.goodput)}\n`);
+      process.stderr.write(
+        `${point.profile} ${point.workload} ${point.ofSaturation}: ${JSON.stringify(point.goodput)}\n`,
+      );
       resolve(point);
     });
     thread.on('error', reject);
@@ -64,8 +77,15 @@ function runTask(task) {
 async function keep(folder) {
   mkdirSync(folder, { recursive: true });
   const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-  const facts = { commit, command: `npm run bench:goodput -- ${process.argv.slice(2).join(' ')}`, node: process.version };
-  writeFileSync(path.join(folder, 'points.json'), `${JSON.stringify({ ...facts, references, points: results }, null, 1)}\n`);
+  const facts = {
+    commit,
+    command: `npm run bench:goodput -- ${process.argv.slice(2).join(' ')}`,
+    node: process.version,
+  };
+  writeFileSync(
+    path.join(folder, 'points.json'),
+    `${JSON.stringify({ ...facts, references, points: results }, null, 1)}\n`,
+  );
   writeFileSync(path.join(folder, 'table.md'), `${goodputTable(results)}\n`);
   for (const file of profileFiles) {
     const plot = goodputPlot(results, path.basename(file, '.json'));

@@ -1,9 +1,11 @@
-/** `npm run bench:report`: sweeps of three strategies on two CPU workers and their report, in at most 15 minutes for the small grid of the demo
- *  model: it repeats its points until the time is up, since every repetition narrows the bounds. `--time-limit SECONDS` gives it more or less.
- *  Every strategy has the same two workers of one thread each; the static split is one prefill, one decode.
- *  Flags: --full (all rates and workloads, a 135M shape too; about eight hours), --recompute (the reports again from the records of all sweeps in
- *  the folder; nothing is run), --only NAME (one of the sweeps), --result-dir FOLDER, --threads COUNT (of both workers together); any other goes to `twostroke bench
- *  sweep`. In the environment: PIN_SERVER, a command that starts servers on cores of their own (`taskset -c 2-7`). The last line is JSON:
+/** `npm run bench:report`: sweeps of three strategies on two CPU workers and their report, in at most 15
+ *  minutes for the small grid of the demo model: it repeats its points until the time is up, since every
+ *  repetition narrows the bounds. `--time-limit SECONDS` gives it more or less. Every strategy has the same
+ *  two workers of one thread each; the static split is one prefill, one decode. Flags: --full (all rates and
+ *  workloads, a 135M shape too; about eight hours), --recompute (the reports again from the records of all
+ *  sweeps in the folder; nothing is run), --only NAME (one of the sweeps), --result-dir FOLDER, --threads
+ *  COUNT (of both workers together); any other goes to `twostroke bench sweep`. In the environment:
+ *  PIN_SERVER, a command that starts servers on cores of their own (`taskset -c 2-7`). The last line is JSON:
  *  `neverWorse` of every sweep by its name. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
@@ -31,14 +33,16 @@ const workers = ['--workers', 'any:cpu*2', '--threads', takeValue('--threads', '
 const words = (text) => text.split(' ').filter((word) => word !== '');
 const pin = words(process.env.PIN_SERVER ?? '');
 const allRates = '--rate-fractions 0.25,0.5,0.75,0.9,1,1.1,1.3';
-/** Small grids: many short repetitions, as many as the time allows; what the machine does meanwhile differs more between them than within.
- *  `isSmall`: part of the run without flags. */
+/** Small grids: many short repetitions, as many as the time allows; what the machine does meanwhile differs
+ *  more between them than within. `isSmall`: part of the run without flags. */
 const sweeps = [
   {
     name: 'demo',
     isSmall: true,
     model: words('--model demo'),
-    small: words('--workloads short,mixed --rate-fractions 0.5,0.9,1.1 --run-seconds 3 --repetitions 100 --time-limit 760'),
+    small: words(
+      '--workloads short,mixed --rate-fractions 0.5,0.9,1.1 --run-seconds 3 --repetitions 100 --time-limit 760',
+    ),
     full: words(`--workloads short,long,mixed ${allRates} --run-seconds 10 --repetitions 10`),
     answer: words('--random-output-len 32 --saturation-prompts 200 --drain 20'),
   },
@@ -46,9 +50,13 @@ const sweeps = [
     name: 'shape-135m',
     isSmall: false,
     model: words(`--model ${path.join('models', 'shape-135m')} --load-format dummy --skip-tokenizer-init`),
-    small: words('--workloads short --rate-fractions 0.5,0.9 --run-seconds 10 --repetitions 100 --time-limit 900'),
+    small: words(
+      '--workloads short --rate-fractions 0.5,0.9 --run-seconds 10 --repetitions 100 --time-limit 900',
+    ),
     full: words(`--workloads short,mixed ${allRates} --run-seconds 30 --repetitions 5`),
-    answer: words('--random-output-len 32 --saturation-prompts 60 --saturation-concurrency 16 --unloaded-prompts 16 --drain 60'),
+    answer: words(
+      '--random-output-len 32 --saturation-prompts 60 --saturation-concurrency 16 --unloaded-prompts 16 --drain 60',
+    ),
   },
 ];
 
@@ -59,7 +67,8 @@ function twostroke(args, stdout, before = []) {
   return done.stdout?.toString() ?? '';
 }
 
-/** What the router starts from: measured here and now, as `twostroke serve` would do more shortly by itself. */
+/** What the router starts from: measured here and now, as `twostroke serve` would do more shortly by
+ *  itself. */
 function measureProfile(model, file) {
   const known = model.filter((word) => word !== '--skip-tokenizer-init');
   twostroke(['profile', ...known, ...workers, '--duration', '20', '--out', file, '--json'], 'ignore', pin);
@@ -72,10 +81,24 @@ function commit() {
 }
 
 function targetsOf(model, profile) {
-  const serve = [...pin, 'node', entry, 'serve', ...model, ...workers, '--port', '0', '--json', '--allow-forced-length'];
+  const serve = [
+    ...pin,
+    'node',
+    entry,
+    'serve',
+    ...model,
+    ...workers,
+    '--port',
+    '0',
+    '--json',
+    '--allow-forced-length',
+  ];
   const command = serve.map((word) => `"${word}"`).join(' ');
   const strategies = ['collocated', 'disaggregated --split 1:1', `adaptive --profile "${profile}"`];
-  return strategies.flatMap((strategy) => ['--target', `${strategy.split(' ')[0]}=${command} --strategy ${strategy}`]);
+  return strategies.flatMap((strategy) => [
+    '--target',
+    `${strategy.split(' ')[0]}=${command} --strategy ${strategy}`,
+  ]);
 }
 
 function sweep({ name, model, small, full, answer }) {
@@ -85,7 +108,17 @@ function sweep({ name, model, small, full, answer }) {
   measureProfile(model, profile);
   const kept = ['--result-dir', result, '--metadata', `commit=${commit()}`, `command=${command}`];
   const grid = [...(isFull ? full : small), ...answer];
-  const args = ['bench', 'sweep', ...kept, ...grid, ...targetsOf(model, profile), '--json', '--profile', profile, ...rest];
+  const args = [
+    'bench',
+    'sweep',
+    ...kept,
+    ...grid,
+    ...targetsOf(model, profile),
+    '--json',
+    '--profile',
+    profile,
+    ...rest,
+  ];
   return [name, verdictOf(twostroke(args, 'pipe'))];
 }
 
@@ -99,7 +132,8 @@ function recompute(name) {
 
 function verdictOf(stdout) {
   const { neverWorse, files } = JSON.parse(stdout.trim().split('\n').at(-1));
-  for (const file of files.filter((each) => each.endsWith('.html'))) process.stderr.write(`report: ${file}\n`);
+  for (const file of files.filter((each) => each.endsWith('.html')))
+    process.stderr.write(`report: ${file}\n`);
   return neverWorse;
 }
 

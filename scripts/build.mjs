@@ -1,5 +1,6 @@
-/** Builds the native CPU library and the TypeScript. Run by `npm install` (prepare), `npm run build`, `npm start` and `npm test`.
- *  Flags: --native-only, --cuda (the CUDA library too). Quick when nothing changed. Invariant: two builds at once do not spoil each other. */
+/** Builds the native CPU library and the TypeScript. Run by `npm install` (prepare), `npm run build`, `npm
+ *  start` and `npm test`. Flags: --native-only, --cuda (the CUDA library too). Quick when nothing changed.
+ *  Invariant: two builds at once do not spoil each other. */
 import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import os from 'node:os';
@@ -28,8 +29,9 @@ function run(command, args) {
   if (status !== 0) stop(`${command} ${args.join(' ')} failed (exit code ${status}); its messages are above`);
 }
 
-/** A file naming its owner's process. It only saves double work, because outputs are renamed into place: one whose owner is gone is
- *  taken over, and after two minutes (a process id may have been reused) the build goes on without it. */
+/** A file naming its owner's process. It only saves double work, because outputs are renamed into place: one
+ *  whose owner is gone is taken over, and after two minutes (a process id may have been reused) the build
+ *  goes on without it. */
 function acquireLock() {
   mkdirSync(path.dirname(lock), { recursive: true });
   for (let attempt = 0; ; attempt++) {
@@ -66,9 +68,13 @@ function buildNative() {
   }
   const jobs = `-j${os.availableParallelism()}`;
   run('make', ['-s', '--no-print-directory', jobs, '-C', 'native']);
-  if (flags.has('--cuda') && !isInstalled('nvcc')) stop('the CUDA library needs nvcc (the CUDA toolkit) on the PATH');
-  if (flags.has('--cuda')) run('make', ['-s', '--no-print-directory', jobs, '-C', path.join('native', 'cuda')]);
-  say(`native library ready: build/cpu/libpd_cpu.so${flags.has('--cuda') ? ', build/cuda/libpd_cuda.so' : ''}`);
+  if (flags.has('--cuda') && !isInstalled('nvcc'))
+    stop('the CUDA library needs nvcc (the CUDA toolkit) on the PATH');
+  if (flags.has('--cuda'))
+    run('make', ['-s', '--no-print-directory', jobs, '-C', path.join('native', 'cuda')]);
+  say(
+    `native library ready: build/cpu/libpd_cpu.so${flags.has('--cuda') ? ', build/cuda/libpd_cuda.so' : ''}`,
+  );
 }
 
 function buildTypeScript() {
@@ -86,7 +92,8 @@ function buildTypeScript() {
 }
 
 for (const flag of flags)
-  if (flag !== '--native-only' && flag !== '--cuda') stop(`unknown flag ${flag}; known: --native-only, --cuda`);
+  if (flag !== '--native-only' && flag !== '--cuda')
+    stop(`unknown flag ${flag}; known: --native-only, --cuda`);
 acquireLock();
 buildNative();
 if (!flags.has('--native-only')) buildTypeScript();

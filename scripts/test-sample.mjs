@@ -1,7 +1,8 @@
 #!/usr/bin/env node
-/** Runs one of the tests that have a long form (TWOSTROKE_TEST=full) in that form, chosen by a seed: the commit, or --seed N. So CI walks
- *  through them over time and a failure can be repeated. Only long forms of at most about two minutes on two cores are in the list; the
- *  others run with `npm run test:full`. Further arguments go to vitest. */
+/** Runs one of the tests that have a long form (TWOSTROKE_TEST=full) in that form, chosen by a seed: the
+ *  commit, or --seed N. So CI walks through them over time and a failure can be repeated. Only long forms of
+ *  at most about two minutes on two cores are in the list; the others run with `npm run test:full`. Further
+ *  arguments go to vitest. */
 import { execFileSync, spawnSync } from 'node:child_process';
 
 const args = process.argv.slice(2);

@@ -1,4 +1,5 @@
-/** Pages point to what is there: links lead to files and headings, README lists every page, invariants.md names tests that exist. */
+/** Pages point to what is there: links lead to files and headings, README lists every page, invariants.md
+ *  names tests that exist. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -47,7 +48,9 @@ it('docs/results/README.md lists every result', () => {
 it.each(['docs/architecture/request.md', 'docs/architecture/extending.md', 'docs/glossary/README.md'])(
   '%s names files that exist',
   (page) => {
-    const files = [...read(page).matchAll(/`((?:[a-z]+\/)+[\w.-]+\.(?:ts|h|py|mjs))`/g)].map(([, file = '']) => file);
+    const files = [...read(page).matchAll(/`((?:[a-z]+\/)+[\w.-]+\.(?:ts|h|py|mjs))`/g)].map(
+      ([, file = '']) => file,
+    );
     expect(files.length).toBeGreaterThan(10);
     for (const file of files) {
       if (file.includes('NAME')) continue; // yours to choose

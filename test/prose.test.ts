@@ -18,7 +18,9 @@ const crowdedShares: Readonly<Record<string, number>> = {
 
 const root = path.resolve(import.meta.dirname, '..');
 const read = (file: string) => readFileSync(path.join(root, file), 'utf8');
-const architecture = readdirSync(path.join(root, 'docs/architecture')).map((name) => `docs/architecture/${name}`);
+const architecture = readdirSync(path.join(root, 'docs/architecture')).map(
+  (name) => `docs/architecture/${name}`,
+);
 
 describe.each(['README.md', ...architecture])('%s', (page) => {
   const sentences = sentencesOf(read(page));
@@ -27,7 +29,9 @@ describe.each(['README.md', ...architecture])('%s', (page) => {
     const long = sentences.filter(({ wordCount }) => wordCount > longWordCount);
     const listed = long.map(({ wordCount, text }) => `${wordCount} words: ${text}`).join('\n');
     expect(sentences.length).toBeGreaterThan(0);
-    expect(Math.max(...sentences.map(({ wordCount }) => wordCount)), listed).toBeLessThanOrEqual(wordCountMax);
+    expect(Math.max(...sentences.map(({ wordCount }) => wordCount)), listed).toBeLessThanOrEqual(
+      wordCountMax,
+    );
     expect(long.length / sentences.length, listed).toBeLessThanOrEqual(longShareMax);
   });
 

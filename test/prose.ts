@@ -1,6 +1,7 @@
 /**
- * Sentences of a Markdown page, for prose.test.ts: what a reader reads as prose. Code blocks, tables, headings, comments and rules are left
- * out; inline code is one word; a list item and a paragraph each begin a sentence.
+ * Sentences of a Markdown page, for prose.test.ts: what a reader reads as prose. Code blocks, tables,
+ * headings, comments and rules are left out; inline code is one word; a list item and a paragraph each begin
+ * a sentence.
  */
 export interface Sentence {
   readonly text: string;
@@ -24,7 +25,8 @@ function paragraphsOf(markdown: string): string[] {
     const isFence = /^\s*```/.test(line);
     if (isFence) inCode = !inCode;
     const isProse =
-      !(inCode || isFence || /^(#|\||\s*$|---|> *$| {4}\S)/.test(line)) || (!inCode && current && /^ {4}\S/.test(line));
+      !(inCode || isFence || /^(#|\||\s*$|---|> *$| {4}\S)/.test(line)) ||
+      (!inCode && current && /^ {4}\S/.test(line));
     if (!isProse || /^\s*([*-]|\d+\.) /.test(line)) end();
     if (isProse) current += ` ${line.replace(/^\s*([*-]|\d+\.|>) /, '').trim()}`;
   }
@@ -42,7 +44,9 @@ function split(paragraph: string): string[] {
 
 function measure(text: string): Sentence {
   const words = text.split(/\s+/).filter((word) => !/^[–—−+=|]?$/.test(word));
-  // A figure stands alone or with its unit; "bf16" and "Qwen3-8B" are names. A range and a product are one figure.
-  const figures = text.match(/(?<![\p{L}\d_.,-])\d[\d,.]*(?:(?: to |–| × | … |\^)\d[\d,.]*)*(?![\d_-]*\p{L})/gu) ?? [];
+  // A figure stands alone or with its unit; "bf16" and "Qwen3-8B" are names. A range and a product are one
+  // figure.
+  const figures =
+    text.match(/(?<![\p{L}\d_.,-])\d[\d,.]*(?:(?: to |–| × | … |\^)\d[\d,.]*)*(?![\d_-]*\p{L})/gu) ?? [];
   return { text: text.trim(), wordCount: words.length, figureCount: figures.length };
 }

@@ -1,4 +1,5 @@
-/** README's table of results shows what the JSON under docs/results says, and the check of it sees a figure that does not. */
+/** README's table of results shows what the JSON under docs/results says, and the check of it sees a figure
+ *  that does not. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -63,7 +64,9 @@ describe('README’s results', () => {
       commit: '09da372',
     });
     const lost = () =>
-      rowsOf((file) => (file === 'headline.json' ? { ...headline, rateFraction: 0.6 } : script.readResult(file)));
+      rowsOf((file) =>
+        file === 'headline.json' ? { ...headline, rateFraction: 0.6 } : script.readResult(file),
+      );
     expect(lost).toThrow('no point at 0.6');
   });
 });

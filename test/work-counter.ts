@@ -1,6 +1,6 @@
-/** Counts work instead of time: calls and block executions of the functions in src/ (V8's precise coverage), and promises made (which is where
- *  a Promise.race over many shows). Code that is to be counted has to be imported after this file, dynamically, since a function that was
- *  compiled before has no block counters. */
+/** Counts work instead of time: calls and block executions of the functions in src/ (V8's precise coverage),
+ *  and promises made (which is where a Promise.race over many shows). Code that is to be counted has to be
+ *  imported after this file, dynamically, since a function that was compiled before has no block counters. */
 import { createHook } from 'node:async_hooks';
 import { Session } from 'node:inspector/promises';
 

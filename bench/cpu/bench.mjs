@@ -1,14 +1,19 @@
 #!/usr/bin/env node
-/* npm run bench:cpu: prefill and decode of Twostroke against llama.cpp on this CPU, the same weights, alternating in one run.
+/* npm run bench:cpu: prefill and decode of Twostroke against llama.cpp on this CPU, the same weights,
+ *  alternating in one run.
 
-     npm run bench:cpu [-- --json] [--quick] [--alternations N] [--steps N] [--threads N] [--quantize none|int8]
+     npm run bench:cpu [-- --json] [--quick] [--alternations N] [--steps N] [--threads N] [--quantize
+     none|int8]
                        [--only twostroke] [--out DIR]
 
-   Each engine is a child process (side.mjs). One alternation measures every variant of both once, phase by phase, in an order that
-   turns round each time, and the memory's read bandwidth; the first is a warm-up and not counted. Medians and ranges go to stdout, to
+   Each engine is a child process (side.mjs). One alternation measures every variant of both once, phase by
+   phase, in an order that
+   turns round each time, and the memory's read bandwidth; the first is a warm-up and not counted. Medians and
+   ranges go to stdout, to
    DIR/bench-cpu.json and DIR/README.md (default docs/results/<date>-cpu; --quick, --only and a run that
    other processes disturbed write nothing unless --out is given).
-   --json ends the output with one line: {"ratios": {"prefill", "decode1", "decode8"}, "bandwidthShare": {"decode1", …}, …}. */
+   --json ends the output with one line: {"ratios": {"prefill", "decode1", "decode8"}, "bandwidthShare":
+   {"decode1", …}, …}. */
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -76,14 +81,22 @@ async function loadSides(options, files) {
     say('loading twostroke');
     const side = startSide('twostroke-side.mjs');
     sides.set('twostroke', side);
-    loaded.twostroke = await side.call('load', { ...common, modelFolder: files.modelFolder, quantize: options.quantize });
+    loaded.twostroke = await side.call('load', {
+      ...common,
+      modelFolder: files.modelFolder,
+      quantize: options.quantize,
+    });
     await side.call('fill');
   }
   if (sideNames.has('llama')) {
     say('loading llama.cpp');
     const side = startSide('llama-side.mjs');
     sides.set('llama', side);
-    loaded.llama = await side.call('load', { ...common, modelFile: files.ggufFile, packageFolder: files.llamaFolder });
+    loaded.llama = await side.call('load', {
+      ...common,
+      modelFile: files.ggufFile,
+      packageFolder: files.llamaFolder,
+    });
   }
   return { sides, loaded };
 }
@@ -91,7 +104,8 @@ async function loadSides(options, files) {
 /** These read the same fresh prompt, so that their first tokens can be compared. */
 const samePrompt = ['engine', 'flash'];
 
-/** One sample of every phase and variant, and the read bandwidth just before each decode: it drifts where others share the memory. */
+/** One sample of every phase and variant, and the read bandwidth just before each decode: it drifts where
+ *  others share the memory. */
 async function alternate(alternation, { runners, stepCount }, sides) {
   const order = alternation % 2 === 0 ? runners : [...runners].reverse();
   const samples = [];
@@ -104,7 +118,13 @@ async function alternate(alternation, { runners, stepCount }, sides) {
     for (const { side, variant } of order) {
       const seed = alternation * 10 + (samePrompt.includes(variant) ? 0 : 1);
       const argument = { variant, batchCount, stepCount, seed };
-      samples.push({ alternation, phase, side, variant, ...(await sides.get(side).call('measure', argument)) });
+      samples.push({
+        alternation,
+        phase,
+        side,
+        variant,
+        ...(await sides.get(side).call('measure', argument)),
+      });
     }
   }
   return { samples, reads };
@@ -118,7 +138,9 @@ async function measureAll(options, sides, startedMs) {
   for (let alternation = 1; alternation <= options.alternationCount; alternation++) {
     const tookSeconds = (performance.now() - startedMs) / 1000;
     if (alternation > 1 && tookSeconds > options.secondsMax) {
-      say(`stopped after ${alternation - 1} alternations and ${tookSeconds.toFixed(0)} s: the machine is too busy for more`);
+      say(
+        `stopped after ${alternation - 1} alternations and ${tookSeconds.toFixed(0)} s: the machine is too busy for more`,
+      );
       break;
     }
     const started = await cpuNow(sides);
@@ -161,7 +183,13 @@ async function main() {
     const measured = await measureAll(options, sides, started);
     const { alternationCount, stepCount, threadCount, quantize, ggufType } = options;
     const settings = { alternationCount, stepCount, threadCount, quantize, ggufType };
-    const facts = { machine, commit: describeCommit(root), date: new Date().toISOString(), versions: files.versions, settings };
+    const facts = {
+      machine,
+      commit: describeCommit(root),
+      date: new Date().toISOString(),
+      versions: files.versions,
+      settings,
+    };
     const run = { ...facts, wallSeconds: (performance.now() - started) / 1000, loaded, ...measured };
     const summary = summariseRun(run);
     say(`\n${renderText(run, summary)}`);

@@ -1,11 +1,19 @@
-/* The model's forward pass alone: batches made by hand in host memory (which a CPU device reads as its own), no scheduler, no sampling.
-   Used by twostroke-side.mjs and profile.mjs. Keys and values of the decode prompts are random: their number costs time, not their meaning. */
+/* The model's forward pass alone: batches made by hand in host memory (which a CPU device reads as its own),
+ *  no scheduler, no sampling.
+   Used by twostroke-side.mjs and profile.mjs. Keys and values of the decode prompts are random: their number
+   costs time, not their meaning. */
 import { offsetPointer } from '../../dist/src/device/tensor.js';
 import { KvCache } from '../../dist/src/kv/kv-cache.js';
 import { batchCountMax, promptIds, promptTokenCount } from './workload.mjs';
 
 /** Sequence s owns blocks s * blocksEach .. (s + 1) * blocksEach - 1. */
-export function createForwardRunner({ device, model, layout, maxModelTokenCount, stream = device.createStream() }) {
+export function createForwardRunner({
+  device,
+  model,
+  layout,
+  maxModelTokenCount,
+  stream = device.createStream(),
+}) {
   const blocksEach = layout.blockCountFor(maxModelTokenCount);
   const blockTokenCount = layout.shape.blockTokenCount;
   const cache = new KvCache(device, layout, batchCountMax * blocksEach);
@@ -21,7 +29,9 @@ export function createForwardRunner({ device, model, layout, maxModelTokenCount,
     arrays.positions.values.set(rows.map((row) => row.position));
     arrays.slots.values.set(rows.map(slotOf));
     const queryCount = rows.length / sequences.length;
-    arrays.queryStart.values.set(Array.from({ length: sequences.length + 1 }, (_, index) => index * queryCount));
+    arrays.queryStart.values.set(
+      Array.from({ length: sequences.length + 1 }, (_, index) => index * queryCount),
+    );
     const keyCounts = sequences.map((_, index) => rows[(index + 1) * queryCount - 1].position + 1);
     arrays.kvCount.values.set(keyCounts);
     arrays.logitRows.values.set(sequences.map((_, index) => (index + 1) * queryCount - 1));

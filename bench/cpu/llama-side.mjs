@@ -1,12 +1,15 @@
 /* llama.cpp's side, through node-llama-cpp's native addon. Child of bench.mjs.
 
-   What is timed: the addon's own calls below node-llama-cpp's JavaScript queue, since that is llama.cpp at its best here:
+   What is timed: the addon's own calls below node-llama-cpp's JavaScript queue, since that is llama.cpp at
+   its best here:
      initBatch + addToBatch   fill a llama_batch
      decodeBatch              llama_decode + llama_synchronize on a libuv thread
      sampleToken              llama_sampler, greedy, one call a row
-   `ms` is all of it, `forwardMs` decodeBatch alone. Logits are computed for the last prompt token only, and for each decode row.
+   `ms` is all of it, `forwardMs` decodeBatch alone. Logits are computed for the last prompt token only, and
+   for each decode row.
    Every sequence has its own KV stream (kv_unified = false), so 8 sequences decode in one continuous batch.
-   Two contexts live side by side, flash attention on and off; the report takes the better one of each phase. */
+   Two contexts live side by side, flash attention on and off; the report takes the better one of each
+   phase. */
 import { pathToFileURL } from 'node:url';
 import { serveSide } from './side.mjs';
 import { batchCountMax, promptIds, promptTokenCount } from './workload.mjs';
@@ -27,7 +30,8 @@ async function load({ packageFolder, modelFile, threadCount, stepCountMax }) {
     maxThreads: threadCount,
     logLevel: LlamaLogLevel.error,
   });
-  model = await llama.loadModel({ modelPath: modelFile, gpuLayers: 0, useMmap: false }); // anonymous memory was no slower in any phase
+  // anonymous memory was no slower in any phase
+  model = await llama.loadModel({ modelPath: modelFile, gpuLayers: 0, useMmap: false });
   sampler = new llama._bindings.AddonSampler(model._model);
   sampler.applyConfig({ temperature: 0 });
   for (const [variant, flashAttention] of Object.entries(variants)) {
@@ -59,10 +63,12 @@ async function load({ packageFolder, modelFile, threadCount, stepCountMax }) {
   };
 }
 
-/** One prompt in sequence 0, its state copied (own bytes) to the others: decode needs their length, not their meaning. */
+/** One prompt in sequence 0, its state copied (own bytes) to the others: decode needs their length, not their
+ *  meaning. */
 async function fillSequences(context) {
   await prefill(context, 0);
-  for (let sequence = 1; sequence < batchCountMax; sequence++) await context.copySequenceStateFromOtherSequence(sequence, 0);
+  for (let sequence = 1; sequence < batchCountMax; sequence++)
+    await context.copySequenceStateFromOtherSequence(sequence, 0);
 }
 
 /** 512 fresh tokens into an emptied sequence 0. */
@@ -83,7 +89,8 @@ async function prefill(context, seed) {
 
 /** Every sequence goes on from 512 keys for `stepCount` steps, each fed the token it sampled. */
 async function decode(context, batchCount, stepCount) {
-  for (let sequence = 0; sequence < batchCount; sequence++) context.removeTokenCellsFromSequence(sequence, promptTokenCount, -1);
+  for (let sequence = 0; sequence < batchCount; sequence++)
+    context.removeTokenCellsFromSequence(sequence, promptTokenCount, -1);
   expectKeys(context, batchCount, promptTokenCount);
   let tokens = Array.from({ length: batchCount }, (_, sequence) => 100 + sequence);
   let forwardMs = 0;
@@ -91,7 +98,8 @@ async function decode(context, batchCount, stepCount) {
   for (let step = 0; step < stepCount; step++) {
     context.initBatch(batchCount);
     const rows = tokens.map(
-      (token, sequence) => context.addToBatch(sequence, promptTokenCount + step, Uint32Array.of(token), Uint32Array.of(0))[0],
+      (token, sequence) =>
+        context.addToBatch(sequence, promptTokenCount + step, Uint32Array.of(token), Uint32Array.of(0))[0],
     );
     const enqueued = performance.now();
     await context.decodeBatch();

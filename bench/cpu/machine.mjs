@@ -1,4 +1,5 @@
-/* What ran where, and how quiet the machine was: facts that make a number mean something. Used by bench.mjs; Linux says most. */
+/* What ran where, and how quiet the machine was: facts that make a number mean something. Used by bench.mjs;
+ *  Linux says most. */
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -17,7 +18,10 @@ export function describeMachine() {
 /** Short hash, with `-dirty` when tracked files differ from it. */
 export function describeCommit(folder) {
   try {
-    return execFileSync('git', ['describe', '--always', '--dirty', '--abbrev=12'], { cwd: folder, encoding: 'utf8' }).trim();
+    return execFileSync('git', ['describe', '--always', '--dirty', '--abbrev=12'], {
+      cwd: folder,
+      encoding: 'utf8',
+    }).trim();
   } catch {
     return 'unknown';
   }

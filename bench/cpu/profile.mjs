@@ -3,7 +3,8 @@
 
      node bench/cpu/profile.mjs [--threads N] [--quantize none|int8] [--repeats N]
 
-   Records the ops of one pass, then runs them kind by kind and times each kind. What a product reads and computes per second stands
+   Records the ops of one pass, then runs them kind by kind and times each kind. What a product reads and
+   computes per second stands
    beside it. Needs build/bench/qwen3-0.6b (bench.mjs makes it) and a built dist/. */
 import os from 'node:os';
 import path from 'node:path';
@@ -17,8 +18,9 @@ import { batchCountMax, phases, promptTokenCount } from './workload.mjs';
 const modelFolder = path.resolve(import.meta.dirname, '../../build/bench/qwen3-0.6b');
 const maxModelTokenCount = promptTokenCount + 16;
 
-/** A stream that keeps what is enqueued; `wait` then runs it grouped by kind of op, one wait a group, and adds up times in `totals`.
- *  Grouped, since a wait a call would cost as much as a small op; every layer's weights are still read once, in layer order. */
+/** A stream that keeps what is enqueued; `wait` then runs it grouped by kind of op, one wait a group, and
+ *  adds up times in `totals`. Grouped, since a wait a call would cost as much as a small op; every layer's
+ *  weights are still read once, in layer order. */
 function createTimedStream(stream, totals) {
   let groups = new Map();
   const ops = new Proxy(stream.ops, {
@@ -56,7 +58,8 @@ function createTimedStream(stream, totals) {
 }
 
 /** linear's arguments: out, x, weight, bias, rows */
-const labelOf = (name, args) => (name === 'linear' ? `linear [${args[2].n}, ${args[2].k}] ${args[2].format}` : name);
+const labelOf = (name, args) =>
+  name === 'linear' ? `linear [${args[2].n}, ${args[2].k}] ${args[2].format}` : name;
 
 function workOf(name, args) {
   if (name !== 'linear') return { bytes: 0, operations: 0 };
@@ -68,7 +71,10 @@ function print(title, totals, passCount) {
   const all = [...totals.values()].reduce((sum, { ms }) => sum + ms, 0);
   console.log(`\n${title}: ${(all / passCount).toFixed(2)} ms in ops`);
   for (const [label, { callCount, ms, bytes, operations }] of [...totals].sort((a, b) => b[1].ms - a[1].ms)) {
-    const rates = bytes === 0 ? '' : `${(bytes / ms / 1e6).toFixed(1)} GB/s  ${(operations / ms / 1e6).toFixed(0)} GFLOP/s`;
+    const rates =
+      bytes === 0
+        ? ''
+        : `${(bytes / ms / 1e6).toFixed(1)} GB/s  ${(operations / ms / 1e6).toFixed(0)} GFLOP/s`;
     const share = `${((ms / all) * 100).toFixed(1)} %`;
     const calls = `${callCount / passCount} calls`;
     console.log(
@@ -88,13 +94,26 @@ async function main() {
   const passCount = Number(values.repeats);
   const device = openDevice({ kind: 'cpu', index: 0, threadCount: Number(values.threads) });
   const limits = { rowCountMax: promptTokenCount, logitRowCountMax: batchCountMax };
-  const options = { device, loadFormat: 'auto', dtype: 'auto', quantize: values.quantize, limits, maxModelTokenCount };
+  const options = {
+    device,
+    loadFormat: 'auto',
+    dtype: 'auto',
+    quantize: values.quantize,
+    limits,
+    maxModelTokenCount,
+  };
   const model = await loadModel(modelFolder, options);
   const { layerCount, kvHeadCount, headDim } = model.config;
   const shape = { modelName: 'bench', layerCount, kvHeadCount, headDim, blockTokenCount: 16, dtype: 'bf16' };
   const totals = new Map();
   const stream = createTimedStream(device.createStream(), totals);
-  const runner = createForwardRunner({ device, model, layout: new KvLayout(shape), maxModelTokenCount, stream });
+  const runner = createForwardRunner({
+    device,
+    model,
+    layout: new KvLayout(shape),
+    maxModelTokenCount,
+    stream,
+  });
   console.log(`${device.info.name}, ${device.info.isa}, ${values.threads} threads`);
   for (const { name, batchCount } of phases) {
     const pass = (seed) => (batchCount === 0 ? runner.prefill(seed) : runner.decode(batchCount, 1));

@@ -1,4 +1,5 @@
-/* Samples → medians, ratios, bandwidth shares → text, Markdown and the one JSON line. Pure; used by bench.mjs and tested on made-up samples. */
+/* Samples → medians, ratios, bandwidth shares → text, Markdown and the one JSON line. Pure; used by bench.mjs
+ *  and tested on made-up samples. */
 import { decodeStepBytes, phases, prefillOperations, promptTokenCount } from './workload.mjs';
 
 const speed = (tokenCount, ms) => (tokenCount / ms) * 1000;
@@ -13,7 +14,9 @@ function spread(values) {
 
 /** Tokens per second of one variant in one phase; null when it was not run. */
 function speeds(samples, phase, side, variant, field = 'ms') {
-  const chosen = samples.filter((sample) => sample.phase === phase && sample.side === side && sample.variant === variant);
+  const chosen = samples.filter(
+    (sample) => sample.phase === phase && sample.side === side && sample.variant === variant,
+  );
   return chosen.length === 0 ? null : spread(chosen.map((sample) => speed(sample.tokenCount, sample[field])));
 }
 
@@ -32,7 +35,9 @@ const alternationsOf = (samples) => [...new Set(samples.map((sample) => sample.a
 function ratioOf(samples, phase, ours, llama, field) {
   if (ours === null || llama === null) return null;
   const of = (side, variant, alternation) =>
-    samples.find((s) => s.phase === phase && s.side === side && s.variant === variant && s.alternation === alternation);
+    samples.find(
+      (s) => s.phase === phase && s.side === side && s.variant === variant && s.alternation === alternation,
+    );
   const paired = alternationsOf(samples).map((alternation) => {
     const a = of('twostroke', field === 'ms' ? 'engine' : 'forward', alternation);
     const b = of('llama', llama.variant, alternation);
@@ -72,14 +77,23 @@ function workOf(row, { settings, loaded, samples, reads }) {
   const { ours } = row.engine;
   if (ours === null) return {};
   const { config } = loaded.twostroke;
-  if (row.batchCount === 0) return { gigaflops: (prefillOperations(config) * ours.median) / promptTokenCount / 1e9 };
+  if (row.batchCount === 0)
+    return { gigaflops: (prefillOperations(config) * ours.median) / promptTokenCount / 1e9 };
   const keyCount = promptTokenCount + settings.stepCount / 2;
   const elementBytes = settings.quantize === 'int8' ? 1 : 2;
-  const stepBytes = decodeStepBytes(config, { batchCount: row.batchCount, keyCount, elementBytes, kvElementBytes: 2 });
+  const stepBytes = decodeStepBytes(config, {
+    batchCount: row.batchCount,
+    keyCount,
+    elementBytes,
+    kvElementBytes: 2,
+  });
   const bytesPerToken = stepBytes / row.batchCount;
   const shares = samples
     .filter(({ phase, variant }) => phase === row.phase && variant === 'engine')
-    .map((sample) => (bytesPerToken * speed(sample.tokenCount, sample.ms)) / readBefore(reads, sample).allThreads);
+    .map(
+      (sample) =>
+        (bytesPerToken * speed(sample.tokenCount, sample.ms)) / readBefore(reads, sample).allThreads,
+    );
   return { stepBytes, bytesPerSecond: bytesPerToken * ours.median, bandwidthShare: spread(shares).median };
 }
 
@@ -90,22 +104,33 @@ function readBefore(reads, { alternation, phase }) {
 
 /** The same greedy first token of the same prompt: both run the same model. */
 function countSameFirstTokens(samples) {
-  const firsts = (side, variant) => samples.filter((s) => s.phase === 'prefill' && s.side === side && s.variant === variant);
+  const firsts = (side, variant) =>
+    samples.filter((s) => s.phase === 'prefill' && s.side === side && s.variant === variant);
   const theirs = new Map(firsts('llama', 'flash').map((sample) => [sample.alternation, sample.firstToken]));
   const pairs = firsts('twostroke', 'engine').filter((sample) => theirs.has(sample.alternation));
-  return { same: pairs.filter((sample) => theirs.get(sample.alternation) === sample.firstToken).length, of: pairs.length };
+  return {
+    same: pairs.filter((sample) => theirs.get(sample.alternation) === sample.firstToken).length,
+    of: pairs.length,
+  };
 }
 
 function jsonLine(rows, read, { settings, commit, samples }) {
   const each = (pick) =>
-    Object.fromEntries(rows.map((row) => [row.phase, rounded(pick(row))]).filter(([, value]) => value !== null));
+    Object.fromEntries(
+      rows.map((row) => [row.phase, rounded(pick(row))]).filter(([, value]) => value !== null),
+    );
   return {
     ratios: each((row) => row.engine.ratio?.median),
     bandwidthShare: each((row) => row.bandwidthShare),
     forwardRatios: each((row) => row.forward.ratio?.median),
-    tokensPerSecond: { twostroke: each((row) => row.engine.ours?.median), llama: each((row) => row.engine.llama?.speed.median) },
+    tokensPerSecond: {
+      twostroke: each((row) => row.engine.ours?.median),
+      llama: each((row) => row.engine.llama?.speed.median),
+    },
     readBytesPerSecond:
-      read === null ? null : { oneThread: rounded(read.oneThread.median), allThreads: rounded(read.allThreads.median) },
+      read === null
+        ? null
+        : { oneThread: rounded(read.oneThread.median), allThreads: rounded(read.allThreads.median) },
     alternations: alternationsOf(samples).length,
     othersShare: rounded(othersOf(samples)?.median),
     settings,
@@ -126,9 +151,11 @@ function rounded(value) {
 // ---- words
 
 const fixed = (value) => value.toFixed(value < 100 ? 1 : 0);
-const range = (entry) => (entry === null ? '–' : `${fixed(entry.median)} (${fixed(entry.min)}–${fixed(entry.max)})`);
+const range = (entry) =>
+  entry === null ? '–' : `${fixed(entry.median)} (${fixed(entry.min)}–${fixed(entry.max)})`;
 const gigabytes = (bytesPerSecond) => `${(bytesPerSecond / 1e9).toFixed(1)} GB/s`;
-const times = (ratio) => (ratio === null ? '–' : `${ratio.median.toFixed(2)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`);
+const times = (ratio) =>
+  ratio === null ? '–' : `${ratio.median.toFixed(2)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`;
 const titles = { prefill: 'prefill, 512 tokens', decode1: 'decode, batch 1', decode8: 'decode, batch 8' };
 const variantTitles = { flash: 'flash attention', plain: 'no flash attention' };
 
@@ -142,7 +169,13 @@ function tableRows(summary, level) {
   return summary.rows.map((row) => {
     const { ours, llama, ratio } = row[level];
     const llamaText = llama === null ? '–' : `${range(llama.speed)}, ${variantTitles[llama.variant]}`;
-    return [titles[row.phase], range(ours), llamaText, times(ratio), level === 'engine' ? workText(row) : hostText(row)];
+    return [
+      titles[row.phase],
+      range(ours),
+      llamaText,
+      times(ratio),
+      level === 'engine' ? workText(row) : hostText(row),
+    ];
   });
 }
 
@@ -154,7 +187,13 @@ function hostText(row) {
 }
 
 const engineHead = ['', 'Twostroke, tokens/s', 'llama.cpp, tokens/s', 'ratio', 'Twostroke moves or computes'];
-const forwardHead = ['', 'Twostroke, tokens/s', 'llama.cpp, tokens/s', 'ratio', 'Twostroke engine over its forward'];
+const forwardHead = [
+  '',
+  'Twostroke, tokens/s',
+  'llama.cpp, tokens/s',
+  'ratio',
+  'Twostroke engine over its forward',
+];
 
 function markdownTable(head, rows) {
   return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
@@ -189,7 +228,9 @@ export function renderText(run, summary) {
     'Forward pass alone (ours: Model.forward, theirs: llama_decode; no sampling on either side):',
     textTable(forwardHead, tableRows(summary, 'forward')),
     '',
-    [readText(summary), sameText(summary.sameFirstToken), `Took ${run.wallSeconds.toFixed(0)} s.`].filter(Boolean).join(' '),
+    [readText(summary), sameText(summary.sameFirstToken), `Took ${run.wallSeconds.toFixed(0)} s.`]
+      .filter(Boolean)
+      .join(' '),
   ].join('\n');
 }
 
@@ -228,7 +269,9 @@ Every sample is in [bench-cpu.json](bench-cpu.json).
 function softwareText({ loaded, versions }) {
   const ours = loaded.twostroke === undefined ? [] : [`Twostroke's kernels: ${loaded.twostroke.isa}`];
   const theirs =
-    loaded.llama === undefined ? [] : [`node-llama-cpp ${versions['node-llama-cpp']} (llama.cpp ${versions['llama.cpp']})`];
+    loaded.llama === undefined
+      ? []
+      : [`node-llama-cpp ${versions['node-llama-cpp']} (llama.cpp ${versions['llama.cpp']})`];
   return `${[...ours, ...theirs].join('; ')}.`;
 }
 

@@ -1,5 +1,7 @@
-/* One engine under test = one child process: no shared threads, allocator or libuv pool, and a crash of one is a clear message.
-   bench.mjs starts sides; llama-side.mjs and twostroke-side.mjs are what it starts. One call is in flight at a time. */
+/* One engine under test = one child process: no shared threads, allocator or libuv pool, and a crash of one
+ *  is a clear message.
+   bench.mjs starts sides; llama-side.mjs and twostroke-side.mjs are what it starts. One call is in flight at
+   a time. */
 import { fork } from 'node:child_process';
 import path from 'node:path';
 
@@ -20,10 +22,14 @@ export function startSide(file, environment = {}) {
     outcome(current);
   };
   child.on('message', ({ result, error }) => {
-    settle((call) => (error === undefined ? call?.resolve(result) : call?.reject(new Error(`${file}: ${error}`))));
+    settle((call) =>
+      error === undefined ? call?.resolve(result) : call?.reject(new Error(`${file}: ${error}`)),
+    );
   });
   child.on('exit', (code, signal) => {
-    settle((call) => call?.reject(new Error(`${file} ended (${signal ?? `exit code ${code}`}): ${errorText.trim()}`)));
+    settle((call) =>
+      call?.reject(new Error(`${file} ended (${signal ?? `exit code ${code}`}): ${errorText.trim()}`)),
+    );
   });
   return {
     call(method, argument = {}) {

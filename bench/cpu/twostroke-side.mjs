@@ -1,8 +1,11 @@
 /* Twostroke's side, from dist/. Child of bench.mjs.
 
-   Two variants: `engine`, what a user of Engine gets (scheduler, sampling on the device, token events; timed from add() or the first
-   all-decode step to the last token), and `forward`, the bare model (Model.forward + stream.wait, no sampling, fixed ids), whose
-   difference is what the host costs. Prefix caching is on, so that the decode prompts are computed once; every timed prefill is fresh
+   Two variants: `engine`, what a user of Engine gets (scheduler, sampling on the device, token events; timed
+   from add() or the first
+   all-decode step to the last token), and `forward`, the bare model (Model.forward + stream.wait, no
+   sampling, fixed ids), whose
+   difference is what the host costs. Prefix caching is on, so that the decode prompts are computed once;
+   every timed prefill is fresh
    and checked to have no cached token. */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -68,7 +71,13 @@ async function load({ modelFolder, threadCount, quantize, stepCountMax }) {
   forward = createForwardRunner({ device, model, layout: engine.cache.layout, maxModelTokenCount });
   const { name, isa } = device.info;
   const config = JSON.parse(fs.readFileSync(path.join(modelFolder, 'config.json'), 'utf8'));
-  return { loadMs, settings: { ...settings, weightFormat: model.weightFormat }, deviceName: name, isa, config };
+  return {
+    loadMs,
+    settings: { ...settings, weightFormat: model.weightFormat },
+    deviceName: name,
+    isa,
+    config,
+  };
 }
 
 function request(promptSeed, maxTokenCount) {
@@ -93,7 +102,8 @@ async function enginePrefill(seed) {
   return { ms, tokenCount: promptTokenCount, firstToken: tokens[0].tokenId };
 }
 
-/** From the step that gave the last sequence its first token to the last token of all: stepCount tokens a sequence. */
+/** From the step that gave the last sequence its first token to the last token of all: stepCount tokens a
+ *  sequence. */
 async function engineDecode(batchCount, stepCount) {
   const counts = new Map();
   for (let sequence = 0; sequence < batchCount; sequence++) {
@@ -117,7 +127,8 @@ async function engineDecode(batchCount, stepCount) {
     }
   }
   const ms = performance.now() - started;
-  if (total !== batchCount * (stepCount + 1)) throw new Error(`${total} tokens, expected ${batchCount * (stepCount + 1)}`);
+  if (total !== batchCount * (stepCount + 1))
+    throw new Error(`${total} tokens, expected ${batchCount * (stepCount + 1)}`);
   return { ms, tokenCount: total - before };
 }
 
@@ -125,11 +136,13 @@ serveSide({
   load,
   /** Puts the decode prompts into the prefix cache. */
   async fill() {
-    for (let sequence = 0; sequence < batchCountMax; sequence++) engine.add(request(decodeSeed + sequence, 1));
+    for (let sequence = 0; sequence < batchCountMax; sequence++)
+      engine.add(request(decodeSeed + sequence, 1));
     while (engine.hasWork) await engine.step();
   },
   measure({ variant, batchCount, stepCount, seed }) {
-    if (variant === 'forward') return batchCount === 0 ? forward.prefill(seed) : forward.decode(batchCount, stepCount);
+    if (variant === 'forward')
+      return batchCount === 0 ? forward.prefill(seed) : forward.decode(batchCount, stepCount);
     return batchCount === 0 ? enginePrefill(seed) : engineDecode(batchCount, stepCount);
   },
   async measureRead({ repeats }) {

@@ -1,4 +1,5 @@
-/* What both engines do, and how many bytes it reads. Used by both sides and by the report; keeps the two sides equal. */
+/* What both engines do, and how many bytes it reads. Used by both sides and by the report; keeps the two
+ *  sides equal. */
 import { elementCount, isNorm, listTensors } from '../../scripts/bench-model/weights.mjs';
 
 export const promptTokenCount = 512;
@@ -19,17 +20,20 @@ export function promptIds(seed) {
   });
 }
 
-/** Bytes that one decode step of `batchCount` sequences with `keyCount` keys each must read: every matrix once, every key and value.
+/** Bytes that one decode step of `batchCount` sequences with `keyCount` keys each must read: every matrix
+ *  once, every key and value.
  *  @param config Hugging Face's config.json; elementBytes: of a weight; kvElementBytes: of the cache */
 export function decodeStepBytes(config, { batchCount, keyCount, elementBytes, kvElementBytes }) {
   const matrixCount = listTensors(config)
     .filter(([name]) => !isNorm(name))
-    .reduce((sum, [, shape]) => sum + elementCount(shape), 0); // the tied embedding is read once, as the output matrix
+    // the tied embedding is read once, as the output matrix
+    .reduce((sum, [, shape]) => sum + elementCount(shape), 0);
   const keyValueCount = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
   return matrixCount * elementBytes + batchCount * keyCount * keyValueCount * kvElementBytes;
 }
 
-/** Floating-point operations of prefilling the prompt: 2 per weight and token, the output matrix for one token; attention is causal. */
+/** Floating-point operations of prefilling the prompt: 2 per weight and token, the output matrix for one
+ *  token; attention is causal. */
 export function prefillOperations(config) {
   const matrices = listTensors(config).filter(([name]) => !isNorm(name));
   const [, ...layerMatrices] = matrices.map(([, shape]) => elementCount(shape));

@@ -1,7 +1,8 @@
-// How long a routing decision takes: `npm run bench:decision -- [--json]`. With 64 workers under load, for each strategy, plan and choice
-// (planOf, chooseRoute), for adaptive with a quarter of the workers prefill-first; one look of the planner, which comes once a second; the length
-// prediction; and all that a request costs at its arrival (prompt hashes and length prediction, then snapshots, plan, facts, choice, counting and
-// telling of it).
+// How long a routing decision takes: `npm run bench:decision -- [--json]`. With 64 workers under load, for
+// each strategy, plan and choice (planOf, chooseRoute), for adaptive with a quarter of the workers
+// prefill-first; one look of the planner, which comes once a second; the length prediction; and all that a
+// request costs at its arrival (prompt hashes and length prediction, then snapshots, plan, facts, choice,
+// counting and telling of it).
 import os from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { systemClock } from '../../dist/src/base/clock.js';
@@ -27,14 +28,20 @@ function loadedWorker(index, role) {
     const tokenCount = prng.integer(1, 2000);
     load.addPrompt(
       `${index}-${i}`,
-      { tokenCount, pairCount: tokenCount ** 2 / 2, prefillMs: 30, addedMs: 20, dueMs: prng.integer(0, 1000) },
+      {
+        tokenCount,
+        pairCount: tokenCount ** 2 / 2,
+        prefillMs: 30,
+        addedMs: 20,
+        dueMs: prng.integer(0, 1000),
+      },
       0,
     );
   }
   const rowCount = prng.integer(0, 64);
   if (rowCount > 0) load.changeClaim(null, { tokenCount: rowCount * 600, variance: rowCount * 128 ** 2 });
   load.changeDecoding({ rowCount, kvTokenCount: rowCount * 500, remainingTokenCount: rowCount * 100 }, 0);
-  const room = { blockTokenCount: 16, blockCount: 20_000, seatCount: 64 };
+  const room = { blockTokenCount: 16, blockCount: 20_000, batchSlotCount: 64 };
   return {
     id: `w${index}`,
     role,
@@ -94,22 +101,26 @@ function wholeRequests(workers) {
   };
   const routing = new Routing(options);
   const open = [];
-  const [welcome, choose] = [[], []];
+  const [admit, choose] = [[], []];
   for (let i = 0; i < count; i++) {
     const promptIds = Array.from({ length: prng.integer(16, 4000) }, () => prng.integer(0, 30_000));
-    const request = new Request({ id: `r${i}`, promptIds, sampling: { maxTokenCount: 512, choiceCount: 1 } }, systemClock, 1e6);
-    let traveller;
-    welcome.push(microsecondsOf(() => (traveller = routing.welcome(request))));
-    choose.push(microsecondsOf(() => routing.choose(traveller)));
-    routing.admitted(traveller);
-    open.push(traveller);
+    const request = new Request(
+      { id: `r${i}`, promptIds, sampling: { maxTokenCount: 512, choiceCount: 1 } },
+      systemClock,
+      1e6,
+    );
+    let attempt;
+    admit.push(microsecondsOf(() => (attempt = routing.admit(request))));
+    choose.push(microsecondsOf(() => routing.choose(attempt)));
+    routing.admitted(attempt);
+    open.push(attempt);
     if (open.length <= 512) continue;
     const first = open.shift();
     routing.leave(first);
     first.request.cancel();
   }
   for (const { request } of open) request.cancel();
-  return { welcome: summary(welcome.slice(count / 10)), choose: summary(choose.slice(count / 10)) };
+  return { admit: summary(admit.slice(count / 10)), choose: summary(choose.slice(count / 10)) };
 }
 
 /** Each at a moment at which it looks anew. */
@@ -139,7 +150,12 @@ for (let i = 0; i < 2000; i++) {
   );
 }
 const result = {
-  machine: { cpu: os.cpus()[0]?.model, cores: os.cpus().length, node: process.version, loadAverage: os.loadavg()[0] },
+  machine: {
+    cpu: os.cpus()[0]?.model,
+    cores: os.cpus().length,
+    node: process.version,
+    loadAverage: os.loadavg()[0],
+  },
   workerCount: workers.length,
   decisionMicroseconds: Object.fromEntries(
     ['collocated', 'disaggregated', 'adaptive'].map((strategy) => [

@@ -1,6 +1,7 @@
-// What pacing costs a step on the worker's main thread: `node bench/router/pacing.mjs [--json]`, after `npm run build`. For batches of up to 256
-// sequences that decode, with a long prompt beside them and a prompt that waits: prompt tokens for the step, whether it is late, whether it may
-// join, and what the launch and the end of the step are told, with the step-time model that workers have. The aim is 20 us.
+// What pacing costs a step on the worker's main thread: `node bench/router/pacing.mjs [--json]`, after `npm
+// run build`. For batches of up to 256 sequences that decode, with a long prompt beside them and a prompt
+// that waits: prompt tokens for the step, whether it is late, whether it may join, and what the launch and
+// the end of the step are told, with the step-time model that workers have. The aim is 20 us.
 import os from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { Pacer } from '../../dist/src/engine/pacer.js';
@@ -23,7 +24,8 @@ function sequenceOf(index, promptTokenCount) {
     sampling: { ...greedy, maxTokenCount: 1000 },
   };
   const deadlines = { firstTokenDueMs: 1e9, ttftMs: 500, tpotMs: 20 };
-  return new RequestState(request, 'generate', { arrival: index, deadlines, maxModelTokenCount: 8192 }).choices[0];
+  return new RequestState(request, 'generate', { arrival: index, deadlines, maxModelTokenCount: 8192 })
+    .choices[0];
 }
 
 function decoding(index) {
@@ -62,7 +64,12 @@ function microsecondsAt(count) {
 }
 
 const result = {
-  machine: { cpu: os.cpus()[0]?.model, cores: os.cpus().length, node: process.version, loadAverage: os.loadavg()[0] },
+  machine: {
+    cpu: os.cpus()[0]?.model,
+    cores: os.cpus().length,
+    node: process.version,
+    loadAverage: os.loadavg()[0],
+  },
   stepMicroseconds: Object.fromEntries([1, 16, 64, 256].map((count) => [count, microsecondsAt(count)])),
 };
 console.log(process.argv.includes('--json') ? JSON.stringify(result) : JSON.stringify(result, null, 2));

@@ -1,7 +1,8 @@
-/** Measures the connectors between two processes of this machine, beside what the machine itself can do in the same run:
- *  memory copies, and a bare loopback socket pair. Run: npm run build && node bench/transfer/bench.mjs [--json FILE] [--repeats N]
- *  Bytes: 302 MB (2,048 tokens of Qwen3-8B in bf16: 128 blocks of 2.25 MiB), pushed layer by layer.
- *  Rates are best of the repeats; event-loop delays are of the whole measurement of a connector, on both sides. */
+/** Measures the connectors between two processes of this machine, beside what the machine itself can do in
+ *  the same run: memory copies, and a bare loopback socket pair. Run: npm run build && node
+ *  bench/transfer/bench.mjs [--json FILE] [--repeats N] Bytes: 302 MB (2,048 tokens of Qwen3-8B in bf16: 128
+ *  blocks of 2.25 MiB), pushed layer by layer. Rates are best of the repeats; event-loop delays are of the
+ *  whole measurement of a connector, on both sides. */
 import { fork } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { createConnection, createServer } from 'node:net';
@@ -47,7 +48,11 @@ function delays() {
   return {
     restart: () => histogram.reset(),
     /** Above the timer's own millisecond. */
-    read: () => ({ p50: ms(histogram.percentile(50)), p99: ms(histogram.percentile(99)), max: ms(histogram.max) }),
+    read: () => ({
+      p50: ms(histogram.percentile(50)),
+      p99: ms(histogram.percentile(99)),
+      max: ms(histogram.max),
+    }),
   };
 }
 const ms = (nanoseconds) => Math.max(0, Math.round(nanoseconds / 1e4 - 100) / 100);
@@ -57,7 +62,15 @@ const gigabytes = (bytes, milliseconds) => Math.round((bytes / milliseconds / 1e
 async function beTarget() {
   const { device, cache, stream } = makeSide();
   await stream.wait();
-  const options = { device, cache, identity, workerId: 'w1', host: '127.0.0.1', clock: systemClock, logger: silentLogger };
+  const options = {
+    device,
+    cache,
+    identity,
+    workerId: 'w1',
+    host: '127.0.0.1',
+    clock: systemClock,
+    logger: silentLogger,
+  };
   const receiver = await KvReceiver.listen({ ...options, accepts: () => true });
   let sunkBytes = 0;
   const sink = createServer((socket) => {
@@ -73,10 +86,21 @@ async function beTarget() {
   const loop = delays();
   process.on('message', (message) => {
     if (message === 'restart') loop.restart();
-    else process.send({ loop: loop.read(), cpuMs: process.cpuUsage().user / 1000 + process.cpuUsage().system / 1000 });
+    else
+      process.send({
+        loop: loop.read(),
+        cpuMs: process.cpuUsage().user / 1000 + process.cpuUsage().system / 1000,
+      });
   });
   process.on('disconnect', () => process.exit(0));
-  const target = { workerId: 'w1', incarnation: 1, cache: cache.export(), blockCount, kv: identity, receiver: receiver.address };
+  const target = {
+    workerId: 'w1',
+    incarnation: 1,
+    cache: cache.export(),
+    blockCount,
+    kv: identity,
+    receiver: receiver.address,
+  };
   process.send({ target, sinkPort: sink.address().port });
 }
 
@@ -103,9 +127,18 @@ async function measureConnector(child, source, connector, target, repeats) {
     const transfer = channel.begin(`r${++id}`, 1);
     const start = performance.now();
     for (let layer = 0; layer < layout.shape.layerCount; layer++) {
-      transfer.push([{ sourceBlocks: blocks, targetBlocks: blocks, firstLayer: layer, layerEnd: layer + 1 }], event);
+      transfer.push(
+        [{ sourceBlocks: blocks, targetBlocks: blocks, firstLayer: layer, layerEnd: layer + 1 }],
+        event,
+      );
     }
-    await transfer.finish({ requestId: `r${id}`, epoch: 1, layoutHash: layout.hash, tokenCount: 2048, firstTokens: [1] });
+    await transfer.finish({
+      requestId: `r${id}`,
+      epoch: 1,
+      layoutHash: layout.hash,
+      tokenCount: 2048,
+      firstTokens: [1],
+    });
     return performance.now() - start;
   };
   await run();
@@ -184,7 +217,9 @@ async function measureChecksums({ device, cache }, repeats) {
 }
 
 async function main() {
-  const { values } = parseArgs({ options: { json: { type: 'string' }, repeats: { type: 'string', default: '5' } } });
+  const { values } = parseArgs({
+    options: { json: { type: 'string' }, repeats: { type: 'string', default: '5' } },
+  });
   const repeats = Number(values.repeats);
   const child = fork(import.meta.filename, ['target']);
   const { target, sinkPort } = await next(child);
@@ -193,7 +228,12 @@ async function main() {
   const kvSource = { device: source.device, cache: source.cache, identity, clock: systemClock };
   const result = {
     command: `node bench/transfer/bench.mjs --repeats ${repeats}`,
-    machine: { cpu: os.cpus()[0]?.model, cores: os.availableParallelism(), node: process.version, load1m: os.loadavg()[0] },
+    machine: {
+      cpu: os.cpus()[0]?.model,
+      cores: os.availableParallelism(),
+      node: process.version,
+      load1m: os.loadavg()[0],
+    },
     bytes: totalBytes,
     unit: 'GB/s',
     memoryCopy: await measureCopy(source, repeats),
@@ -203,8 +243,10 @@ async function main() {
     hostRelay: await measureConnector(child, source, new HostRelayConnector(kvSource), target, repeats),
     tcp: await measureConnector(child, source, new TcpConnector(kvSource), target, repeats),
   };
-  result.tcpShareOfRawSockets = Math.round((100 * result.tcp.gigabytesPerSecondBest) / result.rawLoopbackSockets) / 100;
-  result.peerShareOfMemoryCopy = Math.round((100 * result.peer.gigabytesPerSecondBest) / result.memoryCopy) / 100;
+  result.tcpShareOfRawSockets =
+    Math.round((100 * result.tcp.gigabytesPerSecondBest) / result.rawLoopbackSockets) / 100;
+  result.peerShareOfMemoryCopy =
+    Math.round((100 * result.peer.gigabytesPerSecondBest) / result.memoryCopy) / 100;
   console.log(JSON.stringify(result, null, 2));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
   child.disconnect();

@@ -1,6 +1,7 @@
-/** What --kv-checksum costs in served tokens: the demo model on two CPU workers over peer, rounds with and without in turn, so that what else
- *  the machine does falls on both. Run: npm run build && node bench/transfer/checksum.mjs [--rounds N] [--json FILE]
- *  Rates are medians of the rounds; processor time is of the workers alone, and less noisy. */
+/** What --kv-checksum costs in served tokens: the demo model on two CPU workers over peer, rounds with and
+ *  without in turn, so that what else the machine does falls on both. Run: npm run build && node
+ *  bench/transfer/checksum.mjs [--rounds N] [--json FILE] Rates are medians of the rounds; processor time is
+ *  of the workers alone, and less noisy. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { parseArgs } from 'node:util';
@@ -8,7 +9,9 @@ import { systemClock } from '../../dist/src/base/clock.js';
 import { greedy } from '../../dist/src/engine/sampling-params.js';
 import { commitOf, goldens, startDemoPair } from './cluster.mjs';
 
-const { values } = parseArgs({ options: { rounds: { type: 'string', default: '12' }, json: { type: 'string' } } });
+const { values } = parseArgs({
+  options: { rounds: { type: 'string', default: '12' }, json: { type: 'string' } },
+});
 const roundCount = Number(values.rounds);
 const ticksPerSecond = 100;
 let serial = 0;
@@ -32,9 +35,17 @@ async function round(gateway) {
   const before = { startMs: systemClock.nowMs(), cpuMs: cpuMs(gateway) };
   const counts = await Promise.all(
     goldens.cases.map(async (golden) => {
-      const sampling = { ...greedy, maxTokenCount: golden.max_new_tokens, endTokenIds: goldens.eos_token_ids };
+      const sampling = {
+        ...greedy,
+        maxTokenCount: golden.max_new_tokens,
+        endTokenIds: goldens.eos_token_ids,
+      };
       let count = 0;
-      for await (const event of gateway.submit({ id: `k${++serial}`, promptIds: golden.prompt_ids, sampling })) {
+      for await (const event of gateway.submit({
+        id: `k${++serial}`,
+        promptIds: golden.prompt_ids,
+        sampling,
+      })) {
         if (event.kind === 'tokens') count += event.tokens.length;
       }
       return count;
@@ -42,7 +53,10 @@ async function round(gateway) {
   );
   const tokenCount = counts.reduce((sum, count) => sum + count, 0);
   const elapsedMs = systemClock.nowMs() - before.startMs;
-  return { tokensPerSecond: (1000 * tokenCount) / elapsedMs, cpuMsPerToken: (cpuMs(gateway) - before.cpuMs) / tokenCount };
+  return {
+    tokensPerSecond: (1000 * tokenCount) / elapsedMs,
+    cpuMsPerToken: (cpuMs(gateway) - before.cpuMs) / tokenCount,
+  };
 }
 
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
@@ -50,17 +64,26 @@ const gateways = { off: await start('off'), on: await start('on') };
 const rounds = { off: [], on: [] };
 for (const gateway of Object.values(gateways)) await round(gateway);
 for (let i = 0; i < roundCount; i++)
-  for (const name of i % 2 === 0 ? ['off', 'on'] : ['on', 'off']) rounds[name].push(await round(gateways[name]));
+  for (const name of i % 2 === 0 ? ['off', 'on'] : ['on', 'off'])
+    rounds[name].push(await round(gateways[name]));
 await Promise.all(Object.values(gateways).map((gateway) => gateway.stop()));
 const of = (name, field) => Number(median(rounds[name].map((each) => each[field])).toPrecision(5));
 const figures = Object.fromEntries(
-  ['tokensPerSecond', 'cpuMsPerToken'].map((field) => [field, { off: of('off', field), on: of('on', field) }]),
+  ['tokensPerSecond', 'cpuMsPerToken'].map((field) => [
+    field,
+    { off: of('off', field), on: of('on', field) },
+  ]),
 );
 const paired = rounds.on.map((each, i) => each.cpuMsPerToken / rounds.off[i].cpuMsPerToken);
 const result = {
   command: `node bench/transfer/checksum.mjs --rounds ${roundCount}`,
   commit: commitOf(),
-  machine: { cpu: os.cpus()[0]?.model, cores: os.availableParallelism(), node: process.version, load1m: os.loadavg()[0] },
+  machine: {
+    cpu: os.cpus()[0]?.model,
+    cores: os.availableParallelism(),
+    node: process.version,
+    load1m: os.loadavg()[0],
+  },
   requestsPerRound: goldens.cases.length,
   ...figures,
   cpuPercentMore: Number((100 * (median(paired) - 1)).toFixed(2)),

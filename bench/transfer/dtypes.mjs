@@ -1,8 +1,9 @@
-/** Scores hand-overs in a smaller dtype against those that go as they are: the demo model's reference prompts through a gateway and two CPU
- *  workers over tcp, greedy. Only the prompt's K and V travel; what decode computes itself is exact.
- *  Run: npm run build && node bench/transfer/dtypes.mjs [--out docs/results/<date>-transfer-dtype]
- *  tokens equal: positions where both say the same token, over all positions. Log-probability error: of the tokens before the first
- *  difference, because behind it the two continue other texts; first token excluded, which prefill samples before anything is handed over. */
+/** Scores hand-overs in a smaller dtype against those that go as they are: the demo model's reference prompts
+ *  through a gateway and two CPU workers over tcp, greedy. Only the prompt's K and V travel; what decode
+ *  computes itself is exact. Run: npm run build && node bench/transfer/dtypes.mjs [--out
+ *  docs/results/<date>-transfer-dtype] tokens equal: positions where both say the same token, over all
+ *  positions. Log-probability error: of the tokens before the first difference, because behind it the two
+ *  continue other texts; first token excluded, which prefill samples before anything is handed over. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -29,11 +30,20 @@ async function answers(kvDtype, kvTransferDtype) {
       const tokens = [];
       for await (const event of gateway.submit({ id: `c${index}`, promptIds: golden.prompt_ids, sampling })) {
         if (event.kind === 'tokens')
-          tokens.push(...event.tokens.map(({ tokenId, logprob }) => ({ id: tokenId, logprob: logprob?.logprob ?? logprob })));
+          tokens.push(
+            ...event.tokens.map(({ tokenId, logprob }) => ({
+              id: tokenId,
+              logprob: logprob?.logprob ?? logprob,
+            })),
+          );
       }
       outputs.push(tokens);
     }
-    if (records.some(({ handOverFailures, routes }) => handOverFailures.length > 0 || routes[0].path !== 'disaggregated'))
+    if (
+      records.some(
+        ({ handOverFailures, routes }) => handOverFailures.length > 0 || routes[0].path !== 'disaggregated',
+      )
+    )
       throw new Error('a hand-over failed');
     return { outputs, bytes: records.reduce((sum, { transferBytes }) => sum + transferBytes, 0) };
   } finally {
@@ -42,7 +52,15 @@ async function answers(kvDtype, kvTransferDtype) {
 }
 
 function score(base, other) {
-  const counts = { position: 0, equal: 0, caseCount: base.outputs.length, wholeCase: 0, error: 0, errorSum: 0, errorMax: 0 };
+  const counts = {
+    position: 0,
+    equal: 0,
+    caseCount: base.outputs.length,
+    wholeCase: 0,
+    error: 0,
+    errorSum: 0,
+    errorMax: 0,
+  };
   for (const [index, expected] of base.outputs.entries()) {
     const actual = other.outputs[index];
     const end = Math.max(expected.length, actual.length);
@@ -87,7 +105,11 @@ const result = {
 };
 const names = Object.keys(rows[0]);
 const line = (cells) => `| ${cells.join(' | ')} |`;
-const table = [line(names), line(names.map(() => '---')), ...rows.map((row) => line(names.map((name) => row[name])))].join('\n');
+const table = [
+  line(names),
+  line(names.map(() => '---')),
+  ...rows.map((row) => line(names.map((name) => row[name]))),
+].join('\n');
 console.log(table);
 if (values.out !== undefined) {
   mkdirSync(values.out, { recursive: true });

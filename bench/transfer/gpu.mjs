@@ -4,10 +4,13 @@
  *
  *  1. floors: pinned host ↔ device copies, a 1 GiB copy into the other device's memory;
  *  2. each connector after the fact: 2,048 tokens as one piece, and layer by layer;
- *  3. decode steps of the target's engine: alone, with a hand-over landing in each step, under continuous receipt;
- *  4. whole requests through a gateway and two workers: TTFT, and the exposed time of hand-overs behind prefill, whole and in chunks.
+ *  3. decode steps of the target's engine: alone, with a hand-over landing in each step, under continuous
+ *     receipt;
+ *  4. whole requests through a gateway and two workers: TTFT, and the exposed time of hand-overs behind
+ *     prefill, whole and in chunks.
  *
- *  The other process (part 2 and 3) is this file, forked. Weights are random (`dummy`): Qwen3-8B's shape unless --model says otherwise. */
+ *  The other process (part 2 and 3) is this file, forked. Weights are random (`dummy`): Qwen3-8B's shape
+ *  unless --model says otherwise. */
 import { fork } from 'node:child_process';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -32,8 +35,20 @@ import { startGateway } from './cluster.mjs';
 const qwen3Of8B = {
   architectures: ['Qwen3ForCausalLM'],
   model_type: 'qwen3',
-  ...{ hidden_size: 4096, intermediate_size: 12288, num_hidden_layers: 36, num_attention_heads: 32, num_key_value_heads: 8 },
-  ...{ head_dim: 128, vocab_size: 151936, max_position_embeddings: 40960, rms_norm_eps: 1e-6, rope_theta: 1000000 },
+  ...{
+    hidden_size: 4096,
+    intermediate_size: 12288,
+    num_hidden_layers: 36,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+  },
+  ...{
+    head_dim: 128,
+    vocab_size: 151936,
+    max_position_embeddings: 40960,
+    rms_norm_eps: 1e-6,
+    rope_theta: 1000000,
+  },
   ...{ hidden_act: 'silu', tie_word_embeddings: false, torch_dtype: 'bfloat16', attention_bias: false },
   ...{ bos_token_id: 151643, eos_token_id: 151645 },
 };
@@ -59,7 +74,8 @@ const gigabytes = (bytes, ms) => Math.round((bytes / ms / 1e6) * 100) / 100;
 const rounded = (ms) => Math.round(ms * 1000) / 1000;
 const sorted = (numbers) => [...numbers].sort((a, b) => a - b);
 const median = (numbers) => sorted(numbers)[Math.floor(numbers.length / 2)];
-const percentile = (numbers, share) => sorted(numbers)[Math.min(numbers.length - 1, Math.floor(share * numbers.length))];
+const percentile = (numbers, share) =>
+  sorted(numbers)[Math.min(numbers.length - 1, Math.floor(share * numbers.length))];
 const mean = (numbers) => numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
 const ids = (count, first = 0) => Array.from({ length: count }, (_, i) => first + i);
 
@@ -75,13 +91,32 @@ function modelFolder() {
 async function openTarget() {
   const device = openDevice(devices[1]);
   const limits = { rowCountMax: 2048, logitRowCountMax: decodeBatch };
-  const options = { device, limits, loadFormat: 'dummy', dtype: 'auto', quantize: 'none', maxModelTokenCount: 4096 };
+  const options = {
+    device,
+    limits,
+    loadFormat: 'dummy',
+    dtype: 'auto',
+    quantize: 'none',
+    maxModelTokenCount: 4096,
+  };
   const model = await loadModel(values.model, options);
   const dtype = isGpu ? 'bf16' : 'f32';
   const blockCount = isGpu ? 4400 : 2600;
   const engine = new Engine({
-    ...{ device, model, kv: { blockTokenCount: 16, blockCount, dtype }, clock: systemClock, depth: 2, prefixCaching: 'off' },
-    ...{ tokenBudget: 2048, prefillChunkTokenCount: 2048, sequenceCountMax: decodeBatch, maxModelTokenCount: 4096 },
+    ...{
+      device,
+      model,
+      kv: { blockTokenCount: 16, blockCount, dtype },
+      clock: systemClock,
+      depth: 2,
+      prefixCaching: 'off',
+    },
+    ...{
+      tokenBudget: 2048,
+      prefillChunkTokenCount: 2048,
+      sequenceCountMax: decodeBatch,
+      maxModelTokenCount: 4096,
+    },
   });
   return { device, engine, dtype };
 }
@@ -90,18 +125,32 @@ async function beTarget() {
   const { device, engine, dtype } = await openTarget();
   const { layout, blockCount } = engine.cache;
   const identity = { protocolVersion: 1, modelName: 'bench', dtype, layoutHash: layout.hash };
-  const options = { device, cache: engine.cache, identity, workerId: 'w1', host: '127.0.0.1', clock: systemClock };
+  const options = {
+    device,
+    cache: engine.cache,
+    identity,
+    workerId: 'w1',
+    host: '127.0.0.1',
+    clock: systemClock,
+  };
   const receiver = await KvReceiver.listen({ ...options, logger: silentLogger, accepts: () => true });
   const prng = new Prng(3);
   let serial = 0;
   const fill = async () => {
     const sampling = { ...greedy, maxTokenCount: 2500, endTokenIds: [] };
     for (let i = 0; i < decodeBatch; i++) {
-      engine.add({ id: `d${serial++}`, promptIds: Array.from({ length: decodeContext }, () => prng.integer(5, 900)), sampling });
+      engine.add({
+        id: `d${serial++}`,
+        promptIds: Array.from({ length: decodeContext }, () => prng.integer(5, 900)),
+        sampling,
+      });
     }
     let running = 0;
     while (running < decodeBatch)
-      running += (await engine.step()).filter((event) => event.kind === 'tokens').length === decodeBatch ? decodeBatch : 0;
+      running +=
+        (await engine.step()).filter((event) => event.kind === 'tokens').length === decodeBatch
+          ? decodeBatch
+          : 0;
   };
   const steps = async (count) => {
     const times = [];
@@ -119,7 +168,9 @@ async function beTarget() {
     if (kind === 'fill') process.send(await fill().then(() => ({ filled: true })));
     if (kind === 'steps') process.send({ times: await steps(count) });
     if (kind === 'read')
-      process.send({ readBytesPerSecond: await device.measureReadBytesPerSecond(isGpu ? 2 ** 31 : 2 ** 27, 3) });
+      process.send({
+        readBytesPerSecond: await device.measureReadBytesPerSecond(isGpu ? 2 ** 31 : 2 ** 27, 3),
+      });
   });
   process.on('disconnect', () => process.exit(0));
   const target = {
@@ -201,7 +252,13 @@ class Pusher {
       const piece = { sourceBlocks: this.blocks, targetBlocks, firstLayer: layer, layerEnd: layer + span };
       transfer.push([piece], this.event);
     }
-    await transfer.finish({ requestId: 'r', epoch: 1, layoutHash: layout.hash, tokenCount: 1, firstTokens: [1] });
+    await transfer.finish({
+      requestId: 'r',
+      epoch: 1,
+      layoutHash: layout.hash,
+      tokenCount: 1,
+      firstTokens: [1],
+    });
   }
 }
 
@@ -233,10 +290,16 @@ async function measureConnector(source, connector, target, blockCount) {
       msMedian: rounded(median(times)),
     };
   };
-  source.stream.random({ pointer: source.cache.pointer, shape: [pusher.bytes / 4], dtype: 'f32' }, connector.name.length, 1, 0);
+  source.stream.random(
+    { pointer: source.cache.pointer, shape: [pusher.bytes / 4], dtype: 'f32' },
+    connector.name.length,
+    1,
+    0,
+  );
   await source.stream.wait();
   const before = process.cpuUsage();
-  const shuffled = [...pusher.blocks].sort((a, b) => ((a * 37) % 101) - ((b * 37) % 101)); // no two neighbours stay neighbours
+  // no two neighbours stay neighbours
+  const shuffled = [...pusher.blocks].sort((a, b) => ((a * 37) % 101) - ((b * 37) % 101));
   const wholeShuffled = await figures(1, shuffled);
   const whole = await figures(1);
   const layerByLayer = await figures(source.cache.layout.shape.layerCount);
@@ -256,7 +319,8 @@ async function measureConnector(source, connector, target, blockCount) {
   };
 }
 
-/** 2,048 tokens packed into pinned host memory and back, here and by the CPU library: the bytes must be the same. */
+/** 2,048 tokens packed into pinned host memory and back, here and by the CPU library: the bytes must be the
+ *  same. */
 async function measureConversions({ device, cache, stream }, blockCount) {
   const { layout } = cache;
   const { layerCount, kvHeadCount, headDim, blockTokenCount, dtype } = layout.shape;
@@ -264,7 +328,12 @@ async function measureConversions({ device, cache, stream }, blockCount) {
   const cpuCache = new KvCache(cpu, layout, 2 * blockCount);
   const cpuStream = cpu.createStream();
   const tokenCount = blockCount * blockTokenCount;
-  stream.random({ pointer: cache.pointer, shape: [(blockCount * layout.blockBytes) / dtypeByteCounts[dtype]], dtype }, 5, 1, 0);
+  stream.random(
+    { pointer: cache.pointer, shape: [(blockCount * layout.blockBytes) / dtypeByteCounts[dtype]], dtype },
+    5,
+    1,
+    0,
+  );
   await stream.wait();
   const original = await bytesOf({ device, stream }, cache.pointer, blockCount * layout.blockBytes);
   const input = cpu.allocateHost(original.length);
@@ -284,7 +353,14 @@ async function measureConversions({ device, cache, stream }, blockCount) {
   };
   const result = {};
   for (const wireDtype of ['fp8', 'i8']) {
-    const wire = new WireLayout({ dtype: wireDtype, blockTokenCount, layerCount, firstHead: 0, headCount: kvHeadCount, headDim });
+    const wire = new WireLayout({
+      dtype: wireDtype,
+      blockTokenCount,
+      layerCount,
+      firstHead: 0,
+      headCount: kvHeadCount,
+      headDim,
+    });
     const staging = device.allocateHost(wire.blockBytes * blockCount);
     const onCpu = cpu.allocateHost(wire.blockBytes * blockCount);
     const pack = async () => {
@@ -292,13 +368,21 @@ async function measureConversions({ device, cache, stream }, blockCount) {
       await stream.wait();
     };
     const unpack = async () => {
-      stream.moveKv(layout.place(cache.pointer, ids(blockCount, blockCount)), wire.place(staging.pointer, blockCount), range);
+      stream.moveKv(
+        layout.place(cache.pointer, ids(blockCount, blockCount)),
+        wire.place(staging.pointer, blockCount),
+        range,
+      );
       await stream.wait();
     };
     const packMs = median(await timesOf(5, pack));
     const unpackMs = median(await timesOf(5, unpack));
     cpuStream.moveKv(wire.place(onCpu.pointer, blockCount), layout.place(cpuCache.pointer, blocks), range);
-    cpuStream.moveKv(layout.place(cpuCache.pointer, ids(blockCount, blockCount)), wire.place(onCpu.pointer, blockCount), range);
+    cpuStream.moveKv(
+      layout.place(cpuCache.pointer, ids(blockCount, blockCount)),
+      wire.place(onCpu.pointer, blockCount),
+      range,
+    );
     await cpuStream.wait();
     const offset = blockCount * layout.blockBytes;
     const [here, there] = [
@@ -392,25 +476,49 @@ async function measureSteps(child, source, target, blockCount) {
     stepCount: all.alone.length,
     memoryReadBytesPerSecond: Math.round(readBytesPerSecond),
   };
-  return { ...head, alone: figures('alone'), oneHandOverEach: figures('oneEach'), continuous: figures('continuous') };
+  return {
+    ...head,
+    alone: figures('alone'),
+    oneHandOverEach: figures('oneEach'),
+    continuous: figures('continuous'),
+  };
 }
 
 // ---- part 4
 
 async function measureRequests(folder, connector) {
-  const workers = devices.map(({ kind, index }) => (kind === 'cpu' ? 'any:cpu?threads=1' : `any:cuda:${index}`)).join(',');
+  const workers = devices
+    .map(({ kind, index }) => (kind === 'cpu' ? 'any:cpu?threads=1' : `any:cuda:${index}`))
+    .join(',');
   const gateway = await startGateway({
     ...{ workers, strategy: 'adaptive' },
     settings: {
-      ...{ modelFolder: folder, loadFormat: 'dummy', blockCount: 2000, gpuMemoryShare: 0.8, sequenceCountMax: 16 },
-      ...{ maxModelTokenCount: isGpu ? 9000 : 3000, tokenBudget: 2048, prefillChunkTokenCount: 2048, connector },
+      ...{
+        modelFolder: folder,
+        loadFormat: 'dummy',
+        blockCount: 2000,
+        gpuMemoryShare: 0.8,
+        sequenceCountMax: 16,
+      },
+      ...{
+        maxModelTokenCount: isGpu ? 9000 : 3000,
+        tokenBudget: 2048,
+        prefillChunkTokenCount: 2048,
+        connector,
+      },
     },
   });
   const records = new Map();
   gateway.onMeasured((record) => records.set(record.id, record));
   const prng = new Prng(11);
   const routes = {
-    disaggregated: { path: 'disaggregated', prefillWorker: 'w0', decodeWorker: 'w1', reason: 'measured', estimates: {} },
+    disaggregated: {
+      path: 'disaggregated',
+      prefillWorker: 'w0',
+      decodeWorker: 'w1',
+      reason: 'measured',
+      estimates: {},
+    },
     collocated: { path: 'collocated', worker: 'w0', reason: 'measured', estimates: {} },
   };
   let serial = 0;
@@ -418,7 +526,8 @@ async function measureRequests(folder, connector) {
     const id = `r${++serial}`;
     const promptIds = Array.from({ length: promptCount }, () => prng.integer(5, 900));
     const sampling = { ...greedy, maxTokenCount: 4, endTokenIds: [] };
-    for await (const event of gateway.submit({ id, promptIds, sampling, measuredRoute: routes[routeName] })) void event;
+    for await (const event of gateway.submit({ id, promptIds, sampling, measuredRoute: routes[routeName] }))
+      void event;
     while (!records.has(id)) await systemClock.sleep(1);
     await systemClock.sleep(5); // blocks are given back
     return records.get(id);
@@ -433,7 +542,9 @@ async function measureRequests(folder, connector) {
       for (let i = 0; i < (isGpu ? 12 : 3); i++)
         for (const name of Object.keys(rows)) rows[name].push(await run(promptCount, name));
       const ttft = (row) => row.firstTokenMs - row.arrivalMs;
-      const handed = rows.disaggregated.filter(({ routes: taken }) => taken.length === 1 && taken[0].path === 'disaggregated');
+      const handed = rows.disaggregated.filter(
+        ({ routes: taken }) => taken.length === 1 && taken[0].path === 'disaggregated',
+      );
       const exposed = handed.map(({ exposedTransferMs }) => exposedTransferMs);
       const resumed = handed.map(({ resumedMs, landedMs }) => resumedMs - landedMs);
       const landed = handed.map(({ landedMs, firstTokenMs }) => landedMs - firstTokenMs);
@@ -444,7 +555,11 @@ async function measureRequests(folder, connector) {
           disaggregated: rounded(median(handed.map(ttft))),
           collocated: rounded(median(rows.collocated.map(ttft))),
         },
-        exposedMs: { median: rounded(median(exposed)), best: rounded(Math.min(...exposed)), max: rounded(Math.max(...exposed)) },
+        exposedMs: {
+          median: rounded(median(exposed)),
+          best: rounded(Math.min(...exposed)),
+          max: rounded(Math.max(...exposed)),
+        },
         firstTokenToLandedMsMedian: rounded(median(landed)),
         landedToSchedulableMsMedian: rounded(median(resumed)),
         exposedShareOfTtftPercent: Math.round((1000 * median(exposed)) / median(handed.map(ttft))) / 10,
@@ -452,7 +567,9 @@ async function measureRequests(folder, connector) {
     }
     const links = gateway
       .workers()
-      .flatMap(({ id, connectors }) => connectors.map(({ peer, name, trials }) => ({ from: id, peer, name, trials })));
+      .flatMap(({ id, connectors }) =>
+        connectors.map(({ peer, name, trials }) => ({ from: id, peer, name, trials })),
+      );
     return { links, prompts: result };
   } finally {
     await gateway.stop();
@@ -462,7 +579,14 @@ async function measureRequests(folder, connector) {
 async function main() {
   const parts = values.parts.split(',');
   const folder = modelFolder();
-  const child = fork(import.meta.filename, ['--role', 'target', '--devices', values.devices, '--model', folder]);
+  const child = fork(import.meta.filename, [
+    '--role',
+    'target',
+    '--devices',
+    values.devices,
+    '--model',
+    folder,
+  ]);
   const there = await next(child);
   const { KvLayout } = await import('../../dist/src/kv/kv-layout.js');
   const layout = new KvLayout(there.shape);
@@ -484,7 +608,8 @@ async function main() {
     model: values.model ?? 'Qwen3-8B shape, random weights',
     kv: { blockBytes: layout.blockBytes, blockCount, bytes: blockCount * layout.blockBytes },
   };
-  const save = () => values.json !== undefined && writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
+  const save = () =>
+    values.json !== undefined && writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
   const part = async (name, run) => {
     const start = performance.now();
     try {
@@ -495,7 +620,8 @@ async function main() {
     console.log(name, `${Math.round(performance.now() - start)} ms`, result[`${name}Failed`] ?? '');
     save(); // a run that is cut short keeps what it has
   };
-  if (parts.includes('copies')) await part('copies', async () => ({ copies: await measureCopies(source, there) }));
+  if (parts.includes('copies'))
+    await part('copies', async () => ({ copies: await measureCopies(source, there) }));
   const connectors = { peer: PeerConnector, hostRelay: HostRelayConnector, tcp: TcpConnector };
   if (parts.includes('connectors')) {
     for (const [name, Connector] of Object.entries(connectors)) {
@@ -507,7 +633,9 @@ async function main() {
   if (parts.includes('convert'))
     await part('convert', async () => ({ conversions: await measureConversions(source, blockCount) }));
   if (parts.includes('steps'))
-    await part('steps', async () => ({ decodeSteps: await measureSteps(child, source, there.target, blockCount) }));
+    await part('steps', async () => ({
+      decodeSteps: await measureSteps(child, source, there.target, blockCount),
+    }));
   child.disconnect();
   await new Promise((resolve) => child.once('exit', resolve));
   cache.close();
@@ -520,7 +648,8 @@ async function main() {
     }
   }
   if (result.copies !== undefined && result.peer !== undefined) {
-    result.peerShareOfPeerCopy = Math.round((1000 * result.peer.whole.median) / result.copies.peerCopy) / 1000;
+    result.peerShareOfPeerCopy =
+      Math.round((1000 * result.peer.whole.median) / result.copies.peerCopy) / 1000;
     const pinned = Math.min(result.copies.pinnedDeviceToHost, result.copies.pinnedHostToDevice);
     if (result.hostRelay !== undefined)
       result.hostRelayShareOfPinned = Math.round((1000 * result.hostRelay.whole.median) / pinned) / 1000;

@@ -1,4 +1,5 @@
-/** What `npm run bench:goodput` is asked for. Used by scripts/bench-goodput.mjs, and by its threads from the same command line. */
+/** What `npm run bench:goodput` is asked for. Used by scripts/bench-goodput.mjs, and by its threads from the
+ *  same command line. */
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -9,7 +10,10 @@ import { measuredReference, publishedReference } from '../../dist/src/sim/goodpu
 import { goodputCluster, namedWorkload, traceWorkload } from '../../dist/src/sim/goodput/goodput-setup.js';
 
 const root = path.resolve(import.meta.dirname, '../..');
-const defaultProfiles = ['nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16', 'amd-epyc-1t-qwen3-256x6-4096-bf16-kv-bf16'];
+const defaultProfiles = [
+  'nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16',
+  'amd-epyc-1t-qwen3-256x6-4096-bf16-kv-bf16',
+];
 const named = ['short', 'long', 'mixed'];
 
 export const { values: options } = parseArgs({
@@ -30,12 +34,14 @@ export const { values: options } = parseArgs({
 export const points = numbers('points', (value) => value > 0);
 export const seeds = numbers('seeds', (value) => Number.isSafeInteger(value) && value >= 0);
 export const workerCount = numbers('workers', (value) => Number.isSafeInteger(value) && value >= 2)[0];
-export const profileFiles = options.profile ?? defaultProfiles.map((name) => path.join(root, 'profiles', `${name}.json`));
+export const profileFiles =
+  options.profile ?? defaultProfiles.map((name) => path.join(root, 'profiles', `${name}.json`));
 export const workloadNames = options.workload.split(',');
 export const onOverload = options['on-overload'];
 if (onOverload !== 'shed' && onOverload !== 'late') fail(`--on-overload: shed or late, not ${onOverload}`);
 for (const name of workloadNames)
-  if (!named.includes(name) && !existsSync(name)) fail(`--workload: ${name} is neither ${named.join(', ')} nor a file`);
+  if (!named.includes(name) && !existsSync(name))
+    fail(`--workload: ${name} is neither ${named.join(', ')} nor a file`);
 
 export function clusterOf(profileFile) {
   return goodputCluster(readProfile(profileFile), workerCount);
@@ -43,7 +49,10 @@ export function clusterOf(profileFile) {
 
 export function workloadOf(name, { profile }) {
   if (named.includes(name)) return namedWorkload(name, profile);
-  return traceWorkload(path.basename(name).replace(/\.[a-z]+$/, ''), parseTrace(readFileSync(name, 'utf8'), name));
+  return traceWorkload(
+    path.basename(name).replace(/\.[a-z]+$/, ''),
+    parseTrace(readFileSync(name, 'utf8'), name),
+  );
 }
 
 /** As asked, as published, or measured. */
@@ -58,7 +67,10 @@ export async function findReference({ profileFile, workloadName }) {
 function askedSlos(slos) {
   if (options.goodput === undefined) return {};
   const asked = parseGoodput(options.goodput.split(' '));
-  const entries = Object.entries(slos).map(([lengthClass, slo]) => [lengthClass, { ...slo, ...asked[lengthClass] }]);
+  const entries = Object.entries(slos).map(([lengthClass, slo]) => [
+    lengthClass,
+    { ...slo, ...asked[lengthClass] },
+  ]);
   return { slos: Object.fromEntries(entries), source: 'asked' };
 }
 

@@ -1,4 +1,5 @@
-/** One point of `npm run bench:goodput`, in a thread of its own. Started by scripts/bench-goodput.mjs with the same command line. */
+/** One point of `npm run bench:goodput`, in a thread of its own. Started by scripts/bench-goodput.mjs with
+ *  the same command line. */
 import path from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { measurePoint } from '../../dist/src/sim/goodput/goodput-point.js';

@@ -1,4 +1,5 @@
-/* Writes the tensors of weights.mjs as one GGUF file (version 3) that llama.cpp opens: metadata, vocabulary, tensor infos, data.
+/* Writes the tensors of weights.mjs as one GGUF file (version 3) that llama.cpp opens: metadata, vocabulary,
+ *  tensor infos, data.
    Matrices are bf16, f16 or q8_0; norms are f32. Format: ggml's docs/gguf.md. */
 import fs from 'node:fs';
 import { bytesOf, elementCount, isNorm } from './weights.mjs';
@@ -35,8 +36,13 @@ const renamed = (name) => renames.reduce((text, [from, to]) => text.replace(from
 
 export function writeGguf(file, { type, name, dimensions, tensors, weights, tokenizerFile }) {
   const { ggmlType, elementBytes, fileType, encode } = ggufTypes[type];
-  const byteCounts = tensors.map(([tensor, shape]) => elementCount(shape) * (isNorm(tensor) ? 4 : elementBytes));
-  const metadata = [...modelMetadata(name, fileType, dimensions), ...vocabularyMetadata(tokenizerFile, dimensions.vocab_size)];
+  const byteCounts = tensors.map(
+    ([tensor, shape]) => elementCount(shape) * (isNorm(tensor) ? 4 : elementBytes),
+  );
+  const metadata = [
+    ...modelMetadata(name, fileType, dimensions),
+    ...vocabularyMetadata(tokenizerFile, dimensions.vocab_size),
+  ];
   let offset = 0;
   const infos = tensors.map(([tensor, shape], index) => {
     const extents = [...shape].reverse().map(u64);
@@ -50,7 +56,14 @@ export function writeGguf(file, { type, name, dimensions, tensors, weights, toke
     offset += align(byteCounts[index]);
     return Buffer.concat(info);
   });
-  const header = Buffer.concat([Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(metadata.length), ...metadata, ...infos]);
+  const header = Buffer.concat([
+    Buffer.from('GGUF'),
+    u32(3),
+    u64(tensors.length),
+    u64(metadata.length),
+    ...metadata,
+    ...infos,
+  ]);
   const descriptor = fs.openSync(file, 'w');
   const writePadded = (bytes) => {
     fs.writeSync(descriptor, bytes);
@@ -112,7 +125,8 @@ function vocabularyMetadata(tokenizerFile, vocabCount) {
 function encodeF16(values) {
   const floats = floatsOf(values);
   const halves = new Uint16Array(values.length);
-  for (let i = 0; i < halves.length; i++) halves[i] = halfOf(floats[i]); // TypedArray.from with a function is 10 times slower
+  // TypedArray.from with a function is 10 times slower
+  for (let i = 0; i < halves.length; i++) halves[i] = halfOf(floats[i]);
   return bytesOf(halves);
 }
 

@@ -1,4 +1,5 @@
-/* Writes tensors as one safetensors file: u64 header length, JSON header padded with spaces to 8 bytes, then the data. */
+/* Writes tensors as one safetensors file: u64 header length, JSON header padded with spaces to 8 bytes, then
+ *  the data. */
 import fs from 'node:fs';
 import { bytesOf, elementCount } from './weights.mjs';
 

@@ -1,12 +1,19 @@
-/* The tensors of a Qwen3-shaped model and their random values, the same in every run and for every file format.
-   Values come from one pool of normals, read from another offset for every tensor: fast, and no two tensors are equal. */
+/* The tensors of a Qwen3-shaped model and their random values, the same in every run and for every file
+ *  format.
+   Values come from one pool of normals, read from another offset for every tensor: fast, and no two tensors
+   are equal. */
 
 const poolCount = 1 << 20;
 const standardDeviation = 0.02;
 
 /** [name, shape] of every tensor, in file order. */
 export function listTensors(dimensions) {
-  const { hidden_size: hidden, num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headDim } = dimensions;
+  const {
+    hidden_size: hidden,
+    num_attention_heads: heads,
+    num_key_value_heads: kvHeads,
+    head_dim: headDim,
+  } = dimensions;
   const { intermediate_size: inter, vocab_size: vocab, num_hidden_layers: layerCount } = dimensions;
   const layerTensors = [
     ['input_layernorm.weight', [hidden]],
@@ -25,7 +32,12 @@ export function listTensors(dimensions) {
     layerTensors.map(([name, shape]) => [`model.layers.${layer}.${name}`, shape]),
   );
   const head = dimensions.tie_word_embeddings === false ? [['lm_head.weight', [vocab, hidden]]] : [];
-  return [['model.embed_tokens.weight', [vocab, hidden]], ...layers.flat(), ['model.norm.weight', [hidden]], ...head];
+  return [
+    ['model.embed_tokens.weight', [vocab, hidden]],
+    ...layers.flat(),
+    ['model.norm.weight', [hidden]],
+    ...head,
+  ];
 }
 
 export const elementCount = (shape) => shape.reduce((product, extent) => product * extent, 1);

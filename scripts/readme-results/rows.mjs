@@ -1,17 +1,30 @@
-/* The rows of README's table of results: which figure of which committed file each one shows. Used by readme-results.mjs and its test.
-   Invariant: every figure, commit and command comes from JSON under docs/results; only names and aims' directions are written here. */
+/* The rows of README's table of results: which figure of which committed file each one shows. Used by
+ *  readme-results.mjs and its test.
+   Invariant: every figure, commit and command comes from JSON under docs/results; only names and aims'
+   directions are written here. */
 
 /** A table row before it is text.
- * @typedef {{ what: string, on: string, measured: string, against: string, ratio: string, aim: string, commit: string, command: string, source: string }} Row */
+ * @typedef {{ what: string, on: string, measured: string, against: string, ratio: string, aim: string,
+ * commit: string, command: string, source: string }} Row */
 
-/** `read(file)` gives the JSON of a file under docs/results, or null where there is none. Throws when a file lacks what its row shows. */
+/** `read(file)` gives the JSON of a file under docs/results, or null where there is none. Throws when a file
+ *  lacks what its row shows. */
 export function rowsOf(read) {
-  return [...routerRows(read), ...pacingRows(read), ...gpuRows(read), ...transferRows(read), ...cpuRows(read)];
+  return [
+    ...routerRows(read),
+    ...pacingRows(read),
+    ...gpuRows(read),
+    ...transferRows(read),
+    ...cpuRows(read),
+  ];
 }
 
 const figure = (value, digits = 3) => {
   if (!Number.isFinite(value)) throw new Error(`a row of the table has no figure: ${value}`);
-  return value.toLocaleString('en-US', { minimumSignificantDigits: digits, maximumSignificantDigits: digits });
+  return value.toLocaleString('en-US', {
+    minimumSignificantDigits: digits,
+    maximumSignificantDigits: digits,
+  });
 };
 const times = (value) => `${figure(value)} ×`;
 const commitOf = (text) => /^[0-9a-f]{7}/.exec(text)?.[0] ?? '';
@@ -22,7 +35,8 @@ function required(read, source) {
   return json;
 }
 
-/** docs/results/headline.json names the point to show, `{"sweep": FOLDER, "rateFraction": 0.5}`; without that file there is no row. */
+/** docs/results/headline.json names the point to show, `{"sweep": FOLDER, "rateFraction": 0.5}`; without that
+ *  file there is no row. */
 function routerRows(read) {
   const headline = read('headline.json');
   if (headline === null) return [];
@@ -30,7 +44,8 @@ function routerRows(read) {
   const { points } = required(read, `${folder}/summary.json`);
   const { metadata, machine } = required(read, `${folder}/sweep.json`);
   const point = points.find((each) => each.rateFraction === rateFraction);
-  if (point === undefined) throw new Error(`docs/results/${folder} has no point at ${rateFraction} of saturation`);
+  if (point === undefined)
+    throw new Error(`docs/results/${folder} has no point at ${rateFraction} of saturation`);
   const goodputOf = (name) => point.modes.find(({ mode }) => mode === name).goodRequestsPerSecond['1'];
   const { ratio, low95, high95 } = point.comparison.goodput['1'];
   return [
@@ -100,7 +115,8 @@ function gpuRows(read) {
     if (row === undefined) throw new Error(`docs/results/${source} has no row "${name}"`);
     const { value, unit, floor, ratio, aim, higherIsBetter } = row;
     const isMet = higherIsBetter ? ratio >= aim : ratio <= aim;
-    const withUnit = (number) => `${figure(number, number >= 1000 ? 4 : 3)} ${unit === 'tok/s' ? 'tokens/s' : unit}`;
+    const withUnit = (number) =>
+      `${figure(number, number >= 1000 ? 4 : 3)} ${unit === 'tok/s' ? 'tokens/s' : unit}`;
     return {
       what: `Qwen3-8B shape, ${what}`,
       on: machine,

@@ -1,5 +1,7 @@
-/* What the length predictor is compared with. Used by ../score-lengths.mjs. Each has `predict(facts)` → {point, quantile(fraction),
-   cumulative(n)} with cumulative(n) = P(length ≤ n), and `observe(facts, {tokenCount, isCensored})`. None knows censoring: a cut length
+/* What the length predictor is compared with. Used by ../score-lengths.mjs. Each has `predict(facts)` →
+ *  {point, quantile(fraction),
+   cumulative(n)} with cumulative(n) = P(length ≤ n), and `observe(facts, {tokenCount, isCensored})`. None
+   knows censoring: a cut length
    counts as a length, as it does in a server that keeps a mean. */
 
 const startTokenCount = 1024;
@@ -43,8 +45,14 @@ export class GlobalMean {
   }
 }
 
-/** nanoPD's classes of prompt length by their longest prompt, its windows and defaults (router/output_lenth_predictor.py, read 2026). */
-const nanoPd = { longestPrompts: [64, 128, 256, 512, 1024, 2048], windowCount: 50, countMin: 5, startTokenCount: 256 };
+/** nanoPD's classes of prompt length by their longest prompt, its windows and defaults
+ *  (router/output_lenth_predictor.py, read 2026). */
+const nanoPd = {
+  longestPrompts: [64, 128, 256, 512, 1024, 2048],
+  windowCount: 50,
+  countMin: 5,
+  startTokenCount: 256,
+};
 
 /** The last few lengths and their sum. */
 class MeanWindow {
@@ -67,7 +75,8 @@ class MeanWindow {
   }
 }
 
-/** nanoPD's predictor: the mean of the last 50 lengths in a class of prompt length, of the last 300 of all while a class has under 5. */
+/** nanoPD's predictor: the mean of the last 50 lengths in a class of prompt length, of the last 300 of all
+ *  while a class has under 5. */
 export class BucketMean {
   #all = new MeanWindow(nanoPd.windowCount * nanoPd.longestPrompts.length);
   #buckets = nanoPd.longestPrompts.map(() => new MeanWindow(nanoPd.windowCount));

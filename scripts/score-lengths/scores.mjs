@@ -1,12 +1,15 @@
 /* How good a prediction was. Used by ../score-lengths.mjs and its test.
-   Pinball loss: Koenker & Bassett 1978; mean over requests, in tokens. Coverage: share of requests in [q10, q90]. */
+   Pinball loss: Koenker & Bassett 1978; mean over requests, in tokens. Coverage: share of requests in [q10,
+   q90]. */
 
 export function pinball(predicted, actual, fraction) {
   return actual >= predicted ? fraction * (actual - predicted) : (1 - fraction) * (predicted - actual);
 }
 
-/** Whether `actual` is in the central 80 % interval, in [0, 1]. Lengths are whole numbers, so the interval's ends carry probability:
-    an end counts with the share of it that belongs inside (a randomised interval's expectation), so a right forecast scores 0.8.
+/** Whether `actual` is in the central 80 % interval, in [0, 1]. Lengths are whole numbers, so the interval's
+ *  ends carry probability:
+    an end counts with the share of it that belongs inside (a randomised interval's expectation), so a right
+    prediction scores 0.8.
     `cumulative(n)` = P(length ≤ n). */
 export function insideShare(cumulative, actual, low = 0.1, high = 0.9) {
   const above = cumulative(actual);

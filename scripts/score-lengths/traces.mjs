@@ -1,12 +1,18 @@
-/* Reads arrival traces: Azure LLM inference CSV (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake JSON lines (input_length,
-   output_length, hash_ids: one id per 512-token block of the prompt, equal ids are equal prefixes). Used by ../score-lengths.mjs.
+/* Reads arrival traces: Azure LLM inference CSV (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake JSON
+ *  lines (input_length,
+   output_length, hash_ids: one id per 512-token block of the prompt, equal ids are equal prefixes). Used by
+   ../score-lengths.mjs.
    A request is {facts, tokenCount}; order is that of arrival. */
 import fs from 'node:fs';
 import readline from 'node:readline';
 
-/** Yields the requests of a trace, line by line; `samplePrefixes` is the router's choice among a prompt's block ids. Throws an Error that names file, line and what is wrong. */
+/** Yields the requests of a trace, line by line; `samplePrefixes` is the router's choice among a prompt's
+ *  block ids. Throws an Error that names file, line and what is wrong. */
 export async function* readTrace(file, samplePrefixes) {
-  const lines = readline.createInterface({ input: fs.createReadStream(file), crlfDelay: Number.POSITIVE_INFINITY });
+  const lines = readline.createInterface({
+    input: fs.createReadStream(file),
+    crlfDelay: Number.POSITIVE_INFINITY,
+  });
   let parse;
   let lineNumber = 0;
   for await (const raw of lines) {
@@ -31,7 +37,9 @@ function azureParser(header) {
   const prompt = columns.indexOf('ContextTokens');
   const output = columns.indexOf('GeneratedTokens');
   if (prompt < 0 || output < 0) {
-    throw new Error('neither a CSV with ContextTokens and GeneratedTokens nor JSON lines with input_length and output_length');
+    throw new Error(
+      'neither a CSV with ContextTokens and GeneratedTokens nor JSON lines with input_length and output_length',
+    );
   }
   return (line) => {
     const cells = line.split(',');

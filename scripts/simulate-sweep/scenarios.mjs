@@ -1,5 +1,5 @@
-/** What a simulated sweep may measure: clusters, workloads, beliefs. Used by scripts/simulate-sweep.mjs, and by its threads from the same
- *  command line. */
+/** What a simulated sweep may measure: clusters, workloads, beliefs. Used by scripts/simulate-sweep.mjs, and
+ *  by its threads from the same command line. */
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -28,8 +28,10 @@ export const { values: options } = parseArgs({
 });
 if (options.profile === undefined) throw new Error('--profile FILE is missing');
 export const profile = readProfile(options.profile);
-const believedProfile = options['router-profile'] === undefined ? profile : readProfile(options['router-profile']);
-const host = options.host === undefined ? {} : { host: parseHost(readFileSync(options.host, 'utf8'), options.host) };
+const believedProfile =
+  options['router-profile'] === undefined ? profile : readProfile(options['router-profile']);
+const host =
+  options.host === undefined ? {} : { host: parseHost(readFileSync(options.host, 'utf8'), options.host) };
 export const name = options.name ?? path.basename(options.profile, '.json');
 const linkSamples = profile.linkSamples.length > 0 ? profile.linkSamples : believedProfile.linkSamples;
 const timesOf = timesFromProfiles([{ ...profile, linkSamples }]);
@@ -41,7 +43,8 @@ const nanoPd = `any:${device(0)},prefill:${device(1)},prefill:${device(2)},decod
 const chosenFractions = options.fractions?.split(',').map(Number);
 const rateFractions = chosenFractions ?? [0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.3];
 
-/** Prompts and answers are those of the real sweeps (bench/gpu/router.sh, bench:report); traces keep their lengths, cut to the context. */
+/** Prompts and answers are those of the real sweeps (bench/gpu/router.sh, bench:report); traces keep their
+ *  lengths, cut to the context. */
 const named = (workload, outputTokenCount = isGpu ? 128 : 32) => ({
   name: workload,
   load: (each) => ({
@@ -59,7 +62,14 @@ function traced(file, contextTokenCount) {
   const trace = parseTrace(readFileSync(file, 'utf8'), file);
   const load = (each) => ({
     workload: {
-      ...{ name: 'trace', seed: each, contentSeed: each, inputTokenCount: 1, outputTokenCount: 1, rangeRatio: 0 },
+      ...{
+        name: 'trace',
+        seed: each,
+        contentSeed: each,
+        inputTokenCount: 1,
+        outputTokenCount: 1,
+        rangeRatio: 0,
+      },
       ...{ outputShape: 'range', lengthScale: 1, trace },
     },
     durationMs: Number.POSITIVE_INFINITY,
@@ -68,9 +78,15 @@ function traced(file, contextTokenCount) {
   return { name: path.basename(file).replace(/\.[a-z]+$/, ''), load };
 }
 
-function mode(strategy, workers, { error = null, contextTokenCount = 4096, prefixCaching = 'off', modeName = strategy } = {}) {
+function mode(
+  strategy,
+  workers,
+  { error = null, contextTokenCount = 4096, prefixCaching = 'off', modeName = strategy } = {},
+) {
   const believed =
-    error === null ? believedProfile : { ...believedProfile, parameters: withRouterError(believedProfile.parameters, error) };
+    error === null
+      ? believedProfile
+      : { ...believedProfile, parameters: withRouterError(believedProfile.parameters, error) };
   const settings = {
     ...{ blockTokenCount: 16, blockCount: isGpu ? 24_576 : 16_384, maxModelTokenCount: contextTokenCount },
     ...{ prefixCaching, depth: 2, vocabCount: simulatedVocabCount },
@@ -139,5 +155,6 @@ export const scenarios = all
     rateFractions: chosenFractions ?? scenario.rateFractions ?? rateFractions,
   }));
 
-/** Where the requests of a scenario are kept, and in folders in it, by number, those of each workload until all are done. */
+/** Where the requests of a scenario are kept, and in folders in it, by number, those of each workload until
+ *  all are done. */
 export const sweepFolderOf = (scenario) => path.join(options.sweeps, scenario.name.replaceAll(/\W+/g, '-'));

@@ -1,5 +1,5 @@
-/** One workload of one scenario, in a thread of its own: every rate and strategy of it; tells rows of the table. Started by
- *  scripts/simulate-sweep.mjs with the same command line. */
+/** One workload of one scenario, in a thread of its own: every rate and strategy of it; tells rows of the
+ *  table. Started by scripts/simulate-sweep.mjs with the same command line. */
 import path from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { SweepFiles } from '../../dist/src/bench/sweep-file.js';
@@ -17,7 +17,8 @@ const data = await simulateSweep({
   ...scenario,
   workloads: [scenario.workloads[workerData.workloadIndex]],
 });
-if (options.sweeps !== undefined) new SweepFiles(path.join(sweepFolderOf(scenario), `${workerData.workloadIndex}`)).keep(data);
+if (options.sweeps !== undefined)
+  new SweepFiles(path.join(sweepFolderOf(scenario), `${workerData.workloadIndex}`)).keep(data);
 const rows = summariseSweep(data).points.map((point) => rowOf(scenario.name, point, data));
 const requestCount = [...data.records.values()].reduce((sum, records) => sum + records.length, 0);
 parentPort.postMessage({ rows, requestCount });

@@ -1,4 +1,5 @@
-/** Assertions for invariants, on in production: a broken invariant must stop the step that broke it, not corrupt a later one. */
+/** Assertions for invariants, on in production: a broken invariant must stop the step that broke it, not
+ *  corrupt a later one. */
 
 export class AssertionError extends Error {
   constructor(message: string) {

@@ -49,6 +49,10 @@ export function localDate(clock: Clock): Date {
 
 /** Of now, in UTC, to the second. */
 export function isoDate(): string {
-  const format = new Intl.DateTimeFormat('sv-SE', { dateStyle: 'short', timeStyle: 'medium', timeZone: 'UTC' });
+  const format = new Intl.DateTimeFormat('sv-SE', {
+    dateStyle: 'short',
+    timeStyle: 'medium',
+    timeZone: 'UTC',
+  });
   return format.format(systemClock.wallMs()).replace(' ', 'T');
 }

@@ -21,10 +21,12 @@ export const errorCodes = [
 ] as const;
 export type ErrorCode = (typeof errorCodes)[number];
 
-/** More than any message here needs. What is quoted in it may be a client's or a template's, and is sent, logged and kept. */
+/** More than any message here needs. What is quoted in it may be a client's or a template's, and is sent,
+ *  logged and kept. */
 const textLengthMax = 2000;
 
-/** An error with a stable code. `param` names the offending request field, if there is one. Both are bounded. */
+/** An error with a stable code. `param` names the offending request field, if there is one. Both are
+ *  bounded. */
 export class TwostrokeError extends Error {
   readonly code: ErrorCode;
   readonly param: string | undefined;
@@ -42,7 +44,11 @@ function shortened(text: string): string {
 }
 
 export class InvalidRequestError extends TwostrokeError {
-  constructor(message: string, param?: string, code: 'invalid_request' | 'context_length_exceeded' = 'invalid_request') {
+  constructor(
+    message: string,
+    param?: string,
+    code: 'invalid_request' | 'context_length_exceeded' = 'invalid_request',
+  ) {
     super(code, message, param === undefined ? {} : { param });
   }
 }
@@ -97,7 +103,11 @@ export function isWireError(value: unknown): value is WireError {
 
 export function toWire(error: unknown): WireError {
   if (error instanceof TwostrokeError) {
-    return { code: error.code, message: error.message, ...(error.param === undefined ? {} : { param: error.param }) };
+    return {
+      code: error.code,
+      message: error.message,
+      ...(error.param === undefined ? {} : { param: error.param }),
+    };
   }
   return { code: 'internal', message: shortened(messageOf(error)) };
 }

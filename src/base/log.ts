@@ -5,7 +5,8 @@ import { TwostrokeError } from './errors.js';
 export type { Logger };
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
-/** What was thrown on purpose says all in its message; stacks are for bugs, and for those who ask with `debug`. */
+/** What was thrown on purpose says all in its message; stacks are for bugs, and for those who ask with
+ *  `debug`. */
 export function createLogger(level: LogLevel, name: string): Logger {
   const err = (error: Error) =>
     error instanceof TwostrokeError && level !== 'debug'
@@ -14,10 +15,12 @@ export function createLogger(level: LogLevel, name: string): Logger {
   return pino({ level, name, base: { pid: process.pid }, serializers: { err } }, standardError());
 }
 
-/** A log that cannot be written (a full disk, a reader that has left) is no reason to stop, nor to keep what it says: from then on it is silent. */
+/** A log that cannot be written (a full disk, a reader that has left) is no reason to stop, nor to keep what
+ *  it says: from then on it is silent. */
 function standardError() {
   const destination = pino.destination({ dest: 2, sync: false });
-  const silence = () => Object.assign(destination, { write: () => true, flush: () => {}, flushSync: () => {}, end: () => {} });
+  const silence = () =>
+    Object.assign(destination, { write: () => true, flush: () => {}, flushSync: () => {}, end: () => {} });
   return destination.on('error', silence);
 }
 

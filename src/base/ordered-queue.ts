@@ -1,5 +1,6 @@
-/** Items in the order they are served. Used by the engine for sequences and by control/decode-room.ts for requests. Finding a place takes
- *  O(log n) comparisons. Invariant: the order is total, so that every item has one place. */
+/** Items in the order they are served. Used by the engine for sequences and by control/decode-room.ts for
+ *  requests. Finding a place takes O(log n) comparisons. Invariant: the order is total, so that every item
+ *  has one place. */
 import { at } from './assert.js';
 
 export class OrderedQueue<Item> {

@@ -1,5 +1,6 @@
-/** Something that happens again and again, and those who wait for the next time: a worker comes or goes, memory becomes free. Used by
- *  control/. Invariant: it keeps nothing of a wait that is over, unlike a reaction on a promise that may never settle. */
+/** Something that happens again and again, and those who wait for the next time: a worker comes or goes,
+ *  memory becomes free. Used by control/. Invariant: it keeps nothing of a wait that is over, unlike a
+ *  reaction on a promise that may never settle. */
 export class Signal {
   #waiters = new Set<() => void>();
 

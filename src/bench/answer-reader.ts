@@ -53,7 +53,8 @@ export class AnswerReader {
 
   /** E2EL ends with the last token, not with the usage chunk behind it. */
   end(outcome: Outcome, nowMs: number, facts: Pick<Answer, 'status' | 'error' | 'route'>): Answer {
-    const isBroken = outcome === 'completed' && (this.#error !== undefined || !(this.#isDone || this.#isFinished));
+    const isBroken =
+      outcome === 'completed' && (this.#error !== undefined || !(this.#isDone || this.#isFinished));
     const error = this.#error ?? facts.error ?? (isBroken ? 'the stream ended early' : undefined);
     const ended = isBroken ? 'failed' : outcome;
     return {
@@ -71,7 +72,8 @@ export class AnswerReader {
   }
 }
 
-/** A chat stream opens with a chunk that has a role only; a completion's chunk with empty text is a token without visible text. */
+/** A chat stream opens with a chunk that has a role only; a completion's chunk with empty text is a token
+ *  without visible text. */
 function carriesToken({ text, delta }: NonNullable<Chunk['choices']>[number]): boolean {
   return delta === undefined ? text !== undefined : Boolean(delta.content || delta.reasoning_content);
 }

@@ -1,19 +1,26 @@
-/** When requests arrive: milliseconds since the start of the run, rising. Open loop: no arrival waits for an answer. Used by plan.ts. */
+/** When requests arrive: milliseconds since the start of the run, rising. Open loop: no arrival waits for an
+ *  answer. Used by plan.ts. */
 import { Prng } from '../base/prng.js';
 
 interface ArrivalOptions {
   /** Requests per second; Infinity: all at once. */
   readonly ratePerSecond: number;
-  /** Shape of the gamma-distributed gaps, as in vLLM's benchmark: 1 is Poisson, below 1 burstier, Infinity evenly spaced. */
+  /** Shape of the gamma-distributed gaps, as in vLLM's benchmark: 1 is Poisson, below 1 burstier, Infinity
+   *  evenly spaced. */
   readonly burstiness: number;
   readonly seed: number;
 }
 
 /** The gaps have mean 1/rate whatever the burstiness. Same seed, other rate: the same pattern, stretched. */
-export function* arrivals({ ratePerSecond, burstiness, seed }: ArrivalOptions): Generator<number | 'asap', never, undefined> {
+export function* arrivals({
+  ratePerSecond,
+  burstiness,
+  seed,
+}: ArrivalOptions): Generator<number | 'asap', never, undefined> {
   const prng = new Prng(seed);
   const meanGapMs = 1000 / ratePerSecond;
-  for (let at = 0; ; at += meanGapMs * unitGap(prng, burstiness)) yield ratePerSecond === Number.POSITIVE_INFINITY ? 'asap' : at;
+  for (let at = 0; ; at += meanGapMs * unitGap(prng, burstiness))
+    yield ratePerSecond === Number.POSITIVE_INFINITY ? 'asap' : at;
 }
 
 /** Mean 1, variance 1/shape. */
@@ -22,7 +29,8 @@ function unitGap(prng: Prng, shape: number): number {
   return shape === 1 ? prng.exponential(1) : gamma(prng, shape) / shape;
 }
 
-/** Marsaglia and Tsang, "A simple method for generating gamma variables" (2000); shapes below 1 by their boost. */
+/** Marsaglia and Tsang, "A simple method for generating gamma variables" (2000); shapes below 1 by their
+ *  boost. */
 export function gamma(prng: Prng, shape: number): number {
   if (shape < 1) return gamma(prng, shape + 1) * (1 - prng.uniform()) ** (1 / shape);
   const d = shape - 1 / 3;

@@ -1,8 +1,9 @@
 /** Confidence bounds of ratios between two strategies measured on the same arrivals. Used by comparison.ts.
- *  The independent thing is a repetition: its requests stand in one queue and share what the machine did meanwhile. So repetitions are resampled
- *  whole, both strategies of one together, which is what makes pairing count; requests inside them are not. With few repetitions that is too
- *  narrow, by a known amount, and the percentiles are moved out accordingly (Hesterberg 2015, "What teachers should know about the bootstrap",
- *  expanded percentile interval). */
+ *  The independent thing is a repetition: its requests stand in one queue and share what the machine did
+ *  meanwhile. So repetitions are resampled whole, both strategies of one together, which is what makes
+ *  pairing count; requests inside them are not. With few repetitions that is too narrow, by a known amount,
+ *  and the percentiles are moved out accordingly (Hesterberg 2015, "What teachers should know about the
+ *  bootstrap", expanded percentile interval). */
 import { at } from '../base/assert.js';
 import type { Prng } from '../base/prng.js';
 
@@ -19,7 +20,8 @@ export interface PairedRepetition {
   readonly reference: Float64Array;
 }
 
-/** Prepared once for its clusters, then asked for the figure of a sample in which cluster i occurs counts[i] times. */
+/** Prepared once for its clusters, then asked for the figure of a sample in which cluster i occurs counts[i]
+ *  times. */
 export type Statistic = (clusters: readonly Float64Array[]) => (counts: Uint16Array) => number;
 
 const resampleCount = 2000;
@@ -32,7 +34,11 @@ interface Resampled {
   readonly statistic: Statistic;
 }
 
-export function bootstrapRatio(repetitions: readonly PairedRepetition[], statistic: Statistic, prng: Prng): Bounds {
+export function bootstrapRatio(
+  repetitions: readonly PairedRepetition[],
+  statistic: Statistic,
+  prng: Prng,
+): Bounds {
   return boundsOf([new Resampler(clustersOf(repetitions), statistic)], prng);
 }
 
@@ -54,7 +60,9 @@ function boundsOf(points: readonly Resampler[], prng: Prng): Bounds {
   const ratio = meanOf((point) => point.whole());
   // one cluster alone says nothing of its spread
   if (Math.min(...counts) < 2) return { ratio, low95: 0, high95: Number.POSITIVE_INFINITY };
-  const ratios = Float64Array.from({ length: resampleCount }, () => meanOf((point) => point.draw(prng))).sort();
+  const ratios = Float64Array.from({ length: resampleCount }, () =>
+    meanOf((point) => point.draw(prng)),
+  ).sort();
   const tail = expandedTail(Math.min(...counts), sum(counts.map((count) => count - 1)));
   return {
     ratio,
@@ -101,16 +109,20 @@ export function ratio(candidate: number, reference: number): number {
 function clustersOf(repetitions: readonly PairedRepetition[]): readonly PairedRepetition[] {
   const partCount = Math.ceil(clusterCountMin / repetitions.length);
   return repetitions.flatMap(({ candidate, reference }) => {
-    const edges = Array.from({ length: partCount + 1 }, (_, i) => Math.round((i * candidate.length) / partCount));
+    const edges = Array.from({ length: partCount + 1 }, (_, i) =>
+      Math.round((i * candidate.length) / partCount),
+    );
     return edges.slice(1).flatMap((end, i) => {
       const start = at(edges, i);
-      return end === start ? [] : [{ candidate: candidate.subarray(start, end), reference: reference.subarray(start, end) }];
+      return end === start
+        ? []
+        : [{ candidate: candidate.subarray(start, end), reference: reference.subarray(start, end) }];
     });
   });
 }
 
-/** Which share of the resampled ratios lies past the 95 % bound: 5 %, less what k clusters make the bootstrap too narrow (by √((k − 1) / k))
- *  and what Student's t with these degrees of freedom adds to the normal. */
+/** Which share of the resampled ratios lies past the 95 % bound: 5 %, less what k clusters make the bootstrap
+ *  too narrow (by √((k − 1) / k)) and what Student's t with these degrees of freedom adds to the normal. */
 function expandedTail(clusterCount: number, degreesOfFreedom: number): number {
   const z = 1.6448536;
   const n = degreesOfFreedom;
@@ -126,7 +138,8 @@ function expandedTail(clusterCount: number, degreesOfFreedom: number): number {
 /** P(normal > x), Abramowitz and Stegun 26.2.17. */
 function normalTail(x: number): number {
   const u = 1 / (1 + 0.2316419 * x);
-  const series = u * (0.31938153 + u * (-0.356563782 + u * (1.781477937 + u * (-1.821255978 + u * 1.330274429))));
+  const series =
+    u * (0.31938153 + u * (-0.356563782 + u * (1.781477937 + u * (-1.821255978 + u * 1.330274429))));
   return (Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI)) * series;
 }
 

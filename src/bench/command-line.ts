@@ -1,4 +1,5 @@
-/** `name=URL` or `name=command line` of a sweep's targets. A command line is split as a shell would split plain words and quotes. */
+/** `name=URL` or `name=command line` of a sweep's targets. A command line is split as a shell would split
+ *  plain words and quotes. */
 import { InvalidRequestError } from '../base/errors.js';
 
 type TargetSource =
@@ -14,7 +15,8 @@ export interface TargetSpec {
 
 export function parseTarget(text: string): TargetSpec {
   const match = /^([\w-]+)=(.+)$/s.exec(text.trim());
-  if (match === null) throw new InvalidRequestError(`--target ${text}: expected name=http://… or name=command line`, 'target');
+  if (match === null)
+    throw new InvalidRequestError(`--target ${text}: expected name=http://… or name=command line`, 'target');
   const [, name = '', value = ''] = match;
   if (/^https?:\/\//.test(value)) return { name, source: { kind: 'url', baseUrl: value }, text: value };
   return { name, source: { kind: 'command', words: splitWords(value) }, text: value };

@@ -1,10 +1,17 @@
-/** Is the candidate worse than the reference at a point? Goodput at least 0.97 ×, tail TTFT and TPOT at most 1.10 ×, each with the 95 %
- *  bootstrap bound on the safe side. A request that was rejected, failed or never ended is a missed target with infinite latencies.
- *  Used by sweep-summary.ts. */
+/** Is the candidate worse than the reference at a point? Goodput at least 0.97 ×, tail TTFT and TPOT at most
+ *  1.10 ×, each with the 95 % bootstrap bound on the safe side. A request that was rejected, failed or never
+ *  ended is a missed target with infinite latencies. Used by sweep-summary.ts. */
 import { assert } from '../base/assert.js';
 import { percentile } from '../base/percentiles.js';
 import type { Prng } from '../base/prng.js';
-import { type Bounds, bootstrapRatio, type PairedRepetition, percentileAt, type Statistic, total } from './bootstrap.js';
+import {
+  type Bounds,
+  bootstrapRatio,
+  type PairedRepetition,
+  percentileAt,
+  type Statistic,
+  total,
+} from './bootstrap.js';
 import { type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import { meetsItsClass, type SloByClass, scaledSlo } from './slo.js';
 import { generatorDelayMsLimit } from './summary.js';
@@ -13,14 +20,16 @@ export const limits = { goodputRatioMin: 0.97, latencyRatioMax: 1.1 } as const;
 /** p99 of fewer requests is the fate of a handful. */
 const p99RequestCountMin = 1000;
 
-/** Where the reference itself keeps fewer within the targets, the ratio of the two is that of two handfuls and is not judged. */
+/** Where the reference itself keeps fewer within the targets, the ratio of the two is that of two handfuls
+ *  and is not judged. */
 export const tellingShareMin = 0.05;
 
 export const scales = ['0.5', '1', '2'] as const;
 export type Scale = (typeof scales)[number];
 
-/** 'holds': the bound on the unsafe side is within the limit. 'fails': even the bound on the safe side is past it. 'undecided': the limit lies
- *  between the bounds. The strict reading of "never worse" counts what is undecided as failed. */
+/** 'holds': the bound on the unsafe side is within the limit. 'fails': even the bound on the safe side is
+ *  past it. 'undecided': the limit lies between the bounds. The strict reading of "never worse" counts what
+ *  is undecided as failed. */
 export type Verdict = 'holds' | 'undecided' | 'fails';
 
 export interface JudgedBounds extends Bounds {
@@ -41,7 +50,8 @@ export interface Comparison {
   readonly goodput: Readonly<Record<Scale, JudgedGoodput>>;
   readonly ttft: JudgedBounds;
   readonly tpot: JudgedBounds;
-  /** The worst of all that is judged. 'void': the generator was late in one of the two, and nothing is shown. */
+  /** The worst of all that is judged. 'void': the generator was late in one of the two, and nothing is
+   *  shown. */
   readonly verdict: Verdict | 'void';
 }
 
@@ -61,7 +71,10 @@ export interface PointPairs {
 export function pairPoint(candidate: Repetitions, reference: Repetitions, slos: SloByClass): PointPairs {
   const paired = pairs(candidate, reference);
   const valuesOf = (value: (record: RequestRecord) => number) =>
-    paired.map(([ours, theirs]) => ({ candidate: Float64Array.from(ours, value), reference: Float64Array.from(theirs, value) }));
+    paired.map(([ours, theirs]) => ({
+      candidate: Float64Array.from(ours, value),
+      reference: Float64Array.from(theirs, value),
+    }));
   const goodAt = (scale: Scale) => {
     const targets = scaledSlo(slos, Number(scale));
     return valuesOf((record) => (meetsItsClass(record, targets) ? 1 : 0));
@@ -69,8 +82,10 @@ export function pairPoint(candidate: Repetitions, reference: Repetitions, slos: 
   const goodput = { '0.5': goodAt('0.5'), '1': goodAt('1'), '2': goodAt('2') };
   const requestCount = paired.reduce((count, [ours]) => count + ours.length, 0);
   const shareOf = (scale: Scale) =>
-    goodput[scale].reduce((count, { reference: theirs }) => count + theirs.reduce((sum, good) => sum + good, 0), 0) /
-    Math.max(1, requestCount);
+    goodput[scale].reduce(
+      (count, { reference: theirs }) => count + theirs.reduce((sum, good) => sum + good, 0),
+      0,
+    ) / Math.max(1, requestCount);
   return {
     requestCount,
     isVoid: [candidate, reference].some(isLate),
@@ -85,7 +100,11 @@ export function comparePoint(point: PointPairs, prng: Prng): Comparison {
   const goodAt = (scale: Scale): JudgedGoodput => {
     const bounds = bootstrapRatio(point.goodput[scale], total, prng);
     const referenceShare = point.referenceShare[scale];
-    return { ...bounds, referenceShare, verdict: isTelling(point, scale) ? goodputVerdict(bounds) : 'not judged' };
+    return {
+      ...bounds,
+      referenceShare,
+      verdict: isTelling(point, scale) ? goodputVerdict(bounds) : 'not judged',
+    };
   };
   const goodput = { '0.5': goodAt('0.5'), '1': goodAt('1'), '2': goodAt('2') };
   const tail = tailOf(point);

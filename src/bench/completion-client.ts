@@ -1,4 +1,5 @@
-/** What the load generator needs of a server: one streamed completion, with the times at which its tokens came. */
+/** What the load generator needs of a server: one streamed completion, with the times at which its tokens
+ *  came. */
 import type { Outcome, PlannedRequest } from './request-record.js';
 
 /** A request made ready before its time, so that nothing but sending is left to do then. */

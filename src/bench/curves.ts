@@ -1,5 +1,6 @@
-/** Optional inputs of a report that a load test cannot measure: transfer time against interference, decode step against batch, and the like.
- *  A file holds a list of curves as JSON; who measured them (`twostroke profile`, a script) wrote it. Used by report.ts. */
+/** Optional inputs of a report that a load test cannot measure: transfer time against interference, decode
+ *  step against batch, and the like. A file holds a list of curves as JSON; who measured them (`twostroke
+ *  profile`, a script) wrote it. Used by report.ts. */
 import { readFileSync } from 'node:fs';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { modeColor, modeShape, type Plot, withStyle } from './plot-style.js';
@@ -27,14 +28,18 @@ export function plotsOfCurves(file: string): readonly Plot[] {
   const list = Array.isArray(json) ? json : [json];
   const bad = list.find((entry) => !isCurves(entry));
   if (bad !== undefined)
-    throw new InvalidRequestError(`--curves ${file}: expected name, title, caption, xTitle, yTitle, points [{series, x, y}]`);
+    throw new InvalidRequestError(
+      `--curves ${file}: expected name, title, caption, xTitle, yTitle, points [{series, x, y}]`,
+    );
   return (list as Curves[]).map(curvePlot);
 }
 
 function isCurves(value: unknown): value is Curves {
   if (typeof value !== 'object' || value === null) return false;
   const curves = value as Record<string, unknown>;
-  const texts = ['name', 'title', 'caption', 'xTitle', 'yTitle'].every((field) => typeof curves[field] === 'string');
+  const texts = ['name', 'title', 'caption', 'xTitle', 'yTitle'].every(
+    (field) => typeof curves[field] === 'string',
+  );
   return texts && /^[\w-]+$/.test(String(curves.name)) && Array.isArray(curves.points);
 }
 
@@ -57,7 +62,13 @@ export function curvePlot({ name, title, caption, xTitle, yTitle, xScale, yScale
           scale: { type: xScale ?? 'linear', nice: false },
           axis: { format: '~g' },
         },
-        y: { field: 'y', type: 'quantitative', title: yTitle, scale: { type: yScale ?? 'linear' }, axis: { format: '~g' } },
+        y: {
+          field: 'y',
+          type: 'quantitative',
+          title: yTitle,
+          scale: { type: yScale ?? 'linear' },
+          axis: { format: '~g' },
+        },
         color: { ...modeColor(series, null), legend: { columns: 2 } },
         shape: { ...modeShape(series), title: null, legend: { columns: 2 } },
       },

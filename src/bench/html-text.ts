@@ -1,4 +1,5 @@
-/** Words of the report page that several of its sections need. Used by report-page.ts and verdict-section.ts. */
+/** Words of the report page that several of its sections need. Used by report-page.ts and
+ *  verdict-section.ts. */
 import type { SweepPoint } from './sweep-summary.js';
 import { figure } from './text-table.js';
 

@@ -1,6 +1,13 @@
-/** Streamed completions over node:http with kept connections: the lightest way to send many requests and stamp every chunk. Used by target.ts.
- *  Chunks are stamped when their bytes are handed to JavaScript; several in one packet have one time. */
-import { Agent, type ClientRequest, request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
+/** Streamed completions over node:http with kept connections: the lightest way to send many requests and
+ *  stamp every chunk. Used by target.ts. Chunks are stamped when their bytes are handed to JavaScript;
+ *  several in one packet have one time. */
+import {
+  Agent,
+  type ClientRequest,
+  request as httpRequest,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+} from 'node:http';
 import { request as httpsRequest, Agent as TlsAgent } from 'node:https';
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
@@ -52,7 +59,9 @@ export class HttpCompletionClient implements CompletionClient {
       let facts: { status?: number; route?: string } = {};
       const finish = (outcome: Outcome, error?: string) => {
         signal.removeEventListener('abort', abort);
-        resolve(reader.end(outcome, this.#clock.nowMs(), { ...facts, ...(error === undefined ? {} : { error }) }));
+        resolve(
+          reader.end(outcome, this.#clock.nowMs(), { ...facts, ...(error === undefined ? {} : { error }) }),
+        );
       };
       const request = this.#open(body, headers);
       const abort = () => {
@@ -88,7 +97,11 @@ export class HttpCompletionClient implements CompletionClient {
     });
   }
 
-  #readStream(response: IncomingMessage, reader: AnswerReader, finish: (outcome: Outcome, error?: string) => void): void {
+  #readStream(
+    response: IncomingMessage,
+    reader: AnswerReader,
+    finish: (outcome: Outcome, error?: string) => void,
+  ): void {
     const sse = new SseReader();
     response.setEncoding('utf8');
     response.on('data', (text: string) => {
@@ -110,7 +123,10 @@ function sloHeaders({ slo = {} }: PlannedRequest): OutgoingHttpHeaders {
 
 function factsOf({ statusCode, headers }: IncomingMessage): { status?: number; route?: string } {
   const route = headers['x-twostroke-route'];
-  return { ...(statusCode === undefined ? {} : { status: statusCode }), ...(typeof route === 'string' ? { route } : {}) };
+  return {
+    ...(statusCode === undefined ? {} : { status: statusCode }),
+    ...(typeof route === 'string' ? { route } : {}),
+  };
 }
 
 function readError(response: IncomingMessage, finish: (outcome: Outcome, error: string) => void): void {
@@ -134,7 +150,10 @@ function errorText(body: string): string {
   }
 }
 
-function requestBody({ prompt, maxTokenCount, wantedTokenCount }: PlannedRequest, options: HttpClientOptions): object {
+function requestBody(
+  { prompt, maxTokenCount, wantedTokenCount }: PlannedRequest,
+  options: HttpClientOptions,
+): object {
   const common = {
     model: options.model,
     max_tokens: maxTokenCount,
@@ -144,7 +163,9 @@ function requestBody({ prompt, maxTokenCount, wantedTokenCount }: PlannedRequest
     ...(options.ignoreEos ? { ignore_eos: true } : {}),
     ...(options.outputLength === 'forced' ? { forced_output_tokens: wantedTokenCount } : {}),
   };
-  if (options.api === 'completions') return { ...common, prompt: prompt.kind === 'ids' ? prompt.ids : prompt.text };
-  if (prompt.kind === 'ids') throw new InvalidRequestError('the chat endpoint takes text: token ids were planned');
+  if (options.api === 'completions')
+    return { ...common, prompt: prompt.kind === 'ids' ? prompt.ids : prompt.text };
+  if (prompt.kind === 'ids')
+    throw new InvalidRequestError('the chat endpoint takes text: token ids were planned');
   return { ...common, messages: [{ role: 'user', content: prompt.text }] };
 }

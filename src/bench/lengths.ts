@@ -18,10 +18,14 @@ export function rangeLength(mean: number, ratio: number): LengthDistribution {
   return uniformLength(mean * (1 - ratio), mean * (1 + ratio));
 }
 
-/** Answers of real services have a long right tail. σ of the logarithm is 0.8; what would be over 8 × the mean is cut there. */
+/** Answers of real services have a long right tail. σ of the logarithm is 0.8; what would be over 8 × the
+ *  mean is cut there. */
 export function lognormalLength(mean: number): LengthDistribution {
   const sigma = 0.8;
   const mu = Math.log(mean) - (sigma * sigma) / 2;
   const max = Math.max(1, Math.round(8 * mean));
-  return { draw: (prng) => Math.min(max, Math.max(1, Math.round(Math.exp(mu + sigma * prng.normal())))), max };
+  return {
+    draw: (prng) => Math.min(max, Math.max(1, Math.round(Math.exp(mu + sigma * prng.normal())))),
+    max,
+  };
 }

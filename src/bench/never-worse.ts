@@ -1,6 +1,7 @@
-/** What all points of a sweep say together: how often the candidate held against the better static mode, the extremes, and the mean over all
- *  points, which is decided long before single points are. The same for a static mode against itself (A/A): what of it is noise.
- *  Used by sweep-summary.ts; `bench:report` prints it. */
+/** What all points of a sweep say together: how often the candidate held against the better static mode, the
+ *  extremes, and the mean over all points, which is decided long before single points are. The same for a
+ *  static mode against itself (A/A): what of it is noise. Used by sweep-summary.ts; `bench:report` prints
+ *  it. */
 import type { Prng } from '../base/prng.js';
 import { bootstrapMeanRatio, total } from './bootstrap.js';
 import {
@@ -29,7 +30,8 @@ export interface ComparedPoint {
   readonly noise: Comparison | null;
 }
 
-/** Geometric means over the points that are not void; goodput at target scale 1, where it is judged. null: no such point. */
+/** Geometric means over the points that are not void; goodput at target scale 1, where it is judged. null: no
+ *  such point. */
 export interface Overall {
   readonly goodput: JudgedBounds | null;
   readonly ttft: JudgedBounds | null;
@@ -69,7 +71,9 @@ interface ComparedPairs {
 }
 
 export function neverWorse(points: readonly ComparedPoint[], pairs: ComparedPairs, prng: Prng): NeverWorse {
-  const valid = present(points.map(({ comparison }) => comparison)).filter(({ verdict }) => verdict !== 'void');
+  const valid = present(points.map(({ comparison }) => comparison)).filter(
+    ({ verdict }) => verdict !== 'void',
+  );
   const judged = valid.map(({ goodput }) => goodput['1']).filter(({ verdict }) => verdict !== 'not judged');
   const extreme = (pick: (...values: number[]) => number, bounds: readonly { readonly ratio: number }[]) =>
     bounds.length === 0 ? null : pick(...bounds.map(({ ratio }) => ratio));
@@ -93,21 +97,28 @@ export function neverWorse(points: readonly ComparedPoint[], pairs: ComparedPair
       pairs.noise,
       prng,
     ),
-    points: points.map(({ workload, ratePerSecond, rateFraction, reference, referenceScale, comparison, noise }) => ({
-      workload,
-      ratePerSecond,
-      rateFraction,
-      reference,
-      referenceScale,
-      comparison,
-      noise,
-    })),
+    points: points.map(
+      ({ workload, ratePerSecond, rateFraction, reference, referenceScale, comparison, noise }) => ({
+        workload,
+        ratePerSecond,
+        rateFraction,
+        reference,
+        referenceScale,
+        comparison,
+        noise,
+      }),
+    ),
   };
 }
 
-function counts(all: readonly (Comparison | null)[], pairs: readonly (PointPairs | null)[], prng: Prng): VerdictCounts {
+function counts(
+  all: readonly (Comparison | null)[],
+  pairs: readonly (PointPairs | null)[],
+  prng: Prng,
+): VerdictCounts {
   const comparisons = present(all);
-  const count = (wanted: Comparison['verdict']) => comparisons.filter(({ verdict }) => verdict === wanted).length;
+  const count = (wanted: Comparison['verdict']) =>
+    comparisons.filter(({ verdict }) => verdict === wanted).length;
   return {
     pointCount: comparisons.length,
     holdsCount: count('holds'),
@@ -162,4 +173,5 @@ function overallOf(points: readonly PointPairs[], prng: Prng): Overall {
   };
 }
 
-const present = <Item>(items: readonly (Item | null)[]): readonly Item[] => items.filter((item) => item !== null);
+const present = <Item>(items: readonly (Item | null)[]): readonly Item[] =>
+  items.filter((item) => item !== null);

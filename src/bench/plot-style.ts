@@ -1,4 +1,5 @@
-/** What all plots share: size, type, colours that stay apart in print and for colour-blind readers (Okabe and Ito). Used by plots.ts. */
+/** What all plots share: size, type, colours that stay apart in print and for colour-blind readers (Okabe and
+ *  Ito). Used by plots.ts. */
 
 export interface Plot {
   /** File name without ending. */
@@ -25,7 +26,10 @@ export function modeColor(modes: readonly string[], title: string | null = 'stra
     type: 'nominal',
     title,
     sort: modes,
-    scale: { domain: modes, range: modes.map((mode, i) => (mode === everyRequest ? '#999999' : palette[i % palette.length])) },
+    scale: {
+      domain: modes,
+      range: modes.map((mode, i) => (mode === everyRequest ? '#999999' : palette[i % palette.length])),
+    },
   };
 }
 
@@ -47,16 +51,30 @@ export function withStyle(spec: PlotSpec): PlotSpec {
     config: {
       font: 'DejaVu Sans, Arial, sans-serif',
       view: { stroke: '#ccc' },
-      axis: { labelFontSize: 12, titleFontSize: 13, titleFontWeight: 'normal', gridColor: '#eee', labelOverlap: true },
+      axis: {
+        labelFontSize: 12,
+        titleFontSize: 13,
+        titleFontWeight: 'normal',
+        gridColor: '#eee',
+        labelOverlap: true,
+      },
       header: { labelFontSize: 13, titleFontSize: 13, labelFontWeight: 'bold' },
-      legend: { labelFontSize: 12, titleFontSize: 12, orient: 'top', symbolStrokeWidth: 2, symbolSize: 80, labelLimit: 400 },
+      legend: {
+        labelFontSize: 12,
+        titleFontSize: 12,
+        orient: 'top',
+        symbolStrokeWidth: 2,
+        symbolSize: 80,
+        labelLimit: 400,
+      },
       title: { fontSize: 15, anchor: 'start', offset: 10 },
     },
     ...spec,
   };
 }
 
-/** Small multiples, one per value of `field`, in the order of their first occurrence, each with its own axes. */
+/** Small multiples, one per value of `field`, in the order of their first occurrence, each with its own
+ *  axes. */
 export function smallMultiples<Field extends string>(
   values: readonly Readonly<Record<Field, string>>[],
   field: Field,

@@ -85,7 +85,11 @@ interface LatencyFigure {
 const ttft: LatencyFigure = { name: 'ttft', title: 'Time to first token (ms)', metric: 'ttftMs' };
 const tpot: LatencyFigure = { name: 'tpot', title: 'Time per output token (ms)', metric: 'tpotMs' };
 
-function latencyPlot({ points }: SweepSummary, modes: readonly string[], { name, title, metric }: LatencyFigure): Plot {
+function latencyPlot(
+  { points }: SweepSummary,
+  modes: readonly string[],
+  { name, title, metric }: LatencyFigure,
+): Plot {
   const values = points.flatMap((point) =>
     point.modes.flatMap(
       ({ mode, summary }) =>
@@ -103,7 +107,8 @@ function latencyPlot({ points }: SweepSummary, modes: readonly string[], { name,
   return {
     name,
     title,
-    caption: 'Solid: p50, dashed: p90, of completed requests. Logarithmic. Where lines rise steeply, requests queue.',
+    caption:
+      'Solid: p50, dashed: p90, of completed requests. Logarithmic. Where lines rise steeply, requests queue.',
     spec: smallMultiples(
       values,
       'workload',
@@ -125,7 +130,12 @@ function latencyPlot({ points }: SweepSummary, modes: readonly string[], { name,
             field: 'percentile',
             type: 'nominal',
             title: 'percentile',
-            legend: { symbolType: 'stroke', symbolSize: 400, symbolStrokeWidth: 2, symbolFillColor: 'transparent' },
+            legend: {
+              symbolType: 'stroke',
+              symbolSize: 400,
+              symbolStrokeWidth: 2,
+              symbolFillColor: 'transparent',
+            },
             scale: {
               domain: ['p50', 'p90'],
               range: [
@@ -165,7 +175,8 @@ function outcomePlot({ points }: SweepSummary, modes: readonly string[]): Plot {
   return {
     name: 'outcomes',
     title: 'What became of the requests',
-    caption: 'Share of measured requests at each rate. Every request that was sent is in exactly one of the five.',
+    caption:
+      'Share of measured requests at each rate. Every request that was sent is in exactly one of the five.',
     spec: smallMultiples(
       values,
       'panel',
@@ -173,7 +184,13 @@ function outcomePlot({ points }: SweepSummary, modes: readonly string[]): Plot {
       {
         mark: { type: 'bar' },
         encoding: {
-          x: { field: 'rate', type: 'ordinal', title: 'arrivals (requests/s)', sort: null, axis: { labelAngle: 0 } },
+          x: {
+            field: 'rate',
+            type: 'ordinal',
+            title: 'arrivals (requests/s)',
+            sort: null,
+            axis: { labelAngle: 0 },
+          },
           y: {
             field: 'share',
             type: 'quantitative',

@@ -1,6 +1,7 @@
-/** How far the router's estimates were from what came: |predicted − real| / real of single requests. Used by sweep-summary.ts.
- *  TTFT, transfer, TPOT and E2EL are judged apart, given the length the answer really had, so that none is blamed for the length
- *  predictor; E2EL with the predicted length, as the router used it, is the fifth row. */
+/** How far the router's estimates were from what came: |predicted − real| / real of single requests. Used by
+ *  sweep-summary.ts. TTFT, transfer, TPOT and E2EL are judged apart, given the length the answer really had,
+ *  so that none is blamed for the length predictor; E2EL with the predicted length, as the router used it, is
+ *  the fifth row. */
 import { percentile } from '../base/percentiles.js';
 import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 
@@ -34,7 +35,8 @@ export function predictionOf(record: RequestRecord, name: PredictionName): Predi
   if (predicted === undefined || outcome !== 'completed') return undefined;
   const predictedMs = predictedMsOf(record, predicted, name);
   const realMs = realMsOf(record, name);
-  if (predictedMs === undefined || realMs === undefined || !(predictedMs > 0) || !(realMs > 0)) return undefined;
+  if (predictedMs === undefined || realMs === undefined || !(predictedMs > 0) || !(realMs > 0))
+    return undefined;
   return { predictedMs, realMs };
 }
 
@@ -64,11 +66,15 @@ export function predictionErrors(records: readonly RequestRecord[]): PredictionE
   const entries = predictionNames.flatMap((name): [PredictionName, PredictionError][] => {
     const errors = records.flatMap((record) => {
       const prediction = predictionOf(record, name);
-      return prediction === undefined ? [] : [Math.abs(prediction.predictedMs - prediction.realMs) / prediction.realMs];
+      return prediction === undefined
+        ? []
+        : [Math.abs(prediction.predictedMs - prediction.realMs) / prediction.realMs];
     });
     if (errors.length === 0) return [];
     errors.sort((a, b) => a - b);
-    return [[name, { requestCount: errors.length, median: percentile(errors, 0.5), p90: percentile(errors, 0.9) }]];
+    return [
+      [name, { requestCount: errors.length, median: percentile(errors, 0.5), p90: percentile(errors, 0.9) }],
+    ];
   });
   return Object.fromEntries(entries);
 }

@@ -1,7 +1,9 @@
-/** Lets the generator go first while it measures: on a machine that it shares with the server, waiting for a core would be taken for the
- *  server's latency. On Linux a priority is a thread's own, and the garbage collector waits for threads of its own, so all threads of the process
- *  are raised. Linux may also share the cores among sessions first (autogroup), and priorities then count within the session alone, so the
- *  session's is raised too. Needs the right to do so (root or CAP_SYS_NICE); without it everything works, less exactly. */
+/** Lets the generator go first while it measures: on a machine that it shares with the server, waiting for a
+ *  core would be taken for the server's latency. On Linux a priority is a thread's own, and the garbage
+ *  collector waits for threads of its own, so all threads of the process are raised. Linux may also share the
+ *  cores among sessions first (autogroup), and priorities then count within the session alone, so the
+ *  session's is raised too. Needs the right to do so (root or CAP_SYS_NICE); without it everything works,
+ *  less exactly. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 
@@ -41,7 +43,8 @@ function raise(get: () => number, set: (priority: number) => void, priority: num
   }
 }
 
-/** A session's may be changed ten times a second only, unless by root: then it stays, and the next run finds it raised. A thread may have ended. */
+/** A session's may be changed ten times a second only, unless by root: then it stays, and the next run finds
+ *  it raised. A thread may have ended. */
 function restore(set: () => void): void {
   try {
     set();

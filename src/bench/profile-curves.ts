@@ -9,7 +9,11 @@ import type { Plot } from './plot-style.js';
 interface Profile {
   readonly key: { readonly deviceName: string; readonly modelName: string };
   readonly parameters: {
-    readonly links: readonly { readonly connector: string; readonly latencyMs: number; readonly bytesPerSecond: number }[];
+    readonly links: readonly {
+      readonly connector: string;
+      readonly latencyMs: number;
+      readonly bytesPerSecond: number;
+    }[];
     readonly request: { readonly handOverMs: number };
     readonly kvBytesPerToken: number;
   };
@@ -30,8 +34,12 @@ export function plotsOfProfile(file: string): readonly Plot[] {
     throw new InvalidRequestError(`--profile ${file}: ${messageOf(error)}`);
   }
   if (!Array.isArray(profile.samples) || profile.readable === undefined)
-    throw new InvalidRequestError(`--profile ${file}: not a profile file: write one with "twostroke profile"`);
-  return [decodeCurves(profile), transferCurves(profile)].filter(({ points }) => points.length > 0).map(curvePlot);
+    throw new InvalidRequestError(
+      `--profile ${file}: not a profile file: write one with "twostroke profile"`,
+    );
+  return [decodeCurves(profile), transferCurves(profile)]
+    .filter(({ points }) => points.length > 0)
+    .map(curvePlot);
 }
 
 const kvEdges = [256, 1024, 4096];
@@ -65,13 +73,16 @@ function decodeCurves({ key, samples }: Profile): Curves {
     xTitle: 'sequences in the step',
     yTitle: 'ms',
     xScale: 'log',
-    points: points.sort((a, b) => a.series.localeCompare(b.series, undefined, { numeric: true }) || a.x - b.x),
+    points: points.sort(
+      (a, b) => a.series.localeCompare(b.series, undefined, { numeric: true }) || a.x - b.x,
+    ),
   };
 }
 
 const promptTokenCounts = [64, 128, 256, 512, 1024, 2048, 4096];
 
-/** The rule of thumb behind separation: moving a prompt's KV against holding up those who decode where it would be computed. */
+/** The rule of thumb behind separation: moving a prompt's KV against holding up those who decode where it
+ *  would be computed. */
 function transferCurves({ key, parameters, readable }: Profile): Curves {
   const { links, request, kvBytesPerToken } = parameters;
   const moved = links.flatMap(({ connector, latencyMs, bytesPerSecond }) =>

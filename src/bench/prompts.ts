@@ -1,12 +1,14 @@
 /** Prompts of a wanted length as token ids, from seeds. Used by workload.ts.
- *  Invariant: same seed and key, same ids, whatever else was made before; different keys share no prefix worth a cache hit. */
+ *  Invariant: same seed and key, same ids, whatever else was made before; different keys share no prefix
+ *  worth a cache hit. */
 import { Prng } from '../base/prng.js';
 import { traceBlockTokenCount } from './trace.js';
 
 /** Ids that exist in any vocabulary and are not the usual special ones; for servers that cannot be asked. */
 export const fallbackTokenIds: readonly number[] = Array.from({ length: 248 }, (_, i) => i + 3);
 
-/** A text whose tokens make up random prompts when the server can tokenise: ordinary words rather than rare pieces. */
+/** A text whose tokens make up random prompts when the server can tokenise: ordinary words rather than rare
+ *  pieces. */
 export const sampleText =
   'The harbour was quiet before sunrise, and only a few boats moved out with the tide. Each morning the same captain counted his nets, ' +
   'checked the engine twice, and wrote the weather into a small red book. "Numbers first, stories later," he used to say. In 1987 the book ' +
@@ -20,7 +22,8 @@ export function randomIds(pool: readonly number[], seed: number, key: number, to
   return ids;
 }
 
-/** Prompts of entries with equal leading block ids begin with equal tokens, in blocks of 512 × lengthScale. */
+/** Prompts of entries with equal leading block ids begin with equal tokens, in blocks of 512 ×
+ *  lengthScale. */
 export function sharedIds(
   pool: readonly number[],
   seed: number,
@@ -41,6 +44,8 @@ export function sharedIds(
 /** Below 2^53 and different for every pair in practice. */
 export function mix(seed: number, key: number): number {
   return (
-    (Math.imul(seed ^ 0x2c1b3c6d, 0x297a2d39) >>> 0) * 2_097_152 + ((Math.imul(key + 1, 0x9e3779b1) >>> 0) % 2_097_152) + key * 7
+    (Math.imul(seed ^ 0x2c1b3c6d, 0x297a2d39) >>> 0) * 2_097_152 +
+    ((Math.imul(key + 1, 0x9e3779b1) >>> 0) % 2_097_152) +
+    key * 7
   );
 }

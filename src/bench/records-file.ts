@@ -1,5 +1,5 @@
-/** Per-request records as JSON lines, compressed as the file's name says: gzip is quick and can be appended to, brotli a third smaller. The
- *  committed evidence of a benchmark. */
+/** Per-request records as JSON lines, compressed as the file's name says: gzip is quick and can be appended
+ *  to, brotli a third smaller. The committed evidence of a benchmark. */
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { brotliCompressSync, brotliDecompressSync, constants, gunzipSync, gzipSync } from 'node:zlib';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
@@ -15,7 +15,8 @@ export function appendRecords(path: string, records: readonly object[]): void {
 
 function bytesOf(path: string, records: readonly object[]): string | Uint8Array {
   const text = records.map((record) => `${JSON.stringify(record)}\n`).join('');
-  if (path.endsWith('.br')) return brotliCompressSync(text, { params: { [constants.BROTLI_PARAM_LGWIN]: 24 } });
+  if (path.endsWith('.br'))
+    return brotliCompressSync(text, { params: { [constants.BROTLI_PARAM_LGWIN]: 24 } });
   return path.endsWith('.gz') ? gzipSync(text, { level: 9 }) : text;
 }
 

@@ -112,7 +112,9 @@ function predictionTable({ points, predictionErrors }: SweepSummary, { candidate
   const cells = (errors: PredictionErrors) =>
     predictionNames
       .map((name) => errors[name])
-      .map((error) => (error === undefined ? '<td>–</td>' : `<td>${percent(error.median)} / ${percent(error.p90)}</td>`))
+      .map((error) =>
+        error === undefined ? '<td>–</td>' : `<td>${percent(error.median)} / ${percent(error.p90)}</td>`,
+      )
       .join('');
   if (Object.keys(predictionErrors).length === 0) return '';
   const rows = points.flatMap((point) =>

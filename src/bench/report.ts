@@ -1,4 +1,5 @@
-/** The report of a sweep: summary as JSON, plots as SVG and PNG, one self-contained HTML page. Used by the sweep and by `bench report`. */
+/** The report of a sweep: summary as JSON, plots as SVG and PNG, one self-contained HTML page. Used by the
+ *  sweep and by `bench report`. */
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { plotsOfCurves } from './curves.js';
@@ -26,10 +27,17 @@ export interface ReportFiles {
 }
 
 /** Derives everything from sweep.json and requests.jsonl.gz in `folder` and writes next to them. */
-export async function writeReport(folder: string, { curveFiles, profileFiles, pictures }: ReportInputs): Promise<ReportFiles> {
+export async function writeReport(
+  folder: string,
+  { curveFiles, profileFiles, pictures }: ReportInputs,
+): Promise<ReportFiles> {
   const data = readSweep(folder);
   const summary = summariseSweep(data);
-  const plots = [...sweepPlots(summary, data), ...profileFiles.flatMap(plotsOfProfile), ...curveFiles.flatMap(plotsOfCurves)];
+  const plots = [
+    ...sweepPlots(summary, data),
+    ...profileFiles.flatMap(plotsOfProfile),
+    ...curveFiles.flatMap(plotsOfCurves),
+  ];
   const drawn: { plot: Plot; svg: string }[] = [];
   const paths: string[] = [];
   const write = (name: string, content: string | Uint8Array) => {
@@ -49,5 +57,9 @@ export async function writeReport(folder: string, { curveFiles, profileFiles, pi
   }
   write('summary.json', `${JSON.stringify(summary)}\n`);
   write('report.html', reportPage(data.header, summary, drawn));
-  return { summary, paths, note: hasPng ? null : 'no PNG: @resvg/resvg-js or a system font is missing; the SVGs are complete' };
+  return {
+    summary,
+    paths,
+    note: hasPng ? null : 'no PNG: @resvg/resvg-js or a system font is missing; the SVGs are complete',
+  };
 }

@@ -1,4 +1,5 @@
-/** Plots of single requests rather than of runs: distributions, predictions, routes. Pure. Used by plots.ts. */
+/** Plots of single requests rather than of runs: distributions, predictions, routes. Pure. Used by
+ *  plots.ts. */
 import { Prng } from '../base/prng.js';
 import { modeColor, type Plot, smallMultiples } from './plot-style.js';
 import { predictionNames, predictionOf, predictionTitles } from './predictions.js';
@@ -13,7 +14,11 @@ interface PointRecord {
   readonly record: RequestRecord;
 }
 
-export function requestPlots(summary: SweepSummary, data: SweepData, modes: readonly string[]): readonly Plot[] {
+export function requestPlots(
+  summary: SweepSummary,
+  data: SweepData,
+  modes: readonly string[],
+): readonly Plot[] {
   const all = data.header.runs
     .filter(({ stage }) => stage === 'point')
     .flatMap(({ runIndex, workload, mode, ratePerSecond }) =>
@@ -29,7 +34,11 @@ const cdfPointCount = 101;
 const shownMsMin = 0.05;
 
 /** At the rate nearest to 0.9 of saturation: where strategies differ most without being overrun. */
-function cdfPlot({ points }: SweepSummary, all: readonly PointRecord[], modes: readonly string[]): readonly Plot[] {
+function cdfPlot(
+  { points }: SweepSummary,
+  all: readonly PointRecord[],
+  modes: readonly string[],
+): readonly Plot[] {
   const workloads = [...new Set(points.map(({ workload }) => workload))];
   const values = workloads.flatMap((workload) => {
     const mine = points.filter((point) => point.workload === workload);
@@ -37,7 +46,9 @@ function cdfPlot({ points }: SweepSummary, all: readonly PointRecord[], modes: r
     const chosen = mine.reduce((best, point) => (distance(point) < distance(best) ? point : best), mine[0]!);
     const rate = chosen.ratePerSecond;
     return modes.flatMap((mode) => {
-      const records = all.filter((entry) => entry.workload === workload && entry.mode === mode && entry.rate === rate);
+      const records = all.filter(
+        (entry) => entry.workload === workload && entry.mode === mode && entry.rate === rate,
+      );
       return [
         ...cdf(records, e2elMsOf).map((point) => ({
           ...point,
@@ -49,7 +60,11 @@ function cdfPlot({ points }: SweepSummary, all: readonly PointRecord[], modes: r
           mode,
           panel: `${workload}, ${rate.toPrecision(3)}/s: first token`,
         })),
-        ...cdf(records, tpotMsOf).map((point) => ({ ...point, mode, panel: `${workload}, ${rate.toPrecision(3)}/s: per token` })),
+        ...cdf(records, tpotMsOf).map((point) => ({
+          ...point,
+          mode,
+          panel: `${workload}, ${rate.toPrecision(3)}/s: per token`,
+        })),
       ];
     });
   });
@@ -58,7 +73,8 @@ function cdfPlot({ points }: SweepSummary, all: readonly PointRecord[], modes: r
     {
       name: 'latency-cdf',
       title: 'Latency distribution near saturation',
-      caption: 'Share of all measured requests that were answered within a time. A line that ends below 100 % lost requests.',
+      caption:
+        'Share of all measured requests that were answered within a time. A line that ends below 100 % lost requests.',
       spec: smallMultiples(
         values,
         'panel',
@@ -73,7 +89,13 @@ function cdfPlot({ points }: SweepSummary, all: readonly PointRecord[], modes: r
               scale: { type: 'log', nice: false },
               axis: { format: '~g', tickCount: 5 },
             },
-            y: { field: 'share', type: 'quantitative', title: 'requests', axis: { format: '%' }, scale: { domain: [0, 1] } },
+            y: {
+              field: 'share',
+              type: 'quantitative',
+              title: 'requests',
+              axis: { format: '%' },
+              scale: { domain: [0, 1] },
+            },
             color: modeColor(modes),
             order: { field: 'share', type: 'quantitative' },
           },
@@ -103,7 +125,9 @@ function predictionPlot(all: readonly PointRecord[]): readonly Plot[] {
   const values = predictionNames.flatMap((name) =>
     all.flatMap(({ record }) => {
       const prediction = predictionOf(record, name);
-      return prediction === undefined ? [] : [{ panel: predictionTitles[name], path: pathOf(record), ...prediction }];
+      return prediction === undefined
+        ? []
+        : [{ panel: predictionTitles[name], path: pathOf(record), ...prediction }];
     }),
   );
   if (values.length === 0) return [];
@@ -121,8 +145,19 @@ function predictionPlot(all: readonly PointRecord[]): readonly Plot[] {
         scale: log,
         axis: { format: '~g', tickCount: 5 },
       },
-      y: { field: 'realMs', type: 'quantitative', title: 'real (ms)', scale: log, axis: { format: '~g', tickCount: 5 } },
-      color: { field: 'path', type: 'nominal', title: 'path', scale: { range: ['#0072B2', '#D55E00', '#999999'] } },
+      y: {
+        field: 'realMs',
+        type: 'quantitative',
+        title: 'real (ms)',
+        scale: log,
+        axis: { format: '~g', tickCount: 5 },
+      },
+      color: {
+        field: 'path',
+        type: 'nominal',
+        title: 'path',
+        scale: { range: ['#0072B2', '#D55E00', '#999999'] },
+      },
     },
   };
   const diagonal = {
@@ -138,7 +173,12 @@ function predictionPlot(all: readonly PointRecord[]): readonly Plot[] {
       title: 'What the router expected and what came',
       caption:
         'One dot a request, under all strategies; on the dashed line the estimate for its path was right. Both axes are logarithmic.',
-      spec: smallMultiples(shown, 'panel', { width: 270, height: 270, columns: 3 }, { layer: [diagonal, dots] }),
+      spec: smallMultiples(
+        shown,
+        'panel',
+        { width: 270, height: 270, columns: 3 },
+        { layer: [diagonal, dots] },
+      ),
     },
   ];
 }
@@ -150,7 +190,15 @@ const loadBins = [0, 1, 2, 4, 8, 16, 32, 64, 128];
 function routePlot(all: readonly PointRecord[]): readonly Plot[] {
   const cells = new Map<
     string,
-    { mode: string; prompt: string; load: string; promptBin: number; loadBin: number; count: number; splitCount: number }
+    {
+      mode: string;
+      prompt: string;
+      load: string;
+      promptBin: number;
+      loadBin: number;
+      count: number;
+      splitCount: number;
+    }
   >();
   const paths = new Map<string, Set<string>>();
   for (const { mode, record } of all) {
@@ -177,7 +225,13 @@ function routePlot(all: readonly PointRecord[]): readonly Plot[] {
     .filter(({ mode }) => (paths.get(mode)?.size ?? 0) > 1)
     .map((cell) => ({ ...cell, share: cell.splitCount / cell.count }));
   if (values.length === 0) return [];
-  const axis = (field: string, title: string, sort: object) => ({ field, type: 'ordinal', title, sort, axis: { labelAngle: 0 } });
+  const axis = (field: string, title: string, sort: object) => ({
+    field,
+    type: 'ordinal',
+    title,
+    sort,
+    axis: { labelAngle: 0 },
+  });
   const x = axis('prompt', 'prompt (tokens)', { field: 'promptBin' });
   const y = axis('load', 'open requests at arrival', { field: 'loadBin', order: 'descending' });
   return [

@@ -1,5 +1,6 @@
-/** The two nouns of a load test: what was planned for one request and what came of it. Records are what result files keep; every figure of
- *  a report is derived from them again, so nothing that a figure needs may live elsewhere. All times are milliseconds since the run began. */
+/** The two nouns of a load test: what was planned for one request and what came of it. Records are what
+ *  result files keep; every figure of a report is derived from them again, so nothing that a figure needs may
+ *  live elsewhere. All times are milliseconds since the run began. */
 
 export const lengthClasses = ['short', 'medium', 'long', 'huge'] as const;
 export type LengthClass = (typeof lengthClasses)[number];
@@ -11,7 +12,9 @@ export function lengthClassOf(promptTokenCount: number): LengthClass {
   return promptTokenCount <= 2048 ? 'long' : 'huge';
 }
 
-export type Prompt = { readonly kind: 'ids'; readonly ids: readonly number[] } | { readonly kind: 'text'; readonly text: string };
+export type Prompt =
+  | { readonly kind: 'ids'; readonly ids: readonly number[] }
+  | { readonly kind: 'text'; readonly text: string };
 
 export interface PlannedRequest {
   readonly index: number;
@@ -27,13 +30,21 @@ export interface PlannedRequest {
   readonly slo?: { readonly ttftMs?: number; readonly tpotMs?: number; readonly e2elMs?: number };
 }
 
-/** 'completed': the stream ended in order. 'rejected': 429 or 503. 'failed': anything else that ended it. 'unfinished': still running when
- *  the drain time was over, cut by the generator. */
+/** 'completed': the stream ended in order. 'rejected': 429 or 503. 'failed': anything else that ended it.
+ *  'unfinished': still running when the drain time was over, cut by the generator. */
 export type Outcome = 'completed' | 'rejected' | 'failed' | 'unfinished';
 
-/** Of the path that was taken: transferMs is felt between first and second token, stepMs per token; tpotMs and e2elMs are for
- *  expectedTokenCount tokens. */
-export const predictedNames = ['ttftMs', 'transferMs', 'joinMs', 'stepMs', 'tpotMs', 'e2elMs', 'expectedTokenCount'] as const;
+/** Of the path that was taken: transferMs is felt between first and second token, stepMs per token; tpotMs
+ *  and e2elMs are for expectedTokenCount tokens. */
+export const predictedNames = [
+  'ttftMs',
+  'transferMs',
+  'joinMs',
+  'stepMs',
+  'tpotMs',
+  'e2elMs',
+  'expectedTokenCount',
+] as const;
 type PredictedName = (typeof predictedNames)[number];
 
 export interface RequestRecord {
@@ -64,7 +75,8 @@ export interface RequestRecord {
   readonly route?: string;
   /** The router's estimates when it chose, where the server tells them. */
   readonly predicted?: Readonly<Partial<Record<PredictedName, number>>>;
-  /** From the first token until the decode side went on with the request, as the server timed it; absent: nothing was handed over. */
+  /** From the first token until the decode side went on with the request, as the server timed it; absent:
+   *  nothing was handed over. */
   readonly transferMs?: number;
 }
 

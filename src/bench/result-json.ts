@@ -1,4 +1,5 @@
-/** A run's result under the names of `vllm bench serve`, so that scripts made for it read ours; what it has no name for keeps our words. */
+/** A run's result under the names of `vllm bench serve`, so that scripts made for it read ours; what it has
+ *  no name for keeps our words. */
 import type { RunSummary } from './summary.js';
 
 export const metricNames = ['ttft', 'tpot', 'itl', 'e2el'] as const;
@@ -17,7 +18,11 @@ interface ResultFacts {
 }
 
 /** Numbers that are not finite become null, as JSON has no other way. */
-export function resultJson(summary: RunSummary, facts: ResultFacts, metrics: readonly MetricName[]): Record<string, unknown> {
+export function resultJson(
+  summary: RunSummary,
+  facts: ResultFacts,
+  metrics: readonly MetricName[],
+): Record<string, unknown> {
   return {
     date: facts.date,
     endpoint_type: facts.endpointType,

@@ -1,6 +1,7 @@
-/** One load test: sends the planned requests at their times, collects what came of each. Used by serve (open loop), static (serial) and sweep.
- *  Invariant: every request that was sent has exactly one record, however it ended, and no arrival waits for an answer unless a limit on
- *  concurrency was asked for. */
+/** One load test: sends the planned requests at their times, collects what came of each. Used by serve (open
+ *  loop), static (serial) and sweep.
+ *  Invariant: every request that was sent has exactly one record, however it ended, and no arrival waits for
+ *  an answer unless a limit on concurrency was asked for. */
 import { setMaxListeners } from 'node:events';
 import type { Clock } from '../base/clock.js';
 import type { Answer, CompletionClient, PreparedRequest } from './completion-client.js';
@@ -65,7 +66,9 @@ class Run {
     this.#options = options;
     this.#startMs = options.clock.nowMs();
     setMaxListeners(0, this.#cut.signal); // one per open request
-    this.#whenCut = new Promise((resolve) => this.#cut.signal.addEventListener('abort', () => resolve(), { once: true }));
+    this.#whenCut = new Promise((resolve) =>
+      this.#cut.signal.addEventListener('abort', () => resolve(), { once: true }),
+    );
     if (options.signal?.aborted === true) this.#cut.abort();
     options.signal?.addEventListener('abort', this.#stop);
   }
@@ -100,7 +103,8 @@ class Run {
     this.#tell();
   }
 
-  /** One of those that are open has ended. A race among them would leave a reaction on each, at every request. */
+  /** One of those that are open has ended. A race among them would leave a reaction on each, at every
+   *  request. */
   #nextEnd(): Promise<void> {
     return new Promise((resolve) => {
       this.#ended = resolve;

@@ -1,4 +1,5 @@
-/** `bench serve` and `bench static`: one load test of one server. Used by cli/bench.ts and, run by run, by sweep.ts. */
+/** `bench serve` and `bench static`: one load test of one server. Used by cli/bench.ts and, run by run, by
+ *  sweep.ts. */
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { arrivals } from './arrivals.js';
@@ -52,7 +53,13 @@ export async function benchServer(
 ): Promise<LoadResult> {
   const facts = await openServer(baseUrl, client);
   const address = { baseUrl, apiKey: client.apiKey };
-  const workload = await openWorkload(workloadSettings, { seed: load.seed, contentSeed: load.seed }, address, facts, client);
+  const workload = await openWorkload(
+    workloadSettings,
+    { seed: load.seed, contentSeed: load.seed },
+    address,
+    facts,
+    client,
+  );
   return loadServer({ baseUrl, facts, client, workload, label: workloadSettings.name }, load, context);
 }
 
@@ -65,7 +72,11 @@ interface LoadTarget {
 }
 
 /** The part of a load test that is measured; everything was opened before. */
-export async function loadServer(target: LoadTarget, load: LoadSettings, context: LoadContext): Promise<LoadResult> {
+export async function loadServer(
+  target: LoadTarget,
+  load: LoadSettings,
+  context: LoadContext,
+): Promise<LoadResult> {
   const { baseUrl, facts, client, workload } = target;
   const counts: PlanCounts = { shortenedCount: 0 };
   const http = openClient(baseUrl, facts, client, context.clock);
@@ -86,7 +97,11 @@ export async function loadServer(target: LoadTarget, load: LoadSettings, context
   const cpuStart = process.cpuUsage();
   const startMs = context.clock.nowMs();
   try {
-    const records = await runLoad(plan, http, { ...load, ...context, onChange: (state) => progress.update(state) });
+    const records = await runLoad(plan, http, {
+      ...load,
+      ...context,
+      onChange: (state) => progress.update(state),
+    });
     const cpu = process.cpuUsage(cpuStart);
     const coreShare = (cpu.user + cpu.system) / 1000 / (context.clock.nowMs() - startMs);
     const routed = await readRouted({ baseUrl, apiKey: client.apiKey });
@@ -98,7 +113,10 @@ export async function loadServer(target: LoadTarget, load: LoadSettings, context
   }
 }
 
-function arrivalTimes({ arrival, timeScale, seed }: LoadSettings, workload: Workload): Iterator<number | 'asap'> {
+function arrivalTimes(
+  { arrival, timeScale, seed }: LoadSettings,
+  workload: Workload,
+): Iterator<number | 'asap'> {
   if (arrival !== 'trace') return arrivals({ ...arrival, seed });
   if (workload.arrivalsMs === undefined)
     throw new InvalidRequestError('only --dataset-name trace has arrival times: give --request-rate');

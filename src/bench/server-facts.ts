@@ -1,4 +1,5 @@
-/** What a load test must know of a server before it starts: model, context length, usable token ids, texts made into tokens. Used by setup.ts. */
+/** What a load test must know of a server before it starts: model, context length, usable token ids, texts
+ *  made into tokens. Used by setup.ts. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { fallbackTokenIds, sampleText } from './prompts.js';
 import { predictedNames, type RequestRecord } from './request-record.js';
@@ -17,13 +18,18 @@ export interface ServerFacts {
   readonly tokenizer: 'served' | 'none';
 }
 
-/** Throws TwostrokeError 'unavailable' when nothing answers, 'not_found' when it has not the model asked for. */
+/** Throws TwostrokeError 'unavailable' when nothing answers, 'not_found' when it has not the model asked
+ *  for. */
 export async function readServerFacts(address: ServerAddress, model: string | null): Promise<ServerFacts> {
-  const { data = [] } = (await ask(address, '/v1/models')) as { data?: { id: string; max_model_len?: number }[] };
+  const { data = [] } = (await ask(address, '/v1/models')) as {
+    data?: { id: string; max_model_len?: number }[];
+  };
   const card = model === null ? data[0] : data.find(({ id }) => id === model);
   if (card === undefined) {
     const names = data.map(({ id }) => id).join(', ') || 'none';
-    throw new TwostrokeError('not_found', `${address.baseUrl} has no model ${model ?? ''}: it has ${names}`, { param: 'model' });
+    throw new TwostrokeError('not_found', `${address.baseUrl} has no model ${model ?? ''}: it has ${names}`, {
+      param: 'model',
+    });
   }
   const ids = await tokenIdsOf(address, card.id, sampleText);
   return {
@@ -35,9 +41,15 @@ export async function readServerFacts(address: ServerAddress, model: string | nu
 }
 
 /** null: this server has no /tokenize, or no tokenizer. */
-export async function tokenIdsOf(address: ServerAddress, model: string, prompt: string): Promise<readonly number[] | null> {
+export async function tokenIdsOf(
+  address: ServerAddress,
+  model: string,
+  prompt: string,
+): Promise<readonly number[] | null> {
   try {
-    const answer = (await ask(address, '/tokenize', { model, prompt, add_special_tokens: false })) as { tokens?: number[] };
+    const answer = (await ask(address, '/tokenize', { model, prompt, add_special_tokens: false })) as {
+      tokens?: number[];
+    };
     return answer.tokens ?? null;
   } catch (error) {
     if (error instanceof TwostrokeError && error.code === 'not_found') return null;
@@ -45,7 +57,11 @@ export async function tokenIdsOf(address: ServerAddress, model: string, prompt: 
   }
 }
 
-export async function textOf(address: ServerAddress, model: string, tokens: readonly number[]): Promise<string> {
+export async function textOf(
+  address: ServerAddress,
+  model: string,
+  tokens: readonly number[],
+): Promise<string> {
   const answer = (await ask(address, '/detokenize', { model, tokens })) as { prompt?: string };
   return answer.prompt ?? '';
 }
@@ -54,14 +70,14 @@ export async function textOf(address: ServerAddress, model: string, tokens: read
 export type RoutedFacts = Pick<RequestRecord, 'predicted' | 'transferMs'>;
 
 /** A request as the server tells of it at /routes. */
-interface ToldRequest {
+interface ReportedRequest {
   readonly id: string;
   readonly routes: readonly { readonly estimates: Readonly<Record<string, number>> }[];
   readonly resumedMs?: number;
   readonly exposedTransferMs: number;
 }
 
-export function routedFactsOf({ routes, resumedMs, exposedTransferMs }: ToldRequest): RoutedFacts {
+export function routedFactsOf({ routes, resumedMs, exposedTransferMs }: ReportedRequest): RoutedFacts {
   return {
     ...predictedOf(routes.at(-1)?.estimates ?? {}),
     ...(resumedMs === undefined ? {} : { transferMs: rounded(exposedTransferMs) }),
@@ -71,7 +87,7 @@ export function routedFactsOf({ routes, resumedMs, exposedTransferMs }: ToldRequ
 /** Of the last thousand requests, by request id; empty for servers that are not twostroke. */
 export async function readRouted(address: ServerAddress): Promise<ReadonlyMap<string, RoutedFacts>> {
   try {
-    const { requests = [] } = (await ask(address, '/routes?count=1000')) as { requests?: ToldRequest[] };
+    const { requests = [] } = (await ask(address, '/routes?count=1000')) as { requests?: ReportedRequest[] };
     return new Map(requests.map((request) => [request.id, routedFactsOf(request)]));
   } catch (error) {
     if (error instanceof TwostrokeError) return new Map();
@@ -104,12 +120,19 @@ async function ask({ baseUrl, apiKey }: ServerAddress, path: string, body?: obje
   let response: Response;
   try {
     response = await fetch(new URL(path, baseUrl), {
-      headers: { 'content-type': 'application/json', ...(apiKey === null ? {} : { authorization: `Bearer ${apiKey}` }) },
+      headers: {
+        'content-type': 'application/json',
+        ...(apiKey === null ? {} : { authorization: `Bearer ${apiKey}` }),
+      },
       ...(body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) }),
     });
   } catch (error) {
-    const cause = error instanceof Error && error.cause instanceof Error ? error.cause.message : messageOf(error);
-    throw new TwostrokeError('unavailable', `no server at ${baseUrl} (${cause}): start one, or name it with --base-url`);
+    const cause =
+      error instanceof Error && error.cause instanceof Error ? error.cause.message : messageOf(error);
+    throw new TwostrokeError(
+      'unavailable',
+      `no server at ${baseUrl} (${cause}): start one, or name it with --base-url`,
+    );
   }
   const text = await response.text();
   if (response.ok) return JSON.parse(text);

@@ -1,4 +1,5 @@
-/** A server that a sweep starts itself: it prints one JSON line with its `url` when it is ready (`twostroke serve --json`) and ends on SIGTERM.
+/** A server that a sweep starts itself: it prints one JSON line with its `url` when it is ready (`twostroke
+ *  serve --json`) and ends on SIGTERM.
  *  Invariant: stop() leaves no process of it behind. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -19,10 +20,12 @@ export class ServerProcess {
     this.#clock = clock;
   }
 
-  /** Throws TwostrokeError 'unavailable' with the end of its stderr when it ends or stays silent for `readyMs`. */
+  /** Throws TwostrokeError 'unavailable' with the end of its stderr when it ends or stays silent for
+   *  `readyMs`. */
   static async start(words: readonly string[], clock: Clock, readyMs: number): Promise<ServerProcess> {
     const [command = '', ...args] = words;
-    // A session of its own: Linux then gives server and generator a fair share each (autogroup), and Ctrl-C reaches this process alone.
+    // A session of its own: Linux then gives server and generator a fair share each (autogroup), and Ctrl-C
+    // reaches this process alone.
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     const onExit = () => void child.kill('SIGKILL');
     process.once('exit', onExit);
@@ -32,9 +35,12 @@ export class ServerProcess {
       stderr = (stderr + text).slice(-stderrCharsKept);
     });
     const ready = new Promise<string>((resolve, reject) => {
-      const fail = (why: string) => reject(new TwostrokeError('unavailable', `${words.join(' ')}: ${why}\n${stderr.trim()}`));
+      const fail = (why: string) =>
+        reject(new TwostrokeError('unavailable', `${words.join(' ')}: ${why}\n${stderr.trim()}`));
       child.on('error', (error) => fail(error.message));
-      child.on('exit', (code, signal) => fail(`ended before it was ready (${signal ?? `exit code ${code}`})`));
+      child.on('exit', (code, signal) =>
+        fail(`ended before it was ready (${signal ?? `exit code ${code}`})`),
+      );
       createInterface({ input: child.stdout }).on('line', (line) => {
         const url = urlOf(line);
         if (url !== null) resolve(url);

@@ -1,4 +1,5 @@
-/** From options to something that runs: asks the server what it is, reads data sets, makes workload and client. Used by serve.ts and sweep.ts. */
+/** From options to something that runs: asks the server what it is, reads data sets, makes workload and
+ *  client. Used by serve.ts and sweep.ts. */
 import { readFileSync } from 'node:fs';
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
@@ -37,7 +38,12 @@ export interface ClientSettings {
   readonly outputLength: 'forced' | 'limit';
 }
 
-export function openClient(baseUrl: string, facts: ServerFacts, settings: ClientSettings, clock: Clock): HttpCompletionClient {
+export function openClient(
+  baseUrl: string,
+  facts: ServerFacts,
+  settings: ClientSettings,
+  clock: Clock,
+): HttpCompletionClient {
   return new HttpCompletionClient({ ...settings, baseUrl, model: facts.model }, clock);
 }
 
@@ -68,11 +74,17 @@ async function workloadOptions(
     ...settings,
     ...seeds,
     tokenIdPool: facts.tokenIdPool,
-    outputShape: outputShape === 'auto' ? (name === 'random' ? ('range' as const) : ('lognormal' as const)) : outputShape,
+    outputShape:
+      outputShape === 'auto'
+        ? name === 'random'
+          ? ('range' as const)
+          : ('lognormal' as const)
+        : outputShape,
   };
   if (path === null) return options;
   if (name === 'trace') return { ...options, trace: parseTrace(readText(path), path) };
-  if (name === 'sharegpt') return { ...options, conversations: await conversations(settings, path, address, facts) };
+  if (name === 'sharegpt')
+    return { ...options, conversations: await conversations(settings, path, address, facts) };
   return options;
 }
 
@@ -93,10 +105,16 @@ async function conversations(
 ): Promise<readonly Conversation[]> {
   const { pairs } = parseShareGpt(readText(path), path);
   const count = async (text: string) =>
-    facts.tokenizer === 'none' ? Math.ceil(text.length / 4) : ((await tokenIdsOf(address, facts.model, text))?.length ?? 1);
+    facts.tokenizer === 'none'
+      ? Math.ceil(text.length / 4)
+      : ((await tokenIdsOf(address, facts.model, text))?.length ?? 1);
   const counted: Conversation[] = [];
   for (const { question, answer } of pairs.slice(0, requestCountMax)) {
-    counted.push({ text: question, promptTokenCount: await count(question), outputTokenCount: Math.max(1, await count(answer)) });
+    counted.push({
+      text: question,
+      promptTokenCount: await count(question),
+      outputTokenCount: Math.max(1, await count(answer)),
+    });
   }
   return counted;
 }

@@ -1,6 +1,14 @@
-/** Latency targets and whether a request met them. A request that was rejected, failed or never ended has missed every target. */
+/** Latency targets and whether a request met them. A request that was rejected, failed or never ended has
+ *  missed every target. */
 import { InvalidRequestError } from '../base/errors.js';
-import { e2elMsOf, type LengthClass, lengthClasses, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import {
+  e2elMsOf,
+  type LengthClass,
+  lengthClasses,
+  type RequestRecord,
+  tpotMsOf,
+  ttftMsOf,
+} from './request-record.js';
 
 /** An absent target is met by every completed request. */
 export interface Slo {
@@ -12,8 +20,8 @@ export interface Slo {
 /** Targets per class of prompt length; classes that are absent have none. */
 export type SloByClass = Readonly<Partial<Record<LengthClass, Slo>>>;
 
-/** `ttft:500 tpot:50 long.ttft:2000`: the form of vLLM's --goodput, milliseconds; with a class before the dot the target is that class's
- *  own, in place of the general one. */
+/** `ttft:500 tpot:50 long.ttft:2000`: the form of vLLM's --goodput, milliseconds; with a class before the dot
+ *  the target is that class's own, in place of the general one. */
 export function parseGoodput(pairs: readonly string[]): SloByClass {
   const general: Targets = {};
   const own: Record<LengthClass, Targets> = { short: {}, medium: {}, long: {}, huge: {} };
@@ -32,7 +40,9 @@ export function parseGoodput(pairs: readonly string[]): SloByClass {
     const targets = lengthClass === undefined ? general : own[lengthClass];
     targets[`${metric}Ms`] = ms;
   }
-  return Object.fromEntries(lengthClasses.map((lengthClass) => [lengthClass, { ...general, ...own[lengthClass] }]));
+  return Object.fromEntries(
+    lengthClasses.map((lengthClass) => [lengthClass, { ...general, ...own[lengthClass] }]),
+  );
 }
 
 type Targets = { -readonly [Metric in keyof Slo]: Slo[Metric] };
@@ -44,7 +54,9 @@ export function meets(record: RequestRecord, slo: Slo): boolean {
     limit === undefined || value === undefined || value <= limit;
   const ttftMs = ttftMsOf(record);
   if (ttftMs === undefined) return false;
-  return within(ttftMs, slo.ttftMs) && within(tpotMsOf(record), slo.tpotMs) && within(e2elMsOf(record), slo.e2elMs);
+  return (
+    within(ttftMs, slo.ttftMs) && within(tpotMsOf(record), slo.tpotMs) && within(e2elMsOf(record), slo.e2elMs)
+  );
 }
 
 export function scaledSlo(slos: SloByClass, factor: number): SloByClass {

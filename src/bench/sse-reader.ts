@@ -1,11 +1,11 @@
-/** Splits a server-sent event stream into its data payloads. Hand-written because it runs on every chunk of every request while a server is
- *  being measured on the same machine. Used by http-client.ts. */
+/** Splits a server-sent event stream into its data payloads. Hand-written because it runs on every chunk of
+ *  every request while a server is being measured on the same machine. Used by http-client.ts. */
 
 export class SseReader {
   #rest = '';
 
-  /** The payloads that `text` completes; comments and other fields are skipped. Lines may end in \n, \r\n; a payload is one line, as every
-   *  OpenAI-compatible server sends it. */
+  /** The payloads that `text` completes; comments and other fields are skipped. Lines may end in \n, \r\n; a
+   *  payload is one line, as every OpenAI-compatible server sends it. */
   push(text: string): readonly string[] {
     const payloads: string[] = [];
     const all = this.#rest + text;

@@ -1,5 +1,6 @@
-/** The figures of one run, derived from its records and nothing else. Latencies are over completed requests, as in vLLM's benchmark;
- *  rejected, failed and unfinished ones are counted beside them, and miss every target of goodput. */
+/** The figures of one run, derived from its records and nothing else. Latencies are over completed requests,
+ *  as in vLLM's benchmark; rejected, failed and unfinished ones are counted beside them, and miss every
+ *  target of goodput. */
 import { percentile } from '../base/percentiles.js';
 import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import { meetsItsClass, type SloByClass } from './slo.js';
@@ -50,7 +51,8 @@ export const generatorDelayMsLimit = 5;
 export function summariseRun(records: readonly RequestRecord[], slos: SloByClass | null): RunSummary {
   const measured = records.filter(({ phase }) => phase === 'measured');
   const completed = measured.filter(({ outcome }) => outcome === 'completed');
-  const count = (outcome: RequestRecord['outcome']) => measured.filter((record) => record.outcome === outcome).length;
+  const count = (outcome: RequestRecord['outcome']) =>
+    measured.filter((record) => record.outcome === outcome).length;
   const durationSeconds = spanSeconds(measured);
   const promptTokenCount = sum(completed.map((record) => record.promptTokenCount));
   const outputTokenCount = sum(completed.map((record) => record.outputTokenCount));
@@ -83,7 +85,10 @@ export function summariseRun(records: readonly RequestRecord[], slos: SloByClass
 }
 
 function spanSeconds(records: readonly RequestRecord[]): number {
-  const start = records.reduce((min, { scheduledMs }) => Math.min(min, scheduledMs), Number.POSITIVE_INFINITY);
+  const start = records.reduce(
+    (min, { scheduledMs }) => Math.min(min, scheduledMs),
+    Number.POSITIVE_INFINITY,
+  );
   return records.reduce((max, { endMs }) => Math.max(max, endMs - start), 0) / 1000;
 }
 

@@ -1,15 +1,16 @@
-/** What a sweep leaves behind: `sweep.json` (settings, machine, list of runs) and `requests.jsonl.gz` (every request of every run; `.br` once packed).
- *  Everything a report says is derived from these two. A line of the second is a run, with a column per field of its requests: half the bytes of a
- *  line per request. */
+/** What a sweep leaves behind: `sweep.json` (settings, machine, list of runs) and `requests.jsonl.gz` (every
+ *  request of every run; `.br` once packed). Everything a report says is derived from these two. A line of
+ *  the second is a run, with a column per field of its requests: half the bytes of a line per request. */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { appendRecords, readRecords, writeRecords } from './records-file.js';
 import type { RequestRecord } from './request-record.js';
 
-/** 'warmup': the saturation load once, on every server, so that none is measured cold, and a point's rate before its first repetition; 'unloaded': one request at a time; 'saturation': as many
- *  as the server takes; 'point': open loop at a rate; 'repeat': a point of the first static mode once more, on another server of it, to show
- *  the noise (A/A). */
+/** 'warmup': the saturation load once, on every server, so that none is measured cold, and a point's rate
+ *  before its first repetition; 'unloaded': one request at a time; 'saturation': as many as the server takes;
+ *  'point': open loop at a rate; 'repeat': a point of the first static mode once more, on another server of
+ *  it, to show the noise (A/A). */
 export type Stage = 'warmup' | 'unloaded' | 'saturation' | 'point' | 'repeat';
 
 export interface SweepRun {
@@ -53,14 +54,19 @@ export interface SweepData {
 interface RunLine {
   readonly run: number;
   readonly requestCount: number;
-  /** By field; `predicted.ttftMs` for one inside another. null: this request has none. A field that no request has is left out. */
+  /** By field; `predicted.ttftMs` for one inside another. null: this request has none. A field that no
+   *  request has is left out. */
   readonly columns: Readonly<Record<string, readonly unknown[]>>;
 }
 
-const sweepFileNames = { header: 'sweep.json', records: 'requests.jsonl.gz', packed: 'requests.jsonl.br' } as const;
+const sweepFileNames = {
+  header: 'sweep.json',
+  records: 'requests.jsonl.gz',
+  packed: 'requests.jsonl.br',
+} as const;
 
-/** Keeps a sweep as it grows: each call writes what the calls before have not, so that it takes the time of what is new, however long the
- *  sweep has run. What the folder held before is replaced by the first. */
+/** Keeps a sweep as it grows: each call writes what the calls before have not, so that it takes the time of
+ *  what is new, however long the sweep has run. What the folder held before is replaced by the first. */
 export class SweepFiles {
   readonly #folder: string;
   readonly #keptRuns = new Set<number>();
@@ -73,7 +79,8 @@ export class SweepFiles {
     const file = path.join(this.#folder, sweepFileNames.records);
     if (this.#keptRuns.size === 0) {
       mkdirSync(this.#folder, { recursive: true });
-      for (const name of [sweepFileNames.records, sweepFileNames.packed]) rmSync(path.join(this.#folder, name), { force: true });
+      for (const name of [sweepFileNames.records, sweepFileNames.packed])
+        rmSync(path.join(this.#folder, name), { force: true });
     }
     const fresh = [...records].filter(([run]) => !this.#keptRuns.has(run));
     appendRecords(
@@ -85,7 +92,8 @@ export class SweepFiles {
   }
 }
 
-/** For a repository: without the gaps between tokens, so that no ITL can be derived any more, in a fourth to a third of the bytes. */
+/** For a repository: without the gaps between tokens, so that no ITL can be derived any more, in a fourth to
+ *  a third of the bytes. */
 export function packSweep(folder: string): void {
   const { records } = readSweep(folder);
   const lines = [...records].map(([run, list]) =>
@@ -103,7 +111,9 @@ function lineOf(run: number, records: readonly RequestRecord[]): RunLine {
     const { predicted = {}, ...fields } = shortened(record);
     return {
       ...fields,
-      ...Object.fromEntries(Object.entries(predicted).map(([name, value]) => [predictedPrefix + name, value])),
+      ...Object.fromEntries(
+        Object.entries(predicted).map(([name, value]) => [predictedPrefix + name, value]),
+      ),
     };
   });
   const names = [...new Set(rows.flatMap(Object.keys))];
@@ -120,7 +130,9 @@ function recordsOf({ requestCount, columns }: RunLine): readonly RequestRecord[]
       .map(([name, column]): [string, unknown] => [name, column[index]])
       .filter(([, value]) => value !== null);
     const isEstimate = ([name]: [string, unknown]) => name.startsWith(predictedPrefix);
-    const predicted = fields.filter(isEstimate).map(([name, value]) => [name.slice(predictedPrefix.length), value]);
+    const predicted = fields
+      .filter(isEstimate)
+      .map(([name, value]) => [name.slice(predictedPrefix.length), value]);
     const record = Object.fromEntries(fields.filter((field) => !isEstimate(field)));
     return {
       ...record,
@@ -131,7 +143,8 @@ function recordsOf({ requestCount, columns }: RunLine): readonly RequestRecord[]
 
 const predictedPrefix = 'predicted.';
 
-/** Without what only joins files while they are made; times to 10 µs, gaps, which are most of the bytes, to 100 µs, estimates to three digits. */
+/** Without what only joins files while they are made; times to 10 µs, gaps, which are most of the bytes, to
+ *  100 µs, estimates to three digits. */
 function shortened({ id: _, predicted, ...record }: RequestRecord): RequestRecord {
   return {
     ...record,
@@ -144,7 +157,9 @@ function shortened({ id: _, predicted, ...record }: RequestRecord): RequestRecor
     ...(predicted === undefined
       ? {}
       : {
-          predicted: Object.fromEntries(Object.entries(predicted).map(([name, value]) => [name, Number(value.toPrecision(3))])),
+          predicted: Object.fromEntries(
+            Object.entries(predicted).map(([name, value]) => [name, Number(value.toPrecision(3))]),
+          ),
         }),
   };
 }
@@ -160,11 +175,17 @@ export function readSweep(folder: string): SweepData {
   } catch (error) {
     throw new InvalidRequestError(`no sweep in ${folder}: ${messageOf(error)}`);
   }
-  const records = new Map<number, readonly RequestRecord[]>(header.runs.map(({ runIndex }) => [runIndex, []]));
+  const records = new Map<number, readonly RequestRecord[]>(
+    header.runs.map(({ runIndex }) => [runIndex, []]),
+  );
   const packed = path.join(folder, sweepFileNames.packed);
-  for (const line of readRecords<RunLine>(existsSync(packed) ? packed : path.join(folder, sweepFileNames.records))) {
+  for (const line of readRecords<RunLine>(
+    existsSync(packed) ? packed : path.join(folder, sweepFileNames.records),
+  )) {
     if (!records.has(line.run))
-      throw new InvalidRequestError(`${folder}: requests of run ${line.run}, which ${sweepFileNames.header} does not list`);
+      throw new InvalidRequestError(
+        `${folder}: requests of run ${line.run}, which ${sweepFileNames.header} does not list`,
+      );
     records.set(line.run, recordsOf(line));
   }
   return { header, records };

@@ -1,11 +1,26 @@
-/** From the records of a sweep to its figures: targets, one row per point and mode, and whether the candidate is ever worse. Used by the
- *  sweep at its end and by `bench report --recompute`, which must give the same.
- *  Targets: TTFT ≤ ttftFactor ×, TPOT ≤ tpotFactor × the unloaded p50 of the request's length class, in the better static mode. */
+/** From the records of a sweep to its figures: targets, one row per point and mode, and whether the candidate
+ *  is ever worse. Used by the sweep at its end and by `bench report --recompute`, which must give the same.
+ *  Targets: TTFT ≤ ttftFactor ×, TPOT ≤ tpotFactor × the unloaded p50 of the request's length class, in the
+ *  better static mode. */
 import { Prng } from '../base/prng.js';
-import { comparePoint, type PointPairs, pairPoint, type Scale, scales, tellingShareMin } from './comparison.js';
+import {
+  comparePoint,
+  type PointPairs,
+  pairPoint,
+  type Scale,
+  scales,
+  tellingShareMin,
+} from './comparison.js';
 import { type ComparedPoint, type NeverWorse, neverWorse } from './never-worse.js';
 import { type PredictionErrors, predictionErrors } from './predictions.js';
-import { type LengthClass, lengthClasses, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import {
+  type LengthClass,
+  lengthClasses,
+  pathOf,
+  type RequestRecord,
+  tpotMsOf,
+  ttftMsOf,
+} from './request-record.js';
 import { type Slo, type SloByClass, scaledSlo } from './slo.js';
 import { type Distribution, distribution, type RunSummary, summariseRun } from './summary.js';
 import type { Stage, SweepData, SweepHeader, SweepRun } from './sweep-file.js';
@@ -61,12 +76,19 @@ export function summariseSweep(data: SweepData): SweepSummary {
     const rates = new Set(runsOf(data, 'point', workload).map(({ ratePerSecond }) => ratePerSecond ?? 0));
     return [...rates].map((rate) => summarisePoint(data, workload, rate, slos[workload] ?? {}));
   });
-  const pairs = { comparison: points.map(({ pairs }) => pairs.comparison), noise: points.map(({ pairs }) => pairs.noise) };
+  const pairs = {
+    comparison: points.map(({ pairs }) => pairs.comparison),
+    noise: points.map(({ pairs }) => pairs.noise),
+  };
   const ofCandidate = header.runs.filter(({ stage, mode }) => stage === 'point' && mode === header.candidate);
   return {
     slos,
-    unloaded: workloads.flatMap((workload) => runsOf(data, 'unloaded', workload).flatMap((run) => unloadedRows(data, run))),
-    saturation: workloads.flatMap((workload) => runsOf(data, 'saturation', workload).map((run) => saturationRow(data, run))),
+    unloaded: workloads.flatMap((workload) =>
+      runsOf(data, 'unloaded', workload).flatMap((run) => unloadedRows(data, run)),
+    ),
+    saturation: workloads.flatMap((workload) =>
+      runsOf(data, 'saturation', workload).map((run) => saturationRow(data, run)),
+    ),
     points: points.map(({ point }) => point),
     neverWorse: neverWorse(
       points.map(({ point }) => point),
@@ -102,7 +124,8 @@ export interface SloBasis {
   readonly records: SweepData['records'];
 }
 
-/** Per class the lowest p50 of the static modes, times the factors. Known once every mode has served single requests. */
+/** Per class the lowest p50 of the static modes, times the factors. Known once every mode has served single
+ *  requests. */
 export function unloadedSlos(data: SloBasis, workload: string): SloByClass {
   const { ttftFactor, tpotFactor } = data.header;
   const byMode = runsOf(data, 'unloaded', workload)
@@ -110,13 +133,19 @@ export function unloadedSlos(data: SloBasis, workload: string): SloByClass {
     .map(({ runIndex }) => measuredOf(data, runIndex));
   const lowest = (lengthClass: LengthClass, value: (record: RequestRecord) => number | undefined) =>
     byMode
-      .map((records) => distribution(records.filter((record) => record.lengthClass === lengthClass).map(value)).p50)
+      .map(
+        (records) =>
+          distribution(records.filter((record) => record.lengthClass === lengthClass).map(value)).p50,
+      )
       .filter((p50) => !Number.isNaN(p50))
       .reduce((min, p50) => Math.min(min, p50), Number.POSITIVE_INFINITY);
   const entries = lengthClasses.map((lengthClass): [LengthClass, Slo] => {
     const ttftMs = ttftFactor * lowest(lengthClass, ttftMsOf);
     const tpotMs = tpotFactor * lowest(lengthClass, tpotMsOf);
-    return [lengthClass, { ...(Number.isFinite(ttftMs) ? { ttftMs } : {}), ...(Number.isFinite(tpotMs) ? { tpotMs } : {}) }];
+    return [
+      lengthClass,
+      { ...(Number.isFinite(ttftMs) ? { ttftMs } : {}), ...(Number.isFinite(tpotMs) ? { tpotMs } : {}) },
+    ];
   });
   return Object.fromEntries(entries.filter(([, slo]) => slo.ttftMs !== undefined));
 }
@@ -139,7 +168,8 @@ interface PairedPoint {
 
 function summarisePoint(data: SweepData, workload: string, rate: number, slos: SloByClass): PairedPoint {
   const { candidate, seed } = data.header;
-  const atRate = (stage: Stage) => runsOf(data, stage, workload).filter(({ ratePerSecond }) => ratePerSecond === rate);
+  const atRate = (stage: Stage) =>
+    runsOf(data, stage, workload).filter(({ ratePerSecond }) => ratePerSecond === rate);
   const runs = atRate('point');
   const names = [...new Set(runs.map(({ mode }) => mode))];
   const runsOfMode = (mode: string) => runs.filter((run) => run.mode === mode);
@@ -155,7 +185,8 @@ function summarisePoint(data: SweepData, workload: string, rate: number, slos: S
     comparison: isCompared ? pair(runsOfMode(candidate), runsOfMode(reference)) : null,
     noise: repeated === undefined ? null : pair(repeats, runsOfMode(repeated)),
   };
-  const compare = (paired: PointPairs | null) => (paired === null ? null : comparePoint(paired, new Prng(seed)));
+  const compare = (paired: PointPairs | null) =>
+    paired === null ? null : comparePoint(paired, new Prng(seed));
   return {
     point: {
       workload,
@@ -171,19 +202,29 @@ function summarisePoint(data: SweepData, workload: string, rate: number, slos: S
   };
 }
 
-/** Where no mode keeps enough requests within the targets for that to say which is better, those within twice the targets do. */
-function referenceOf(modes: readonly ModeRow[], ratePerSecond: number): Pick<SweepPoint, 'reference' | 'referenceScale'> {
+/** Where no mode keeps enough requests within the targets for that to say which is better, those within twice
+ *  the targets do. */
+function referenceOf(
+  modes: readonly ModeRow[],
+  ratePerSecond: number,
+): Pick<SweepPoint, 'reference' | 'referenceScale'> {
   const enough = tellingShareMin * ratePerSecond;
-  const referenceScale = modes.some(({ goodRequestsPerSecond }) => goodRequestsPerSecond['1'] >= enough) ? '1' : '2';
+  const referenceScale = modes.some(({ goodRequestsPerSecond }) => goodRequestsPerSecond['1'] >= enough)
+    ? '1'
+    : '2';
   const good = ({ goodRequestsPerSecond }: ModeRow) => goodRequestsPerSecond[referenceScale];
-  return { reference: modes.reduce((best, row) => (good(row) > good(best) ? row : best)).mode, referenceScale };
+  return {
+    reference: modes.reduce((best, row) => (good(row) > good(best) ? row : best)).mode,
+    referenceScale,
+  };
 }
 
 function modeRow(data: SweepData, mode: string, runs: readonly SweepRun[], slos: SloByClass): ModeRow {
   const repetitions = byRepetition(data, runs);
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const each = repetitions.map((records) => summariseRun(records, slos));
-  const meanOf = (value: (summary: RunSummary) => number | null) => mean(each.map((summary) => value(summary) ?? 0));
+  const meanOf = (value: (summary: RunSummary) => number | null) =>
+    mean(each.map((summary) => value(summary) ?? 0));
   const pooled = summariseRun(repetitions.flat(), slos);
   return {
     mode,

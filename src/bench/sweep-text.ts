@@ -1,10 +1,14 @@
-/** What a sweep says on the terminal: a line per point and strategy, then the verdicts. Used by cli/bench-sweep.ts. */
+/** What a sweep says on the terminal: a line per point and strategy, then the verdicts. Used by
+ *  cli/bench-sweep.ts. */
 import type { VerdictCounts } from './never-worse.js';
 import type { SweepPoint, SweepSummary } from './sweep-summary.js';
 import { figure } from './text-table.js';
 
 export function sweepText({ points, neverWorse }: SweepSummary): string {
-  const verdicts = neverWorse.pointCount === 0 ? [] : [countsLine('candidate', neverWorse), countsLine('A/A', neverWorse.noise)];
+  const verdicts =
+    neverWorse.pointCount === 0
+      ? []
+      : [countsLine('candidate', neverWorse), countsLine('A/A', neverWorse.noise)];
   return [...points.flatMap(pointLines), ...verdicts].map((line) => `${line}\n`).join('');
 }
 

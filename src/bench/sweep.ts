@@ -1,8 +1,10 @@
-/** `bench sweep`: every workload × rate × strategy, several times. Used by cli/bench-sweep.ts; what it means is worked out in sweep-summary.ts.
- *  Invariant: at one point and repetition all strategies get the same arrivals and lengths, one after the other, in an order that turns
- *  with every repetition; no two runs share prompts, so nothing is won from a prefix cache by having been there before. Every server, the
- *  candidate and the twin too, has had the same load before the first run that counts, and a point's rate before the point: none is measured
- *  cold, and none while it still settles. */
+/** `bench sweep`: every workload × rate × strategy, several times. Used by cli/bench-sweep.ts; what it means
+ *  is worked out in sweep-summary.ts.
+ *  Invariant: at one point and repetition all strategies get the same arrivals and lengths, one after the
+ *  other, in an order that turns with every repetition; no two runs share prompts, so nothing is won from a
+ *  prefix cache by having been there before. Every server, the candidate and the twin too, has had the same
+ *  load before the first run that counts, and a point's rate before the point: none is measured cold, and
+ *  none while it still settles. */
 import { at } from '../base/assert.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { TargetSpec } from './command-line.js';
@@ -23,8 +25,9 @@ export interface SweepSettings {
   /** Of the saturation of the better static mode, or requests per second. */
   readonly rates: { readonly unit: 'fraction' | 'perSecond'; readonly values: readonly number[] };
   readonly repetitionCount: number;
-  /** Counted from when the servers are up, shared out among the points by how long their arrivals take, so that all get about as many
-   *  repetitions: none of a point after its first begins that would probably end after its share. */
+  /** Counted from when the servers are up, shared out among the points by how long their arrivals take, so
+   *  that all get about as many repetitions: none of a point after its first begins that would probably end
+   *  after its share. */
   readonly timeLimitMs: number;
   /** How long every server has a point's rate before its first repetition, unmeasured. */
   readonly settleMs: number;
@@ -39,8 +42,8 @@ export interface SweepSettings {
   readonly load: Pick<LoadSettings, 'drainMs' | 'warmupMs' | 'warmupRequestCount' | 'seed'>;
   readonly burstiness: number;
   readonly readyMs: number;
-  /** The targets that points are judged by are sent along with their requests, as multiples of what requests take alone. null: the servers
-   *  go by their own. */
+  /** The targets that points are judged by are sent along with their requests, as multiples of what requests
+   *  take alone. null: the servers go by their own. */
   readonly sentSlo: Pick<SweepHeader, 'ttftFactor' | 'tpotFactor'> | null;
 }
 
@@ -63,11 +66,16 @@ interface SweepListener {
   keep(outcome: SweepOutcome): void;
 }
 
-export async function runSweep(settings: SweepSettings, context: LoadContext, listener: SweepListener): Promise<SweepOutcome> {
+export async function runSweep(
+  settings: SweepSettings,
+  context: LoadContext,
+  listener: SweepListener,
+): Promise<SweepOutcome> {
   const processes: ServerProcess[] = [];
   const open = async ({ name, source }: TargetSpec): Promise<OpenTarget> => {
     listener.tell(`starting ${name}`);
-    const server = source.kind === 'url' ? null : await ServerProcess.start(source.words, context.clock, settings.readyMs);
+    const server =
+      source.kind === 'url' ? null : await ServerProcess.start(source.words, context.clock, settings.readyMs);
     if (server !== null) processes.push(server);
     const baseUrl = source.kind === 'url' ? source.baseUrl : (server?.baseUrl ?? '');
     return { name, baseUrl, facts: await openServer(baseUrl, settings.client) };
@@ -85,8 +93,9 @@ export async function runSweep(settings: SweepSettings, context: LoadContext, li
   }
 }
 
-/** What is measured: a server per strategy. The twin is another server of the first static one: what differs between the two is noise of time
- *  and of processes. All stay up; one is asked at a time, and the others rest. */
+/** What is measured: a server per strategy. The twin is another server of the first static one: what differs
+ *  between the two is noise of time and of processes. All stay up; one is asked at a time, and the others
+ *  rest. */
 interface OpenTargets {
   readonly targets: readonly OpenTarget[];
   readonly twin: OpenTarget | null;
@@ -101,7 +110,12 @@ class Sweep {
   readonly #runs: SweepRun[] = [];
   readonly #records = new Map<number, readonly RequestRecord[]>();
 
-  constructor(settings: SweepSettings, { targets, twin }: OpenTargets, context: LoadContext, listener: SweepListener) {
+  constructor(
+    settings: SweepSettings,
+    { targets, twin }: OpenTargets,
+    context: LoadContext,
+    listener: SweepListener,
+  ) {
     this.#settings = settings;
     this.#targets = targets;
     this.#twin = twin;
@@ -125,7 +139,9 @@ class Sweep {
       const rates = await this.#prepare(workload);
       points.push(...rates.map((rate) => ({ workload, rate })));
     }
-    const spans = points.map(({ rate }) => this.#requestCountOf({ stage: 'point', repetition: 0, rate }) / rate.perSecond);
+    const spans = points.map(
+      ({ rate }) => this.#requestCountOf({ stage: 'point', repetition: 0, rate }) / rate.perSecond,
+    );
     for (const [pointIndex, point] of points.entries()) {
       const leftSpan = spans.slice(pointIndex).reduce((all, span) => all + span, 0);
       const shareMs = ((limitMs - clock.nowMs()) * at(spans, pointIndex)) / leftSpan;
@@ -133,7 +149,8 @@ class Sweep {
     }
   }
 
-  /** Repetitions of one point follow each other: a router that learns from what came has had this rate for a while. */
+  /** Repetitions of one point follow each other: a router that learns from what came has had this rate for a
+   *  while. */
   async #measurePoint({ workload, rate }: WorkloadRate, pointIndex: number, limitMs: number): Promise<void> {
     const { repetitionCount, settleMs } = this.#settings;
     const { clock } = this.#context;
@@ -144,11 +161,17 @@ class Sweep {
     for (let repetition = 0; repetition < repetitionCount && !this.#isStopped; repetition++) {
       const beginMs = clock.nowMs();
       if (repetition > 0 && beginMs + longestMs > limitMs) {
-        this.#listener.tell(`time is up for this point after ${repetition} of ${repetitionCount} repetitions`);
+        this.#listener.tell(
+          `time is up for this point after ${repetition} of ${repetitionCount} repetitions`,
+        );
         return;
       }
       for (const target of turned(this.#servers(), repetition + pointIndex)) {
-        await this.#run(target, workload, { stage: target === this.#twin ? 'repeat' : 'point', repetition, rate });
+        await this.#run(target, workload, {
+          stage: target === this.#twin ? 'repeat' : 'point',
+          repetition,
+          rate,
+        });
       }
       this.#listener.keep(this.outcome());
       longestMs = Math.max(longestMs, clock.nowMs() - beginMs);
@@ -161,9 +184,11 @@ class Sweep {
     let best = 0;
     for (const target of this.#targets) {
       const records = await this.#run(target, workload, { stage: 'saturation', repetition: 0, rate: null });
-      if (target.name !== candidate) best = Math.max(best, summariseRun(records, null).requestsPerSecond || 0);
+      if (target.name !== candidate)
+        best = Math.max(best, summariseRun(records, null).requestsPerSecond || 0);
     }
-    for (const target of this.#targets) await this.#run(target, workload, { stage: 'unloaded', repetition: 0, rate: null });
+    for (const target of this.#targets)
+      await this.#run(target, workload, { stage: 'unloaded', repetition: 0, rate: null });
     if (rates.unit === 'perSecond') return rates.values.map((perSecond) => ({ perSecond, fraction: null }));
     if (best === 0 && !this.#isStopped)
       throw new TwostrokeError('unavailable', `no static mode completed a request of ${workload.name}`);
@@ -176,7 +201,9 @@ class Sweep {
 
   /** Without a twin that is one of the targets asked again. */
   #distinctServers(): readonly OpenTarget[] {
-    return this.#targets.some(({ baseUrl }) => baseUrl === this.#twin?.baseUrl) ? this.#targets : this.#servers();
+    return this.#targets.some(({ baseUrl }) => baseUrl === this.#twin?.baseUrl)
+      ? this.#targets
+      : this.#servers();
   }
 
   #requestCountOf({ stage, rate }: Point): number {
@@ -190,7 +217,8 @@ class Sweep {
     return Math.min(max, warmupCount + Math.max(min, Math.round(seconds * rate.perSecond)));
   }
 
-  /** Of points, their warm-up included: how much a server bears and what it takes alone is measured without. */
+  /** Of points, their warm-up included: how much a server bears and what it takes alone is measured
+   *  without. */
   #sentSlos(workload: string, { rate }: Point): Pick<LoadSettings, 'sentSlos'> {
     const { sentSlo, candidate } = this.#settings;
     if (sentSlo === null || rate === null) return {};
@@ -203,7 +231,11 @@ class Sweep {
   }
 
   /** After a stop: nothing is sent and no run is listed. */
-  async #run(target: OpenTarget, settings: WorkloadSettings, point: Point): Promise<readonly RequestRecord[]> {
+  async #run(
+    target: OpenTarget,
+    settings: WorkloadSettings,
+    point: Point,
+  ): Promise<readonly RequestRecord[]> {
     if (this.#isStopped) return [];
     const { client, load, saturationConcurrency, burstiness } = this.#settings;
     const runIndex = this.#runs.length;
@@ -263,10 +295,8 @@ interface Point {
 }
 
 function endLine(records: readonly RequestRecord[]): string {
-  const { completedCount, requestCount, requestsPerSecond, ttftMs, tpotMs, generatorDelayMsP99, isVoid } = summariseRun(
-    records,
-    null,
-  );
+  const { completedCount, requestCount, requestsPerSecond, ttftMs, tpotMs, generatorDelayMsP99, isVoid } =
+    summariseRun(records, null);
   const late = isVoid ? `, VOID: generator ${generatorDelayMsP99.toFixed(1)} ms late` : '';
   return `${completedCount} of ${requestCount} completed, ${requestsPerSecond.toFixed(2)} req/s, TTFT p50 ${ttftMs.p50.toFixed(1)} ms, TPOT p50 ${tpotMs.p50.toFixed(2)} ms${late}`;
 }

@@ -15,18 +15,26 @@ export function summaryText(summary: RunSummary, metrics: readonly MetricName[],
   const lines = [
     row('Requests measured', String(summary.requestCount)),
     row('Completed', String(summary.completedCount)),
-    row('Rejected / failed / unfinished', `${summary.rejectedCount} / ${summary.failedCount} / ${summary.unfinishedCount}`),
+    row(
+      'Rejected / failed / unfinished',
+      `${summary.rejectedCount} / ${summary.failedCount} / ${summary.unfinishedCount}`,
+    ),
     row('Duration (s)', figure(summary.durationSeconds)),
     row('Input / output tokens', `${summary.promptTokenCount} / ${summary.outputTokenCount}`),
     row('Request throughput (req/s)', figure(summary.requestsPerSecond)),
     ...(good === null
       ? []
-      : [row('Request goodput (req/s)', `${figure(good)} (${figure((summary.sloAttainment ?? 0) * 100)} %)`)]),
+      : [
+          row('Request goodput (req/s)', `${figure(good)} (${figure((summary.sloAttainment ?? 0) * 100)} %)`),
+        ]),
     row('Output token throughput (tok/s)', figure(summary.outputTokensPerSecond)),
     row('Total token throughput (tok/s)', figure(summary.totalTokensPerSecond)),
     ...metrics.flatMap((name) => metricLines(titles[name], summary[`${name}Ms`])),
     '',
-    row('Generator delay p99 (ms)', `${figure(summary.generatorDelayMsP99)}${summary.isVoid ? '  VOID: over 5 ms' : ''}`),
+    row(
+      'Generator delay p99 (ms)',
+      `${figure(summary.generatorDelayMsP99)}${summary.isVoid ? '  VOID: over 5 ms' : ''}`,
+    ),
     row('Generator share of a core', `${figure(coreShare * 100)} %`),
   ];
   return `${lines.join('\n')}\n`;

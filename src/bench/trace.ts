@@ -1,5 +1,6 @@
-/** Arrival traces of real services, in the two formats that are published: Azure's CSV (TIMESTAMP, ContextTokens, GeneratedTokens) and
- *  Mooncake's JSON lines (timestamp, input_length, output_length, hash_ids). Used by workload.ts. */
+/** Arrival traces of real services, in the two formats that are published: Azure's CSV (TIMESTAMP,
+ *  ContextTokens, GeneratedTokens) and Mooncake's JSON lines (timestamp, input_length, output_length,
+ *  hash_ids). Used by workload.ts. */
 import { InvalidRequestError } from '../base/errors.js';
 
 export interface TraceEntry {
@@ -7,7 +8,8 @@ export interface TraceEntry {
   readonly atMs: number;
   readonly promptTokenCount: number;
   readonly outputTokenCount: number;
-  /** One per `traceBlockTokenCount` tokens of the prompt: equal ids are equal prefixes. Absent: nothing is shared. */
+  /** One per `traceBlockTokenCount` tokens of the prompt: equal ids are equal prefixes. Absent: nothing is
+   *  shared. */
   readonly blockIds?: readonly number[];
 }
 
@@ -22,7 +24,9 @@ export function parseTrace(text: string, fileName: string): readonly TraceEntry[
     if (line === '' || (isCsv && index === 0)) return;
     const entry = isCsv ? csvEntry(line) : jsonEntry(line);
     if (entry === null)
-      throw new InvalidRequestError(`${fileName}, line ${index + 1}: not an entry of a known trace format: ${line.slice(0, 80)}`);
+      throw new InvalidRequestError(
+        `${fileName}, line ${index + 1}: not an entry of a known trace format: ${line.slice(0, 80)}`,
+      );
     entries.push(entry);
   });
   if (entries.length === 0) throw new InvalidRequestError(`${fileName}: no entries`);
@@ -47,14 +51,24 @@ function jsonEntry(line: string): TraceEntry | null {
     return null;
   }
   if (typeof json !== 'object' || json === null) return null;
-  const { timestamp, input_length: input, output_length: output, hash_ids: hashes } = json as Record<string, unknown>;
-  const entry = { atMs: Number(timestamp), promptTokenCount: Number(input), outputTokenCount: Number(output) };
+  const {
+    timestamp,
+    input_length: input,
+    output_length: output,
+    hash_ids: hashes,
+  } = json as Record<string, unknown>;
+  const entry = {
+    atMs: Number(timestamp),
+    promptTokenCount: Number(input),
+    outputTokenCount: Number(output),
+  };
   const isShared = Array.isArray(hashes) && hashes.every((id) => Number.isSafeInteger(id));
   return checked(isShared ? { ...entry, blockIds: hashes as number[] } : entry);
 }
 
 function checked(entry: TraceEntry): TraceEntry | null {
   const isCount = (value: number) => Number.isSafeInteger(value) && value >= 0;
-  if (!Number.isFinite(entry.atMs) || !isCount(entry.promptTokenCount) || !isCount(entry.outputTokenCount)) return null;
+  if (!Number.isFinite(entry.atMs) || !isCount(entry.promptTokenCount) || !isCount(entry.outputTokenCount))
+    return null;
   return entry;
 }

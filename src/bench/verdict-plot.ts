@@ -1,4 +1,5 @@
-/** The picture of "never worse": every point's ratios with their bounds, candidate and A/A side by side, and the limits. Used by plots.ts. */
+/** The picture of "never worse": every point's ratios with their bounds, candidate and A/A side by side, and
+ *  the limits. Used by plots.ts. */
 import { type Comparison, limits } from './comparison.js';
 import { modeColor, type Plot } from './plot-style.js';
 import type { SweepSummary } from './sweep-summary.js';
@@ -20,7 +21,10 @@ export function verdictPlot(candidate: string, { points }: SweepSummary): readon
   if (values.length === 0) return [];
   const modes = [candidate, 'A/A'];
   const order = [...new Set(values.map(({ point }) => point))];
-  const x = { type: 'quantitative', scale: { type: 'log', domain: [ratioMin, ratioMax], clamp: true } } as const;
+  const x = {
+    type: 'quantitative',
+    scale: { type: 'log', domain: [ratioMin, ratioMax], clamp: true },
+  } as const;
   const y = { field: 'point', type: 'nominal', title: null, sort: order };
   const yOffset = { field: 'mode', sort: modes };
   const limit = {
@@ -46,7 +50,12 @@ export function verdictPlot(candidate: string, { points }: SweepSummary): readon
             {
               mark: { type: 'rule', strokeWidth: 2 },
               encoding: {
-                x: { ...x, field: 'low', title: 'ratio', axis: { values: [0.25, 0.5, 0.8, 1, 1.25, 2, 4], format: '~g' } },
+                x: {
+                  ...x,
+                  field: 'low',
+                  title: 'ratio',
+                  axis: { values: [0.25, 0.5, 0.8, 1, 1.25, 2, 4], format: '~g' },
+                },
                 x2: { field: 'high' },
                 y,
                 yOffset,

@@ -1,6 +1,13 @@
-/** The page's first section: is the candidate ever worse than the better static mode, point by point, beside what a static mode shows
- *  against itself. Used by report-page.ts. */
-import { type Comparison, type JudgedBounds, type JudgedGoodput, limits, type Scale, scales } from './comparison.js';
+/** The page's first section: is the candidate ever worse than the better static mode, point by point, beside
+ *  what a static mode shows against itself. Used by report-page.ts. */
+import {
+  type Comparison,
+  type JudgedBounds,
+  type JudgedGoodput,
+  limits,
+  type Scale,
+  scales,
+} from './comparison.js';
 import { escaped, percent, pointName } from './html-text.js';
 import { metrics, type Overall, type VerdictCounts } from './never-worse.js';
 import type { SweepHeader } from './sweep-file.js';
@@ -26,7 +33,14 @@ requests within those targets. The last rows are geometric means over the points
 ${points.map((point) => whyWorse(candidate, point)).join('')}`;
 }
 
-function countsText({ pointCount, holdsCount, undecidedCount, failsCount, voidCount, betterCount }: VerdictCounts): string {
+function countsText({
+  pointCount,
+  holdsCount,
+  undecidedCount,
+  failsCount,
+  voidCount,
+  betterCount,
+}: VerdictCounts): string {
   const fails = `<span class="${failsCount === 0 ? 'good' : 'bad'}">fails at ${failsCount}</span>`;
   const isVoid = voidCount === 0 ? '' : `, ${voidCount} void`;
   return `of ${pointCount} points it holds at ${holdsCount}, is undecided at ${undecidedCount}, ${fails}${isVoid}; more goodput beyond noise at ${betterCount}`;
@@ -36,8 +50,11 @@ function pointRows(candidate: string, point: SweepPoint): readonly string[] {
   const row = (label: string, comparison: Comparison | null) => {
     if (comparison === null) return [];
     const { goodput, ttft, tpot, verdict, latencyPercentile, requestCount } = comparison;
-    const cells = [...scales.map((scale) => goodput[scale]), ttft, tpot].map((judged) => `<td>${boundsText(judged)}</td>`);
-    const name = label === candidate ? `${pointName(point)}, ${requestCount} pairs, ${latencyPercentile}` : '';
+    const cells = [...scales.map((scale) => goodput[scale]), ttft, tpot].map(
+      (judged) => `<td>${boundsText(judged)}</td>`,
+    );
+    const name =
+      label === candidate ? `${pointName(point)}, ${requestCount} pairs, ${latencyPercentile}` : '';
     const by = point.referenceScale === '1' ? '' : ` (better at ${scaleText(point.referenceScale)})`;
     const versus = label === candidate ? `to ${escaped(point.reference)}${by}` : label;
     return [`<tr><td>${name}</td><td>${versus}</td>${cells.join('')}<td>${verdictText(verdict)}</td></tr>`];
@@ -53,7 +70,10 @@ function overallRow(label: string, { goodput, ttft, tpot }: Overall): string {
     .join('')}<td></td></tr>`;
 }
 
-function countsRow(label: string, { byMetric, holdsCount, undecidedCount, failsCount }: VerdictCounts): string {
+function countsRow(
+  label: string,
+  { byMetric, holdsCount, undecidedCount, failsCount }: VerdictCounts,
+): string {
   const total = { holds: holdsCount, undecided: undecidedCount, fails: failsCount };
   const cells = [...metrics.map((metric) => byMetric[metric]), total].map(
     ({ holds, undecided, fails }) => `<td>${holds} / ${undecided} / ${fails}</td>`,
@@ -72,7 +92,8 @@ function verdictText(verdict: Comparison['verdict'] | JudgedGoodput['verdict']):
   return `<span class="${style}">${verdict}</span>`;
 }
 
-/** What the records can say of a loss: which figures, which paths were chosen instead, and how far off the estimates behind the choice were. */
+/** What the records can say of a loss: which figures, which paths were chosen instead, and how far off the
+ *  estimates behind the choice were. */
 function whyWorse(candidate: string, point: SweepPoint): string {
   const { modes, reference, comparison } = point;
   const row = modes.find(({ mode }) => mode === candidate);
@@ -84,7 +105,10 @@ function whyWorse(candidate: string, point: SweepPoint): string {
     ...lostText(tpot, `TPOT ${latencyPercentile}`),
   ];
   const { ttft: ttftError, tpot: tpotError } = row.predictionErrors;
-  const path = row.disaggregatedShare === null ? '' : ` It disaggregated ${percent(row.disaggregatedShare)} of the requests.`;
+  const path =
+    row.disaggregatedShare === null
+      ? ''
+      : ` It disaggregated ${percent(row.disaggregatedShare)} of the requests.`;
   const errors =
     ttftError === undefined || tpotError === undefined
       ? ''

@@ -1,5 +1,6 @@
 /** What requests ask for, by workload name: prompts and answer lengths from one seed. Used by plan.ts.
- *  Invariant: request i of a workload depends on workload and seed alone, never on the rate, so that runs can be paired. */
+ *  Invariant: request i of a workload depends on workload and seed alone, never on the rate, so that runs can
+ *  be paired. */
 import { at } from '../base/assert.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { Prng } from '../base/prng.js';
@@ -14,7 +15,8 @@ export type WorkloadName = (typeof workloadNames)[number];
 export interface WorkloadOptions {
   readonly name: WorkloadName;
   readonly seed: number;
-  /** Of the tokens themselves; runs that differ here alone have equal lengths and find nothing of each other in a prefix cache. */
+  /** Of the tokens themselves; runs that differ here alone have equal lengths and find nothing of each other
+   *  in a prefix cache. */
   readonly contentSeed: number;
   /** Ids that random prompts are made of. */
   readonly tokenIdPool: readonly number[];
@@ -94,7 +96,10 @@ function drawn(options: WorkloadOptions, promptLengths: (prng: Prng) => LengthDi
   };
 }
 
-function traced({ contentSeed, tokenIdPool, lengthScale }: WorkloadOptions, trace: readonly TraceEntry[]): Workload {
+function traced(
+  { contentSeed, tokenIdPool, lengthScale }: WorkloadOptions,
+  trace: readonly TraceEntry[],
+): Workload {
   const scaled = (tokenCount: number) => Math.max(1, Math.round(tokenCount * lengthScale));
   return {
     sampleCount: trace.length,
@@ -107,7 +112,11 @@ function traced({ contentSeed, tokenIdPool, lengthScale }: WorkloadOptions, trac
         entry.blockIds === undefined
           ? randomIds(tokenIdPool, contentSeed, index, promptTokenCount)
           : sharedIds(tokenIdPool, contentSeed, entry.blockIds, promptTokenCount, lengthScale);
-      return { prompt: { kind: 'ids', ids }, promptTokenCount, outputTokenCount: scaled(entry.outputTokenCount) };
+      return {
+        prompt: { kind: 'ids', ids },
+        promptTokenCount,
+        outputTokenCount: scaled(entry.outputTokenCount),
+      };
     },
   };
 }
@@ -115,7 +124,10 @@ function traced({ contentSeed, tokenIdPool, lengthScale }: WorkloadOptions, trac
 function conversing(conversations: readonly Conversation[]): Workload {
   return {
     sampleCount: conversations.length,
-    outputTokenCountMax: conversations.reduce((max, { outputTokenCount }) => Math.max(max, outputTokenCount), 1),
+    outputTokenCountMax: conversations.reduce(
+      (max, { outputTokenCount }) => Math.max(max, outputTokenCount),
+      1,
+    ),
     sample: (index) => {
       const { text, promptTokenCount, outputTokenCount } = at(conversations, index);
       return { prompt: { kind: 'text', text }, promptTokenCount, outputTokenCount };

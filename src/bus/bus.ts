@@ -1,6 +1,8 @@
-/** Messages between processes: requests with a deadline, one-way events, both ways over one connection. Used by worker/ and control/.
- *  Invariants: what one side sends arrives in order; a request is answered, or rejected by its deadline or by the connection's end;
- *  nothing queues without a bound. KV bytes never go over the bus. What the messages are is said by a type, and checked, in protocol.ts. */
+/** Messages between processes: requests with a deadline, one-way events, both ways over one connection. Used
+ *  by worker/ and control/.
+ *  Invariants: what one side sends arrives in order; a request is answered, or rejected by its deadline or by
+ *  the connection's end; nothing queues without a bound. KV bytes never go over the bus. What the messages
+ *  are is said by a type, and checked, in protocol.ts. */
 import { TwostrokeError } from '../base/errors.js';
 import type { Answer, AnyMessages, Asked, Messages } from './protocol.js';
 
@@ -34,7 +36,8 @@ export interface BusHandlers {
 
 /** `Theirs`: what the side at the other end takes. */
 export interface BusConnection<Theirs extends Messages = AnyMessages> {
-  /** Rejects with the other side's error, BusDeadlineError, or BusClosedError when the connection ends first. */
+  /** Rejects with the other side's error, BusDeadlineError, or BusClosedError when the connection ends
+   *  first. */
   request<K extends keyof Theirs['requests'] & string>(
     kind: K,
     body: Asked<Theirs['requests'], K>,
@@ -48,7 +51,8 @@ export interface BusConnection<Theirs extends Messages = AnyMessages> {
   /** Resolves, with the reason, once the connection has ended from either side. */
   readonly closed: Promise<string>;
   readonly isClosed: boolean;
-  /** It is known who is at the other end: it may send large frames, and stay. Called on the listening side; the other knows whom it called. */
+  /** It is known who is at the other end: it may send large frames, and stay. Called on the listening side;
+   *  the other knows whom it called. */
   identified(): void;
   close(reason: string): void;
 }

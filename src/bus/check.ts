@@ -1,21 +1,26 @@
-/** Whether what another process has sent is what it should be: small checks that are put together to the shape of a body. Used by worker/ for
- *  the messages, at the one place where they come in (protocol.ts).
- *  Invariants: a check names every field of its type, or it does not compile; it looks at each value once, so it takes no longer than parsing did;
- *  what it says is wrong never quotes a value, which may be a secret or somebody's text. */
+/** Whether what another process has sent is what it should be: small checks that are put together to the
+ *  shape of a body. Used by worker/ for the messages, at the one place where they come in (protocol.ts).
+ *  Invariants: a check names every field of its type, or it does not compile; it looks at each value once, so
+ *  it takes no longer than parsing did; what it says is wrong never quotes a value, which may be a secret or
+ *  somebody's text. */
 
 declare const checked: unique symbol;
 /** Null: it is a T. Else what is wrong, from the place on: `.pid is a string, not a whole number`. */
 export type Check<T> = ((value: unknown) => string | null) & { readonly [checked]?: T };
 declare const absent: unique symbol;
 type OptionalCheck<T> = Check<T> & { readonly [absent]: true };
-type FieldCheck<T, K extends keyof T> = object extends Pick<T, K> ? OptionalCheck<Required<T>[K]> : Check<T[K]>;
+type FieldCheck<T, K extends keyof T> =
+  object extends Pick<T, K> ? OptionalCheck<Required<T>[K]> : Check<T[K]>;
 type Fields<T> = { readonly [K in keyof T]-?: FieldCheck<T, K> };
 
 export const text: Check<string> = (value) => (typeof value === 'string' ? null : isNot(value, 'a string'));
-export const truth: Check<boolean> = (value) => (typeof value === 'boolean' ? null : isNot(value, 'true or false'));
+export const truth: Check<boolean> = (value) =>
+  typeof value === 'boolean' ? null : isNot(value, 'true or false');
 /** JSON has no other ones. */
-export const number: Check<number> = (value) => (Number.isFinite(value) ? null : isNot(value, 'a finite number'));
-export const integer: Check<number> = (value) => (Number.isSafeInteger(value) ? null : isNot(value, 'an integer'));
+export const number: Check<number> = (value) =>
+  Number.isFinite(value) ? null : isNot(value, 'a finite number');
+export const integer: Check<number> = (value) =>
+  Number.isSafeInteger(value) ? null : isNot(value, 'an integer');
 export const count: Check<number> = (value) =>
   Number.isSafeInteger(value) && (value as number) >= 0 ? null : isNot(value, 'a count');
 export const positive: Check<number> = (value) =>
@@ -88,6 +93,9 @@ export function byKind<T extends { readonly kind: string }>(
 
 function isNot(value: unknown, expected: string): string {
   if (value === undefined) return ' is missing';
-  if (value === null || Array.isArray(value)) return ` is ${value === null ? 'null' : 'a list'}, not ${expected}`;
-  return typeof value === 'object' ? ` is an object, not ${expected}` : ` is a ${typeof value}, not ${expected}`;
+  if (value === null || Array.isArray(value))
+    return ` is ${value === null ? 'null' : 'a list'}, not ${expected}`;
+  return typeof value === 'object'
+    ? ` is an object, not ${expected}`
+    : ` is a ${typeof value}, not ${expected}`;
 }

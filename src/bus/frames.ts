@@ -1,5 +1,6 @@
 /** Frames on a byte stream: `[uint32 byteCount, big-endian][JSON, UTF-8]`. Used by socket-connection.ts.
- *  Invariant: whatever way the bytes are cut up on the road, the same frames come out, and a bad one is an error, never a guess. */
+ *  Invariant: whatever way the bytes are cut up on the road, the same frames come out, and a bad one is an
+ *  error, never a guess. */
 import { isWireError, TwostrokeError, type WireError } from '../base/errors.js';
 
 const headerBytes = 4;
@@ -32,7 +33,8 @@ export class FrameDecoder {
     this.frameBytesMax = frameBytesMax;
   }
 
-  /** The frames that `bytes` completes. Throws on a malformed or oversized one; the stream is then worthless. */
+  /** The frames that `bytes` completes. Throws on a malformed or oversized one; the stream is then
+   *  worthless. */
   push(bytes: Buffer): Frame[] {
     this.#chunks.push(bytes);
     this.#bufferedBytes += bytes.length;
@@ -48,7 +50,8 @@ export class FrameDecoder {
     if (this.#bufferedBytes < headerBytes) return null;
     if ((this.#chunks[0]?.length ?? 0) < headerBytes) this.#join();
     const byteCount = this.#chunks[0]?.readUInt32BE(0) ?? 0;
-    if (byteCount > this.frameBytesMax) throw new Error(`frame of ${byteCount} bytes, the limit is ${this.frameBytesMax}`);
+    if (byteCount > this.frameBytesMax)
+      throw new Error(`frame of ${byteCount} bytes, the limit is ${this.frameBytesMax}`);
     return byteCount;
   }
 

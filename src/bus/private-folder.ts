@@ -1,6 +1,7 @@
-/** Where the bus's socket lies: a folder that only this user can enter, under the first of a few places that will do. Used by unix-socket.ts.
- *  Invariants: the socket's path fits what the kernel takes, and a longer one is never cut off; what a killed server left is removed by the
- *  next one; a folder whose server lives is never touched. */
+/** Where the bus's socket lies: a folder that only this user can enter, under the first of a few places that
+ *  will do. Used by unix-socket.ts.
+ *  Invariants: the socket's path fits what the kernel takes, and a longer one is never cut off; what a killed
+ *  server left is removed by the next one; a folder whose server lives is never touched. */
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import os from 'node:os';
@@ -27,14 +28,20 @@ export async function freshSocketPath(): Promise<string> {
     }
   }
   const why = reasons.join('; ');
-  throw new TwostrokeError('unavailable', `there is no place for the socket of the workers: ${why}. Set TMPDIR to a short path`);
+  throw new TwostrokeError(
+    'unavailable',
+    `there is no place for the socket of the workers: ${why}. Set TMPDIR to a short path`,
+  );
 }
 
 /** Throws `unavailable` for a path that the kernel would refuse, or cut off. */
 export function checkSocketPath(address: string): void {
   const bytes = Buffer.byteLength(address);
   if (bytes <= pathBytesMax) return;
-  throw new TwostrokeError('unavailable', `${address} has ${bytes} bytes, a socket's path may have ${pathBytesMax}`);
+  throw new TwostrokeError(
+    'unavailable',
+    `${address} has ${bytes} bytes, a socket's path may have ${pathBytesMax}`,
+  );
 }
 
 /** Removes the folders of servers that were killed together with their workers. `own`: that of the caller. */

@@ -1,10 +1,12 @@
-/** Typed messages over a connection: what may be said is one type, and where bodies come in is one place, here. Used by worker/ and control/,
- *  which say what the messages are (worker/messages.ts) and how each is checked (worker/message-checks.ts).
+/** Typed messages over a connection: what may be said is one type, and where bodies come in is one place,
+ *  here. Used by worker/ and control/, which say what the messages are (worker/messages.ts) and how each is
+ *  checked (worker/message-checks.ts).
  *
  *    CheckedConnection   asks and tells the other side; its answers are checked
  *    answering, hearing  what the other side asks and tells: checked, then handed to the handler of its kind
  *
- *  Invariants: nothing gets past this file that has not the shape its type says; a kind without a handler or a check does not compile. */
+ *  Invariants: nothing gets past this file that has not the shape its type says; a kind without a handler or
+ *  a check does not compile. */
 import { TwostrokeError } from '../base/errors.js';
 import type { Body, BusConnection, BusHandlers } from './bus.js';
 import type { Check } from './check.js';
@@ -22,11 +24,17 @@ export interface AnyMessages {
 }
 
 type Kind<Kinds> = keyof Kinds & string;
-export type Asked<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [infer Asking, unknown] ? Asking : never;
-export type Answer<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [unknown, infer Given] ? Given : never;
+export type Asked<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [infer Asking, unknown]
+  ? Asking
+  : never;
+export type Answer<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [unknown, infer Given]
+  ? Given
+  : never;
 
 export type RequestHandlers<Requests> = {
-  readonly [K in Kind<Requests>]: (body: Asked<Requests, K>) => Answer<Requests, K> | Promise<Answer<Requests, K>>;
+  readonly [K in Kind<Requests>]: (
+    body: Asked<Requests, K>,
+  ) => Answer<Requests, K> | Promise<Answer<Requests, K>>;
 };
 export type EventHandlers<Events> = { readonly [K in Kind<Events>]: (body: Events[K]) => void };
 export type RequestChecks<Requests> = { readonly [K in Kind<Requests>]: Check<Asked<Requests, K>> };

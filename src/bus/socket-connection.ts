@@ -1,5 +1,6 @@
 /** One BusConnection over a stream socket. Made by unix-socket.ts for both ends.
- *  Invariant: every request settles exactly once: by its answer, by its deadline or by the connection's end. */
+ *  Invariant: every request settles exactly once: by its answer, by its deadline or by the connection's
+ *  end. */
 import type { Socket } from 'node:net';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, messageOf, TwostrokeError, toWire } from '../base/errors.js';
@@ -113,7 +114,8 @@ export class SocketConnection implements BusConnection {
     if (this.isClosed) return;
     this.#socket.write(encodeFrame(frame, this.#options.limits.frameBytesMax));
     const queuedBytes = this.#socket.writableLength;
-    if (queuedBytes > this.#options.limits.queuedBytesMax) this.#drop(`the reader is ${queuedBytes} bytes behind`);
+    if (queuedBytes > this.#options.limits.queuedBytesMax)
+      this.#drop(`the reader is ${queuedBytes} bytes behind`);
   }
 
   #receive(bytes: Buffer): void {
@@ -138,7 +140,8 @@ export class SocketConnection implements BusConnection {
     try {
       this.#write({ t: 'r', id: frame.id, b: await handlers.onRequest(frame.k, frame.b) });
     } catch (error) {
-      if (!(error instanceof TwostrokeError)) logger.error({ err: error, kind: frame.k }, 'a bus request failed unexpectedly');
+      if (!(error instanceof TwostrokeError))
+        logger.error({ err: error, kind: frame.k }, 'a bus request failed unexpectedly');
       this.#write({ t: 'x', id: frame.id, e: toWire(error) });
     }
   }

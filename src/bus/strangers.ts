@@ -1,5 +1,7 @@
-/** Connections of a listener that have not said yet who they are. Used by unix-socket.ts and by transfer/tcp-receiver.ts.
- *  Invariants: there are never more than `countMax` of them, the oldest is hung up on for the newest; none stays one longer than `deadlineMs`. */
+/** Connections of a listener that have not said yet who they are. Used by unix-socket.ts and by
+ *  transfer/tcp-receiver.ts.
+ *  Invariants: there are never more than `countMax` of them, the oldest is hung up on for the newest; none
+ *  stays one longer than `deadlineMs`. */
 import type { Clock, TimerHandle } from '../base/clock.js';
 
 export interface StrangerLimits {

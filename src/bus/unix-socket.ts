@@ -1,4 +1,5 @@
-/** The embedded bus: unix sockets in a private folder (0700). Used by control/ (listens) and worker/ (connects).
+/** The embedded bus: unix sockets in a private folder (0700). Used by control/ (listens) and worker/
+ *  (connects).
  *  Invariant: nothing is left on disk after close(); no other user can connect. */
 import { rm } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
@@ -6,7 +7,13 @@ import path from 'node:path';
 import type { Clock } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { type BusConnection, type BusHandlers, type BusLimits, type BusServer, defaultBusLimits } from './bus.js';
+import {
+  type BusConnection,
+  type BusHandlers,
+  type BusLimits,
+  type BusServer,
+  defaultBusLimits,
+} from './bus.js';
 import { checkSocketPath, freshSocketPath, removeLeftOver } from './private-folder.js';
 import { SocketConnection } from './socket-connection.js';
 import { type StrangerLimits, Strangers } from './strangers.js';
@@ -22,7 +29,8 @@ interface UnixSocketOptions {
 /** Only processes of this user get here; one that is starved of cores may take its time. */
 const strangerLimits: StrangerLimits = { countMax: 256, deadlineMs: 30_000 };
 
-/** Listens on a fresh socket. `accept` gives the handlers of each new connection; it may keep the connection. */
+/** Listens on a fresh socket. `accept` gives the handlers of each new connection; it may keep the
+ *  connection. */
 export async function listenUnix(
   options: UnixSocketOptions,
   accept: (connection: () => BusConnection) => BusHandlers,
@@ -57,17 +65,24 @@ export async function listenUnix(
 }
 
 /** Connects to a listening bus. Throws `unavailable` naming the address when nobody listens. */
-export async function connectUnix(address: string, options: UnixSocketOptions, handlers: BusHandlers): Promise<BusConnection> {
+export async function connectUnix(
+  address: string,
+  options: UnixSocketOptions,
+  handlers: BusHandlers,
+): Promise<BusConnection> {
   checkSocketPath(address);
   const socket = createConnection(address);
   await new Promise<void>((resolve, reject) => {
     socket.once('connect', resolve);
-    socket.once('error', (error) => reject(new TwostrokeError('unavailable', `cannot connect to ${address}: ${error.message}`)));
+    socket.once('error', (error) =>
+      reject(new TwostrokeError('unavailable', `cannot connect to ${address}: ${error.message}`)),
+    );
   });
   return connect(socket, options, handlers, null);
 }
 
-/** Removes the socket of a bus whose process was killed before it could. Only for a caller that knows it is dead. */
+/** Removes the socket of a bus whose process was killed before it could. Only for a caller that knows it is
+ *  dead. */
 export async function removeAbandoned(address: string): Promise<void> {
   await rm(path.dirname(address), { recursive: true, force: true });
 }

@@ -1,4 +1,5 @@
-/** Option texts and parsing that `twostroke bench serve`, `static` and `sweep` share. Names are those of `vllm bench serve` where it has them. */
+/** Option texts and parsing that `twostroke bench serve`, `static` and `sweep` share. Names are those of
+ *  `vllm bench serve` where it has them. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { InvalidRequestError } from '../base/errors.js';
 import { type MetricName, metricNames } from '../bench/result-json.js';
@@ -29,9 +30,16 @@ export interface CommonBenchOptions {
   readonly json: boolean;
 }
 
-export function addCommonOptions(command: Command, defaults: { readonly forceOutputLength: boolean }): Command {
+export function addCommonOptions(
+  command: Command,
+  defaults: { readonly forceOutputLength: boolean },
+): Command {
   return command
-    .addOption(new Option('--backend <api>', 'openai: /v1/completions').choices(['openai', 'openai-chat']).default('openai'))
+    .addOption(
+      new Option('--backend <api>', 'openai: /v1/completions')
+        .choices(['openai', 'openai-chat'])
+        .default('openai'),
+    )
     .option('--model <name>', "the server's model; default: its first")
     .addOption(new Option('--api-key <key>', 'key to send').env('TWOSTROKE_API_KEY').argParser(key))
     .option('--temperature <number>', "default: the server's own", realNumber(0, 100))
@@ -56,7 +64,12 @@ export function addCommonOptions(command: Command, defaults: { readonly forceOut
     .option('--num-prompts <count>', 'requests', wholeNumber(1))
     .option('--seed <number>', 'same seed, same requests and gaps', wholeNumber(0), 0)
     .option('--warmup <seconds>', 'arrivals before this are sent, not measured', realNumber(0, 3600), 0)
-    .option('--drain <seconds>', 'how long open requests may go on after the last arrival', realNumber(0, 36000), 120)
+    .option(
+      '--drain <seconds>',
+      'how long open requests may go on after the last arrival',
+      realNumber(0, 36000),
+      120,
+    )
     .option('--json', 'one JSON object on the last line', false);
 }
 
@@ -71,7 +84,11 @@ export function clientSettings(options: CommonBenchOptions): ClientSettings {
   };
 }
 
-export function workloadSettings(options: CommonBenchOptions, name: WorkloadName, requestCountMax: number): WorkloadSettings {
+export function workloadSettings(
+  options: CommonBenchOptions,
+  name: WorkloadName,
+  requestCountMax: number,
+): WorkloadSettings {
   return {
     name,
     path: options.datasetPath ?? null,
@@ -84,8 +101,15 @@ export function workloadSettings(options: CommonBenchOptions, name: WorkloadName
   };
 }
 
-export function loadSettings(options: CommonBenchOptions): Pick<LoadSettings, 'timeScale' | 'warmupMs' | 'drainMs' | 'seed'> {
-  return { timeScale: options.timeScale, warmupMs: options.warmup * 1000, drainMs: options.drain * 1000, seed: options.seed };
+export function loadSettings(
+  options: CommonBenchOptions,
+): Pick<LoadSettings, 'timeScale' | 'warmupMs' | 'drainMs' | 'seed'> {
+  return {
+    timeScale: options.timeScale,
+    warmupMs: options.warmup * 1000,
+    drainMs: options.drain * 1000,
+    seed: options.seed,
+  };
 }
 
 export const datasetOption = () =>
@@ -98,7 +122,13 @@ export const sendSloOption = () =>
   ).default(false);
 
 /** Null: no targets. Throws when there are none to send. */
-export function goodputOf({ goodput, sendSlo }: { goodput?: readonly string[]; sendSlo: boolean }): SloByClass | null {
+export function goodputOf({
+  goodput,
+  sendSlo,
+}: {
+  goodput?: readonly string[];
+  sendSlo: boolean;
+}): SloByClass | null {
   if (goodput !== undefined) return parseGoodput(goodput);
   if (sendSlo) throw new InvalidRequestError('--send-slo needs --goodput: the targets to send', 'send-slo');
   return null;

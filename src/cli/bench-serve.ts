@@ -1,4 +1,5 @@
-/** `twostroke bench serve` (open loop) and `bench static` (one request at a time): load-tests one server and prints vLLM's table. */
+/** `twostroke bench serve` (open loop) and `bench static` (one request at a time): load-tests one server and
+ *  prints vLLM's table. */
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
@@ -45,8 +46,14 @@ interface BenchServeOptions extends CommonBenchOptions {
 }
 
 export function benchServeCommand(): Command {
-  return oneServerOptions(new Command('serve').description('open-loop load test of any OpenAI-compatible server'))
-    .option('--request-rate <rate>', 'arrivals per second, or inf; default: inf, and its own times for a trace', positiveOrInf)
+  return oneServerOptions(
+    new Command('serve').description('open-loop load test of any OpenAI-compatible server'),
+  )
+    .option(
+      '--request-rate <rate>',
+      'arrivals per second, or inf; default: inf, and its own times for a trace',
+      positiveOrInf,
+    )
     .option(
       '--burstiness <shape>',
       'of gamma-distributed gaps; 1: Poisson, below: burstier, inf: evenly spaced',
@@ -59,26 +66,29 @@ export function benchServeCommand(): Command {
 }
 
 export function benchStaticCommand(): Command {
-  return oneServerOptions(new Command('static').description('one request after the other: latency without load')).action(
-    (options: BenchServeOptions) => {
-      const requestCountMax = options.numPrompts ?? 20;
-      return benchOne(options, {
-        ...loadSettings(options),
-        arrival: { ratePerSecond: Number.POSITIVE_INFINITY, burstiness: 1 },
-        concurrencyMax: 1,
-        requestCountMax: requestCountMax + 1,
-        durationMs: Number.POSITIVE_INFINITY,
-        warmupRequestCount: 1,
-      });
-    },
-  );
+  return oneServerOptions(
+    new Command('static').description('one request after the other: latency without load'),
+  ).action((options: BenchServeOptions) => {
+    const requestCountMax = options.numPrompts ?? 20;
+    return benchOne(options, {
+      ...loadSettings(options),
+      arrival: { ratePerSecond: Number.POSITIVE_INFINITY, burstiness: 1 },
+      concurrencyMax: 1,
+      requestCountMax: requestCountMax + 1,
+      durationMs: Number.POSITIVE_INFINITY,
+      warmupRequestCount: 1,
+    });
+  });
 }
 
 function oneServerOptions(command: Command): Command {
   return addCommonOptions(command, { forceOutputLength: false })
     .option('--base-url <url>', 'server to test', serverUrl, 'http://127.0.0.1:8000')
     .addOption(datasetOption())
-    .option('--goodput <target...>', 'ttft:MS tpot:MS e2el:MS, long.ttft:MS for one class: requests within all count as good')
+    .option(
+      '--goodput <target...>',
+      'ttft:MS tpot:MS e2el:MS, long.ttft:MS for one class: requests within all count as good',
+    )
     .addOption(sendSloOption())
     .option('--percentile-metrics <names>', 'what is shown', metricList, metricNames)
     .option('--save-result', 'write the result as JSON', false)
@@ -97,7 +107,9 @@ function openLoop(options: BenchServeOptions): LoadSettings {
     Number.isFinite(durationMs) &&
     options.maxConcurrency === undefined
   ) {
-    throw new InvalidRequestError('--duration with --request-rate inf needs --max-concurrency: it would send without end');
+    throw new InvalidRequestError(
+      '--duration with --request-rate inf needs --max-concurrency: it would send without end',
+    );
   }
   const isUnlimited = options.numPrompts === undefined && (Number.isFinite(durationMs) || isTrace);
   return {
@@ -171,11 +183,17 @@ function routeCounts(records: readonly RequestRecord[]): Readonly<Record<string,
   return Object.fromEntries([...counts].sort(([a], [b]) => a.localeCompare(b)));
 }
 
-function screen(options: BenchServeOptions, { records, coreShare, shortenedCount }: LoadResult, summary: RunSummary): string {
+function screen(
+  options: BenchServeOptions,
+  { records, coreShare, shortenedCount }: LoadResult,
+  summary: RunSummary,
+): string {
   const notes = [
     ...Object.entries(routeCounts(records)).map(([route, count]) => `${route}: ${count} requests`),
     shortenedCount > 0 ? `${shortenedCount} requests were shortened to fit the model's context` : '',
-    ...new Set(records.flatMap(({ error, outcome }) => (error === undefined ? [] : [`${outcome}: ${error}`]))),
+    ...new Set(
+      records.flatMap(({ error, outcome }) => (error === undefined ? [] : [`${outcome}: ${error}`])),
+    ),
   ].filter((note) => note !== '');
   const noteText = notes.slice(0, 20).map((note) => `${note}\n`);
   return `\n${summaryText(summary, options.percentileMetrics, coreShare)}${noteText.length === 0 ? '' : `\n${noteText.join('')}`}`;
@@ -185,7 +203,8 @@ function save(options: BenchServeOptions, json: Record<string, unknown>, { recor
   const rate = options.requestRate ?? 'inf';
   const model = String(json.model_id).replace(/[^\w.-]+/g, '-');
   const name =
-    options.resultFilename ?? `${options.backend}-${rate}qps-${model}-${isoDate().replace(/[-:]/g, '').slice(0, 15)}.json`;
+    options.resultFilename ??
+    `${options.backend}-${rate}qps-${model}-${isoDate().replace(/[-:]/g, '').slice(0, 15)}.json`;
   const file = path.join(options.resultDir, name);
   writing('--result-dir', file, () => {
     writeFileSync(file, `${JSON.stringify(json, null, 2)}\n`);

@@ -1,4 +1,5 @@
-/** `twostroke bench sweep`: rates × strategies × workloads, then the report; `bench report`: the report again from the records. */
+/** `twostroke bench sweep`: rates × strategies × workloads, then the report; `bench report`: the report again
+ *  from the records. */
 import os from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { isoDate, systemClock } from '../base/clock.js';
@@ -60,7 +61,9 @@ const curvesOption = () =>
     'more plots: JSON list of {name, title, caption, xTitle, yTitle, points}; may be repeated',
   ).argParser(collect);
 const profileOption = () =>
-  new Option('--profile <file>', 'of "twostroke profile": adds its plots; may be repeated').argParser(collect);
+  new Option('--profile <file>', 'of "twostroke profile": adds its plots; may be repeated').argParser(
+    collect,
+  );
 
 const inputs = ({ curves = [], profile = [], png }: InputOptions): ReportInputs => ({
   curveFiles: curves,
@@ -69,16 +72,25 @@ const inputs = ({ curves = [], profile = [], png }: InputOptions): ReportInputs 
 });
 
 export function benchSweepCommand(): Command {
-  return addCommonOptions(new Command('sweep').description('rates × strategies × workloads with paired arrivals, and a report'), {
-    forceOutputLength: true,
-  })
+  return addCommonOptions(
+    new Command('sweep').description('rates × strategies × workloads with paired arrivals, and a report'),
+    {
+      forceOutputLength: true,
+    },
+  )
     .addOption(
-      new Option('--target <name=server>', 'a strategy: a URL, or a command that prints {"url": …} when ready; repeat for each')
+      new Option(
+        '--target <name=server>',
+        'a strategy: a URL, or a command that prints {"url": …} when ready; repeat for each',
+      )
         .argParser(collect)
         .makeOptionMandatory(),
     )
     .option('--candidate <name>', 'the target that must never be worse than the others', 'adaptive')
-    .option('--workloads <names>', `some of ${workloadNames.join(',')}`, wordList(workloadNames), ['short', 'mixed'])
+    .option('--workloads <names>', `some of ${workloadNames.join(',')}`, wordList(workloadNames), [
+      'short',
+      'mixed',
+    ])
     .option('--rates <numbers>', 'requests per second; default: by --rate-fractions', numberList)
     .option(
       '--rate-fractions <numbers>',
@@ -100,14 +112,24 @@ export function benchSweepCommand(): Command {
       6,
     )
     .option('--unloaded-prompts <count>', 'one at a time, for the latency targets', wholeNumber(1), 30)
-    .option('--saturation-concurrency <count>', 'open requests while saturation is measured', wholeNumber(1), 32)
+    .option(
+      '--saturation-concurrency <count>',
+      'open requests while saturation is measured',
+      wholeNumber(1),
+      32,
+    )
     .option('--saturation-prompts <count>', 'requests to measure it with', wholeNumber(1), 200)
     .option(
       '--run-seconds <seconds>',
       'length of a run after --warmup, in place of --num-prompts, which is then the most',
       realNumber(0.1, 36000),
     )
-    .option('--min-prompts <count>', 'of a run of --run-seconds: where few come, it is longer', wholeNumber(1), 50)
+    .option(
+      '--min-prompts <count>',
+      'of a run of --run-seconds: where few come, it is longer',
+      wholeNumber(1),
+      50,
+    )
     .option('--no-twin', 'without the A/A row, which needs a second server of the first static target')
     .option('--warmup-prompts <count>', 'first requests of a run: sent, not measured', wholeNumber(0), 5)
     .option('--burstiness <shape>', 'of gamma-distributed gaps; 1: Poisson', positiveOrInf, 1)
@@ -138,7 +160,9 @@ export function benchReportCommand(): Command {
 
 export function benchPackCommand(): Command {
   return new Command('pack')
-    .description('make the records of a sweep small, to keep them: without the gaps between tokens, so without ITL')
+    .description(
+      'make the records of a sweep small, to keep them: without the gaps between tokens, so without ITL',
+    )
     .argument('[folder]', 'of the sweep', 'bench-result')
     .action((folder: string) => packSweep(folder));
 }
@@ -157,7 +181,11 @@ async function sweep(options: SweepOptions): Promise<void> {
     files.keep({ header: headerOf(options, targets, date, outcome), records: outcome.records });
   const outcome = await runSweep(
     sweepSettings(options, targets),
-    { clock: systemClock, signal: stop.signal, write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null },
+    {
+      clock: systemClock,
+      signal: stop.signal,
+      write: process.stderr.isTTY ? (text) => process.stderr.write(text) : null,
+    },
     { tell: (line) => process.stderr.write(`${line}\n`), keep },
   );
   stop.dispose();
@@ -182,7 +210,9 @@ function sweepSettings(options: SweepOptions, targets: readonly TargetSpec[]): S
   return {
     targets,
     candidate: options.candidate,
-    workloads: options.workloads.map((name) => workloadSettings(options, name, options.warmupPrompts + textCountMax)),
+    workloads: options.workloads.map((name) =>
+      workloadSettings(options, name, options.warmupPrompts + textCountMax),
+    ),
     client: clientSettings(options),
     rates:
       options.rates === undefined
@@ -233,7 +263,8 @@ function withPair(text: string, pairs: Readonly<Record<string, string>>): Readon
 
 function checkTargets(targets: readonly TargetSpec[], candidate: string): void {
   const names = targets.map(({ name }) => name);
-  if (new Set(names).size < names.length) throw new InvalidRequestError(`--target: two have the same name (${names.join(', ')})`);
+  if (new Set(names).size < names.length)
+    throw new InvalidRequestError(`--target: two have the same name (${names.join(', ')})`);
   if (names.every((name) => name === candidate)) {
     throw new InvalidRequestError('--target: at least one besides the candidate is needed, to compare with');
   }
@@ -245,6 +276,7 @@ function show({ summary, paths, note }: ReportFiles, isJson: boolean): void {
     return;
   }
   process.stdout.write(sweepText(summary));
-  for (const file of paths.filter((name) => name.endsWith('.html'))) process.stdout.write(`report: ${file}\n`);
+  for (const file of paths.filter((name) => name.endsWith('.html')))
+    process.stdout.write(`report: ${file}\n`);
   if (note !== null) process.stdout.write(`${note}\n`);
 }

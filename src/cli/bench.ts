@@ -1,4 +1,5 @@
-/** `twostroke bench`: load tests of any OpenAI-compatible server. Each subcommand is a file of its own; the work is in src/bench. */
+/** `twostroke bench`: load tests of any OpenAI-compatible server. Each subcommand is a file of its own; the
+ *  work is in src/bench. */
 import { Command } from 'commander';
 import { benchServeCommand, benchStaticCommand } from './bench-serve.js';
 import { benchPackCommand, benchReportCommand, benchSweepCommand } from './bench-sweep.js';

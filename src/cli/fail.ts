@@ -1,4 +1,5 @@
-/** The one way out of the CLI on an error: what a person needs on one line, and an honest exit code. Used by main.ts only.
+/** The one way out of the CLI on an error: what a person needs on one line, and an honest exit code. Used by
+ *  main.ts only.
  *
  *    2   the command line is wrong (unknown option, bad value, roles that forbid the strategy)
  *    0   done, also when the reader of its output has left early
@@ -25,10 +26,12 @@ export function exitCodeOf(error: unknown): number {
 /** One line per problem, for stderr; empty when commander has already said it. */
 export function describeFailure(error: unknown, detail: 'short' | 'stack'): string {
   if (error instanceof CommanderError || error instanceof InterruptedError) return '';
-  const knownCode: ErrorCode | null = error instanceof TwostrokeError && error.code !== 'internal' ? error.code : null;
+  const knownCode: ErrorCode | null =
+    error instanceof TwostrokeError && error.code !== 'internal' ? error.code : null;
   const stack = detail === 'stack' && error instanceof Error ? `\n${error.stack ?? ''}` : '';
   if (knownCode !== null) return `twostroke: ${messageOf(error)}${stack}`;
   if (isSystemError(error)) return `twostroke: ${describeSystemError(error)}${stack}`;
-  const hint = detail === 'stack' ? '' : '\ntwostroke: this is a bug; run again with --log-level debug to see where';
+  const hint =
+    detail === 'stack' ? '' : '\ntwostroke: this is a bug; run again with --log-level debug to see where';
   return `twostroke: internal error: ${messageOf(error)}${hint}${stack}`;
 }

@@ -1,11 +1,17 @@
-/** `twostroke generate`: one prompt, one engine in this process, text to stdout as it is made. Ctrl-C ends it after the text so far. */
+/** `twostroke generate`: one prompt, one engine in this process, text to stdout as it is made. Ctrl-C ends it
+ *  after the text so far. */
 import { text as readAll } from 'node:stream/consumers';
 import { Command } from 'commander';
 import { systemClock } from '../base/clock.js';
 import { ContextLengthError, TwostrokeError } from '../base/errors.js';
 import { LocalModel } from '../library/local-model.js';
 import { type ModelText, readModelText } from '../library/model-text.js';
-import { checkedGenerateOptions, checkedModelOptions, choices, engineDefaults } from '../library/option-schemas.js';
+import {
+  checkedGenerateOptions,
+  checkedModelOptions,
+  choices,
+  engineDefaults,
+} from '../library/option-schemas.js';
 import type { ModelOptions, Prompt, TextChunk } from '../library/options.js';
 import { type EncodedPrompt, encoded } from '../library/prompt.js';
 import { findModel } from './model-option.js';
@@ -39,15 +45,28 @@ export function generateCommand(): Command {
     .requiredOption('--model <model>', 'a folder, a Hugging Face id that is in the cache, or "demo"')
     .option('--device <device>', 'cpu or cuda:N', 'cpu')
     .option('--max-tokens <count>', 'most tokens to generate', wholeNumber(1), 512)
-    .option('--temperature <number>', "0: always the likeliest token; default: the model's own", realNumber(0, 100))
+    .option(
+      '--temperature <number>',
+      "0: always the likeliest token; default: the model's own",
+      realNumber(0, 100),
+    )
     .option('--top-p <number>', 'keep the likeliest tokens up to this probability', realNumber(0, 1))
     .option('--top-k <count>', 'keep this many of the likeliest tokens; 0: all', wholeNumber(0))
     .option('--seed <number>', 'same seed, same text', wholeNumber(0))
     .option('--system <text>', 'system message')
     .option('--raw', 'the prompt as it is, without the chat template', false)
-    .addOption(choice('--load-format <format>', 'dummy: random weights', choices.loadFormat, engineDefaults.loadFormat))
+    .addOption(
+      choice(
+        '--load-format <format>',
+        'dummy: random weights',
+        choices.loadFormat,
+        engineDefaults.loadFormat,
+      ),
+    )
     .addOption(choice('--dtype <dtype>', 'of the weights', choices.dtype, engineDefaults.dtype))
-    .addOption(choice('--quantize <format>', 'quantise weights at load', choices.quantize, engineDefaults.quantize))
+    .addOption(
+      choice('--quantize <format>', 'quantise weights at load', choices.quantize, engineDefaults.quantize),
+    )
     .addOption(batchInvariantOption())
     .option('--threads <count>', 'compute threads; default: all cores', wholeNumber(1, 1024))
     .addOption(logLevelOption())
@@ -58,7 +77,9 @@ export function generateCommand(): Command {
 async function generate(promptArgument: string, options: GenerateOptions): Promise<void> {
   const stop = listenForStop();
   const given = promptArgument === '-' ? await stop.orStopped(readAll(process.stdin)) : promptArgument;
-  const text = await stop.orStopped(readModelText(findModel(options.model), { names: [options.model], tokenizer: 'load' }));
+  const text = await stop.orStopped(
+    readModelText(findModel(options.model), { names: [options.model], tokenizer: 'load' }),
+  );
   const prompt = await stop.orStopped(encoded(text.served, promptOf(text, given, options)));
   const maxTokens = Math.min(options.maxTokens, roomBehind(prompt, text));
   const model = await stop.orStopped(load(text, prompt.ids.length + maxTokens, options));
@@ -91,7 +112,15 @@ function roomBehind({ ids }: EncodedPrompt, { config }: ModelText): number {
 function load(text: ModelText, maxModelLen: number, options: GenerateOptions): Promise<LocalModel> {
   const { device, loadFormat, dtype, quantize, batchInvariant, threads } = options;
   const sized = { maxModelLen, maxNumSeqs: 1, prefixCaching: false };
-  const checked = checkedModelOptions({ device, loadFormat, dtype, quantize, batchInvariant, threads, ...sized });
+  const checked = checkedModelOptions({
+    device,
+    loadFormat,
+    dtype,
+    quantize,
+    batchInvariant,
+    threads,
+    ...sized,
+  });
   return LocalModel.load(text, checked, (line) => process.stderr.write(`${line}\n`));
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-/** Entry of the `twostroke` command: finds the subcommand, runs it, and turns what it throws into one line and an exit code. */
+/** Entry of the `twostroke` command: finds the subcommand, runs it, and turns what it throws into one line
+ *  and an exit code. */
 import { Command } from 'commander';
 import { packageVersion } from '../library/package-folder.js';
 import { benchCommand } from './bench.js';
@@ -23,8 +24,14 @@ const program = new Command('twostroke')
   .addCommand(workersCommand())
   .addCommand(routeCommand())
   .addCommand(simulateCommand());
-for (const command of [program, ...program.commands, ...program.commands.flatMap(({ commands }) => commands)]) {
-  command.exitOverride().configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'twostroke: ')) });
+for (const command of [
+  program,
+  ...program.commands,
+  ...program.commands.flatMap(({ commands }) => commands),
+]) {
+  command
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'twostroke: ')) });
 }
 
 try {

@@ -1,4 +1,5 @@
-/** What `--model` means on this machine: resolveModelFolder with Hugging Face's environment variables. Used by serve.ts and generate.ts. */
+/** What `--model` means on this machine: resolveModelFolder with Hugging Face's environment variables. Used
+ *  by serve.ts and generate.ts. */
 import path from 'node:path';
 import { resolveModelFolder } from '../model/model-folder.js';
 

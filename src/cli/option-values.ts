@@ -1,4 +1,5 @@
-/** Parsers for option values: a bad one is a usage error that names the option and what it takes. Used by the commands. */
+/** Parsers for option values: a bad one is a usage error that names the option and what it takes. Used by the
+ *  commands. */
 import { InvalidArgumentError } from 'commander';
 import { keyPattern } from '../library/option-schemas.js';
 
@@ -34,7 +35,8 @@ const unitBytes: Readonly<Record<string, number>> = {
 export function byteCount(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?$/i.exec(text.trim());
   const unit = unitBytes[match?.[2]?.toLowerCase() ?? ''];
-  if (match === null || unit === undefined) throw new InvalidArgumentError('Expected a number of bytes such as 512MiB or 2GiB.');
+  if (match === null || unit === undefined)
+    throw new InvalidArgumentError('Expected a number of bytes such as 512MiB or 2GiB.');
   return Math.floor(Number(match[1]) * unit);
 }
 

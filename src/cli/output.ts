@@ -1,10 +1,12 @@
-/** What a command does when its output has nowhere to go. Used by main.ts for all of them, by generate.ts and serve.ts while they run.
+/** What a command does when its output has nowhere to go. Used by main.ts for all of them, by generate.ts and
+ *  serve.ts while they run.
  *
  *    stdout is a closed pipe (`| head -1`)   the reader has what it wanted: the command ends early, without a word
  *    stdout cannot be written (a full disk)  one line on stderr, exit code 1
  *    stderr, either                          nothing: there is nobody to tell
  *
- *  Invariant: a broken output never ends a command in the middle: it is told at `flushed`, and `signal` is aborted before. */
+ *  Invariant: a broken output never ends a command in the middle: it is told at `flushed`, and `signal` is
+ *  aborted before. */
 import { systemClock } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 import { systemReason } from './system-error.js';
@@ -33,7 +35,8 @@ export class Output {
     return this.#broken.signal;
   }
 
-  /** Resolves when all is written, or the reader has gone. Throws TwostrokeError when it cannot be written. */
+  /** Resolves when all is written, or the reader has gone. Throws TwostrokeError when it cannot be
+   *  written. */
   async flushed(): Promise<void> {
     if (this.#error === null) await new Promise<void>((resolve) => this.#stream.write('', resolve));
     await systemClock.yield(); // a failed write is told after its own turn

@@ -1,4 +1,5 @@
-/** What `twostroke profile` shows: a page for people, an object for programs. Pure. Used by profile.ts and the full-pipeline example. */
+/** What `twostroke profile` shows: a page for people, an object for programs. Pure. Used by profile.ts and
+ *  the full-pipeline example. */
 import type { MeasuredProfile } from '../profile/profile.js';
 import { type SeparationRule, separationRule } from '../profile/readable.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
@@ -32,15 +33,18 @@ export function profileJson(profiles: readonly WrittenProfile[]) {
 
 export function profileText(profiles: readonly WrittenProfile[]): string {
   const workerCount = profiles.reduce((sum, { workers }) => sum + workers.length, 0);
-  const whyNoLink = workerCount === 1 ? 'there is no second worker' : 'no way between the workers could be opened';
+  const whyNoLink =
+    workerCount === 1 ? 'there is no second worker' : 'no way between the workers could be opened';
   return profiles.map((profile) => oneText(profile, whyNoLink)).join('\n');
 }
 
 function oneText({ path, workers, soloShare, errorOfKind, file }: WrittenProfile, whyNoLink: string): string {
   const { key, readable, parameters, fitError } = file;
-  const threads = key.threadCount > 0 ? `, ${key.threadCount} ${key.threadCount === 1 ? 'thread' : 'threads'}` : '';
+  const threads =
+    key.threadCount > 0 ? `, ${key.threadCount} ${key.threadCount === 1 ? 'thread' : 'threads'}` : '';
   const rule = separationRule(parameters, readable);
-  const off = (kind: keyof typeof errorOfKind) => `± ${percent(errorOfKind[kind].median)}, p90 ${percent(errorOfKind[kind].p90)}`;
+  const off = (kind: keyof typeof errorOfKind) =>
+    `± ${percent(errorOfKind[kind].median)}, p90 ${percent(errorOfKind[kind].p90)}`;
   const rows = [
     ['α', 'prefill', `${short(readable.prefillMsPerToken)} ms/token`, off('prefill')],
     ['β', 'decode step at batch 1', `${short(readable.decodeMsPerStep)} ms`, off('decode')],
@@ -48,7 +52,8 @@ function oneText({ path, workers, soloShare, errorOfKind, file }: WrittenProfile
     ['γ', 'a prompt token to those who decode', `${short(readable.interferenceMsPerToken)} ms`, off('mixed')],
     ['', 'link, fastest connector', ...linkCells(file, whyNoLink)],
   ];
-  const handOver = readable.linkGBPerSecond === null ? '' : `, ${short(parameters.request.handOverMs)} ms for a hand-over`;
+  const handOver =
+    readable.linkGBPerSecond === null ? '' : `, ${short(parameters.request.handOverMs)} ms for a hand-over`;
   const lines = [
     `${workers.join(' ')}  ${key.deviceName}${threads}`,
     `${key.modelName}, weights ${key.weightFormat}, KV ${key.kvDtype}`,
@@ -56,7 +61,9 @@ function oneText({ path, workers, soloShare, errorOfKind, file }: WrittenProfile
     ...table(rows).map((line) => `  ${line}`),
     '',
     `  fit      median ${percent(fitError.median)}, p90 ${percent(fitError.p90)} on steps it had not seen`,
-    ...(soloShare === null ? [] : [`  load     all workers were busy; one alone takes ${short(soloShare)} of these times`]),
+    ...(soloShare === null
+      ? []
+      : [`  load     all workers were busy; one alone takes ${short(soloShare)} of these times`]),
     `  request  ${short(parameters.request.arrivalMs + parameters.request.tokenMs)} ms beside its steps${handOver}`,
     ...ruleLines(rule, readable.linkGBPerSecond === null ? whyNoLink : 'a prompt holds nobody up measurably'),
     `  written  ${path}`,
@@ -80,5 +87,6 @@ function ruleLines(rule: SeparationRule | null, whyNone: string): string[] {
   ];
 }
 
-const percent = (share: number) => (Number.isFinite(share) ? `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %` : '–');
+const percent = (share: number) =>
+  Number.isFinite(share) ? `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %` : '–';
 const short = (value: number) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));

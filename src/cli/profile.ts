@@ -1,5 +1,5 @@
-/** `twostroke profile`: starts workers as `serve` does, measures them for a minute at most, fits, shows the five parameters and the rule
- *  they make, and writes a profile file for each kind of worker. */
+/** `twostroke profile`: starts workers as `serve` does, measures them for a minute at most, fits, shows the
+ *  five parameters and the rule they make, and writes a profile file for each kind of worker. */
 import { existsSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
@@ -54,16 +54,22 @@ async function profile(options: ProfileCommandOptions): Promise<void> {
     return;
   }
   const files = measured.map((each) => ({ ...each, path: pathFor(each, measured.length, options.out) }));
-  for (const { path: file, file: content } of files) writing('--out', file, () => writeProfile(file, content));
+  for (const { path: file, file: content } of files)
+    writing('--out', file, () => writeProfile(file, content));
   process.stdout.write(options.json ? `${JSON.stringify(profileJson(files))}\n` : profileText(files));
 }
 
-async function measure(options: ProfileCommandOptions, signal: AbortSignal): Promise<readonly MeasuredProfile[]> {
+async function measure(
+  options: ProfileCommandOptions,
+  signal: AbortSignal,
+): Promise<readonly MeasuredProfile[]> {
   const logger = createLogger(options.logLevel, 'twostroke');
   const folder = findModel(options.model);
   const config = readModelConfig(folder);
   const aborted = new Promise<never>((_, reject) => {
-    signal.addEventListener('abort', () => reject(new TwostrokeError('cancelled', 'the measurement was stopped')));
+    signal.addEventListener('abort', () =>
+      reject(new TwostrokeError('cancelled', 'the measurement was stopped')),
+    );
   });
   aborted.catch(() => {}); // also when nobody waits for it
   for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {
@@ -71,7 +77,11 @@ async function measure(options: ProfileCommandOptions, signal: AbortSignal): Pro
   }
   const { settings, ...rest } = gatewayOptions(options, folder, maxTokenCountOf(options, config), logger);
   // steps of every size are measured, not those that pacing would choose
-  const gateway = await Gateway.start({ ...rest, settings: { ...settings, pacing: 'off' }, strategy: 'adaptive' });
+  const gateway = await Gateway.start({
+    ...rest,
+    settings: { ...settings, pacing: 'off' },
+    strategy: 'adaptive',
+  });
   const loading = new LoadDisplay(process.stderr);
   const measuring = new StatusLine(process.stderr);
   try {

@@ -1,4 +1,5 @@
-/** The text of `twostroke route --explain`: one decision with its inputs, both estimates, the choice, and what really happened. */
+/** The text of `twostroke route --explain`: one decision with its inputs, both estimates, the choice, and
+ *  what really happened. */
 import { type RoutingStatus, realTimesOf } from '../control/prediction-errors.js';
 import type { RequestRecord, RouteSummary } from '../control/request-record.js';
 import { table } from './quantities.js';

@@ -1,4 +1,5 @@
-/** `twostroke route`: the last routing decisions of a running server and why each was taken; one in full with --explain. */
+/** `twostroke route`: the last routing decisions of a running server and why each was taken; one in full with
+ *  --explain. */
 import { Command } from 'commander';
 import { TwostrokeError } from '../base/errors.js';
 import type { RequestRecord } from '../control/request-record.js';
@@ -32,7 +33,9 @@ interface RouteOptions extends ServerAddress {
 async function showRoutes(options: RouteOptions): Promise<void> {
   const { explain } = options;
   const which =
-    typeof explain === 'string' ? `id=${encodeURIComponent(explain)}` : `count=${explain === true ? 1 : options.count}`;
+    typeof explain === 'string'
+      ? `id=${encodeURIComponent(explain)}`
+      : `count=${explain === true ? 1 : options.count}`;
   const answer = await askServer<RoutesAnswer>(options, `/routes?${which}`);
   if (typeof explain === 'string' && answer.requests.length === 0) {
     throw new TwostrokeError(
@@ -46,7 +49,19 @@ async function showRoutes(options: RouteOptions): Promise<void> {
 
 function routesText({ requests, routing }: RoutesAnswer): string {
   if (requests.length === 0) return 'no request has ended yet\n';
-  const head = ['REQUEST', 'PATH', 'WORKERS', 'PROMPT', 'OUTPUT', 'TTFT MS', 'TOTAL MS', 'SLO', 'KV MOVED', 'EXPOSED MS', 'WHY'];
+  const head = [
+    'REQUEST',
+    'PATH',
+    'WORKERS',
+    'PROMPT',
+    'OUTPUT',
+    'TTFT MS',
+    'TOTAL MS',
+    'SLO',
+    'KV MOVED',
+    'EXPOSED MS',
+    'WHY',
+  ];
   return `${[...table([head, ...requests.map(row)]), '', planLine(routing)].join('\n')}\n`;
 }
 
@@ -56,7 +71,9 @@ function row(record: RequestRecord): string[] {
   const since = (value: number | undefined) => (value === undefined ? undefined : value - record.arrivalMs);
   return [
     record.id,
-    record.outcome === 'finished' ? (route?.path ?? '-') : `${route?.path ?? '-'} (${record.errorCode ?? record.outcome})`,
+    record.outcome === 'finished'
+      ? (route?.path ?? '-')
+      : `${route?.path ?? '-'} (${record.errorCode ?? record.outcome})`,
     route?.workers.join(' -> ') ?? '-',
     `${record.promptTokenCount} (${record.cachedTokenCount} cached)`,
     String(record.outputTokenCount),

@@ -1,4 +1,5 @@
-/** What `serve` shows when it is ready: one screen with the model, the workers, the URL and a line to paste. Pure text. */
+/** What `serve` shows when it is ready: one screen with the model, the workers, the URL and a line to paste.
+ *  Pure text. */
 import type { WorkerStatus } from '../control/worker-status.js';
 import type { ModelConfig } from '../model/config.js';
 import { parameterCount } from '../model/parameter-count.js';
@@ -45,15 +46,26 @@ function workerCells(worker: WorkerStatus): string[] {
     ready === null
       ? ''
       : `KV ${grouped(ready.blockCount * ready.blockTokenCount)} tokens, ${shortBytes(ready.blockCount * ready.blockBytes)}`;
-  const threads = worker.threadCount > 0 ? `${worker.threadCount} ${worker.threadCount === 1 ? 'thread' : 'threads'}` : '';
-  return [worker.id, worker.effectiveRole, `${worker.device} ${ready?.device.name ?? ''}`.trim(), threads, kv];
+  const threads =
+    worker.threadCount > 0 ? `${worker.threadCount} ${worker.threadCount === 1 ? 'thread' : 'threads'}` : '';
+  return [
+    worker.id,
+    worker.effectiveRole,
+    `${worker.device} ${ready?.device.name ?? ''}`.trim(),
+    threads,
+    kv,
+  ];
 }
 
 /** Works in any POSIX shell as it stands. */
 function curlLine({ url, modelName, needsApiKey, hasChat }: ScreenFacts): string {
   const key = needsApiKey ? ` -H "authorization: Bearer $TWOSTROKE_API_KEY"` : '';
   const body = hasChat
-    ? { model: modelName, messages: [{ role: 'user', content: 'What is the capital of France?' }], stream: true }
+    ? {
+        model: modelName,
+        messages: [{ role: 'user', content: 'What is the capital of France?' }],
+        stream: true,
+      }
     : { model: modelName, prompt: [1, 2, 3], stream: true };
   const path = hasChat ? '/v1/chat/completions' : '/v1/completions';
   return `curl -N ${url}${path}${key} -H 'content-type: application/json' -d '${JSON.stringify(body)}'`;

@@ -1,5 +1,5 @@
-/** `twostroke serve`: opens the server with what the command line says, shows one screen when it is ready, and ends in order on a signal:
- *  stop accepting, let open requests finish, end the workers. */
+/** `twostroke serve`: opens the server with what the command line says, shows one screen when it is ready,
+ *  and ends in order on a signal: stop accepting, let open requests finish, end the workers. */
 import type { Command } from 'commander';
 import { messageOf } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
@@ -33,7 +33,8 @@ async function serve(options: ServeOptions): Promise<void> {
       await standardOutput.flushed();
       await stop.received;
     }
-    if (!options.json) process.stderr.write('stopping: open requests may finish, Ctrl-C again ends at once\n');
+    if (!options.json)
+      process.stderr.write('stopping: open requests may finish, Ctrl-C again ends at once\n');
   } finally {
     await server.close(1000 * options.drain);
     stop.dispose();
@@ -71,7 +72,9 @@ async function showReady(options: ServeOptions, server: OpenServer): Promise<voi
       threadCount,
       pid,
     }));
-    process.stdout.write(`${JSON.stringify({ url: http.url, port: http.port, model: modelName, workers: shown })}\n`);
+    process.stdout.write(
+      `${JSON.stringify({ url: http.url, port: http.port, model: modelName, workers: shown })}\n`,
+    );
     return;
   }
   const firstAnswer = await answerOnce(options, server);
@@ -91,11 +94,17 @@ async function showReady(options: ServeOptions, server: OpenServer): Promise<voi
   );
 }
 
-/** For the demo model only: others may not know, or take long. A failure is told and does not stop the server. */
+/** For the demo model only: others may not know, or take long. A failure is told and does not stop the
+ *  server. */
 async function answerOnce(options: ServeOptions, { served, http }: OpenServer): Promise<FirstAnswer | null> {
-  if (options.model !== 'demo' || options.loadFormat === 'dummy' || served.text?.hasChatTemplate !== true) return null;
+  if (options.model !== 'demo' || options.loadFormat === 'dummy' || served.text?.hasChatTemplate !== true)
+    return null;
   try {
-    return await askFirstQuestion(http.url, served.names[0], options.apiKey?.[0] ?? options.adminKey?.[0] ?? null);
+    return await askFirstQuestion(
+      http.url,
+      served.names[0],
+      options.apiKey?.[0] ?? options.adminKey?.[0] ?? null,
+    );
   } catch (error) {
     process.stderr.write(`twostroke: ${messageOf(error)}\n`);
     return null;

@@ -1,4 +1,5 @@
-/** SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once. Used by every command that takes a while. */
+/** SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once. Used by every command that
+ *  takes a while. */
 import { exitCodes } from './fail.js';
 import { InterruptedError } from './interrupted.js';
 
@@ -7,7 +8,8 @@ interface StopSignal {
   readonly received: Promise<NodeJS.Signals>;
   /** Aborted then. */
   readonly signal: AbortSignal;
-  /** `work`, unless a signal comes first: then it throws InterruptedError, and whoever waits for nothing more may end the process. */
+  /** `work`, unless a signal comes first: then it throws InterruptedError, and whoever waits for nothing more
+   *  may end the process. */
   orStopped<T>(work: Promise<T>): Promise<T>;
   /** Back to the default meaning of the signals. */
   dispose(): void;

@@ -1,5 +1,5 @@
-/** `twostroke simulate`: a load test on virtual time. The gateway, router, scheduler and workers are the real ones; steps and copies take as
- *  long as a profile has measured. */
+/** `twostroke simulate`: a load test on virtual time. The gateway, router, scheduler and workers are the real
+ *  ones; steps and copies take as long as a profile has measured. */
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { isoDate, systemClock } from '../base/clock.js';
@@ -17,7 +17,12 @@ import { parseHost } from '../sim/host.js';
 import { forWorker, type RouterError, timesFromProfiles, withRouterError } from '../sim/profile-times.js';
 import { type RoutesTaken, routesTaken } from '../sim/routes-taken.js';
 import { type LoadOptions, simulatedPlan, simulatedVocabCount } from '../sim/simulated-load.js';
-import { type SimulatedSettings, type SimulationOptions, type SimulationResult, simulate } from '../sim/simulation.js';
+import {
+  type SimulatedSettings,
+  type SimulationOptions,
+  type SimulationResult,
+  simulate,
+} from '../sim/simulation.js';
 import { goodputOf, sendSloOption } from './bench-options.js';
 import { blockTokenCount, collect, realNumber, split, wholeNumber } from './option-values.js';
 import { addSloOptions, type SloOptions } from './slo-options.js';
@@ -69,8 +74,12 @@ export function simulateCommand(): Command {
         .argParser((text) => parseWorkerSpecs(text))
         .default(parseWorkerSpecs('any:cpu*2'), 'any:cpu*2'),
     )
-    .addOption(new Option('--strategy <strategy>', 'which path requests take').choices(strategies).default('adaptive'))
-    .addOption(new Option('--split <P:D>', 'how "any" workers are divided when disaggregated').argParser(split))
+    .addOption(
+      new Option('--strategy <strategy>', 'which path requests take').choices(strategies).default('adaptive'),
+    )
+    .addOption(
+      new Option('--split <P:D>', 'how "any" workers are divided when disaggregated').argParser(split),
+    )
     .addOption(
       new Option('--profile <file>', 'of twostroke profile; repeat for workers that differ, in their order')
         .argParser(collect)
@@ -85,13 +94,22 @@ export function simulateCommand(): Command {
       '--host <file>',
       'what serving costs the cores that all share, measured by scripts/measure-host.mjs; default: cores to spare',
     )
-    .option('--router-profile <file>', 'what the router believes, where it is not --profile; its links, where that has none')
+    .option(
+      '--router-profile <file>',
+      'what the router believes, where it is not --profile; its links, where that has none',
+    )
     .option('--no-router-profile', 'the router starts without a profile and learns')
     .addOption(
-      new Option('--workload <name>', 'what requests ask for').choices(['random', 'short', 'long', 'mixed']).default('mixed'),
+      new Option('--workload <name>', 'what requests ask for')
+        .choices(['random', 'short', 'long', 'mixed'])
+        .default('mixed'),
     )
     .option('--trace <file>', 'Azure CSV or Mooncake JSON lines, instead of a workload')
-    .option('--rate <number>', "requests per second; a trace's own times when left out", realNumber(1e-6, 1e6))
+    .option(
+      '--rate <number>',
+      "requests per second; a trace's own times when left out",
+      realNumber(1e-6, 1e6),
+    )
     .option('--burstiness <shape>', 'of gamma-distributed gaps; 1: Poisson', realNumber(1e-3, 1e3), 1)
     .option('--time-scale <factor>', 'replays a trace this much faster', realNumber(1e-3, 1e5), 1)
     .option('--length-scale <factor>', 'multiplies the lengths of a trace', realNumber(1e-4, 100), 1)
@@ -102,12 +120,22 @@ export function simulateCommand(): Command {
     .option('--warmup <count>', 'first requests: sent, not measured', wholeNumber(0), 0)
     .option('--goodput <target...>', 'ttft:MS tpot:MS e2el:MS: requests within all of them count as good')
     .addOption(sendSloOption())
-    .addOption(new Option('--block-size <tokens>', 'tokens per KV block').argParser(blockTokenCount).default(16))
+    .addOption(
+      new Option('--block-size <tokens>', 'tokens per KV block').argParser(blockTokenCount).default(16),
+    )
     .option('--num-blocks <count>', 'KV blocks of each worker', wholeNumber(2), 16_384)
     .option('--max-model-len <tokens>', 'longest context', wholeNumber(2), 4096)
-    .option('--max-num-batched-tokens <tokens>', 'tokens per step; default: by kind of device', wholeNumber(1))
+    .option(
+      '--max-num-batched-tokens <tokens>',
+      'tokens per step; default: by kind of device',
+      wholeNumber(1),
+    )
     .option('--max-num-seqs <count>', 'sequences per batch; default: by kind of device', wholeNumber(1))
-    .option('--prefill-chunk <tokens>', 'prompt tokens of one sequence per step; default: by kind of device', wholeNumber(1))
+    .option(
+      '--prefill-chunk <tokens>',
+      'prompt tokens of one sequence per step; default: by kind of device',
+      wholeNumber(1),
+    )
     .option('--no-prefix-caching', 'do not reuse the KV of equal prompt beginnings')
     .option('--log <file>', 'every message and step, one line each')
     .option('--json', 'one JSON object on the last line', false)
@@ -128,14 +156,20 @@ async function run(options: SimulateOptions): Promise<void> {
       simulationOptions(options, profiles, believed ?? profiles, log),
       simulatedPlan(loadOptions(options, slos)),
       {
-        ...{ concurrencyMax: Number.POSITIVE_INFINITY, warmupMs: 0, drainMs, durationMs: Number.POSITIVE_INFINITY },
+        ...{
+          concurrencyMax: Number.POSITIVE_INFINITY,
+          warmupMs: 0,
+          drainMs,
+          durationMs: Number.POSITIVE_INFINITY,
+        },
         warmupRequestCount: options.warmup,
       },
     );
     const wallMs = systemClock.nowMs() - startMs;
     const summary = summariseRun(result.records, slos);
     const routes = routesTaken(result.records);
-    if (options.json) process.stdout.write(`${JSON.stringify(toJson(options, summary, routes, result, wallMs))}\n`);
+    if (options.json)
+      process.stdout.write(`${JSON.stringify(toJson(options, summary, routes, result, wallMs))}\n`);
     else process.stdout.write(screen(summary, routes, result, wallMs));
   } finally {
     log?.close();
@@ -151,13 +185,15 @@ function withLinks(profile: ProfileFile, other: ProfileFile | undefined): Profil
 function simulationOptions(
   options: SimulateOptions,
   profiles: readonly ProfileFile[],
-  believedProfiles: readonly ProfileFile[],
+  routerProfiles: readonly ProfileFile[],
   log: EventLog | null,
 ): SimulationOptions {
   const { workers, strategy, routerError: error, seed } = options;
   const believed = (index: number): ProfileFile => {
-    const profile = forWorker(believedProfiles, index);
-    return error === undefined ? profile : { ...profile, parameters: withRouterError(profile.parameters, error) };
+    const profile = forWorker(routerProfiles, index);
+    return error === undefined
+      ? profile
+      : { ...profile, parameters: withRouterError(profile.parameters, error) };
   };
   return {
     ...{
@@ -178,8 +214,17 @@ function simulationOptions(
 function settingsOf(options: SimulateOptions): SimulatedSettings {
   const { maxNumBatchedTokens, prefillChunk, maxNumSeqs } = options;
   return {
-    ...{ blockTokenCount: options.blockSize, blockCount: options.numBlocks, maxModelTokenCount: options.maxModelLen },
-    ...{ prefixCaching: options.prefixCaching ? 'on' : 'off', depth: 2, vocabCount: simulatedVocabCount, pacing: options.pacing },
+    ...{
+      blockTokenCount: options.blockSize,
+      blockCount: options.numBlocks,
+      maxModelTokenCount: options.maxModelLen,
+    },
+    ...{
+      prefixCaching: options.prefixCaching ? 'on' : 'off',
+      depth: 2,
+      vocabCount: simulatedVocabCount,
+      pacing: options.pacing,
+    },
     ...(maxNumBatchedTokens === undefined ? {} : { tokenBudget: maxNumBatchedTokens }),
     ...(prefillChunk === undefined ? {} : { prefillChunkTokenCount: prefillChunk }),
     ...(maxNumSeqs === undefined ? {} : { sequenceCountMax: maxNumSeqs }),
@@ -191,7 +236,12 @@ function loadOptions(options: SimulateOptions, slos: SloByClass | null): LoadOpt
   const trace = file === undefined ? undefined : parseTrace(readText(file, 'trace'), file);
   return {
     workload: {
-      ...{ name: trace === undefined ? workload : 'trace', seed, contentSeed: seed, lengthScale: options.lengthScale },
+      ...{
+        name: trace === undefined ? workload : 'trace',
+        seed,
+        contentSeed: seed,
+        lengthScale: options.lengthScale,
+      },
       ...{ inputTokenCount: options.inputLen, outputTokenCount: options.outputLen, rangeRatio: 0 },
       outputShape: workload === 'random' ? 'range' : 'lognormal',
       ...(trace === undefined ? {} : { trace }),
@@ -212,16 +262,38 @@ function toJson(
   wallMs: number,
 ): Record<string, unknown> {
   const facts = {
-    ...{ date: isoDate(), model: options.profile.join(' '), endpointType: 'simulated', numPrompts: summary.requestCount },
-    ...{ requestRate: options.rate ?? ('trace' as const), burstiness: options.burstiness, maxConcurrency: null, coreShare: 0 },
+    ...{
+      date: isoDate(),
+      model: options.profile.join(' '),
+      endpointType: 'simulated',
+      numPrompts: summary.requestCount,
+    },
+    ...{
+      requestRate: options.rate ?? ('trace' as const),
+      burstiness: options.burstiness,
+      maxConcurrency: null,
+      coreShare: 0,
+    },
   };
   return {
     ...resultJson(summary, facts, metricNames),
-    ...{ seed: options.seed, strategy: options.strategy, routes, workers: engines, simulated_ms: simulatedMs, wall_ms: wallMs },
+    ...{
+      seed: options.seed,
+      strategy: options.strategy,
+      routes,
+      workers: engines,
+      simulated_ms: simulatedMs,
+      wall_ms: wallMs,
+    },
   };
 }
 
-function screen(summary: RunSummary, { paths, workers }: RoutesTaken, { simulatedMs }: SimulationResult, wallMs: number): string {
+function screen(
+  summary: RunSummary,
+  { paths, workers }: RoutesTaken,
+  { simulatedMs }: SimulationResult,
+  wallMs: number,
+): string {
   const lines = [
     '',
     `paths    ${Object.entries(paths)
@@ -280,7 +352,9 @@ function readText(file: string, option: 'trace' | 'host'): string {
 
 /** Three factors: α, β, γ. */
 function routerError(text: string): RouterError {
-  const [prefill = Number.NaN, decode = Number.NaN, interference = Number.NaN, ...more] = text.split(',').map(Number);
+  const [prefill = Number.NaN, decode = Number.NaN, interference = Number.NaN, ...more] = text
+    .split(',')
+    .map(Number);
   const isFactor = (value: number) => value > 0 && value < 100;
   if (more.length > 0 || ![prefill, decode, interference].every(isFactor))
     throw new InvalidArgumentError('Expected three factors such as 1.3,1,0.7.');

@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander';
 import type { OpenOptions } from '../library/open-server.js';
 import { choices, serverDefaults } from '../library/option-schemas.js';
-import { parseSloTargets } from '../router/slo-targets.js';
+import { parseSloSpec } from '../router/slo-spec.js';
 
 export type SloOptions = Pick<OpenOptions, 'slo' | 'pacing' | 'onOverload'>;
 
@@ -13,16 +13,22 @@ export function addSloOptions(command: Command): Command {
         '--slo <targets>',
         'for requests that do not say: ttft:MS,tpot:MS,e2el:MS, or multiples of what a request takes alone; steps are paced by the first two',
       )
-        .argParser((text) => parseSloTargets(text, '--slo'))
-        .default(parseSloTargets(serverDefaults.slo, '--slo'), serverDefaults.slo),
+        .argParser((text) => parseSloSpec(text, '--slo'))
+        .default(parseSloSpec(serverDefaults.slo, '--slo'), serverDefaults.slo),
     )
     .addOption(
-      new Option('--pacing <pacing>', 'off: steps take prompts first come, first served, whatever becomes of SLOs')
+      new Option(
+        '--pacing <pacing>',
+        'off: steps take prompts first come, first served, whatever becomes of SLOs',
+      )
         .choices(choices.pacing)
         .default(serverDefaults.pacing),
     )
     .addOption(
-      new Option('--on-overload <what>', 'requests whose first token will be late: shed (429), or late (served after all others)')
+      new Option(
+        '--on-overload <what>',
+        'requests whose first token will be late: shed (429), or late (served after all others)',
+      )
         .choices(choices.onOverload)
         .default(serverDefaults.onOverload),
     );

@@ -1,5 +1,5 @@
-/** A line that rewrites itself on a terminal, and nothing elsewhere: how far something is. Used by load-display.ts, profile.ts and
- *  serve.ts. */
+/** A line that rewrites itself on a terminal, and nothing elsewhere: how far something is. Used by
+ *  load-display.ts, profile.ts and serve.ts. */
 
 /** Where it goes; process.stderr fits. */
 export interface LineTarget {

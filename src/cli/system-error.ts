@@ -1,5 +1,5 @@
-/** Errors of the operating system in words: files that cannot be written, folders that are none, disks that are full. They are nobody's bug. Used by
- *  fail.ts, output.ts and the commands that write files. */
+/** Errors of the operating system in words: files that cannot be written, folders that are none, disks that
+ *  are full. They are nobody's bug. Used by fail.ts, output.ts and the commands that write files. */
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { TwostrokeError } from '../base/errors.js';
@@ -27,11 +27,14 @@ export function writing<T>(option: string, file: string, write: () => T): T {
     return write();
   } catch (error) {
     if (!isSystemError(error)) throw error;
-    throw new TwostrokeError('unavailable', `${option}: cannot write ${file}: ${systemReason(error)}`, { cause: error });
+    throw new TwostrokeError('unavailable', `${option}: cannot write ${file}: ${systemReason(error)}`, {
+      cause: error,
+    });
   }
 }
 
-/** Before the work whose result is to go there: makes the folder. Throws TwostrokeError when nothing can be written into it. */
+/** Before the work whose result is to go there: makes the folder. Throws TwostrokeError when nothing can be
+ *  written into it. */
 export function checkFolder(option: string, folder: string): void {
   writing(option, folder, () => {
     mkdirSync(path.resolve(folder), { recursive: true });

@@ -2,15 +2,24 @@
 import { type Command, Option } from 'commander';
 import { parseWorkerSpecs } from '../control/worker-spec.js';
 import type { WorkerOptions as GatewayWorkerOptions } from '../library/gateway-options.js';
-import { type CheckedServerOptions, choices, engineDefaults, serverDefaults } from '../library/option-schemas.js';
+import {
+  type CheckedServerOptions,
+  choices,
+  engineDefaults,
+  serverDefaults,
+} from '../library/option-schemas.js';
 import { defaultStepLimits, type StepLimits } from '../worker/step-limits.js';
 import { blockTokenCount, byteCount, realNumber, wholeNumber } from './option-values.js';
 
 /** What commander gives, after the parsers below. */
-export interface WorkerOptions extends GatewayWorkerOptions, Pick<CheckedServerOptions, 'model' | 'logLevel'> {}
+export interface WorkerOptions
+  extends GatewayWorkerOptions,
+    Pick<CheckedServerOptions, 'model' | 'logLevel'> {}
 
 export const logLevelOption = () =>
-  new Option('--log-level <level>', 'what goes to stderr').choices(choices.logLevel).default(serverDefaults.logLevel);
+  new Option('--log-level <level>', 'what goes to stderr')
+    .choices(choices.logLevel)
+    .default(serverDefaults.logLevel);
 
 export const batchInvariantOption = () =>
   new Option(
@@ -29,7 +38,10 @@ export function addWorkerOptions(command: Command): Command {
   return command
     .requiredOption('--model <model>', 'a folder, a Hugging Face id that is in the cache, or "demo"')
     .addOption(
-      new Option('--workers <spec>', 'role:device[*count][?threads=N&…], comma separated; roles any, prefill, decode')
+      new Option(
+        '--workers <spec>',
+        'role:device[*count][?threads=N&…], comma separated; roles any, prefill, decode',
+      )
         .argParser((text) => parseWorkerSpecs(text))
         .default(parseWorkerSpecs(serverDefaults.workers), serverDefaults.workers),
     )
@@ -42,15 +54,26 @@ export function addWorkerOptions(command: Command): Command {
       ),
     )
     .addOption(choice('--dtype <dtype>', 'of the weights', choices.dtype, engineDefaults.dtype))
-    .addOption(choice('--kv-cache-dtype <dtype>', 'of the KV cache', choices.kvCacheDtype, engineDefaults.kvCacheDtype))
-    .addOption(choice('--quantize <format>', 'quantise weights at load', choices.quantize, engineDefaults.quantize))
+    .addOption(
+      choice(
+        '--kv-cache-dtype <dtype>',
+        'of the KV cache',
+        choices.kvCacheDtype,
+        engineDefaults.kvCacheDtype,
+      ),
+    )
+    .addOption(
+      choice('--quantize <format>', 'quantise weights at load', choices.quantize, engineDefaults.quantize),
+    )
     .addOption(
       new Option('--block-size <tokens>', 'tokens per KV block, a power of two')
         .argParser(blockTokenCount)
         .default(engineDefaults.blockSize),
     )
     .addOption(
-      new Option('--kv-cache-memory <bytes>', "of each worker's KV cache, e.g. 2GiB").argParser(byteCount).conflicts('numBlocks'),
+      new Option('--kv-cache-memory <bytes>', "of each worker's KV cache, e.g. 2GiB")
+        .argParser(byteCount)
+        .conflicts('numBlocks'),
     )
     .addOption(
       new Option('--gpu-memory-utilization <share>', "of each GPU's memory, for all workers on it together")
@@ -59,8 +82,12 @@ export function addWorkerOptions(command: Command): Command {
     )
     .addOption(count('--num-blocks <count>', 'KV blocks of each worker', 2))
     .addOption(count('--max-model-len <tokens>', "longest context; default: the model's own", 2))
-    .addOption(count('--max-num-batched-tokens <tokens>', `tokens per step; ${byDevice('tokenBudget')}`, 1, 65536))
-    .addOption(count('--max-num-seqs <count>', `sequences per batch; ${byDevice('sequenceCountMax')}`, 1, 4096))
+    .addOption(
+      count('--max-num-batched-tokens <tokens>', `tokens per step; ${byDevice('tokenBudget')}`, 1, 65536),
+    )
+    .addOption(
+      count('--max-num-seqs <count>', `sequences per batch; ${byDevice('sequenceCountMax')}`, 1, 4096),
+    )
     .addOption(
       count(
         '--prefill-chunk <tokens>',
@@ -87,8 +114,18 @@ export function addWorkerOptions(command: Command): Command {
         serverDefaults.kvTransferDtype,
       ),
     )
-    .option('--kv-checksum', 'check every block that is handed over before it is used (CPU workers)', serverDefaults.kvChecksum)
-    .option('--kv-host <host>', 'address on which decode workers listen for KV over tcp', serverDefaults.kvHost)
-    .addOption(count('--threads <count>', 'compute threads of all CPU workers together; default: all cores', 1, 1024))
+    .option(
+      '--kv-checksum',
+      'check every block that is handed over before it is used (CPU workers)',
+      serverDefaults.kvChecksum,
+    )
+    .option(
+      '--kv-host <host>',
+      'address on which decode workers listen for KV over tcp',
+      serverDefaults.kvHost,
+    )
+    .addOption(
+      count('--threads <count>', 'compute threads of all CPU workers together; default: all cores', 1, 1024),
+    )
     .addOption(logLevelOption());
 }

@@ -1,5 +1,5 @@
-/** A worker process. worker-main.cts, which the gateway starts (control/worker-process.ts), loads it; nobody types it.
- *  argv: --address SOCKET --id WORKER_ID --log-level LEVEL */
+/** A worker process. worker-main.cts, which the gateway starts (control/worker-process.ts), loads it; nobody
+ *  types it. argv: --address SOCKET --id WORKER_ID --log-level LEVEL */
 import { parseArgs } from 'node:util';
 import { systemClock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
@@ -27,7 +27,9 @@ const logger = createLogger(values['log-level'] as LogLevel, `worker ${id}`);
 try {
   const { pid } = process;
   const parentPid = () => process.ppid;
-  process.exit(await runWorker({ address, workerId: workerId(id), pid, parentPid, clock: systemClock, logger }));
+  process.exit(
+    await runWorker({ address, workerId: workerId(id), pid, parentPid, clock: systemClock, logger }),
+  );
 } catch (error) {
   logger.error(messageOf(error));
   process.exit(1);

@@ -7,8 +7,12 @@ import { key, serverUrl } from './option-values.js';
 import { grouped, table } from './quantities.js';
 
 export const urlOption = () =>
-  new Option('--url <url>', 'the server').default('http://127.0.0.1:8000').env('TWOSTROKE_URL').argParser(serverUrl);
-export const apiKeyOption = () => new Option('--api-key <key>', 'its key').env('TWOSTROKE_API_KEY').argParser(key);
+  new Option('--url <url>', 'the server')
+    .default('http://127.0.0.1:8000')
+    .env('TWOSTROKE_URL')
+    .argParser(serverUrl);
+export const apiKeyOption = () =>
+  new Option('--api-key <key>', 'its key').env('TWOSTROKE_API_KEY').argParser(key);
 export const adminKeyOption = () =>
   new Option('--admin-key <key>', 'its admin key, if it has one').env('TWOSTROKE_ADMIN_KEY').argParser(key);
 

@@ -1,5 +1,6 @@
-/** Says no early: when more is accepted and unfinished than the workers will come to soon, with an honest guess when to come back. Used by
- *  coordinator.ts. Invariant: what is admitted is counted until it has ended, so that nothing queues without a bound. */
+/** Says no early: when more is accepted and unfinished than the workers will come to soon, with an honest
+ *  guess when to come back. Used by coordinator.ts. Invariant: what is admitted is counted until it has
+ *  ended, so that nothing queues without a bound. */
 import { assert } from '../base/assert.js';
 import { InvalidRequestError, TwostrokeError } from '../base/errors.js';
 import type { ServiceClass } from './service-class.js';
@@ -45,8 +46,9 @@ const retryMsMin = 1000;
 const retryMsMax = 60_000;
 /** Weight of the latest request in the mean time that requests take. */
 const latestShare = 1 / 32;
-/** One batch that is computed, and one that waits: a slot that becomes free is taken at once, and who is admitted waits about as long as a
- *  request takes, not longer. More would be answered no sooner, only later: each would wait for all that are ahead of it. */
+/** One batch that is computed, and one that waits: a slot that becomes free is taken at once, and who is
+ *  admitted waits about as long as a request takes, not longer. More would be answered no sooner, only later:
+ *  each would wait for all that are ahead of it. */
 const holdings = 2;
 
 export class Admission {
@@ -79,8 +81,9 @@ export class Admission {
     throw new OverloadedError(`${what}, and the workers have ${tokenCount}`, this.#retryAfterMs());
   }
 
-  /** All of a bundle or nothing. Of many prompts only some may be in flight at a time, so that one client does not keep all others out.
-   *  Throws OverloadedError, or InvalidRequestError when no worker has so many batch slots. */
+  /** All of a bundle or nothing. Of many prompts only some may be in flight at a time, so that one client
+   *  does not keep all others out. Throws OverloadedError, or InvalidRequestError when no worker has so many
+   *  batch slots. */
   enter({ promptCount, choiceCount, serviceClass }: Bundle): Place {
     const { slotCountMax } = this.#options.capacity();
     if (choiceCount > slotCountMax)
@@ -92,13 +95,14 @@ export class Admission {
     const perBatch = Math.floor(this.choiceCountMax / holdings / choiceCount);
     const promptsAtOnce = Math.min(promptCount, Math.max(1, perBatch));
     const heldCount = promptsAtOnce * choiceCount;
-    if (this.#choiceCount > 0 && !this.#isReserved(serviceClass, heldCount)) this.#refuseBeyond(this.choiceCountMax - heldCount);
+    if (this.#choiceCount > 0 && !this.#isReserved(serviceClass, heldCount))
+      this.#refuseBeyond(this.choiceCountMax - heldCount);
     this.#hold(heldCount, serviceClass);
     return new Place(promptsAtOnce, () => this.#hold(-heldCount, serviceClass));
   }
 
-  /** Within what its class has reserved it is taken in beside all that others hold: these never had to leave anything free for it, and
-   *  all classes together exceed the whole by their reservations at most. */
+  /** Within what its class has reserved it is taken in beside all that others hold: these never had to leave
+   *  anything free for it, and all classes together exceed the whole by their reservations at most. */
   #isReserved(serviceClass: ServiceClass | undefined, choiceCount: number): boolean {
     if (serviceClass === undefined) return false;
     const heldCount = this.#classCounts.get(serviceClass.name) ?? 0;
@@ -116,7 +120,8 @@ export class Admission {
 
   /** A request has ended: how long that took says how soon there is room. */
   observe(lifeMs: number): void {
-    this.#meanLifeMs = this.#meanLifeMs === null ? lifeMs : this.#meanLifeMs + latestShare * (lifeMs - this.#meanLifeMs);
+    this.#meanLifeMs =
+      this.#meanLifeMs === null ? lifeMs : this.#meanLifeMs + latestShare * (lifeMs - this.#meanLifeMs);
   }
 
   #refuseBeyond(choiceCount: number): void {

@@ -1,11 +1,11 @@
-/** What the workers can hold together, as admission counts it. Used by coordinator.ts. A worker that restarts counts as before: it is soon
- *  back, and its requests go on. */
+/** What the workers can hold together, as admission counts it. Used by coordinator.ts. A worker that restarts
+ *  counts as before: it is soon back, and its requests go on. */
 import type { Capacity } from './admission.js';
 import type { WorkerFacts } from './worker-directory.js';
 
 export function capacityOf(workers: readonly WorkerFacts[]): Capacity {
   const decoders = decodersOf(workers);
-  const slotCounts = decoders.map(({ seatCount = Number.POSITIVE_INFINITY }) => seatCount);
+  const slotCounts = decoders.map(({ batchSlotCount = Number.POSITIVE_INFINITY }) => batchSlotCount);
   const tokenCounts = decoders.map(({ blockCount, blockTokenCount }) => blockCount * blockTokenCount);
   return {
     slotCount: sum(slotCounts),

@@ -1,6 +1,8 @@
-/** Takes requests in, finds each a route, drives it along, and starts again elsewhere when a worker dies. Used by gateway.ts.
- *  Invariants: every accepted request settles within its deadline (I1); a new attempt starts only when the last one's workers hold
- *  nothing of the request any more (I2); tokens already emitted are never emitted again (I5). */
+/** Takes requests in, finds each a route, drives it along, and starts again elsewhere when a worker dies.
+ *  Used by gateway.ts.
+ *  Invariants: every accepted request settles within its deadline (I1); a new attempt starts only when the
+ *  last one's workers hold nothing of the request any more (I2); tokens already emitted are never emitted
+ *  again (I5). */
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.js';
@@ -8,7 +10,7 @@ import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { Signal } from '../base/signal.js';
 import type { Route, Strategy } from '../router/route.js';
-import type { SloTargets } from '../router/slo-targets.js';
+import type { SloSpec } from '../router/slo-spec.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { Admission, type Bundle, type Place } from './admission.js';
 import { capacityOf, decodersOf } from './capacity.js';
@@ -22,7 +24,7 @@ import { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
 import { Reservations, type ReservationTiming } from './reservations.js';
 import { sidesOf } from './route-summary.js';
-import { Routing, type Traveller } from './routing.js';
+import { type Attempt, Routing } from './routing.js';
 import type { ServiceClass } from './service-class.js';
 import { SuspectLine } from './suspicion.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
@@ -35,12 +37,13 @@ interface CoordinatorOptions {
   readonly onTransferFailure: TransferFailurePolicy;
   readonly onOverload: OverloadPolicy;
   /** Absent: the usual multiples of what requests take alone. */
-  readonly slo?: SloTargets;
+  readonly slo?: SloSpec;
   readonly limits: GatewayLimits;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly onDone: (record: RequestRecord) => void;
-  /** Requests wait for it: before, the roles that are loaded first would get everything. Its rejection fails them. */
+  /** Requests wait for it: before, the roles that are loaded first would get everything. Its rejection fails
+   *  them. */
   readonly ready: Promise<void>;
 }
 
@@ -60,7 +63,7 @@ export class Coordinator {
   readonly #room = new DecodeRoom();
   readonly #suspects = new SuspectLine();
   readonly #routing: Routing;
-  readonly #travellers = new Map<RequestId, Traveller>();
+  readonly #attempts = new Map<RequestId, Attempt>();
   readonly #started = new Signal();
   /** Whether the workers have loaded, and what they failed with. */
   #start: { readonly error: unknown } | null = null;
@@ -84,7 +87,7 @@ export class Coordinator {
   }
 
   get requestCount(): number {
-    return this.#travellers.size;
+    return this.#attempts.size;
   }
 
   get choiceCountMax(): number {
@@ -103,24 +106,24 @@ export class Coordinator {
 
   /** Throws OverloadedError, or InvalidRequestError when the id is in use. */
   submit(input: RequestInput): GenerationStream {
-    if (this.#travellers.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
+    if (this.#attempts.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
     const place = input.place ?? this.#admission.enter(bundleOf(input));
     place.begin();
     if (input.place === undefined) place.leave();
-    const traveller = this.#welcome(input, place);
-    const { request } = traveller;
-    this.#travellers.set(request.id, traveller);
-    void this.#run(traveller).finally(() => this.#end(traveller, place));
+    const attempt = this.#admit(input, place);
+    const { request } = attempt;
+    this.#attempts.set(request.id, attempt);
+    void this.#run(attempt).finally(() => this.#end(attempt, place));
     return request.stream;
   }
 
   /** Who cannot be taken in keeps neither a place nor a timer. */
-  #welcome(input: RequestInput, place: Place): Traveller {
+  #admit(input: RequestInput, place: Place): Attempt {
     const { clock, limits } = this.#options;
     let request: Request | null = null;
     try {
       request = new Request(input, clock, limits.requestDeadlineMs);
-      return this.#routing.welcome(request);
+      return this.#routing.admit(request);
     } catch (error) {
       request?.cancel();
       place.end();
@@ -134,12 +137,12 @@ export class Coordinator {
   }
 
   failAll(error: TwostrokeError): void {
-    for (const { request } of this.#travellers.values()) request.fail(error);
+    for (const { request } of this.#attempts.values()) request.fail(error);
   }
 
   /** Accepted and not ended. */
   get requestIds(): readonly RequestId[] {
-    return [...this.#travellers.keys()];
+    return [...this.#attempts.keys()];
   }
 
   /** What a worker held in its prefix cache is gone. */
@@ -147,18 +150,18 @@ export class Coordinator {
     this.#routing.forgetWorker(id);
   }
 
-  async #run(traveller: Traveller): Promise<void> {
-    const { request } = traveller;
+  async #run(attempt: Attempt): Promise<void> {
+    const { request } = attempt;
     await this.#whenStarted(request);
     while (!request.isSettled) {
       try {
         await this.#suspects.turn(request);
-        const entry = await this.#chooseRoute(traveller);
+        const entry = await this.#chooseRoute(attempt);
         if (entry !== null) await this.#enter(entry, request);
       } catch (error) {
         this.#afterFailure(request, error);
       }
-      this.#routing.leave(traveller);
+      this.#routing.leave(attempt);
       this.#suspects.leave(request);
     }
   }
@@ -172,26 +175,27 @@ export class Coordinator {
   }
 
   /** Waits while no worker is live. Null when the request settles first. */
-  async #chooseRoute(traveller: Traveller): Promise<Entry | null> {
-    const { request } = traveller;
+  async #chooseRoute(attempt: Attempt): Promise<Entry | null> {
+    const { request } = attempt;
     while (!request.isSettled) {
-      const route = this.#routing.choose(traveller);
-      if (route !== null) return this.#claimRoom(traveller, route);
+      const route = this.#routing.choose(attempt);
+      if (route !== null) return this.#claimRoom(attempt, route);
       const change = this.#options.directory.nextChange();
       await request.orSettled(change.happened).finally(change.forget);
     }
     return null;
   }
 
-  /** In the instant of the choice: whoever is routed next sees what is claimed, and whether it may go at once. */
-  #claimRoom(traveller: Traveller, route: Route): Entry {
-    const { claim } = traveller;
+  /** In the instant of the choice: whoever is routed next sees what is claimed, and whether it may go at
+   *  once. */
+  #claimRoom(attempt: Attempt, route: Route): Entry {
+    const { claim } = attempt;
     const [, worker] = sidesOf(route);
     const memory = this.#options.directory.workers().find(({ id }) => id === worker);
     assert(claim !== null && memory !== undefined, 'who was routed has a claim on a worker that is there');
     const admitted = new Promise<true>((resolve) => {
       this.#room.enter(worker, claim, memory, () => {
-        this.#routing.admitted(traveller);
+        this.#routing.admitted(attempt);
         resolve(true);
       });
     });
@@ -203,7 +207,8 @@ export class Coordinator {
     const { clock } = this.#options;
     const startMs = clock.nowMs();
     try {
-      // orSettled inside: a worker keeps a wait until it is over, and whoever leaves the line is never admitted
+      // orSettled inside: a worker keeps a wait until it is over, and whoever leaves the line is never
+      // admitted
       if ((await this.#orGone(worker, request.orSettled(admitted))) === null) return;
       request.reservationWaitMs += clock.nowMs() - startMs;
       await this.#follow(route, request);
@@ -221,16 +226,23 @@ export class Coordinator {
     if (route.path === 'collocated') return runCollocated(request, this.#client(route.worker));
     const prefill = this.#client(route.prefillWorker);
     const decode = this.#client(route.decodeWorker);
-    await runDisaggregated(request, prefill, decode, this.#reservations.open(request, decode, this.#timing(request, decode.id)));
+    await runDisaggregated(
+      request,
+      prefill,
+      decode,
+      this.#reservations.open(request, decode, this.#timing(request, decode.id)),
+    );
   }
 
-  /** Decode without room, or with others waiting for room: nothing is computed before there is a place for it. */
+  /** Decode without room, or with others waiting for room: nothing is computed before there is a place for
+   *  it. */
   #timing(request: Request, decode: WorkerId): ReservationTiming {
     const { directory } = this.#options;
     const worker = directory.workers().find((each) => each.id === decode);
     const tokenCount = request.input.promptIds.length + request.outputTokenCount;
     const isShort =
-      worker === undefined || Math.ceil(tokenCount / worker.blockTokenCount) > directory.availableBlockCount(decode);
+      worker === undefined ||
+      Math.ceil(tokenCount / worker.blockTokenCount) > directory.availableBlockCount(decode);
     return isShort || this.#reservations.waitingCount(decode) > 0 ? 'before_prefill' : 'just_in_time';
   }
 
@@ -242,8 +254,11 @@ export class Coordinator {
     } else if (error instanceof HandOverError) {
       this.#afterHandOver(request, error);
     } else {
-      if (!(error instanceof TwostrokeError)) logger.error({ request: request.id, err: error }, 'request failed unexpectedly');
-      request.fail(error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error)));
+      if (!(error instanceof TwostrokeError))
+        logger.error({ request: request.id, err: error }, 'request failed unexpectedly');
+      request.fail(
+        error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error)),
+      );
     }
   }
 
@@ -259,37 +274,51 @@ export class Coordinator {
       request.fail(new TwostrokeError('unavailable', `${what}; last: ${error.message}`));
       return;
     }
-    logger.warn({ request: request.id, tokens: request.outputTokenCount, reason: error.message }, 'request continues elsewhere');
+    logger.warn(
+      { request: request.id, tokens: request.outputTokenCount, reason: error.message },
+      'request continues elsewhere',
+    );
   }
 
   #afterHandOver(request: Request, error: HandOverError): void {
     const policy = request.input.onTransferFailure ?? this.#options.onTransferFailure;
     request.handOverFailures.push(error.reason);
     if (policy === 'fail' && error.reason !== 'no_room') {
-      request.fail(new TwostrokeError(error.code, `the hand-over of request ${request.id} failed: ${error.message}`));
+      request.fail(
+        new TwostrokeError(error.code, `the hand-over of request ${request.id} failed: ${error.message}`),
+      );
       return;
     }
     const { logger } = this.#options;
-    logger.warn({ request: request.id, reason: error.message }, 'hand-over failed, request continues on one worker');
+    logger.warn(
+      { request: request.id, reason: error.message },
+      'hand-over failed, request continues on one worker',
+    );
   }
 
-  #end(traveller: Traveller, place: Place): void {
-    const { request } = traveller;
-    this.#travellers.delete(request.id);
+  #end(attempt: Attempt, place: Place): void {
+    const { request } = attempt;
+    this.#attempts.delete(request.id);
     const record = request.toRecord();
     place.end();
-    if (record.routes.length > 0) this.#admission.observe(record.doneMs - record.arrivalMs); // a refusal frees no room
-    this.#routing.learn(traveller, record);
+    // a refusal frees no room
+    if (record.routes.length > 0) this.#admission.observe(record.doneMs - record.arrivalMs);
+    this.#routing.learn(attempt, record);
     this.#options.onDone(record);
   }
 
   #client(id: WorkerId): WorkerClient {
     const client = this.#options.directory.client(id);
-    if (client === null) throw new WorkerLostError(id, 'it went away while the request was routed', 'outside');
+    if (client === null)
+      throw new WorkerLostError(id, 'it went away while the request was routed', 'outside');
     return client;
   }
 }
 
 function bundleOf({ sampling, serviceClass }: RequestInput): Bundle {
-  return { promptCount: 1, choiceCount: sampling.choiceCount, ...(serviceClass === undefined ? {} : { serviceClass }) };
+  return {
+    promptCount: 1,
+    choiceCount: sampling.choiceCount,
+    ...(serviceClass === undefined ? {} : { serviceClass }),
+  };
 }

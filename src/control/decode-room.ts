@@ -1,9 +1,11 @@
-/** Lets requests onto the worker they will decode on when its memory is expected to hold them all to their end, and hand-overs when it has a
- *  batch slot for each of their choices as well; the others wait in line, by priority, then arrival. Nobody overtakes the head. Used by
- *  coordinator.ts, for both paths, before anything is computed.
- *  What is expected is a quantile: now and then memory runs out all the same, and the engine preempts.
- *  Invariants: a worker that holds nobody takes anybody, so that the line always moves; whoever entered leaves once; what those hold who
- *  were let in is kept as a sum, so that an event takes the same work however many are there. */
+/** Lets requests onto the worker they will decode on when its memory is expected to hold them all to their
+ *  end, and hand-overs when it has a batch slot for each of their choices as well; the others wait in line,
+ *  by priority, then arrival. Nobody overtakes the head. Used by coordinator.ts, for both paths, before
+ *  anything is computed. What is expected is a quantile: now and then memory runs out all the same, and the
+ *  engine preempts.
+ *  Invariants: a worker that holds nobody takes anybody, so that the line always moves; whoever entered
+ *  leaves once; what those hold who were let in is kept as a sum, so that an event takes the same work
+ *  however many are there. */
 
 import type { WorkerId } from '../base/ids.js';
 import { OrderedQueue } from '../base/ordered-queue.js';
@@ -14,15 +16,16 @@ interface RoomSize {
   readonly blockTokenCount: number;
   readonly blockCount: number;
   /** Batch slots. Absent: not known, no limit. */
-  readonly seatCount?: number;
+  readonly batchSlotCount?: number;
 }
 
 interface ClaimOptions {
   readonly choiceCount: number;
   /** Lower first. */
   readonly priority: number;
-  /** A hand-over reserves its slots before it begins, and is computed twice when there are none; who stays on one worker may as well wait
-   *  there, where the engine has the next prompt at hand when a slot becomes free. */
+  /** A hand-over reserves its slots before it begins, and is computed twice when there are none; who stays on
+   *  one worker may as well wait there, where the engine has the next prompt at hand when a slot becomes
+   *  free. */
   readonly needsSlots: boolean;
   /** Memory that it is expected to need, as things are now. */
   readonly demandNow: () => KvDemand;
@@ -56,7 +59,8 @@ interface Waiting {
   readonly admit: () => void;
 }
 
-const compareWaiting = (a: Waiting, b: Waiting) => a.claim.options.priority - b.claim.options.priority || a.place - b.place;
+const compareWaiting = (a: Waiting, b: Waiting) =>
+  a.claim.options.priority - b.claim.options.priority || a.place - b.place;
 
 class Room {
   size: RoomSize;
@@ -96,8 +100,8 @@ class Room {
 
   #fits({ demand, options: { choiceCount, needsSlots } }: Claim): boolean {
     if (this.#admitted.size === 0) return true;
-    const { blockCount, blockTokenCount, seatCount = Number.POSITIVE_INFINITY } = this.size;
-    if (needsSlots && this.#choiceCount + choiceCount > seatCount) return false;
+    const { blockCount, blockTokenCount, batchSlotCount = Number.POSITIVE_INFINITY } = this.size;
+    if (needsSlots && this.#choiceCount + choiceCount > batchSlotCount) return false;
     return tokensFor(plus(this.#demand, demand, 1)) <= blockCount * blockTokenCount;
   }
 

@@ -1,4 +1,5 @@
-/** Tells a frozen worker from a slow one within `frozenMs`, by what the operating system says of its process. Made by worker-slot.ts, one per process.
+/** Tells a frozen worker from a slow one within `frozenMs`, by what the operating system says of its process.
+ *  Made by worker-slot.ts, one per process.
  *
  *    stopped (SIGSTOP)                                          frozen
  *    waiting, without a heartbeat and without processor time    frozen: a heartbeat that is due would have made it runnable
@@ -32,13 +33,19 @@ export class FreezeWatch {
   }
 
   /** `elapsedMs`: since the last look. `heartbeat`: whether it has promised any. */
-  look({ state, cpuTicks }: ProcessLook, elapsedMs: number, heartbeat: 'promised' | 'not_yet'): Freeze | null {
+  look(
+    { state, cpuTicks }: ProcessLook,
+    elapsedMs: number,
+    heartbeat: 'promised' | 'not_yet',
+  ): Freeze | null {
     const isStuck = heartbeat === 'promised' && state === 'waiting' && cpuTicks === this.#cpuTicks;
     this.#stoppedMs = state === 'stopped' ? this.#stoppedMs + elapsedMs : 0;
     this.#stuckMs = isStuck ? this.#stuckMs + elapsedMs : 0;
     this.#cpuTicks = cpuTicks;
-    if (this.#stoppedMs >= this.#frozenMs) return { reason: 'it has been stopped by a signal', blame: 'outside' };
-    if (this.#stuckMs >= this.#frozenMs) return { reason: 'it is stuck: no heartbeat, and nothing runs in it', blame: 'work' };
+    if (this.#stoppedMs >= this.#frozenMs)
+      return { reason: 'it has been stopped by a signal', blame: 'outside' };
+    if (this.#stuckMs >= this.#frozenMs)
+      return { reason: 'it is stuck: no heartbeat, and nothing runs in it', blame: 'work' };
     return null;
   }
 }

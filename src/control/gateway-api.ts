@@ -1,4 +1,5 @@
-/** The gateway as server/ and cli/ see it: an interface, so that a fake can stand in. Made by Gateway.start (gateway.ts). */
+/** The gateway as server/ and cli/ see it: an interface, so that a fake can stand in. Made by Gateway.start
+ *  (gateway.ts). */
 import type { RequestId, TokenId, WorkerId } from '../base/ids.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
 import type { LoadProgress } from '../model/model.js';
@@ -14,7 +15,8 @@ import type { Health, WorkerStatus } from './worker-status.js';
 /** What happens to a request whose SLO cannot be met: refused at once, or served behind all others. */
 export type OverloadPolicy = 'shed' | 'late';
 
-/** Recompute: the prompt is computed again where it decodes, and the client sees a pause. Fail: the client gets the error. */
+/** Recompute: the prompt is computed again where it decodes, and the client sees a pause. Fail: the client
+ *  gets the error. */
 export type TransferFailurePolicy = 'recompute' | 'fail';
 
 export interface RequestInput {
@@ -33,7 +35,8 @@ export interface RequestInput {
   readonly serviceClass?: ServiceClass;
   /** What is absent follows its class, else the gateway's default. */
   readonly slo?: Partial<Slo>;
-  /** When its KV does not get from prefill to decode (no room is not a failure, nor is a worker that died). Absent: what the gateway says. */
+  /** When its KV does not get from prefill to decode (no room is not a failure, nor is a worker that died).
+   *  Absent: what the gateway says. */
   readonly onTransferFailure?: TransferFailurePolicy;
   /** For measurements: it is tried this way first, whatever the router thinks, and its record says so. */
   readonly measuredRoute?: RoutePlace;
@@ -43,17 +46,19 @@ export interface RequestInput {
 
 export interface GatewayApi {
   readonly state: 'loading' | 'ready' | 'degraded' | 'stopping';
-  /** Resolves when every worker has loaded once; rejects with what made a worker give up (model_error, device_error, …). */
+  /** Resolves when every worker has loaded once; rejects with what made a worker give up (model_error,
+   *  device_error, …). */
   readonly ready: Promise<void>;
   /** Throws OverloadedError when nothing is taken in now: for whoever wants to know before it works. */
   checkRoom(serviceClass?: ServiceClass): void;
-  /** Takes in what a client asks for, before it is known to the last token: all of it or nothing. Throws OverloadedError, `unavailable`, or
-   *  InvalidRequestError for more choices than a worker has batch slots. Whoever gets a place leaves it. */
+  /** Takes in what a client asks for, before it is known to the last token: all of it or nothing. Throws
+   *  OverloadedError, `unavailable`, or InvalidRequestError for more choices than a worker has batch slots.
+   *  Whoever gets a place leaves it. */
   admit(bundle: Bundle): Place;
   /** Choices that may be in flight. */
   readonly choiceCountMax: number;
-  /** Throws at once: InvalidRequestError (can never fit, id in use), OverloadedError (`retryAfterMs`), `unavailable` (stopping).
-   *  While workers load or restart, requests wait within their deadline. */
+  /** Throws at once: InvalidRequestError (can never fit, id in use), OverloadedError (`retryAfterMs`),
+   *  `unavailable` (stopping). While workers load or restart, requests wait within their deadline. */
   submit(input: RequestInput): GenerationStream;
   workers(): readonly WorkerStatus[];
   health(): Health;
@@ -63,9 +68,10 @@ export interface GatewayApi {
   readonly requestCount: number;
   onLoadProgress(listener: (workerId: WorkerId, progress: LoadProgress) => void): void;
   onRequestDone(listener: (record: RequestRecord) => void): void;
-  /** Asks every live worker; rejects naming the worker and what is wrong: blocks that are accounted for wrongly, or something kept of a request
-   *  that has ended. May be asked at any time, under load too. */
+  /** Asks every live worker; rejects naming the worker and what is wrong: blocks that are accounted for
+   *  wrongly, or something kept of a request that has ended. May be asked at any time, under load too. */
   checkIntegrity(): Promise<void>;
-  /** Refuses new requests, waits up to `drainMs` (default 0) for those running, cancels the rest, ends the workers. */
+  /** Refuses new requests, waits up to `drainMs` (default 0) for those running, cancels the rest, ends the
+   *  workers. */
   stop(options?: { readonly drainMs?: number }): Promise<void>;
 }

@@ -1,4 +1,5 @@
-/** Supervisor and coordinator in one object: what a server is in front of. Used by library/ and cli/ (and, as GatewayApi, by server/).
+/** Supervisor and coordinator in one object: what a server is in front of. Used by library/ and cli/ (and, as
+ *  GatewayApi, by server/).
  *  Invariant: after stop() has resolved no worker process is left. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
@@ -35,8 +36,8 @@ export class Gateway implements GatewayApi {
   #isStopping = false;
   #stopping: Promise<void> | null = null;
 
-  /** Spawns the workers; resolves when the bus is up (the workers may still load: see `ready`). Throws InvalidRequestError for a strategy
-   *  that the roles forbid, naming both. */
+  /** Spawns the workers; resolves when the bus is up (the workers may still load: see `ready`). Throws
+   *  InvalidRequestError for a strategy that the roles forbid, naming both. */
   static async start(options: GatewayOptions): Promise<Gateway> {
     const roles = options.workers.map(({ role }) => role);
     validateStrategy(roles, options.strategy, options.split);
@@ -47,7 +48,12 @@ export class Gateway implements GatewayApi {
     return new Gateway(options, limits, supervisor, listeners);
   }
 
-  private constructor(options: GatewayOptions, limits: GatewayLimits, supervisor: Supervisor, listeners: Listeners) {
+  private constructor(
+    options: GatewayOptions,
+    limits: GatewayLimits,
+    supervisor: Supervisor,
+    listeners: Listeners,
+  ) {
     const { clock, logger, strategy, onTransferFailure = 'recompute', onOverload = 'late' } = options;
     this.#options = options;
     this.#limits = limits;
@@ -110,7 +116,11 @@ export class Gateway implements GatewayApi {
   }
 
   health(): Health {
-    return healthOf(this.#supervisor.slots, this.#listeners.isReady ? 'ready' : 'loading', this.#limits.stalledMs);
+    return healthOf(
+      this.#supervisor.slots,
+      this.#listeners.isReady ? 'ready' : 'loading',
+      this.#limits.stalledMs,
+    );
   }
 
   routing(): RoutingStatus {
@@ -143,8 +153,8 @@ export class Gateway implements GatewayApi {
     return () => void this.#listeners.measured.delete(listener);
   }
 
-  /** The steps that workers have computed, for whoever measures them: the newest since the last call, oldest first. Returns what ends the
-   *  listening. */
+  /** The steps that workers have computed, for whoever measures them: the newest since the last call, oldest
+   *  first. Returns what ends the listening. */
   onStepSamples(listener: (workerId: WorkerId, samples: readonly StepSample[]) => void): () => void {
     this.#listeners.stepSamples.add(listener);
     return () => void this.#listeners.stepSamples.delete(listener);

@@ -1,6 +1,7 @@
-/** What a client of the Gateway holds: the events of one request, until every choice has ended or the request has failed.
- *  Made by request.ts. Returning early from the iteration cancels the request everywhere.
- *  The queue is bounded by maxTokenCount × choiceCount events: a slow reader costs no more than its own answer. */
+/** What a client of the Gateway holds: the events of one request, until every choice has ended or the request
+ *  has failed. Made by request.ts. Returning early from the iteration cancels the request everywhere.
+ *  The queue is bounded by maxTokenCount × choiceCount events: a slow reader costs no more than its own
+ *  answer. */
 import type { TwostrokeError } from '../base/errors.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import type { RouteSummary } from './request-record.js';
@@ -33,8 +34,8 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
     else waiter.resolve({ done: false, value: event });
   }
 
-  /** The tokens of a choice that nobody has read yet are never read: they are passed over where they lie, since looking for them takes as
-   *  long as there are others. */
+  /** The tokens of a choice that nobody has read yet are never read: they are passed over where they lie,
+   *  since looking for them takes as long as there are others. */
   drop(choiceIndex: number): void {
     this.#dropped.add(choiceIndex);
   }
@@ -73,7 +74,11 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
   }
 
   #read(): TokenEvent | undefined {
-    for (let event = this.#events[this.#readCount]; event !== undefined; event = this.#events[this.#readCount]) {
+    for (
+      let event = this.#events[this.#readCount];
+      event !== undefined;
+      event = this.#events[this.#readCount]
+    ) {
       this.#readCount++;
       if (2 * this.#readCount >= this.#events.length) this.#forgetRead();
       if (event.kind !== 'tokens' || !this.#dropped.has(event.choiceIndex)) return event;

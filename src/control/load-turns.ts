@@ -1,5 +1,6 @@
-/** Workers of one GPU load one after another: each takes for its KV cache what those before it have left of the GPU's share. Used by
- *  worker-slot.ts; one for each GPU. Invariant: at most one turn is neither loaded nor ended. */
+/** Workers of one GPU load one after another: each takes for its KV cache what those before it have left of
+ *  the GPU's share. Used by worker-slot.ts; one for each GPU. Invariant: at most one turn is neither loaded
+ *  nor ended. */
 
 export interface LoadTurn {
   /** Workers that held their memory when the turn began. */

@@ -1,9 +1,11 @@
-/** The two ways a request takes. Read this file first: everything else in control/ serves these functions. Called by coordinator.ts.
- *  No token passes through here. Whichever worker samples one tells it by a `tokens` event, which reaches the client beside these functions:
- *  WorkerSlot.onEvent → RemoteWorker.onTokens → Request.accept → the request's stream. So a hand-over's first token, which the prefill worker
- *  samples, is out before its K and V have landed. `generate` and `prefill` register the request for these events; `resume` registers it
- *  with the decode worker, and `release` ends it.
- *  Invariant: when a path returns or throws, no worker it used runs, holds or writes anything of the request. */
+/** The two ways a request takes. Read this file first: everything else in control/ serves these functions.
+ *  Called by coordinator.ts. No token passes through here. Whichever worker samples one tells it by a
+ *  `tokens` event, which reaches the client beside these functions: WorkerSlot.onEvent →
+ *  RemoteWorker.onTokens → Request.accept → the request's stream. So a hand-over's first token, which the
+ *  prefill worker samples, is out before its K and V have landed. `generate` and `prefill` register the
+ *  request for these events; `resume` registers it with the decode worker, and `release` ends it.
+ *  Invariant: when a path returns or throws, no worker it used runs, holds or writes anything of the
+ *  request. */
 import type { Request } from './request.js';
 import type { Reserving } from './reservations.js';
 import type { WorkerClient } from './worker-client.js';
@@ -20,7 +22,8 @@ export async function runCollocated(request: Request, worker: WorkerClient): Pro
   }
 }
 
-/** Prefill here, decode there. Bytes move while prefill still computes; the first token waits for none of them. */
+/** Prefill here, decode there. Bytes move while prefill still computes; the first token waits for none of
+ *  them. */
 export async function runDisaggregated(
   request: Request,
   prefill: WorkerClient,
@@ -38,7 +41,12 @@ export async function runDisaggregated(
 }
 
 /** Resolves when `decode` goes on with the request, or when the request has settled before. */
-async function handOver(request: Request, prefill: WorkerClient, decode: WorkerClient, place: Reserving): Promise<void> {
+async function handOver(
+  request: Request,
+  prefill: WorkerClient,
+  decode: WorkerClient,
+  place: Reserving,
+): Promise<void> {
   try {
     request.onStopChoice = (choiceIndex) => prefill.stopChoice(request.id, choiceIndex);
     request.suspicion.placedOn(prefill.id);

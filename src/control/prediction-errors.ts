@@ -1,6 +1,7 @@
-/** How far the router's predictions were off: |predicted − real| / real over the last requests, median and 90th percentile, for metrics,
- *  GET /routes and people. TTFT, transfer, TPOT and E2EL are judged with the output's real length (nobody can route by it); E2EL with the
- *  length that was expected is told beside them. Used by coordinator.ts. Bounded. */
+/** How far the router's predictions were off: |predicted − real| / real over the last requests, median and
+ *  90th percentile, for metrics, GET /routes and people. TTFT, transfer, TPOT and E2EL are judged with the
+ *  output's real length (nobody can route by it); E2EL with the length that was expected is told beside them.
+ *  Used by coordinator.ts. Bounded. */
 import type { WorkerId } from '../base/ids.js';
 import { percentile } from '../base/percentiles.js';
 import type { Corrections, RequestOutcomeTimes } from '../router/request-correction.js';
@@ -29,7 +30,8 @@ export class PredictionErrors {
     e2elExpectedLength: [],
   };
 
-  /** Requests that took their first route to the end count; after a loss or a failed hand-over nothing was predicted. */
+  /** Requests that took their first route to the end count; after a loss or a failed hand-over nothing was
+   *  predicted. */
   observe(record: RequestRecord): void {
     const errors = errorsOf(record);
     for (const name of predictionNames) {
@@ -58,9 +60,21 @@ interface RealTimes {
 }
 
 export function realTimesOf(record: RequestRecord): RealTimes {
-  const { arrivalMs, firstTokenMs, resumedMs, doneMs, outcome, outputTokenCount, finishReasons, exposedTransferMs } = record;
+  const {
+    arrivalMs,
+    firstTokenMs,
+    resumedMs,
+    doneMs,
+    outcome,
+    outputTokenCount,
+    finishReasons,
+    exposedTransferMs,
+  } = record;
   if (firstTokenMs === undefined) return {};
-  const times = { ttftMs: firstTokenMs - arrivalMs, ...(resumedMs === undefined ? {} : { transferMs: exposedTransferMs }) };
+  const times = {
+    ttftMs: firstTokenMs - arrivalMs,
+    ...(resumedMs === undefined ? {} : { transferMs: exposedTransferMs }),
+  };
   if (outcome !== 'finished') return times;
   const furtherCount = outputTokenCount / finishReasons.length - 1; // choices run side by side
   const tpot = furtherCount < 1 ? {} : { tpotMs: (doneMs - firstTokenMs) / furtherCount };
@@ -95,9 +109,23 @@ export function errorsOf(record: RequestRecord): Partial<Record<PredictionName, 
 export function outcomeTimesOf(record: RequestRecord, corrections: Corrections): RequestOutcomeTimes | null {
   const [route] = record.routes;
   const { ttftMs, transferMs, tpotMs } = realTimesOf(record);
-  if (route === undefined || record.routes.length > 1 || record.handOverFailures.length > 0 || ttftMs === undefined) return null;
-  const { messagesMs, waitMs, prefillMs, stepMs, transferMs: predictedTransferMs = 0, joinMs = 0 } = route.estimates;
-  if (messagesMs === undefined || waitMs === undefined || prefillMs === undefined || stepMs === undefined) return null;
+  if (
+    route === undefined ||
+    record.routes.length > 1 ||
+    record.handOverFailures.length > 0 ||
+    ttftMs === undefined
+  )
+    return null;
+  const {
+    messagesMs,
+    waitMs,
+    prefillMs,
+    stepMs,
+    transferMs: predictedTransferMs = 0,
+    joinMs = 0,
+  } = route.estimates;
+  if (messagesMs === undefined || waitMs === undefined || prefillMs === undefined || stepMs === undefined)
+    return null;
   const furtherCount = record.outputTokenCount / record.finishReasons.length - 1;
   const isLongEnough = tpotMs !== undefined && furtherCount >= furtherCountMin;
   const realStepMs = isLongEnough ? tpotMs - ((transferMs ?? 0) + joinMs) / furtherCount : null;

@@ -1,5 +1,6 @@
-/** Which worker saw a prompt's beginning last: a hint for the router, so that conversations return to the worker that holds their prefix.
- *  Used by coordinator.ts. A hint only: a wrong one costs a recompute, never a wrong token. Bounded: the oldest entries go first. */
+/** Which worker saw a prompt's beginning last: a hint for the router, so that conversations return to the
+ *  worker that holds their prefix. Used by coordinator.ts. A hint only: a wrong one costs a recompute, never
+ *  a wrong token. Bounded: the oldest entries go first. */
 import type { TokenId, WorkerId } from '../base/ids.js';
 
 const strideTokenCount = 64;
@@ -7,7 +8,8 @@ const strideCountMax = 64;
 const entryCountMax = 20_000;
 
 export class PrefixAffinity {
-  /** Hash of a prompt's first n strides → workers that computed them, latest last. Map keeps insertion order: the first is the oldest. */
+  /** Hash of a prompt's first n strides → workers that computed them, latest last. Map keeps insertion order:
+   *  the first is the oldest. */
   readonly #workers = new Map<string, Set<WorkerId>>();
 
   /** Tokens of the prompt that each worker has probably kept. */

@@ -1,6 +1,7 @@
-/** A worker process as a WorkerClient, over the bus. One per incarnation of a worker; made by worker-slot.ts when it is ready.
- *  Invariant: it says "lost" only when the process has been reaped (the supervisor calls `lose`); until then an unanswered question or a
- *  broken connection only asks for the process to be killed. */
+/** A worker process as a WorkerClient, over the bus. One per incarnation of a worker; made by worker-slot.ts
+ *  when it is ready.
+ *  Invariant: it says "lost" only when the process has been reaped (the supervisor calls `lose`); until then
+ *  an unanswered question or a broken connection only asks for the process to be killed. */
 
 import { fromWire, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
@@ -24,7 +25,13 @@ import { packTokens } from '../worker/token-list.js';
 import type { GatewayLimits } from './gateway-options.js';
 import { Lifeline } from './lifeline.js';
 import type { Request } from './request.js';
-import { type Blame, HandOverError, type Reserved, type WorkerClient, WorkerLostError } from './worker-client.js';
+import {
+  type Blame,
+  HandOverError,
+  type Reserved,
+  type WorkerClient,
+  WorkerLostError,
+} from './worker-client.js';
 
 type Asks = WorkerMessages['requests'];
 
@@ -90,7 +97,12 @@ export class RemoteWorker implements WorkerClient {
   async resume(request: Request, landed: LandedBody): Promise<void> {
     this.#watch(request);
     const { outputs, endedChoices } = request;
-    const body: ResumeBody = { handle: landed.handle, outputs: outputs.map(packTokens), endedChoices, ...request.deadlines };
+    const body: ResumeBody = {
+      handle: landed.handle,
+      outputs: outputs.map(packTokens),
+      endedChoices,
+      ...request.deadlines,
+    };
     await this.#ask('resume', body).catch(asHandOverError);
   }
 
@@ -104,7 +116,10 @@ export class RemoteWorker implements WorkerClient {
 
   async release(id: RequestId): Promise<void> {
     this.#requests.delete(id);
-    this.#endPrefilling(id, new HandOverError('unwanted', 'cancelled', `request ${id} was released on ${this.id}`));
+    this.#endPrefilling(
+      id,
+      new HandOverError('unwanted', 'cancelled', `request ${id} was released on ${this.id}`),
+    );
     try {
       await this.#ask('release', { id }, this.#options.limits.releaseDeadlineMs);
       this.#room.fire();
@@ -114,15 +129,19 @@ export class RemoteWorker implements WorkerClient {
     }
   }
 
-  /** Rejects naming what is wrong with the worker's accounting, or what is kept, there or here, of requests that are not among `known` any
-   *  more. Messages arrive in order, so what is not known when it is asked has been released. */
+  /** Rejects naming what is wrong with the worker's accounting, or what is kept, there or here, of requests
+   *  that are not among `known` any more. Messages arrive in order, so what is not known when it is asked has
+   *  been released. */
   async checkIntegrity(known: ReadonlySet<RequestId>): Promise<void> {
     const here = { requests: [...this.#requests.keys()], prefillings: [...this.#prefillings.keys()] };
     const held = await this.#ask('integrity', null);
     for (const [holder, ids] of Object.entries({ ...here, ...held })) {
       const ended = ids.filter((id) => !known.has(id));
       if (ended.length > 0)
-        throw new TwostrokeError('internal', `${holder} keeps what has ended: ${ended.slice(0, 5).join(', ')}`);
+        throw new TwostrokeError(
+          'internal',
+          `${holder} keeps what has ended: ${ended.slice(0, 5).join(', ')}`,
+        );
     }
   }
 
@@ -184,7 +203,8 @@ export class RemoteWorker implements WorkerClient {
 
   async #sendReservation({ request, reserve }: Prefilling): Promise<void> {
     const { target, reservation } = await reserve();
-    if (this.#prefillings.get(request.id)?.request !== request) return; // released meanwhile: nobody may write there
+    // released meanwhile: nobody may write there
+    if (this.#prefillings.get(request.id)?.request !== request) return;
     const body: PushToBody = { id: request.id, target, reservation };
     await this.#ask('pushTo', body).catch(asHandOverError);
   }
@@ -211,7 +231,8 @@ export class RemoteWorker implements WorkerClient {
       return await this.orLost(this.#options.connection.request(kind, body, deadlineMs));
     } catch (error) {
       const isWorthless = noAnswer.some((NoAnswer) => error instanceof NoAnswer);
-      if (!isWorthless) throw error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error));
+      if (!isWorthless)
+        throw error instanceof TwostrokeError ? error : new TwostrokeError('internal', messageOf(error));
       this.#kill(messageOf(error));
       return this.orLost(new Promise<never>(() => {}));
     }
@@ -226,19 +247,22 @@ export class RemoteWorker implements WorkerClient {
   }
 }
 
-/** Something was given back, or nothing has changed (a heartbeat): what came and went between two snapshots does not show in them. */
+/** Something was given back, or nothing has changed (a heartbeat): what came and went between two snapshots
+ *  does not show in them. */
 function mayHaveMoreRoom(before: SnapshotBody | null, { engine: now }: SnapshotBody): boolean {
   if (before === null) return true;
   const names = ['ownedBlockCount', 'runningCount', 'waitingCount', 'reservedCount'] as const;
   const isSame = now.stepCount === before.engine.stepCount;
   return (
-    names.some((name) => now[name] < before.engine[name]) || (isSame && names.every((name) => now[name] === before.engine[name]))
+    names.some((name) => now[name] < before.engine[name]) ||
+    (isSame && names.every((name) => now[name] === before.engine[name]))
   );
 }
 
 /** What is wrong with a hand-over is not wrong with the request: it goes on by recomputing. */
 function asHandOverError(error: unknown): never {
   const isOfTransfer =
-    error instanceof TwostrokeError && ['transfer_error', 'layout_mismatch', 'device_error'].includes(error.code);
+    error instanceof TwostrokeError &&
+    ['transfer_error', 'layout_mismatch', 'device_error'].includes(error.code);
   throw isOfTransfer ? new HandOverError('transfer', error.code, error.message) : error;
 }

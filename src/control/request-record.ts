@@ -1,4 +1,5 @@
-/** What is known of one request when it has ended; given to onRequestDone, read by server/metrics. All times are Clock.nowMs(). */
+/** What is known of one request when it has ended; given to onRequestDone, read by server/metrics. All times
+ *  are Clock.nowMs(). */
 import type { ErrorCode } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Route } from '../router/route.js';
@@ -30,14 +31,16 @@ export interface RequestRecord {
   /** Its name; absent: the server has no classes. */
   readonly serviceClass?: string;
   readonly outcome: RequestOutcome;
-  /** Made to measure the workers, not asked by anybody: no part of what is learned from, or told about, requests. */
+  /** Made to measure the workers, not asked by anybody: no part of what is learned from, or told about,
+   *  requests. */
   readonly isMeasurement: boolean;
   readonly errorCode?: ErrorCode;
   /** One per attempt; several when a worker died or decode had no room. */
   readonly routes: readonly RouteSummary[];
   /** What it was to be served within; absent: it was never routed. */
   readonly slo?: Slo;
-  /** Its first token was foreseen to come too late when it came: it was refused, or served behind all who could be in time. */
+  /** Its first token was foreseen to come too late when it came: it was refused, or served behind all who
+   *  could be in time. */
   readonly isLate: boolean;
   /** Absent: not known, or nothing was promised. */
   readonly sloMet?: SloVerdict;
@@ -57,7 +60,8 @@ export interface RequestRecord {
   readonly resumedMs?: number;
   readonly doneMs: number;
   readonly transferBytes: number;
-  /** From the first token until the sequence was schedulable at the decode side; 0 when nothing was handed over. */
+  /** From the first token until the sequence was schedulable at the decode side; 0 when nothing was handed
+   *  over. */
   readonly exposedTransferMs: number;
   /** How long decode had no room for the prompt. */
   readonly reservationWaitMs: number;

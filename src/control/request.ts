@@ -1,6 +1,7 @@
-/** One request on its way through the workers: what it asks, what it has got so far, when what happened. Used by coordinator.ts and
- *  paths.ts. Invariants: tokens are appended in order and exactly once, whichever worker they come from; after it has settled nothing is
- *  emitted; `outputs` is always enough to continue on another worker. */
+/** One request on its way through the workers: what it asks, what it has got so far, when what happened. Used
+ *  by coordinator.ts and paths.ts. Invariants: tokens are appended in order and exactly once, whichever
+ *  worker they come from; after it has settled nothing is emitted; `outputs` is always enough to continue on
+ *  another worker. */
 import { assert, at } from '../base/assert.js';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
@@ -21,7 +22,9 @@ import type { HandOverFailure } from './worker-client.js';
 
 type TokensEvent = Extract<TokenEvent, { kind: 'tokens' }>;
 type ChoiceEnd = 'stop' | 'length' | 'stop_string';
-type Times = Partial<Record<'routedMs' | 'prefillStartedMs' | 'firstTokenMs' | 'landedMs' | 'resumedMs', number>>;
+type Times = Partial<
+  Record<'routedMs' | 'prefillStartedMs' | 'firstTokenMs' | 'landedMs' | 'resumedMs', number>
+>;
 
 export class Request {
   readonly id: RequestId;
@@ -57,7 +60,11 @@ export class Request {
   readonly #clock: Clock;
   readonly #queue: EventQueue;
   readonly #deadline: TimerHandle;
-  #outcome: { readonly kind: RequestOutcome; readonly error: TwostrokeError | null; readonly doneMs: number } | null = null;
+  #outcome: {
+    readonly kind: RequestOutcome;
+    readonly error: TwostrokeError | null;
+    readonly doneMs: number;
+  } | null = null;
   #promptText: string | null = null;
   #hasPromptLogprobs = false;
   #hasCached = false;
@@ -89,7 +96,12 @@ export class Request {
     const deadlineMs = input.deadlineMs ?? defaultDeadlineMs;
     this.deadlineAtMs = this.arrivalMs + deadlineMs;
     this.#deadline = clock.after(deadlineMs, () =>
-      this.fail(new TwostrokeError('deadline_exceeded', `request ${this.id} did not end within ${Math.round(deadlineMs)} ms`)),
+      this.fail(
+        new TwostrokeError(
+          'deadline_exceeded',
+          `request ${this.id} did not end within ${Math.round(deadlineMs)} ms`,
+        ),
+      ),
     );
   }
 
@@ -131,7 +143,8 @@ export class Request {
     };
   }
 
-  /** What the engine said about this request. What comes after an end, or a second time after a recovery, is dropped. */
+  /** What the engine said about this request. What comes after an end, or a second time after a recovery, is
+   *  dropped. */
   accept(event: TokenEvent): void {
     if (this.isSettled) return;
     if (event.kind === 'tokens') this.#acceptTokens(event);
@@ -149,7 +162,8 @@ export class Request {
     const { choiceCount, maxTokenCount } = this.input.sampling;
     const { choiceIndex, tokens } = event;
     const output = this.outputs[choiceIndex];
-    if (output === undefined) return `tokens of choice ${choiceIndex} of request ${this.id}, which has ${choiceCount}`;
+    if (output === undefined)
+      return `tokens of choice ${choiceIndex} of request ${this.id}, which has ${choiceCount}`;
     if (this.ended[choiceIndex] !== null || output.length + tokens.length <= maxTokenCount) return null;
     return `more than the ${maxTokenCount} tokens that request ${this.id} asked for`;
   }
@@ -169,8 +183,8 @@ export class Request {
     this.#settle('failed', error);
   }
 
-  /** `work`'s result, or null when the request settles first. A late rejection of `work` is swallowed. Nothing is kept of a wait that is
-   *  over, however many there were. */
+  /** `work`'s result, or null when the request settles first. A late rejection of `work` is swallowed.
+   *  Nothing is kept of a wait that is over, however many there were. */
   orSettled<T>(work: Promise<T>): Promise<T | null> {
     return new Promise((resolve, reject) => {
       const onSettled = () => resolve(null);
@@ -250,7 +264,8 @@ export class Request {
       ...this.times,
       doneMs,
       transferBytes: this.transferBytes,
-      exposedTransferMs: firstTokenMs === undefined || resumedMs === undefined ? 0 : Math.max(0, resumedMs - firstTokenMs),
+      exposedTransferMs:
+        firstTokenMs === undefined || resumedMs === undefined ? 0 : Math.max(0, resumedMs - firstTokenMs),
       reservationWaitMs: this.reservationWaitMs,
       handOverFailures: this.handOverFailures,
       lossCount: this.lossCount,
@@ -294,7 +309,9 @@ export class Request {
     this.#deadline.cancel();
     if (kind === 'cancelled') this.#queue.clear();
     if (this.routes.length === 0) {
-      this.#rejectRoute(error ?? new TwostrokeError('cancelled', `request ${this.id} ended before it was routed`));
+      this.#rejectRoute(
+        error ?? new TwostrokeError('cancelled', `request ${this.id} ended before it was routed`),
+      );
     }
     this.#queue.end(error);
     this.#resolveSettled();

@@ -1,7 +1,8 @@
-/** Lines before the decode workers: whoever finds no room waits its turn, first come, first served. The head asks again when the worker may
- *  have more room than before. Used by paths.ts.
- *  A finished prefill keeps its blocks only `holdMs` long while it waits: then it gives them back and the request is recomputed where it
- *  decodes, so that two workers that wait for each other's memory cannot stand still.
+/** Lines before the decode workers: whoever finds no room waits its turn, first come, first served. The head
+ *  asks again when the worker may have more room than before. Used by paths.ts.
+ *  A finished prefill keeps its blocks only `holdMs` long while it waits: then it gives them back and the
+ *  request is recomputed where it decodes, so that two workers that wait for each other's memory cannot stand
+ *  still.
  *  Invariant: after `end` nothing waits for, or is timed by, a reservation. */
 import type { Clock, TimerHandle } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
@@ -10,8 +11,8 @@ import { Lifeline } from './lifeline.js';
 import type { Request } from './request.js';
 import { HandOverError, type Reserved, type WorkerClient } from './worker-client.js';
 
-/** Just in time: when the first chunk is about to run, so that no memory waits behind a queue. Before prefill: when decode is short of
- *  memory, so that no finished prefill is stranded. */
+/** Just in time: when the first chunk is about to run, so that no memory waits behind a queue. Before
+ *  prefill: when decode is short of memory, so that no finished prefill is stranded. */
 export type ReservationTiming = 'just_in_time' | 'before_prefill';
 
 /** Those who wait before one worker. */
@@ -73,7 +74,8 @@ export class Reserving {
     this.#limits = options.limits;
   }
 
-  /** Waits until there is room. Rejects with HandOverError when the finished prefill has waited too long. The same promise every time. */
+  /** Waits until there is room. Rejects with HandOverError when the finished prefill has waited too long. The
+   *  same promise every time. */
   granted(): Promise<Reserved> {
     if (this.#granted === null) {
       this.#line.join(this);
@@ -83,8 +85,9 @@ export class Reserving {
     return this.#granted;
   }
 
-  /** `prefilling`, but not for ever: a reservation made before it is worth `leaseMs` of waiting for its first chunk, and when the first
-   *  token is out and there is a place, the bytes have `landDeadlineMs` to get there. */
+  /** `prefilling`, but not for ever: a reservation made before it is worth `leaseMs` of waiting for its first
+   *  chunk, and when the first token is out and there is a place, the bytes have `landDeadlineMs` to get
+   *  there. */
   leased<T>(prefilling: Promise<T>): Promise<T> {
     this.#watchLease();
     return this.#lease.guard(prefilling).finally(() => this.#leaseTimer?.cancel());
@@ -120,7 +123,8 @@ export class Reserving {
 
   /** Null: no room, but there may be now. */
   async #askOnce(): Promise<Reserved | null> {
-    const room = this.#worker.nextRoom(); // from before the question: there may be room when the answer says that there is none
+    // from before the question: there may be room when the answer says that there is none
+    const room = this.#worker.nextRoom();
     try {
       const reserved = await this.#worker.reserve(this.#request, this.#limits.growthTokenCount);
       if (reserved !== null) return reserved;
@@ -151,15 +155,19 @@ export class Reserving {
     return null;
   }
 
-  /** How long a finished prefill has waited. One that is not finished cannot have waited too long before `holdMs` from now; null: it begins
-   *  when there is a place. */
+  /** How long a finished prefill has waited. One that is not finished cannot have waited too long before
+   *  `holdMs` from now; null: it begins when there is a place. */
   #held(): Lateness | null {
     const { holdMs } = this.#limits;
     const { firstTokenMs } = this.#request.times;
     if (firstTokenMs === undefined) return this.timing === 'before_prefill' ? null : { inMs: holdMs };
     const leftMs = firstTokenMs + holdMs - this.#clock.nowMs();
     if (leftMs > 0) return { inMs: leftMs };
-    return new HandOverError('no_room', 'overloaded', `no room on ${this.#worker.id} for ${holdMs} ms after the prefill`);
+    return new HandOverError(
+      'no_room',
+      'overloaded',
+      `no room on ${this.#worker.id} for ${holdMs} ms after the prefill`,
+    );
   }
 
   /** Looks at what may be late when it first can be. */
@@ -177,7 +185,8 @@ export class Reserving {
     const grantedMs = this.#grantedMs ?? nowMs;
     if (prefillStartedMs === undefined) {
       const leftMs = grantedMs + leaseMs - nowMs;
-      if (leftMs > 0) return { inMs: Math.min(leftMs, landDeadlineMs) }; // once begun, it cannot be overdue before
+      // once begun, it cannot be overdue before
+      if (leftMs > 0) return { inMs: Math.min(leftMs, landDeadlineMs) };
       const what = `the prefill did not start within ${leaseMs} ms of its reservation`;
       return new HandOverError('lease_expired', 'deadline_exceeded', what);
     }

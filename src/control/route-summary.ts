@@ -1,5 +1,5 @@
-/** A decision as it is told: what was known, both estimates, the choice. For headers, logs, GET /routes and `twostroke route --explain`.
- *  Made by routing.ts. */
+/** A decision as it is told: what was known, both estimates, the choice. For headers, logs, GET /routes and
+ *  `twostroke route --explain`. Made by routing.ts. */
 import type { WorkerId } from '../base/ids.js';
 import type { RouteEstimate } from '../router/estimate.js';
 import { type Route, workersOf } from '../router/route.js';
@@ -7,10 +7,17 @@ import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import type { RouteSummary } from './request-record.js';
 
 export function sidesOf(route: Route): readonly [prefill: WorkerId, decode: WorkerId] {
-  return route.path === 'collocated' ? [route.worker, route.worker] : [route.prefillWorker, route.decodeWorker];
+  return route.path === 'collocated'
+    ? [route.worker, route.worker]
+    : [route.prefillWorker, route.decodeWorker];
 }
 
-export function summaryOf(route: Route, facts: RequestFacts, snapshots: readonly WorkerSnapshot[], plan: string): RouteSummary {
+export function summaryOf(
+  route: Route,
+  facts: RequestFacts,
+  snapshots: readonly WorkerSnapshot[],
+  plan: string,
+): RouteSummary {
   const { path, reason, estimate, other } = route;
   return {
     path,
@@ -28,7 +35,11 @@ export function summaryOf(route: Route, facts: RequestFacts, snapshots: readonly
 }
 
 /** The request, and the load of the workers it goes to. */
-function inputsOf(route: Route, facts: RequestFacts, snapshots: readonly WorkerSnapshot[]): Readonly<Record<string, number>> {
+function inputsOf(
+  route: Route,
+  facts: RequestFacts,
+  snapshots: readonly WorkerSnapshot[],
+): Readonly<Record<string, number>> {
   const loads = sidesOf(route).map((id) => snapshots.find((worker) => worker.id === id)?.load);
   const [prefill, decode] = loads;
   return {

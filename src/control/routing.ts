@@ -1,12 +1,11 @@
-/** Everything the router knows while requests come and go: loads, costs, lengths, prefixes, the plan; and its decisions. Used by
- *  coordinator.ts, which drives requests along what is decided here.
- *  Invariant: a traveller's placement is counted from `choose` until `leave`, and never twice. */
+/** Everything the router knows while requests come and go: loads, costs, lengths, prefixes, the plan; and its
+ *  decisions. Used by coordinator.ts, which drives requests along what is decided here.
+ *  Invariant: a attempt's placement is counted from `choose` until `leave`, and never twice. */
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
 import { defaultSlo, unloadedMs } from '../router/default-slo.js';
-import type { UnloadedFacts } from '../router/forecast.js';
 import { demandOf, growthOf } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
 import { samplePrefixes } from '../router/length-levels.js';
@@ -14,10 +13,11 @@ import { type LengthFacts, LengthPredictor } from '../router/length-predictor.js
 import { Placement } from '../router/placement.js';
 import { alone, type Plan, planOf } from '../router/plan.js';
 import { Planner } from '../router/planner.js';
+import type { UnloadedFacts } from '../router/prediction.js';
 import { type Corrections, uncorrected } from '../router/request-correction.js';
 import type { Route, Strategy } from '../router/route.js';
 import type { Slo } from '../router/slo.js';
-import type { SloTargets } from '../router/slo-targets.js';
+import type { SloSpec } from '../router/slo-spec.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { prefillPairCountOf } from '../router/step-work.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
@@ -30,7 +30,7 @@ import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js
 import type { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
 import { sidesOf, summaryOf } from './route-summary.js';
-import { Company, type UnloadedCosts, unloadedCostsOf, unloadedRatiosOf } from './unloaded-requests.js';
+import { LoneRequests, type UnloadedCosts, unloadedCostsOf, unloadedRatiosOf } from './unloaded-requests.js';
 import type { WorkerFacts } from './worker-directory.js';
 
 interface RoutingOptions {
@@ -39,7 +39,7 @@ interface RoutingOptions {
   readonly strategy: Strategy;
   readonly onOverload: OverloadPolicy;
   /** Of requests that bring none, or not all of it. Absent: the usual multiples. */
-  readonly slo?: SloTargets;
+  readonly slo?: SloSpec;
   /** See GatewayLimits. */
   readonly waitMsMax: number;
   readonly clock: Clock;
@@ -47,7 +47,7 @@ interface RoutingOptions {
 }
 
 /** A request on its way, and what was known of it when it came. */
-export interface Traveller {
+export interface Attempt {
   readonly request: Request;
   /** Of the prompt's beginnings. */
   readonly keys: readonly StrideKey[];
@@ -72,7 +72,7 @@ export class Routing {
   /** As the planner last had it. */
   #prefillFirst: ReadonlySet<WorkerId> = new Set();
   readonly #errors = new PredictionErrors();
-  readonly #company = new Company();
+  readonly #loneRequests = new LoneRequests();
 
   constructor(options: RoutingOptions) {
     this.#options = options;
@@ -101,37 +101,40 @@ export class Routing {
     return workers.reduce((sum, { id }) => sum + this.#load(id).claimed.tokenCount, 0);
   }
 
-  welcome(request: Request): Traveller {
+  admit(request: Request): Attempt {
     const keys = strideKeys(request.input.promptIds, request.input.cacheSalt);
     const lengths = this.#lengths.predict(lengthFacts(request, keys));
     const nothingYet = { placement: null, claim: null, unloaded: null };
-    const traveller: Traveller = { request, keys, lengths, ...nothingYet, corrections: uncorrected };
-    this.#company.enter(traveller);
-    return traveller;
+    const attempt: Attempt = { request, keys, lengths, ...nothingYet, corrections: uncorrected };
+    this.#loneRequests.enter(attempt);
+    return attempt;
   }
 
   /** Null: no worker is live. The request is told, and counted, before this returns. */
-  choose(traveller: Traveller): Route | null {
-    const { request } = traveller;
+  choose(attempt: Attempt): Route | null {
+    const { request } = attempt;
     const workers = this.#snapshots();
-    const facts = this.#facts(traveller, workers);
+    const facts = this.#facts(attempt, workers);
     const plan = this.#planFor(request, workers);
     const chosen =
-      request.pinnedPlace === undefined ? plan && chooseRoute(facts, plan) : pinnedRoute(facts, workers, request.pinnedPlace);
+      request.pinnedPlace === undefined
+        ? plan && chooseRoute(facts, plan)
+        : pinnedRoute(facts, workers, request.pinnedPlace);
     if (chosen === null) return null;
     request.slo = facts.slo;
     const isNew = request.routes.length === 0 && !request.isMeasurement;
     if (isNew) this.#planner.observe(facts);
     const route = isNew ? this.#takeIn(request, chosen, facts, workers) : chosen;
     const summary = summaryOf(route, facts, workers, plan?.name ?? 'as asked');
-    this.#place(traveller, facts, route, workers);
+    this.#place(attempt, facts, route, workers);
     request.routed(summary);
     this.#options.logger.debug({ request: request.id, summary }, 'routed');
     return route;
   }
 
-  /** Throws OverloadedError: it is refused. When its first token would be late it is that, or served behind those who can be in time: the
-   *  route is then the same, with what it takes for one that waits for all others. */
+  /** Throws OverloadedError: it is refused. When its first token would be late it is that, or served behind
+   *  those who can be in time: the route is then the same, with what it takes for one that waits for all
+   *  others. */
   #takeIn(request: Request, route: Route, facts: RequestFacts, workers: readonly WorkerSnapshot[]): Route {
     const { onOverload, clock, waitMsMax } = this.#options;
     request.isLate = route.estimate.ttftUse > 1;
@@ -148,30 +151,33 @@ export class Routing {
     return planOf(workers, strategy, this.#prefillFirst);
   }
 
-  /** After a failed hand-over it stays on one worker; with tokens already, on one that decodes, which computes them again. */
+  /** After a failed hand-over it stays on one worker; with tokens already, on one that decodes, which
+   *  computes them again. */
   #planFor(request: Request, workers: readonly WorkerSnapshot[]): Plan | null {
     const plan = this.#plan(workers);
     if (plan === null) return null;
     const { collocated, decode } = plan;
     if (request.outputTokenCount > 0) return alone(decode.length > 0 ? decode : collocated, 'recompute');
-    if (request.handOverFailures.length > 0) return alone(collocated.length > 0 ? collocated : decode, 'recompute');
+    if (request.handOverFailures.length > 0)
+      return alone(collocated.length > 0 ? collocated : decode, 'recompute');
     return plan;
   }
 
   /** It has memory to decode in. */
-  admitted({ placement }: Traveller): void {
+  admitted({ placement }: Attempt): void {
     placement?.onAdmitted(this.#options.clock.nowMs());
   }
 
-  leave(traveller: Traveller): void {
-    traveller.placement?.leave(this.#options.clock.nowMs());
-    traveller.placement = null;
+  leave(attempt: Attempt): void {
+    attempt.placement?.leave(this.#options.clock.nowMs());
+    attempt.placement = null;
   }
 
-  /** It has settled: what it took and how long it became, for predictions to come. Once for each that was welcomed. */
-  learn(traveller: Traveller, record: RequestRecord): void {
-    const { request, keys, corrections, unloaded } = traveller;
-    const wasAlone = this.#company.leave(traveller);
+  /** It has settled: what it took and how long it became, for predictions to come. Once for each that was
+   *  admitted. */
+  learn(attempt: Attempt, record: RequestRecord): void {
+    const { request, keys, corrections, unloaded } = attempt;
+    const wasAlone = this.#loneRequests.leave(attempt);
     if (request.isMeasurement) return;
     const observations = request.outputs.map(({ length: tokenCount }, index) => {
       const end = request.ended[index] ?? null;
@@ -188,13 +194,17 @@ export class Routing {
   }
 
   /** From here on the workers' loads count it. */
-  #place(traveller: Traveller, facts: RequestFacts, route: Route, workers: readonly WorkerSnapshot[]): void {
-    const { request, keys, lengths } = traveller;
+  #place(attempt: Attempt, facts: RequestFacts, route: Route, workers: readonly WorkerSnapshot[]): void {
+    const { request, keys, lengths } = attempt;
     const { clock } = this.#options;
     const [prefillWorker, decodeWorker] = sidesOf(route);
     const { tokenCount, prefillMs, addedMs } = route.prefill;
     const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
-    const claim = claimOf(traveller, route, workers.find(({ id }) => id === decodeWorker)?.blockTokenCount ?? 1);
+    const claim = claimOf(
+      attempt,
+      route,
+      workers.find(({ id }) => id === decodeWorker)?.blockTokenCount ?? 1,
+    );
     const placement = new Placement({
       id: request.id,
       prompt: {
@@ -214,16 +224,17 @@ export class Routing {
       decode: this.#load(decodeWorker),
     });
     for (const worker of [prefillWorker, decodeWorker]) this.#load(worker).give(facts.nowMs);
-    traveller.placement = placement;
-    traveller.claim = claim;
-    traveller.unloaded = unloadedCostsOf(route, facts, workers);
-    traveller.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
+    attempt.placement = placement;
+    attempt.claim = claim;
+    attempt.unloaded = unloadedCostsOf(route, facts, workers);
+    attempt.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
     request.onStarted = () => placement.onStarted(clock.nowMs());
     request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
-    for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker); // both will hold its KV
+    // both will hold its KV
+    for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker);
   }
 
-  #facts({ request, keys, lengths }: Traveller, workers: readonly WorkerSnapshot[]): RequestFacts {
+  #facts({ request, keys, lengths }: Attempt, workers: readonly WorkerSnapshot[]): RequestFacts {
     const { promptIds, sampling } = request.input;
     const { choiceCount } = sampling;
     return {
@@ -241,7 +252,8 @@ export class Routing {
     };
   }
 
-  /** Reports lag behind; what has been routed is known at once, so the load is counted from the requests themselves. */
+  /** Reports lag behind; what has been routed is known at once, so the load is counted from the requests
+   *  themselves. */
   #snapshots(): readonly WorkerSnapshot[] {
     return this.#options.workers().map((facts) => this.#snapshotOf(facts));
   }
@@ -252,7 +264,11 @@ export class Routing {
     const { costs: all } = this.#options;
     if (facts.kind !== undefined)
       all.describe(id, { kind: facts.kind, use: this.#prefillFirst.has(id) ? 'prefill' : facts.role });
-    const [costs, corrections, unloaded] = [all.parametersOf(id, facts.shape), all.correctionsOf(id), all.unloadedOf(id)];
+    const [costs, corrections, unloaded] = [
+      all.parametersOf(id, facts.shape),
+      all.correctionsOf(id),
+      all.unloadedOf(id),
+    ];
     const known = this.#known.get(id);
     if (
       known?.facts === facts &&
@@ -274,7 +290,7 @@ export class Routing {
 }
 
 /** As the client asked; for what it has not said, as the operator did. */
-function sloOf(request: Request, workers: readonly WorkerSnapshot[], targets: SloTargets | undefined): Slo {
+function sloOf(request: Request, workers: readonly WorkerSnapshot[], targets: SloSpec | undefined): Slo {
   return { ...defaultSlo(unloadedFacts(request), workers, targets), ...request.input.slo };
 }
 
@@ -287,7 +303,7 @@ function unloadedFacts({ input, outputTokenCount }: Request): UnloadedFacts {
   return { promptTokenCount: input.promptIds.length, outputTokenCount };
 }
 
-function claimOf({ request, lengths }: Traveller, route: Route, blockTokenCount: number): Claim {
+function claimOf({ request, lengths }: Attempt, route: Route, blockTokenCount: number): Claim {
   const { promptIds, sampling } = request.input;
   const { choiceCount } = sampling;
   const isWhole = route.path === 'collocated';
@@ -301,5 +317,9 @@ function claimOf({ request, lengths }: Traveller, route: Route, blockTokenCount:
 
 function lengthFacts({ input }: Request, keys: readonly StrideKey[]): LengthFacts {
   const { promptIds, sampling } = input;
-  return { promptTokenCount: promptIds.length, maxTokenCount: sampling.maxTokenCount, prefixIds: samplePrefixes(keys) };
+  return {
+    promptTokenCount: promptIds.length,
+    maxTokenCount: sampling.maxTokenCount,
+    prefixIds: samplePrefixes(keys),
+  };
 }

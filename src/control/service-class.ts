@@ -1,15 +1,17 @@
-/** Classes of requests, as an operator states them (`serve --qos`): who is served first, within what, and what of the server is kept for whom.
- *  Which class a request is of is the server's to say (server/class-rules.ts); admission.ts keeps the reservations, request.ts the order. */
-import type { SloTargets } from '../router/slo-targets.js';
+/** Classes of requests, as an operator states them (`serve --qos`): who is served first, within what, and
+ *  what of the server is kept for whom. Which class a request is of is the server's to say
+ *  (server/class-rules.ts); admission.ts keeps the reservations, request.ts the order. */
+import type { SloSpec } from '../router/slo-spec.js';
 
 export interface ServiceClass {
   readonly name: string;
-  /** Of what admission lets in: so much is taken in whatever others hold. What a class leaves unused is everybody's. */
+  /** Of what admission lets in: so much is taken in whatever others hold. What a class leaves unused is
+   *  everybody's. */
   readonly reservedShare: number;
   /** Higher first: as in the files of operators, and unlike `priority` of a request. */
   readonly priority: number;
   /** Absent: the server's. */
-  readonly slo?: SloTargets;
+  readonly slo?: SloSpec;
 }
 
 export const classPriorityMax = 1_000_000;

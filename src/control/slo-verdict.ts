@@ -1,5 +1,6 @@
-/** Whether a request that has ended was served within its SLO: for its record, and from there for metrics, GET /routes and `twostroke route`.
- *  Goodput counts those that met all of it. As in load tests, who failed or was refused has missed everything. */
+/** Whether a request that has ended was served within its SLO: for its record, and from there for metrics,
+ *  GET /routes and `twostroke route`. Goodput counts those that met all of it. As in load tests, who failed
+ *  or was refused has missed everything. */
 import type { Slo } from '../router/slo.js';
 import { realTimesOf } from './prediction-errors.js';
 import type { RequestRecord } from './request-record.js';

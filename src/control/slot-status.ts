@@ -31,5 +31,7 @@ export function statusOf(slot: WorkerSlot): WorkerStatus {
 
 /** What made a slot give up. */
 export function slotError(slot: WorkerSlot): TwostrokeError {
-  return slot.error === null ? new TwostrokeError('unavailable', `worker ${slot.id} failed`) : fromWire(slot.error);
+  return slot.error === null
+    ? new TwostrokeError('unavailable', `worker ${slot.id} failed`)
+    : fromWire(slot.error);
 }

@@ -1,6 +1,7 @@
-/** All worker processes of this host: one slot each, one bus for all. Used by gateway.ts; a WorkerDirectory for the coordinator.
- *  Invariants: a connection belongs to the process that the slot has started (id and pid must agree); when a worker dies, every other one
- *  lets go of its cache. */
+/** All worker processes of this host: one slot each, one bus for all. Used by gateway.ts; a WorkerDirectory
+ *  for the coordinator.
+ *  Invariants: a connection belongs to the process that the slot has started (id and pid must agree); when a
+ *  worker dies, every other one lets go of its cache. */
 import os from 'node:os';
 import { type WorkerId, workerId } from '../base/ids.js';
 import { type NextChange, Signal } from '../base/signal.js';
@@ -64,7 +65,9 @@ export class Supervisor implements WorkerDirectory {
   private constructor(options: SupervisorOptions, bus: BusServer) {
     this.#options = options;
     this.#bus = bus;
-    this.slots = slotOptions(options, bus.address, (slot) => this.#onChange(slot)).map((each) => new WorkerSlot(each));
+    this.slots = slotOptions(options, bus.address, (slot) => this.#onChange(slot)).map(
+      (each) => new WorkerSlot(each),
+    );
   }
 
   /** Made anew only when a worker has come or gone: every decision asks. */
@@ -126,8 +129,8 @@ export class Supervisor implements WorkerDirectory {
     return this.slots.find((each) => each.id === id && each.pid === pid && each.state === 'starting') ?? null;
   }
 
-  /** While this process itself has no core, or is stopped, nobody is silent: of a longer gap only two intervals count, and what has come
-   *  meanwhile is read before the next look. */
+  /** While this process itself has no core, or is stopped, nobody is silent: of a longer gap only two
+   *  intervals count, and what has come meanwhile is read before the next look. */
   async #watch(): Promise<void> {
     const everyMs = heartbeatEveryMs(this.#options.limits);
     let lastMs = this.#options.clock.nowMs();
@@ -174,15 +177,34 @@ export class Supervisor implements WorkerDirectory {
 }
 
 /** What the cost model wants to know of a worker without measuring it; nothing before it has been ready. */
-function shapeOf({ ready, options: { config } }: WorkerSlot): Pick<WorkerFacts, 'seatCount' | 'shape' | 'kind'> {
+function shapeOf({
+  ready,
+  options: { config },
+}: WorkerSlot): Pick<WorkerFacts, 'batchSlotCount' | 'shape' | 'kind'> {
   if (ready === null) return {};
   const { device, kv, weightFormat, batchInvariant } = ready;
   const { sequenceCountMax, ...step } = stepLimitsOf(config.device.kind, config);
-  const kind = JSON.stringify([device.name, device.threadCount, kv.modelName, kv.dtype, weightFormat, batchInvariant, step]);
-  return { kind, seatCount: sequenceCountMax, shape: { ...step, kvBytesPerToken: ready.blockBytes / ready.blockTokenCount } };
+  const kind = JSON.stringify([
+    device.name,
+    device.threadCount,
+    kv.modelName,
+    kv.dtype,
+    weightFormat,
+    batchInvariant,
+    step,
+  ]);
+  return {
+    kind,
+    batchSlotCount: sequenceCountMax,
+    shape: { ...step, kvBytesPerToken: ready.blockBytes / ready.blockTokenCount },
+  };
 }
 
-function slotOptions(options: SupervisorOptions, address: string, onChange: (slot: WorkerSlot) => void): SlotOptions[] {
+function slotOptions(
+  options: SupervisorOptions,
+  address: string,
+  onChange: (slot: WorkerSlot) => void,
+): SlotOptions[] {
   const { workers, strategy, split, limits } = options;
   const roles = workers.map(({ role }) => role);
   const effective = effectiveRoles(roles, strategy, split);
@@ -201,8 +223,9 @@ function slotOptions(options: SupervisorOptions, address: string, onChange: (slo
       ...(spec.blockCount === undefined ? {} : { blockCount: spec.blockCount }),
       role: effectiveRole,
       device: { ...spec.device, threadCount: threadCountOf(spec, options) },
-      deviceShareCount: workers.filter((each) => each.device.kind === spec.device.kind && each.device.index === spec.device.index)
-        .length,
+      deviceShareCount: workers.filter(
+        (each) => each.device.kind === spec.device.kind && each.device.index === spec.device.index,
+      ).length,
       heartbeatEveryMs: heartbeatEveryMs(limits),
     };
     const loadTurns = loadTurnsOf(spec);

@@ -1,11 +1,11 @@
-/** Which requests kill the workers that compute them, and which were only there. Each request has a Suspicion; the coordinator has one
- *  SuspectLine for all. Used by request.ts, paths.ts and coordinator.ts.
+/** Which requests kill the workers that compute them, and which were only there. Each request has a
+ *  Suspicion; the coordinator has one SuspectLine for all. Used by request.ts, paths.ts and coordinator.ts.
  *
  *    a worker dies ─► a strike for every request it was computing ─► two in a row: a suspect ─► suspects are computed one at a time
  *                     an attempt that outlives those ─► acquitted                               ─► more than `lossCountMax`: it fails
  *
- *  Invariants: at most one suspect is on a worker, so that its next strikes are its own; a death from outside (kill -9) is no strike for who
- *  had got tokens; whoever was not on the worker gets none. */
+ *  Invariants: at most one suspect is on a worker, so that its next strikes are its own; a death from outside
+ *  (kill -9) is no strike for who had got tokens; whoever was not on the worker gets none. */
 import type { WorkerId } from '../base/ids.js';
 import type { Request } from './request.js';
 import type { WorkerLostError } from './worker-client.js';

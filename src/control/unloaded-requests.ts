@@ -1,7 +1,8 @@
-/** Requests that have the whole system to themselves, and what they took over what the costs say: limits are multiples of that. Used by
- *  routing.ts. Invariant: a request counts as alone only if no other was there at any moment of its life. */
+/** Requests that have the whole system to themselves, and what they took over what the costs say: limits are
+ *  multiples of that. Used by routing.ts. Invariant: a request counts as alone only if no other was there at
+ *  any moment of its life. */
 import { unloadedTpotMs } from '../router/default-slo.js';
-import { unloadedTtftMs } from '../router/forecast.js';
+import { unloadedTtftMs } from '../router/prediction.js';
 import type { RequestOutcomeTimes } from '../router/request-correction.js';
 import type { Route } from '../router/route.js';
 import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
@@ -10,7 +11,7 @@ import type { RequestRecord } from './request-record.js';
 import { sidesOf } from './route-summary.js';
 
 /** Who is there, as far as it matters. */
-export class Company {
+export class LoneRequests {
   #count = 0;
   #alone: object | null = null;
 
@@ -35,7 +36,11 @@ export interface UnloadedCosts {
 }
 
 /** Null: several choices, which are no step of one row. */
-export function unloadedCostsOf(route: Route, facts: RequestFacts, workers: readonly WorkerSnapshot[]): UnloadedCosts | null {
+export function unloadedCostsOf(
+  route: Route,
+  facts: RequestFacts,
+  workers: readonly WorkerSnapshot[],
+): UnloadedCosts | null {
   const [prefill, decode] = sidesOf(route).map((side) => workers.find(({ id }) => id === side));
   if (prefill === undefined || decode === undefined || facts.choiceCount > 1) return null;
   const tpotMs = unloadedTpotMs({ costs: decode.costs, unloaded: asCosted }, facts.promptTokenCount);
@@ -43,7 +48,11 @@ export function unloadedCostsOf(route: Route, facts: RequestFacts, workers: read
 }
 
 /** Real over costed. A prompt that was cached is not what limits are made for. */
-export function unloadedRatiosOf({ ttftMs, tpotMs }: UnloadedCosts, { real }: RequestOutcomeTimes, record: RequestRecord) {
+export function unloadedRatiosOf(
+  { ttftMs, tpotMs }: UnloadedCosts,
+  { real }: RequestOutcomeTimes,
+  record: RequestRecord,
+) {
   return {
     ttft: record.cachedTokenCount > 0 ? null : real.ttftMs / ttftMs,
     tpot: real.stepMs === null ? null : real.stepMs / tpotMs,

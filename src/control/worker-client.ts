@@ -1,6 +1,6 @@
 /** A live worker as paths.ts sees it. Implemented by remote-worker.ts over the bus, and by fakes in tests.
- *  Invariants: every method settles within a deadline; WorkerLostError means that the process has been reaped, so that nothing of it
- *  touches anybody's memory any more; `release` never rejects. */
+ *  Invariants: every method settles within a deadline; WorkerLostError means that the process has been
+ *  reaped, so that nothing of it touches anybody's memory any more; `release` never rejects. */
 import { type ErrorCode, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { NextChange } from '../base/signal.js';
@@ -8,7 +8,8 @@ import type { KvTarget } from '../transfer/connector.js';
 import type { LandedBody, ReservationBody } from '../worker/messages.js';
 import type { Request } from './request.js';
 
-/** Why a worker died. work: by something that it computed, as far as anybody can tell. outside: somebody killed or stopped it. */
+/** Why a worker died. work: by something that it computed, as far as anybody can tell. outside: somebody
+ *  killed or stopped it. */
 export type Blame = 'work' | 'outside';
 
 /** The worker died: its requests go on elsewhere. */
@@ -23,7 +24,8 @@ export class WorkerLostError extends TwostrokeError {
   }
 }
 
-/** The hand-over came to nothing (no room, failed transfer, nobody started it): the request goes on by recomputing. */
+/** The hand-over came to nothing (no room, failed transfer, nobody started it): the request goes on by
+ *  recomputing. */
 export class HandOverError extends TwostrokeError {
   readonly reason: HandOverFailure;
 
@@ -33,8 +35,9 @@ export class HandOverError extends TwostrokeError {
   }
 }
 
-/** no_room: decode had none for too long. lease_expired: the prefill did not start in time. overdue: the bytes did not land in time.
- *  transfer: the way, or what arrived over it, was wrong. unwanted: the request had ended. */
+/** no_room: decode had none for too long. lease_expired: the prefill did not start in time. overdue: the
+ *  bytes did not land in time. transfer: the way, or what arrived over it, was wrong. unwanted: the request
+ *  had ended. */
 export type HandOverFailure = 'no_room' | 'lease_expired' | 'overdue' | 'transfer' | 'unwanted';
 
 export interface Reserved {
@@ -44,10 +47,12 @@ export interface Reserved {
 
 export interface WorkerClient {
   readonly id: WorkerId;
-  /** Runs the whole request, its tokens so far included. Resolves when it has been accepted; tokens go to `request.accept`. */
+  /** Runs the whole request, its tokens so far included. Resolves when it has been accepted; tokens go to
+   *  `request.accept`. */
   generate(request: Request): Promise<void>;
-  /** Computes the prompt, emits the first token of every choice, and pushes K and V to where `reserve` says. `reserve` is called when the
-   *  first chunk is about to run. Resolves when every byte has landed; rejects when it is released before. */
+  /** Computes the prompt, emits the first token of every choice, and pushes K and V to where `reserve` says.
+   *  `reserve` is called when the first chunk is about to run. Resolves when every byte has landed; rejects
+   *  when it is released before. */
   prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody>;
   /** Null: no room now. Worth asking again after `nextRoom`. */
   reserve(request: Request, growthTokenCount: number): Promise<Reserved | null>;
@@ -58,7 +63,7 @@ export interface WorkerClient {
   /** `work`, unless the worker is lost first. */
   orLost<T>(work: Promise<T>): Promise<T>;
   stopChoice(id: RequestId, choiceIndex: number): void;
-  /** Resolves when nothing of the request runs, is held or is written here or from here any more. Idempotent; a worker that does not
-   *  answer is killed and reaped first. */
+  /** Resolves when nothing of the request runs, is held or is written here or from here any more. Idempotent;
+   *  a worker that does not answer is killed and reaped first. */
   release(id: RequestId): Promise<void>;
 }

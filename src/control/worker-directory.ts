@@ -8,7 +8,8 @@ import type { WorkerClient } from './worker-client.js';
 /** What a worker looks like to the coordinator before its load and its costs are added. */
 export interface WorkerFacts extends Omit<WorkerSnapshot, 'load' | 'costs' | 'corrections' | 'unloaded'> {
   readonly shape?: WorkerShape;
-  /** Its device, model and settings, as a name: workers of one kind are expected to take the same time. Absent: not known yet. */
+  /** Its device, model and settings, as a name: workers of one kind are expected to take the same time.
+   *  Absent: not known yet. */
   readonly kind?: string;
 }
 

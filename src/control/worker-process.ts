@@ -1,5 +1,7 @@
-/** A child process that runs a worker. Made by worker-slot.ts; the only place in control/ that knows of processes.
- *  Invariant: `exited` resolves when the process has been reaped: from then on nothing of it touches shared memory. */
+/** A child process that runs a worker. Made by worker-slot.ts; the only place in control/ that knows of
+ *  processes.
+ *  Invariant: `exited` resolves when the process has been reaped: from then on nothing of it touches shared
+ *  memory. */
 import { spawn } from 'node:child_process';
 import type { WorkerId } from '../base/ids.js';
 import { lookAt } from './process-look.js';
@@ -39,13 +41,20 @@ export type SpawnWorker = (options: SpawnOptions) => WorkerProcess;
 
 /** Its standard output goes to our standard error: ours may carry JSON. */
 export const spawnWorker: SpawnWorker = ({ entry, address, workerId, logLevel, environment }) => {
-  const child = spawn(process.execPath, [entry, '--address', address, '--id', workerId, '--log-level', logLevel], {
-    stdio: ['ignore', 2, 2],
-    ...(environment === undefined ? {} : { env: environment }),
-  });
+  const child = spawn(
+    process.execPath,
+    [entry, '--address', address, '--id', workerId, '--log-level', logLevel],
+    {
+      stdio: ['ignore', 2, 2],
+      ...(environment === undefined ? {} : { env: environment }),
+    },
+  );
   const exited = new Promise<ProcessEnd>((resolve) => {
     child.once('exit', (code, signal) => {
-      resolve({ reason: signal === null ? `it exited with code ${code}` : `it was killed by ${signal}`, signal });
+      resolve({
+        reason: signal === null ? `it exited with code ${code}` : `it was killed by ${signal}`,
+        signal,
+      });
     });
     child.on('error', (error) => {
       if (child.pid === undefined) {

@@ -1,7 +1,7 @@
-/** One worker's place: starts its process, hears its messages, watches that it lives, and starts it again when it has died.
- *  Made by supervisor.ts, one per worker spec, for the life of the gateway.
- *  Invariants: at most one process at a time; `onLost` is called only after the process has been reaped; a process whose connection
- *  broke, or that went silent, is killed first. */
+/** One worker's place: starts its process, hears its messages, watches that it lives, and starts it again
+ *  when it has died. Made by supervisor.ts, one per worker spec, for the life of the gateway.
+ *  Invariants: at most one process at a time; `onLost` is called only after the process has been reaped; a
+ *  process whose connection broke, or that went silent, is killed first. */
 import { TwostrokeError, type WireError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { BusConnection } from '../bus/bus.js';
@@ -12,11 +12,11 @@ import { gatewayEventChecks, otherVersion, workerAnswerChecks } from '../worker/
 import {
   type GatewayMessages,
   type HelloBody,
+  type HelloReply,
   type LoadingBody,
   protocolVersion,
   type ReadyBody,
   type SnapshotBody,
-  type WelcomeBody,
   type WorkerConfig,
   type WorkerMessages,
 } from '../worker/messages.js';
@@ -138,8 +138,9 @@ export class WorkerSlot {
     this.#process.kill();
   }
 
-  /** The process has said hello: what it is to do. Throws when it speaks another protocol: it is killed, and not started again. */
-  greet(connection: BusConnection, hello: HelloBody): WelcomeBody {
+  /** The process has said hello: what it is to do. Throws when it speaks another protocol: it is killed, and
+   *  not started again. */
+  greet(connection: BusConnection, hello: HelloBody): HelloReply {
     this.#connection = connection;
     if (hello.protocolVersion !== protocolVersion) {
       const message = otherVersion(`worker ${this.id}`, hello.protocolVersion);
@@ -167,15 +168,16 @@ export class WorkerSlot {
     this.#connection?.close(reason);
   }
 
-  /** Called by the supervisor every now and then. `sleptMs`: of the time since the last call, what does not count beside `elapsedMs`,
-   *  because the gateway itself did not run. */
+  /** Called by the supervisor every now and then. `sleptMs`: of the time since the last call, what does not
+   *  count beside `elapsedMs`, because the gateway itself did not run. */
   watch(elapsedMs: number, sleptMs: number): void {
     const { limits } = this.options.supervisor;
     this.#silentMs += elapsedMs;
     this.#lastProgressMs += sleptMs;
     if (this.#process === null) return;
     const look = this.#process.look?.() ?? null;
-    const freeze = look === null ? null : this.#freeze.look(look, elapsedMs, this.isLive ? 'promised' : 'not_yet');
+    const freeze =
+      look === null ? null : this.#freeze.look(look, elapsedMs, this.isLive ? 'promised' : 'not_yet');
     const silentMsMax = this.isLive ? limits.heartbeatMs : limits.loadSilenceMs;
     if (freeze !== null) this.kill(freeze.reason, freeze.blame);
     else if (this.#silentMs > silentMsMax) this.kill(`it said nothing for ${Math.round(this.#silentMs)} ms`);
@@ -183,7 +185,8 @@ export class WorkerSlot {
       this.kill(`it has work but made no step for ${Math.round(this.stalledMs)} ms`);
   }
 
-  /** One process after another, until stopped or hopeless. Who served is back at once: only who dies at its start is waited for. */
+  /** One process after another, until stopped or hopeless. Who served is back at once: only who dies at its
+   *  start is waited for. */
   async #live(): Promise<void> {
     const { limits } = this.options.supervisor;
     let delayMs = limits.restartDelayMsMin;
@@ -193,7 +196,10 @@ export class WorkerSlot {
       this.#turn?.end();
       if (this.#isStopping) break;
       if (this.ready === null && this.#isHopeless()) return this.#setState('failed');
-      this.#logger.error({ worker: this.id, reason, delayMs: this.#wasReady ? 0 : delayMs }, 'worker died, restarting');
+      this.#logger.error(
+        { worker: this.id, reason, delayMs: this.#wasReady ? 0 : delayMs },
+        'worker died, restarting',
+      );
       if (this.#wasReady) delayMs = limits.restartDelayMsMin;
       else {
         await this.#pause(delayMs);
@@ -207,7 +213,9 @@ export class WorkerSlot {
   /** Another start will not cure it. Only asked while it has never been ready. */
   #isHopeless(): boolean {
     const isPermanent = this.error !== null && permanentCodes.includes(this.error.code);
-    return isPermanent || this.#isOtherVersion || this.incarnation >= this.options.supervisor.limits.startCountMax;
+    return (
+      isPermanent || this.#isOtherVersion || this.incarnation >= this.options.supervisor.limits.startCountMax
+    );
   }
 
   /** Resolves, with what ended it, when the process has been reaped. */
@@ -268,7 +276,12 @@ export class WorkerSlot {
     this.ready = body;
     this.#wasReady = true;
     const checked = new CheckedConnection<WorkerMessages>(connection, workerAnswerChecks);
-    this.client = new RemoteWorker({ target, connection: checked, limits, kill: (reason) => this.#refuse(reason) });
+    this.client = new RemoteWorker({
+      target,
+      connection: checked,
+      limits,
+      kill: (reason) => this.#refuse(reason),
+    });
     this.#logger.info(
       { worker: this.id, pid: this.pid, loadMs: Math.round(body.loadMs), blocks: body.blockCount },
       'worker ready',
@@ -282,7 +295,8 @@ export class WorkerSlot {
     this.snapshot = body;
     this.client?.onSnapshot(body);
     if (body.steps.length > 0) this.options.supervisor.onStepSamples?.(this.id, unpackSteps(body.steps));
-    if (before?.engine.stepCount !== body.engine.stepCount || !before.hasWork) this.#lastProgressMs = this.#clock.nowMs();
+    if (before?.engine.stepCount !== body.engine.stepCount || !before.hasWork)
+      this.#lastProgressMs = this.#clock.nowMs();
   }
 
   #pause(delayMs: number): Promise<void> {

@@ -1,5 +1,6 @@
-/** Parses `--workers`: a comma list of `role:device[*count][?key=value&…]`, e.g. `prefill:cpu*2?threads=1,decode:cpu`. Pure.
- *  Used by cli/ (text → specs) and gateway.ts (specs → processes). */
+/** Parses `--workers`: a comma list of `role:device[*count][?key=value&…]`, e.g.
+ *  `prefill:cpu*2?threads=1,decode:cpu`. Pure. Used by cli/ (text → specs) and gateway.ts (specs →
+ *  processes). */
 import { InvalidRequestError } from '../base/errors.js';
 import type { DeviceKind } from '../device/device.js';
 import type { WorkerRole } from '../router/snapshot.js';
@@ -21,7 +22,8 @@ const workerCountMax = 64;
 
 /** Throws InvalidRequestError that quotes the item and says what is wrong with it. */
 export function parseWorkerSpecs(text: string): readonly WorkerSpec[] {
-  if (text.trim() === '') throw new InvalidRequestError('workers: empty; write for example prefill:cpu,decode:cpu', 'workers');
+  if (text.trim() === '')
+    throw new InvalidRequestError('workers: empty; write for example prefill:cpu,decode:cpu', 'workers');
   const specs = text.split(',').flatMap((item) => parseItem(item.trim()));
   if (specs.length > workerCountMax) throw wrong(text, `${specs.length} workers, at most ${workerCountMax}`);
   return specs;
@@ -34,13 +36,16 @@ export function formatDevice(device: WorkerSpec['device']): string {
 
 function parseItem(item: string): readonly WorkerSpec[] {
   const match = itemPattern.exec(item);
-  if (match === null) throw wrong(item, 'expected role:device[*count][?key=value&…], for example decode:cpu?threads=2');
+  if (match === null)
+    throw wrong(item, 'expected role:device[*count][?key=value&…], for example decode:cpu?threads=2');
   const [, roleText = '', deviceText = '', moreDevices = '', countText, query = ''] = match;
   const role = roles.find((each) => each === roleText);
   if (role === undefined) throw wrong(item, `role '${roleText}' is not one of ${roles.join(', ')}`);
-  if (moreDevices !== '') throw wrong(item, 'several devices per worker (tensor parallel) are not supported yet');
+  if (moreDevices !== '')
+    throw wrong(item, 'several devices per worker (tensor parallel) are not supported yet');
   const count = countText === undefined ? 1 : Number(countText);
-  if (count < 1 || count > workerCountMax) throw wrong(item, `count ${count} is not between 1 and ${workerCountMax}`);
+  if (count < 1 || count > workerCountMax)
+    throw wrong(item, `count ${count} is not between 1 and ${workerCountMax}`);
   const spec: WorkerSpec = { role, device: parseDevice(item, deviceText), ...parseSettings(item, query) };
   return Array.from({ length: count }, () => spec);
 }
@@ -53,12 +58,16 @@ function parseDevice(item: string, text: string): WorkerSpec['device'] {
   throw wrong(item, `device '${text}' is not cpu or cuda:N`);
 }
 
-function parseSettings(item: string, query: string): Pick<WorkerSpec, 'threadCount' | 'quantize' | 'blockCount'> {
+function parseSettings(
+  item: string,
+  query: string,
+): Pick<WorkerSpec, 'threadCount' | 'quantize' | 'blockCount'> {
   let settings: Pick<WorkerSpec, 'threadCount' | 'quantize' | 'blockCount'> = {};
   for (const part of query === '' ? [] : query.split('&')) {
     const [key = '', value = ''] = part.split('=');
     if (key === 'threads') settings = { ...settings, threadCount: positive(item, key, value, 1024) };
-    else if (key === 'blocks') settings = { ...settings, blockCount: positive(item, key, value, 2 ** 31 - 1) };
+    else if (key === 'blocks')
+      settings = { ...settings, blockCount: positive(item, key, value, 2 ** 31 - 1) };
     else if (key === 'quantize') settings = { ...settings, quantize: quantizeOf(item, value) };
     else throw wrong(item, `setting '${key}' is not one of threads, blocks, quantize`);
   }

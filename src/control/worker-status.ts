@@ -1,4 +1,5 @@
-/** What the gateway tells about its workers: the start-up screen, `twostroke workers`, /metrics, /health. Plain data. */
+/** What the gateway tells about its workers: the start-up screen, `twostroke workers`, /metrics, /health.
+ *  Plain data. */
 import type { WireError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
@@ -29,7 +30,8 @@ export interface WorkerStatus {
   readonly snapshot: EngineSnapshot | null;
   readonly residentBytes: number;
   readonly connectors: readonly ConnectorStatus[];
-  /** Reserved for hand-overs that have not landed: nobody else gets them before their writer is done, or known dead. */
+  /** Reserved for hand-overs that have not landed: nobody else gets them before their writer is done, or
+   *  known dead. */
   readonly quarantinedBlockCount: number;
   /** Of sequences that were handed over to it: from schedulable until its next step. */
   readonly stepBoundaryWaits: WaitTotals;

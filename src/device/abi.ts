@@ -1,5 +1,6 @@
-/** The C ABI of native/pd.h as data: which symbols there are and what they take. Used by native.ts, which binds them.
- *  Pointers and handles are plain numbers; a `Buffer` parameter is a typed array the callee fills or reads during the call. */
+/** The C ABI of native/pd.h as data: which symbols there are and what they take. Used by native.ts, which
+ *  binds them. Pointers and handles are plain numbers; a `Buffer` parameter is a typed array the callee fills
+ *  or reads during the call. */
 
 const parameterTypes = {
   pointer: 'uintptr_t',
@@ -16,7 +17,9 @@ type ParameterValue<Kind extends ParameterKind> = Kind extends 'buffer'
   : Kind extends 'text'
     ? string
     : number;
-type Parameters<Kinds extends readonly ParameterKind[]> = { [Index in keyof Kinds]: ParameterValue<Kinds[Index]> };
+type Parameters<Kinds extends readonly ParameterKind[]> = {
+  [Index in keyof Kinds]: ParameterValue<Kinds[Index]>;
+};
 
 const [P, I, U, F, B, T] = ['pointer', 'i32', 'u64', 'f32', 'buffer', 'text'] as const;
 
@@ -84,7 +87,9 @@ export const symbols = {
 } as const satisfies Record<string, readonly ParameterKind[]>;
 
 export type SymbolName = keyof typeof symbols;
-export type NativeFunctions = { readonly [Name in SymbolName]: (...values: Parameters<(typeof symbols)[Name]>) => number };
+export type NativeFunctions = {
+  readonly [Name in SymbolName]: (...values: Parameters<(typeof symbols)[Name]>) => number;
+};
 /** Those that may block for long, called on the libuv pool. */
 export type BlockingName = 'pd_stream_wait' | 'pd_event_wait' | 'pd_measure_read';
 export type BlockingFunctions = {

@@ -1,5 +1,6 @@
-/** A device as TypeScript sees it: memory, streams, weights and ops. The one implementation is native.ts, over cpu or cuda.
- *  Every op enqueues on a stream and returns at once; only `wait` takes time, off the event loop. Shapes are checked here, once. */
+/** A device as TypeScript sees it: memory, streams, weights and ops. The one implementation is native.ts,
+ *  over cpu or cuda. Every op enqueues on a stream and returns at once; only `wait` takes time, off the event
+ *  loop. Shapes are checked here, once. */
 import type { Dtype } from './dtype.js';
 import type { Pointer, Tensor } from './tensor.js';
 
@@ -27,7 +28,8 @@ export interface DeviceOptions {
   /** Compute threads of a CPU device; 0 means all cores. */
   readonly threadCount?: number;
   readonly isa?: Isa;
-  /** on: a row's result depends on its own sequence alone, whatever else is in the step. Always so on the CPU; costs speed on a GPU. */
+  /** on: a row's result depends on its own sequence alone, whatever else is in the step. Always so on the
+   *  CPU; costs speed on a GPU. */
   readonly batchInvariant?: 'on' | 'off';
   /** Where the shared library lies, instead of the built or cached one. */
   readonly libraryPath?: string;
@@ -141,7 +143,8 @@ export interface KvPlace {
   readonly blocks: readonly number[];
 }
 
-/** What of two places is moved: PdKvRange in native/pd.h. Starts are counted from the first slot of a place's blocks. */
+/** What of two places is moved: PdKvRange in native/pd.h. Starts are counted from the first slot of a place's
+ *  blocks. */
 export interface KvRange {
   readonly targetStart: number;
   readonly sourceStart: number;
@@ -177,7 +180,8 @@ export const sampleRowBytes = 80;
 
 /** The ops of a forward pass. `rows` is always the number of query tokens of the step. */
 export interface Ops {
-  /** out[r] = table[ids[r]] * scale, NaN for an id outside the table; out: [rows, hidden], table: [vocab, hidden] */
+  /** out[r] = table[ids[r]] * scale, NaN for an id outside the table; out: [rows, hidden], table: [vocab,
+   *  hidden] */
   embedding(out: Tensor, table: Tensor, ids: Pointer, lastTokens: Pointer, rows: number, scale: number): void;
   /** out = rmsnorm(x) * weight; out, x: [rows, cols], weight: [cols] f32 */
   rmsnorm(out: Tensor, x: Tensor, weight: Tensor, rows: number, eps: number): void;
@@ -187,12 +191,19 @@ export interface Ops {
   add(residual: Tensor, x: Tensor, rows: number): void;
   /** out = x · weightᵀ + bias; x: [rows, k], out: [rows, n], bias: [n] f32 */
   linear(out: Tensor, x: Tensor, weight: Weight, bias: Tensor | null, rows: number): void;
-  /** QK-norm, rotation and store into the cache; qkv: [rows, (heads + 2 kvHeads) headDim], rope: [maxPosition, rotary] f32 */
+  /** QK-norm, rotation and store into the cache; qkv: [rows, (heads + 2 kvHeads) headDim], rope:
+   *  [maxPosition, rotary] f32 */
   ropeStore(
     qkv: Tensor,
     layer: KvLayerView,
     batch: BatchView,
-    options: { headCount: number; queryNorm: Tensor | null; keyNorm: Tensor | null; eps: number; rope: Tensor },
+    options: {
+      headCount: number;
+      queryNorm: Tensor | null;
+      keyNorm: Tensor | null;
+      eps: number;
+      rope: Tensor;
+    },
   ): void;
   /** out: [rows, heads * headDim]; qkv as after ropeStore */
   pagedAttention(
@@ -204,7 +215,13 @@ export interface Ops {
   ): void;
   /** out[r, i] = act(gateUp[r, i]) * gateUp[r, inter + i]; out: [rows, inter] */
   actMul(out: Tensor, gateUp: Tensor, rows: number, activation: 'silu' | 'gelu_tanh'): void;
-  moeRoute(expertIds: Tensor, expertWeights: Tensor, logits: Tensor, rows: number, normalise: 'topk' | 'none'): void;
+  moeRoute(
+    expertIds: Tensor,
+    expertWeights: Tensor,
+    logits: Tensor,
+    rows: number,
+    normalise: 'topk' | 'none',
+  ): void;
   /** out[j] = x[floor(j / divisor)] · weight[expertIds[j]]ᵀ for j < pairs */
   moeLinear(out: Tensor, x: Tensor, weight: Weight, expertIds: Tensor, pairs: number, divisor: number): void;
   moeCombine(out: Tensor, x: Tensor, expertWeights: Tensor, rows: number): void;
@@ -235,7 +252,8 @@ export interface Stream {
     pairs: readonly BlockPair[],
     slices: readonly BlockSlice[],
   ): void;
-  /** K and V of a range of tokens, layers and heads, between places of different dtype, block size or heads. */
+  /** K and V of a range of tokens, layers and heads, between places of different dtype, block size or
+   *  heads. */
   moveKv(target: KvPlace, source: KvPlace, range: KvRange): void;
   /** CRC-32C of whole blocks, as 32-bit words; out: [blocks], host memory. CPU devices only. */
   checksumBlocks(out: Pointer, place: { base: Pointer; blockBytes: number }, blocks: readonly number[]): void;
@@ -244,7 +262,8 @@ export interface Stream {
   beginGraph(): void;
   endGraph(): GraphHandle;
   launch(graph: GraphHandle): void;
-  /** Resolves when everything enqueued so far has run; rejects with what failed. Never blocks the event loop. */
+  /** Resolves when everything enqueued so far has run; rejects with what failed. Never blocks the event
+   *  loop. */
   wait(): Promise<void>;
   close(): void;
 }

@@ -1,6 +1,7 @@
-/** A Device over a native library: memory, events, weights and caches. Made by native.ts's openDevice. Streams are in native-stream.ts.
- *  Invariant: no native handle is used after it was destroyed: what is closed while a wait is on its way in another thread is
- *  destroyed when that wait has returned. close() leaves no thread and no memory behind. */
+/** A Device over a native library: memory, events, weights and caches. Made by native.ts's openDevice.
+ *  Streams are in native-stream.ts.
+ *  Invariant: no native handle is used after it was destroyed: what is closed while a wait is on its way in
+ *  another thread is destroyed when that wait has returned. close() leaves no thread and no memory behind. */
 import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
 import type {
@@ -78,7 +79,9 @@ export class NativeDevice implements Device {
   }
 
   allocate(bytes: number): Pointer {
-    return this.#make(`allocate ${bytes} bytes`, (out) => this.#library.call.pd_alloc(this.#live, bytes, out)) as Pointer;
+    return this.#make(`allocate ${bytes} bytes`, (out) =>
+      this.#library.call.pd_alloc(this.#live, bytes, out),
+    ) as Pointer;
   }
 
   release(pointer: Pointer): void {
@@ -88,7 +91,9 @@ export class NativeDevice implements Device {
   allocateHost(bytes: number): HostBuffer {
     const what = `allocate ${bytes} bytes of host memory`;
     if (bytes >= 2 ** 32) throw new DeviceError(`${what}: one buffer holds less than 4 GiB`, pdUnsupported);
-    const pointer = this.#make(what, (out) => this.#library.call.pd_host_alloc(this.#live, bytes, out)) as Pointer;
+    const pointer = this.#make(what, (out) =>
+      this.#library.call.pd_host_alloc(this.#live, bytes, out),
+    ) as Pointer;
     return { pointer, bytes: new Uint8Array(this.#library.view(pointer, bytes)) };
   }
 
@@ -98,7 +103,9 @@ export class NativeDevice implements Device {
 
   mapFile(path: string): MappedFile {
     const size = new BigUint64Array(1);
-    const pointer = this.#make('map file', (out) => this.#library.call.pd_map_file(path, out, size)) as Pointer;
+    const pointer = this.#make('map file', (out) =>
+      this.#library.call.pd_map_file(path, out, size),
+    ) as Pointer;
     const byteCount = Number(size[0]);
     return {
       pointer,
@@ -117,7 +124,9 @@ export class NativeDevice implements Device {
   }
 
   createEvent(): EventHandle {
-    return this.#make('create event', (out) => this.#library.call.pd_event_create(this.#live, out)) as EventHandle;
+    return this.#make('create event', (out) =>
+      this.#library.call.pd_event_create(this.#live, out),
+    ) as EventHandle;
   }
 
   destroyEvent(event: EventHandle): void {
@@ -126,7 +135,8 @@ export class NativeDevice implements Device {
   }
 
   async waitEvent(event: EventHandle): Promise<void> {
-    // A reached event is asked here at once; so is the message after a failure, because it belongs to the asking thread.
+    // A reached event is asked here at once; so is the message after a failure, because it belongs to the
+    // asking thread.
     this.#eventWaits.set(event, (this.#eventWaits.get(event) ?? 0) + 1);
     try {
       if (!this.isReached(event) && (await this.#library.blocking.pd_event_wait(event)) === 0) return;
@@ -149,7 +159,9 @@ export class NativeDevice implements Device {
     const { n, k } = shape;
     const what = `create weight [${count}, ${n}, ${k}] ${format}`;
     const { call, check } = this.#library;
-    const handle = this.#make(what, (out) => call.pd_weight_create(this.#live, count, n, k, dtypeCodes[format], out));
+    const handle = this.#make(what, (out) =>
+      call.pd_weight_create(this.#live, count, n, k, dtypeCodes[format], out),
+    );
     check(call.pd_weight_bytes(handle, this.#out), what);
     return { handle: handle as Weight['handle'], count, n, k, format, bytes: Number(this.#out[0]) };
   }
@@ -160,12 +172,16 @@ export class NativeDevice implements Device {
 
   createCache(bytes: number): CacheHandle {
     const what = `create a cache of ${bytes} bytes`;
-    return this.#make(what, (out) => this.#library.call.pd_cache_create(this.#live, bytes, out)) as CacheHandle;
+    return this.#make(what, (out) =>
+      this.#library.call.pd_cache_create(this.#live, bytes, out),
+    ) as CacheHandle;
   }
 
   createHostCache(bytes: number): CacheHandle {
     const what = `create ${bytes} bytes of shared host memory`;
-    return this.#make(what, (out) => this.#library.call.pd_cache_create_host(this.#live, bytes, out)) as CacheHandle;
+    return this.#make(what, (out) =>
+      this.#library.call.pd_cache_create_host(this.#live, bytes, out),
+    ) as CacheHandle;
   }
 
   exportCache(cache: CacheHandle): CacheExport {
@@ -189,7 +205,9 @@ export class NativeDevice implements Device {
     struct.setBigUint64(16, BigInt(from.bytes), true);
     new Uint8Array(struct.buffer, 24, 64).set(Buffer.from(from.ipcHandle, 'base64').subarray(0, 64));
     const what = `import the cache of process ${from.processId}`;
-    return this.#make(what, (out) => this.#library.call.pd_cache_import(this.#live, struct, out)) as CacheHandle;
+    return this.#make(what, (out) =>
+      this.#library.call.pd_cache_import(this.#live, struct, out),
+    ) as CacheHandle;
   }
 
   cachePointer(cache: CacheHandle): Pointer {
@@ -202,13 +220,17 @@ export class NativeDevice implements Device {
 
   async measureReadBytesPerSecond(bytes: number, repeats: number): Promise<number> {
     this.#measurementCount++;
-    const result = this.allocateHost(8); // native memory: a JavaScript buffer may move while another thread writes to it
+    // native memory: a JavaScript buffer may move while another thread writes to it
+    const result = this.allocateHost(8);
     try {
       const status = await this.#library.blocking.pd_measure_read(this.#live, bytes, repeats, result.pointer);
       if (status !== 0) throw new DeviceError(`measuring read bandwidth over ${bytes} bytes failed`, status);
       return new DataView(result.bytes.buffer).getFloat64(0, true);
     } finally {
-      this.#library.check(this.#library.call.pd_host_free(this.#handle, result.pointer), 'release host memory'); // even when closed
+      this.#library.check(
+        this.#library.call.pd_host_free(this.#handle, result.pointer),
+        'release host memory',
+      ); // even when closed
       this.#measurementCount--;
       this.#destroyWhenIdle();
     }

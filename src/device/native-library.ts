@@ -1,9 +1,20 @@
-/** Where the native library lies: built in the package, else compiled on first use into a cache folder. Used by native.ts and by
- *  whoever starts a device on a machine without a build (with `ensureLibrary`, which shows progress).
+/** Where the native library lies: built in the package, else compiled on first use into a cache folder. Used
+ *  by native.ts and by whoever starts a device on a machine without a build (with `ensureLibrary`, which
+ *  shows progress).
  *  Invariant: a library in the cache folder is complete, because it is renamed into place. */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { systemClock } from '../base/clock.js';
@@ -22,7 +33,8 @@ export function findLibrary(kind: DeviceKind): string {
   );
 }
 
-/** As `findLibrary`, but compiles the library when there is none. `onProgress` gets one short line per step. */
+/** As `findLibrary`, but compiles the library when there is none. `onProgress` gets one short line per
+ *  step. */
 export async function ensureLibrary(kind: DeviceKind, onProgress: (line: string) => void): Promise<string> {
   const found = candidates(kind).find((candidate) => existsSync(candidate));
   if (found !== undefined) return found;
@@ -39,7 +51,8 @@ export async function ensureLibrary(kind: DeviceKind, onProgress: (line: string)
   return library;
 }
 
-/** `devices`: names in /dev, where NVIDIA's driver shows each GPU, and WSL all of them as one. Throws DeviceError that says what to do. */
+/** `devices`: names in /dev, where NVIDIA's driver shows each GPU, and WSL all of them as one. Throws
+ *  DeviceError that says what to do. */
 export function requireGpu(devices: readonly string[]): void {
   if (devices.some((name) => /^(nvidia\d+|dxg)$/.test(name))) return;
   throw new DeviceError(
@@ -49,7 +62,9 @@ export function requireGpu(devices: readonly string[]): void {
 }
 
 function candidates(kind: DeviceKind): string[] {
-  return [path.join(packageRoot(), 'build'), cacheFolder()].map((folder) => path.join(folder, kind, `libpd_${kind}.so`));
+  return [path.join(packageRoot(), 'build'), cacheFolder()].map((folder) =>
+    path.join(folder, kind, `libpd_${kind}.so`),
+  );
 }
 
 /** The folder that holds native/pd.h, above src/device as above dist/src/device. */
@@ -58,7 +73,10 @@ function packageRoot(): string {
   while (!existsSync(path.join(folder, 'native', 'pd.h'))) {
     const parent = path.dirname(folder);
     if (parent === folder)
-      throw new DeviceError(`native/pd.h is not above ${import.meta.dirname}: the package is incomplete`, pdIo);
+      throw new DeviceError(
+        `native/pd.h is not above ${import.meta.dirname}: the package is incomplete`,
+        pdIo,
+      );
     folder = parent;
   }
   return folder;
@@ -69,12 +87,14 @@ function cacheFolder(): string {
   const native = path.join(packageRoot(), 'native');
   const hash = createHash('sha256').update(process.arch);
   for (const file of readdirSync(native, { recursive: true, encoding: 'utf8' }).sort()) {
-    if (/\.(cc|cu|cuh|h)$|Makefile$/.test(file)) hash.update(file).update(readFileSync(path.join(native, file)));
+    if (/\.(cc|cu|cuh|h)$|Makefile$/.test(file))
+      hash.update(file).update(readFileSync(path.join(native, file)));
   }
   return path.join(homedir(), '.cache', 'twostroke', hash.digest('hex').slice(0, 16));
 }
 
-/** Compiles in a folder of its own and renames it, so that the lock only saves work and correctness does not rest on it. */
+/** Compiles in a folder of its own and renames it, so that the lock only saves work and correctness does not
+ *  rest on it. */
 async function compile(kind: DeviceKind, folder: string, onProgress: (line: string) => void): Promise<void> {
   onProgress(`compiling the native ${kind} library into ${folder} (once)`);
   const own = `${folder}.${process.pid}`;
@@ -88,7 +108,9 @@ async function compile(kind: DeviceKind, folder: string, onProgress: (line: stri
 
 function runMake(kind: DeviceKind, folder: string, onProgress: (line: string) => void): Promise<void> {
   const [source, output, tools] =
-    kind === 'cuda' ? ['native/cuda', 'OUT', 'nvcc (the CUDA toolkit), g++ and make'] : ['native', 'BUILD', 'g++ and make'];
+    kind === 'cuda'
+      ? ['native/cuda', 'OUT', 'nvcc (the CUDA toolkit), g++ and make']
+      : ['native', 'BUILD', 'g++ and make'];
   return new Promise((resolve, reject) => {
     const make = spawn('make', ['-s', '-j2', '-C', path.join(packageRoot(), source), `${output}=${folder}`], {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -98,7 +120,8 @@ function runMake(kind: DeviceKind, folder: string, onProgress: (line: string) =>
     make.stderr.on('data', (text: Buffer) => {
       errors = (errors + text.toString()).slice(-2000);
     });
-    const fail = (why: string) => reject(new DeviceError(`the native ${kind} library needs ${tools}; ${why}`, pdIo));
+    const fail = (why: string) =>
+      reject(new DeviceError(`the native ${kind} library needs ${tools}; ${why}`, pdIo));
     make.on('error', () => fail('make is not installed (apt-get install g++ make)'));
     make.on('exit', (code) => (code === 0 ? resolve() : fail(`compiling it failed:\n${errors}`)));
   });

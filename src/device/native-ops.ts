@@ -37,9 +37,17 @@ export class NativeOps implements Ops {
     this.#library.check(this.#library.call.pd_host_free(this.#device, this.#structs), 'free structs');
   }
 
-  embedding(out: Tensor, table: Tensor, ids: Pointer, lastTokens: Pointer, rows: number, scale: number): void {
+  embedding(
+    out: Tensor,
+    table: Tensor,
+    ids: Pointer,
+    lastTokens: Pointer,
+    rows: number,
+    scale: number,
+  ): void {
     const hidden = columns(out);
-    if (columns(table) !== hidden || rowsOf(out) < rows) throw mismatch('embedding', { out, table }, `${rows} rows`);
+    if (columns(table) !== hidden || rowsOf(out) < rows)
+      throw mismatch('embedding', { out, table }, `${rows} rows`);
     const status = this.#library.call.pd_embedding(
       this.#live,
       dtypeCodes[out.dtype],
@@ -69,14 +77,25 @@ export class NativeOps implements Ops {
     if (columns(x) !== cols || x.dtype !== residual.dtype || Math.min(rowsOf(x), rowsOf(residual)) < rows) {
       throw mismatch('add', { residual, x }, `${rows} rows`);
     }
-    const status = this.#library.call.pd_add(this.#live, dtypeCodes[x.dtype], residual.pointer, x.pointer, rows * cols);
+    const status = this.#library.call.pd_add(
+      this.#live,
+      dtypeCodes[x.dtype],
+      residual.pointer,
+      x.pointer,
+      rows * cols,
+    );
     this.#check(status, 'add', { residual, x });
   }
 
   linear(out: Tensor, x: Tensor, weight: Weight, bias: Tensor | null, rows: number): void {
-    const fits = columns(out) === weight.n && columns(x) === weight.k && Math.min(rowsOf(out), rowsOf(x)) >= rows;
+    const fits =
+      columns(out) === weight.n && columns(x) === weight.k && Math.min(rowsOf(out), rowsOf(x)) >= rows;
     if (!fits || (bias !== null && (elementCount(bias.shape) !== weight.n || bias.dtype !== 'f32'))) {
-      throw mismatch('linear', { out, x, ...(bias === null ? {} : { bias }) }, `${rows} rows, weight ${shapeOf(weight)}`);
+      throw mismatch(
+        'linear',
+        { out, x, ...(bias === null ? {} : { bias }) },
+        `${rows} rows, weight ${shapeOf(weight)}`,
+      );
     }
     const [type, outType, biasPointer] = [dtypeCodes[x.dtype], dtypeCodes[out.dtype], bias?.pointer ?? 0];
     const { call } = this.#library;
@@ -91,14 +110,27 @@ export class NativeOps implements Ops {
     qkv: Tensor,
     layer: KvLayerView,
     batch: BatchView,
-    options: { headCount: number; queryNorm: Tensor | null; keyNorm: Tensor | null; eps: number; rope: Tensor },
+    options: {
+      headCount: number;
+      queryNorm: Tensor | null;
+      keyNorm: Tensor | null;
+      eps: number;
+      rope: Tensor;
+    },
   ): void {
     const { headCount, queryNorm, keyNorm, eps, rope } = options;
     const { headDim } = layer;
-    const fits = columns(qkv) === (headCount + 2 * layer.kvHeadCount) * headDim && rowsOf(qkv) >= batch.rowCount;
-    const normsFit = [queryNorm, keyNorm].every((norm) => norm === null || (columns(norm) === headDim && norm.dtype === 'f32'));
+    const fits =
+      columns(qkv) === (headCount + 2 * layer.kvHeadCount) * headDim && rowsOf(qkv) >= batch.rowCount;
+    const normsFit = [queryNorm, keyNorm].every(
+      (norm) => norm === null || (columns(norm) === headDim && norm.dtype === 'f32'),
+    );
     if (!fits || !normsFit || columns(rope) > headDim || rope.dtype !== 'f32') {
-      throw mismatch('rope_store', { qkv, rope }, `${headCount} heads, ${describeLayer(layer)}, ${batch.rowCount} rows`);
+      throw mismatch(
+        'rope_store',
+        { qkv, rope },
+        `${headCount} heads, ${describeLayer(layer)}, ${batch.rowCount} rows`,
+      );
     }
     writeLayer(this.#structView, layer);
     writeBatch(this.#structView, batch);
@@ -128,9 +160,15 @@ export class NativeOps implements Ops {
   ): void {
     const { headCount, scale, window, softcap } = options;
     const fits =
-      columns(out) === headCount * layer.headDim && columns(qkv) >= columns(out) && headCount % layer.kvHeadCount === 0;
+      columns(out) === headCount * layer.headDim &&
+      columns(qkv) >= columns(out) &&
+      headCount % layer.kvHeadCount === 0;
     if (!fits || Math.min(rowsOf(out), rowsOf(qkv)) < batch.rowCount) {
-      throw mismatch('paged_attention', { out, qkv }, `${headCount} heads, ${describeLayer(layer)}, ${batch.rowCount} rows`);
+      throw mismatch(
+        'paged_attention',
+        { out, qkv },
+        `${headCount} heads, ${describeLayer(layer)}, ${batch.rowCount} rows`,
+      );
     }
     writeLayer(this.#structView, layer);
     writeBatch(this.#structView, batch);
@@ -152,35 +190,79 @@ export class NativeOps implements Ops {
 
   actMul(out: Tensor, gateUp: Tensor, rows: number, activation: 'silu' | 'gelu_tanh'): void {
     const inter = columns(out);
-    if (columns(gateUp) !== 2 * inter || Math.min(rowsOf(out), rowsOf(gateUp)) < rows || out.dtype !== gateUp.dtype) {
+    if (
+      columns(gateUp) !== 2 * inter ||
+      Math.min(rowsOf(out), rowsOf(gateUp)) < rows ||
+      out.dtype !== gateUp.dtype
+    ) {
       throw mismatch('act_mul', { out, gateUp }, `${rows} rows`);
     }
     const { call } = this.#library;
     const code = activationCodes[activation];
-    const status = call.pd_act_mul(this.#live, dtypeCodes[out.dtype], out.pointer, gateUp.pointer, rows, inter, code);
+    const status = call.pd_act_mul(
+      this.#live,
+      dtypeCodes[out.dtype],
+      out.pointer,
+      gateUp.pointer,
+      rows,
+      inter,
+      code,
+    );
     this.#check(status, 'act_mul', { out, gateUp });
   }
 
-  moeRoute(expertIds: Tensor, expertWeights: Tensor, logits: Tensor, rows: number, normalise: 'topk' | 'none'): void {
+  moeRoute(
+    expertIds: Tensor,
+    expertWeights: Tensor,
+    logits: Tensor,
+    rows: number,
+    normalise: 'topk' | 'none',
+  ): void {
     const topK = columns(expertIds);
     const fits = columns(expertWeights) === topK && expertIds.dtype === 'i32' && logits.dtype === 'f32';
     if (!fits || Math.min(rowsOf(expertIds), rowsOf(expertWeights), rowsOf(logits)) < rows) {
       throw mismatch('moe_route', { expertIds, expertWeights, logits }, `${rows} rows`);
     }
     const [ids, weights, flag] = [expertIds.pointer, expertWeights.pointer, normalise === 'topk' ? 1 : 0];
-    const status = this.#library.call.pd_moe_route(this.#live, ids, weights, logits.pointer, rows, columns(logits), topK, flag);
+    const status = this.#library.call.pd_moe_route(
+      this.#live,
+      ids,
+      weights,
+      logits.pointer,
+      rows,
+      columns(logits),
+      topK,
+      flag,
+    );
     this.#check(status, 'moe_route', { expertIds, expertWeights, logits });
   }
 
   moeLinear(out: Tensor, x: Tensor, weight: Weight, expertIds: Tensor, pairs: number, divisor: number): void {
-    const fits = columns(out) === weight.n && columns(x) === weight.k && rowsOf(out) >= pairs && rowsOf(x) * divisor >= pairs;
+    const fits =
+      columns(out) === weight.n &&
+      columns(x) === weight.k &&
+      rowsOf(out) >= pairs &&
+      rowsOf(x) * divisor >= pairs;
     if (!fits || elementCount(expertIds.shape) < pairs || expertIds.dtype !== 'i32' || divisor < 1) {
-      throw mismatch('moe_linear', { out, x, expertIds }, `${pairs} pairs, divisor ${divisor}, weight ${shapeOf(weight)}`);
+      throw mismatch(
+        'moe_linear',
+        { out, x, expertIds },
+        `${pairs} pairs, divisor ${divisor}, weight ${shapeOf(weight)}`,
+      );
     }
     const { call } = this.#library;
     const type = dtypeCodes[x.dtype];
     this.#check(
-      call.pd_moe_linear(this.#live, type, out.pointer, x.pointer, weight.handle, expertIds.pointer, pairs, divisor),
+      call.pd_moe_linear(
+        this.#live,
+        type,
+        out.pointer,
+        x.pointer,
+        weight.handle,
+        expertIds.pointer,
+        pairs,
+        divisor,
+      ),
       `moe_linear with weight ${shapeOf(weight)}`,
       { out, x },
     );
@@ -188,19 +270,34 @@ export class NativeOps implements Ops {
 
   moeCombine(out: Tensor, x: Tensor, expertWeights: Tensor, rows: number): void {
     const [hidden, topK] = [columns(out), columns(expertWeights)];
-    const fits = columns(x) === hidden && rowsOf(x) >= rows * topK && x.dtype === out.dtype && expertWeights.dtype === 'f32';
+    const fits =
+      columns(x) === hidden &&
+      rowsOf(x) >= rows * topK &&
+      x.dtype === out.dtype &&
+      expertWeights.dtype === 'f32';
     if (!fits || Math.min(rowsOf(out), rowsOf(expertWeights)) < rows) {
       throw mismatch('moe_combine', { out, x, expertWeights }, `${rows} rows`);
     }
     const { call } = this.#library;
     const type = dtypeCodes[out.dtype];
-    const status = call.pd_moe_combine(this.#live, type, out.pointer, x.pointer, expertWeights.pointer, rows, topK, hidden);
+    const status = call.pd_moe_combine(
+      this.#live,
+      type,
+      out.pointer,
+      x.pointer,
+      expertWeights.pointer,
+      rows,
+      topK,
+      hidden,
+    );
     this.#check(status, 'moe_combine', { out, x });
   }
 
   softcap(x: Tensor, rows: number, cap: number): void {
     if (x.dtype !== 'f32' || rowsOf(x) < rows) throw mismatch('softcap', { x }, `${rows} rows`);
-    this.#check(this.#library.call.pd_softcap(this.#live, x.pointer, rows * columns(x), cap), 'softcap', { x });
+    this.#check(this.#library.call.pd_softcap(this.#live, x.pointer, rows * columns(x), cap), 'softcap', {
+      x,
+    });
   }
 
   gatherRows(out: Tensor, x: Tensor, indices: Pointer, count: number): void {
@@ -222,7 +319,8 @@ export class NativeOps implements Ops {
 
   sample(args: SampleArguments): void {
     const { logits, rowCount } = args;
-    if (logits.dtype !== 'f32' || rowsOf(logits) < rowCount) throw mismatch('sample', { logits }, `${rowCount} rows`);
+    if (logits.dtype !== 'f32' || rowsOf(logits) < rowCount)
+      throw mismatch('sample', { logits }, `${rowCount} rows`);
     const status = this.#library.call.pd_sample(
       this.#live,
       logits.pointer,
@@ -245,12 +343,24 @@ export class NativeOps implements Ops {
   #rmsnorm(out: Tensor, x: Tensor, residual: Tensor | null, weight: Tensor, rows: number, eps: number): void {
     const cols = columns(x);
     const tensors = residual === null ? [out, x] : [out, x, residual];
-    const fits = tensors.every((tensor) => columns(tensor) === cols && rowsOf(tensor) >= rows && tensor.dtype === x.dtype);
+    const fits = tensors.every(
+      (tensor) => columns(tensor) === cols && rowsOf(tensor) >= rows && tensor.dtype === x.dtype,
+    );
     if (!fits || columns(weight) !== cols || weight.dtype !== 'f32')
       throw mismatch('rmsnorm', { out, x, weight }, `${rows} rows`);
     const [type, residualPointer] = [dtypeCodes[x.dtype], residual?.pointer ?? 0];
     const { call } = this.#library;
-    const status = call.pd_rmsnorm(this.#live, type, out.pointer, x.pointer, residualPointer, weight.pointer, rows, cols, eps);
+    const status = call.pd_rmsnorm(
+      this.#live,
+      type,
+      out.pointer,
+      x.pointer,
+      residualPointer,
+      weight.pointer,
+      rows,
+      cols,
+      eps,
+    );
     this.#check(status, 'rmsnorm', { out, x, weight });
   }
 
@@ -260,7 +370,8 @@ export class NativeOps implements Ops {
   }
 
   #check(status: number, op: string, tensors: Record<string, Tensor>): void {
-    if (status !== 0) throw new DeviceError(`${op} (${describe(tensors)}): ${this.#library.lastError()}`, status);
+    if (status !== 0)
+      throw new DeviceError(`${op} (${describe(tensors)}): ${this.#library.lastError()}`, status);
   }
 }
 

@@ -1,6 +1,7 @@
-/** A Stream over a native library: copies, fills, events and graphs; its ops are in native-ops.ts. Made by native-device.ts.
- *  Invariant: a native handle is never used after it was destroyed: calls on a closed stream throw, and a stream that is
- *  closed while a wait is on its way is destroyed when that wait has returned. */
+/** A Stream over a native library: copies, fills, events and graphs; its ops are in native-ops.ts. Made by
+ *  native-device.ts.
+ *  Invariant: a native handle is never used after it was destroyed: calls on a closed stream throw, and a
+ *  stream that is closed while a wait is on its way is destroyed when that wait has returned. */
 import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
 import type {
@@ -30,7 +31,8 @@ export class NativeStream implements Stream {
   readonly ops: NativeOps;
   readonly #library: NativeLibrary;
   readonly #onClose: () => void;
-  readonly #marker: number; // an event of its own, recorded before each wait: it keeps the message of a failure
+  // an event of its own, recorded before each wait: it keeps the message of a failure
+  readonly #marker: number;
   #isOpen = true;
   #waitCount = 0;
 
@@ -63,7 +65,15 @@ export class NativeStream implements Stream {
     const { call } = this.#library;
     const { pointer, shape } = target;
     const count = elementCount(shape);
-    const status = call.pd_random(this.#live, pointer, dtypeCodes[target.dtype], count, seed, standardDeviation, mean);
+    const status = call.pd_random(
+      this.#live,
+      pointer,
+      dtypeCodes[target.dtype],
+      count,
+      seed,
+      standardDeviation,
+      mean,
+    );
     this.#check(status, `random [${shape}] ${target.dtype}`);
   }
 
@@ -74,19 +84,34 @@ export class NativeStream implements Stream {
   ): void {
     const { index, firstRow, rowCount } = place;
     const what = `fill rows ${firstRow}..${firstRow + rowCount} of weight ${index} of [${weight.count}, ${weight.n}, ${weight.k}]`;
-    const fits = index >= 0 && index < weight.count && firstRow >= 0 && rowCount >= 0 && firstRow + rowCount <= weight.n;
+    const fits =
+      index >= 0 && index < weight.count && firstRow >= 0 && rowCount >= 0 && firstRow + rowCount <= weight.n;
     if (!fits || source.rowStride < weight.k)
       throw new DeviceError(`${what}: out of range or row stride ${source.rowStride}`, pdInvalid);
     const { call } = this.#library;
     const dtype = dtypeCodes[source.dtype];
     this.#check(
-      call.pd_weight_fill(this.#live, weight.handle, index, firstRow, rowCount, source.pointer, dtype, source.rowStride),
+      call.pd_weight_fill(
+        this.#live,
+        weight.handle,
+        index,
+        firstRow,
+        rowCount,
+        source.pointer,
+        dtype,
+        source.rowStride,
+      ),
       what,
     );
   }
 
   fillWeightRandom(weight: Weight, seed: number, standardDeviation: number): void {
-    const status = this.#library.call.pd_weight_fill_random(this.#live, weight.handle, seed, standardDeviation);
+    const status = this.#library.call.pd_weight_fill_random(
+      this.#live,
+      weight.handle,
+      seed,
+      standardDeviation,
+    );
     this.#check(status, `fill weight [${weight.count}, ${weight.n}, ${weight.k}] with random numbers`);
   }
 
@@ -131,7 +156,10 @@ export class NativeStream implements Stream {
       [source, range.sourceStart],
     ] as const) {
       const neededCount = Math.ceil((start + range.tokenCount) / place.blockTokenCount);
-      assert(neededCount <= place.blocks.length, `${range.tokenCount} tokens in ${place.blocks.length} blocks`);
+      assert(
+        neededCount <= place.blocks.length,
+        `${range.tokenCount} tokens in ${place.blocks.length} blocks`,
+      );
     }
     if (range.tokenCount === 0) return;
     const lists = [Int32Array.from(target.blocks), Int32Array.from(source.blocks)] as const;
@@ -141,7 +169,11 @@ export class NativeStream implements Stream {
     this.#check(status, `move K and V of ${range.tokenCount} tokens from ${source.dtype} to ${target.dtype}`);
   }
 
-  checksumBlocks(out: Pointer, place: { base: Pointer; blockBytes: number }, blocks: readonly number[]): void {
+  checksumBlocks(
+    out: Pointer,
+    place: { base: Pointer; blockBytes: number },
+    blocks: readonly number[],
+  ): void {
     if (blocks.length === 0) return;
     const list = Int32Array.from(blocks);
     const { call } = this.#library;

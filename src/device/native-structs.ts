@@ -1,4 +1,5 @@
-/** The structs of native/pd.h that ops take by address, written into one piece of native memory per stream. Used by native-ops.ts.
+/** The structs of native/pd.h that ops take by address, written into one piece of native memory per stream.
+ *  Used by native-ops.ts.
  *  Invariant: the callee copies a struct during the call, so the next call may overwrite it. */
 import type { BatchView, KvLayerView, KvPlace, KvRange } from './device.js';
 import { dtypeCodes } from './dtype.js';
@@ -31,7 +32,8 @@ export function writeLayer(view: DataView, layer: KvLayerView): void {
 export function kvPlaceStruct(place: KvPlace): DataView {
   const view = new DataView(new ArrayBuffer(56));
   const { base, blockBytes, layerBytes, valueOffset, scaleOffset } = place;
-  for (const [i, value] of [base, blockBytes, layerBytes, valueOffset, scaleOffset].entries()) setUint64(view, 8 * i, value);
+  for (const [i, value] of [base, blockBytes, layerBytes, valueOffset, scaleOffset].entries())
+    setUint64(view, 8 * i, value);
   const counts = [dtypeCodes[place.dtype], place.blockTokenCount, place.headCount, place.firstHead];
   for (const [i, value] of counts.entries()) view.setInt32(40 + 4 * i, value, true);
   return view;
@@ -39,9 +41,30 @@ export function kvPlaceStruct(place: KvPlace): DataView {
 
 /** PdKvRange, 40 bytes. */
 export function kvRangeStruct(range: KvRange): Int32Array {
-  const { targetStart, sourceStart, tokenCount, targetLayer, sourceLayer, layerCount, firstHead, headCount, headDim } = range;
+  const {
+    targetStart,
+    sourceStart,
+    tokenCount,
+    targetLayer,
+    sourceLayer,
+    layerCount,
+    firstHead,
+    headCount,
+    headDim,
+  } = range;
   return Int32Array.of(
-    ...[targetStart, sourceStart, tokenCount, targetLayer, sourceLayer, layerCount, firstHead, headCount, headDim, 0],
+    ...[
+      targetStart,
+      sourceStart,
+      tokenCount,
+      targetLayer,
+      sourceLayer,
+      layerCount,
+      firstHead,
+      headCount,
+      headDim,
+      0,
+    ],
   );
 }
 
@@ -53,6 +76,12 @@ export function writeBatch(view: DataView, batch: BatchView): void {
   view.setInt32(batchOffset + 12, batch.queryCountMax, true);
   view.setInt32(batchOffset + 16, batch.kvCountMax, true);
   view.setInt32(batchOffset + 20, batch.singleQueryCount ?? 0, true);
-  const pointers: readonly Pointer[] = [batch.positions, batch.slots, batch.queryStart, batch.kvCount, batch.blockTable];
+  const pointers: readonly Pointer[] = [
+    batch.positions,
+    batch.slots,
+    batch.queryStart,
+    batch.kvCount,
+    batch.blockTable,
+  ];
   for (const [i, pointer] of pointers.entries()) setUint64(view, batchOffset + 24 + 8 * i, pointer);
 }

@@ -1,5 +1,6 @@
-/** The only FFI: loads a native library by koffi and binds native/pd.h to typed functions. Used by this folder; everyone else opens a
- *  device with `openDevice` and sees device.ts. Invariant: no call from here blocks the event loop, except those the contract allows. */
+/** The only FFI: loads a native library by koffi and binds native/pd.h to typed functions. Used by this
+ *  folder; everyone else opens a device with `openDevice` and sees device.ts. Invariant: no call from here
+ *  blocks the event loop, except those the contract allows. */
 import { existsSync } from 'node:fs';
 import koffi from 'koffi';
 import { DeviceError } from '../base/errors.js';
@@ -10,7 +11,8 @@ import { NativeDevice } from './native-device.js';
 import { findLibrary } from './native-library.js';
 import type { Pointer } from './tensor.js';
 
-/** A loaded library. Functions are bound on their first call, so a missing symbol fails only where it is used. */
+/** A loaded library. Functions are bound on their first call, so a missing symbol fails only where it is
+ *  used. */
 export interface NativeLibrary {
   readonly path: string;
   readonly call: NativeFunctions;
@@ -28,7 +30,8 @@ type Bound = ReturnType<ReturnType<typeof koffi.load>['func']>;
 
 const loaded = new Map<string, NativeLibrary>();
 
-/** Opens a device of the library at `options.libraryPath`, else of the built or the cached one. Throws DeviceError. */
+/** Opens a device of the library at `options.libraryPath`, else of the built or the cached one. Throws
+ *  DeviceError. */
 export function openDevice(options: DeviceOptions): Device {
   return new NativeDevice(loadLibrary(options.libraryPath ?? findLibrary(options.kind)), options);
 }
@@ -36,11 +39,15 @@ export function openDevice(options: DeviceOptions): Device {
 export function loadLibrary(path: string): NativeLibrary {
   const known = loaded.get(path);
   if (known !== undefined) return known;
-  if (!existsSync(path)) throw new DeviceError(`native library ${path} does not exist: run "npm run build"`, 5);
+  if (!existsSync(path))
+    throw new DeviceError(`native library ${path} does not exist: run "npm run build"`, 5);
   const library = bind(path);
   const version = library.call.pd_abi_version();
   if (version !== abiVersion) {
-    throw new DeviceError(`native library ${path} has ABI ${version}, this package needs ${abiVersion}: run "npm run build"`, 1);
+    throw new DeviceError(
+      `native library ${path} has ABI ${version}, this package needs ${abiVersion}: run "npm run build"`,
+      1,
+    );
   }
   loaded.set(path, library);
   return library;
@@ -104,7 +111,12 @@ function bindNow(handle: ReturnType<typeof koffi.load>, path: string, name: Symb
   }
 }
 
-function bindLater(handle: ReturnType<typeof koffi.load>, path: string, name: SymbolName, keep: (bound: Bound) => void): Bound {
+function bindLater(
+  handle: ReturnType<typeof koffi.load>,
+  path: string,
+  name: SymbolName,
+  keep: (bound: Bound) => void,
+): Bound {
   const first = (...values: unknown[]): number => {
     const bound = bindNow(handle, path, name);
     keep(bound);

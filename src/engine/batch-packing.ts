@@ -1,9 +1,11 @@
 /** Lays one step's metadata out in 32-bit words, as native/pd.h reads it. Used by model-runner; pure.
  *
  *  words: ids [rows] | positions [rows] | slots [rows] | queryStart [sequences + 1] | kvCount [sequences]
- *         | blockTable [sequences, stride] | logitRows [samples] | sampleRows [samples, 20] | history | biasIds | biasValues
+ *         | blockTable [sequences, stride] | logitRows [samples] | sampleRows [samples, 20] | history |
+ *         biasIds | biasValues
  *
- *  A repeated shape (step-shape.ts) is padded, so that every part starts where the recorded graph reads it. */
+ *  A repeated shape (step-shape.ts) is padded, so that every part starts where the recorded graph reads
+ *  it. */
 import { at } from '../base/assert.js';
 import { sampleRowBytes } from '../device/device.js';
 import type { StepPlan, StepSample } from './step-plan.js';
@@ -41,7 +43,8 @@ export interface Words {
 }
 
 /** Field by field: spreading objects costs microseconds, and this runs every step.
- *  `shape`: the repeated shape that a pure decode step is padded to (see step-shape.ts); null: exactly what the plan has. */
+ *  `shape`: the repeated shape that a pure decode step is padded to (see step-shape.ts); null: exactly what
+ *  the plan has. */
 export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout {
   if (shape !== null) {
     const { rowCount, blockTableStride, kvCountMax } = shape;
@@ -89,14 +92,28 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
 
 type Counts = Pick<
   PackedLayout,
-  'rowCount' | 'sequenceCount' | 'sampleCount' | 'blockTableStride' | 'queryCountMax' | 'kvCountMax' | 'singleQueryCount'
+  | 'rowCount'
+  | 'sequenceCount'
+  | 'sampleCount'
+  | 'blockTableStride'
+  | 'queryCountMax'
+  | 'kvCountMax'
+  | 'singleQueryCount'
 > & {
   readonly historyCount: number;
   readonly biasCount: number;
 };
 
 function place(counts: Counts): PackedLayout {
-  const { rowCount, sequenceCount, sampleCount, blockTableStride, queryCountMax, kvCountMax, singleQueryCount } = counts;
+  const {
+    rowCount,
+    sequenceCount,
+    sampleCount,
+    blockTableStride,
+    queryCountMax,
+    kvCountMax,
+    singleQueryCount,
+  } = counts;
   const queryStart = 3 * rowCount;
   const kvCount = queryStart + sequenceCount + 1;
   const blockTable = kvCount + sequenceCount;
@@ -131,10 +148,12 @@ function place(counts: Counts): PackedLayout {
 export function packPlan(plan: StepPlan, layout: PackedLayout, words: Words, blockTokenCount: number): void {
   packRows(plan, layout, words.i32, blockTokenCount);
   packSamples(plan, layout, words);
-  for (let index = plan.samples.length; index < layout.sampleCount; index++) packPadding(index, layout, words);
+  for (let index = plan.samples.length; index < layout.sampleCount; index++)
+    packPadding(index, layout, words);
 }
 
-/** A row that computes nothing anyone reads: no key, no slot, a greedy draw that goes nowhere. Row, sequence and sample `index` at once. */
+/** A row that computes nothing anyone reads: no key, no slot, a greedy draw that goes nowhere. Row, sequence
+ *  and sample `index` at once. */
 function packPadding(index: number, layout: PackedLayout, { i32, f32 }: Words): void {
   i32[index] = 0;
   i32[layout.positions + index] = 0;
@@ -148,7 +167,7 @@ function packPadding(index: number, layout: PackedLayout, { i32, f32 }: Words): 
   f32[start + 4] = 1; // repetition penalty off
   i32[start + 15] = -1; // no mask
   i32[start + 17] = -1; // no target
-  i32[start + 18] = -1; // no seat
+  i32[start + 18] = -1; // no batchSlot
 }
 
 function packRows(plan: StepPlan, layout: PackedLayout, i32: Int32Array, blockTokenCount: number): void {
@@ -162,7 +181,8 @@ function packRows(plan: StepPlan, layout: PackedLayout, i32: Int32Array, blockTo
       i32[row] = sequence.inputAt(position);
       i32[layout.positions + row] = position;
       const offset = position % blockTokenCount;
-      i32[layout.slots + row] = at(blockIds, (position - offset) / blockTokenCount) * blockTokenCount + offset;
+      i32[layout.slots + row] =
+        at(blockIds, (position - offset) / blockTokenCount) * blockTokenCount + offset;
     }
     const tableEnd = table + layout.blockTableStride;
     i32.set(blockIds, table);
@@ -190,7 +210,12 @@ function packSamples(plan: StepPlan, layout: PackedLayout, words: Words): void {
         words.f32[layout.biasValues + biasIndex++] = value;
       }
     }
-    const place = { historyStart, historyCount: historyIndex - historyStart, biasStart, biasCount: biasIndex - biasStart };
+    const place = {
+      historyStart,
+      historyCount: historyIndex - historyStart,
+      biasStart,
+      biasCount: biasIndex - biasStart,
+    };
     packSampleRow(sample, layout.sampleRows + index * sampleRowWords, words, place);
   });
 }
@@ -203,7 +228,12 @@ interface SamplePlace {
 }
 
 /** PdSampleRow, field by field in the order of native/pd.h. */
-function packSampleRow({ choice, task }: StepSample, start: number, { i32, u32, f32 }: Words, place: SamplePlace): void {
+function packSampleRow(
+  { choice, task }: StepSample,
+  start: number,
+  { i32, u32, f32 }: Words,
+  place: SamplePlace,
+): void {
   const { sampling } = choice.request;
   const seed = sampling.seed + choice.choiceIndex;
   const promptCount = Math.min(choice.promptCount, place.historyCount);
@@ -225,6 +255,6 @@ function packSampleRow({ choice, task }: StepSample, start: number, { i32, u32, 
   i32[start + 15] = -1; // no mask
   i32[start + 16] = (task.kind === 'draw' ? sampling.topLogprobCount : sampling.promptLogprobCount) ?? 0;
   i32[start + 17] = task.kind === 'draw' ? -1 : task.target;
-  i32[start + 18] = task.kind === 'draw' ? (choice.seat ?? -1) : -1;
+  i32[start + 18] = task.kind === 'draw' ? (choice.batchSlot ?? -1) : -1;
   i32[start + 19] = 0;
 }

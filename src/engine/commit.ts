@@ -1,5 +1,6 @@
-/** Records what a finished step produced: tokens to their sequences, events to the caller, blocks back to their owner. The third word of
- *  the engine's loop. A token that arrives for a choice that has ended meanwhile is dropped here; its blocks were kept until now. */
+/** Records what a finished step produced: tokens to their sequences, events to the caller, blocks back to
+ *  their owner. The third word of the engine's loop. A token that arrives for a choice that has ended
+ *  meanwhile is dropped here; its blocks were kept until now. */
 import { at } from '../base/assert.js';
 import type { WireError } from '../base/errors.js';
 import { tokenNotFinite, topLogprobsMax } from '../device/device.js';
@@ -10,7 +11,8 @@ import type { SequenceMemory } from './sequence-memory.js';
 import type { StepPlan, StepSample } from './step-plan.js';
 import type { TokenEvent, TokenLogprob, TokenOutput } from './token-event.js';
 
-/** One value (or topLogprobsMax of them) for each sample of the plan; valid until its runner launches again. */
+/** One value (or topLogprobsMax of them) for each sample of the plan; valid until its runner launches
+ *  again. */
 export interface StepResult {
   readonly tokens: Int32Array;
   readonly logprobs: Float32Array;
@@ -43,12 +45,19 @@ export function commitStep(plan: StepPlan, result: StepResult, parts: CommitPart
   return events;
 }
 
-function commitSample(sample: StepSample, index: number, result: StepResult, parts: CommitParts, events: TokenEvent[]): void {
+function commitSample(
+  sample: StepSample,
+  index: number,
+  result: StepResult,
+  parts: CommitParts,
+  events: TokenEvent[],
+): void {
   const { choice, task } = sample;
   const { request } = choice;
   if (task.kind === 'score') {
     const scores = request.promptLogprobs;
-    if (scores === undefined || request.isEnded || request.isSpoiled) return; // the scoring choice alone may have ended: its siblings want them too
+    // the scoring choice alone may have ended: its siblings want them too
+    if (scores === undefined || request.isEnded || request.isSpoiled) return;
     if (at(result.tokens, index) < 0) {
       failRequest(sample, index, result, parts, events);
       return;
@@ -69,18 +78,28 @@ function commitSample(sample: StepSample, index: number, result: StepResult, par
   const end = choice.end();
   const { topLogprobCount } = request.sampling;
   const output: TokenOutput =
-    topLogprobCount === null ? { tokenId } : { tokenId, logprob: readLogprob(result, index, topLogprobCount) };
-  const event = { kind: 'tokens', requestId: request.id, choiceIndex: choice.choiceIndex, tokens: [output] } as const;
+    topLogprobCount === null
+      ? { tokenId }
+      : { tokenId, logprob: readLogprob(result, index, topLogprobCount) };
+  const event = {
+    kind: 'tokens',
+    requestId: request.id,
+    choiceIndex: choice.choiceIndex,
+    tokens: [output],
+  } as const;
   if (end === undefined) {
     events.push(event);
     return;
   }
   const { reason: finishReason, stopTokenId } = end;
-  events.push(stopTokenId === undefined ? { ...event, finishReason } : { ...event, finishReason, stopTokenId });
+  events.push(
+    stopTokenId === undefined ? { ...event, finishReason } : { ...event, finishReason, stopTokenId },
+  );
   if (request.mode !== 'prefill') endChoice(choice, parts); // a held prompt stays until it is released
 }
 
-/** The sampler gave no token. Other requests go on, and none of them reads what this one may have computed of NaN. */
+/** The sampler gave no token. Other requests go on, and none of them reads what this one may have computed of
+ *  NaN. */
 function failRequest(
   { choice, task }: StepSample,
   index: number,
@@ -91,7 +110,11 @@ function failRequest(
   const { request } = choice;
   const isNumeric = at(result.tokens, index) === tokenNotFinite;
   const position = task.kind === 'score' ? task.position : choice.knownCount;
-  events.push({ kind: 'failed', requestId: request.id, error: isNumeric ? notFinite(position) : allForbidden });
+  events.push({
+    kind: 'failed',
+    requestId: request.id,
+    error: isNumeric ? notFinite(position) : allForbidden,
+  });
   if (isNumeric) parts.memory.spoil(request);
   for (const each of request.choices) {
     if (request.mode === 'prefill' || each.state === 'ended') continue; // a held prompt stays until it is released
@@ -108,7 +131,8 @@ function notFinite(position: number): WireError {
 
 const allForbidden: WireError = {
   code: 'invalid_request',
-  message: 'no token may be drawn: the biases and the stop ids that min_tokens holds back forbid the whole vocabulary',
+  message:
+    'no token may be drawn: the biases and the stop ids that min_tokens holds back forbid the whole vocabulary',
 };
 
 /** The request asked for no tokens, only for the log-probabilities of its prompt. */
@@ -116,7 +140,13 @@ function endWithoutTokens(request: RequestState, parts: CommitParts, events: Tok
   if (request.promptLogprobs !== undefined) tellPromptLogprobs(request, events);
   for (const choice of request.choices) {
     if (choice.state === 'ended') continue;
-    events.push({ kind: 'tokens', requestId: request.id, choiceIndex: choice.choiceIndex, tokens: [], finishReason: 'length' });
+    events.push({
+      kind: 'tokens',
+      requestId: request.id,
+      choiceIndex: choice.choiceIndex,
+      tokens: [],
+      finishReason: 'length',
+    });
     if (request.mode !== 'prefill') endChoice(choice, parts);
   }
 }
@@ -147,6 +177,7 @@ export function readLogprob(
   return { logprob: finite(at(result.logprobs, index)), top };
 }
 
-/** An event is plain data, and JSON makes null of -Infinity, which whoever compares it takes for 0: the surest token there is. */
+/** An event is plain data, and JSON makes null of -Infinity, which whoever compares it takes for 0: the
+ *  surest token there is. */
 const lowestFloat = -3.4028234663852886e38;
 const finite = (logprob: number) => Math.max(logprob, lowestFloat);

@@ -1,4 +1,5 @@
-/** How an engine is set up, what it calls back, and the plain numbers it shows. Read by engine/, worker/, cli/, bench tools. */
+/** How an engine is set up, what it calls back, and the plain numbers it shows. Read by engine/, worker/,
+ *  cli/, bench tools. */
 import type { Clock } from '../base/clock.js';
 import type { BlockId, RequestId } from '../base/ids.js';
 import type { Device, Stream } from '../device/device.js';
@@ -16,19 +17,21 @@ export interface EngineOptions {
   readonly tokenBudget: number;
   /** Most prompt tokens of one sequence per step. */
   readonly prefillChunkTokenCount: number;
-  /** Most sequences (choices) with a seat in the batch. Lowered to tokenBudget and the model's logit rows where those are smaller. */
+  /** Most sequences (choices) with a seat in the batch. Lowered to tokenBudget and the model's logit rows
+   *  where those are smaller. */
   readonly sequenceCountMax: number;
   readonly maxModelTokenCount: number;
   readonly prefixCaching: 'on' | 'off';
   /** Steps in flight. 2: the next step is launched before the last one's tokens are read. */
   readonly depth: 1 | 2;
   readonly clock: Clock;
-  /** What steps take: with it they are paced by the deadlines of their requests. Absent: steps are as large as the budget allows. */
+  /** What steps take: with it they are paced by the deadlines of their requests. Absent: steps are as large
+   *  as the budget allows. */
   readonly stepTimes?: StepTimeModel;
 }
 
-/** A span of one prompt whose K and V a step computes (or that the prefix cache already held: then start..end was cached and is
- *  not computed; such a span comes once, before the first computed one). */
+/** A span of one prompt whose K and V a step computes (or that the prefix cache already held: then start..end
+ *  was cached and is not computed; such a span comes once, before the first computed one). */
 export interface PrefillChunk {
   readonly requestId: RequestId;
   readonly firstToken: number;
@@ -41,8 +44,8 @@ export interface PrefillChunk {
 export interface EngineHooks {
   /** Just before a hand-over request's first chunk is scheduled: the moment to reserve at the other side. */
   onPrefillStart?(requestId: RequestId, cachedTokenCount: number): void;
-  /** While a step is being enqueued, after `layer`'s K and V of these chunks are in the cache (hand-over requests only).
-   *  Work that waits for an event recorded on `stream` now sees them. */
+  /** While a step is being enqueued, after `layer`'s K and V of these chunks are in the cache (hand-over
+   *  requests only). Work that waits for an event recorded on `stream` now sees them. */
   onLayer?(layer: number, chunks: readonly PrefillChunk[], stream: Stream): void;
   /** A step has ended: what it computed, and how long it kept the device busy. */
   onStep?(sample: StepSample): void;
@@ -51,7 +54,8 @@ export interface EngineHooks {
 export interface Reservation {
   /** Block table for prompt and growth. */
   readonly blockIds: readonly BlockId[];
-  /** Blocks before this position hold valid K and V already and must not be written. A multiple of the block's token count. */
+  /** Blocks before this position hold valid K and V already and must not be written. A multiple of the
+   *  block's token count. */
   readonly cachedTokenCount: number;
 }
 

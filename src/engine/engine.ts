@@ -1,10 +1,11 @@
 /** The engine: requests in, tokens out, on one device. Its loop is three words: schedule, launch, commit.
  *
- *  Used by worker/ and library/, which drive `step`; tests call `generate`. It does not know that other workers exist: a
- *  hand-over is a prompt whose blocks it holds (`addPrefill`), or blocks that someone else fills (`reserve`, `resume`).
+ *  Used by worker/ and library/, which drive `step`; tests call `generate`. It does not know that other
+ *  workers exist: a hand-over is a prompt whose blocks it holds (`addPrefill`), or blocks that someone else
+ *  fills (`reserve`, `resume`).
  *
- *  Invariants, proved by checkIntegrity: every block is free, owned or cached; every reference has a holder; nothing is kept for a
- *  request that has ended once no step in flight touches it. */
+ *  Invariants, proved by checkIntegrity: every block is free, owned or cached; every reference has a holder;
+ *  nothing is kept for a request that has ended once no step in flight touches it. */
 import { assert } from '../base/assert.js';
 import type { RequestId, TokenId } from '../base/ids.js';
 import { topLogprobsMax } from '../device/device.js';
@@ -29,14 +30,20 @@ import { stepWorkOf } from './step-work.js';
 import type { TokenEvent } from './token-event.js';
 
 // The types its methods speak.
-export type { EngineHooks, EngineOptions, EngineSnapshot, PrefillChunk, Reservation } from './engine-options.js';
+export type {
+  EngineHooks,
+  EngineOptions,
+  EngineSnapshot,
+  PrefillChunk,
+  Reservation,
+} from './engine-options.js';
 export type { ChoiceResult, GenerationRequest, GenerationResult } from './generation-request.js';
 
 export class Engine {
   readonly cache: KvCache;
   readonly #options: EngineOptions;
   readonly #hooks: EngineHooks;
-  readonly #seatCount: number;
+  readonly #batchSlotCount: number;
   readonly #memory: SequenceMemory;
   readonly #scheduler: Scheduler;
   readonly #runner: ModelRunner;
@@ -49,15 +56,19 @@ export class Engine {
   #isStepping = false;
   #isClosed = false;
 
-  /** Allocates the KV cache; throws DeviceError when the device has no room for it. Device and model stay the caller's. */
+  /** Allocates the KV cache; throws DeviceError when the device has no room for it. Device and model stay the
+   *  caller's. */
   constructor(options: EngineOptions, hooks: EngineHooks = {}) {
     const { device, model, kv, tokenBudget, prefillChunkTokenCount, depth } = options;
     const { config } = model;
     this.#options = options;
     this.#hooks = hooks;
     const sampleCountMax = Math.min(model.logits.shape[0] ?? 0, tokenBudget);
-    this.#seatCount = Math.min(options.sequenceCountMax, sampleCountMax);
-    assert(this.#seatCount > 0 && prefillChunkTokenCount > 0, 'token budget, chunk and sequence count must be positive');
+    this.#batchSlotCount = Math.min(options.sequenceCountMax, sampleCountMax);
+    assert(
+      this.#batchSlotCount > 0 && prefillChunkTokenCount > 0,
+      'token budget, chunk and sequence count must be positive',
+    );
     const modelName = `${config.architecture}/${config.hiddenCount}x${config.layerCount}/${config.vocabCount}`;
     const { layerCount, kvHeadCount, headDim } = config;
     const layout = new KvLayout({
@@ -69,14 +80,25 @@ export class Engine {
       dtype: kv.dtype,
     });
     this.cache = new KvCache(device, layout, kv.blockCount);
-    const hasher = options.prefixCaching === 'on' ? new PrefixHasher(layout.hash, kv.blockTokenCount) : undefined;
+    const hasher =
+      options.prefixCaching === 'on' ? new PrefixHasher(layout.hash, kv.blockTokenCount) : undefined;
     this.#memory = new SequenceMemory(new BlockManager(kv.blockCount), kv.blockTokenCount, hasher);
     const { stepTimes, clock } = options;
     this.#pacer = stepTimes === undefined ? null : new Pacer(stepTimes, clock, tokenBudget);
-    const limits = { rowCountMax: tokenBudget, sampleCountMax, prefillChunkTokenCount, seatCount: this.#seatCount };
+    const limits = {
+      rowCountMax: tokenBudget,
+      sampleCountMax,
+      prefillChunkTokenCount,
+      batchSlotCount: this.#batchSlotCount,
+    };
     this.#scheduler = new Scheduler(this.#memory, { ...limits, pacer: this.#pacer }, hooks);
     const parts = { device, model, cache: this.cache, hooks };
-    this.#runner = new ModelRunner({ ...parts, seatCount: this.#seatCount, sampleCountMax, laneCount: depth });
+    this.#runner = new ModelRunner({
+      ...parts,
+      batchSlotCount: this.#batchSlotCount,
+      sampleCountMax,
+      laneCount: depth,
+    });
   }
 
   /** Queues a request. Throws InvalidRequestError when it can never fit. */
@@ -84,14 +106,14 @@ export class Engine {
     this.#scheduler.enqueue(this.#register(request, 'generate'));
   }
 
-  /** Prefill for a hand-over: computes the prompt, emits the first token of every choice, then holds the prompt's blocks until
-   *  release(id). No decode. */
+  /** Prefill for a hand-over: computes the prompt, emits the first token of every choice, then holds the
+   *  prompt's blocks until release(id). No decode. */
   addPrefill(request: GenerationRequest): void {
     this.#scheduler.enqueue(this.#register(request, 'prefill'));
   }
 
-  /** Decode side of a hand-over: owns seats for all choices and blocks for the prompt and `growthTokenCount` tokens ahead; null when
-   *  there is no room now, or a queued sequence comes first. */
+  /** Decode side of a hand-over: owns seats for all choices and blocks for the prompt and `growthTokenCount`
+   *  tokens ahead; null when there is no room now, or a queued sequence comes first. */
   reserve(request: GenerationRequest, growthTokenCount: number): Reservation | null {
     const state = this.#register(request, 'reserved');
     const reservation = reserveRequest(state, growthTokenCount, this.#scheduler, this.#memory);
@@ -99,18 +121,28 @@ export class Engine {
     return reservation;
   }
 
-  /** The other side has written K and V of positions 0..tokenCount-1 into the reserved blocks. `outputs`: all tokens each choice has. */
-  resume(id: RequestId, outputs: readonly (readonly TokenId[])[], tokenCount: number, deadlines?: TokenDeadlines): void {
+  /** The other side has written K and V of positions 0..tokenCount-1 into the reserved blocks. `outputs`: all
+   *  tokens each choice has. */
+  resume(
+    id: RequestId,
+    outputs: readonly (readonly TokenId[])[],
+    tokenCount: number,
+    deadlines?: TokenDeadlines,
+  ): void {
     const state = this.#requests.get(id);
     if (state === undefined) return; // aborted meanwhile
     this.#startClock(state, deadlines);
-    const parts = { scheduler: this.#scheduler, memory: this.#memory, vocabCount: this.#options.model.config.vocabCount };
+    const parts = {
+      scheduler: this.#scheduler,
+      memory: this.#memory,
+      vocabCount: this.#options.model.config.vocabCount,
+    };
     resumeRequest(state, outputs, tokenCount, parts);
     this.#forgetEnded(state);
   }
 
-  /** Ends a request in any phase, silently; idempotent. Blocks come back once no step in flight touches them. In a hand-over, call it
-   *  (or release) only when the other side does not touch the blocks any more. */
+  /** Ends a request in any phase, silently; idempotent. Blocks come back once no step in flight touches them.
+   *  In a hand-over, call it (or release) only when the other side does not touch the blocks any more. */
   abort(id: RequestId): void {
     const state = this.#requests.get(id);
     if (state === undefined) return;
@@ -118,7 +150,8 @@ export class Engine {
     abortRequest(state, this.#scheduler);
   }
 
-  /** A stop string was seen outside: ends that choice silently. In a hand-over before resume it is remembered for resume. */
+  /** A stop string was seen outside: ends that choice silently. In a hand-over before resume it is remembered
+   *  for resume. */
   stopChoice(id: RequestId, choiceIndex: number): void {
     const state = this.#requests.get(id);
     if (state === undefined) return;
@@ -126,17 +159,25 @@ export class Engine {
     this.#forgetEnded(state);
   }
 
-  /** Gives back the blocks of addPrefill or reserve; full blocks stay in the prefix cache. No write into them may be in flight. */
+  /** Gives back the blocks of addPrefill or reserve; full blocks stay in the prefix cache. No write into them
+   *  may be in flight. */
   release(id: RequestId): void {
     this.abort(id);
   }
 
   get hasWork(): boolean {
     const { waiting, late, running, events } = this.#scheduler;
-    return waiting.count > 0 || late.count > 0 || running.count > 0 || events.length > 0 || this.#inFlight.length > 0;
+    return (
+      waiting.count > 0 ||
+      late.count > 0 ||
+      running.count > 0 ||
+      events.length > 0 ||
+      this.#inFlight.length > 0
+    );
   }
 
-  /** One iteration: choose work, launch it, record what an earlier launch produced. Up to `depth` steps are in flight. */
+  /** One iteration: choose work, launch it, record what an earlier launch produced. Up to `depth` steps are
+   *  in flight. */
   async step(): Promise<readonly TokenEvent[]> {
     assert(!this.#isStepping && !this.#isClosed, 'step() called while stepping or after close()');
     this.#isStepping = true;
@@ -146,7 +187,8 @@ export class Engine {
       if (plan !== null && this.#inFlight.length < this.#options.depth) return this.#takeEvents([]);
       const oldest = this.#inFlight[0];
       if (oldest !== undefined) return this.#takeEvents(await this.#commit(oldest));
-      if (this.#scheduler.events.length === 0 && this.hasWork) await this.#options.clock.sleep(1); // blocked: others hold the memory or the seats
+      // blocked: others hold the memory or the seats
+      if (this.#scheduler.events.length === 0 && this.hasWork) await this.#options.clock.sleep(1);
       return this.#takeEvents([]);
     } finally {
       this.#isStepping = false;
@@ -159,7 +201,7 @@ export class Engine {
       scheduler: this.#scheduler,
       memory: this.#memory,
       counters: this.#counters,
-      seatCount: this.#seatCount,
+      batchSlotCount: this.#batchSlotCount,
       stepsInFlightCount: this.#inFlight.length,
     });
   }
@@ -172,7 +214,7 @@ export class Engine {
   /** Throws AssertionError when a block, seat or sequence is accounted for wrongly. */
   checkIntegrity(): void {
     checkAccounting(this.#requests, this.#scheduler, this.#memory, {
-      seatCount: this.#seatCount,
+      batchSlotCount: this.#batchSlotCount,
       plans: this.#inFlight.map(({ plan }) => plan),
     });
   }
@@ -191,8 +233,8 @@ export class Engine {
     this.cache.close();
   }
 
-  /** Runs requests to their end and collects their tokens, for callers that have the engine to themselves. When one fails, it throws that
-   *  one's error and the others are aborted. */
+  /** Runs requests to their end and collects their tokens, for callers that have the engine to themselves.
+   *  When one fails, it throws that one's error and the others are aborted. */
   async generate(
     requests: readonly GenerationRequest[],
     onEvent?: (event: TokenEvent) => void,
@@ -218,15 +260,24 @@ export class Engine {
     assert(!this.#isClosed, 'the engine is closed');
     assert(!this.#requests.has(request.id), `request ${request.id} is here already`);
     validateRequest(request, mode, {
-      ...{ vocabCount: model.config.vocabCount, maxModelTokenCount, sequenceCountMax: this.#seatCount },
-      ...{ blockCount: kv.blockCount, blockTokenCount: kv.blockTokenCount, topLogprobCountMax: topLogprobsMax },
+      ...{ vocabCount: model.config.vocabCount, maxModelTokenCount, sequenceCountMax: this.#batchSlotCount },
+      ...{
+        blockCount: kv.blockCount,
+        blockTokenCount: kv.blockTokenCount,
+        topLogprobCountMax: topLogprobsMax,
+      },
     });
     const deadlines = this.#deadlinesOf(request);
-    const state = new RequestState(request, mode, { arrival: this.#counters.arrival++, deadlines, maxModelTokenCount });
+    const state = new RequestState(request, mode, {
+      arrival: this.#counters.arrival++,
+      deadlines,
+      maxModelTokenCount,
+    });
     this.#startClock(state, request.deadlines);
     this.#requests.set(state.id, state);
     for (const choice of state.choices)
-      if (mode !== 'reserved' && choice.end() !== undefined && choice.outputIds.length > 0) choice.state = 'ended';
+      if (mode !== 'reserved' && choice.end() !== undefined && choice.outputIds.length > 0)
+        choice.state = 'ended';
     this.#forgetEnded(state);
     return state;
   }
@@ -275,13 +326,19 @@ export class Engine {
     this.#inFlight.shift();
     const onRequestEnd = (state: RequestState) => this.#forgetEnded(state);
     const nowMs = this.#options.clock.nowMs();
-    const events = commitStep(plan, stepResult, { scheduler: this.#scheduler, memory: this.#memory, nowMs, onRequestEnd });
+    const events = commitStep(plan, stepResult, {
+      scheduler: this.#scheduler,
+      memory: this.#memory,
+      nowMs,
+      onRequestEnd,
+    });
     this.#counters.step++;
     this.#counters.lastStepMs = this.#options.clock.nowMs() - plan.launchedMs;
     for (const { sequence, firstToken, endToken } of plan.entries) {
       this.#counters.promptToken += Math.max(0, Math.min(endToken, sequence.promptCount) - firstToken);
     }
-    for (const event of events) if (event.kind === 'tokens') this.#counters.generatedToken += event.tokens.length;
+    for (const event of events)
+      if (event.kind === 'tokens') this.#counters.generatedToken += event.tokens.length;
     return events;
   }
 

@@ -24,7 +24,10 @@ export function collectResults(requests: readonly GenerationRequest[], clock: Cl
   const startMs = clock.nowMs();
   const drafts = new Map<RequestId, Draft>();
   for (const { id, sampling } of requests) {
-    const choices = Array.from({ length: sampling.choiceCount }, () => ({ tokens: [], finishReason: 'length' as const }));
+    const choices = Array.from({ length: sampling.choiceCount }, () => ({
+      tokens: [],
+      finishReason: 'length' as const,
+    }));
     drafts.set(id, { choices, promptLogprobs: null, cachedTokenCount: 0, ttftMs: 0, e2elMs: 0 });
   }
   const push = (event: TokenEvent) => {

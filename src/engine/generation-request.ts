@@ -1,4 +1,5 @@
-/** What is asked of an engine and what `generate` answers. Plain data. Read by engine/, worker/ and library/. */
+/** What is asked of an engine and what `generate` answers. Plain data. Read by engine/, worker/ and
+ *  library/. */
 import type { RequestId, TokenId } from '../base/ids.js';
 import type { SamplingParams } from './sampling-params.js';
 import type { FinishReason, TokenLogprob, TokenOutput } from './token-event.js';
@@ -19,8 +20,8 @@ export interface GenerationRequest {
   readonly id: RequestId;
   readonly promptIds: readonly TokenId[];
   readonly sampling: SamplingParams;
-  /** Tokens each choice already has (resumed after a hand-over, a preempted or dead worker). Absent or empty: none yet.
-   *  A choice whose tokens already end it (stop id, length) stays ended and emits nothing. */
+  /** Tokens each choice already has (resumed after a hand-over, a preempted or dead worker). Absent or empty:
+   *  none yet. A choice whose tokens already end it (stop id, length) stays ended and emits nothing. */
   readonly outputs?: readonly (readonly TokenId[])[];
   /** Lower first, then arrival order. Default 0. */
   readonly priority?: number;

@@ -1,4 +1,5 @@
-/** Changes of a request that come from outside the loop: the decode side of a hand-over, abort, stop. Used by engine.ts alone. */
+/** Changes of a request that come from outside the loop: the decode side of a hand-over, abort, stop. Used by
+ *  engine.ts alone. */
 import { assert, at } from '../base/assert.js';
 import { InvalidRequestError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
@@ -8,9 +9,10 @@ import type { Scheduler } from './scheduler.js';
 import type { SequenceMemory } from './sequence-memory.js';
 import { compareOrder } from './sequence-queue.js';
 
-/** Seats for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when there is no room now, or not enough for
- *  whoever comes first in the queue as well (a preempted sequence must not be overtaken by one reservation after the other). Who waits
- *  there for its turn alone, its prompt behind others, is not in the way. */
+/** Seats for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when there is
+ *  no room now, or not enough for whoever comes first in the queue as well (a preempted sequence must not be
+ *  overtaken by one reservation after the other). Who waits there for its turn alone, its prompt behind
+ *  others, is not in the way. */
 export function reserveRequest(
   request: RequestState,
   growthTokenCount: number,
@@ -20,8 +22,8 @@ export function reserveRequest(
   const leader = at(request.choices, 0);
   const first = scheduler.firstInLine;
   const ahead = first !== undefined && compareOrder(first, leader) < 0 ? first : undefined;
-  const seatsAheadCount = ahead === undefined ? 0 : 1 + ahead.request.forks.length;
-  if (scheduler.freeSeatCount < request.choices.length + seatsAheadCount) return null;
+  const batchSlotsAheadCount = ahead === undefined ? 0 : 1 + ahead.request.forks.length;
+  if (scheduler.freeBatchSlotCount < request.choices.length + batchSlotsAheadCount) return null;
   const blocksAheadCount = ahead === undefined ? 0 : memory.blockCountFor(ahead.knownCount);
   const growthMax = Math.max(0, request.outputLimit - leader.outputIds.length);
   const admitted = memory.admit(leader, {
@@ -33,7 +35,7 @@ export function reserveRequest(
   request.leader = leader;
   for (const choice of request.choices) {
     choice.state = 'reserved';
-    scheduler.takeSeat(choice);
+    scheduler.takeBatchSlot(choice);
   }
   return { blockIds: [...leader.blockIds], cachedTokenCount: leader.cachedCount };
 }
@@ -60,7 +62,9 @@ export function resumeRequest(
   }
   const strange = outputs.flat().find((id) => !Number.isInteger(id) || id < 0 || id >= vocabCount);
   if (strange !== undefined) {
-    throw new InvalidRequestError(`request ${request.id}: token id ${strange} is not in the vocabulary of ${vocabCount}`);
+    throw new InvalidRequestError(
+      `request ${request.id}: token id ${strange} is not in the vocabulary of ${vocabCount}`,
+    );
   }
   choices.forEach((choice, i) => {
     choice.outputIds = [...at(outputs, i)];
@@ -72,9 +76,12 @@ export function resumeRequest(
     `resume at ${tokenCount} of ${leader.knownCount} tokens`,
   );
   request.mode = 'generate';
-  request.isCachedTold = true; // like the prompt's log-probabilities, by the side that computed it
+  request.isCachedReported = true; // like the prompt's log-probabilities, by the side that computed it
   request.promptLogprobs = undefined;
-  leader.hashes.length = Math.min(leader.hashes.length, Math.floor(leader.cachedCount / memory.blockTokenCount));
+  leader.hashes.length = Math.min(
+    leader.hashes.length,
+    Math.floor(leader.cachedCount / memory.blockTokenCount),
+  );
   leader.advance(sharedCount);
   memory.publish(leader);
   const forks = choices.slice(1);
@@ -87,7 +94,8 @@ export function resumeRequest(
       scheduler.running.insert(choice);
     }
   }
-  for (const choice of choices) if (request.stopped.has(choice.choiceIndex) || choice.end() !== undefined) scheduler.end(choice);
+  for (const choice of choices)
+    if (request.stopped.has(choice.choiceIndex) || choice.end() !== undefined) scheduler.end(choice);
 }
 
 /** Ends every choice; nothing is told about the request any more. */
@@ -99,7 +107,8 @@ export function abortRequest(request: RequestState, scheduler: Scheduler): void 
 
 export function stopChoiceOf(request: RequestState, choiceIndex: number, scheduler: Scheduler): void {
   const choice = request.choices[choiceIndex];
-  if (choice === undefined) throw new InvalidRequestError(`request ${request.id} has no choice ${choiceIndex}`);
+  if (choice === undefined)
+    throw new InvalidRequestError(`request ${request.id} has no choice ${choiceIndex}`);
   if (request.mode === 'generate') scheduler.end(choice);
   else request.stopped.add(choiceIndex);
 }

@@ -1,4 +1,5 @@
-/** Proves the engine's accounting. Used by Engine.checkIntegrity: after every step of a fuzz run, and when idle in production. */
+/** Proves the engine's accounting. Used by Engine.checkIntegrity: after every step of a fuzz run, and when
+ *  idle in production. */
 import { assert } from '../base/assert.js';
 import type { RequestId } from '../base/ids.js';
 import type { RequestState } from './request-state.js';
@@ -8,7 +9,7 @@ import type { SequenceMemory } from './sequence-memory.js';
 import type { StepPlan } from './step-plan.js';
 
 interface AccountingFacts {
-  readonly seatCount: number;
+  readonly batchSlotCount: number;
   /** Steps in flight. */
   readonly plans: readonly StepPlan[];
 }
@@ -17,15 +18,18 @@ export function checkAccounting(
   requests: ReadonlyMap<RequestId, RequestState>,
   scheduler: Scheduler,
   memory: SequenceMemory,
-  { seatCount, plans }: AccountingFacts,
+  { batchSlotCount, plans }: AccountingFacts,
 ): void {
   const sequences = new Set<Sequence>(scheduler.leaving);
   for (const request of requests.values()) for (const choice of request.choices) sequences.add(choice);
   checkReferences(sequences, memory, plans);
-  checkSeats(sequences, scheduler, seatCount);
+  checkBatchSlots(sequences, scheduler, batchSlotCount);
   for (const sequence of sequences) checkSequence(sequence, scheduler, memory);
   for (const sequence of [...scheduler.running.items, ...scheduler.waiting.items, ...scheduler.late.items]) {
-    assert(sequences.has(sequence), `a queue holds a choice of request ${sequence.request.id}, which is not here`);
+    assert(
+      sequences.has(sequence),
+      `a queue holds a choice of request ${sequence.request.id}, which is not here`,
+    );
   }
   for (const sequence of sequences) {
     const count = plans.reduce((sum, plan) => sum + touchCount(plan, sequence), 0);
@@ -35,7 +39,10 @@ export function checkAccounting(
     );
   }
   if (requests.size === 0 && plans.length === 0) {
-    assert(memory.blocks.ownedCount === 0, `${memory.blocks.ownedCount} blocks are owned though nothing runs`);
+    assert(
+      memory.blocks.ownedCount === 0,
+      `${memory.blocks.ownedCount} blocks are owned though nothing runs`,
+    );
   }
 }
 
@@ -44,7 +51,11 @@ function touchCount(plan: StepPlan, sequence: Sequence): number {
   return entryCount + plan.samples.filter((sample) => sample.choice === sequence).length;
 }
 
-function checkReferences(sequences: ReadonlySet<Sequence>, memory: SequenceMemory, plans: readonly StepPlan[]): void {
+function checkReferences(
+  sequences: ReadonlySet<Sequence>,
+  memory: SequenceMemory,
+  plans: readonly StepPlan[],
+): void {
   const expected = new Int32Array(memory.blocks.blockCount);
   const count = (block: number) => {
     expected[block] = (expected[block] ?? 0) + 1;
@@ -54,27 +65,39 @@ function checkReferences(sequences: ReadonlySet<Sequence>, memory: SequenceMemor
   memory.blocks.checkIntegrity(expected);
 }
 
-function checkSeats(sequences: ReadonlySet<Sequence>, scheduler: Scheduler, seatCount: number): void {
-  const taken = [...sequences].flatMap(({ seat }) => (seat === undefined ? [] : [seat]));
-  assert(new Set(taken).size === taken.length, 'two sequences on one seat');
+function checkBatchSlots(
+  sequences: ReadonlySet<Sequence>,
+  scheduler: Scheduler,
+  batchSlotCount: number,
+): void {
+  const taken = [...sequences].flatMap(({ batchSlot }) => (batchSlot === undefined ? [] : [batchSlot]));
+  assert(new Set(taken).size === taken.length, 'two sequences on one batchSlot');
   assert(
-    taken.length + scheduler.freeSeatCount === seatCount,
-    `${taken.length} seats taken, ${scheduler.freeSeatCount} free of ${seatCount}`,
+    taken.length + scheduler.freeBatchSlotCount === batchSlotCount,
+    `${taken.length} seats taken, ${scheduler.freeBatchSlotCount} free of ${batchSlotCount}`,
   );
 }
 
 function checkSequence(sequence: Sequence, scheduler: Scheduler, memory: SequenceMemory): void {
-  const { state, request, blockIds, seat } = sequence;
+  const { state, request, blockIds, batchSlot } = sequence;
   const name = `request ${request.id}, choice ${sequence.choiceIndex}, ${state}`;
   assert(scheduler.running.has(sequence) === (state === 'running'), `${name}: running list disagrees`);
   const queueCount = [scheduler.waiting, scheduler.late].filter((queue) => queue.has(sequence)).length;
   assert(queueCount === (state === 'waiting' ? 1 : 0), `${name}: waits in ${queueCount} queues`);
-  assert(blockIds.length * memory.blockTokenCount >= sequence.computedCount, `${name}: computed tokens without blocks`);
+  assert(
+    blockIds.length * memory.blockTokenCount >= sequence.computedCount,
+    `${name}: computed tokens without blocks`,
+  );
   if (state === 'waiting' || state === 'forking')
     assert(blockIds.length === 0 && sequence.computedCount === 0, `${name} owns blocks`);
-  if (state === 'waiting') assert(seat === undefined && sequence.pendingCount === 0, `${name} has a seat or pending tokens`);
-  if (state === 'running') assert(seat !== undefined, `${name} has no seat`);
+  if (state === 'waiting')
+    assert(
+      batchSlot === undefined && sequence.pendingCount === 0,
+      `${name} has a batchSlot or pending tokens`,
+    );
+  if (state === 'running') assert(batchSlot !== undefined, `${name} has no batchSlot`);
   if (state === 'draining')
     assert(sequence.inFlightCount > 0 && scheduler.leaving.has(sequence), `${name} has nothing to wait for`);
-  if (state === 'ended') assert(blockIds.length === 0 || scheduler.leaving.has(sequence), `${name} kept its blocks`);
+  if (state === 'ended')
+    assert(blockIds.length === 0 || scheduler.leaving.has(sequence), `${name} kept its blocks`);
 }

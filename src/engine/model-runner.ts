@@ -1,8 +1,9 @@
-/** Runs a plan on the device: packs it into one pinned buffer, copies that once, enqueues forward and sampling, copies the result back.
- *  Used by engine.ts. Nothing here waits but `InFlight.result`, and that off the event loop.
+/** Runs a plan on the device: packs it into one pinned buffer, copies that once, enqueues forward and
+ *  sampling, copies the result back. Used by engine.ts. Nothing here waits but `InFlight.result`, and that
+ *  off the event loop.
  *
- *  Each step in flight has its own lane (pinned buffers and an event), so packing the next step never touches what the device may
- *  still read. All lanes share one stream: steps run in launch order. */
+ *  Each step in flight has its own lane (pinned buffers and an event), so packing the next step never touches
+ *  what the device may still read. All lanes share one stream: steps run in launch order. */
 import { assert, at } from '../base/assert.js';
 import {
   type BatchView,
@@ -36,7 +37,7 @@ interface ModelRunnerOptions {
   readonly device: Device;
   readonly model: Model;
   readonly cache: KvCache;
-  readonly seatCount: number;
+  readonly batchSlotCount: number;
   readonly sampleCountMax: number;
   readonly laneCount: number;
   readonly hooks: EngineHooks;
@@ -46,15 +47,15 @@ export class ModelRunner {
   readonly stream: Stream;
   readonly #options: ModelRunnerOptions;
   readonly #lanes: readonly Lane[];
-  /** [seatCount] i32: the token each seat sampled last. */
+  /** [batchSlotCount] i32: the token each seat sampled last. */
   readonly #lastTokens: Pointer;
   #launchCount = 0;
 
   constructor(options: ModelRunnerOptions) {
-    const { device, seatCount, laneCount, sampleCountMax } = options;
+    const { device, batchSlotCount, laneCount, sampleCountMax } = options;
     this.#options = options;
     this.stream = device.createStream();
-    this.#lastTokens = device.allocate(4 * seatCount);
+    this.#lastTokens = device.allocate(4 * batchSlotCount);
     this.#lanes = Array.from({ length: laneCount }, () => new Lane(device, sampleCountMax));
   }
 
@@ -64,7 +65,11 @@ export class ModelRunner {
     const lane = at(this.#lanes, this.#launchCount++ % this.#lanes.length);
     assert(!lane.isBusy, 'more steps in flight than lanes');
     const { blockTokenCount } = cache.layout.shape;
-    const shape = stepShapeOf(plan, { device: device.info.kind, blockTokenCount, rowCountMax: sampleCountMax });
+    const shape = stepShapeOf(plan, {
+      device: device.info.kind,
+      blockTokenCount,
+      rowCountMax: sampleCountMax,
+    });
     const layout = layoutOf(plan, shape);
     lane.ensureWords(layout.wordCount);
     packPlan(plan, layout, lane.words, blockTokenCount);
@@ -75,7 +80,8 @@ export class ModelRunner {
     return { plan, result: lane.finish(device, layout.sampleCount) };
   }
 
-  /** Input to the device, forward, sampling, result to the host: everything of a step that a graph may repeat. */
+  /** Input to the device, forward, sampling, result to the host: everything of a step that a graph may
+   *  repeat. */
   #enqueue(lane: Lane, layout: PackedLayout, plan: StepPlan): void {
     const { model, cache, hooks } = this.#options;
     this.stream.copy(lane.input, lane.hostInput.pointer, 4 * layout.wordCount);
@@ -133,10 +139,17 @@ function batchAt(base: Pointer, layout: PackedLayout, lastTokens: Pointer): Batc
     kvCount: place(layout.kvCount),
     blockTable: place(layout.blockTable),
   };
-  return { view, ids: base, lastTokens, logitRows: place(layout.logitRows), logitRowCount: layout.sampleCount };
+  return {
+    view,
+    ids: base,
+    lastTokens,
+    logitRows: place(layout.logitRows),
+    logitRowCount: layout.sampleCount,
+  };
 }
 
-/** Buffers of one step in flight. The result is tokens | logprobs | topIds | topLogprobs, each for as many rows as the step samples. */
+/** Buffers of one step in flight. The result is tokens | logprobs | topIds | topLogprobs, each for as many
+ *  rows as the step samples. */
 class Lane {
   readonly event: EventHandle;
   readonly hostOutput: HostBuffer;

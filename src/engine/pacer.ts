@@ -1,15 +1,18 @@
-/** Chooses how many prompt tokens the next step may hold, so that the sequences that decode in it keep their time per output token.
- *  Used by scheduler.ts, which plans the step, and engine.ts, which tells it what steps took.
+/** Chooses how many prompt tokens the next step may hold, so that the sequences that decode in it keep their
+ *  time per output token. Used by scheduler.ts, which plans the step, and engine.ts, which tells it what
+ *  steps took.
  *
- *  Each sequence has a schedule: its k-th token after the first is due k · TPOT after the first. What it is ahead of its schedule, its
- *  slack, may be spent on prompts. The loop is closed: slack is measured by the clock, so that an error of the step-time model shows
- *  as less slack and is made good by the steps that follow.
+ *  Each sequence has a schedule: its k-th token after the first is due k · TPOT after the first. What it is
+ *  ahead of its schedule, its slack, may be spent on prompts. The loop is closed: slack is measured by the
+ *  clock, so that an error of the step-time model shows as less slack and is made good by the steps that
+ *  follow.
  *
  *      first token      |····TPOT····|····TPOT····|····TPOT····|    due
  *                       |··step··|····step····|··step··|▒▒▒▒▒▒▒|    slack
  *
  *  Where not even a block fits, steps without prompts save up for one with a block.
- *  Invariants: same steps, same clock, same answers; of `slackTokenCount` steps in a row with prompts waiting one takes some of them. */
+ *  Invariants: same steps, same clock, same answers; of `slackTokenCount` steps in a row with prompts waiting
+ *  one takes some of them. */
 import type { Clock } from '../base/clock.js';
 import {
   aimedTpotShare,
@@ -38,7 +41,8 @@ export interface Deadlines {
   readonly tpotMs: number;
 }
 
-/** A sequence that cannot make up for its delay within so many tokens without prompts beside it has missed its TPOT. */
+/** A sequence that cannot make up for its delay within so many tokens without prompts beside it has missed
+ *  its TPOT. */
 const recoveryTokenCount = 64;
 /** Steps between two looks at which chunk is efficient. */
 const efficiencyEverySteps = 512;
@@ -59,7 +63,8 @@ export class Pacer {
   #stepsUntilLook = 0;
   /** In a row, with prompts waiting. */
   #promptlessSteps = 0;
-  /** Of the step that is planned: when it starts, what it takes without prompts, and what a prompt token in it takes. */
+  /** Of the step that is planned: when it starts, what it takes without prompts, and what a prompt token in
+   *  it takes. */
   #startMs = 0;
   #decodes: Decodes = { count: 0, kvTokenCount: 0 };
   #msPerPromptToken = 0;
@@ -81,7 +86,8 @@ export class Pacer {
     this.#model.observe(work, ms);
   }
 
-  /** Prompt tokens for the step whose decodes have been planned. `firstPosition`: of the prompt that comes first. */
+  /** Prompt tokens for the step whose decodes have been planned. `firstPosition`: of the prompt that comes
+   *  first. */
   promptRoom(plan: StepPlan, firstPosition: number): number {
     this.#startMs = this.#nextStartMs();
     this.#decodes = decodesOf(plan);
@@ -101,7 +107,8 @@ export class Pacer {
     return isDue || this.#stepMs(leastPromptTokenCount, firstPosition) <= capMs ? leastPromptTokenCount : 0;
   }
 
-  /** Its first token would come after it is due, though it were computed from this step on without a pause. */
+  /** Its first token would come after it is due, though it were computed from this step on without a
+   *  pause. */
   isLate(sequence: Sequence): boolean {
     const { deadlines } = sequence.request;
     if (deadlines === null || sequence.firstTokenMs !== null) return false;
@@ -114,8 +121,8 @@ export class Pacer {
     return deadlines !== null && this.#startMs > deadlines.firstTokenDueMs + agingTtfts * deadlines.ttftMs;
   }
 
-  /** Whether these decodes and the choices of this sequence can keep such a TPOT together. What could not even keep it alone may always
-   *  start. */
+  /** Whether these decodes and the choices of this sequence can keep such a TPOT together. What could not
+   *  even keep it alone may always start. */
   mayJoin({ request, tokenCount }: Sequence, { count, kvTokenCount }: Decodes, tpotMs: number): boolean {
     const aimMs = aimedTpotShare * tpotMs;
     const rowCount = 1 + request.forks.length;
@@ -126,12 +133,13 @@ export class Pacer {
   /** When the step that is planned now can start: when those in flight have ended. */
   #nextStartMs(): number {
     let freeMs = this.#lastEndMs;
-    for (const { launchedMs, predictedMs } of this.#inFlight) freeMs = Math.max(freeMs, launchedMs) + predictedMs;
+    for (const { launchedMs, predictedMs } of this.#inFlight)
+      freeMs = Math.max(freeMs, launchedMs) + predictedMs;
     return Math.max(freeMs, this.#clock.nowMs());
   }
 
-  /** What the step may take: the least that any sequence in it allows, its slack spread over steps to come, or spent whole. Who has missed
-   *  its TTFT or its TPOT allows anything. */
+  /** What the step may take: the least that any sequence in it allows, its slack spread over steps to come,
+   *  or spent whole. Who has missed its TTFT or its TPOT allows anything. */
   #capsMs(plan: StepPlan): { readonly spreadMs: number; readonly wholeMs: number } {
     const { count, kvTokenCount } = this.#decodes;
     const baseMs = this.#decodeMs(count, kvTokenCount);
@@ -141,7 +149,8 @@ export class Pacer {
       const { deadlines } = sequence.request;
       if (deadlines === null || sequence.missedTtft) continue;
       const firstMs = sequence.firstTokenMs ?? this.#startMs;
-      const laterCount = sequence.drawCount - 2; // tokens after the first before this step's, whose draw is planned already
+      // tokens after the first before this step's, whose draw is planned already
+      const laterCount = sequence.drawCount - 2;
       const leftCount = Math.max(1, sequence.request.outputLimit - sequence.drawCount + 1);
       const slackMs = firstMs + laterCount * deadlines.tpotMs - this.#startMs;
       if (slackMs + Math.min(leftCount, recoveryTokenCount) * (deadlines.tpotMs - baseMs) < 0) continue;

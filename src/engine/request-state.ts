@@ -1,5 +1,5 @@
-/** One request inside the engine: n choices over one prompt. The prompt is computed once, by the leading choice; the others fork
- *  from it. Made by engine.ts, changed by the scheduler and commit. */
+/** One request inside the engine: n choices over one prompt. The prompt is computed once, by the leading
+ *  choice; the others fork from it. Made by engine.ts, changed by the scheduler and commit. */
 import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { RequestId, TokenId } from '../base/ids.js';
 import type { GenerationRequest } from './generation-request.js';
@@ -8,7 +8,8 @@ import type { SamplingParams } from './sampling-params.js';
 import { Sequence } from './sequence.js';
 import type { TokenLogprob } from './token-event.js';
 
-/** generate: prompt and decode here. prefill: prompt and first tokens, then hold. reserved: decode here what was prefilled elsewhere. */
+/** generate: prompt and decode here. prefill: prompt and first tokens, then hold. reserved: decode here what
+ *  was prefilled elsewhere. */
 export type RequestMode = 'generate' | 'prefill' | 'reserved';
 
 interface RequestStateParts {
@@ -39,7 +40,7 @@ export class RequestState {
   forks: Sequence[] = [];
   /** Filled while the prompt is computed; undefined when not asked for or already told. */
   promptLogprobs: TokenLogprob[] | undefined;
-  isCachedTold = false;
+  isCachedReported = false;
   /** Its logits were no numbers: K and V of its tokens are not to be read by others. */
   isSpoiled = false;
   /** Choices stopped from outside before they could run here. */
@@ -57,11 +58,18 @@ export class RequestState {
     this.promptIds = request.promptIds;
     this.sampling = request.sampling;
     this.cacheSalt = request.cacheSalt ?? '';
-    this.outputLimit = Math.min(request.sampling.maxTokenCount, maxModelTokenCount - request.promptIds.length);
+    this.outputLimit = Math.min(
+      request.sampling.maxTokenCount,
+      maxModelTokenCount - request.promptIds.length,
+    );
     this.stopIds = new Set([...request.sampling.endTokenIds, ...request.sampling.stopTokenIds]);
     this.#biases = summedBiases(request.sampling.logitBias);
-    this.#earlyBiases = new Map([...this.#biases, ...[...this.stopIds].map((id) => [id, Number.NEGATIVE_INFINITY] as const)]);
-    const hasTokens = request.outputs?.some((ids) => ids.length > 0) === true; // then the prompt's part has been told before
+    this.#earlyBiases = new Map([
+      ...this.#biases,
+      ...[...this.stopIds].map((id) => [id, Number.NEGATIVE_INFINITY] as const),
+    ]);
+    // then the prompt's part has been told before
+    const hasTokens = request.outputs?.some((ids) => ids.length > 0) === true;
     this.promptLogprobs = request.sampling.promptLogprobCount === null || hasTokens ? undefined : [];
     this.choices = Array.from(
       { length: request.sampling.choiceCount },
@@ -69,7 +77,8 @@ export class RequestState {
     );
   }
 
-  /** Penalties read the token history on the host, so the next step cannot be packed before the last token is known. */
+  /** Penalties read the token history on the host, so the next step cannot be packed before the last token is
+   *  known. */
   get needsHistory(): boolean {
     const { repetitionPenalty, presencePenalty, frequencyPenalty } = this.sampling;
     return repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
@@ -80,7 +89,8 @@ export class RequestState {
     return this.deadlines?.firstTokenDueMs ?? Number.MAX_VALUE;
   }
 
-  /** Biases on a choice's draw number `drawIndex`, no id twice: the request's own, and minus infinity on all that would end it too early. */
+  /** Biases on a choice's draw number `drawIndex`, no id twice: the request's own, and minus infinity on all
+   *  that would end it too early. */
   biasesAt(drawIndex: number): ReadonlyMap<TokenId, number> {
     return drawIndex < this.sampling.minTokenCount ? this.#earlyBiases : this.#biases;
   }
@@ -115,11 +125,13 @@ export function validateRequest(request: GenerationRequest, mode: RequestMode, l
   if (promptIds.length === 0) reject('the prompt is empty: give at least one token', 'prompt');
   const isId = (id: number) => Number.isInteger(id) && id >= 0 && id < limits.vocabCount;
   const strange = promptIds.find((id) => !isId(id)) ?? outputs?.flat().find((id) => !isId(id));
-  if (strange !== undefined) reject(`token id ${strange} is not in the vocabulary of ${limits.vocabCount}`, 'prompt');
+  if (strange !== undefined)
+    reject(`token id ${strange} is not in the vocabulary of ${limits.vocabCount}`, 'prompt');
   if (sampling.choiceCount < 1 || sampling.choiceCount > limits.sequenceCountMax) {
     reject(`n must be between 1 and ${limits.sequenceCountMax}, not ${sampling.choiceCount}`, 'n');
   }
-  if (outputs !== undefined && outputs.length > sampling.choiceCount) reject('more outputs than choices', 'outputs');
+  if (outputs !== undefined && outputs.length > sampling.choiceCount)
+    reject('more outputs than choices', 'outputs');
   if (mode !== 'generate' && sampling.choiceCount > 1 && outputs?.some((ids) => ids.length > 0) === true) {
     reject('a hand-over with tokens already generated takes one choice', 'n');
   }
@@ -129,25 +141,34 @@ export function validateRequest(request: GenerationRequest, mode: RequestMode, l
     }
   }
   const biased = sampling.logitBias.find(([id]) => !isId(id));
-  if (biased !== undefined) reject(`logit_bias names token ${biased[0]}, the vocabulary has ${limits.vocabCount}`, 'logit_bias');
-  const stop = sampling.stopTokenIds.find((id) => !isId(id)); // a model's own end ids may be stranger: they are never drawn
-  if (stop !== undefined) reject(`stop token ${stop} is not in the vocabulary of ${limits.vocabCount}`, 'stop_token_ids');
+  if (biased !== undefined)
+    reject(`logit_bias names token ${biased[0]}, the vocabulary has ${limits.vocabCount}`, 'logit_bias');
+  // a model's own end ids may be stranger: they are never drawn
+  const stop = sampling.stopTokenIds.find((id) => !isId(id));
+  if (stop !== undefined)
+    reject(`stop token ${stop} is not in the vocabulary of ${limits.vocabCount}`, 'stop_token_ids');
   validateNumbers(sampling);
   validateRoom(request, limits);
 }
 
 /** What the sampler multiplies and adds must be numbers; a bias of minus infinity forbids. */
 function validateNumbers(sampling: SamplingParams): void {
-  const { temperature, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logitBias } = sampling;
+  const { temperature, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logitBias } =
+    sampling;
   const numbers = { temperature, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty };
   for (const [name, value] of Object.entries(numbers)) {
-    if (!Number.isFinite(value)) throw new InvalidRequestError(`${name} must be a number, not ${value}`, name);
+    if (!Number.isFinite(value))
+      throw new InvalidRequestError(`${name} must be a number, not ${value}`, name);
   }
   if (!(repetitionPenalty > 0)) {
-    throw new InvalidRequestError(`repetitionPenalty must be above 0, not ${repetitionPenalty}`, 'repetition_penalty');
+    throw new InvalidRequestError(
+      `repetitionPenalty must be above 0, not ${repetitionPenalty}`,
+      'repetition_penalty',
+    );
   }
   const strange = logitBias.find(([, value]) => Number.isNaN(value) || value === Number.POSITIVE_INFINITY);
-  if (strange !== undefined) throw new InvalidRequestError(`logit_bias of token ${strange[0]} is ${strange[1]}`, 'logit_bias');
+  if (strange !== undefined)
+    throw new InvalidRequestError(`logit_bias of token ${strange[0]} is ${strange[1]}`, 'logit_bias');
 }
 
 function validateRoom({ promptIds, sampling }: GenerationRequest, limits: RequestLimits): void {

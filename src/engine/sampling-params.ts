@@ -1,4 +1,5 @@
-/** How the tokens of a request are chosen. Plain data with every default made explicit; server/ and control/ fill it in. */
+/** How the tokens of a request are chosen. Plain data with every default made explicit; server/ and control/
+ *  fill it in. */
 import type { TokenId } from '../base/ids.js';
 
 export interface SamplingParams {
@@ -10,13 +11,15 @@ export interface SamplingParams {
   readonly presencePenalty: number;
   readonly frequencyPenalty: number;
   readonly logitBias: readonly (readonly [TokenId, number])[];
-  /** Same seed and request: same tokens whatever the batch. Choice i draws from seed + i, a whole number below 2^53. */
+  /** Same seed and request: same tokens whatever the batch. Choice i draws from seed + i, a whole number
+   *  below 2^53. */
   readonly seed: number;
   readonly choiceCount: number; // n
   readonly maxTokenCount: number;
   readonly minTokenCount: number;
-  /** For benchmarks: each choice ends with reason 'stop' after this many tokens, at most maxTokenCount, whatever they are. Read where
-   *  the engine ends a choice and nowhere else: a length known beforehand would make routing and admission look better than they are. */
+  /** For benchmarks: each choice ends with reason 'stop' after this many tokens, at most maxTokenCount,
+   *  whatever they are. Read where the engine ends a choice and nowhere else: a length known beforehand would
+   *  make routing and admission look better than they are. */
   readonly forcedTokenCount?: number;
   /** End-of-sequence ids of the model; empty with ignore_eos. */
   readonly endTokenIds: readonly TokenId[];

@@ -1,15 +1,18 @@
-/** Decides what the next step computes. No device; time only through the pacer. Used by engine.ts; commit.ts settles what it launched.
+/** Decides what the next step computes. No device; time only through the pacer. Used by engine.ts; commit.ts
+ *  settles what it launched.
  *
- *  Order is priority, then when the first token is due, then arrival, then choice (sequence-queue.ts). A step takes
+ *  Order is priority, then when the first token is due, then arrival, then choice (sequence-queue.ts). A step
+ *  takes
  *    1. one row for each sequence that decodes;
- *    2. prompt tokens, as many as the pacer allows beside them: of the running and the waiting in one order, those last whose first
- *       token will be late anyway.
- *  When blocks run out, the latest running sequence is preempted: its blocks go, its tokens stay, it is computed again later.
+ *    2. prompt tokens, as many as the pacer allows beside them: of the running and the waiting in one order,
+ *       those last whose first token will be late anyway.
+ *  When blocks run out, the latest running sequence is preempted: its blocks go, its tokens stay, it is
+ *  computed again later.
  *
- *  Progress: a sequence is preempted only for one that comes before it, and nobody overtakes the head of the waiting queue for memory,
- *  so the first in order always gets the memory it needs, which validateRequest has checked to exist. Late prompts take what is left,
- *  and once they have aged a share of every step. Hand-over prefills get all their blocks on admission and are never preempted: a
- *  transfer may be reading them. */
+ *  Progress: a sequence is preempted only for one that comes before it, and nobody overtakes the head of the
+ *  waiting queue for memory, so the first in order always gets the memory it needs, which validateRequest has
+ *  checked to exist. Late prompts take what is left, and once they have aged a share of every step. Hand-over
+ *  prefills get all their blocks on admission and are never preempted: a transfer may be reading them. */
 import { assert } from '../base/assert.js';
 import type { EngineHooks } from './engine-options.js';
 import type { Pacer } from './pacer.js';
@@ -22,14 +25,15 @@ import type { TokenEvent } from './token-event.js';
 
 interface SchedulerOptions extends StepPlanLimits {
   readonly prefillChunkTokenCount: number;
-  readonly seatCount: number;
+  readonly batchSlotCount: number;
   /** null: steps take as many prompt tokens as the budget allows, in order. */
   readonly pacer: Pacer | null;
 }
 
 /** A late prompt waits for what others leave until it is late by so many times what it was allowed; */
 const agingTtfts = 4;
-/** from then on it is first in line for seats, memory and rows, and this share of a step's prompt tokens is left to it. */
+/** from then on it is first in line for seats, memory and rows, and this share of a step's prompt tokens is
+ *  left to it. */
 const agedShare = 1 / 8;
 
 export class Scheduler {
@@ -45,24 +49,29 @@ export class Scheduler {
   readonly #memory: SequenceMemory;
   readonly #options: SchedulerOptions;
   readonly #hooks: EngineHooks;
-  readonly #freeSeats: number[];
+  readonly #freeBatchSlots: number[];
   #planCount = 0;
 
   constructor(memory: SequenceMemory, options: SchedulerOptions, hooks: EngineHooks) {
     this.#memory = memory;
     this.#options = options;
     this.#hooks = hooks;
-    this.#freeSeats = Array.from({ length: options.seatCount }, (_, i) => options.seatCount - 1 - i);
+    this.#freeBatchSlots = Array.from(
+      { length: options.batchSlotCount },
+      (_, i) => options.batchSlotCount - 1 - i,
+    );
   }
 
   /** Nobody overtakes it for seats, memory or rows. */
   get firstInLine(): Sequence | undefined {
     const { first } = this.late;
-    return first !== undefined && this.#options.pacer?.hasAged(first, agingTtfts) === true ? first : this.waiting.first;
+    return first !== undefined && this.#options.pacer?.hasAged(first, agingTtfts) === true
+      ? first
+      : this.waiting.first;
   }
 
-  get freeSeatCount(): number {
-    return this.#freeSeats.length;
+  get freeBatchSlotCount(): number {
+    return this.#freeBatchSlots.length;
   }
 
   /** The next step, or null when nothing can be computed now. */
@@ -88,16 +97,16 @@ export class Scheduler {
     this.waiting.insert(leader);
   }
 
-  takeSeat(sequence: Sequence): void {
-    const seat = this.#freeSeats.pop();
-    assert(seat !== undefined && sequence.seat === undefined, 'no free seat, or two for one');
-    sequence.seat = seat;
+  takeBatchSlot(sequence: Sequence): void {
+    const batchSlot = this.#freeBatchSlots.pop();
+    assert(batchSlot !== undefined && sequence.batchSlot === undefined, 'no free batchSlot, or two for one');
+    sequence.batchSlot = batchSlot;
   }
 
-  giveSeat(sequence: Sequence): void {
-    if (sequence.seat === undefined) return;
-    this.#freeSeats.push(sequence.seat);
-    sequence.seat = undefined;
+  giveBatchSlot(sequence: Sequence): void {
+    if (sequence.batchSlot === undefined) return;
+    this.#freeBatchSlots.push(sequence.batchSlot);
+    sequence.batchSlot = undefined;
   }
 
   /** Blocks that admission leaves alone: room for every running sequence to grow by one, and 1 % of all. */
@@ -114,7 +123,7 @@ export class Scheduler {
     this.late.remove(sequence);
     sequence.state = 'ended';
     sequence.dropPending();
-    this.giveSeat(sequence);
+    this.giveBatchSlot(sequence);
     this.leaving.add(sequence);
     this.settle(sequence);
     this.#replaceLeader(sequence);
@@ -125,20 +134,21 @@ export class Scheduler {
     const { request } = ended;
     request.forks = request.forks.filter((fork) => fork !== ended);
     if (request.leader !== ended) return;
-    for (const fork of request.forks) this.giveSeat(fork);
+    for (const fork of request.forks) this.giveBatchSlot(fork);
     request.leader = request.forks.shift();
     if (request.leader === undefined) return;
     request.leader.state = 'waiting';
     this.waiting.insert(request.leader);
   }
 
-  /** Takes the blocks of a leaving sequence once no step in flight touches them; a preempted one queues again. */
+  /** Takes the blocks of a leaving sequence once no step in flight touches them; a preempted one queues
+   *  again. */
   settle(sequence: Sequence): void {
     if (sequence.inFlightCount > 0 || !this.leaving.delete(sequence)) return;
     this.#memory.free(sequence);
     if (sequence.state !== 'draining') return;
-    this.giveSeat(sequence);
-    for (const fork of sequence.request.forks) this.giveSeat(fork);
+    this.giveBatchSlot(sequence);
+    for (const fork of sequence.request.forks) this.giveBatchSlot(fork);
     sequence.state = 'waiting';
     this.waiting.insert(sequence);
   }
@@ -181,7 +191,8 @@ export class Scheduler {
     while (this.late.first !== undefined && this.#start(this.late.first, plan));
   }
 
-  /** Running prompts and waiting ones, first come, first served; who cannot be admitted holds up those who wait behind it. */
+  /** Running prompts and waiting ones, first come, first served; who cannot be admitted holds up those who
+   *  wait behind it. */
   #planInOrder(prefilling: readonly Sequence[], plan: StepPlan, isAdmitting = true): void {
     const admitBefore = (next: Sequence | undefined) => {
       for (let head = this.waiting.first; isAdmitting && head !== undefined; head = this.waiting.first) {
@@ -210,8 +221,8 @@ export class Scheduler {
     }
   }
 
-  /** Admits one that has aged, to be planned with those that run late; false: it holds up all who wait for seats, memory or rows. One that
-   *  runs late already goes before it. */
+  /** Admits one that has aged, to be planned with those that run late; false: it holds up all who wait for
+   *  seats, memory or rows. One that runs late already goes before it. */
   #admitAged(head: Sequence, late: Sequence[]): boolean {
     if (late.length > 0) return true;
     if (!this.#mayJoin(head) || !this.#admit(head)) return false;
@@ -222,7 +233,8 @@ export class Scheduler {
 
   /** Takes the first of a queue into the step; false: not now. */
   #start(head: Sequence, plan: StepPlan): boolean {
-    if (plan.rowRoom === 0 || plan.sampleRoom === 0 || !this.#mayJoin(head) || !this.#admit(head)) return false;
+    if (plan.rowRoom === 0 || plan.sampleRoom === 0 || !this.#mayJoin(head) || !this.#admit(head))
+      return false;
     this.#run(head);
     this.#planChunk(head, plan);
     return true;
@@ -236,8 +248,9 @@ export class Scheduler {
     this.#announce(head);
   }
 
-  /** Whether it can keep its TPOT beside all who decode here or will when their prompts are done. A late one has missed its SLO: it is let
-   *  in when those that can keep theirs do so all the same. A hand-over's prompt decodes elsewhere. */
+  /** Whether it can keep its TPOT beside all who decode here or will when their prompts are done. A late one
+   *  has missed its SLO: it is let in when those that can keep theirs do so all the same. A hand-over's
+   *  prompt decodes elsewhere. */
   #mayJoin(head: Sequence): boolean {
     const { pacer } = this.#options;
     const { deadlines, mode } = head.request;
@@ -259,22 +272,23 @@ export class Scheduler {
   #admit(head: Sequence): boolean {
     const { request } = head;
     const seated = [head, ...request.forks];
-    if (seated.length > this.#freeSeats.length) return false;
+    if (seated.length > this.#freeBatchSlots.length) return false;
     const tokenCount = request.forks.length > 0 ? head.promptCount : head.knownCount;
     const admitted = this.#memory.admit(head, {
       tokenCount,
-      reusableTokenCount: request.promptLogprobs === undefined ? tokenCount - 1 : 0, // one position is computed, for its logits
+      // one position is computed, for its logits
+      reusableTokenCount: request.promptLogprobs === undefined ? tokenCount - 1 : 0,
       spareBlockCount: this.spareBlockCount,
     });
-    if (admitted) for (const choice of seated) this.takeSeat(choice);
+    if (admitted) for (const choice of seated) this.takeBatchSlot(choice);
     return admitted;
   }
 
   #announce(head: Sequence): void {
     const { request, cachedCount } = head;
     if (request.mode === 'prefill') this.#hooks.onPrefillStart?.(request.id, cachedCount);
-    if (request.isCachedTold) return;
-    request.isCachedTold = true;
+    if (request.isCachedReported) return;
+    request.isCachedReported = true;
     this.counters.prefixHitToken += cachedCount;
     this.counters.prefixQueryToken += head.promptCount;
     this.events.push({ kind: 'cached', requestId: request.id, cachedTokenCount: cachedCount });
@@ -301,16 +315,24 @@ export class Scheduler {
   /** As many positions as the budget, the chunk limit and the rows of logits allow. */
   #chunkTokenCount(sequence: Sequence, goal: number, drawCount: number, plan: StepPlan): number {
     const leftCount = goal - sequence.computedCount;
-    const isScored = sequence.request.promptLogprobs !== undefined; // each position but the last may need a row of logits
-    const count = Math.min(leftCount, this.#options.prefillChunkTokenCount, plan.rowRoom, isScored ? plan.sampleRoom : leftCount);
+    // each position but the last may need a row of logits
+    const isScored = sequence.request.promptLogprobs !== undefined;
+    const count = Math.min(
+      leftCount,
+      this.#options.prefillChunkTokenCount,
+      plan.rowRoom,
+      isScored ? plan.sampleRoom : leftCount,
+    );
     const sampleCount = (isScored ? count - 1 : 0) + drawCount;
-    return count === leftCount && sampleCount > plan.sampleRoom ? count - 1 : count; // the last position waits for room for its draws
+    // the last position waits for room for its draws
+    return count === leftCount && sampleCount > plan.sampleRoom ? count - 1 : count;
   }
 
   /** Prompt log-probabilities: the logits at a position score the token after it. */
   #planScores(sequence: Sequence, first: number, row: number, plan: StepPlan): void {
     const end = Math.min(sequence.computedCount, sequence.promptCount - 1);
-    for (let p = first; p < end; p++) plan.addScore(sequence, row + p - first, p + 1, sequence.tokenAt(p + 1));
+    for (let p = first; p < end; p++)
+      plan.addScore(sequence, row + p - first, p + 1, sequence.tokenAt(p + 1));
   }
 
   /** The prompt is enqueued: the other choices share its blocks and run from here on. */
@@ -327,11 +349,12 @@ export class Scheduler {
 
   #hold(sequence: Sequence): void {
     this.running.remove(sequence);
-    this.giveSeat(sequence);
+    this.giveBatchSlot(sequence);
     sequence.state = 'held';
   }
 
-  /** Gets the blocks for positions up to `endToken`, preempting later sequences if it must; false: not this step. */
+  /** Gets the blocks for positions up to `endToken`, preempting later sequences if it must; false: not this
+   *  step. */
   #makeWritable(sequence: Sequence, endToken: number, plan: StepPlan): boolean {
     const missing = this.#memory.missingCount(sequence, endToken);
     while (missing > this.#memory.blocks.availableCount) {
@@ -355,20 +378,24 @@ export class Scheduler {
   }
 }
 
-/** May be part of the next step: has tokens to compute, more to draw, and its last token where the packer needs it. */
+/** May be part of the next step: has tokens to compute, more to draw, and its last token where the packer
+ *  needs it. */
 function isReady(sequence: Sequence): boolean {
   const { request } = sequence;
   if (sequence.pendingCount > 0 && request.needsHistory) return false;
   return sequence.computedCount < sequence.promptCount || sequence.drawCount < request.outputLimit;
 }
 
-/** Who draws a token from the logits before position `goal`: choices that have exactly the tokens before it. */
+/** Who draws a token from the logits before position `goal`: choices that have exactly the tokens before
+ *  it. */
 function choicesDrawingAt(sequence: Sequence, goal: number): readonly Sequence[] {
   const { request } = sequence;
   if (request.outputLimit === 0) return [];
   if (request.mode === 'prefill')
     return request.choices.filter((choice) => choice.state !== 'ended' && choice.knownCount === goal);
-  return [sequence, ...request.forks].filter((choice) => choice.knownCount === goal && choice.state !== 'ended');
+  return [sequence, ...request.forks].filter(
+    (choice) => choice.knownCount === goal && choice.state !== 'ended',
+  );
 }
 
 /** Tells the transfer which spans this step makes valid; what the prefix cache held comes first, once. */

@@ -1,9 +1,10 @@
-/** Gives sequences their KV blocks and takes them back: prefix hits, growth, copy-on-write, forks. Used by the scheduler and commit;
- *  which sequence deserves memory is their matter.
+/** Gives sequences their KV blocks and takes them back: prefix hits, growth, copy-on-write, forks. Used by
+ *  the scheduler and commit; which sequence deserves memory is their matter.
  *
- *  A block may be found by others (is published) once every position in it is computed or enqueued AND its tokens are known on the
- *  host. All local readers use the engine's one stream, so "enqueued before" is enough; a block leaves a sequence only when no step in
- *  flight touches it, so a writer outside that stream (a hand-over into reserved blocks) never meets an old reader. */
+ *  A block may be found by others (is published) once every position in it is computed or enqueued AND its
+ *  tokens are known on the host. All local readers use the engine's one stream, so "enqueued before" is
+ *  enough; a block leaves a sequence only when no step in flight touches it, so a writer outside that stream
+ *  (a hand-over into reserved blocks) never meets an old reader. */
 import { assert, at } from '../base/assert.js';
 import type { BlockId } from '../base/ids.js';
 import type { BlockManager } from '../kv/block-manager.js';
@@ -41,7 +42,10 @@ export class SequenceMemory {
   admit(sequence: Sequence, { tokenCount, reusableTokenCount, spareBlockCount }: AdmitRequest): boolean {
     assert(sequence.blockIds.length === 0, 'admitted twice');
     const found = this.#find(sequence, Math.floor(reusableTokenCount / this.blockTokenCount));
-    const revivedCount = found.reduce((count, block) => count + (this.blocks.referenceCount(block) === 0 ? 1 : 0), 0);
+    const revivedCount = found.reduce(
+      (count, block) => count + (this.blocks.referenceCount(block) === 0 ? 1 : 0),
+      0,
+    );
     const newCount = this.blockCountFor(tokenCount) - found.length;
     if (newCount + spareBlockCount > this.blocks.availableCount - revivedCount) return false;
     for (const block of found) this.blocks.retain(block);
@@ -68,7 +72,8 @@ export class SequenceMemory {
       plan.copies.push({ target, source });
       plan.pinnedBlockIds.push(source); // the sequence's reference; given back once the copy has run
     }
-    while (sequence.blockIds.length < this.blockCountFor(endToken)) sequence.blockIds.push(this.blocks.allocate());
+    while (sequence.blockIds.length < this.blockCountFor(endToken))
+      sequence.blockIds.push(this.blocks.allocate());
   }
 
   /** `choice` continues behind the first `tokenCount` positions of `leader`, sharing their blocks. */
@@ -83,7 +88,8 @@ export class SequenceMemory {
     choice.advance(tokenCount);
   }
 
-  /** Gives everything back; full blocks stay findable. Tail first, so that the tail of a prefix is evicted before its head. */
+  /** Gives everything back; full blocks stay findable. Tail first, so that the tail of a prefix is evicted
+   *  before its head. */
   free(sequence: Sequence): void {
     assert(sequence.inFlightCount === 0, 'a step in flight still touches these blocks');
     this.publish(sequence);
@@ -97,8 +103,8 @@ export class SequenceMemory {
     plan.pinnedBlockIds.length = 0;
   }
 
-  /** What the request has computed may be NaN, and what it found may have been: nobody finds its prefixes, nor will any it computes. Who
-   *  reads the same blocks already gets the same NaN and spoils its own. */
+  /** What the request has computed may be NaN, and what it found may have been: nobody finds its prefixes,
+   *  nor will any it computes. Who reads the same blocks already gets the same NaN and spoils its own. */
   spoil(request: RequestState): void {
     request.isSpoiled = true;
     for (const { hashes } of request.choices) for (const hash of hashes) this.blocks.forget(hash);
@@ -107,7 +113,9 @@ export class SequenceMemory {
   /** Makes newly full blocks findable. */
   publish(sequence: Sequence): void {
     if (this.#hasher === undefined || sequence.request.isSpoiled) return;
-    const fullCount = Math.floor(Math.min(sequence.computedCount, sequence.knownCount) / this.blockTokenCount);
+    const fullCount = Math.floor(
+      Math.min(sequence.computedCount, sequence.knownCount) / this.blockTokenCount,
+    );
     while (sequence.publishedCount < fullCount) {
       const index = sequence.publishedCount++;
       this.blocks.publish(at(sequence.blockIds, index), this.#hashAt(this.#hasher, sequence, index));

@@ -1,5 +1,6 @@
-/** Sequences in the order they are served: priority, then when the first token is due, then arrival, then choice. None of these changes, so
- *  the order is total and stays. Used by the scheduler for those that wait and run. */
+/** Sequences in the order they are served: priority, then when the first token is due, then arrival, then
+ *  choice. None of these changes, so the order is total and stays. Used by the scheduler for those that wait
+ *  and run. */
 import { OrderedQueue } from '../base/ordered-queue.js';
 import type { Sequence } from './sequence.js';
 

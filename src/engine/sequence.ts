@@ -1,4 +1,5 @@
-/** One choice of a request: its tokens, its block table, and how far the cache has got. Changed by the scheduler and commit only.
+/** One choice of a request: its tokens, its block table, and how far the cache has got. Changed by the
+ *  scheduler and commit only.
  *
  *    position   0 ........ cached ........ computed ........ known ...... tokenCount
  *               └ from the prefix cache ┘                       └ pending ┘  sampled on the device, not yet read by the host
@@ -12,9 +13,9 @@ import type { RequestState } from './request-state.js';
 import type { FinishReason } from './token-event.js';
 
 type SequenceState =
-  | 'waiting' // in the queue: no seat, no blocks
+  | 'waiting' // in the queue: no batchSlot, no blocks
   | 'forking' // its prompt is being computed by a sibling
-  | 'running' // has a seat and blocks
+  | 'running' // has a batchSlot and blocks
   | 'draining' // preempted; gives its blocks back as soon as no step in flight touches them
   | 'reserved' // decode side of a hand-over, waiting for K and V from elsewhere
   | 'held' // prefill side of a hand-over, prompt done
@@ -32,7 +33,7 @@ export class Sequence {
   outputIds: TokenId[];
   state: SequenceState = 'waiting';
   /** Its place in the device's list of last sampled tokens; only while it may be scheduled. */
-  seat: number | undefined;
+  batchSlot: number | undefined;
   blockIds: BlockId[] = [];
   /** Names of its leading full blocks, made when first needed. */
   hashes: PrefixHash[] = [];
@@ -104,11 +105,15 @@ export class Sequence {
     return position < promptCount ? at(this.promptIds, position) : at(this.outputIds, position - promptCount);
   }
 
-  /** What the embedding reads at `position`: a token id, or -1 - seat for the token that only the device knows. */
+  /** What the embedding reads at `position`: a token id, or -1 - batchSlot for the token that only the device
+   *  knows. */
   inputAt(position: number): number {
     if (position < this.knownCount) return this.tokenAt(position);
-    assert(position === this.knownCount && this.seat !== undefined, `position ${position} is not the token in flight`);
-    return -1 - this.seat;
+    assert(
+      position === this.knownCount && this.batchSlot !== undefined,
+      `position ${position} is not the token in flight`,
+    );
+    return -1 - this.batchSlot;
   }
 
   /** The first `count` positions hold valid K and V from the prefix cache. */
@@ -163,7 +168,11 @@ export class Sequence {
     if (forcedTokenCount !== undefined && forcedTokenCount <= outputLimit) {
       return this.outputIds.length >= forcedTokenCount ? { reason: 'stop' } : undefined;
     }
-    if (last !== undefined && this.outputIds.length > sampling.minTokenCount && this.request.stopIds.has(last)) {
+    if (
+      last !== undefined &&
+      this.outputIds.length > sampling.minTokenCount &&
+      this.request.stopIds.has(last)
+    ) {
       return { reason: 'stop', stopTokenId: last };
     }
     return this.outputIds.length >= outputLimit ? { reason: 'length' } : undefined;
@@ -171,7 +180,8 @@ export class Sequence {
 
   #check(): void {
     const { tokenCount } = this;
-    if (this.#cachedCount <= this.#computedCount && this.#computedCount <= tokenCount) return; // no text is made while it holds
+    // no text is made while it holds
+    if (this.#cachedCount <= this.#computedCount && this.#computedCount <= tokenCount) return;
     assert(
       false,
       `request ${this.request.id}: cached ${this.#cachedCount} ≤ computed ${this.#computedCount} ≤ tokens ${tokenCount}`,

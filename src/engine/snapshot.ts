@@ -14,7 +14,7 @@ interface SnapshotParts {
     readonly promptToken: number;
     readonly generatedToken: number;
   };
-  readonly seatCount: number;
+  readonly batchSlotCount: number;
   readonly stepsInFlightCount: number;
 }
 
@@ -23,7 +23,7 @@ export function takeSnapshot({
   scheduler,
   memory,
   counters,
-  seatCount,
+  batchSlotCount,
   stepsInFlightCount,
 }: SnapshotParts): EngineSnapshot {
   const { blocks, blockTokenCount } = memory;
@@ -37,7 +37,8 @@ export function takeSnapshot({
     if (sequence.computedCount >= sequence.promptCount) counts.decoding++;
     else counts.queued += sequence.uncomputedCount;
   }
-  for (const sequence of [...scheduler.waiting.items, ...scheduler.late.items]) counts.queued += sequence.uncomputedCount;
+  for (const sequence of [...scheduler.waiting.items, ...scheduler.late.items])
+    counts.queued += sequence.uncomputedCount;
   return {
     runningCount: scheduler.running.count,
     decodingCount: counts.decoding,
@@ -46,7 +47,7 @@ export function takeSnapshot({
     reservedCount: counts.reserved,
     queuedTokenCount: counts.queued,
     runningTokenCount: counts.cachedTokens,
-    sequenceCountMax: seatCount,
+    sequenceCountMax: batchSlotCount,
     blockTokenCount,
     blockCount: blocks.blockCount,
     freeBlockCount: blocks.freeCount,

@@ -1,4 +1,5 @@
-/** What one step computes, in rows: made by the scheduler, packed and launched by model-runner, settled by commit. */
+/** What one step computes, in rows: made by the scheduler, packed and launched by model-runner, settled by
+ *  commit. */
 import type { BlockId, TokenId } from '../base/ids.js';
 import type { PrefillChunk } from './engine-options.js';
 import type { Sequence } from './sequence.js';

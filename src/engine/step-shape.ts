@@ -1,5 +1,6 @@
-/** Decode steps repeat: one row and one draw for each sequence, nothing of variable length. Such a step is padded to a shape of a small set,
- *  so that the ops recorded for that shape once (a CUDA graph; on the CPU an op list) serve it again. Used by model-runner; pure. */
+/** Decode steps repeat: one row and one draw for each sequence, nothing of variable length. Such a step is
+ *  padded to a shape of a small set, so that the ops recorded for that shape once (a CUDA graph; on the CPU
+ *  an op list) serve it again. Used by model-runner; pure. */
 import type { DeviceKind } from '../device/device.js';
 import type { StepPlan } from './step-plan.js';
 
@@ -15,11 +16,16 @@ export interface StepShape {
 
 const strideMin = 16;
 
-/** The shape that `plan` can run in, or null for a step that is no pure decode step. A GPU rounds the rows up, since padding rows cost it
- *  next to nothing and recording costs milliseconds; on the CPU a row costs time and recording does not. */
+/** The shape that `plan` can run in, or null for a step that is no pure decode step. A GPU rounds the rows
+ *  up, since padding rows cost it next to nothing and recording costs milliseconds; on the CPU a row costs
+ *  time and recording does not. */
 export function stepShapeOf(
   plan: StepPlan,
-  { device, blockTokenCount, rowCountMax }: { device: DeviceKind; blockTokenCount: number; rowCountMax: number },
+  {
+    device,
+    blockTokenCount,
+    rowCountMax,
+  }: { device: DeviceKind; blockTokenCount: number; rowCountMax: number },
 ): StepShape | null {
   const { entries, samples, rowCount } = plan;
   if (plan.chunks.length > 0 || samples.length !== rowCount || entries.length !== rowCount) return null;
@@ -28,13 +34,19 @@ export function stepShapeOf(
   let wantsTop = false;
   for (const { choice, task } of samples) {
     const { request } = choice;
-    if (task.kind === 'score' || request.needsHistory || request.biasesAt(task.drawIndex).size > 0) return null;
+    if (task.kind === 'score' || request.needsHistory || request.biasesAt(task.drawIndex).size > 0)
+      return null;
     wantsTop ||= (request.sampling.topLogprobCount ?? 0) > 0;
   }
   const rows = device === 'cuda' ? Math.min(rowCountMax, roundedRowCount(rowCount)) : rowCount;
   const blockTableStride = Math.max(strideMin, 2 ** Math.ceil(Math.log2(blockCount)));
   const kvCountMax = blockTableStride * blockTokenCount;
-  return { rowCount: rows, blockTableStride, kvCountMax, key: `${rows}/${blockTableStride}/${wantsTop ? 'top' : 'token'}` };
+  return {
+    rowCount: rows,
+    blockTableStride,
+    kvCountMax,
+    key: `${rows}/${blockTableStride}/${wantsTop ? 'top' : 'token'}`,
+  };
 }
 
 /** 1, 2, 4, 8, then multiples of 8 to 64, of 16 to 256, of 64 beyond. */

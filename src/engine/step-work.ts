@@ -3,7 +3,8 @@ import type { StepWork } from '../router/step-work.js';
 import { prefillPairCountOf } from '../router/step-work.js';
 import type { StepPlan } from './step-plan.js';
 
-/** A sequence with one row costs what a decoding one does, also when that row is the last of its prompt: it counts as one. */
+/** A sequence with one row costs what a decoding one does, also when that row is the last of its prompt: it
+ *  counts as one. */
 export function stepWorkOf({ entries }: Pick<StepPlan, 'entries'>): StepWork {
   let decodeCount = 0;
   let decodeKvTokenCount = 0;

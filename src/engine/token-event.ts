@@ -1,4 +1,5 @@
-/** What a step tells about one request: tokens, in order, and why a choice ended. Plain data: it crosses the bus. */
+/** What a step tells about one request: tokens, in order, and why a choice ended. Plain data: it crosses the
+ *  bus. */
 
 import type { WireError } from '../base/errors.js';
 import type { RequestId, TokenId } from '../base/ids.js';
@@ -14,7 +15,8 @@ export interface TokenOutput {
   readonly logprob?: TokenLogprob;
 }
 
-/** 'stop': an end or stop token (the last token of the choice); 'length': maxTokenCount or the context is full. */
+/** 'stop': an end or stop token (the last token of the choice); 'length': maxTokenCount or the context is
+ *  full. */
 export type FinishReason = 'stop' | 'length';
 
 export type TokenEvent =
@@ -24,11 +26,16 @@ export type TokenEvent =
       readonly choiceIndex: number;
       readonly tokens: readonly TokenOutput[];
       readonly finishReason?: FinishReason;
-      /** On 'stop': the id that ended it, so that a request's own stop id can be told from the model's end. */
+      /** On 'stop': the id that ended it, so that a request's own stop id can be told from the model's
+       *  end. */
       readonly stopTokenId?: TokenId;
     }
   /** Log-probabilities of prompt tokens 1..n-1 (the first has none), once, before the first tokens. */
-  | { readonly kind: 'promptLogprobs'; readonly requestId: RequestId; readonly logprobs: readonly TokenLogprob[] }
+  | {
+      readonly kind: 'promptLogprobs';
+      readonly requestId: RequestId;
+      readonly logprobs: readonly TokenLogprob[];
+    }
   /** Prompt tokens found in the prefix cache, once, when first scheduled. */
   | { readonly kind: 'cached'; readonly requestId: RequestId; readonly cachedTokenCount: number }
   | { readonly kind: 'failed'; readonly requestId: RequestId; readonly error: WireError };

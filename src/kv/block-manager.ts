@@ -8,7 +8,8 @@
  *      cached ──allocate──► owned   evicted: its name leaves the index
  *      cached ──forget────► free    its name leaves the index: what it holds is not to be read
  *
- *  All operations are O(1): a stack of free blocks, and the cached ones in a doubly linked list inside two arrays. */
+ *  All operations are O(1): a stack of free blocks, and the cached ones in a doubly linked list inside two
+ *  arrays. */
 import { assert } from '../base/assert.js';
 import { type BlockId, blockId } from '../base/ids.js';
 import { type PrefixHash, PrefixIndex } from './prefix-index.js';
@@ -62,7 +63,8 @@ export class BlockManager {
     return this.#referenceCounts[block] ?? 0;
   }
 
-  /** A block with one reference, its content undefined. Evicts the least recently used cached block when none is free. */
+  /** A block with one reference, its content undefined. Evicts the least recently used cached block when none
+   *  is free. */
   allocate(): BlockId {
     const block = this.#freeCount > 0 ? this.#popFree() : this.#evictOldest();
     this.#referenceCounts[block] = 1;
@@ -86,7 +88,8 @@ export class BlockManager {
     else this.#freeStack[this.#freeCount++] = block;
   }
 
-  /** Makes a full block findable. Its K and V must be computed, or enqueued on the stream every reader uses. */
+  /** Makes a full block findable. Its K and V must be computed, or enqueued on the stream every reader
+   *  uses. */
   publish(block: BlockId, hash: PrefixHash): void {
     assert(this.referenceCount(block) > 0, `block ${block} published without an owner`);
     this.#index.insert(hash, block);
@@ -101,7 +104,8 @@ export class BlockManager {
     return this.#index.find(hash);
   }
 
-  /** Nobody finds this prefix any more; its block is free once its owners, if there are any, have given it back. */
+  /** Nobody finds this prefix any more; its block is free once its owners, if there are any, have given it
+   *  back. */
   forget(hash: PrefixHash): void {
     const block = this.#index.find(hash);
     if (block === undefined) return;
@@ -137,10 +141,16 @@ export class BlockManager {
       mark(block, 'cached');
       assert(this.#index.holds(blockId(block)), `block ${block} is cached without a name`);
       const after = this.#newer[block] ?? none;
-      assert(after === none ? this.#newest === block : this.#older[after] === block, `cached list broken at ${block}`);
+      assert(
+        after === none ? this.#newest === block : this.#older[after] === block,
+        `cached list broken at ${block}`,
+      );
       listedCount++;
     }
-    assert(listedCount === this.#cachedCount, `cached list has ${listedCount} blocks, counted ${this.#cachedCount}`);
+    assert(
+      listedCount === this.#cachedCount,
+      `cached list has ${listedCount} blocks, counted ${this.#cachedCount}`,
+    );
     for (let block = 0; block < this.blockCount; block++) {
       const count = this.#referenceCounts[block] ?? 0;
       assert(seen[block] === 1 || count > 0, `block ${block} is lost`);

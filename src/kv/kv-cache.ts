@@ -1,4 +1,5 @@
-/** The bytes of one worker's KV blocks: memory on the device, laid out by KvLayout. Who owns which block is block-manager's matter. */
+/** The bytes of one worker's KV blocks: memory on the device, laid out by KvLayout. Who owns which block is
+ *  block-manager's matter. */
 import type { BlockId } from '../base/ids.js';
 import type { CacheExport, CacheHandle, Device, KvLayerView, Stream } from '../device/device.js';
 import type { Pointer } from '../device/tensor.js';

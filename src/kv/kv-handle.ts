@@ -1,4 +1,5 @@
-/** What prefill hands to decode. The prefill worker owns the source blocks until release. Plain data: it crosses the bus. */
+/** What prefill hands to decode. The prefill worker owns the source blocks until release. Plain data: it
+ *  crosses the bus. */
 import type { RequestId, TokenId } from '../base/ids.js';
 
 export interface KvHandle {

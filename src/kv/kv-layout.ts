@@ -1,9 +1,11 @@
-/** The only source of KV offsets. A block holds `blockTokenCount` positions of every layer and is one contiguous piece:
+/** The only source of KV offsets. A block holds `blockTokenCount` positions of every layer and is one
+ *  contiguous piece:
  *
  *    block = [layer][K | V]{ [kvHead][slot][headDim], then for fp8 their float32 scales [kvHead][slot] }
  *
- *  so a whole block moves in one copy, and a layer of a block is one contiguous slice (what a layer-wise push sends).
- *  Used by model/ (views for kernels), engine/ (copy-on-write), transfer/ (slices and the handshake hash). */
+ *  so a whole block moves in one copy, and a layer of a block is one contiguous slice (what a layer-wise push
+ *  sends). Used by model/ (views for kernels), engine/ (copy-on-write), transfer/ (slices and the handshake
+ *  hash). */
 import { createHash } from 'node:crypto';
 import { assert } from '../base/assert.js';
 import type { BlockSlice, KvLayerView, KvPlace } from '../device/device.js';
@@ -90,7 +92,8 @@ export class KvLayout {
     };
   }
 
-  /** Some of its blocks, as moveKv takes them. `firstHead`: of the model, when a cache holds only some of the heads. */
+  /** Some of its blocks, as moveKv takes them. `firstHead`: of the model, when a cache holds only some of the
+   *  heads. */
   place(base: Pointer, blocks: readonly number[], firstHead = 0): KvPlace {
     const { kvHeadCount, dtype, blockTokenCount } = this.shape;
     const { blockBytes, layerBytes, halfLayerBytes } = this;

@@ -1,8 +1,10 @@
-/** Which block already holds the K and V of which prefix. Used by block-manager alone (engine/ hashes, block-manager looks up).
+/** Which block already holds the K and V of which prefix. Used by block-manager alone (engine/ hashes,
+ *  block-manager looks up).
  *
- *  A full block is named by a chain of 128-bit hashes: hash(i) = sha256(hash(i - 1), tokens of block i), and hash(-1) covers the
- *  model and the request's salt. Equal names mean equal prefixes (2^-64 at a billion blocks), so tokens need no second look, and a
- *  block whose parent was evicted can be found again as soon as the parent is back.
+ *  A full block is named by a chain of 128-bit hashes: hash(i) = sha256(hash(i - 1), tokens of block i), and
+ *  hash(-1) covers the model and the request's salt. Equal names mean equal prefixes (2^-64 at a billion
+ *  blocks), so tokens need no second look, and a block whose parent was evicted can be found again as soon as
+ *  the parent is back.
  *
  *  Invariant: hash → block and block → hash are inverse to each other. */
 import { hash as digest } from 'node:crypto';
@@ -34,10 +36,12 @@ export class PrefixHasher {
     return short(digest('sha256', JSON.stringify([this.#namespace, this.#blockTokenCount, salt]), 'binary'));
   }
 
-  /** The name of the prefix `parent` + `tokens[firstToken .. firstToken + blockTokenCount)`. `tokenAt` reads by position. */
+  /** The name of the prefix `parent` + `tokens[firstToken .. firstToken + blockTokenCount)`. `tokenAt` reads
+   *  by position. */
   extend(parent: PrefixHash, firstToken: number, tokenAt: (position: number) => TokenId): PrefixHash {
     for (let i = 0; i < hashByteCount; i++) this.#bytes[i] = parent.charCodeAt(i);
-    for (let i = 0; i < this.#blockTokenCount; i++) this.#view.setInt32(hashByteCount + 4 * i, tokenAt(firstToken + i), true);
+    for (let i = 0; i < this.#blockTokenCount; i++)
+      this.#view.setInt32(hashByteCount + 4 * i, tokenAt(firstToken + i), true);
     return short(digest('sha256', this.#bytes, 'binary'));
   }
 }
@@ -88,6 +92,9 @@ export class PrefixIndex {
       namedCount++;
       assert(this.#blockOf.get(hash) === block, `prefix index: block ${block} and its hash disagree`);
     });
-    assert(namedCount === this.#blockOf.size, `prefix index: ${namedCount} named blocks, ${this.#blockOf.size} hashes`);
+    assert(
+      namedCount === this.#blockOf.size,
+      `prefix index: ${namedCount} named blocks, ${this.#blockOf.size} hashes`,
+    );
   }
 }

@@ -1,8 +1,10 @@
-/** How K and V lie in staging when they are converted on the way: blocks of the target's tokens, with the layers and heads of one frame,
+/** How K and V lie in staging when they are converted on the way: blocks of the target's tokens, with the
+ *  layers and heads of one frame,
  *
  *    block = [layer][K | V]{ [head][slot][headDim], then for i8 and fp8 their float32 scales [head][slot] }
  *
- *  Used by both sides of transfer/. Invariant: both compute it from the frame's own words, so they agree or the frame is refused. */
+ *  Used by both sides of transfer/. Invariant: both compute it from the frame's own words, so they agree or
+ *  the frame is refused. */
 import type { KvPlace } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { Pointer } from '../device/tensor.js';

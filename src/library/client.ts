@@ -4,7 +4,11 @@
 import type { z } from 'zod';
 import type { chatSchema } from '../server/chat-schema.js';
 import type { completionSchema } from '../server/completion-schema.js';
-import type { detokenizeSchema, tokenizeMessagesSchema, tokenizePromptSchema } from '../server/tokenize-schema.js';
+import type {
+  detokenizeSchema,
+  tokenizeMessagesSchema,
+  tokenizePromptSchema,
+} from '../server/tokenize-schema.js';
 
 export type {
   ChatCompletion,
@@ -23,7 +27,8 @@ export type {
   Usage,
 } from '../server/api-types.js';
 
-/** POST /v1/chat/completions. What is `unknown` is accepted for other clients' sake and has no effect, or is refused. */
+/** POST /v1/chat/completions. What is `unknown` is accepted for other clients' sake and has no effect, or is
+ *  refused. */
 export type ChatCompletionRequest = z.input<typeof chatSchema>;
 /** POST /v1/completions. */
 export type CompletionRequest = z.input<typeof completionSchema>;

@@ -35,17 +35,25 @@ export async function learnCosts(options: LearnOptions): Promise<void> {
   const { gateway, strategy } = options;
   const workers = gateway.workers();
   const unknown = workers.filter((worker) => !useFile(worker, options));
-  const hasChoice = strategy === 'adaptive' && workers.length > 1 && workers.some(({ effectiveRole }) => effectiveRole === 'any');
+  const hasChoice =
+    strategy === 'adaptive' &&
+    workers.length > 1 &&
+    workers.some(({ effectiveRole }) => effectiveRole === 'any');
   if (unknown.length > 0 && hasChoice) await measureShortly(options, new Set(unknown.map(({ id }) => id)));
 }
 
-function useFile({ id, ready, stepLimits }: WorkerStatus, { gateway, given, listeners: { tell } }: LearnOptions): boolean {
+function useFile(
+  { id, ready, stepLimits }: WorkerStatus,
+  { gateway, given, listeners: { tell } }: LearnOptions,
+): boolean {
   if (ready === null) return false;
   const key = profileKeyOf(ready);
   const file = given ?? fittingFile(key, tell);
   if (file === null) return false;
   if (!isSameKey(file.key, key))
-    tell?.(`${id}: the profile is ${profileFileName(file.key)}, used for ${profileFileName(key)} nevertheless`);
+    tell?.(
+      `${id}: the profile is ${profileFileName(file.key)}, used for ${profileFileName(key)} nevertheless`,
+    );
   gateway.useProfile(id, withStepLimits(file, stepLimits));
   return true;
 }
@@ -60,7 +68,8 @@ function fittingFile(key: ProfileKey, tell: LearnListeners['tell']): ProfileFile
   }
 }
 
-/** For `unknown` only: the others have a better file. What fails here costs no more than a worse first guess. */
+/** For `unknown` only: the others have a better file. What fails here costs no more than a worse first
+ *  guess. */
 async function measureShortly(options: LearnOptions, unknown: ReadonlySet<WorkerId>): Promise<void> {
   const { gateway, config, signal, listeners } = options;
   try {
@@ -73,7 +82,8 @@ async function measureShortly(options: LearnOptions, unknown: ReadonlySet<Worker
       signal,
       onProgress: (share, what) => listeners.onMeasuring?.(share, what),
     });
-    for (const { file, workers } of profiles) for (const id of workers) if (unknown.has(id)) gateway.useProfile(id, file);
+    for (const { file, workers } of profiles)
+      for (const id of workers) if (unknown.has(id)) gateway.useProfile(id, file);
   } catch (error) {
     if (!signal.aborted) listeners.tell?.(`the workers could not be measured: ${messageOf(error)}`);
   }

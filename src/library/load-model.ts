@@ -1,7 +1,8 @@
 /** The package's entry `twostroke`: a model with its engine in this process.
  *
  *    await using model = await loadModel('demo');
- *    for await (const { text } of model.generate('Once upon a time', { maxTokens: 32 })) process.stdout.write(text);
+ *    for await (const { text } of model.generate('Once upon a time', { maxTokens: 32 }))
+ *    process.stdout.write(text);
  *
  *  Invariant: whatever is thrown is a TwostrokeError whose `code` says of what kind, and whose message says
  *  what to do. */
@@ -41,7 +42,11 @@ export async function loadModel(model: string, options: ModelOptions = {}): Prom
     if (typeof model !== 'string')
       throw new InvalidRequestError(`model: expected a folder or a name, not ${typeof model}`, 'model');
     const { maxModelLen } = checked;
-    const text = await readModelText(resolveModelFolder(model), { names: [model], maxModelLen, tokenizer: 'load' });
+    const text = await readModelText(resolveModelFolder(model), {
+      names: [model],
+      maxModelLen,
+      tokenizer: 'load',
+    });
     return await LocalModel.load(text, checked);
   } catch (error) {
     throw asTwostrokeError(error);

@@ -76,7 +76,8 @@ export class LocalGateway implements Pick<GatewayApi, 'submit'> {
       if (request === undefined) continue;
       request.queue.push(event);
       if (event.kind === 'failed') request.openChoices.clear();
-      if (event.kind === 'tokens' && event.finishReason !== undefined) request.openChoices.delete(event.choiceIndex);
+      if (event.kind === 'tokens' && event.finishReason !== undefined)
+        request.openChoices.delete(event.choiceIndex);
       this.#forgetEnded(event.requestId, request);
     }
   }

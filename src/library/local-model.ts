@@ -17,7 +17,11 @@ import type { ServedModel } from '../server/served-model.js';
 import { type LoadedEngine, loadEngine } from '../worker/load-engine.js';
 import { LocalGateway } from './local-gateway.js';
 import type { ModelText } from './model-text.js';
-import { type CheckedGenerateOptions, type CheckedModelOptions, checkedGenerateOptions } from './option-schemas.js';
+import {
+  type CheckedGenerateOptions,
+  type CheckedModelOptions,
+  checkedGenerateOptions,
+} from './option-schemas.js';
 import type { Completion, GenerateOptions, Prompt, TextChunk } from './options.js';
 import { type EncodedPrompt, encoded } from './prompt.js';
 import { maxTokenCountOf, workerSettings } from './worker-settings.js';
@@ -33,15 +37,19 @@ export class LocalModel {
     this.#gateway = gateway;
   }
 
-  /** `tell` gets a line for people when the native library is compiled first. The text is the model's from here on: it is closed with
-   *  it, also when this fails. @throws ModelError, DeviceError: what is wrong with the folder, or with the device. */
+  /** `tell` gets a line for people when the native library is compiled first. The text is the model's from
+   *  here on: it is closed with it, also when this fails. @throws ModelError, DeviceError: what is wrong with
+   *  the folder, or with the device. */
   static async load(
     text: ModelText,
     options: CheckedModelOptions,
     tell: (line: string) => void = () => undefined,
   ): Promise<LocalModel> {
     try {
-      return new LocalModel(text.served, new LocalGateway(await loadedEngine(text, options, tell), systemClock));
+      return new LocalModel(
+        text.served,
+        new LocalGateway(await loadedEngine(text, options, tell), systemClock),
+      );
     } catch (error) {
       await text.served.text?.close();
       throw error;
@@ -66,13 +74,17 @@ export class LocalModel {
     const chunks: TextChunk[] = [];
     for await (const chunk of this.generate(prompt, options)) chunks.push(chunk);
     const last = chunks.at(-1);
-    if (last === undefined || last.finishReason === null) throw new TwostrokeError('internal', 'the text has no end');
+    if (last === undefined || last.finishReason === null)
+      throw new TwostrokeError('internal', 'the text has no end');
     const text = chunks.map((chunk) => chunk.text).join('');
     const tokenIds = chunks.flatMap((chunk) => chunk.tokenIds);
     return { text, tokenIds, finishReason: last.finishReason, usage: last.usage };
   }
 
-  async *answer(prompt: EncodedPrompt, options: CheckedGenerateOptions): AsyncGenerator<TextChunk, void, undefined> {
+  async *answer(
+    prompt: EncodedPrompt,
+    options: CheckedGenerateOptions,
+  ): AsyncGenerator<TextChunk, void, undefined> {
     const signal = options.signal ?? undefined;
     const generation = this.#generation(prompt, options);
     const cancel = () => generation.cancel();
@@ -82,7 +94,9 @@ export class LocalModel {
       for await (const delta of generation.deltas()) yield chunkOf(delta, generation);
     } catch (error) {
       if (signal?.aborted !== true) throw error;
-      throw new TwostrokeError('cancelled', 'the generation was aborted by its signal', { cause: signal.reason });
+      throw new TwostrokeError('cancelled', 'the generation was aborted by its signal', {
+        cause: signal.reason,
+      });
     } finally {
       signal?.removeEventListener('abort', cancel);
     }
@@ -134,7 +148,8 @@ async function loadedEngine(
   tell: (line: string) => void,
 ): Promise<LoadedEngine> {
   const [spec] = parseWorkerSpecs(`any:${options.device}`);
-  if (spec === undefined) throw new InvalidRequestError(`device: ${options.device} is not cpu or cuda:N`, 'device');
+  if (spec === undefined)
+    throw new InvalidRequestError(`device: ${options.device} is not cpu or cuda:N`, 'device');
   await ensureLibrary(spec.device.kind, tell);
   const settings = workerSettings(options, folder, maxTokenCountOf(options, config));
   const device = { ...spec.device, threadCount: options.threads ?? 0 };
@@ -142,7 +157,11 @@ async function loadedEngine(
   return loadEngine(worker, systemClock, {}, () => undefined);
 }
 
-function samplingOf(served: ServedModel, promptTokenCount: number, options: CheckedGenerateOptions): SamplingParams {
+function samplingOf(
+  served: ServedModel,
+  promptTokenCount: number,
+  options: CheckedGenerateOptions,
+): SamplingParams {
   const body = {
     temperature: options.temperature,
     top_p: options.topP,

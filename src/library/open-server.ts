@@ -9,7 +9,7 @@ import { ensureLibrary } from '../device/native-library.js';
 import { readProfile } from '../profile/profile-file.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
 import type { Split } from '../router/route.js';
-import type { SloTargets } from '../router/slo-targets.js';
+import type { SloSpec } from '../router/slo-spec.js';
 import type { ClassRule } from '../server/class-rules.js';
 import { type HttpServer, startHttpServer } from '../server/http-server.js';
 import { createServerMetrics } from '../server/metrics.js';
@@ -27,7 +27,7 @@ export interface OpenOptions extends Omit<CheckedServerOptions, 'workers' | 'spl
   readonly folder: string;
   readonly workers: WorkerOptions['workers'];
   readonly split?: Split | undefined;
-  readonly slo: SloTargets;
+  readonly slo: SloSpec;
 }
 
 export interface OpenServer extends ModelText {
@@ -44,7 +44,11 @@ export interface ServerListeners extends LearnListeners {
 }
 
 /** Resolves when it listens; the workers may still load. */
-export async function openServer(options: OpenOptions, logger: Logger, listeners: ServerListeners = {}): Promise<OpenServer> {
+export async function openServer(
+  options: OpenOptions,
+  logger: Logger,
+  listeners: ServerListeners = {},
+): Promise<OpenServer> {
   const classRules = options.qos === undefined ? [] : readClassRules(options.qos, options.slo);
   const given = options.profile === undefined ? null : readProfile(options.profile);
   const text = await readModelText(options.folder, {
@@ -121,7 +125,17 @@ function listen(
   gateway: Gateway,
   logger: Logger,
 ): Promise<HttpServer> {
-  const { maxBody, allowForcedLength, host, port, apiKey, adminKey, sharePrefixCache, corsOrigin, strictFields } = options;
+  const {
+    maxBody,
+    allowForcedLength,
+    host,
+    port,
+    apiKey,
+    adminKey,
+    sharePrefixCache,
+    corsOrigin,
+    strictFields,
+  } = options;
   const metrics = createServerMetrics(gateway, model.names[0]);
   return startHttpServer(
     { gateway, model, metrics, clock: systemClock, bodyBytesMax: maxBody, allowForcedLength, logger },

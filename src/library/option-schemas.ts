@@ -57,11 +57,14 @@ export const serverDefaults = {
   logLevel: 'warn',
 } as const;
 
-/** A key that fits behind "Bearer" in a header. None at all would lock everybody out, and is most often a variable that is not set. */
+/** A key that fits behind "Bearer" in a header. None at all would lock everybody out, and is most often a
+ *  variable that is not set. */
 export const keyPattern = /^[\x21-\x7e]+$/;
 
 const whole = (min: number, max = Number.MAX_SAFE_INTEGER) => z.int().min(min).max(max);
-const keys = z.array(z.string().regex(keyPattern, 'expected letters, digits and signs of ASCII, without spaces'));
+const keys = z.array(
+  z.string().regex(keyPattern, 'expected letters, digits and signs of ASCII, without spaces'),
+);
 const flag = (fallback: boolean) => z.boolean().default(fallback);
 
 const engineShape = {
@@ -162,9 +165,11 @@ export type CheckedGenerateOptions = z.output<typeof generateSchema>;
 
 export const checkedModelOptions = (given: unknown): CheckedModelOptions => checked(modelSchema, given);
 export const checkedServerOptions = (given: unknown): CheckedServerOptions => checked(serverSchema, given);
-export const checkedGenerateOptions = (given: unknown): CheckedGenerateOptions => checked(generateSchema, given);
+export const checkedGenerateOptions = (given: unknown): CheckedGenerateOptions =>
+  checked(generateSchema, given);
 
 function checked<Schema extends z.ZodType>(schema: Schema, given: unknown): z.output<Schema> {
-  if (typeof given !== 'object' || given === null) throw new InvalidRequestError(`the options must be an object, not ${given}`);
+  if (typeof given !== 'object' || given === null)
+    throw new InvalidRequestError(`the options must be an object, not ${given}`);
   return validate(schema, given, () => undefined);
 }

@@ -30,7 +30,8 @@ export interface EngineOptions {
   readonly prefillChunk?: number | undefined;
   /** Reuse the KV of equal prompt beginnings. Default true. */
   readonly prefixCaching?: boolean | undefined;
-  /** Same request, same tokens, whatever else is in the batch; slower on GPUs, CPUs always do so. Default false. */
+  /** Same request, same tokens, whatever else is in the batch; slower on GPUs, CPUs always do so. Default
+   *  false. */
   readonly batchInvariant?: boolean | undefined;
   /** Compute threads on the CPU. Default: all cores. */
   readonly threads?: number | undefined;
@@ -73,7 +74,8 @@ export interface GenerateOptions {
   readonly ignoreEos?: boolean | undefined;
   /** Lower first, then in the order they came. Default 0. */
   readonly priority?: number | undefined;
-  /** Ends the generation: the device computes no further step for it, and TwostrokeError 'cancelled' is thrown. */
+  /** Ends the generation: the device computes no further step for it, and TwostrokeError 'cancelled' is
+   *  thrown. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -88,7 +90,8 @@ export interface TextChunk {
   /** What has become certain: whole characters, no part of a stop string. */
   readonly text: string;
   readonly tokenIds: readonly number[];
-  /** null: more comes. 'stop': the model or a stop string ended it. 'length': maxTokens or the context did. */
+  /** null: more comes. 'stop': the model or a stop string ended it. 'length': maxTokens or the context
+   *  did. */
   readonly finishReason: 'stop' | 'length' | null;
   /** So far. */
   readonly usage: Usage;
@@ -111,7 +114,8 @@ export interface ServerOptions extends EngineOptions {
   readonly strategy?: 'adaptive' | 'collocated' | 'disaggregated' | undefined;
   /** How `any` workers are divided when disaggregated, as PREFILL:DECODE. */
   readonly split?: string | undefined;
-  /** File with what the workers cost, as `twostroke profile` writes it. Default: the one that fits, if any. */
+  /** File with what the workers cost, as `twostroke profile` writes it. Default: the one that fits, if
+   *  any. */
   readonly profile?: string | undefined;
   /** How KV goes between workers. Default 'auto': what is measured to be fastest. */
   readonly connector?: 'auto' | 'peer' | 'host-relay' | 'tcp' | undefined;
@@ -141,12 +145,13 @@ export interface ServerOptions extends EngineOptions {
   readonly drain?: number | undefined;
   /** For requests that do not say: prompts whose KV did not arrive. Default 'recompute'. */
   readonly onTransferFailure?: 'recompute' | 'fail' | undefined;
-  /** Of requests that do not say: 'ttft:500,tpot:50,e2el:20000' in milliseconds, or multiples of what a request takes alone.
-   *  Default 'ttft:5x,tpot:2x'. */
+  /** Of requests that do not say: 'ttft:500,tpot:50,e2el:20000' in milliseconds, or multiples of what a
+   *  request takes alone. Default 'ttft:5x,tpot:2x'. */
   readonly slo?: string | undefined;
   /** 'off': steps take prompts first come, first served, whatever becomes of SLOs. Default 'on'. */
   readonly pacing?: 'on' | 'off' | undefined;
-  /** Requests whose first token will be late: 'shed' refuses them (429), 'late' serves them after all others. Default 'late'. */
+  /** Requests whose first token will be late: 'shed' refuses them (429), 'late' serves them after all others.
+   *  Default 'late'. */
   readonly onOverload?: 'shed' | 'late' | undefined;
   /** File, YAML or JSON, of classes of requests by header, with priority, SLO and reserved share. */
   readonly qos?: string | undefined;

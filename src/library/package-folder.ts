@@ -31,5 +31,8 @@ function findPackage(): FoundPackage {
     const { name, version } = JSON.parse(readFileSync(file, 'utf8')) as { name?: string; version?: string };
     if (name === 'twostroke' && version !== undefined) return { folder, version };
   }
-  throw new TwostrokeError('internal', `no package.json of twostroke is above ${import.meta.dirname}: install it again`);
+  throw new TwostrokeError(
+    'internal',
+    `no package.json of twostroke is above ${import.meta.dirname}: install it again`,
+  );
 }

@@ -28,7 +28,10 @@ export async function encoded(model: ServedModel, prompt: unknown): Promise<Enco
     return { ids: promptIds(model, ids, 'prompt'), position: 'continuation' };
   }
   if (!Array.isArray(prompt) || prompt.length === 0) {
-    throw new InvalidRequestError('prompt: expected text, or a list of chat messages or token ids that is not empty', 'prompt');
+    throw new InvalidRequestError(
+      'prompt: expected text, or a list of chat messages or token ids that is not empty',
+      'prompt',
+    );
   }
   if (typeof prompt[0] === 'number') {
     const given = validate(idsSchema, { prompt }, nothingKept);

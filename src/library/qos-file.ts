@@ -1,4 +1,5 @@
-/** The file of a server's `qos` option, YAML or JSON: classes of requests, and by which header a request is of which.
+/** The file of a server's `qos` option, YAML or JSON: classes of requests, and by which header a request is
+ *  of which.
  *
  *      scheduler:
  *        qos_classes:
@@ -14,7 +15,7 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { classPriorityMax, type ServiceClass } from '../control/service-class.js';
-import { parseSloTargets, type SloTargets } from '../router/slo-targets.js';
+import { parseSloSpec, type SloSpec } from '../router/slo-spec.js';
 import type { ClassRule } from '../server/class-rules.js';
 
 const classSchema = z.strictObject({
@@ -33,12 +34,16 @@ const fileSchema = z.strictObject({
 });
 type QosFile = z.output<typeof fileSchema>;
 
-/** `slo`: of the server; classes change it. Throws InvalidRequestError naming the file and what is wrong where. */
-export function readClassRules(file: string, slo: SloTargets): readonly ClassRule[] {
+/** `slo`: of the server; classes change it. Throws InvalidRequestError naming the file and what is wrong
+ *  where. */
+export function readClassRules(file: string, slo: SloSpec): readonly ClassRule[] {
   try {
     return rulesOf(fileSchema.parse(parse(readFileSync(file, 'utf8'))), slo);
   } catch (error) {
-    throw new InvalidRequestError(`qos ${file}: ${error instanceof z.ZodError ? issueText(error) : messageOf(error)}`, 'qos');
+    throw new InvalidRequestError(
+      `qos ${file}: ${error instanceof z.ZodError ? issueText(error) : messageOf(error)}`,
+      'qos',
+    );
   }
 }
 
@@ -46,20 +51,24 @@ function issueText({ issues: [issue] }: z.ZodError): string {
   return issue === undefined ? 'not valid' : `${issue.path.join('.') || 'the file'}: ${issue.message}`;
 }
 
-function rulesOf({ scheduler, request_router: { routes } }: QosFile, slo: SloTargets): readonly ClassRule[] {
+function rulesOf({ scheduler, request_router: { routes } }: QosFile, slo: SloSpec): readonly ClassRule[] {
   const classes = new Map<string, ServiceClass>();
   for (const { name, reserved_fraction: reservedShare, priority, slo: own } of scheduler.qos_classes) {
     if (classes.has(name)) throw new InvalidRequestError(`two classes are named ${name}`);
-    const targets = own === undefined ? {} : { slo: parseSloTargets(own, `slo of ${name}:`, slo) };
+    const targets = own === undefined ? {} : { slo: parseSloSpec(own, `slo of ${name}:`, slo) };
     classes.set(name, { name, reservedShare, priority, ...targets });
   }
   const reserved = [...classes.values()].reduce((sum, { reservedShare }) => sum + reservedShare, 0);
   if (reserved > 1 + 1e-9)
-    throw new InvalidRequestError(`the classes have reserved ${reserved.toFixed(2)} of the server together: at most 1`);
+    throw new InvalidRequestError(
+      `the classes have reserved ${reserved.toFixed(2)} of the server together: at most 1`,
+    );
   return routes.map(({ match, qos }) => {
     const serviceClass = classes.get(qos);
     if (serviceClass === undefined)
-      throw new InvalidRequestError(`a route names the class ${qos}, which is none of ${[...classes.keys()].join(', ')}`);
+      throw new InvalidRequestError(
+        `a route names the class ${qos}, which is none of ${[...classes.keys()].join(', ')}`,
+      );
     return { header: match == null ? null : headerOf(match.header), serviceClass };
   });
 }

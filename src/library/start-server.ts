@@ -10,7 +10,7 @@ import { createLogger } from '../base/log.js';
 import { parseWorkerSpecs } from '../control/worker-spec.js';
 import { resolveModelFolder } from '../model/model-folder.js';
 import type { Split } from '../router/route.js';
-import { parseSloTargets } from '../router/slo-targets.js';
+import { parseSloSpec } from '../router/slo-spec.js';
 import { openServer } from './open-server.js';
 import { checkedServerOptions } from './option-schemas.js';
 import type { ServerOptions } from './options.js';
@@ -21,11 +21,13 @@ export type { EngineOptions, ServerOptions } from './options.js';
 export interface Server extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
-  /** Refuses new requests, lets open ones finish for `drain` seconds, ends the workers. May be called again. */
+  /** Refuses new requests, lets open ones finish for `drain` seconds, ends the workers. May be called
+   *  again. */
   close(): Promise<void>;
 }
 
-/** Resolves when the workers have loaded. Rejects with what is wrong with the options, the model, the port or a worker. */
+/** Resolves when the workers have loaded. Rejects with what is wrong with the options, the model, the port or
+ *  a worker. */
 export async function startServer(options: ServerOptions): Promise<Server> {
   try {
     return await start(options);
@@ -39,7 +41,7 @@ async function start(options: ServerOptions): Promise<Server> {
   const logger = createLogger(checked.logLevel, 'twostroke');
   const workers = parseWorkerSpecs(checked.workers);
   const folder = resolveModelFolder(checked.model);
-  const slo = parseSloTargets(checked.slo, 'slo');
+  const slo = parseSloSpec(checked.slo, 'slo');
   const parsed = { ...checked, folder, workers, slo, split: splitOf(checked.split) };
   const server = await openServer(parsed, logger, { tell: (line) => logger.warn(line) });
   await server.ready.catch(async (error) => {

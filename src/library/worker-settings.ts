@@ -17,7 +17,11 @@ export function maxTokenCountOf(
   );
 }
 
-export function workerSettings(options: CheckedEngineOptions, modelFolder: string, maxModelTokenCount: number): WorkerSettings {
+export function workerSettings(
+  options: CheckedEngineOptions,
+  modelFolder: string,
+  maxModelTokenCount: number,
+): WorkerSettings {
   return {
     modelFolder,
     loadFormat: options.loadFormat,

@@ -1,4 +1,5 @@
-/** The arrays one forward pass reads, already on the device. Made by engine/model-runner, read by the model families. */
+/** The arrays one forward pass reads, already on the device. Made by engine/model-runner, read by the model
+ *  families. */
 import type { BatchView } from '../device/device.js';
 import type { Pointer } from '../device/tensor.js';
 
@@ -13,5 +14,6 @@ export interface Batch {
   readonly logitRowCount: number;
 }
 
-/** Called while the forward pass is being enqueued, right after a layer's keys and values are in the cache. */
+/** Called while the forward pass is being enqueued, right after a layer's keys and values are in the
+ *  cache. */
 export type OnLayer = (layer: number) => void;

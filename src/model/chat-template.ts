@@ -1,12 +1,20 @@
-/** Chat messages to the prompt text a model was trained on, by the Jinja template its folder brings. Used by server/ and cli/, on a
- *  thread of its own: a template is a program and may run for ever. The globals are transformers': messages, tools,
- *  add_generation_prompt, the special tokens by name, raise_exception, strftime_now. */
+/** Chat messages to the prompt text a model was trained on, by the Jinja template its folder brings. Used by
+ *  server/ and cli/, on a thread of its own: a template is a program and may run for ever. The globals are
+ *  transformers': messages, tools, add_generation_prompt, the special tokens by name, raise_exception,
+ *  strftime_now. */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { localDate, systemClock } from '../base/clock.js';
 import { InvalidRequestError, ModelError, messageOf } from '../base/errors.js';
 import { Template } from './jinja/template.js';
-import { isJsonObject, type JsonObject, type JsonValue, readJsonObject, readOptionalJsonObject, readText } from './json-file.js';
+import {
+  isJsonObject,
+  type JsonObject,
+  type JsonValue,
+  readJsonObject,
+  readOptionalJsonObject,
+  readText,
+} from './json-file.js';
 
 export interface TextPart {
   readonly type: 'text';
@@ -55,7 +63,8 @@ export class ChatTemplate {
 
   /** As transformers: of several templates, `tool_use` when tools are given, else `default`. */
   #choose(tools: readonly unknown[] | undefined): Template {
-    const template = (tools === undefined ? undefined : this.#templates.get('tool_use')) ?? this.#templates.get('default');
+    const template =
+      (tools === undefined ? undefined : this.#templates.get('tool_use')) ?? this.#templates.get('default');
     if (template !== undefined) return template;
     const names = [...this.#templates.keys()].join(', ');
     throw new InvalidRequestError(`the model's chat templates (${names}) have no "default" one`, 'messages');
@@ -66,15 +75,20 @@ function rendered(template: Template, variables: Readonly<Record<string, unknown
   try {
     return template.render(variables, () => localDate(systemClock));
   } catch (error) {
-    throw new InvalidRequestError(`the model's chat template refuses these messages: ${messageOf(error)}`, 'messages');
+    throw new InvalidRequestError(
+      `the model's chat template refuses these messages: ${messageOf(error)}`,
+      'messages',
+    );
   }
 }
 
-/** As vLLM: parts become one text for a template that takes texts, and a text one part for a template that takes parts. */
+/** As vLLM: parts become one text for a template that takes texts, and a text one part for a template that
+ *  takes parts. */
 function inFormat(message: ChatMessage, { contentFormat }: Template): ChatMessage {
   const { content } = message;
   if (content === undefined || content === null || contentFormat === 'either') return message;
-  if (contentFormat === 'string') return typeof content === 'string' ? message : { ...message, content: joinedText(content) };
+  if (contentFormat === 'string')
+    return typeof content === 'string' ? message : { ...message, content: joinedText(content) };
   return typeof content === 'string' ? { ...message, content: [{ type: 'text', text: content }] } : message;
 }
 
@@ -84,10 +98,12 @@ export function joinedText(content: string | readonly TextPart[] | null | undefi
   return (content ?? []).map((part) => part.text).join('\n');
 }
 
-/** As transformers' continue_final_message: cut behind the last message's content; what the template trims off it stays off. */
+/** As transformers' continue_final_message: cut behind the last message's content; what the template trims
+ *  off it stays off. */
 function continued(text: string, last: ChatMessage | undefined): string {
   const content = typeof last?.content === 'string' ? last.content : last?.content?.at(-1)?.text;
-  if (content === undefined) throw new InvalidRequestError('continue_final_message: the last message has no text', 'messages');
+  if (content === undefined)
+    throw new InvalidRequestError('continue_final_message: the last message has no text', 'messages');
   const trimmed = content.trim();
   const start = text.lastIndexOf(trimmed);
   if (start < 0) {
@@ -97,7 +113,10 @@ function continued(text: string, last: ChatMessage | undefined): string {
     );
   }
   const whole = content.trimStart();
-  return text.slice(0, start + (text.slice(start, start + whole.length) === content ? whole.length : trimmed.length));
+  return text.slice(
+    0,
+    start + (text.slice(start, start + whole.length) === content ? whole.length : trimmed.length),
+  );
 }
 
 /** @throws ModelError when the folder has no template or one that does not parse. */
@@ -134,7 +153,8 @@ function findSources(folder: string, configFile: string, config: JsonObject): re
   const value = existsSync(jsonFile) ? readJsonObject(jsonFile).chat_template : config.chat_template;
   if (value === undefined || value === null) return [];
   if (typeof value === 'string') return [{ name: 'default', file: configFile, text: value }];
-  if (Array.isArray(value)) return (value as readonly JsonValue[]).map((entry) => namedSource(configFile, entry));
+  if (Array.isArray(value))
+    return (value as readonly JsonValue[]).map((entry) => namedSource(configFile, entry));
   throw new ModelError(`${configFile}: "chat_template" must be a string or a list of named templates`);
 }
 

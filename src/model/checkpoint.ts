@@ -1,5 +1,6 @@
-/** All tensors of a model folder, over one file or many shards. Used by weights.ts; the invariant: a tensor that is asked for exists
- *  with the shape the architecture needs, or a ModelError names file, tensor and both shapes. */
+/** All tensors of a model folder, over one file or many shards. Used by weights.ts; the invariant: a tensor
+ *  that is asked for exists with the shape the architecture needs, or a ModelError names file, tensor and
+ *  both shapes. */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { ModelError } from '../base/errors.js';
@@ -47,18 +48,23 @@ export class Checkpoint {
 
 function readShards(folder: string, index: string): ReadonlyMap<string, TensorEntry> {
   const weightMap = readJsonObject(index).weight_map;
-  if (!isJsonObject(weightMap)) throw new ModelError(`${index}: "weight_map" must be an object, got ${describeJson(weightMap)}`);
+  if (!isJsonObject(weightMap))
+    throw new ModelError(`${index}: "weight_map" must be an object, got ${describeJson(weightMap)}`);
   const headers = new Map<string, ReadonlyMap<string, TensorEntry>>();
   const entries = new Map<string, TensorEntry>();
   for (const [name, shard] of Object.entries(weightMap)) {
     if (typeof shard !== 'string' || path.basename(shard) !== shard || ['', '.', '..'].includes(shard)) {
-      throw new ModelError(`${index}: tensor ${describeJson(name)} must name a file of this folder, got ${describeJson(shard)}`);
+      throw new ModelError(
+        `${index}: tensor ${describeJson(name)} must name a file of this folder, got ${describeJson(shard)}`,
+      );
     }
     const header = headers.get(shard) ?? openShard(path.join(folder, shard), index, name);
     headers.set(shard, header);
     const entry = header.get(name);
     if (entry === undefined)
-      throw new ModelError(`${path.join(folder, shard)}: tensor ${describeJson(name)} is missing (${index} says it is here)`);
+      throw new ModelError(
+        `${path.join(folder, shard)}: tensor ${describeJson(name)} is missing (${index} says it is here)`,
+      );
     entries.set(name, entry);
   }
   return entries;
@@ -66,6 +72,8 @@ function readShards(folder: string, index: string): ReadonlyMap<string, TensorEn
 
 function openShard(file: string, index: string, name: string): ReadonlyMap<string, TensorEntry> {
   if (!existsSync(file))
-    throw new ModelError(`${file}: this shard is missing (${index} has tensor ${describeJson(name)} in it); download it again`);
+    throw new ModelError(
+      `${file}: this shard is missing (${index} has tensor ${describeJson(name)} in it); download it again`,
+    );
   return readSafetensorsHeader(file);
 }

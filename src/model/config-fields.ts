@@ -1,5 +1,6 @@
-/** Typed access to the fields of a config.json. Used by config.ts, rope-config.ts, generation-config.ts and text/; the invariant: a field
- *  is read with its type and range checked, or a ModelError names file, field and value. `null` counts as absent, as in Python. */
+/** Typed access to the fields of a config.json. Used by config.ts, rope-config.ts, generation-config.ts and
+ *  text/; the invariant: a field is read with its type and range checked, or a ModelError names file, field
+ *  and value. `null` counts as absent, as in Python. */
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import { describeJson, isJsonObject, type JsonObject, type JsonValue } from './json-file.js';
@@ -88,14 +89,16 @@ export class ConfigFields {
   texts(name: string): readonly string[] | null {
     const value = this.raw(name);
     if (value === undefined) return null;
-    if (!Array.isArray(value) || !value.every((item) => typeof item === 'string')) this.fail(name, 'a list of strings');
+    if (!Array.isArray(value) || !value.every((item) => typeof item === 'string'))
+      this.fail(name, 'a list of strings');
     return value as readonly string[];
   }
 
   numbers(name: string): readonly number[] | null {
     const value = this.raw(name);
     if (value === undefined) return null;
-    if (!Array.isArray(value) || !value.every((item) => Number.isFinite(item))) this.fail(name, 'a list of numbers');
+    if (!Array.isArray(value) || !value.every((item) => Number.isFinite(item)))
+      this.fail(name, 'a list of numbers');
     return value as readonly number[];
   }
 
@@ -121,7 +124,9 @@ export class ConfigFields {
     const value = this.raw(name) ?? [];
     if (!Array.isArray(value) || !value.every(isJsonObject)) this.fail(name, 'a list of objects');
     if (value.length > stepCountMax) this.fail(name, `a list of at most ${stepCountMax} objects`);
-    return (value as readonly JsonObject[]).map((item, i) => new ConfigFields(this.file, item, `${this.#prefix}${name}[${i}].`));
+    return (value as readonly JsonObject[]).map(
+      (item, i) => new ConfigFields(this.file, item, `${this.#prefix}${name}[${i}].`),
+    );
   }
 
   /** @throws ModelError: this field is not what it must be. */

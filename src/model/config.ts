@@ -1,5 +1,6 @@
-/** What a model is, in words that no longer depend on its family: config.json read once, every default and rule made explicit.
- *  Used by families/ (shapes and switches), load.ts, engine/ and cli/. Both hub style and transformers 5 spellings are read. */
+/** What a model is, in words that no longer depend on its family: config.json read once, every default and
+ *  rule made explicit. Used by families/ (shapes and switches), load.ts, engine/ and cli/. Both hub style and
+ *  transformers 5 spellings are read. */
 import path from 'node:path';
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
@@ -86,8 +87,9 @@ const architectures = new Map<string, Architecture>(
   }),
 );
 
-/** Several times the largest known: a file that asks for more is broken or hostile, and what is made per layer or expert is made before the
- *  weights are looked at. Whether the device has the memory is checked in memory-needs.ts. */
+/** Several times the largest known: a file that asks for more is broken or hostile, and what is made per
+ *  layer or expert is made before the weights are looked at. Whether the device has the memory is checked in
+ *  memory-needs.ts. */
 const largest = {
   ...{ layers: 1024, experts: 4096, heads: 4096, hidden: 2 ** 18, inter: 2 ** 21 },
   ...{ vocab: 2 ** 24, positions: 2 ** 24 },
@@ -143,13 +145,17 @@ export function readModelConfigFile(file: string): ModelConfig {
 
 function checkedPositionCount(fields: ConfigFields, count: number): number {
   if (count >= 1 && count <= largest.positions) return count;
-  throw new ModelError(`${fields.file}: rope scaling makes ${count} positions: must be from 1 to ${largest.positions}`);
+  throw new ModelError(
+    `${fields.file}: rope scaling makes ${count} positions: must be from 1 to ${largest.positions}`,
+  );
 }
 
 function readArchitecture(fields: ConfigFields): Architecture {
   const name = fields.texts('architectures')?.[0] ?? fields.text('model_type');
   const found =
-    name === null ? undefined : (architectures.get(name) ?? [...architectures.values()].find((each) => each === name));
+    name === null
+      ? undefined
+      : (architectures.get(name) ?? [...architectures.values()].find((each) => each === name));
   if (found !== undefined) return found;
   const supported = [...architectures.keys()].join(', ');
   const got = name === null ? 'names no architecture' : `architecture ${describeJson(name)} is not supported`;
@@ -164,8 +170,12 @@ function readHeads(
   const kvHeadCount = fields.count('num_key_value_heads', headCount, largest.heads);
   // The family's own default where the config is silent; else hidden / heads.
   const familyHeadDim: Partial<Record<Architecture, number>> = { qwen3: 128, gemma2: 256 };
-  const headDim = fields.count('head_dim', familyHeadDim[architecture] ?? fields.count('hidden_size') / headCount);
-  if (headCount % kvHeadCount !== 0) fields.fail('num_key_value_heads', `a divisor of num_attention_heads (${headCount})`);
+  const headDim = fields.count(
+    'head_dim',
+    familyHeadDim[architecture] ?? fields.count('hidden_size') / headCount,
+  );
+  if (headCount % kvHeadCount !== 0)
+    fields.fail('num_key_value_heads', `a divisor of num_attention_heads (${headCount})`);
   if (headDim % 8 !== 0 || headDim > 256) {
     throw new ModelError(
       `${fields.file}: heads of ${headDim} dimensions are not supported: kernels need a multiple of 8, at most 256`,
@@ -179,17 +189,29 @@ function readAttention(fields: ConfigFields, architecture: Architecture, headDim
   const hasBiasSwitch = architecture !== 'qwen2' && architecture !== 'mistral' && architecture !== 'phi3';
   return {
     scale: 1 / Math.sqrt(architecture === 'gemma2' ? fields.positive('query_pre_attn_scalar', 256) : headDim),
-    softcap: fields.optionalBetween('attn_logit_softcapping', 0, softcapMax, architecture === 'gemma2' ? 50 : null) ?? 0,
+    softcap:
+      fields.optionalBetween(
+        'attn_logit_softcapping',
+        0,
+        softcapMax,
+        architecture === 'gemma2' ? 50 : null,
+      ) ?? 0,
     queryKeyNorm: architecture === 'qwen3' || architecture === 'qwen3_moe',
     queryKeyValueBias: architecture === 'qwen2' || (hasBiasSwitch && bias),
     outputBias: hasBiasSwitch && bias,
   };
 }
 
-function readLayers(fields: ConfigFields, architecture: Architecture, layerCount: number, moe: MoeConfig | null): LayerConfig[] {
+function readLayers(
+  fields: ConfigFields,
+  architecture: Architecture,
+  layerCount: number,
+  moe: MoeConfig | null,
+): LayerConfig[] {
   const window = readWindow(fields, architecture);
   const types = fields.texts('layer_types');
-  if (types !== null && types.length !== layerCount) fields.fail('layer_types', `a list of ${layerCount} names`);
+  if (types !== null && types.length !== layerCount)
+    fields.fail('layer_types', `a list of ${layerCount} names`);
   const denseLayers = new Set(fields.numbers('mlp_only_layers') ?? []);
   const fullLayerCount = fields.wholeNumber('max_window_layers', 28);
   const sparseStep = fields.count('decoder_sparse_step', 1);
@@ -199,7 +221,8 @@ function readLayers(fields: ConfigFields, architecture: Architecture, layerCount
   }));
 }
 
-/** Qwen configs carry a `sliding_window` that counts only when `use_sliding_window` is true; llama has none. */
+/** Qwen configs carry a `sliding_window` that counts only when `use_sliding_window` is true; llama has
+ *  none. */
 function readWindow(fields: ConfigFields, architecture: Architecture): number {
   if (architecture === 'llama') return 0;
   if (architecture.startsWith('qwen') && !fields.flag('use_sliding_window', false)) return 0;
@@ -219,13 +242,18 @@ function isWindowed(
   if (type === 'sliding_attention') return true;
   if (type !== undefined) fields.fail('layer_types', 'a list of "full_attention" and "sliding_attention"');
   if (architecture === 'gemma2') return layer % 2 === 0;
-  // transformers' Qwen: full attention below `max_window_layers`; Qwen3-MoE ignores it and windows every layer.
+  // transformers' Qwen: full attention below `max_window_layers`; Qwen3-MoE ignores it and windows every
+  // layer.
   if (architecture === 'qwen2' || architecture === 'qwen3') return layer >= fullLayerCount;
   return true;
 }
 
 function readMoe(fields: ConfigFields): MoeConfig {
-  const expertCount = fields.count(fields.has('num_experts') ? 'num_experts' : 'num_local_experts', undefined, largest.experts);
+  const expertCount = fields.count(
+    fields.has('num_experts') ? 'num_experts' : 'num_local_experts',
+    undefined,
+    largest.experts,
+  );
   const expertsPerToken = fields.count('num_experts_per_tok');
   if (expertsPerToken > expertCount) fields.fail('num_experts_per_tok', `at most the ${expertCount} experts`);
   return {

@@ -1,12 +1,14 @@
-/** Token ids → text. Used by server/, cli/ and text-stream.ts, and by tokenizer.ts, which adds the way back. Decoding is a table of
- *  bytes, so that streaming is exact: decode(a ++ b) never rewrites what decode(a) showed, except for an incomplete character at its
- *  end. The table can be packed and sent to another thread: whoever only decodes never runs what a tokenizer.json asks for. */
+/** Token ids → text. Used by server/, cli/ and text-stream.ts, and by tokenizer.ts, which adds the way back.
+ *  Decoding is a table of bytes, so that streaming is exact: decode(a ++ b) never rewrites what decode(a)
+ *  showed, except for an incomplete character at its end. The table can be packed and sent to another thread:
+ *  whoever only decodes never runs what a tokenizer.json asks for. */
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 
 export interface DecodeOptions {
   readonly special: 'keep' | 'skip';
-  /** SentencePiece tokenizers put a space in front of a text and take it off again: not in text that continues other text. */
+  /** SentencePiece tokenizers put a space in front of a text and take it off again: not in text that
+   *  continues other text. */
   readonly position?: 'start' | 'continuation';
 }
 
@@ -38,7 +40,9 @@ export class Detokenizer {
   decode(ids: readonly TokenId[], options: DecodeOptions): string {
     const shown = options.special === 'keep' ? ids : ids.filter((id) => !this.#table.isSpecial(id));
     const isStart = options.position !== 'continuation';
-    const bytes = shown.map((id, i) => (isStart && i === 0 ? this.#table.startBytes(id) : this.#table.bytes(id)));
+    const bytes = shown.map((id, i) =>
+      isStart && i === 0 ? this.#table.startBytes(id) : this.#table.bytes(id),
+    );
     const text = Buffer.concat(bytes).toString('utf8');
     return isStart ? withoutLeadingSpaces(text, this.leadingSpaceCount) : text;
   }
@@ -92,7 +96,8 @@ export interface PackedTokens {
   readonly special: Uint8Array;
 }
 
-/** Far above any vocabulary: the largest hold a few MB, with tokens of up to 1 KB or so. What a token says is sent to clients. */
+/** Far above any vocabulary: the largest hold a few MB, with tokens of up to 1 KB or so. What a token says is
+ *  sent to clients. */
 const packedBytesMax = 2 ** 28;
 const tokenBytesMax = 2 ** 16;
 
@@ -113,9 +118,12 @@ function packBytes(ids: readonly TokenId[], bytesOf: (id: TokenId) => Uint8Array
   for (const id of ids) {
     const { length } = bytesOf(id);
     if (length > tokenBytesMax)
-      throw new ModelError(`the tokenizer's token ${id} is ${length} bytes long; at most ${tokenBytesMax} are`);
+      throw new ModelError(
+        `the tokenizer's token ${id} is ${length} bytes long; at most ${tokenBytesMax} are`,
+      );
     const next = (starts[id] ?? 0) + length;
-    if (next > packedBytesMax) throw new ModelError(`the tokenizer's tokens are more than ${packedBytesMax} bytes long together`);
+    if (next > packedBytesMax)
+      throw new ModelError(`the tokenizer's tokens are more than ${packedBytesMax} bytes long together`);
     starts[id + 1] = next;
   }
   const bytes = new Uint8Array(starts[ids.length] ?? 0);

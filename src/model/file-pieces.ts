@@ -1,10 +1,11 @@
-/** Streams parts of files to a device that has memory of its own: read into pinned buffers by several threads, copied from there while the
- *  next parts are read. Used by weights.ts.
+/** Streams parts of files to a device that has memory of its own: read into pinned buffers by several
+ *  threads, copied from there while the next parts are read. Used by weights.ts.
  *
  *    lane 0   read ▓▓▓▓ │ copy ░░ │ read ▓▓▓▓ │ copy ░░ …      a lane owns one buffer and one event: a buffer is read into again
  *    lane 1       read ▓▓▓▓ │ copy ░░ │ read ▓▓▓▓ …            only after what was enqueued from it has run
  *
- *  Files are read, not mapped: a copy from mapped memory is staged by one thread of the driver, page fault by page fault. */
+ *  Files are read, not mapped: a copy from mapped memory is staged by one thread of the driver, page fault by
+ *  page fault. */
 import { type FileHandle, open } from 'node:fs/promises';
 import { ModelError, messageOf } from '../base/errors.js';
 import type { Device, EventHandle, HostBuffer, Stream } from '../device/device.js';
@@ -33,7 +34,8 @@ interface Lane {
   readonly event: EventHandle;
 }
 
-/** Resolves when every piece's work has run. `onDone` hears of bytes that are enqueued. @throws ModelError, DeviceError */
+/** Resolves when every piece's work has run. `onDone` hears of bytes that are enqueued. @throws ModelError,
+ *  DeviceError */
 export async function streamPieces(
   device: Device,
   stream: Stream,
@@ -49,12 +51,15 @@ export async function streamPieces(
   const queue = pieces[Symbol.iterator]();
   const files = new Map<string, Promise<FileHandle>>();
   try {
-    const results = await Promise.allSettled(lanes.map((lane) => runLane(lane, queue, { device, stream, files, onDone })));
+    const results = await Promise.allSettled(
+      lanes.map((lane) => runLane(lane, queue, { device, stream, files, onDone })),
+    );
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
     await stream.wait();
   } finally {
-    await stream.wait().catch(() => undefined); // a failure is told above; here nothing may read the buffers any more
+    // a failure is told above; here nothing may read the buffers any more
+    await stream.wait().catch(() => undefined);
     for (const { buffer, event } of lanes) {
       device.releaseHost(buffer);
       device.destroyEvent(event);
@@ -99,10 +104,13 @@ async function openFile(file: string): Promise<FileHandle> {
 async function readExactly(file: FileHandle, piece: FilePiece, target: Uint8Array): Promise<void> {
   const { byteOffset, byteCount, name } = piece;
   for (let done = 0; done < byteCount; ) {
-    const { bytesRead } = await file.read(target, done, byteCount - done, byteOffset + done).catch((error: unknown) => {
-      throw new ModelError(`${piece.file}: reading tensor "${name}" failed: ${messageOf(error)}`, error);
-    });
-    if (bytesRead === 0) throw new ModelError(`${piece.file}: truncated while it was being loaded (tensor "${name}")`);
+    const { bytesRead } = await file
+      .read(target, done, byteCount - done, byteOffset + done)
+      .catch((error: unknown) => {
+        throw new ModelError(`${piece.file}: reading tensor "${name}" failed: ${messageOf(error)}`, error);
+      });
+    if (bytesRead === 0)
+      throw new ModelError(`${piece.file}: truncated while it was being loaded (tensor "${name}")`);
     done += bytesRead;
   }
 }

@@ -1,5 +1,5 @@
-/** What a model's authors recommend for sampling, and which tokens end a text. Used by server/ for fields a request leaves out.
- *  As in vLLM, `do_sample` is ignored: a request's temperature decides. */
+/** What a model's authors recommend for sampling, and which tokens end a text. Used by server/ for fields a
+ *  request leaves out. As in vLLM, `do_sample` is ignored: a request's temperature decides. */
 import path from 'node:path';
 import type { TokenId } from '../base/ids.js';
 import { ConfigFields } from './config-fields.js';
@@ -12,7 +12,8 @@ export interface GenerationDefaults {
   readonly minP?: number;
   readonly repetitionPenalty?: number;
   readonly maxTokenCount?: number;
-  /** Of generation_config.json (of config.json when it names none), and the tokenizer's own, as vLLM: any of them ends a text. */
+  /** Of generation_config.json (of config.json when it names none), and the tokenizer's own, as vLLM: any of
+   *  them ends a text. */
   readonly endTokenIds: readonly TokenId[];
 }
 
@@ -26,10 +27,11 @@ const fields = {
   maxTokenCount: { name: 'max_new_tokens', min: 1, max: 2 ** 31 - 1, whole: true },
 } as const;
 
-/** `tokenizerEndId`: Tokenizer.endTokenId; null without a tokenizer. A missing generation_config.json is no error: then nothing is
- *  recommended. @throws ModelError for a broken one. */
+/** `tokenizerEndId`: Tokenizer.endTokenId; null without a tokenizer. A missing generation_config.json is no
+ *  error: then nothing is recommended. @throws ModelError for a broken one. */
 export function readGenerationConfig(folder: string, tokenizerEndId: TokenId | null): GenerationDefaults {
-  const read = (name: string) => new ConfigFields(path.join(folder, name), readOptionalJsonObject(path.join(folder, name)) ?? {});
+  const read = (name: string) =>
+    new ConfigFields(path.join(folder, name), readOptionalJsonObject(path.join(folder, name)) ?? {});
   const generation = read('generation_config.json');
   const numbers: Record<string, number> = {};
   for (const [key, { name, min, max, whole }] of Object.entries(fields)) {
@@ -45,5 +47,6 @@ export function readGenerationConfig(folder: string, tokenizerEndId: TokenId | n
     ...(tokenizerEndId === null ? [] : [tokenizerEndId]),
   ];
   const vocabCount = config.optionalCount('vocab_size') ?? Number.POSITIVE_INFINITY;
-  return { ...numbers, endTokenIds: [...new Set(ids)].filter((id) => id < vocabCount) }; // no other is ever sampled
+  // no other is ever sampled
+  return { ...numbers, endTokenIds: [...new Set(ids)].filter((id) => id < vocabCount) };
 }

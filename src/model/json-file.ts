@@ -1,6 +1,7 @@
-/** Reads the JSON files of a model folder. Used by every loader here; the invariant: whatever is wrong with a file, the caller
- *  gets one ModelError that names the file, the place and what to do. A file is hostile until proven otherwise: its size, values and nesting
- *  are counted before it is parsed, because parsing 64 MB of `[[],[],…` takes 2 GB and many seconds. */
+/** Reads the JSON files of a model folder. Used by every loader here; the invariant: whatever is wrong with a
+ *  file, the caller gets one ModelError that names the file, the place and what to do. A file is hostile
+ *  until proven otherwise: its size, values and nesting are counted before it is parsed, because parsing 64
+ *  MB of `[[],[],…` takes 2 GB and many seconds. */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { ModelError, messageOf } from '../base/errors.js';
@@ -16,7 +17,8 @@ export interface JsonLimits {
   readonly valueCount: number;
 }
 
-/** Largest known: an index of 91,000 tensors, 9 MB; a tokenizer_config.json of 6,400 added tokens, 45,000 values. */
+/** Largest known: an index of 91,000 tensors, 9 MB; a tokenizer_config.json of 6,400 added tokens, 45,000
+ *  values. */
 const configLimits: JsonLimits = { byteCount: 2 ** 25, valueCount: 2 ** 19 };
 /** Largest known tokenizer.json: 262,000 tokens and 515,000 merges, 1.8 million values, 33 MB. */
 export const tokenizerLimits: JsonLimits = { byteCount: 2 ** 27, valueCount: 2 ** 22 };
@@ -26,7 +28,8 @@ const depthMax = 64;
 /** @throws ModelError when the file is missing, unreadable, too large, not JSON, or not an object. */
 export function readJsonObject(file: string, limits: JsonLimits = configLimits): JsonObject {
   const value = parseJson(readBytes(file, limits.byteCount), file, limits);
-  if (!isJsonObject(value)) throw new ModelError(`${file}: expected a JSON object, got ${describeJson(value)}`);
+  if (!isJsonObject(value))
+    throw new ModelError(`${file}: expected a JSON object, got ${describeJson(value)}`);
   return value;
 }
 
@@ -45,14 +48,18 @@ export function readText(file: string): string {
   return readBytes(file, configLimits.byteCount).toString('utf8');
 }
 
-/** Opens a regular file, reads, closes. Never waits: a pipe or a device under the file's name is refused. @throws ModelError naming the file. */
+/** Opens a regular file, reads, closes. Never waits: a pipe or a device under the file's name is refused.
+ *  @throws ModelError naming the file. */
 export function withFile<T>(file: string, use: (descriptor: number, byteCount: number) => T): T {
   let descriptor: number;
   try {
     descriptor = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if (isMissing(error)) {
-      throw new ModelError(`${file}: no such file. Is ${path.dirname(file)} a complete Hugging Face model folder?`, error);
+      throw new ModelError(
+        `${file}: no such file. Is ${path.dirname(file)} a complete Hugging Face model folder?`,
+        error,
+      );
     }
     throw new ModelError(`${file}: cannot be opened: ${messageOf(error)}`, error);
   }
@@ -70,7 +77,8 @@ export function withFile<T>(file: string, use: (descriptor: number, byteCount: n
 
 function readBytes(file: string, byteCountMax: number): Buffer {
   return withFile(file, (descriptor, byteCount) => {
-    if (byteCount > byteCountMax) throw new ModelError(`${file}: ${byteCount} bytes are too many (at most ${byteCountMax})`);
+    if (byteCount > byteCountMax)
+      throw new ModelError(`${file}: ${byteCount} bytes are too many (at most ${byteCountMax})`);
     return readFileSync(descriptor);
   });
 }
@@ -85,7 +93,9 @@ export function parseJson(bytes: Buffer, where: string, limits: JsonLimits): Jso
     const position = Number(/position (\d+)/.exec(messageOf(error))?.[1] ?? text.length);
     const before = text.slice(0, position).split('\n');
     const column = (before.at(-1)?.length ?? 0) + 1;
-    throw new ModelError(`${where}: not valid JSON at line ${before.length}, column ${column}: ${messageOf(error)}`);
+    throw new ModelError(
+      `${where}: not valid JSON at line ${before.length}, column ${column}: ${messageOf(error)}`,
+    );
   }
 }
 
@@ -104,8 +114,10 @@ function checkStructure(bytes: Buffer, where: string, { valueCount }: JsonLimits
       values++;
     } else if (byte === closeList || byte === closeObject) depth--;
     else continue;
-    if (values > valueCount) throw new ModelError(`${where}: more than ${valueCount} JSON values; no model needs as many`);
-    if (depth > depthMax) throw new ModelError(`${where}: JSON nested deeper than ${depthMax} levels; no model needs as many`);
+    if (values > valueCount)
+      throw new ModelError(`${where}: more than ${valueCount} JSON values; no model needs as many`);
+    if (depth > depthMax)
+      throw new ModelError(`${where}: JSON nested deeper than ${depthMax} levels; no model needs as many`);
   }
 }
 

@@ -1,5 +1,5 @@
-/** Puts a model folder on a device. Used by worker/, cli/ and tests; the one place that knows which formats follow from the files,
- *  `dtype` and `quantize`. */
+/** Puts a model folder on a device. Used by worker/, cli/ and tests; the one place that knows which formats
+ *  follow from the files, `dtype` and `quantize`. */
 import { ModelError } from '../base/errors.js';
 import type { Device } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
@@ -14,13 +14,18 @@ import { weightDtype } from './safetensors.js';
 import { ParameterStore } from './weights.js';
 
 /** Resolves when every weight is on the device. On failure nothing stays allocated.
- *  @throws ModelError what is wrong with the folder; DeviceError when the device refuses, for instance for lack of memory. */
+ *  @throws ModelError what is wrong with the folder; DeviceError when the device refuses, for instance for
+ *  lack of memory. */
 export function loadModel(folder: string, options: LoadOptions): Promise<Model> {
   return loadConfiguredModel(folder, readModelConfig(folder), options);
 }
 
 /** As loadModel, with a config from elsewhere (tests: config.v5.json). */
-export async function loadConfiguredModel(folder: string, config: ModelConfig, options: LoadOptions): Promise<Decoder> {
+export async function loadConfiguredModel(
+  folder: string,
+  config: ModelConfig,
+  options: LoadOptions,
+): Promise<Decoder> {
   const checkpoint = options.loadFormat === 'dummy' ? null : Checkpoint.open(folder);
   const dtypes = chooseDtypes(config, checkpoint, options);
   const freeBytes = options.device.readFreeBytes();
@@ -39,7 +44,8 @@ export async function loadConfiguredModel(folder: string, config: ModelConfig, o
     });
     const buffers = allocateActivations(options.device, config, options.limits, dtypes.activation);
     releaseActivations = buffers.release;
-    requireMemory(store.bytes + buffers.bytes, freeBytes); // a CPU gives out more than it has until it is written to
+    // a CPU gives out more than it has until it is written to
+    requireMemory(store.bytes + buffers.bytes, freeBytes);
     const stage = checkpoint === null ? 'dummy' : 'weights';
     await store.fill((doneBytes, totalBytes) => options.onProgress?.({ stage, doneBytes, totalBytes }));
     return new Decoder({
@@ -81,7 +87,8 @@ function chooseDtypes(config: ModelConfig, checkpoint: Checkpoint | null, option
     router: options.device.supports('linear', 'f32') ? 'f32' : plain,
     embedding,
     // transformers multiplies by the scale rounded to the model's dtype; f16 holds sqrt(hidden) well enough.
-    embeddingScale: plain === 'bf16' ? roundToBf16(config.embeddingScale) : Math.fround(config.embeddingScale),
+    embeddingScale:
+      plain === 'bf16' ? roundToBf16(config.embeddingScale) : Math.fround(config.embeddingScale),
   };
 }
 
@@ -98,7 +105,12 @@ function dummyDtype(config: ModelConfig): Dtype {
   return config.dtype === 'f32' ? 'f32' : 'bf16';
 }
 
-function requireSupport(device: Device, config: ModelConfig, format: Dtype, quantize: LoadOptions['quantize']): void {
+function requireSupport(
+  device: Device,
+  config: ModelConfig,
+  format: Dtype,
+  quantize: LoadOptions['quantize'],
+): void {
   const needed = config.moe === null ? (['linear'] as const) : (['linear', 'moe_linear'] as const);
   for (const op of needed) {
     if (device.supports(op, format)) continue;

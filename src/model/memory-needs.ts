@@ -1,5 +1,6 @@
-/** Whether a device can hold a model, from its shapes alone and before anything is allocated. Used by load.ts; the invariant: no memory
- *  is filled that the device does not have, so that absurd shapes end in one message and not in an exhausted machine. */
+/** Whether a device can hold a model, from its shapes alone and before anything is allocated. Used by
+ *  load.ts; the invariant: no memory is filled that the device does not have, so that absurd shapes end in
+ *  one message and not in an exhausted machine. */
 import { ModelError } from '../base/errors.js';
 import { type Dtype, dtypeByteCounts } from '../device/dtype.js';
 import { byteCount } from '../device/tensor.js';
@@ -12,7 +13,11 @@ const ropeBytesMax = 2 ** 32;
 /** At least: matrices are padded, and some are kept twice. @throws ModelError */
 export function requireMemoryFor(
   config: ModelConfig,
-  { linear, positionCount, freeBytes }: { readonly linear: Dtype; readonly positionCount: number; readonly freeBytes: number },
+  {
+    linear,
+    positionCount,
+    freeBytes,
+  }: { readonly linear: Dtype; readonly positionCount: number; readonly freeBytes: number },
 ): void {
   const ropeBytes = byteCount({ shape: [positionCount, config.rope.rotaryCount], dtype: 'f32' });
   if (ropeBytes >= ropeBytesMax) {

@@ -18,10 +18,14 @@ interface ModelFolderOptions {
 export function resolveModelFolder(nameOrPath: string, options: ModelFolderOptions = {}): string {
   if (nameOrPath === 'demo') return demoFolder();
   if (isFolder(nameOrPath)) return path.resolve(nameOrPath);
-  if (existsSync(nameOrPath)) throw new ModelError(`${nameOrPath} is a file; a model is the folder with config.json`);
+  if (existsSync(nameOrPath))
+    throw new ModelError(`${nameOrPath} is a file; a model is the folder with config.json`);
   const cache = options.hubCacheFolder ?? path.join(homedir(), '.cache', 'huggingface', 'hub');
-  if (/^[\w.-]+\/[\w.-]+$/.test(nameOrPath) && !nameOrPath.startsWith('.')) return cachedFolder(nameOrPath, cache);
-  throw new ModelError(`${nameOrPath}: no such folder. A model is "demo", a folder, or a Hugging Face id that is in the cache`);
+  if (/^[\w.-]+\/[\w.-]+$/.test(nameOrPath) && !nameOrPath.startsWith('.'))
+    return cachedFolder(nameOrPath, cache);
+  throw new ModelError(
+    `${nameOrPath}: no such folder. A model is "demo", a folder, or a Hugging Face id that is in the cache`,
+  );
 }
 
 function cachedFolder(id: string, cache: string): string {
@@ -48,7 +52,9 @@ function demoFolder(): string {
     const demo = path.join(folder, 'models', 'demo-6m');
     if (existsSync(path.join(demo, 'config.json'))) return demo;
   }
-  throw new ModelError('the demo model is missing: models/demo-6m should lie in the package; install it again');
+  throw new ModelError(
+    'the demo model is missing: models/demo-6m should lie in the package; install it again',
+  );
 }
 
 function isFolder(name: string): boolean {

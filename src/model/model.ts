@@ -1,4 +1,5 @@
-/** A model on a device: weights in, logits out. Made by load.ts, run by engine/model-runner; knows nothing of requests. */
+/** A model on a device: weights in, logits out. Made by load.ts, run by engine/model-runner; knows nothing of
+ *  requests. */
 import type { Device, Stream } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { Tensor } from '../device/tensor.js';
@@ -35,8 +36,8 @@ export interface LoadProgress {
 export interface LoadOptions {
   readonly device: Device;
   readonly loadFormat: 'auto' | 'dummy';
-  /** Weight format: the file's own where the device has it (the CPU has no f16: bf16) unless asked otherwise. On a GPU also
-   *  the dtype of activations; on the CPU those are f32. */
+  /** Weight format: the file's own where the device has it (the CPU has no f16: bf16) unless asked otherwise.
+   *  On a GPU also the dtype of activations; on the CPU those are f32. */
   readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
   readonly quantize: 'none' | 'int8' | 'fp8';
   readonly limits: ModelLimits;

@@ -1,12 +1,15 @@
-/** How many parameters a model has, from its shapes alone: for the start-up screen and for the memory a model needs. Tied embeddings count once; norms are left out of
- *  nothing but the per-head ones, which are a rounding error. */
+/** How many parameters a model has, from its shapes alone: for the start-up screen and for the memory a model
+ *  needs. Tied embeddings count once; norms are left out of nothing but the per-head ones, which are a
+ *  rounding error. */
 import type { ModelConfig } from './config.js';
 
 export function parameterCount(config: ModelConfig): number {
   const { hiddenCount, headCount, kvHeadCount, headDim, vocabCount } = config;
   const attention = hiddenCount * headDim * (2 * headCount + 2 * kvHeadCount);
   const norms = hiddenCount * (config.sandwichNorms ? 4 : 2);
-  const layers = config.layers.map(({ feedForward }) => attention + norms + feedForwardCount(config, feedForward));
+  const layers = config.layers.map(
+    ({ feedForward }) => attention + norms + feedForwardCount(config, feedForward),
+  );
   const embeddings = vocabCount * hiddenCount * (config.tiedEmbeddings ? 1 : 2);
   return embeddings + hiddenCount + layers.reduce((sum, count) => sum + count, 0);
 }

@@ -1,5 +1,6 @@
-/** How a config.json describes rotary embeddings, made explicit. Two spellings are read: hub style (`rope_theta`, `rope_scaling`,
- *  `partial_rotary_factor` at the top) and transformers 5 (`rope_parameters` holding all of it). rope.ts makes the tables. */
+/** How a config.json describes rotary embeddings, made explicit. Two spellings are read: hub style
+ *  (`rope_theta`, `rope_scaling`, `partial_rotary_factor` at the top) and transformers 5 (`rope_parameters`
+ *  holding all of it). rope.ts makes the tables. */
 import { ModelError } from '../base/errors.js';
 import type { ConfigFields } from './config-fields.js';
 import { describeJson } from './json-file.js';
@@ -48,7 +49,10 @@ export interface RopeConfig {
 export function readRopeConfig(fields: ConfigFields, headDim: number, maxPositionCount: number): RopeConfig {
   const scaling = fields.object('rope_parameters') ?? fields.object('rope_scaling');
   const theta = (scaling?.has('rope_theta') ? scaling : fields).positive('rope_theta', 10000);
-  const share = (scaling?.has('partial_rotary_factor') ? scaling : fields).positive('partial_rotary_factor', 1);
+  const share = (scaling?.has('partial_rotary_factor') ? scaling : fields).positive(
+    'partial_rotary_factor',
+    1,
+  );
   const rotaryCount = Math.trunc(headDim * share);
   if (rotaryCount < 2 || rotaryCount % 2 !== 0 || rotaryCount > headDim) {
     throw new ModelError(
@@ -58,20 +62,31 @@ export function readRopeConfig(fields: ConfigFields, headDim: number, maxPositio
   return {
     theta,
     rotaryCount,
-    scaling: scaling === null ? { kind: 'default' } : readScaling(scaling, fields, rotaryCount, maxPositionCount),
+    scaling:
+      scaling === null ? { kind: 'default' } : readScaling(scaling, fields, rotaryCount, maxPositionCount),
   };
 }
 
-/** The longest context, as vLLM derives it: linear, dynamic and yarn name the length before scaling, the others the one after it. */
+/** The longest context, as vLLM derives it: linear, dynamic and yarn name the length before scaling, the
+ *  others the one after it. */
 export function scaledPositionCount({ scaling }: RopeConfig, statedPositionCount: number): number {
-  if (scaling.kind !== 'linear' && scaling.kind !== 'dynamic' && scaling.kind !== 'yarn') return statedPositionCount;
+  if (scaling.kind !== 'linear' && scaling.kind !== 'dynamic' && scaling.kind !== 'yarn')
+    return statedPositionCount;
   return Math.floor(scaling.originalPositionCount * scaling.factor);
 }
 
-function readScaling(scaling: ConfigFields, fields: ConfigFields, rotaryCount: number, maxPositionCount: number): RopeScaling {
+function readScaling(
+  scaling: ConfigFields,
+  fields: ConfigFields,
+  rotaryCount: number,
+  maxPositionCount: number,
+): RopeScaling {
   const kind = scaling.text('rope_type') ?? scaling.text('type') ?? 'default';
   const original = (fallback: number) =>
-    (scaling.has('original_max_position_embeddings') ? scaling : fields).count('original_max_position_embeddings', fallback);
+    (scaling.has('original_max_position_embeddings') ? scaling : fields).count(
+      'original_max_position_embeddings',
+      fallback,
+    );
   switch (kind) {
     case 'default':
       return { kind };
@@ -113,7 +128,9 @@ function readLongrope(
   };
   // transformers: the ratio of the two lengths, unless the config gives the attention factor itself.
   const ratio =
-    maxPositionCount > originalPositionCount ? maxPositionCount / originalPositionCount : scaling.positive('factor', 1);
+    maxPositionCount > originalPositionCount
+      ? maxPositionCount / originalPositionCount
+      : scaling.positive('factor', 1);
   const derived = ratio <= 1 ? 1 : Math.sqrt(1 + Math.log(ratio) / Math.log(originalPositionCount));
   return {
     kind: 'longrope',

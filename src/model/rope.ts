@@ -1,10 +1,12 @@
-/** Tables of rotary position embeddings, made once at load in float64 and stored as f32. Read by the kernel behind ops.ropeStore:
- *  row p = cos[rotary/2] then sin[rotary/2] of the angles p * frequency[i], both times the scaling's attention factor. */
+/** Tables of rotary position embeddings, made once at load in float64 and stored as f32. Read by the kernel
+ *  behind ops.ropeStore: row p = cos[rotary/2] then sin[rotary/2] of the angles p * frequency[i], both times
+ *  the scaling's attention factor. */
 import { at } from '../base/assert.js';
 import { ModelError } from '../base/errors.js';
 import type { RopeConfig, RopeScaling } from './rope-config.js';
 
-/** [positionCount, rotaryCount] row-major. `positionCount` is also the longest context, which decides longrope's list and dynamic's base. */
+/** [positionCount, rotaryCount] row-major. `positionCount` is also the longest context, which decides
+ *  longrope's list and dynamic's base. */
 export function ropeTable(rope: RopeConfig, positionCount: number): Float32Array<ArrayBuffer> {
   const half = rope.rotaryCount / 2;
   const frequencies = scaledFrequencies(rope, positionCount);
@@ -38,7 +40,8 @@ export function scaledFrequencies(rope: RopeConfig, contextTokenCount: number): 
     case 'llama3':
       return base.map((frequency) => llama3Frequency(frequency, scaling));
     case 'longrope': {
-      const factors = contextTokenCount > scaling.originalPositionCount ? scaling.longFactors : scaling.shortFactors;
+      const factors =
+        contextTokenCount > scaling.originalPositionCount ? scaling.longFactors : scaling.shortFactors;
       return base.map((frequency, i) => frequency / at(factors, i));
     }
     case 'yarn':
@@ -60,29 +63,38 @@ function llama3Frequency(frequency: number, scaling: Extract<RopeScaling, { kind
   return (1 - smooth) * (frequency / factor) + smooth * frequency;
 }
 
-/** NTK-aware scaling for the longest context, as vLLM: transformers grows the base with each sequence, but keys in the cache were
- *  rotated by the base of their time. */
+/** NTK-aware scaling for the longest context, as vLLM: transformers grows the base with each sequence, but
+ *  keys in the cache were rotated by the base of their time. */
 function dynamicFrequencies(
   { rotaryCount, theta }: RopeConfig,
   { factor, originalPositionCount }: Extract<RopeScaling, { kind: 'dynamic' }>,
   contextTokenCount: number,
 ): readonly number[] {
   const length = Math.max(contextTokenCount, originalPositionCount);
-  const growth = ((factor * length) / originalPositionCount - (factor - 1)) ** (rotaryCount / (rotaryCount - 2));
+  const growth =
+    ((factor * length) / originalPositionCount - (factor - 1)) ** (rotaryCount / (rotaryCount - 2));
   return Array.from({ length: rotaryCount / 2 }, (_, i) => (theta * growth) ** ((-2 * i) / rotaryCount));
 }
 
-/** YaRN's "NTK by parts": interpolate slow dimensions, keep fast ones, a linear ramp between the two correction dimensions. */
+/** YaRN's "NTK by parts": interpolate slow dimensions, keep fast ones, a linear ramp between the two
+ *  correction dimensions. */
 function yarnFrequencies(
   base: readonly number[],
   rope: RopeConfig,
   scaling: Extract<RopeScaling, { kind: 'yarn' }>,
 ): readonly number[] {
   const dimensionOf = (turnCount: number) =>
-    (rope.rotaryCount * Math.log(scaling.originalPositionCount / (turnCount * 2 * Math.PI))) / (2 * Math.log(rope.theta));
+    (rope.rotaryCount * Math.log(scaling.originalPositionCount / (turnCount * 2 * Math.PI))) /
+    (2 * Math.log(rope.theta));
   const rounded = scaling.rounding === 'truncate';
-  const low = Math.max(rounded ? Math.floor(dimensionOf(scaling.betaFast)) : dimensionOf(scaling.betaFast), 0);
-  const end = Math.min(rounded ? Math.ceil(dimensionOf(scaling.betaSlow)) : dimensionOf(scaling.betaSlow), rope.rotaryCount - 1);
+  const low = Math.max(
+    rounded ? Math.floor(dimensionOf(scaling.betaFast)) : dimensionOf(scaling.betaFast),
+    0,
+  );
+  const end = Math.min(
+    rounded ? Math.ceil(dimensionOf(scaling.betaSlow)) : dimensionOf(scaling.betaSlow),
+    rope.rotaryCount - 1,
+  );
   const high = end === low ? low + 0.001 : end; // as transformers: never divide by zero
   return base.map((frequency, i) => {
     const ramp = Math.min(Math.max((i - low) / (high - low), 0), 1);

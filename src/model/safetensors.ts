@@ -1,17 +1,20 @@
-/** Headers of safetensors files: which tensor lies where. Bytes are never read here (weights.ts maps the file).
+/** Headers of safetensors files: which tensor lies where. Bytes are never read here (weights.ts maps the
+ *  file).
  *
  *    file = u64 header length (little endian) | JSON header | data
  *    header = { name: { dtype, shape, data_offsets: [begin, end) of data }, …, "__metadata__": … }
  *
- *  The invariant: an entry handed out lies wholly within its file, its bytes are those its shape and dtype need, and no two overlap.
- *  A header is hostile until proven otherwise: a wrong one is a ModelError, never a wild read. */
+ *  The invariant: an entry handed out lies wholly within its file, its bytes are those its shape and dtype
+ *  need, and no two overlap. A header is hostile until proven otherwise: a wrong one is a ModelError, never a
+ *  wild read. */
 import { readSync } from 'node:fs';
 import { ModelError } from '../base/errors.js';
 import type { Dtype } from '../device/dtype.js';
 import { elementCount } from '../device/tensor.js';
 import { describeJson, isJsonObject, type JsonValue, parseJson, withFile } from './json-file.js';
 
-/** The format's own limit: a header is at most 100 MB. Seven values a tensor: 150,000 tensors, more than the largest known model has. */
+/** The format's own limit: a header is at most 100 MB. Seven values a tensor: 150,000 tensors, more than the
+ *  largest known model has. */
 const headerLimits = { byteCount: 100_000_000, valueCount: 2 ** 20 };
 /** No tensor's name is longer, no shape has more dimensions. */
 const nameLengthMax = 1024;
@@ -50,7 +53,8 @@ export interface TensorEntry {
   readonly byteCount: number;
 }
 
-/** The entries of one file by name. Opens, reads the header, closes. @throws ModelError naming file and tensor. */
+/** The entries of one file by name. Opens, reads the header, closes. @throws ModelError naming file and
+ *  tensor. */
 export function readSafetensorsHeader(file: string): ReadonlyMap<string, TensorEntry> {
   const { header, dataStart, fileByteCount } = readHeader(file);
   const entries = Object.entries(header)
@@ -87,7 +91,8 @@ interface Header {
 
 function readHeader(file: string): Header {
   return withFile(file, (descriptor, fileByteCount) => {
-    if (fileByteCount < 8) throw new ModelError(`${file}: truncated: ${fileByteCount} bytes are too few for a safetensors file`);
+    if (fileByteCount < 8)
+      throw new ModelError(`${file}: truncated: ${fileByteCount} bytes are too few for a safetensors file`);
     const prefix = new Uint8Array(8);
     readExactly(descriptor, file, prefix, 0);
     const headerByteCount = new DataView(prefix.buffer).getBigUint64(0, true);
@@ -105,7 +110,8 @@ function readHeader(file: string): Header {
     const text = Buffer.alloc(Number(headerByteCount));
     readExactly(descriptor, file, text, 8);
     const header = parseJson(text, `${file} (header)`, headerLimits);
-    if (!isJsonObject(header)) throw new ModelError(`${file}: header: expected a JSON object, got ${describeJson(header)}`);
+    if (!isJsonObject(header))
+      throw new ModelError(`${file}: header: expected a JSON object, got ${describeJson(header)}`);
     return { header, dataStart, fileByteCount };
   });
 }
@@ -114,24 +120,35 @@ function readEntry(file: string, name: string, value: JsonValue, dataStart: numb
   const fail = (problem: string): never => {
     throw new ModelError(`${file}: tensor ${describeJson(name)}: ${problem}`);
   };
-  if (name.length > nameLengthMax) return fail(`its name has ${name.length} characters (at most ${nameLengthMax})`);
+  if (name.length > nameLengthMax)
+    return fail(`its name has ${name.length} characters (at most ${nameLengthMax})`);
   if (!isJsonObject(value)) return fail(`its header entry must be an object, got ${describeJson(value)}`);
   const { dtype, shape, data_offsets: offsets } = value;
   const elementBytes = typeof dtype === 'string' ? knownDtypeBytes.get(dtype) : undefined;
-  if (typeof dtype !== 'string' || elementBytes === undefined) return fail(`unknown dtype ${describeJson(dtype)}`);
-  if (!isCountList(shape)) return fail(`shape must be a list of non-negative integers, got ${describeJson(shape)}`);
-  if (shape.length > dimensionCountMax) return fail(`its shape has ${shape.length} dimensions (at most ${dimensionCountMax})`);
+  if (typeof dtype !== 'string' || elementBytes === undefined)
+    return fail(`unknown dtype ${describeJson(dtype)}`);
+  if (!isCountList(shape))
+    return fail(`shape must be a list of non-negative integers, got ${describeJson(shape)}`);
+  if (shape.length > dimensionCountMax)
+    return fail(`its shape has ${shape.length} dimensions (at most ${dimensionCountMax})`);
   if (!isCountList(offsets) || offsets.length !== 2)
     return fail(`data_offsets must be two byte counts, got ${describeJson(offsets)}`);
   const [begin = 0, end = 0] = offsets;
   const needed = elementCount(shape) * elementBytes;
   if (end - begin !== needed)
-    return fail(`shape [${shape.join(', ')}] of ${dtype} needs ${needed} bytes, data_offsets give ${end - begin}`);
+    return fail(
+      `shape [${shape.join(', ')}] of ${dtype} needs ${needed} bytes, data_offsets give ${end - begin}`,
+    );
   return { name, file, fileDtype: dtype, shape, byteOffset: dataStart + begin, byteCount: needed };
 }
 
 /** Whole file present, entries back to back without overlap. */
-function checkPlaces(file: string, entries: readonly TensorEntry[], dataStart: number, fileByteCount: number): void {
+function checkPlaces(
+  file: string,
+  entries: readonly TensorEntry[],
+  dataStart: number,
+  fileByteCount: number,
+): void {
   const ordered = [...entries].sort((a, b) => a.byteOffset - b.byteOffset || a.byteCount - b.byteCount);
   let previous: TensorEntry | null = null;
   for (const entry of ordered) {

@@ -1,6 +1,7 @@
-/** Finds stop strings in a text that comes in pieces. Used by text-stream.ts. Invariant: a piece costs what it weighs times the number
- *  of stop strings, however long those are and however much of one has matched (Knuth, Morris and Pratt; the table grows with the match,
- *  so that a long stop string costs nothing until text comes near it). */
+/** Finds stop strings in a text that comes in pieces. Used by text-stream.ts. Invariant: a piece costs what
+ *  it weighs times the number of stop strings, however long those are and however much of one has matched
+ *  (Knuth, Morris and Pratt; the table grows with the match, so that a long stop string costs nothing until
+ *  text comes near it). */
 
 export interface StopMatch {
   readonly stopString: string;

@@ -1,5 +1,6 @@
-/** Token ids in, text out, as it becomes certain. Used by server/ and cli/, one per choice. The invariant: the texts given out, laid
- *  end to end, are tokenizer.decode of the ids (up to the stop string), however the tokens cut characters or stop strings.
+/** Token ids in, text out, as it becomes certain. Used by server/ and cli/, one per choice. The invariant:
+ *  the texts given out, laid end to end, are tokenizer.decode of the ids (up to the stop string), however the
+ *  tokens cut characters or stop strings.
  *
  *    bytes of tokens ─► whole characters ─► not part of a possible stop string ─► out
  *                        (incomplete UTF-8 waits)   (its prefix waits)
@@ -55,7 +56,8 @@ export class TextStream {
     return this.#take(this.#decoder.decode(bytes, { stream: true }));
   }
 
-  /** No more tokens: what was held back. An incomplete character becomes U+FFFD. Empty after a stop string. */
+  /** No more tokens: what was held back. An incomplete character becomes U+FFFD. Empty after a stop
+   *  string. */
   flush(): string {
     if (this.#state === 'ended') return '';
     const last = this.#take(this.#decoder.decode());

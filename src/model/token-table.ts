@@ -1,6 +1,6 @@
-/** The bytes each token id stands for, read from tokenizer.json's vocabulary and decoder. Used by tokenizer.ts and, through it, by
- *  text-stream.ts; the invariant: text is always the UTF-8 decoding of the tokens' bytes laid end to end, so that a stream and a
- *  whole decode agree. Two alphabets exist:
+/** The bytes each token id stands for, read from tokenizer.json's vocabulary and decoder. Used by
+ *  tokenizer.ts and, through it, by text-stream.ts; the invariant: text is always the UTF-8 decoding of the
+ *  tokens' bytes laid end to end, so that a stream and a whole decode agree. Two alphabets exist:
  *
  *    byte level   each vocabulary character stands for one byte (GPT-2's table): 'Ġ' is 0x20
  *    metaspace    '▁' is a space, '<0xE6>' one byte (byte fallback), everything else itself */
@@ -26,13 +26,14 @@ const empty = new Uint8Array(0);
 export class TokenTable {
   /** One past the largest id that has a token. */
   readonly vocabCount: number;
-  /** How many leading spaces the decoder takes off a text (SentencePiece puts one in front when it encodes). */
+  /** How many leading spaces the decoder takes off a text (SentencePiece puts one in front when it
+   *  encodes). */
   readonly leadingSpaceCount: number;
   readonly #tokens: readonly (string | undefined)[];
   readonly #specialIds: ReadonlySet<TokenId>;
   readonly #bytesOf: BytesOf;
   /** What the Metaspace decoder takes out of the first token; null: nothing. */
-  readonly #startMark: string | null;
+  readonly #wordStart: string | null;
   readonly #bytes: Uint8Array[] = [];
 
   /** `file` is named in messages. @throws ModelError for a tokenizer whose decoding is not known here. */
@@ -50,7 +51,7 @@ export class TokenTable {
     this.vocabCount = this.#tokens.length;
     const steps = decoderSteps(decoder);
     this.#bytesOf = chooseAlphabet(file, steps);
-    this.#startMark = startMark(steps);
+    this.#wordStart = wordStart(steps);
     this.leadingSpaceCount = countLeadingSpaces(steps);
   }
 
@@ -71,13 +72,15 @@ export class TokenTable {
 
   /** Of the first token of a text. Callers must not change it. */
   startBytes(id: TokenId): Uint8Array {
-    const token = this.#startMark === null ? undefined : this.#tokens[id];
-    if (token === undefined || this.#startMark === null || !token.includes(this.#startMark)) return this.bytes(id);
-    return this.#bytesOf(token.replaceAll(this.#startMark, ''));
+    const token = this.#wordStart === null ? undefined : this.#tokens[id];
+    if (token === undefined || this.#wordStart === null || !token.includes(this.#wordStart))
+      return this.bytes(id);
+    return this.#bytesOf(token.replaceAll(this.#wordStart, ''));
   }
 }
 
-/** Every token of the model's own vocabulary. BPE and WordPiece: an object token → id. Unigram: a list of [token, score]. @throws ModelError */
+/** Every token of the model's own vocabulary. BPE and WordPiece: an object token → id. Unigram: a list of
+ *  [token, score]. @throws ModelError */
 export function readVocabulary(file: string, model: JsonValue | undefined): ReadonlyMap<string, TokenId> {
   const vocabulary = isJsonObject(model) ? model.vocab : undefined;
   const count = typeof vocabulary === 'object' && vocabulary !== null ? Object.keys(vocabulary).length : 0;
@@ -85,9 +88,11 @@ export function readVocabulary(file: string, model: JsonValue | undefined): Read
     throw new ModelError(`${file}: "model.vocab" has ${count} tokens (at most ${vocabularyCountMax})`);
   if (Array.isArray(vocabulary))
     return new Map((vocabulary as readonly JsonValue[]).map((entry, id) => [pieceOf(file, entry), id]));
-  if (!isJsonObject(vocabulary)) throw new ModelError(`${file}: "model.vocab" is missing or of an unknown form`);
+  if (!isJsonObject(vocabulary))
+    throw new ModelError(`${file}: "model.vocab" is missing or of an unknown form`);
   for (const [token, id] of Object.entries(vocabulary)) {
-    if (!isTokenId(id)) throw new ModelError(`${file}: token ${describeJson(token)} has the id ${describeJson(id)}`);
+    if (!isTokenId(id))
+      throw new ModelError(`${file}: token ${describeJson(token)} has the id ${describeJson(id)}`);
   }
   return new Map(Object.entries(vocabulary) as [string, TokenId][]);
 }
@@ -101,12 +106,16 @@ function pieceOf(file: string, entry: JsonValue): string {
 function decoderSteps(decoder: JsonValue | undefined): readonly JsonObject[] {
   if (!isJsonObject(decoder)) return [];
   if (decoder.type !== 'Sequence') return [decoder];
-  return Array.isArray(decoder.decoders) ? (decoder.decoders as readonly JsonValue[]).filter(isJsonObject) : [];
+  return Array.isArray(decoder.decoders)
+    ? (decoder.decoders as readonly JsonValue[]).filter(isJsonObject)
+    : [];
 }
 
 function chooseAlphabet(file: string, steps: readonly JsonObject[]): BytesOf {
   const kinds = steps.map((step) => String(step.type));
-  const unknown = kinds.find((kind) => !['ByteLevel', 'Metaspace', 'Replace', 'ByteFallback', 'Fuse', 'Strip'].includes(kind));
+  const unknown = kinds.find(
+    (kind) => !['ByteLevel', 'Metaspace', 'Replace', 'ByteFallback', 'Fuse', 'Strip'].includes(kind),
+  );
   if (unknown !== undefined || kinds.length === 0) {
     throw new ModelError(
       `${file}: decoder ${shortened(unknown ?? 'null', 60)} is not supported (supported: ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip)`,
@@ -114,11 +123,15 @@ function chooseAlphabet(file: string, steps: readonly JsonObject[]): BytesOf {
   }
   if (kinds.includes('ByteLevel')) return byteLevelBytes;
   const replacements = steps.flatMap(readReplacement);
-  if (steps.length > stepCountMax) throw new ModelError(`${file}: "decoder" has ${steps.length} steps (at most ${stepCountMax})`);
+  if (steps.length > stepCountMax)
+    throw new ModelError(`${file}: "decoder" has ${steps.length} steps (at most ${stepCountMax})`);
   const growth = replacements.reduce((factor, [pattern, content]) => factor * growthOf(pattern, content), 1);
-  if (growth > growthMax) throw new ModelError(`${file}: "decoder" can make ${growth} characters of one (at most ${growthMax})`);
+  if (growth > growthMax)
+    throw new ModelError(`${file}: "decoder" can make ${growth} characters of one (at most ${growthMax})`);
   const bytesOfText: BytesOf = (token) =>
-    encoder.encode(replacements.reduce((text, [pattern, content]) => text.replaceAll(pattern, () => content), token));
+    encoder.encode(
+      replacements.reduce((text, [pattern, content]) => text.replaceAll(pattern, () => content), token),
+    );
   if (!kinds.includes('ByteFallback')) return bytesOfText;
   return (token) => {
     const hex = /^<0x([0-9A-Fa-f]{2})>$/.exec(token)?.[1];
@@ -127,8 +140,10 @@ function chooseAlphabet(file: string, steps: readonly JsonObject[]): BytesOf {
 }
 
 function readReplacement(step: JsonObject): readonly (readonly [string, string])[] {
-  if (step.type === 'Metaspace') return [[typeof step.replacement === 'string' ? step.replacement : '▁', ' ']];
-  if (step.type !== 'Replace' || !isJsonObject(step.pattern) || typeof step.pattern.String !== 'string') return [];
+  if (step.type === 'Metaspace')
+    return [[typeof step.replacement === 'string' ? step.replacement : '▁', ' ']];
+  if (step.type !== 'Replace' || !isJsonObject(step.pattern) || typeof step.pattern.String !== 'string')
+    return [];
   return [[step.pattern.String, String(step.content)]];
 }
 
@@ -137,9 +152,10 @@ function growthOf(pattern: string, content: string): number {
   return pattern === '' ? 1 + 2 * content.length : Math.max(1, content.length / pattern.length);
 }
 
-function startMark(steps: readonly JsonObject[]): string | null {
+function wordStart(steps: readonly JsonObject[]): string | null {
   const metaspace = steps.find((step) => step.type === 'Metaspace');
-  if (metaspace === undefined || metaspace.prepend_scheme === 'never' || metaspace.add_prefix_space === false) return null;
+  if (metaspace === undefined || metaspace.prepend_scheme === 'never' || metaspace.add_prefix_space === false)
+    return null;
   return typeof metaspace.replacement === 'string' ? metaspace.replacement : '▁';
 }
 
@@ -149,9 +165,12 @@ function countLeadingSpaces(steps: readonly JsonObject[]): number {
   return 0;
 }
 
-const byteOfCharacter: ReadonlyMap<string, number> = new Map(byteLevelCharacters.map((character, byte) => [character, byte]));
+const byteOfCharacter: ReadonlyMap<string, number> = new Map(
+  byteLevelCharacters.map((character, byte) => [character, byte]),
+);
 
-/** A token with a character outside the table (an added token with a plain space, say) stands for its own UTF-8. */
+/** A token with a character outside the table (an added token with a plain space, say) stands for its own
+ *  UTF-8. */
 function byteLevelBytes(token: string): Uint8Array {
   const bytes = [...token].map((character) => byteOfCharacter.get(character));
   return bytes.every((byte) => byte !== undefined) ? Uint8Array.from(bytes) : encoder.encode(token);

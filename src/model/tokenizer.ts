@@ -1,5 +1,6 @@
-/** Text to token ids; the way back is detokenizer.ts. Used by server/ and cli/. Encoding is text/text-encoding.ts (same ids as Hugging Face's
- *  Rust library). What a tokenizer.json asks for may take for ever: who serves loads and runs it on a thread of its own. */
+/** Text to token ids; the way back is detokenizer.ts. Used by server/ and cli/. Encoding is
+ *  text/text-encoding.ts (same ids as Hugging Face's Rust library). What a tokenizer.json asks for may take
+ *  for ever: who serves loads and runs it on a thread of its own. */
 import path from 'node:path';
 import { ModelError, messageOf } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
@@ -10,8 +11,8 @@ import { TextEncoding } from './text/text-encoding.js';
 import { readVocabulary, TokenTable } from './token-table.js';
 
 export interface EncodeOptions {
-  /** auto: whatever the tokenizer puts around a text (a begin-of-text token, often nothing). Special tokens written in the text are
-   *  always recognised. */
+  /** auto: whatever the tokenizer puts around a text (a begin-of-text token, often nothing). Special tokens
+   *  written in the text are always recognised. */
   readonly addSpecialTokens: 'auto' | 'none';
 }
 
@@ -42,12 +43,24 @@ export function loadTokenizer(folder: string): Tokenizer {
   const config = readOptionalJsonObject(configFile) ?? {};
   try {
     const vocabulary = readVocabulary(file, tokenizer.model);
-    const added = withConfigTokens(configFile, config, readAddedTokens(file, tokenizer.added_tokens), vocabulary);
+    const added = withConfigTokens(
+      configFile,
+      config,
+      readAddedTokens(file, tokenizer.added_tokens),
+      vocabulary,
+    );
     const table = new TokenTable(file, vocabulary, tokenizer.decoder, added);
-    return new Tokenizer(new TextEncoding(file, tokenizer, added), table, endTokenIdOf(config, added, vocabulary));
+    return new Tokenizer(
+      new TextEncoding(file, tokenizer, added),
+      table,
+      endTokenIdOf(config, added, vocabulary),
+    );
   } catch (error) {
     if (error instanceof ModelError) throw error;
-    throw new ModelError(`${file}: this tokenizer is not supported: ${shortened(messageOf(error), 200)}`, error);
+    throw new ModelError(
+      `${file}: this tokenizer is not supported: ${shortened(messageOf(error), 200)}`,
+      error,
+    );
   }
 }
 

@@ -1,10 +1,12 @@
-/** A model's parameters on a device, filled straight from checkpoint files: mapped on the CPU, through pinned buffers elsewhere. Used by families/ (declares what it needs) and
- *  load.ts (fills and closes). Two phases, so that a wrong checkpoint fails before a byte moves:
+/** A model's parameters on a device, filled straight from checkpoint files: mapped on the CPU, through pinned
+ *  buffers elsewhere. Used by families/ (declares what it needs) and load.ts (fills and closes). Two phases,
+ *  so that a wrong checkpoint fails before a byte moves:
  *
  *    declare   store.matrix(…), store.vector(…), store.table(…)   checks names and shapes, allocates, queues a fill job
  *    fill      await store.fill(onProgress)                        runs the jobs, a few dozen MiB in flight at a time
  *
- *  The store owns everything it hands out: `close` gives it all back. Weight bytes never pass through JavaScript. */
+ *  The store owns everything it hands out: `close` gives it all back. Weight bytes never pass through
+ *  JavaScript. */
 import { assert } from '../base/assert.js';
 import { ModelError } from '../base/errors.js';
 import type { Device, MappedFile, Stream, Weight } from '../device/device.js';
@@ -64,14 +66,23 @@ export class ParameterStore {
   }
 
   /** Equal matrices, one per expert. @throws ModelError */
-  matrixStack(stack: readonly (readonly MatrixPart[])[], k: number, format: Dtype = this.#linearFormat): Weight {
+  matrixStack(
+    stack: readonly (readonly MatrixPart[])[],
+    k: number,
+    format: Dtype = this.#linearFormat,
+  ): Weight {
     const n = (stack[0] ?? []).reduce((sum, part) => sum + part.rowCount, 0);
-    const entries = stack.map((parts) => parts.map((part) => this.#checkpoint?.find(part.name, [part.rowCount, k]) ?? null));
+    const entries = stack.map((parts) =>
+      parts.map((part) => this.#checkpoint?.find(part.name, [part.rowCount, k]) ?? null),
+    );
     const weight = this.#device.createWeight({ count: stack.length, n, k }, format);
     this.#weights.push(weight);
     if (this.#checkpoint === null) {
       const seed = this.#dummySeed++;
-      this.#jobs.push({ bytes: weight.bytes, run: (stream) => stream.fillWeightRandom(weight, seed, dummyDeviation) });
+      this.#jobs.push({
+        bytes: weight.bytes,
+        run: (stream) => stream.fillWeightRandom(weight, seed, dummyDeviation),
+      });
     }
     for (const [index, parts] of entries.entries()) {
       let firstRow = 0;
@@ -83,7 +94,8 @@ export class ParameterStore {
     return weight;
   }
 
-  /** Norm weights as f32, `offset` added to each (Gemma stores w - 1); ones when random. @throws ModelError */
+  /** Norm weights as f32, `offset` added to each (Gemma stores w - 1); ones when random. @throws
+   *  ModelError */
   norm(name: string, count: number, offset: number): Tensor {
     const entry = this.#checkpoint?.find(name, [count]) ?? null;
     return this.constant([count], () =>
@@ -91,7 +103,8 @@ export class ParameterStore {
     );
   }
 
-  /** Biases as f32, laid end to end like the rows of the matrix they go with; zeros when random. @throws ModelError */
+  /** Biases as f32, laid end to end like the rows of the matrix they go with; zeros when random. @throws
+   *  ModelError */
   bias(parts: readonly MatrixPart[]): Tensor {
     const entries = parts.map((part) => this.#checkpoint?.find(part.name, [part.rowCount]) ?? null);
     const count = parts.reduce((sum, part) => sum + part.rowCount, 0);
@@ -100,23 +113,28 @@ export class ParameterStore {
     );
   }
 
-  /** An embedding table [rows, columns], row-major, in the file's dtype unless `dtype` asks otherwise. On the CPU it stays in the mapped
-   *  file where that is aligned. @throws ModelError */
+  /** An embedding table [rows, columns], row-major, in the file's dtype unless `dtype` asks otherwise. On the
+   *  CPU it stays in the mapped file where that is aligned. @throws ModelError */
   table(name: string, shape: readonly [number, number], dtype: Dtype): Tensor {
     const entry = this.#checkpoint?.find(name, shape) ?? null;
     if (entry === null) {
       const table = this.#allocate(shape, dtype);
       const seed = this.#dummySeed++;
-      this.#jobs.push({ bytes: byteCount(table), run: (stream) => stream.random(table, seed, dummyDeviation, 0) });
+      this.#jobs.push({
+        bytes: byteCount(table),
+        run: (stream) => stream.random(table, seed, dummyDeviation, 0),
+      });
       return table;
     }
     const sourceDtype = weightDtype(entry);
     const source = this.#readsMappedFiles ? this.#mapped(entry) : null;
-    if (source !== null && sourceDtype === dtype && source % 4 === 0) return { pointer: source, shape, dtype };
+    if (source !== null && sourceDtype === dtype && source % 4 === 0)
+      return { pointer: source, shape, dtype };
     const table = this.#allocate(shape, dtype);
     if (source === null) this.#queueTable(table, entry);
     else {
-      const run = (stream: Stream) => stream.convert(table.pointer, dtype, source, sourceDtype, elementCount(shape));
+      const run = (stream: Stream) =>
+        stream.convert(table.pointer, dtype, source, sourceDtype, elementCount(shape));
       this.#jobs.push({ bytes: byteCount(table), run });
     }
     return table;
@@ -134,7 +152,8 @@ export class ParameterStore {
   async fill(onProgress: (doneBytes: number, totalBytes: number) => void): Promise<void> {
     const pieces = this.#pieces.splice(0);
     const totalBytes =
-      this.#jobs.reduce((sum, job) => sum + job.bytes, 0) + pieces.reduce((sum, piece) => sum + piece.byteCount, 0);
+      this.#jobs.reduce((sum, job) => sum + job.bytes, 0) +
+      pieces.reduce((sum, piece) => sum + piece.byteCount, 0);
     const stream = this.#device.createStream();
     let doneBytes = 0;
     let enqueuedBytes = 0;
@@ -189,11 +208,15 @@ export class ParameterStore {
     const sourceDtype = weightDtype(entry);
     const elementBytes = byteCount({ shape: [1], dtype: table.dtype });
     const columnCount = table.shape[1] ?? 1;
-    this.#queuePieces(entry, entry.byteCount / Math.max(1, table.shape[0] ?? 0), (stream, pointer, first, count) => {
-      const target = offsetPointer(table.pointer, first * columnCount * elementBytes);
-      if (sourceDtype === table.dtype) stream.copy(target, pointer, count * columnCount * elementBytes);
-      else stream.convert(target, table.dtype, pointer, sourceDtype, count * columnCount);
-    });
+    this.#queuePieces(
+      entry,
+      entry.byteCount / Math.max(1, table.shape[0] ?? 0),
+      (stream, pointer, first, count) => {
+        const target = offsetPointer(table.pointer, first * columnCount * elementBytes);
+        if (sourceDtype === table.dtype) stream.copy(target, pointer, count * columnCount * elementBytes);
+        else stream.convert(target, table.dtype, pointer, sourceDtype, count * columnCount);
+      },
+    );
   }
 
   /** Whole rows, as many as a piece holds. */

@@ -1,4 +1,5 @@
-/** Asks a running gateway for what a measurement needs: random prompts on a given route, and what became of them. Used by measure-*.ts.
+/** Asks a running gateway for what a measurement needs: random prompts on a given route, and what became of
+ *  them. Used by measure-*.ts.
  *  Invariant: a request it has made ends with the measurement, also when that is cut. */
 import type { Clock } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';

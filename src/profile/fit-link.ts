@@ -15,8 +15,8 @@ interface LinkFit {
 /** Largest hand-over by the smallest: below, nothing tells what grows with the prompt from the rest. */
 const spreadMin = 2;
 
-/** Probes say what a connector can do; prompts that were handed over, what it leaves exposed: with nothing else going on their bytes hide
- *  behind the computing, all but the last layers'. */
+/** Probes say what a connector can do; prompts that were handed over, what it leaves exposed: with nothing
+ *  else going on their bytes hide behind the computing, all but the last layers'. */
 export function fitLinks(trials: readonly LinkTrial[], handOvers: readonly HandOverSample[]): LinkFit {
   const probed = probedLinks(trials);
   const seen = handOvers.filter(({ bytes, exposedMs }) => bytes > 0 && exposedMs > 0);
@@ -36,7 +36,9 @@ export function fitLinks(trials: readonly LinkTrial[], handOvers: readonly HandO
 /** One for each connector that worked: the middle of what its pairs measured. */
 function probedLinks(trials: readonly LinkTrial[]): readonly LinkCost[] {
   return [...new Set(trials.map(({ name }) => name))].flatMap((connector) => {
-    const speeds = trials.flatMap(({ name, speed }) => (name === connector && speed !== undefined ? [speed] : []));
+    const speeds = trials.flatMap(({ name, speed }) =>
+      name === connector && speed !== undefined ? [speed] : [],
+    );
     if (speeds.length === 0) return [];
     const latencyMs = medianOf(speeds.map((speed) => speed.latencyMs));
     return [{ connector, latencyMs, bytesPerSecond: medianOf(speeds.map((speed) => speed.bytesPerSecond)) }];

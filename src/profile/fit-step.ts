@@ -1,4 +1,5 @@
-/** From measured steps to a StepCost: which knots the data carry, the unknowns, the error on steps that the fit has not seen. Pure. */
+/** From measured steps to a StepCost: which knots the data carry, the unknowns, the error on steps that the
+ *  fit has not seen. Pure. */
 import { at } from '../base/assert.js';
 import { TwostrokeError } from '../base/errors.js';
 import { percentile } from '../base/percentiles.js';
@@ -60,11 +61,14 @@ function kindOf({ decodeCount, prefillTokenCount }: StepWork): StepKind {
 }
 
 export function errorOf(cost: StepCost, samples: readonly StepSample[]): FitError {
-  const errors = samples.map((sample) => Math.abs(stepMs(cost, sample) - sample.ms) / sample.ms).sort((a, b) => a - b);
+  const errors = samples
+    .map((sample) => Math.abs(stepMs(cost, sample) - sample.ms) / sample.ms)
+    .sort((a, b) => a - b);
   return { median: percentile(errors, 0.5), p90: percentile(errors, 0.9) };
 }
 
-/** The first and the last row count measured, and powers of two between them with enough samples on either side. */
+/** The first and the last row count measured, and powers of two between them with enough samples on either
+ *  side. */
 function knotsFor(samples: readonly StepSample[]): readonly number[] {
   const rows = samples.map(rowCountOf).sort((a, b) => a - b);
   const last = at(rows, rows.length - 1);
@@ -73,7 +77,8 @@ function knotsFor(samples: readonly StepSample[]): readonly number[] {
   for (const row of knotRowCounts) {
     const before = at(knots, knots.length - 1);
     if (row <= before || row >= last) continue;
-    if (countWithin(before, row) >= samplesPerKnotMin && countWithin(row, last) >= samplesPerKnotMin) knots.push(row);
+    if (countWithin(before, row) >= samplesPerKnotMin && countWithin(row, last) >= samplesPerKnotMin)
+      knots.push(row);
   }
   return [...knots, last];
 }
@@ -88,11 +93,14 @@ function fitWith(knots: readonly number[], samples: readonly StepSample[]): Step
     ms += at(coefficients, index);
     return { rowCount, ms };
   });
-  const [msPerSampledRow = 0, msPerDecodeKvToken = 0, msPerPrefillPair = 0] = coefficients.slice(knots.length);
+  const [msPerSampledRow = 0, msPerDecodeKvToken = 0, msPerPrefillPair = 0] = coefficients.slice(
+    knots.length,
+  );
   return { rowKnots, msPerSampledRow, msPerDecodeKvToken, msPerPrefillPair };
 }
 
-/** rows() as a sum of non-negative parts: its value at the first knot, then the rise over each stretch; the last one goes on. */
+/** rows() as a sum of non-negative parts: its value at the first knot, then the rise over each stretch; the
+ *  last one goes on. */
 function featuresOf(knots: readonly number[], work: StepWork): readonly number[] {
   const rowCount = rowCountOf(work);
   const rises = knots.slice(1).map((high, index) => {

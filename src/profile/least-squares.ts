@@ -1,7 +1,8 @@
-/** Robust non-negative least squares with relative errors: few unknowns, many noisy times. Used by fit-step.ts and fit-link.ts; pure.
+/** Robust non-negative least squares with relative errors: few unknowns, many noisy times. Used by
+ *  fit-step.ts and fit-link.ts; pure.
  *
- *  Minimises Σ wᵢ ((ŷᵢ − yᵢ) / ŷᵢ)² over b ≥ 0 with ŷ = X b, where wᵢ (Huber, 1964) takes the weight from what lies far off: a step that
- *  something else on the machine disturbed says nothing about the next one. */
+ *  Minimises Σ wᵢ ((ŷᵢ − yᵢ) / ŷᵢ)² over b ≥ 0 with ŷ = X b, where wᵢ (Huber, 1964) takes the weight from
+ *  what lies far off: a step that something else on the machine disturbed says nothing about the next one. */
 import { assert, at } from '../base/assert.js';
 import { percentile } from '../base/percentiles.js';
 
@@ -45,7 +46,9 @@ export function predict(coefficients: readonly number[], features: readonly numb
 }
 
 function weightsOf(observations: readonly Observation[], coefficients: readonly number[]): readonly number[] {
-  const predicted = observations.map(({ features, value }) => Math.max(predict(coefficients, features), value / 10));
+  const predicted = observations.map(({ features, value }) =>
+    Math.max(predict(coefficients, features), value / 10),
+  );
   const errors = observations.map(({ value }, i) => Math.abs(at(predicted, i) - value) / at(predicted, i));
   const scatter = madToDeviation * percentile([...errors].sort(ascending), 0.5);
   const limit = huberLimit * Math.max(scatter, scatterMin);
@@ -54,9 +57,13 @@ function weightsOf(observations: readonly Observation[], coefficients: readonly 
 
 const ascending = (a: number, b: number) => a - b;
 
-/** Coordinate descent on the normal equations, columns scaled to one: for a dozen unknowns as good as any active-set method, and quick
- *  from a start that is nearly right. */
-function solve(observations: readonly Observation[], weights: readonly number[], start: readonly number[]): readonly number[] {
+/** Coordinate descent on the normal equations, columns scaled to one: for a dozen unknowns as good as any
+ *  active-set method, and quick from a start that is nearly right. */
+function solve(
+  observations: readonly Observation[],
+  weights: readonly number[],
+  start: readonly number[],
+): readonly number[] {
   const { gram, right, scales } = normalEquations(observations, weights);
   const count = right.length;
   const solution = start.map((value, j) => value * at(scales, j));

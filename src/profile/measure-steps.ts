@@ -1,9 +1,9 @@
 /** Keeps every worker busy with bursts and collects the steps they report. Used by measure.ts.
  *
- *  All workers at once: those that share cores or memory slow each other down when they serve, so they are measured like that. Each
- *  takes the bursts in another order, so that one decodes while another prefills. Time is divided by need: every burst that fits into
- *  what is left runs once, then the cheap ones again and again. A worker too slow for the time goes on with the cheapest until its
- *  steps are enough for a fit. */
+ *  All workers at once: those that share cores or memory slow each other down when they serve, so they are
+ *  measured like that. Each takes the bursts in another order, so that one decodes while another prefills.
+ *  Time is divided by need: every burst that fits into what is left runs once, then the cheap ones again and
+ *  again. A worker too slow for the time goes on with the cheapest until its steps are enough for a fit. */
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { WorkerStatus } from '../control/worker-status.js';
@@ -31,22 +31,29 @@ const runCountMax = 6;
 /** Those that run beyond the time. */
 const overtimeBurstCount = 4;
 
-/** Resolves at `endMs` or when nothing fits into the time that is left, but not before every worker has enough steps. */
+/** Resolves at `endMs` or when nothing fits into the time that is left, but not before every worker has
+ *  enough steps. */
 export async function keepBusy(workers: readonly WorkerStatus[], measuring: StepMeasuring): Promise<void> {
   await Promise.all(workers.map((worker, index) => runBursts(worker, index / workers.length, measuring)));
 }
 
 async function runBursts(worker: WorkerStatus, startShare: number, measuring: StepMeasuring): Promise<void> {
   const { clock, endMs, onProgress } = measuring;
-  const measured: Measured[] = burstsFor(burstLimitsOf(worker)).map((burst) => ({ burst, runCount: 0, ms: null }));
+  const measured: Measured[] = burstsFor(burstLimitsOf(worker)).map((burst) => ({
+    burst,
+    runCount: 0,
+    ms: null,
+  }));
   const shift = Math.floor(startShare * measured.length);
   let msPerEffort = 0;
   for (;;) {
     const leftMs = endMs - clock.nowMs();
     const rotated = [...measured.slice(shift), ...measured.slice(0, shift)];
     const first = msPerEffort === 0 ? measured[0] : undefined;
-    const inTime = first ?? leastRun(rotated.filter(({ burst, ms }) => (ms ?? msPerEffort * effortOf(burst)) <= leftMs));
-    const next = inTime ?? (measuring.isEnough(worker.id) ? undefined : leastRun(measured.slice(0, overtimeBurstCount)));
+    const inTime =
+      first ?? leastRun(rotated.filter(({ burst, ms }) => (ms ?? msPerEffort * effortOf(burst)) <= leftMs));
+    const next =
+      inTime ?? (measuring.isEnough(worker.id) ? undefined : leastRun(measured.slice(0, overtimeBurstCount)));
     if (next === undefined || next.runCount >= runCountMax) return;
     const startMs = clock.nowMs();
     await runBurst(worker.id, next.burst, measuring.asker);

@@ -1,5 +1,6 @@
-/** Measures the workers of a running gateway: steps under load, what a request costs beside them, hand-overs. Used by profile.ts.
- *  Takes about as long as it is told, whatever the model: a slow one gets fewer points, though never too few for a fit. */
+/** Measures the workers of a running gateway: steps under load, what a request costs beside them, hand-overs.
+ *  Used by profile.ts. Takes about as long as it is told, whatever the model: a slow one gets fewer points,
+ *  though never too few for a fit. */
 
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
@@ -52,7 +53,10 @@ const aloneCountMax = 4;
 const handOverPromptTokenCounts = [32, 32, 128, 512, 1024];
 const shortAsk = { promptTokenCount: 16, cachedTokenCount: 0, outputTokenCount: 2 };
 const soloBursts = [
-  { crowd: new Array(4).fill({ promptTokenCount: 32, cachedTokenCount: 0, outputTokenCount: 12 }), guests: [] },
+  {
+    crowd: new Array(4).fill({ promptTokenCount: 32, cachedTokenCount: 0, outputTokenCount: 12 }),
+    guests: [],
+  },
   { crowd: [{ promptTokenCount: 192, cachedTokenCount: 0, outputTokenCount: 12 }], guests: [] },
 ];
 
@@ -81,7 +85,9 @@ async function measureAll(
   const at = (share: number) => startMs + share * budgetMs;
   const tell = (what: string) => onProgress(Math.min(1, (clock.nowMs() - startMs) / budgetMs), what);
 
-  await Promise.all(workers.map(({ id }) => runBurst(id, { crowd: [shortAsk, shortAsk], guests: [] }, asker)));
+  await Promise.all(
+    workers.map(({ id }) => runBurst(id, { crowd: [shortAsk, shortAsk], guests: [] }, asker)),
+  );
   await clock.sleep(reportMs);
   heard.forget(); // first steps record graphs and touch memory
   const isEnough = (id: WorkerId) => options.isEnough(heard.of(id));
@@ -113,13 +119,17 @@ async function measureOverheads(
     heard.forget();
     const { firstTokenMs, arrivalMs } = await asker.ask(shortAsk, onWorker(worker)).record;
     await clock.sleep(reportMs);
-    const step = heard.of(worker).find(({ prefillTokenCount }) => prefillTokenCount === shortAsk.promptTokenCount);
-    if (firstTokenMs !== undefined && step !== undefined) overheads.push(Math.max(0, firstTokenMs - arrivalMs - step.ms));
+    const step = heard
+      .of(worker)
+      .find(({ prefillTokenCount }) => prefillTokenCount === shortAsk.promptTokenCount);
+    if (firstTokenMs !== undefined && step !== undefined)
+      overheads.push(Math.max(0, firstTokenMs - arrivalMs - step.ms));
   }
   return overheads;
 }
 
-/** Prompts of the first length between all pairs, whatever the time: a pair that was never asked would cost what another one does. */
+/** Prompts of the first length between all pairs, whatever the time: a pair that was never asked would cost
+ *  what another one does. */
 async function measureHandOvers(
   workers: readonly WorkerStatus[],
   { asker, clock, gateway }: MeasureOptions,

@@ -24,12 +24,22 @@ const schema: z.ZodType<ProfileFile> = z.object({
     weightFormat: z.string(),
     kvDtype: z.string(),
     batchInvariant: z.literal('on').optional(),
-    version: z.literal(profileVersion, `only version ${profileVersion} is known: measure again with "twostroke profile"`),
+    version: z.literal(
+      profileVersion,
+      `only version ${profileVersion} is known: measure again with "twostroke profile"`,
+    ),
   }),
   measuredAt: z.string(),
   parameters: z.object({
-    step: z.object({ rowKnots: knots, msPerSampledRow: amount, msPerDecodeKvToken: amount, msPerPrefillPair: amount }),
-    links: z.array(z.object({ connector: z.string(), latencyMs: amount, bytesPerSecond: z.number().positive() })),
+    step: z.object({
+      rowKnots: knots,
+      msPerSampledRow: amount,
+      msPerDecodeKvToken: amount,
+      msPerPrefillPair: amount,
+    }),
+    links: z.array(
+      z.object({ connector: z.string(), latencyMs: amount, bytesPerSecond: z.number().positive() }),
+    ),
     request: z.object({ arrivalMs: amount, tokenMs: amount, handOverMs: amount, handOverMsPerToken: amount }),
     kvBytesPerToken: z.number().positive(),
     tokenBudget: z.int().positive(),
@@ -60,7 +70,8 @@ export function profileFolders(): readonly [own: string, packaged: string] {
   return [path.join(homedir(), '.cache', 'twostroke', 'profiles'), path.join(packageRoot(), 'profiles')];
 }
 
-/** The first folder's file for `key`; null when there is none. Throws InvalidRequestError for a file that is not a profile. */
+/** The first folder's file for `key`; null when there is none. Throws InvalidRequestError for a file that is
+ *  not a profile. */
 export function findProfile(key: ProfileKey, folders: readonly string[]): ProfileFile | null {
   for (const folder of folders) {
     const file = path.join(folder, profileFileName(key));
@@ -82,7 +93,9 @@ export function readProfile(file: string): ProfileFile {
   const { data, error } = schema.safeParse(json);
   if (data !== undefined) return data;
   const [issue] = error.issues;
-  throw new InvalidRequestError(`profile ${file}: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not a profile'}`);
+  throw new InvalidRequestError(
+    `profile ${file}: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not a profile'}`,
+  );
 }
 
 /** Complete or not at all. One sample a line, so that a person can look and a diff is short. */
@@ -111,6 +124,7 @@ function isAscending(list: readonly { readonly rowCount: number; readonly ms: nu
 
 function packageRoot(): string {
   let folder = import.meta.dirname;
-  while (!existsSync(path.join(folder, 'package.json')) && folder !== path.dirname(folder)) folder = path.dirname(folder);
+  while (!existsSync(path.join(folder, 'package.json')) && folder !== path.dirname(folder))
+    folder = path.dirname(folder);
   return folder;
 }

@@ -1,4 +1,5 @@
-/** Names what a profile holds for: a device and its threads, a model's shape and number formats. Used to find files and to name them. */
+/** Names what a profile holds for: a device and its threads, a model's shape and number formats. Used to find
+ *  files and to name them. */
 import type { ProfileKey } from '../router/cost-parameters.js';
 import type { ReadyBody } from '../worker/messages.js';
 
@@ -6,7 +7,8 @@ export const profileVersion = 1;
 
 type KeyFacts = Pick<ReadyBody, 'device' | 'kv' | 'weightFormat' | 'batchInvariant'>;
 
-/** Of a worker that is ready. The model is named by its shape: weights of the same shape take the same time. */
+/** Of a worker that is ready. The model is named by its shape: weights of the same shape take the same
+ *  time. */
 export function profileKeyOf({ device, kv, weightFormat, batchInvariant }: KeyFacts): ProfileKey {
   return {
     deviceName: device.name,

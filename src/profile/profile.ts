@@ -1,5 +1,6 @@
-/** Measures a running gateway's workers and makes their profile files: one for each kind of worker. Used by cli/ (profile) and library/
- *  (learn-costs). The gateway should have nothing else to do meanwhile; if it has, the measurement is of what is left. */
+/** Measures a running gateway's workers and makes their profile files: one for each kind of worker. Used by
+ *  cli/ (profile) and library/ (learn-costs). The gateway should have nothing else to do meanwhile; if it
+ *  has, the measurement is of what is left. */
 
 import { at } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
@@ -31,7 +32,8 @@ interface ProfileOptions {
 export interface MeasuredProfile {
   readonly file: ProfileFile;
   readonly workers: readonly WorkerId[];
-  /** A step of one worker alone, in parts of what the file says of it: below 1 where workers slow each other down. Null: not measured. */
+  /** A step of one worker alone, in parts of what the file says of it: below 1 where workers slow each other
+   *  down. Null: not measured. */
   readonly soloShare: number | null;
   readonly errorOfKind: StepFit['errorOfKind'];
 }
@@ -43,7 +45,8 @@ const keptCountMax = 500;
 /** Workers of a kind that the file has samples of: no two devices are quite alike. */
 const keptWorkerCountMax = 4;
 
-/** One for each kind of worker, in the order of the workers. Throws when a worker made too few steps (it died). */
+/** One for each kind of worker, in the order of the workers. Throws when a worker made too few steps (it
+ *  died). */
 export async function profileWorkers(options: ProfileOptions): Promise<readonly MeasuredProfile[]> {
   const { gateway, clock, vocabCount, signal, measuredAt } = options;
   const asker = new Asker({ gateway, clock, vocabCount, signal });
@@ -97,14 +100,20 @@ function profileOf(
     })),
   };
   const isSolo = ids.includes(solo.worker) && solo.samples.length > 0;
-  return { file, workers: ids, soloShare: isSolo ? soloShareOf(parameters, solo.samples) : null, errorOfKind: fit.errorOfKind };
+  return {
+    file,
+    workers: ids,
+    soloShare: isSolo ? soloShareOf(parameters, solo.samples) : null,
+    errorOfKind: fit.errorOfKind,
+  };
 }
 
 function fittedOf(warm: readonly StepSample[]): readonly StepSample[] {
   return thinned(averagedRuns(warm), fittedPerKind);
 }
 
-/** From hand-overs and probes of this kind of workers; where there are none, from those of the others, then a guess: nothing is free. */
+/** From hand-overs and probes of this kind of workers; where there are none, from those of the others, then a
+ *  guess: nothing is free. */
 function linksOf(kind: WorkerKind, all: readonly WorkerKind[], handOvers: readonly HandOverSample[]) {
   const fitOf = (kinds: readonly WorkerKind[]) => {
     const workers = kinds.flatMap((each) => each.workers);
@@ -113,10 +122,16 @@ function linksOf(kind: WorkerKind, all: readonly WorkerKind[], handOvers: readon
   };
   const [own, any] = [fitOf([kind]), fitOf(all)];
   const guess = { ms: guessedParameters.request.handOverMs, msPerByte: 0 };
-  return { links: own.links.length > 0 ? own.links : any.links, handOver: own.handOver ?? any.handOver ?? guess };
+  return {
+    links: own.links.length > 0 ? own.links : any.links,
+    handOver: own.handOver ?? any.handOver ?? guess,
+  };
 }
 
-function handOversFrom(workers: readonly ReadyWorker[], handOvers: readonly HandOverSample[]): readonly HandOverSample[] {
+function handOversFrom(
+  workers: readonly ReadyWorker[],
+  handOvers: readonly HandOverSample[],
+): readonly HandOverSample[] {
   return handOvers.filter(({ from }) => workers.some(({ id }) => id === from));
 }
 

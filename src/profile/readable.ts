@@ -1,5 +1,5 @@
-/** The five parameters that a person can read, the rule they make, and their text. Derived from CostParameters; used by profile.ts, cli/ and
- *  the example. Pure. */
+/** The five parameters that a person can read, the rule they make, and their text. Derived from
+ *  CostParameters; used by profile.ts, cli/ and the example. Pure. */
 import { assert } from '../base/assert.js';
 import type { CostParameters, ReadableParameters } from '../router/cost-parameters.js';
 import { stepMs } from '../router/step-cost.js';
@@ -19,7 +19,8 @@ export interface SeparationRule {
   readonly transferMsPerToken: number;
   /** γ ÷ transfer: how many times over one stream's delay pays for the move. */
   readonly interferencePerTransfer: number;
-  /** Streams that must be decoding on a worker so that the delay a prompt inflicts on them is more than moving it takes. */
+  /** Streams that must be decoding on a worker so that the delay a prompt inflicts on them is more than
+   *  moving it takes. */
   readonly decodingCountMin: number;
 }
 
@@ -33,23 +34,35 @@ export function readableOf({ step, tokenBudget, links }: CostParameters): Readab
     decodeMsPerStep: decodeMs(1),
     batchThreshold: thresholdOf(decodeMs),
     interferenceMsPerToken: (mixedMs - decodeMs(decodingCount)) / guestCount,
-    linkGBPerSecond: links.length === 0 ? null : Math.max(...links.map(({ bytesPerSecond }) => bytesPerSecond)) / 1e9,
+    linkGBPerSecond:
+      links.length === 0 ? null : Math.max(...links.map(({ bytesPerSecond }) => bytesPerSecond)) / 1e9,
   };
 }
 
-/** Null where nothing can be moved, or nothing is gained by it. The link is the quickest for that prompt, as in the router's estimates. */
-export function separationRule(parameters: CostParameters, readable: ReadableParameters): SeparationRule | null {
+/** Null where nothing can be moved, or nothing is gained by it. The link is the quickest for that prompt, as
+ *  in the router's estimates. */
+export function separationRule(
+  parameters: CostParameters,
+  readable: ReadableParameters,
+): SeparationRule | null {
   const { links, request, kvBytesPerToken } = parameters;
   if (links.length === 0 || readable.interferenceMsPerToken <= 0) return null;
   const bytes = promptTokenCount * kvBytesPerToken;
-  const linkMs = Math.min(...links.map(({ latencyMs, bytesPerSecond }) => latencyMs + (1000 * bytes) / bytesPerSecond));
+  const linkMs = Math.min(
+    ...links.map(({ latencyMs, bytesPerSecond }) => latencyMs + (1000 * bytes) / bytesPerSecond),
+  );
   const transferMsPerToken = (linkMs + request.handOverMs) / promptTokenCount + request.handOverMsPerToken;
   const interferencePerTransfer = readable.interferenceMsPerToken / transferMsPerToken;
   return { transferMsPerToken, interferencePerTransfer, decodingCountMin: 1 / interferencePerTransfer };
 }
 
 function decodeWork(count: number): StepWork {
-  return { decodeCount: count, decodeKvTokenCount: keysPerSequence * count, prefillTokenCount: 0, prefillPairCount: 0 };
+  return {
+    decodeCount: count,
+    decodeKvTokenCount: keysPerSequence * count,
+    prefillTokenCount: 0,
+    prefillPairCount: 0,
+  };
 }
 
 function promptWork(tokenCount: number): Pick<StepWork, 'prefillTokenCount' | 'prefillPairCount'> {

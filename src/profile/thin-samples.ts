@@ -1,18 +1,20 @@
-/** Keeps samples of every kind and not too many of any: a run makes thousands of steps of one row and few long prompts. Pure. */
+/** Keeps samples of every kind and not too many of any: a run makes thousands of steps of one row and few
+ *  long prompts. Pure. */
 import { at } from '../base/assert.js';
 import type { StepSample } from '../router/step-work.js';
 
 const runCountMax = 8;
 
-/** Decode steps in a row with the same rows, up to eight together as their mean. A step whose end was noticed late makes the next one
- *  look short: their sum is right, and it is sums that requests wait for. */
+/** Decode steps in a row with the same rows, up to eight together as their mean. A step whose end was noticed
+ *  late makes the next one look short: their sum is right, and it is sums that requests wait for. */
 export function averagedRuns(samples: readonly StepSample[]): readonly StepSample[] {
   const runs: StepSample[][] = [];
   for (const sample of samples) {
     const run = runs.at(-1);
     const before = run?.at(-1);
     const goesOn = before !== undefined && sample.prefillTokenCount === 0 && before.prefillTokenCount === 0;
-    if (run !== undefined && goesOn && before.decodeCount === sample.decodeCount && run.length < runCountMax) run.push(sample);
+    if (run !== undefined && goesOn && before.decodeCount === sample.decodeCount && run.length < runCountMax)
+      run.push(sample);
     else runs.push([sample]);
   }
   return runs.map((run) => (run.length === 1 ? at(run, 0) : meanOf(run)));
@@ -23,8 +25,9 @@ function meanOf(run: readonly StepSample[]): StepSample {
   return { ...at(run, 0), decodeKvTokenCount: mean('decodeKvTokenCount'), ms: mean('ms') };
 }
 
-/** Of one worker: without the first step that computed prompts in so many rows, where so many came again. A GPU chooses its kernels and
- *  touches memory then, once in a process's life; requests that come later never wait for that. */
+/** Of one worker: without the first step that computed prompts in so many rows, where so many came again. A
+ *  GPU chooses its kernels and touches memory then, once in a process's life; requests that come later never
+ *  wait for that. */
 export function warmSteps(samples: readonly StepSample[]): readonly StepSample[] {
   const counts = new Map<number, number>();
   for (const sample of samples) counts.set(rowCountOf(sample), (counts.get(rowCountOf(sample)) ?? 0) + 1);
@@ -41,8 +44,9 @@ function rowCountOf({ decodeCount, prefillTokenCount }: StepSample): number {
   return prefillTokenCount === 0 ? 0 : decodeCount + prefillTokenCount;
 }
 
-/** At most `countMax` of each kind, from all over the run, in order. Of one kind: all four counts within half a power of two. The last steps of
- *  bursts would not do: their ends are noticed late, since no other follows. */
+/** At most `countMax` of each kind, from all over the run, in order. Of one kind: all four counts within half
+ *  a power of two. The last steps of bursts would not do: their ends are noticed late, since no other
+ *  follows. */
 export function thinned(samples: readonly StepSample[], countMax: number): readonly StepSample[] {
   const totals = new Map<string, number>();
   for (const sample of samples) totals.set(kindOf(sample), (totals.get(kindOf(sample)) ?? 0) + 1);
@@ -56,7 +60,12 @@ export function thinned(samples: readonly StepSample[], countMax: number): reado
   });
 }
 
-function kindOf({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount }: StepSample): string {
+function kindOf({
+  decodeCount,
+  decodeKvTokenCount,
+  prefillTokenCount,
+  prefillPairCount,
+}: StepSample): string {
   return [decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount]
     .map((count) => Math.round(2 * Math.log2(count + 1)))
     .join();

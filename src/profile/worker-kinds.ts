@@ -1,5 +1,6 @@
-/** Workers that cost the same, as far as a profile's key can tell, and the hand-overs worth measuring between them. Used by profile.ts and
- *  measure.ts. Pure. Invariant: each pair of kinds between which the router may hand over has a pair of workers. */
+/** Workers that cost the same, as far as a profile's key can tell, and the hand-overs worth measuring between
+ *  them. Used by profile.ts and measure.ts. Pure. Invariant: each pair of kinds between which the router may
+ *  hand over has a pair of workers. */
 import type { WorkerStatus } from '../control/worker-status.js';
 import type { ProfileKey } from '../router/cost-parameters.js';
 import type { ReadyBody } from '../worker/messages.js';
@@ -42,7 +43,9 @@ export function handOverPairs(workers: readonly WorkerStatus[]): readonly Pair[]
 function pairsBetween(sources: readonly ReadyWorker[], targets: readonly ReadyWorker[]): readonly Pair[] {
   return sources
     .filter(({ effectiveRole }) => effectiveRole !== 'decode')
-    .flatMap((from) => targets.filter((to) => to !== from && to.effectiveRole !== 'prefill').map((to): Pair => [from, to]));
+    .flatMap((from) =>
+      targets.filter((to) => to !== from && to.effectiveRole !== 'prefill').map((to): Pair => [from, to]),
+    );
 }
 
 function isReady(worker: WorkerStatus): worker is ReadyWorker {

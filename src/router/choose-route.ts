@@ -1,25 +1,36 @@
-/** The router: request facts and a plan in, a route out. Pure; called by control/routing.ts for every attempt.
+/** The router: request facts and a plan in, a route out. Pure; called by control/routing.ts for every
+ *  attempt.
  *
  *  A request goes where its SLOs are met at least cost to others' SLOs:
  *    1. It decodes where a step with one more row takes the least share of its TPOT.
- *    2. Its prompt goes to the prefill-first worker with the earliest first token while that is due within half of its TTFT: there it slows
- *       nobody's tokens. Beyond that, wherever the first token comes first, beside decodes too: steps are paced, so that these keep their TPOT.
- *    3. When neither way keeps its SLO, a prefill-first worker takes it whole if that does; else it goes where its SLO is missed least.
- *  Where every worker takes whole requests, it goes where TTFT and TPOT together take the least share of their SLOs.
- *  Of equals the one goes first that has been given nothing for longest. A small difference is no tie: it is what evens out the load. */
+ *    2. Its prompt goes to the prefill-first worker with the earliest first token while that is due within
+ *       half of its TTFT: there it slows nobody's tokens. Beyond that, wherever the first token comes first,
+ *       beside decodes too: steps are paced, so that these keep their TPOT.
+ *    3. When neither way keeps its SLO, a prefill-first worker takes it whole if that does; else it goes
+ *       where its SLO is missed least.
+ *  Where every worker takes whole requests, it goes where TTFT and TPOT together take the least share of
+ *  their SLOs. Of equals the one goes first that has been given nothing for longest. A small difference is no
+ *  tie: it is what evens out the load. */
 import { at } from '../base/assert.js';
 import { estimateRoute, type RouteEstimate, type RouteParts } from './estimate.js';
-import { type DecodeForecast, decodeForecast, hasRoom, type PrefillForecast, prefillForecast } from './forecast.js';
 import { aimedTpotShare } from './paced-step.js';
 import { alone, type Plan } from './plan.js';
+import {
+  type DecodePrediction,
+  hasRoom,
+  type PrefillPrediction,
+  predictDecode,
+  predictPrefill,
+} from './prediction.js';
 import type { Route, RoutePlace } from './route.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs } from './step-cost.js';
 
-/** A first token that comes within this share of its TTFT is early enough: prompts stay on prefill-first workers. Half leaves the other half for
- *  what comes meanwhile and is due before. */
+/** A first token that comes within this share of its TTFT is early enough: prompts stay on prefill-first
+ *  workers. Half leaves the other half for what comes meanwhile and is due before. */
 const comfortableTtftUse = 0.5;
-/** Of many workers the few that look least busy are estimated: a decision among 64 costs what it costs among 8. */
+/** Of many workers the few that look least busy are estimated: a decision among 64 costs what it costs among
+ *  8. */
 const lookCount = 8;
 
 /** The best of what the plan allows. */
@@ -27,29 +38,42 @@ export function chooseRoute(facts: RequestFacts, plan: Plan): Route {
   const options = new Options(facts, plan);
   const collocated = options.collocated(plan.collocated);
   const pair = options.pair();
-  if (pair === null) return options.route(collocated ?? options.lastResort(), `least use of ${plan.collocated.length}`);
+  if (pair === null)
+    return options.route(collocated ?? options.lastResort(), `least use of ${plan.collocated.length}`);
   if (collocated === null) return options.route(pair, `earliest of ${plan.prefill.length} prefill workers`);
   if (keepsSlo(pair) && pair.estimate.ttftUse <= comfortableTtftUse) {
-    return options.route(pair, `prefill-first: ${Math.round(100 * pair.estimate.ttftUse)} % of its TTFT`, collocated);
+    return options.route(
+      pair,
+      `prefill-first: ${Math.round(100 * pair.estimate.ttftUse)} % of its TTFT`,
+      collocated,
+    );
   }
   const best = earliest([pair, collocated].filter(keepsSlo));
   if (best === pair) return options.route(pair, 'earliest first token', collocated);
   if (best === collocated) return options.route(collocated, 'first token is earlier beside decodes', pair);
   const spill = options.collocated(plan.prefill.filter(({ role }) => role === 'any'));
-  if (spill !== null && keepsSlo(spill)) return options.route(spill, 'no decode worker can keep its TPOT', pair);
+  if (spill !== null && keepsSlo(spill))
+    return options.route(spill, 'no decode worker can keep its TPOT', pair);
   const least = leastMissed(spill === null ? [pair, collocated] : [pair, collocated, spill]);
   return options.route(least, 'its SLO is missed least', least === pair ? collocated : pair);
 }
 
 /** The same, when the place is given (a measurement). Null while one of its workers is not live. */
-export function pinnedRoute(facts: RequestFacts, workers: readonly WorkerSnapshot[], place: RoutePlace): Route | null {
+export function pinnedRoute(
+  facts: RequestFacts,
+  workers: readonly WorkerSnapshot[],
+  place: RoutePlace,
+): Route | null {
   const live = (id: WorkerSnapshot['id']) => workers.filter((worker) => worker.isLive && worker.id === id);
   const [prefill, decode] =
     place.path === 'collocated'
       ? [live(place.worker), live(place.worker)]
       : [live(place.prefillWorker), live(place.decodeWorker)];
   if (prefill.length === 0 || decode.length === 0) return null;
-  const plan = place.path === 'collocated' ? alone(decode, 'as asked') : { name: 'as asked', collocated: [], prefill, decode };
+  const plan =
+    place.path === 'collocated'
+      ? alone(decode, 'as asked')
+      : { name: 'as asked', collocated: [], prefill, decode };
   return { ...chooseRoute(facts, plan), reason: 'as asked' };
 }
 
@@ -75,11 +99,11 @@ function leastMissed(options: readonly [Weighed, ...Weighed[]]): Weighed {
   return options.reduce((best, each) => (missedBy(each) < missedBy(best) ? each : best));
 }
 
-/** What one decision weighs; forecasts are made once for each worker. */
+/** What one decision weighs; predictions are made once for each worker. */
 class Options {
   readonly #facts: RequestFacts;
   readonly #plan: Plan;
-  readonly #prefills = new Map<WorkerSnapshot, PrefillForecast>();
+  readonly #prefills = new Map<WorkerSnapshot, PrefillPrediction>();
 
   constructor(facts: RequestFacts, plan: Plan) {
     this.#facts = facts;
@@ -110,7 +134,8 @@ class Options {
     return best;
   }
 
-  /** A plan whose workers can do nothing together (one worker that may only prefill and decode with another). */
+  /** A plan whose workers can do nothing together (one worker that may only prefill and decode with
+   *  another). */
   lastResort(): Weighed {
     const worker = this.#plan.decode[0] ?? at(this.#plan.prefill, 0);
     return this.#weigh(worker, worker);
@@ -120,10 +145,17 @@ class Options {
     const { prefill, prefillWorker, decodeWorker } = parts;
     const explained = {
       ...{ reason, estimate, prefill },
-      ...(other === null ? {} : { other: { workers: workersOfParts(other.parts), estimate: other.estimate } }),
+      ...(other === null
+        ? {}
+        : { other: { workers: workersOfParts(other.parts), estimate: other.estimate } }),
     };
     if (prefillWorker === decodeWorker) return { path: 'collocated', worker: decodeWorker.id, ...explained };
-    return { path: 'disaggregated', prefillWorker: prefillWorker.id, decodeWorker: decodeWorker.id, ...explained };
+    return {
+      path: 'disaggregated',
+      prefillWorker: prefillWorker.id,
+      decodeWorker: decodeWorker.id,
+      ...explained,
+    };
   }
 
   /** Least used first. Those who would wait for KV or a batch slot only when all would. */
@@ -133,11 +165,11 @@ class Options {
   }
 
   #weigh(prefillWorker: WorkerSnapshot, decodeWorker: WorkerSnapshot): Weighed {
-    const prefill = this.#prefills.get(prefillWorker) ?? prefillForecast(this.#facts, prefillWorker);
+    const prefill = this.#prefills.get(prefillWorker) ?? predictPrefill(this.#facts, prefillWorker);
     this.#prefills.set(prefillWorker, prefill);
     const startsInMs = prefill.waitMs + prefill.prefillMs;
     const beside = prefillWorker === decodeWorker ? 'its_prefill' : 'other_prompts';
-    const decode: DecodeForecast = decodeForecast(this.#facts, decodeWorker, startsInMs, beside);
+    const decode: DecodePrediction = predictDecode(this.#facts, decodeWorker, startsInMs, beside);
     const parts = { prefill, prefillWorker, decode, decodeWorker };
     return { parts, estimate: estimateRoute(this.#facts, parts) };
   }
@@ -155,7 +187,11 @@ function workersOfParts({ prefillWorker, decodeWorker }: RouteParts): readonly W
 type Phase = 'prefill' | 'decode';
 
 /** The first `lookCount` by a rough measure, best first; of equals who has been given nothing for longest. */
-function leastBusy(facts: RequestFacts, workers: readonly WorkerSnapshot[], phase: Phase): readonly WorkerSnapshot[] {
+function leastBusy(
+  facts: RequestFacts,
+  workers: readonly WorkerSnapshot[],
+  phase: Phase,
+): readonly WorkerSnapshot[] {
   const measured = workers.map((worker) => ({ worker, ms: roughMs(facts, worker, phase) }));
   const givenMs = ({ worker }: (typeof measured)[number]) => worker.load.givenMs;
   measured.sort((a, b) => a.ms - b.ms || givenMs(a) - givenMs(b) || 0); // −∞ − −∞ is no number
@@ -167,7 +203,8 @@ function roughMs(facts: RequestFacts, { load, costs, id }: WorkerSnapshot, phase
   const { rowKnots, msPerDecodeKvToken } = costs.step;
   const rowCount = load.decoding.rowCount + load.expected.rowCount;
   const kvTokenCount = load.decoding.kvTokenCount + load.expected.kvTokenCount;
-  const decodeMs = rowsMs(rowKnots, rowCount + 1) + (kvTokenCount + facts.promptTokenCount) * msPerDecodeKvToken;
+  const decodeMs =
+    rowsMs(rowKnots, rowCount + 1) + (kvTokenCount + facts.promptTokenCount) * msPerDecodeKvToken;
   if (phase === 'decode') return decodeMs;
   const heldCount = facts.prefixTokenCounts.get(id) ?? 0;
   const msPerToken = rowsMs(rowKnots, costs.tokenBudget) / costs.tokenBudget;

@@ -1,5 +1,5 @@
-/** Everything that is measured about one kind of worker and the ways between them: made by profile/, corrected by online-correction,
- *  read by the cost model. Plain data, as it lies in a profile file. */
+/** Everything that is measured about one kind of worker and the ways between them: made by profile/,
+ *  corrected by online-correction, read by the cost model. Plain data, as it lies in a profile file. */
 import type { StepCost } from './step-cost.js';
 import type { StepSample } from './step-work.js';
 
@@ -10,7 +10,8 @@ export interface LinkCost {
   readonly bytesPerSecond: number;
 }
 
-/** What a request costs beside steps and bytes: messages, packing, the event loops in between. Milliseconds. */
+/** What a request costs beside steps and bytes: messages, packing, the event loops in between.
+ *  Milliseconds. */
 export interface RequestCost {
   /** From its arrival at the gateway until the worker can schedule it. */
   readonly arrivalMs: number;
@@ -54,7 +55,8 @@ export interface ProfileKey {
   readonly modelName: string;
   readonly weightFormat: string;
   readonly kvDtype: string;
-  /** On a GPU whose rows do not depend on the rest of the step: other products, other times. Absent everywhere else. */
+  /** On a GPU whose rows do not depend on the rest of the step: other products, other times. Absent
+   *  everywhere else. */
   readonly batchInvariant?: 'on' | undefined;
   /** Of this file's format and of what is measured. */
   readonly version: 1;
@@ -69,5 +71,9 @@ export interface ProfileFile {
   readonly fitError: { readonly median: number; readonly p90: number };
   /** Raw, with their scatter: sim/ draws from them. */
   readonly samples: readonly StepSample[];
-  readonly linkSamples: readonly { readonly connector: string; readonly bytes: number; readonly ms: number }[];
+  readonly linkSamples: readonly {
+    readonly connector: string;
+    readonly bytes: number;
+    readonly ms: number;
+  }[];
 }

@@ -1,8 +1,10 @@
-/** Averages over the recent past, in O(1) per event: what a worker has been doing lately. Used by worker-load.ts. Times are Clock.nowMs().
- *  A past shorter than the memory counts as it is, not as if there had been nothing before it: otherwise everything looks idle for the first
- *  few memories, and what learns from predictions learns that. */
+/** Averages over the recent past, in O(1) per event: what a worker has been doing lately. Used by
+ *  worker-load.ts. Times are Clock.nowMs(). A past shorter than the memory counts as it is, not as if there
+ *  had been nothing before it: otherwise everything looks idle for the first few memories, and what learns
+ *  from predictions learns that. */
 
-/** The mean over time of a level that jumps now and then, weighted by e^(−age / memoryMs). 0 before the first one. */
+/** The mean over time of a level that jumps now and then, weighted by e^(−age / memoryMs). 0 before the first
+ *  one. */
 export class DecayingLevel {
   readonly #memoryMs: number;
   /** Weighted sum of level · time, and of time. */

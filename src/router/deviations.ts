@@ -1,19 +1,23 @@
-/** By how much each worker is slower or faster than its kind: a factor of its own on what the kind is predicted to take. Used by
- *  worker-costs.ts, of steps.
+/** By how much each worker is slower or faster than its kind: a factor of its own on what the kind is
+ *  predicted to take. Used by worker-costs.ts, of steps.
  *
- *  Every worker's mean of ln(real ÷ predicted of its kind) is compared with the mean over all of them. Its prior is 0: the difference counts
- *  as far as it is more than its own noise (the positive part of James and Stein's rule, with two standard errors for one),
+ *  Every worker's mean of ln(real ÷ predicted of its kind) is compared with the mean over all of them. Its
+ *  prior is 0: the difference counts as far as it is more than its own noise (the positive part of James and
+ *  Stein's rule, with two standard errors for one),
  *
  *      own = difference · max(0, 1 − (2 · standard error)² ÷ difference²)
  *
- *  and the standard error knows that observations in a row resemble each other. What a worker has shown ages with what any of its kind show,
- *  so one that is asked no more is taken for one of its kind again, and asked.
- *  Invariants: equal workers are told apart in one case of twenty and then hardly; O(workers) an observation. */
+ *  and the standard error knows that observations in a row resemble each other. What a worker has shown ages
+ *  with what any of its kind show, so one that is asked no more is taken for one of its kind again, and
+ *  asked.
+ *  Invariants: equal workers are told apart in one case of twenty and then hardly; O(workers) an
+ *  observation. */
 
 /** Observations of one worker that are remembered: reports of its steps, one in 100 ms while it is busy. */
 const memoryCount = 256;
 const standardErrors = 2;
-/** Until workers of the kind have shown their noise: a third, and alike in a row; it weighs as much as two observations. */
+/** Until workers of the kind have shown their noise: a third, and alike in a row; it weighs as much as two
+ *  observations. */
 const [priorNoise, priorLikeness, priorWeight] = [0.3, 0.5, 2];
 /** Beyond that many standard deviations an observation is cut, as in factor-filter.ts. */
 const outlierDeviations = 3;
@@ -53,14 +57,16 @@ export class Deviations<Id> {
     evidence.lastError = error;
   }
 
-  /** What the worker takes over what its kind takes; 1: nothing is known against it. O(1) while nothing new was observed. */
+  /** What the worker takes over what its kind takes; 1: nothing is known against it. O(1) while nothing new
+   *  was observed. */
   factorOf(id: Id): number {
     const own = this.#evidence.get(id);
     this.#all ??= this.#sum();
     const { count, mean, inverse } = this.#all;
     if (own === undefined || own.weight < 1 || count < 2) return 1;
     const difference = own.mean - mean;
-    const variance = this.#variance() * ((1 - 2 / count) / own.weight + inverse / count ** 2); // of own less the mean that it is part of
+    // of own less the mean that it is part of
+    const variance = this.#variance() * ((1 - 2 / count) / own.weight + inverse / count ** 2);
     const kept = 1 - (standardErrors ** 2 * variance) / difference ** 2;
     return kept > 0 ? Math.exp(kept * difference) : 1;
   }
@@ -90,7 +96,8 @@ export class Deviations<Id> {
     return ((squares / weight) * (1 + likeness)) / (1 - likeness);
   }
 
-  /** One observation of many workers: each forgets as much as one in `memoryCount` of its own would make it forget. */
+  /** One observation of many workers: each forgets as much as one in `memoryCount` of its own would make it
+   *  forget. */
   #age(): void {
     const left = 1 - 1 / (memoryCount * Math.max(1, this.#evidence.size));
     for (const evidence of this.#evidence.values()) evidence.weight *= left;

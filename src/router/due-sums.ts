@@ -1,7 +1,9 @@
-/** Sums of what is due until a moment, over items that come and go. Used by worker-load.ts. Items lie in chunks in the order of when they are
- *  due, each chunk with its sums. A question takes off what is late (whole chunks of it have one sum) and what is due after the moment
- *  asked for: few chunks, since that is mostly about the latest.
- *  Invariant: chunks are never empty and never longer than `chunkCountMax`; the sums are those of their items. */
+/** Sums of what is due until a moment, over items that come and go. Used by worker-load.ts. Items lie in
+ *  chunks in the order of when they are due, each chunk with its sums. A question takes off what is late
+ *  (whole chunks of it have one sum) and what is due after the moment asked for: few chunks, since that is
+ *  mostly about the latest.
+ *  Invariant: chunks are never empty and never longer than `chunkCountMax`; the sums are those of their
+ *  items. */
 import { at } from '../base/assert.js';
 
 export interface DueItem {
@@ -65,12 +67,15 @@ export class DueSums {
     }
     const sum = { ...this.#all };
     addTo(sum, this.#late, -1);
-    for (const item of this.#chunks[this.#lateChunkCount]?.items ?? []) if (item.dueMs < nowMs) addTo(sum, one(item), -1);
+    for (const item of this.#chunks[this.#lateChunkCount]?.items ?? [])
+      if (item.dueMs < nowMs) addTo(sum, one(item), -1);
     for (let index = this.#chunks.length - 1; index >= this.#lateChunkCount; index--) {
       const chunk = at(this.#chunks, index);
       if (lastDueMs(chunk) <= untilMs) break;
       if (firstDueMs(chunk) > untilMs && firstDueMs(chunk) >= nowMs) addTo(sum, chunk, -1);
-      else for (const item of chunk.items) if (item.dueMs > untilMs && item.dueMs >= nowMs) addTo(sum, one(item), -1);
+      else
+        for (const item of chunk.items)
+          if (item.dueMs > untilMs && item.dueMs >= nowMs) addTo(sum, one(item), -1);
     }
     return sum;
   }

@@ -4,7 +4,7 @@
  *      TPOT = (transfer + join + tokens · step) / tokens      step: as the decodes there will share it with prompts
  */
 import type { WorkerId } from '../base/ids.js';
-import type { DecodeForecast, PrefillForecast } from './forecast.js';
+import type { DecodePrediction, PrefillPrediction } from './prediction.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 
 export interface RouteEstimate {
@@ -31,9 +31,9 @@ export interface RouteEstimate {
 
 /** Prefill and decode on one worker, or on two. */
 export interface RouteParts {
-  readonly prefill: PrefillForecast;
+  readonly prefill: PrefillPrediction;
   readonly prefillWorker: WorkerSnapshot;
-  readonly decode: DecodeForecast;
+  readonly decode: DecodePrediction;
   readonly decodeWorker: WorkerSnapshot;
 }
 
@@ -45,7 +45,8 @@ export function estimateRoute(facts: RequestFacts, parts: RouteParts): RouteEsti
   const waitMs = prefill.waitMs + prefillWorker.corrections.wait * roomWaitOf(parts, isSplit);
   const ttftMs = messagesMs + waitMs + prefill.prefillMs;
   const transferMs = isSplit
-    ? prefillWorker.corrections.transfer * transferMsOf(facts, prefillWorker, decodeWorker.id, prefill.prefillMs)
+    ? prefillWorker.corrections.transfer *
+      transferMsOf(facts, prefillWorker, decodeWorker.id, prefill.prefillMs)
     : 0;
   const joinMs = isSplit ? decode.joinMs : 0;
   const furtherCount = Math.max(1, facts.expectedTokenCount - 1);
@@ -65,8 +66,14 @@ export function estimateRoute(facts: RequestFacts, parts: RouteParts): RouteEsti
   };
 }
 
-/** What of the transfer is exposed: bytes move while the prompt is computed, and only what decode does not hold. */
-function transferMsOf(facts: RequestFacts, { costs }: WorkerSnapshot, target: WorkerId, prefillMs: number): number {
+/** What of the transfer is exposed: bytes move while the prompt is computed, and only what decode does not
+ *  hold. */
+function transferMsOf(
+  facts: RequestFacts,
+  { costs }: WorkerSnapshot,
+  target: WorkerId,
+  prefillMs: number,
+): number {
   const held = facts.prefixTokenCounts.get(target) ?? 0;
   const bytes = Math.max(0, facts.promptTokenCount - held) * costs.kvBytesPerToken;
   let linkMs = Number.POSITIVE_INFINITY;

@@ -1,13 +1,16 @@
-/** Learns by what factors the parts of a predicted time are wrong, from the times that were measured: time ≈ Σ factor · part.
- *  Used for steps (step-correction.ts) and for requests (request-correction.ts). A Kalman filter whose factors walk slowly, which is
- *  recursive least squares that forgets; errors count relative to the prediction, outliers less.
- *  Invariants: factors stay within their bounds; O(parts²) an observation; the same observations give the same factors. */
+/** Learns by what factors the parts of a predicted time are wrong, from the times that were measured: time ≈
+ *  Σ factor · part. Used for steps (step-correction.ts) and for requests (request-correction.ts). A Kalman
+ *  filter whose factors walk slowly, which is recursive least squares that forgets; errors count relative to
+ *  the prediction, outliers less.
+ *  Invariants: factors stay within their bounds; O(parts²) an observation; the same observations give the
+ *  same factors. */
 
 interface FactorFilterOptions {
   readonly partCount: number;
   /** How far from 1 a factor is held to be at first (standard deviation). */
   readonly doubt: number;
-  /** How far all of them are off together rather than each by itself, 0 to 1: a first observation of one part then tells of the others. */
+  /** How far all of them are off together rather than each by itself, 0 to 1: a first observation of one part
+   *  then tells of the others. */
   readonly kinship: number;
   /** Scatter of one measurement, as a share of the prediction. */
   readonly scatter: number;
@@ -17,7 +20,8 @@ interface FactorFilterOptions {
 
 /** What a factor may change within one observation: a standard deviation of a tenth after a thousand. */
 const walkPerObservation = 0.1 / Math.sqrt(1000);
-/** Errors beyond this many standard deviations are cut: a pause of the machine says nothing about the model. */
+/** Errors beyond this many standard deviations are cut: a pause of the machine says nothing about the
+ *  model. */
 const outlierDeviations = 3;
 
 export class FactorFilter {
@@ -60,7 +64,8 @@ export class FactorFilter {
     let spread = 0;
     for (let i = 0; i < partCount; i++) {
       let sum = 0;
-      for (let j = 0; j < partCount; j++) sum += (covariance[i * partCount + j] ?? 0) * ((parts[j] ?? 0) / predicted);
+      for (let j = 0; j < partCount; j++)
+        sum += (covariance[i * partCount + j] ?? 0) * ((parts[j] ?? 0) / predicted);
       gain[i] = sum;
       spread += sum * ((parts[i] ?? 0) / predicted);
     }

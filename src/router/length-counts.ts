@@ -1,9 +1,11 @@
-/** What was seen in one context (everything, a prompt-length class, one client …): ended and cut lengths per bin, older ones counting
- *  less. Used by the levels of length-predictor.ts. Adding is O(1): instead of shrinking what is there, new observations count more.
+/** What was seen in one context (everything, a prompt-length class, one client …): ended and cut lengths per
+ *  bin, older ones counting less. Used by the levels of length-predictor.ts. Adding is O(1): instead of
+ *  shrinking what is there, new observations count more.
  *  Invariant: `observationCount` is the weight of all observations, in units of the newest. */
 import { binCount, binOf, shareUpTo } from './length-bins.js';
 
-/** What became of a request. Cut at max_tokens or aborted means: it would have been longer than `tokenCount`. */
+/** What became of a request. Cut at max_tokens or aborted means: it would have been longer than
+ *  `tokenCount`. */
 export interface LengthObservation {
   readonly tokenCount: number;
   readonly isCensored: boolean;
@@ -40,7 +42,8 @@ export class LengthCounts {
     this.#total += this.unit;
     if (observation.isCensored) {
       this.cut[bin] = (this.cut[bin] ?? 0) + this.unit;
-      this.cutExposure[bin] = (this.cutExposure[bin] ?? 0) + this.unit * shareUpTo(bin, observation.tokenCount);
+      this.cutExposure[bin] =
+        (this.cutExposure[bin] ?? 0) + this.unit * shareUpTo(bin, observation.tokenCount);
     } else {
       this.ended[bin] = (this.ended[bin] ?? 0) + this.unit;
     }

@@ -1,6 +1,7 @@
-/** What is expected of one request's output length: made by length-predictor.ts, read by the router (decode time), by admission (KV
- *  growth at a quantile) and, while the request runs, by preemption (what is left, given what there is).
- *  Lengths are whole tokens; those of one bin are equally likely. Invariant: masses sum to 1, quantiles rise with their fraction. */
+/** What is expected of one request's output length: made by length-predictor.ts, read by the router (decode
+ *  time), by admission (KV growth at a quantile) and, while the request runs, by preemption (what is left,
+ *  given what there is). Lengths are whole tokens; those of one bin are equally likely. Invariant: masses sum
+ *  to 1, quantiles rise with their fraction. */
 import { binCount, binOf, binStart, binWidth, shareUpTo } from './length-bins.js';
 
 export class LengthDistribution {
@@ -37,8 +38,8 @@ export class LengthDistribution {
     return (this.#reaching[bin + 1] ?? 0) + (this.#mass[bin] ?? 0) * (1 - shareUpTo(bin, tokenCount));
   }
 
-  /** The least length in tokens that is not exceeded with probability `fraction`, given that `generatedCount` tokens exist and the
-   *  output goes on; without that, of the whole output. */
+  /** The least length in tokens that is not exceeded with probability `fraction`, given that `generatedCount`
+   *  tokens exist and the output goes on; without that, of the whole output. */
   quantile(fraction: number, generatedCount = -1): number {
     const left = this.survival(generatedCount);
     if (!(left > 0)) return Math.min(this.#maxTokenCount, Math.max(0, generatedCount));
@@ -53,7 +54,8 @@ export class LengthDistribution {
     }
     const own = this.#mass[low] ?? 0;
     const share = own > 0 ? ((this.#reaching[low] ?? 0) - target) / own : 0;
-    // The small step back keeps a share that is a whole number of lengths, up to rounding, from costing one more.
+    // The small step back keeps a share that is a whole number of lengths, up to rounding, from costing one
+    // more.
     const within = Math.max(0, Math.ceil(share * binWidth(low) - 1e-9) - 1);
     const length = binStart(low) + Math.min(within, binWidth(low) - 1);
     return Math.min(this.#maxTokenCount, Math.max(length, generatedCount + 1));
@@ -65,8 +67,14 @@ export class LengthDistribution {
     if (!(left > 0)) return 0;
     const bin = binOf(generatedCount);
     const share = generatedCount < 0 ? 1 : 1 - shareUpTo(bin, generatedCount);
-    const restMiddle = Math.min(this.#maxTokenCount, (Math.floor(generatedCount) + binStart(bin) + binWidth(bin)) / 2);
-    const here = generatedCount < 0 ? (this.#mass[bin] ?? 0) * this.#middle(bin) : (this.#mass[bin] ?? 0) * share * restMiddle;
+    const restMiddle = Math.min(
+      this.#maxTokenCount,
+      (Math.floor(generatedCount) + binStart(bin) + binWidth(bin)) / 2,
+    );
+    const here =
+      generatedCount < 0
+        ? (this.#mass[bin] ?? 0) * this.#middle(bin)
+        : (this.#mass[bin] ?? 0) * share * restMiddle;
     return Math.max(0, ((this.#meanFrom[bin + 1] ?? 0) + here) / left - Math.max(0, generatedCount));
   }
 

@@ -1,6 +1,7 @@
-/** The hierarchy behind the length predictor: from what all requests share to what only this conversation does. Each level sorts
- *  requests into contexts by something known before generation, counts lengths per context, and shrinks them towards the level above.
- *  Which levels tell anything is learned (length-shrinkage.ts). Used by length-predictor.ts. */
+/** The hierarchy behind the length predictor: from what all requests share to what only this conversation
+ *  does. Each level sorts requests into contexts by something known before generation, counts lengths per
+ *  context, and shrinks them towards the level above. Which levels tell anything is learned
+ *  (length-shrinkage.ts). Used by length-predictor.ts. */
 import { LengthCounts } from './length-counts.js';
 import { type Resolution, Shrinkage } from './length-shrinkage.js';
 import { RecentMap } from './recent-map.js';
@@ -14,12 +15,13 @@ export interface LengthFacts {
   readonly maxTokenCount?: number;
   /** Who asks: an API key, a tenant. */
   readonly client?: ContextKey;
-  /** Ids of the prompt's beginnings, shortest first (system prompt … conversation … whole prompt); equal ids, equal beginnings. */
+  /** Ids of the prompt's beginnings, shortest first (system prompt … conversation … whole prompt); equal ids,
+   *  equal beginnings. */
   readonly prefixIds?: readonly ContextKey[];
 }
 
-/** Of the ids of a prompt's blocks, each standing for all up to it, the 1st, 2nd, 4th, 8th … and the last: prefixIds for a prompt of any
- *  length, in O(log) of it. */
+/** Of the ids of a prompt's blocks, each standing for all up to it, the 1st, 2nd, 4th, 8th … and the last:
+ *  prefixIds for a prompt of any length, in O(log) of it. */
 export function samplePrefixes<Id extends ContextKey>(blockIds: readonly Id[]): Id[] {
   const indices: number[] = [];
   for (let index = 0; index < blockIds.length; index = 2 * index + 1) indices.push(index);
@@ -51,7 +53,8 @@ export interface LevelOptions {
   readonly halfLifeCount: number;
   readonly contextCountMax: number;
   readonly resolutions: readonly Resolution[];
-  /** The most observations that the level above is taken to be worth before anything is learned; any number if left out. */
+  /** The most observations that the level above is taken to be worth before anything is learned; any number
+   *  if left out. */
   readonly firstStrengthMax?: number;
 }
 
@@ -62,15 +65,25 @@ const classOf = (count: number) => Math.round(classesPerOctave * Math.log2(1 + c
 const historyClass = (history: History | undefined) =>
   history === undefined ? undefined : 2 * Math.round(4 * history.meanLog2) + (history.count > 1 ? 1 : 0);
 
-/** A beginning gets counts of its own when it was seen that often; until then its history says what there is to say, in less memory. */
+/** A beginning gets counts of its own when it was seen that often; until then its history says what there is
+ *  to say, in less memory. */
 const ownCountsFrom = 4;
 
-/** Halves of the parent's distribution, then eighths, then bins: few observations move it as a whole, many shape it in detail. */
+/** Halves of the parent's distribution, then eighths, then bins: few observations move it as a whole, many
+ *  shape it in detail. */
 const coarseToFine: readonly Resolution[] = [2, 8, 'bins'];
 
-/** Order: each level is the parent of the next. What all do comes before what some do; a new observation counts in all of them. */
+/** Order: each level is the parent of the next. What all do comes before what some do; a new observation
+ *  counts in all of them. */
 export const levelOptions: readonly LevelOptions[] = [
-  { name: 'all', contextOf: () => 0, halfLifeCount: 4096, contextCountMax: 1, resolutions: coarseToFine, firstStrengthMax: 8 },
+  {
+    name: 'all',
+    contextOf: () => 0,
+    halfLifeCount: 4096,
+    contextCountMax: 1,
+    resolutions: coarseToFine,
+    firstStrengthMax: 8,
+  },
   { name: 'recent', contextOf: () => 0, halfLifeCount: 128, contextCountMax: 1, resolutions: coarseToFine },
   { name: 'latest', contextOf: () => 0, halfLifeCount: 32, contextCountMax: 1, resolutions: [2, 8] },
   {
@@ -118,7 +131,9 @@ export const levelOptions: readonly LevelOptions[] = [
   {
     name: 'deepestPrefix',
     contextOf: ({ deepestPrefix, deepestHistory, shortestPrefix }) =>
-      (deepestHistory?.count ?? 0) < ownCountsFrom || deepestPrefix === shortestPrefix ? undefined : deepestPrefix,
+      (deepestHistory?.count ?? 0) < ownCountsFrom || deepestPrefix === shortestPrefix
+        ? undefined
+        : deepestPrefix,
     halfLifeCount: 256,
     contextCountMax: 512,
     resolutions: coarseToFine,
@@ -149,6 +164,8 @@ export class LengthLevel {
   /** The counts to add to; undefined if the level does not apply. */
   touch(known: KnownFacts): LengthCounts | undefined {
     const context = this.#options.contextOf(known);
-    return context === undefined ? undefined : this.#contexts.touch(context, () => new LengthCounts(this.#options.halfLifeCount));
+    return context === undefined
+      ? undefined
+      : this.#contexts.touch(context, () => new LengthCounts(this.#options.halfLifeCount));
   }
 }

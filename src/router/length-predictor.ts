@@ -1,11 +1,19 @@
-/** Predicts a request's output length before it is generated: online, Bayesian, a distribution. Used by the router (decode time) and by
- *  admission (KV growth). `observe` tells it how long an output became, also when it was cut; `predict` changes nothing.
- *  Both take O(1) time, memory is bounded, nothing is trained beforehand. Why it is built so: docs/architecture/length-predictor.md.
+/** Predicts a request's output length before it is generated: online, Bayesian, a distribution. Used by the
+ *  router (decode time) and by admission (KV growth). `observe` tells it how long an output became, also when
+ *  it was cut; `predict` changes nothing. Both take O(1) time, memory is bounded, nothing is trained
+ *  beforehand. Why it is built so: docs/architecture/length-predictor.md.
  *  Invariant: the same calls in the same order give the same distributions. */
 import { binCount, binStart } from './length-bins.js';
 import type { LengthObservation } from './length-counts.js';
 import { LengthDistribution } from './length-distribution.js';
-import { type ContextKey, type History, type KnownFacts, type LengthFacts, LengthLevel, levelOptions } from './length-levels.js';
+import {
+  type ContextKey,
+  type History,
+  type KnownFacts,
+  type LengthFacts,
+  LengthLevel,
+  levelOptions,
+} from './length-levels.js';
 import { RecentMap } from './recent-map.js';
 
 export type { LengthFacts, LengthObservation };
@@ -15,7 +23,8 @@ const promptLengthCountMax = 4096;
 /** Weight of the latest output in a history, once there are as many: conversations change their subject. */
 const latestShareMin = 1 / 4;
 
-/** What is expected before anything was seen: each octave up to 2,048 tokens is as likely as another, each beyond half its predecessor. */
+/** What is expected before anything was seen: each octave up to 2,048 tokens is as likely as another, each
+ *  beyond half its predecessor. */
 const priorFlatTokenCount = 2048;
 
 export class LengthPredictor {
@@ -45,7 +54,8 @@ export class LengthPredictor {
     this.observeAll(facts, [observation]);
   }
 
-  /** The same, from all choices of a request: none of them was known when the others were expected, so the levels are looked at once. */
+  /** The same, from all choices of a request: none of them was known when the others were expected, so the
+   *  levels are looked at once. */
   observeAll(facts: LengthFacts, observations: readonly LengthObservation[]): void {
     const known = this.#know(facts);
     const mass = this.#prior.slice();
@@ -71,7 +81,11 @@ export class LengthPredictor {
   }
 
   /** A cut output counts as what was to be expected of it when it was cut. */
-  #remember(facts: LengthFacts, observations: readonly LengthObservation[], expected: LengthDistribution): void {
+  #remember(
+    facts: LengthFacts,
+    observations: readonly LengthObservation[],
+    expected: LengthDistribution,
+  ): void {
     const samples = observations.map(({ tokenCount, isCensored }) =>
       Math.log2(1 + (isCensored ? expected.quantile(0.5, tokenCount) : tokenCount)),
     );

@@ -1,20 +1,24 @@
-/** One step of the hierarchy: what a context's own counts say, shrunk towards what its parent expects. Used by length-predictor.ts.
+/** One step of the hierarchy: what a context's own counts say, shrunk towards what its parent expects. Used
+ *  by length-predictor.ts.
  *
- *  The posterior, given that the parent is worth κ observations, is in length-cells.ts. κ is not chosen but learned: a grid of values,
- *  weighted by how well each has predicted so far (Bayesian model averaging, with a fixed share that lets the weights turn; Herbster &
- *  Warmuth 1998). κ = ∞ says that the context knows nothing.
+ *  The posterior, given that the parent is worth κ observations, is in length-cells.ts. κ is not chosen but
+ *  learned: a grid of values, weighted by how well each has predicted so far (Bayesian model averaging, with
+ *  a fixed share that lets the weights turn; Herbster & Warmuth 1998). κ = ∞ says that the context knows
+ *  nothing.
  *  Invariant: masses stay non-negative and sum to 1. */
 import { binCount, binOf, shareUpTo } from './length-bins.js';
 import { Cells } from './length-cells.js';
 import type { LengthCounts, LengthObservation } from './length-counts.js';
 
 const strengths = [0.5, 2, 8, 32, 128, 512, Number.POSITIVE_INFINITY] as const;
-/** Share of the weights that starts anew with each observation: about one change of mind in a thousand requests. */
+/** Share of the weights that starts anew with each observation: about one change of mind in a thousand
+ *  requests. */
 const freshShare = 1 / 1000;
 /** Below this trust in the context its parent is taken as it is. */
 const trustMin = 1e-3;
 
-/** The bins a step looks at: each by itself, or in groups of about equal parent mass, within which the parent's shape is kept. */
+/** The bins a step looks at: each by itself, or in groups of about equal parent mass, within which the
+ *  parent's shape is kept. */
 export type Resolution = 'bins' | number;
 
 export class Shrinkage {
@@ -60,7 +64,8 @@ export class Shrinkage {
     for (let bin = 0; bin < binCount; bin++) mass[bin] = mass[bin]! * ratio[cellOf[bin]!]!;
   }
 
-  /** Weighs the strengths by how well each foresaw the observations, then turns `mass`, the parent's, into the context's. */
+  /** Weighs the strengths by how well each foresaw the observations, then turns `mass`, the parent's, into
+   *  the context's. */
   learn(mass: Float64Array, counts: LengthCounts, observations: readonly LengthObservation[]): void {
     if (counts.observationCount === 0) return;
     this.#gather(mass, counts);
@@ -73,7 +78,12 @@ export class Shrinkage {
     const survivedShare = observation.isCensored ? this.#survivedShare(mass, bin, observation.tokenCount) : 0;
     let total = 0;
     for (let i = 0; i < strengths.length; i++) {
-      const likelihood = this.#cells.likelihood(strengths[i]!, this.#cellOf[bin]!, observation.isCensored, survivedShare);
+      const likelihood = this.#cells.likelihood(
+        strengths[i]!,
+        this.#cellOf[bin]!,
+        observation.isCensored,
+        survivedShare,
+      );
       this.#likelihoods[i] = this.#weights[i]! * likelihood;
       total += this.#likelihoods[i]!;
     }
@@ -103,11 +113,13 @@ export class Shrinkage {
       const cutHere = cutIn[bin]!;
       if (cutHere === 0) continue;
       cut[cell] = cut[cell]! + cutHere * scale;
-      // So far in units of mass survived: within a cell, the parent's mass measures how much of it a cut length has behind it.
+      // So far in units of mass survived: within a cell, the parent's mass measures how much of it a cut
+      // length has behind it.
       exposure[cell] = exposure[cell]! + (cutHere * before + cutExposure[bin]! * own) * scale;
     }
     for (let cell = 0; cell < cellCount; cell++) {
-      if (cut[cell]! > 0) exposure[cell] = parent[cell]! > 0 ? Math.min(cut[cell]!, exposure[cell]! / parent[cell]!) : 0;
+      if (cut[cell]! > 0)
+        exposure[cell] = parent[cell]! > 0 ? Math.min(cut[cell]!, exposure[cell]! / parent[cell]!) : 0;
     }
     this.#cells.accumulate();
   }

@@ -1,5 +1,6 @@
-/** How many prompt tokens a step may hold beside the sequences that decode in it. Pure arithmetic over a step-time model: the engine's pacer
- *  plans steps by it (engine/pacer.ts), the router predicts by it what a worker will do (forecast.ts). */
+/** How many prompt tokens a step may hold beside the sequences that decode in it. Pure arithmetic over a
+ *  step-time model: the engine's pacer plans steps by it (engine/pacer.ts), the router predicts by it what a
+ *  worker will do (prediction.ts). */
 import type { StepWork } from './step-work.js';
 
 /** Milliseconds that a step is expected to take. */
@@ -11,19 +12,27 @@ export interface Decodes {
   readonly kvTokenCount: number;
 }
 
-/** Share of the TPOT that steps aim at: the rest is for the way of the tokens to the client and for steps that scatter. */
+/** Share of the TPOT that steps aim at: the rest is for the way of the tokens to the client and for steps
+ *  that scatter. */
 export const aimedTpotShare = 0.97;
 /** One block: prompt tokens are counted in it, and however late the decodes are, one goes on now and then. */
 export const leastPromptTokenCount = 16;
-/** Tokens over which slack is spent, and lost time is made good: less makes bursts of long steps, more spends slack too late. */
+/** Tokens over which slack is spent, and lost time is made good: less makes bursts of long steps, more spends
+ *  slack too late. */
 export const slackTokenCount = 16;
-/** Larger steps are not made once prompts are computed at this share of the best rate: they only make others wait. */
+/** Larger steps are not made once prompts are computed at this share of the best rate: they only make others
+ *  wait. */
 const efficientShare = 0.97;
 
 const noDecodes: Decodes = { count: 0, kvTokenCount: 0 };
 
-/** The work of these decodes and one chunk of a prompt, `firstPosition` tokens of which are computed already. */
-export function stepWith({ count, kvTokenCount }: Decodes, chunkTokenCount: number, firstPosition = 0): StepWork {
+/** The work of these decodes and one chunk of a prompt, `firstPosition` tokens of which are computed
+ *  already. */
+export function stepWith(
+  { count, kvTokenCount }: Decodes,
+  chunkTokenCount: number,
+  firstPosition = 0,
+): StepWork {
   return {
     decodeCount: count,
     decodeKvTokenCount: kvTokenCount,
@@ -36,13 +45,15 @@ export function stepWith({ count, kvTokenCount }: Decodes, chunkTokenCount: numb
 export function efficientChunk(predictMs: PredictMs, tokenBudget: number): number {
   const msPerToken = (tokenCount: number) => predictMs(stepWith(noDecodes, tokenCount)) / tokenCount;
   let bestMs = msPerToken(tokenBudget);
-  for (let size = leastPromptTokenCount; size < tokenBudget; size *= 2) bestMs = Math.min(bestMs, msPerToken(size));
+  for (let size = leastPromptTokenCount; size < tokenBudget; size *= 2)
+    bestMs = Math.min(bestMs, msPerToken(size));
   let size = Math.min(leastPromptTokenCount, tokenBudget);
   while (size < tokenBudget && efficientShare * msPerToken(size) > bestMs) size *= 2;
   return Math.min(size, tokenBudget);
 }
 
-/** Most prompt tokens, in whole blocks and no more than `most`, with which the step takes at most `capMs`. May be 0. */
+/** Most prompt tokens, in whole blocks and no more than `most`, with which the step takes at most `capMs`.
+ *  May be 0. */
 export function promptRoomWithin(
   predictMs: PredictMs,
   decodes: Decodes,
@@ -60,7 +71,8 @@ export function promptRoomWithin(
   return low * leastPromptTokenCount;
 }
 
-/** Prompt tokens a step on average: where not even a block fits, steps without prompts save up for one. More than 0. */
+/** Prompt tokens a step on average: where not even a block fits, steps without prompts save up for one. More
+ *  than 0. */
 export function meanRoomWithin(
   predictMs: PredictMs,
   decodes: Decodes,

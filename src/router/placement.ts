@@ -1,4 +1,5 @@
-/** What one attempt of a request adds to the loads of the workers it was routed to. Made by control/routing.ts.
+/** What one attempt of a request adds to the loads of the workers it was routed to. Made by
+ *  control/routing.ts.
  *
  *      placed             admitted          first token   last token, or the attempt has come to nothing
  *        │ memory is claimed  │ prompt queued   │ decodes     │
@@ -116,7 +117,10 @@ export class Placement {
   /** Of all choices together, given that each goes on; at least one token each. */
   #expectedRest(): number {
     const { lengths, choiceCount } = this.#options;
-    const each = this.#tokenCount === 0 ? lengths.mean : lengths.remainingMean(Math.floor(this.#tokenCount / choiceCount));
+    const each =
+      this.#tokenCount === 0
+        ? lengths.mean
+        : lengths.remainingMean(Math.floor(this.#tokenCount / choiceCount));
     return choiceCount * Math.max(1, each);
   }
 }

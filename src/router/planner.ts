@@ -1,25 +1,29 @@
-/** How many workers are prefill-first: as many as leave the most room for prompts while the others keep the TPOT of all decodes. Used by
- *  control/routing.ts for the adaptive strategy, when workers of role `any` may be used either way. Pure apart from what it remembers.
+/** How many workers are prefill-first: as many as leave the most room for prompts while the others keep the
+ *  TPOT of all decodes. Used by control/routing.ts for the adaptive strategy, when workers of role `any` may
+ *  be used either way. Pure apart from what it remembers.
  *
- *  In a steady state the decodes are known: arrivals · tokens a request · TPOT of them are under way (Little's law). Divided among n − k
- *  workers they make steps of a known length, and what a paced step has left, prompts may have:
+ *  In a steady state the decodes are known: arrivals · tokens a request · TPOT of them are under way
+ *  (Little's law). Divided among n − k workers they make steps of a known length, and what a paced step has
+ *  left, prompts may have:
  *
  *      room(k) = k · rate(no decodes) + (n − k) · rate(rows / (n − k))        prompt tokens per ms
  *
  *  Invariant: the count changes at most once in `dwellMs`, and only for a clear gain. */
 import type { WorkerId } from '../base/ids.js';
 import { DecayingRate } from './decaying.js';
-import { promptRoomBeside } from './forecast.js';
 import { aimedTpotShare, type Decodes, stepWith } from './paced-step.js';
+import { promptRoomBeside } from './prediction.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { stepMs } from './step-cost.js';
 
 /** Long against one request, short against the changes of a day. */
 const memoryMs = 20_000;
-/** What decodes on a worker leaves it within a few seconds: sooner a change has no effect that could be judged. */
+/** What decodes on a worker leaves it within a few seconds: sooner a change has no effect that could be
+ *  judged. */
 const dwellMs = 10_000;
-/** Room gained that a change must promise, and decodes beyond those expected that a further prefill-first worker must leave room for: less is
- *  within the error of the step times and of rates measured over seconds. */
+/** Room gained that a change must promise, and decodes beyond those expected that a further prefill-first
+ *  worker must leave room for: less is within the error of the step times and of rates measured over
+ *  seconds. */
 const clearGain = 1.1;
 
 export class Planner {
@@ -45,7 +49,8 @@ export class Planner {
     const any = workers.filter(({ role, isLive }) => role === 'any' && isLive);
     const current = any.filter(({ id }) => this.#prefillFirst.has(id)).length;
     const isWhole = current === this.#prefillFirst.size; // none of them has died
-    if (isWhole && (nowMs - this.#changedMs < dwellMs || nowMs - this.#lookedMs < dwellMs / 10)) return this.#prefillFirst;
+    if (isWhole && (nowMs - this.#changedMs < dwellMs || nowMs - this.#lookedMs < dwellMs / 10))
+      return this.#prefillFirst;
     this.#lookedMs = nowMs;
     const count = this.#bestCount(any, workers, current, nowMs);
     if (count === current && isWhole) return this.#prefillFirst;
@@ -54,7 +59,12 @@ export class Planner {
     return this.#prefillFirst;
   }
 
-  #bestCount(any: readonly WorkerSnapshot[], workers: readonly WorkerSnapshot[], current: number, nowMs: number): number {
+  #bestCount(
+    any: readonly WorkerSnapshot[],
+    workers: readonly WorkerSnapshot[],
+    current: number,
+    nowMs: number,
+  ): number {
     const decodeCount = workers.filter(({ role, isLive }) => role === 'decode' && isLive).length;
     const countMax = decodeCount > 0 ? any.length : any.length - 1;
     const [reference] = any;
@@ -80,7 +90,8 @@ export class Planner {
   }
 }
 
-/** Prompt tokens per millisecond beside these decodes; less than nothing when they cannot keep their TPOT even alone. */
+/** Prompt tokens per millisecond beside these decodes; less than nothing when they cannot keep their TPOT
+ *  even alone. */
 function rateOf(worker: WorkerSnapshot, decodes: Decodes, tpotMs: number): number {
   const baseMs = decodes.count === 0 ? 0 : stepMs(worker.costs.step, stepWith(decodes, 0));
   const aimMs = aimedTpotShare * tpotMs;

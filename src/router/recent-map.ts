@@ -1,4 +1,5 @@
-/** A map of bounded memory that forgets what was not used for longest. Used by the length predictor for clients and conversations.
+/** A map of bounded memory that forgets what was not used for longest. Used by the length predictor for
+ *  clients and conversations.
  *  Invariant: never more than `capacity` entries. */
 export class RecentMap<Key, Value> {
   readonly #entries = new Map<Key, Value>();

@@ -1,6 +1,7 @@
-/** What requests really took against what was predicted of them: factors that keep predictions true where steps alone do not tell (messages,
- *  event loops, processors that are shared). Used by worker-costs.ts, one for each kind of worker: how far a forecast is off depends on the
- *  requests as well, and a worker that had got others than its peers would be blamed for them, and sent more of the same. */
+/** What requests really took against what was predicted of them: factors that keep predictions true where
+ *  steps alone do not tell (messages, event loops, processors that are shared). Used by worker-costs.ts, one
+ *  for each kind of worker: how far a prediction is off depends on the requests as well, and a worker that had
+ *  got others than its peers would be blamed for them, and sent more of the same. */
 import { FactorFilter } from './factor-filter.js';
 
 /** By what predictions of steps and messages are multiplied. */
@@ -17,7 +18,8 @@ export interface Corrections {
 
 export const uncorrected: Corrections = { messages: 1, wait: 1, prefill: 1, step: 1, transfer: 1 };
 
-/** Predicted parts as they were told, with the corrections that were in them, and what came of it. Milliseconds. */
+/** Predicted parts as they were told, with the corrections that were in them, and what came of it.
+ *  Milliseconds. */
 export interface RequestOutcomeTimes {
   readonly corrections: Corrections;
   readonly messagesMs: number;
@@ -57,11 +59,27 @@ export class RequestCorrection {
   }
 
   /** What the worker did that computed the prompt: up to the first token, and the transfer from it. */
-  observePrompt({ corrections: used, messagesMs, waitMs, prefillMs, transferMs, real }: RequestOutcomeTimes): void {
-    this.#ttft.observe([messagesMs / used.messages, waitMs / used.wait, prefillMs / used.prefill], real.ttftMs);
+  observePrompt({
+    corrections: used,
+    messagesMs,
+    waitMs,
+    prefillMs,
+    transferMs,
+    real,
+  }: RequestOutcomeTimes): void {
+    this.#ttft.observe(
+      [messagesMs / used.messages, waitMs / used.wait, prefillMs / used.prefill],
+      real.ttftMs,
+    );
     if (real.transferMs !== null) this.#transfer.observe([transferMs / used.transfer], real.transferMs);
     const [messages = 1, wait = 1, prefill = 1] = this.#ttft.factors;
-    this.#corrections = { ...this.#corrections, messages, wait, prefill, transfer: this.#transfer.factors[0] ?? 1 };
+    this.#corrections = {
+      ...this.#corrections,
+      messages,
+      wait,
+      prefill,
+      transfer: this.#transfer.factors[0] ?? 1,
+    };
   }
 
   /** What the worker did that decoded. */

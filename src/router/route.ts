@@ -1,11 +1,12 @@
 /** What the router answers: a path, its workers, and why. */
 import type { WorkerId } from '../base/ids.js';
 import type { RouteEstimate } from './estimate.js';
-import type { PrefillForecast } from './forecast.js';
+import type { PrefillPrediction } from './prediction.js';
 
 export type Strategy = 'collocated' | 'disaggregated' | 'adaptive';
 
-/** With `any` workers alone, a disaggregated strategy gives the first P to prefill and the next D to decode. */
+/** With `any` workers alone, a disaggregated strategy gives the first P to prefill and the next D to
+ *  decode. */
 export interface Split {
   readonly prefillCount: number;
   readonly decodeCount: number;
@@ -18,7 +19,7 @@ interface Explained {
   /** The best route of the other path, if that was weighed. */
   readonly other?: { readonly workers: readonly WorkerId[]; readonly estimate: RouteEstimate };
   /** Of the prompt, on the worker that computes it. */
-  readonly prefill: PrefillForecast;
+  readonly prefill: PrefillPrediction;
 }
 
 interface CollocatedPlace {

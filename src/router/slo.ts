@@ -1,5 +1,5 @@
-/** What a request is to be served within: a service level objective. Told by the client or made by default-slo.ts; paced by the engine, weighed by
- *  the router, judged by metrics. */
+/** What a request is to be served within: a service level objective. Told by the client or made by
+ *  default-slo.ts; paced by the engine, weighed by the router, judged by metrics. */
 
 /** Milliseconds. */
 export interface Slo {
@@ -7,6 +7,7 @@ export interface Slo {
   readonly ttftMs: number;
   /** Per token after the first, on average over the answer. */
   readonly tpotMs: number;
-  /** From arrival to the last token. Judged only: nobody knows beforehand how long an answer becomes, so nothing is paced by it. */
+  /** From arrival to the last token. Judged only: nobody knows beforehand how long an answer becomes, so
+   *  nothing is paced by it. */
   readonly e2elMs?: number;
 }

@@ -20,7 +20,7 @@ export interface WorkerSnapshot {
   /** Whether its steps are paced by deadlines. Absent: on. */
   readonly pacing?: 'on' | 'off';
   /** Sequences that its batch may hold. Absent: not known, no limit. */
-  readonly seatCount?: number;
+  readonly batchSlotCount?: number;
   readonly load: WorkerLoadView;
   /** What its steps, its links and its messages take. */
   readonly costs: CostParameters;

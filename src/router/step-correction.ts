@@ -1,4 +1,5 @@
-/** Keeps the step cost of one kind of worker true while they run: four factors on the parts of the measured formula. Used by worker-costs.ts.
+/** Keeps the step cost of one kind of worker true while they run: four factors on the parts of the measured
+ *  formula. Used by worker-costs.ts.
  *    base      what a step takes whatever it holds     rows     what further rows add
  *    decode    sampling, and keys that decode reads     pairs    keys that prompts attend to */
 import { at } from '../base/assert.js';
@@ -51,7 +52,10 @@ export class StepCorrection {
     const [base = 1, rows = 1, decode = 1, pairs = 1] = this.#filter.factors;
     const firstMs = at(this.#base.rowKnots, 0).ms;
     return {
-      rowKnots: this.#base.rowKnots.map(({ rowCount, ms }) => ({ rowCount, ms: firstMs * base + (ms - firstMs) * rows })),
+      rowKnots: this.#base.rowKnots.map(({ rowCount, ms }) => ({
+        rowCount,
+        ms: firstMs * base + (ms - firstMs) * rows,
+      })),
       msPerSampledRow: this.#base.msPerSampledRow * decode,
       msPerDecodeKvToken: this.#base.msPerDecodeKvToken * decode,
       msPerPrefillPair: this.#base.msPerPrefillPair * pairs,
@@ -74,7 +78,8 @@ export class StepCorrection {
     const firstMs = at(this.#base.rowKnots, 0).ms;
     this.#parts[0] = firstMs;
     this.#parts[1] = rowsMs(this.#base.rowKnots, work.decodeCount + work.prefillTokenCount) - firstMs;
-    this.#parts[2] = work.decodeCount * this.#base.msPerSampledRow + work.decodeKvTokenCount * this.#base.msPerDecodeKvToken;
+    this.#parts[2] =
+      work.decodeCount * this.#base.msPerSampledRow + work.decodeKvTokenCount * this.#base.msPerDecodeKvToken;
     this.#parts[3] = work.prefillPairCount * this.#base.msPerPrefillPair;
     return this.#parts;
   }

@@ -1,7 +1,9 @@
 /** The measured time of a step as a formula: what profile/ fits and the cost model predicts with. Pure.
- *  ms = rows(decodeCount + prefillTokenCount) + decodeCount · msPerSampledRow + decodeKvTokenCount · msPerDecodeKvToken
+ *  ms = rows(decodeCount + prefillTokenCount) + decodeCount · msPerSampledRow + decodeKvTokenCount ·
+ *  msPerDecodeKvToken
  *       + prefillPairCount · msPerPrefillPair
- *  rows() is piecewise linear: flat while the weights' bytes are the limit, then rising with the arithmetic. */
+ *  rows() is piecewise linear: flat while the weights' bytes are the limit, then rising with the
+ *  arithmetic. */
 import { assert, at } from '../base/assert.js';
 import type { StepWork } from './step-work.js';
 
@@ -11,7 +13,8 @@ interface RowKnot {
 }
 
 export interface StepCost {
-  /** Ascending in rowCount, at least two, never falling in ms. Between them linear; beyond the last, its slope goes on. */
+  /** Ascending in rowCount, at least two, never falling in ms. Between them linear; beyond the last, its
+   *  slope goes on. */
   readonly rowKnots: readonly RowKnot[];
   readonly msPerSampledRow: number;
   readonly msPerDecodeKvToken: number;
@@ -38,5 +41,6 @@ export function rowsMs(knots: readonly RowKnot[], rowCount: number): number {
   const left = at(knots, index - 1);
   const right = at(knots, index);
   const slope = (right.ms - left.ms) / (right.rowCount - left.rowCount);
-  return Math.max(left.ms, right.ms + slope * (rowCount - right.rowCount)); // below the first knot: not less than it
+  // below the first knot: not less than it
+  return Math.max(left.ms, right.ms + slope * (rowCount - right.rowCount));
 }

@@ -1,8 +1,9 @@
-/** What one step of an engine computes, in the numbers its time depends on. Counted by engine/ for every step, measured by profile/,
- *  predicted by step-cost.ts, imitated by sim/. */
+/** What one step of an engine computes, in the numbers its time depends on. Counted by engine/ for every
+ *  step, measured by profile/, predicted by step-cost.ts, imitated by sim/. */
 
 export interface StepWork {
-  /** Rows of sequences that decode: one per choice. Each reads all weights' products, its K and V, and is sampled. */
+  /** Rows of sequences that decode: one per choice. Each reads all weights' products, its K and V, and is
+   *  sampled. */
   readonly decodeCount: number;
   /** Keys those rows attend to, together: K and V of this many tokens are read. */
   readonly decodeKvTokenCount: number;
@@ -12,7 +13,8 @@ export interface StepWork {
   readonly prefillPairCount: number;
 }
 
-/** A step that ran, and how long the device was busy with it (from its launch or the end of the step before, whichever was later). */
+/** A step that ran, and how long the device was busy with it (from its launch or the end of the step before,
+ *  whichever was later). */
 export interface StepSample extends StepWork {
   readonly ms: number;
 }

@@ -1,6 +1,7 @@
-/** What a request took that had the whole system to itself, against what the costs say of an idle worker: whoever states limits in multiples of
- *  the one gets the other from the profile, and between them lie event loops, clients and processors that wake up. Used by worker-costs.ts, one
- *  for each kind of worker; read by the limits in estimate.ts.
+/** What a request took that had the whole system to itself, against what the costs say of an idle worker:
+ *  whoever states limits in multiples of the one gets the other from the profile, and between them lie event
+ *  loops, clients and processors that wake up. Used by worker-costs.ts, one for each kind of worker; read by
+ *  the limits in estimate.ts.
  *  Invariant: bounded memory; a median moves by no single request, and stays within its bounds. */
 import { percentile } from '../base/percentiles.js';
 

@@ -1,6 +1,7 @@
-/** What each worker costs: its profile, or a guess where there is none, kept true by what steps and requests took. Used by control/coordinator.
- *  Workers of one kind (device, settings, profile) that are used alike learn together; a worker has a factor of its own only as far as it is
- *  beyond noise that it is slower or faster than they (deviations.ts). Used alike, since the formula errs in one way for prompts and in another
+/** What each worker costs: its profile, or a guess where there is none, kept true by what steps and requests
+ *  took. Used by control/coordinator. Workers of one kind (device, settings, profile) that are used alike
+ *  learn together; a worker has a factor of its own only as far as it is beyond noise that it is slower or
+ *  faster than they (deviations.ts). Used alike, since the formula errs in one way for prompts and in another
  *  for decodes. Who is used in another way takes along what it knew, unless others of its kind know better.
  *  Invariant: parametersOf always answers, and costs O(1) while nothing new was observed. */
 
@@ -22,8 +23,9 @@ export interface WorkerShape {
   readonly kvBytesPerToken: number;
 }
 
-/** Before anything is known: a step's shape (flat, then rising with the rows), which the first step that is reported scales. Messages and
- *  links are taken to be slow, so that nothing is handed over for a gain that only a guess promises. */
+/** Before anything is known: a step's shape (flat, then rising with the rows), which the first step that is
+ *  reported scales. Messages and links are taken to be slow, so that nothing is handed over for a gain that
+ *  only a guess promises. */
 export const guessedParameters: CostParameters = {
   step: {
     rowKnots: [
@@ -56,7 +58,8 @@ export interface WorkerCostStatus {
   /** |predicted − real| / real of its last steps. */
   readonly stepError: { readonly count: number; readonly median: number; readonly p90: number };
   readonly corrections: Corrections;
-  /** By what requests that were alone took longer than these costs say: limits are multiples of what they took. */
+  /** By what requests that were alone took longer than these costs say: limits are multiples of what they
+   *  took. */
   readonly unloaded: UnloadedRatios;
 }
 
@@ -76,8 +79,10 @@ class KindCost {
     this.unloaded = unloaded;
     this.origin = profile === null ? 'guess' : 'profile';
     const { links, ...measured } = profile?.parameters ?? guessedParameters;
-    this.base = { ...measured, links: links.length > 0 ? links : guessedParameters.links }; // one worker alone has no link to measure
-    this.#correction = before === null ? new StepCorrection(this.base.step, this.origin) : before.#correction.copy();
+    // one worker alone has no link to measure
+    this.base = { ...measured, links: links.length > 0 ? links : guessedParameters.links };
+    this.#correction =
+      before === null ? new StepCorrection(this.base.step, this.origin) : before.#correction.copy();
     this.requests = before?.requests.copy() ?? new RequestCorrection();
   }
 
@@ -104,7 +109,8 @@ class KindCost {
       predictedMs += expectedMs;
       this.#correction.observe(sample, sample.ms / own);
     }
-    if (predictedMs > 0) this.deviations.observe(id, realMs / predictedMs); // steps in a row resemble each other: they are one observation
+    // steps in a row resemble each other: they are one observation
+    if (predictedMs > 0) this.deviations.observe(id, realMs / predictedMs);
     this.#step = null;
     return errors;
   }
@@ -115,7 +121,8 @@ class WorkerCost {
   readonly profile: ProfileFile | null;
   readonly stepErrors: number[] = [];
   readonly #id: WorkerId;
-  #parameters: { readonly step: StepCost; readonly slowness: number; readonly whole: CostParameters } | null = null;
+  #parameters: { readonly step: StepCost; readonly slowness: number; readonly whole: CostParameters } | null =
+    null;
 
   constructor(id: WorkerId, kind: KindCost, profile: ProfileFile | null) {
     this.#id = id;
@@ -207,7 +214,8 @@ export class WorkerCosts {
     return this.#of(id).kind.requests.corrections;
   }
 
-  /** A request has had the system to itself: its times over what the costs say, null where they do not compare. */
+  /** A request has had the system to itself: its times over what the costs say, null where they do not
+   *  compare. */
   observeUnloaded(
     [prefill, decode]: Sides,
     { ttft, tpot }: { readonly ttft: number | null; readonly tpot: number | null },
@@ -226,7 +234,15 @@ export class WorkerCosts {
     const corrections = kind.requests.corrections;
     const sorted = [...stepErrors].sort((a, b) => a - b);
     const stepError = { count: sorted.length, median: percentile(sorted, 0.5), p90: percentile(sorted, 0.9) };
-    return { id, origin: kind.origin, drift: kind.drift, slowness, stepError, corrections, unloaded: kind.unloaded.ratios };
+    return {
+      id,
+      origin: kind.origin,
+      drift: kind.drift,
+      slowness,
+      stepError,
+      corrections,
+      unloaded: kind.unloaded.ratios,
+    };
   }
 
   #of(id: WorkerId): WorkerCost {
@@ -235,7 +251,8 @@ export class WorkerCosts {
 
   /** Among its like. `before`: what is known of it if none of them knows anything. */
   #enter(id: WorkerId, profile: ProfileFile | null, before: KindCost | null): WorkerCost {
-    const { kind = profile === null ? id : null, use = null } = this.#descriptions.get(id) ?? {}; // of whom nothing is known is like nobody
+    // of whom nothing is known is like nobody
+    const { kind = profile === null ? id : null, use = null } = this.#descriptions.get(id) ?? {};
     const kindName = JSON.stringify([profile?.key ?? null, profile?.parameters ?? null, kind]);
     const unloaded = this.#unloadedByKind.get(kindName) ?? new UnloadedTimes();
     this.#unloadedByKind.set(kindName, unloaded);

@@ -1,5 +1,6 @@
-/** What a worker has to do, in the few sums that the cost model reads. Kept by placement.ts as requests come, go on and
- *  end: O(1) an event (of the queue by deadlines O(√n)), and never late, since it counts what was routed rather than what was reported.
+/** What a worker has to do, in the few sums that the cost model reads. Kept by placement.ts as requests come,
+ *  go on and end: O(1) an event (of the queue by deadlines O(√n)), and never late, since it counts what was
+ *  routed rather than what was reported.
  *  Invariant: with no request placed every sum is 0 (up to rounding). */
 import type { RequestId } from '../base/ids.js';
 import { DecayingLevel, DecayingRate } from './decaying.js';
@@ -47,7 +48,8 @@ export interface WorkerLoadView {
   queuedUpTo(nowMs: number, priority: number): PromptSum;
   readonly decoding: DecodeWork;
   readonly expected: DecodeWork;
-  /** KV that all who were routed here will hold together when they are longest; who waits for KV is counted too. */
+  /** KV that all who were routed here will hold together when they are longest; who waits for KV is counted
+   *  too. */
   readonly claimed: KvDemand;
   readonly claimCount: number;
   /** Prompts to be computed here whose requests wait for KV to decode in: not queued yet. */
@@ -62,7 +64,8 @@ export interface WorkerLoadView {
 
 /** Long against a request, short against the changes of a day. */
 const memoryMs = 5_000;
-/** A worker has begun with so many prompts at most: as many as a full step of 2,048 tokens holds of one block each. */
+/** A worker has begun with so many prompts at most: as many as a full step of 2,048 tokens holds of one block
+ *  each. */
 const startedCountMax = 128;
 const noPrompts: PromptSum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
 
@@ -123,7 +126,8 @@ export class WorkerLoad implements WorkerLoadView {
   dueBefore(nowMs: number, dueMs: number, priority = 0): PromptSum {
     const sum = { promptCount: 0, tokenCount: 0, pairCount: 0 };
     for (const [own, due] of this.#due) {
-      if (own <= priority) addPrompts(sum, due.dueBetween(nowMs, own < priority ? Number.POSITIVE_INFINITY : dueMs), 1);
+      if (own <= priority)
+        addPrompts(sum, due.dueBetween(nowMs, own < priority ? Number.POSITIVE_INFINITY : dueMs), 1);
     }
     this.#addStarted(
       sum,
@@ -142,7 +146,12 @@ export class WorkerLoad implements WorkerLoadView {
   }
 
   /** What is left of the prompts that their worker has begun with, up to this priority. */
-  #addStarted(sum: MutableSum, nowMs: number, priority: number, isCounted: (work: PromptWork) => boolean): void {
+  #addStarted(
+    sum: MutableSum,
+    nowMs: number,
+    priority: number,
+    isCounted: (work: PromptWork) => boolean,
+  ): void {
     for (const [id, { work, startedMs }] of this.#started) {
       const doneShare = doneShareOf(nowMs - startedMs, work.prefillMs);
       if (doneShare === 1)
@@ -209,8 +218,12 @@ export class WorkerLoad implements WorkerLoadView {
   changeClaim(before: KvDemand | null, now: KvDemand | null): void {
     this.#claimCount += (now === null ? 0 : 1) - (before === null ? 0 : 1);
     const isEmpty = this.#claimCount === 0; // so that rounding does not pile up
-    this.#claimed.tokenCount = isEmpty ? 0 : this.#claimed.tokenCount + (now?.tokenCount ?? 0) - (before?.tokenCount ?? 0);
-    this.#claimed.variance = isEmpty ? 0 : this.#claimed.variance + (now?.variance ?? 0) - (before?.variance ?? 0);
+    this.#claimed.tokenCount = isEmpty
+      ? 0
+      : this.#claimed.tokenCount + (now?.tokenCount ?? 0) - (before?.tokenCount ?? 0);
+    this.#claimed.variance = isEmpty
+      ? 0
+      : this.#claimed.variance + (now?.variance ?? 0) - (before?.variance ?? 0);
   }
 
   changeDecoding(change: DecodeWork, nowMs: number): void {
@@ -240,12 +253,18 @@ export function negative({ rowCount, kvTokenCount, remainingTokenCount }: Decode
 /** In place: this happens with every token. */
 function add(total: { -readonly [K in keyof DecodeWork]: DecodeWork[K] }, change: DecodeWork): void {
   total.rowCount += change.rowCount;
-  total.kvTokenCount = total.rowCount === 0 ? 0 : total.kvTokenCount + change.kvTokenCount; // so that rounding does not pile up
-  total.remainingTokenCount = total.rowCount === 0 ? 0 : total.remainingTokenCount + change.remainingTokenCount;
+  // so that rounding does not pile up
+  total.kvTokenCount = total.rowCount === 0 ? 0 : total.kvTokenCount + change.kvTokenCount;
+  total.remainingTokenCount =
+    total.rowCount === 0 ? 0 : total.remainingTokenCount + change.remainingTokenCount;
 }
 
 function plus(sum: PromptSum, { tokenCount, pairCount }: PromptWork, sign: 1 | -1): PromptSum {
   const promptCount = sum.promptCount + sign;
   if (promptCount === 0) return noPrompts; // so that rounding does not pile up
-  return { promptCount, tokenCount: sum.tokenCount + sign * tokenCount, pairCount: sum.pairCount + sign * pairCount };
+  return {
+    promptCount,
+    tokenCount: sum.tokenCount + sign * tokenCount,
+    pairCount: sum.pairCount + sign * pairCount,
+  };
 }

@@ -64,12 +64,16 @@ export function toApiError(error: unknown): ApiError {
     return apiError(500, 'The server had an internal error. It is in the server log.', null, 'internal');
   }
   const status = error instanceof HttpError ? error.status : statusOf[error.code];
-  return { ...apiError(status, error.message, error.param ?? null, codeOf(error)), headers: headersOf(error, status) };
+  return {
+    ...apiError(status, error.message, error.param ?? null, codeOf(error)),
+    headers: headersOf(error, status),
+  };
 }
 
 function headersOf(error: TwostrokeError, status: number): Readonly<Record<string, string>> {
   if (error instanceof HttpError) return error.headers;
-  if (error instanceof OverloadedError) return { 'retry-after': String(Math.ceil(error.retryAfterMs / 1000)) };
+  if (error instanceof OverloadedError)
+    return { 'retry-after': String(Math.ceil(error.retryAfterMs / 1000)) };
   return status === 503 || status === 429 ? { 'retry-after': '1' } : {};
 }
 

@@ -69,7 +69,8 @@ export interface ChatCompletionChunk extends Frame<'chat.completion.chunk'> {
     stop_reason?: string | number | null;
     token_ids?: readonly number[];
   }[];
-  /** With stream_options.include_usage: null until the last chunk, which has no choices, or with continuous_usage_stats on every one. */
+  /** With stream_options.include_usage: null until the last chunk, which has no choices, or with
+   *  continuous_usage_stats on every one. */
   usage?: Usage | null;
   prompt_token_ids?: readonly number[];
 }
@@ -78,7 +79,8 @@ export interface CompletionLogprobs {
   tokens: readonly string[];
   token_logprobs: readonly (number | null)[];
   top_logprobs: readonly (Record<string, number> | null)[];
-  /** In code points, where the token's first complete character begins, counted from the start of the choice's text. */
+  /** In code points, where the token's first complete character begins, counted from the start of the
+   *  choice's text. */
   text_offset: readonly number[];
 }
 

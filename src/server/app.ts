@@ -1,5 +1,6 @@
-/** The HTTP surface: every route, the checks before them, and the one place where errors become responses. Made by http-server.ts.
- *  Headers that must also be on streamed answers are set on the raw response, since those never pass through hono. */
+/** The HTTP surface: every route, the checks before them, and the one place where errors become responses.
+ *  Made by http-server.ts. Headers that must also be on streamed answers are set on the raw response, since
+ *  those never pass through hono. */
 import type { ServerResponse } from 'node:http';
 import type { HttpBindings } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
@@ -57,7 +58,12 @@ export function createApp(context: ServerContext, options: AppOptions): Hono<Env
     });
   }
   app.notFound(({ req }) =>
-    errorResponse(new TwostrokeError('not_found', `There is nothing at ${req.method} ${req.path}. GET / lists the endpoints.`)),
+    errorResponse(
+      new TwostrokeError(
+        'not_found',
+        `There is nothing at ${req.method} ${req.path}. GET / lists the endpoints.`,
+      ),
+    ),
   );
   app.onError((error, { req, get }) => {
     if (!(error instanceof TwostrokeError))
@@ -67,14 +73,19 @@ export function createApp(context: ServerContext, options: AppOptions): Hono<Env
   return app;
 }
 
-/** Clients join paths carelessly: doubled slashes and one at the end mean nothing. What is open without a key is decided by this path too. */
+/** Clients join paths carelessly: doubled slashes and one at the end mean nothing. What is open without a key
+ *  is decided by this path too. */
 function plainPath(request: Request): string {
   const path = getPath(request).replace(/\/{2,}/g, '/');
   return path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
 }
 
 /** Around every handler: request id, CORS, counting. What is refused below is counted too. */
-function prepareResponses(app: Hono<Env>, { metrics, clock, logger }: ServerContext, options: AppOptions): void {
+function prepareResponses(
+  app: Hono<Env>,
+  { metrics, clock, logger }: ServerContext,
+  options: AppOptions,
+): void {
   app.use(async (c, next) => {
     const startMs = clock.nowMs();
     const requestId = requestIdText(c.req.header('x-request-id'));
@@ -85,7 +96,10 @@ function prepareResponses(app: Hono<Env>, { metrics, clock, logger }: ServerCont
     await next();
     const { status } = c.res;
     metrics.onResponse(c.req.routePath, status);
-    logger.debug({ requestId, method: c.req.method, path: c.req.path, status, ms: clock.nowMs() - startMs }, 'request');
+    logger.debug(
+      { requestId, method: c.req.method, path: c.req.path, status, ms: clock.nowMs() - startMs },
+      'request',
+    );
     if (c.env.incoming.complete) return;
     await answerEarly(c.res, c.env, clock);
     c.res = undefined; // or its headers would be merged into the next
@@ -111,7 +125,10 @@ function refuse(app: Hono<Env>, options: AppOptions): void {
 function setCorsHeaders(c: Context<Env>, origin: string): void {
   const { outgoing } = c.env;
   outgoing.setHeader('access-control-allow-origin', origin);
-  outgoing.setHeader('access-control-expose-headers', `x-request-id, x-twostroke-route, ${ignoredFieldsHeader}`);
+  outgoing.setHeader(
+    'access-control-expose-headers',
+    `x-request-id, x-twostroke-route, ${ignoredFieldsHeader}`,
+  );
   if (c.req.method !== 'OPTIONS') return;
   outgoing.setHeader('access-control-allow-methods', 'GET, POST, OPTIONS');
   outgoing.setHeader(
@@ -148,10 +165,12 @@ function routes(
   const generating =
     (handle: typeof chatCompletion): Handler =>
     async (c) => {
-      if (gateway.health().status === 'loading') throw new TwostrokeError('unavailable', 'The model is still loading');
+      if (gateway.health().status === 'loading')
+        throw new TwostrokeError('unavailable', 'The model is still loading');
       const { incoming, outgoing } = c.env;
       const serviceClass = classOf(options.classRules ?? [], incoming.headers);
-      gateway.checkRoom(serviceClass); // before a byte of the body is read: a refusal has to cost next to nothing
+      // before a byte of the body is read: a refusal has to cost next to nothing
+      gateway.checkRoom(serviceClass);
       const exchange: Exchange = {
         incoming,
         outgoing,
@@ -226,9 +245,13 @@ function modelCard(model: ServedModel, id: string): ModelCard {
 
 function knownName(model: ServedModel, name: string): string {
   if (model.names.includes(name)) return name;
-  throw new TwostrokeError('not_found', `The model "${name}" does not exist. This server has "${model.names.join('", "')}".`, {
-    param: 'model',
-  });
+  throw new TwostrokeError(
+    'not_found',
+    `The model "${name}" does not exist. This server has "${model.names.join('", "')}".`,
+    {
+      param: 'model',
+    },
+  );
 }
 
 function errorResponse(error: unknown): Response {

@@ -1,12 +1,15 @@
-/** The memory that request bodies take together while they arrive and are unpacked. Made by app.ts, used by request-body.ts.
- *  Invariants: bodies that are not small take no more than `largestBodiesMax` of the largest would, whatever many clients begin to send at once;
- *  of large ones, and those that come compressed, one at a time is unpacked and parsed, and others are served in between. */
+/** The memory that request bodies take together while they arrive and are unpacked. Made by app.ts, used by
+ *  request-body.ts.
+ *  Invariants: bodies that are not small take no more than `largestBodiesMax` of the largest would, whatever
+ *  many clients begin to send at once; of large ones, and those that come compressed, one at a time is
+ *  unpacked and parsed, and others are served in between. */
 import type { Clock } from '../base/clock.js';
 import { OverloadedError } from '../control/admission.js';
 
 /** Of the largest size, together. */
 const largestBodiesMax = 16;
-/** What one connection may have in the kernel's buffers anyway: read even when there is no room, or few large bodies would keep all others out. */
+/** What one connection may have in the kernel's buffers anyway: read even when there is no room, or few large
+ *  bodies would keep all others out. */
 export const smallByteCount = 65_536;
 const retryAfterMs = 1000;
 
@@ -33,7 +36,10 @@ export class BodyRoom {
       ownByteCount += byteCount;
       this.#byteCount += byteCount;
       if (ownByteCount <= smallByteCount || this.#byteCount <= largestBodiesMax * this.bodyBytesMax) return;
-      throw new OverloadedError(`the request bodies that are being read have ${this.#byteCount} bytes`, retryAfterMs);
+      throw new OverloadedError(
+        `the request bodies that are being read have ${this.#byteCount} bytes`,
+        retryAfterMs,
+      );
     };
     try {
       return await read({ grow });

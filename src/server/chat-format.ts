@@ -1,4 +1,5 @@
-/** OpenAI's chat.completion and chat.completion.chunk objects, with vLLM's token ids and stop reason. Used by chat.ts. */
+/** OpenAI's chat.completion and chat.completion.chunk objects, with vLLM's token ids and stop reason. Used by
+ *  chat.ts. */
 import type { Detokenizer } from '../model/detokenizer.js';
 import type { ChatCompletion, ChatCompletionChunk, ChatLogprobs } from './api-types.js';
 import { contentText } from './chat-prompt.js';
@@ -21,7 +22,13 @@ export class ChatFormat implements ResponseFormat {
   /** With `echo`, a last message of the assistant's own is what the answer continues. */
   readonly #echoText: string;
 
-  constructor(id: string, context: ServerContext, body: ChatBody, generation: Generation, tokenizer: Detokenizer) {
+  constructor(
+    id: string,
+    context: ServerContext,
+    body: ChatBody,
+    generation: Generation,
+    tokenizer: Detokenizer,
+  ) {
     const { model, clock } = context;
     this.#frame = {
       id,
@@ -59,7 +66,12 @@ export class ChatFormat implements ResponseFormat {
   }
 
   usageChunk(): ChatCompletionChunk {
-    return { ...this.#frame, object: 'chat.completion.chunk', choices: [], usage: usageOf([this.#generation]) };
+    return {
+      ...this.#frame,
+      object: 'chat.completion.chunk',
+      choices: [],
+      usage: usageOf([this.#generation]),
+    };
   }
 
   whole([choices = []]: readonly (readonly WholeChoice[])[]): ChatCompletion {
@@ -78,7 +90,13 @@ export class ChatFormat implements ResponseFormat {
       usage: usageOf([this.#generation]),
       ...this.#promptTokenIds(),
       ...(isScored
-        ? { prompt_logprobs: promptLogprobs(this.#tokenizer, this.#generation.input.promptIds, this.#generation.promptLogprobs) }
+        ? {
+            prompt_logprobs: promptLogprobs(
+              this.#tokenizer,
+              this.#generation.input.promptIds,
+              this.#generation.promptLogprobs,
+            ),
+          }
         : {}),
     };
   }

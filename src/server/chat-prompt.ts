@@ -7,7 +7,11 @@ import { requireText, type ServedModel } from './served-model.js';
 
 type ChatFields = Pick<
   ChatBody,
-  'messages' | 'chat_template_kwargs' | 'add_generation_prompt' | 'continue_final_message' | 'add_special_tokens'
+  | 'messages'
+  | 'chat_template_kwargs'
+  | 'add_generation_prompt'
+  | 'continue_final_message'
+  | 'add_special_tokens'
 >;
 
 /** @throws InvalidRequestError for messages that the template refuses, or that cannot fit. */

@@ -29,7 +29,9 @@ const echoedFields = {
 
 const messageSchema = z.object({
   role: z.enum(['system', 'developer', 'user', 'assistant', 'tool']),
-  content: z.union([z.string(), z.array(textPart)], { error: 'expected a string or a list of text parts' }).nullish(),
+  content: z
+    .union([z.string(), z.array(textPart)], { error: 'expected a string or a list of text parts' })
+    .nullish(),
   name: z.string().nullish(),
   tool_call_id: z.string().nullish(),
   ...echoedFields,

@@ -1,4 +1,5 @@
-/** POST /v1/chat/completions: messages → prompt ids by the model's chat template → a generation → OpenAI's chat shapes. */
+/** POST /v1/chat/completions: messages → prompt ids by the model's chat template → a generation → OpenAI's
+ *  chat shapes. */
 import { InvalidRequestError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
@@ -17,8 +18,13 @@ import { checkScoreCount } from './score-count.js';
 import { requireTokenizer } from './served-model.js';
 import { validate } from './validation.js';
 
-/** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear about. */
-export async function chatCompletion(context: ServerContext, exchange: Exchange, json: unknown): Promise<object | null> {
+/** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear
+ *  about. */
+export async function chatCompletion(
+  context: ServerContext,
+  exchange: Exchange,
+  json: unknown,
+): Promise<object | null> {
   const body = validate(chatSchema, json, exchange.onParsed);
   const { model } = context;
   checkModelName(model, body.model);
@@ -27,7 +33,12 @@ export async function chatCompletion(context: ServerContext, exchange: Exchange,
   return admitted(context.gateway, bundle, exchange, (place) => answerChat(context, exchange, body, place));
 }
 
-async function answerChat(context: ServerContext, exchange: Exchange, body: ChatBody, place: Place): Promise<object | null> {
+async function answerChat(
+  context: ServerContext,
+  exchange: Exchange,
+  body: ChatBody,
+  place: Place,
+): Promise<object | null> {
   const { model } = context;
   const tokenizer = requireTokenizer(model, 'messages');
   const ids = promptIds(model, await encodeChat(model, body), 'messages');
@@ -59,7 +70,8 @@ async function answerChat(context: ServerContext, exchange: Exchange, body: Chat
 
 function checkChat(body: ChatBody): void {
   const hasTools = body.tools !== undefined && body.tools !== null && !isEmptyArray(body.tools);
-  if (hasTools && body.tool_choice !== 'none') throw new InvalidRequestError(`tools: ${notSupported}`, 'tools');
+  if (hasTools && body.tool_choice !== 'none')
+    throw new InvalidRequestError(`tools: ${notSupported}`, 'tools');
   if ((body.top_logprobs ?? 0) > 0 && body.logprobs !== true) {
     throw new InvalidRequestError('top_logprobs: needs "logprobs": true', 'top_logprobs');
   }

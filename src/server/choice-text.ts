@@ -1,5 +1,7 @@
-/** The text of one choice as its tokens arrive: stop strings, end tokens, text that is still held back. Used by generation.ts.
- *  Invariant: the deltas' texts joined are the choice's whole text, and the deltas' tokens are what `usage` counts. */
+/** The text of one choice as its tokens arrive: stop strings, end tokens, text that is still held back. Used
+ *  by generation.ts.
+ *  Invariant: the deltas' texts joined are the choice's whole text, and the deltas' tokens are what `usage`
+ *  counts. */
 import type { TokenId } from '../base/ids.js';
 import type { FinishReason, TokenEvent, TokenOutput } from '../engine/token-event.js';
 import type { Detokenizer } from '../model/detokenizer.js';
@@ -58,7 +60,8 @@ export class ChoiceText {
     return this.#isFinished;
   }
 
-  /** null: nothing to tell yet. Tokens after the end of the choice (steps that were in flight) are dropped. */
+  /** null: nothing to tell yet. Tokens after the end of the choice (steps that were in flight) are
+   *  dropped. */
   accept(event: TokensEvent): ChoiceDelta | null {
     if (this.#isFinished) return null;
     let text = '';
@@ -68,7 +71,8 @@ export class ChoiceText {
       if (this.#stream === null || (isEndToken && !this.#options.includeStop)) continue;
       const pushed = this.#stream.push(token.tokenId);
       text += pushed.text;
-      if (pushed.stopString !== undefined) return this.#finish(text, { finishReason: 'stop', stopReason: pushed.stopString });
+      if (pushed.stopString !== undefined)
+        return this.#finish(text, { finishReason: 'stop', stopReason: pushed.stopString });
     }
     if (event.finishReason === undefined) return this.#delta(text);
     return this.#finish(text + (this.#stream?.flush() ?? ''), {

@@ -1,5 +1,6 @@
-/** Which service class a request is of: by its headers, as the operator's rules say. Whoever can set the header chooses the class: it is for
- *  the proxy before this server to set, and to take from clients. Used by app.ts; made by library/qos-file.ts. */
+/** Which service class a request is of: by its headers, as the operator's rules say. Whoever can set the
+ *  header chooses the class: it is for the proxy before this server to set, and to take from clients. Used by
+ *  app.ts; made by library/qos-file.ts. */
 import type { IncomingHttpHeaders } from 'node:http';
 import type { ServiceClass } from '../control/service-class.js';
 

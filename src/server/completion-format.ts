@@ -1,4 +1,5 @@
-/** OpenAI's text_completion objects, with echo, legacy logprobs, and vLLM's token ids and stop reason. Used by completions.ts. */
+/** OpenAI's text_completion objects, with echo, legacy logprobs, and vLLM's token ids and stop reason. Used
+ *  by completions.ts. */
 import { at } from '../base/assert.js';
 import type { TokenOutput } from '../engine/token-event.js';
 import type { Completion, CompletionChunk, CompletionLogprobs, PromptLogprobs, Usage } from './api-types.js';
@@ -12,7 +13,13 @@ import { tokenFormOf } from './request-options.js';
 import { UsageSoFar, usageOf } from './usage.js';
 
 export class CompletionFormat implements ResponseFormat {
-  readonly #frame: { id: string; object: 'text_completion'; created: number; model: string; system_fingerprint: string };
+  readonly #frame: {
+    id: string;
+    object: 'text_completion';
+    created: number;
+    model: string;
+    system_fingerprint: string;
+  };
   readonly #context: ServerContext;
   readonly #body: CompletionBody;
   readonly #prompts: readonly Prompt[];
@@ -31,12 +38,18 @@ export class CompletionFormat implements ResponseFormat {
   ) {
     const { model, clock } = context;
     const created = Math.floor(clock.wallMs() / 1000);
-    this.#frame = { id, object: 'text_completion', created, model: model.names[0], system_fingerprint: model.fingerprint };
+    this.#frame = {
+      id,
+      object: 'text_completion',
+      created,
+      model: model.names[0],
+      system_fingerprint: model.fingerprint,
+    };
     this.#context = context;
     this.#body = body;
     this.#prompts = prompts;
     this.#generations = generations;
-    this.#usageSoFar = new UsageSoFar(generations, body.max_tokens === 0 ? 'not told' : 'told');
+    this.#usageSoFar = new UsageSoFar(generations, body.max_tokens === 0 ? 'not reported' : 'reported');
   }
 
   chunks(promptIndex: number, delta: ChoiceDelta): readonly CompletionChunk[] {
@@ -44,9 +57,16 @@ export class CompletionFormat implements ResponseFormat {
     const isFirst = !this.#opened.has(index);
     this.#opened.add(index);
     const options = this.#body.stream_options;
-    const isUsageTold = options?.continuous_usage_stats === true;
-    const usage = isUsageTold ? this.#usageSoFar.add(promptIndex, delta.tokens.length) : null;
-    const choice = this.#choice(promptIndex, index, delta.text, delta.tokens, delta, isFirst ? 'first' : 'later');
+    const isUsageReported = options?.continuous_usage_stats === true;
+    const usage = isUsageReported ? this.#usageSoFar.add(promptIndex, delta.tokens.length) : null;
+    const choice = this.#choice(
+      promptIndex,
+      index,
+      delta.text,
+      delta.tokens,
+      delta,
+      isFirst ? 'first' : 'later',
+    );
     return [{ ...this.#frame, choices: [choice], ...(options?.include_usage === true ? { usage } : {}) }];
   }
 
@@ -57,7 +77,14 @@ export class CompletionFormat implements ResponseFormat {
   whole(choices: readonly (readonly WholeChoice[])[]): Completion {
     const flat = choices.flatMap((ofPrompt, promptIndex) =>
       ofPrompt.map((choice, choiceIndex) => ({
-        ...this.#choice(promptIndex, this.#indexOf(promptIndex, choiceIndex), choice.text, choice.tokens, choice.ending, 'first'),
+        ...this.#choice(
+          promptIndex,
+          this.#indexOf(promptIndex, choiceIndex),
+          choice.text,
+          choice.tokens,
+          choice.ending,
+          'first',
+        ),
         finish_reason: choice.ending.finishReason,
         ...this.#promptLogprobs(promptIndex),
       })),
@@ -99,14 +126,18 @@ export class CompletionFormat implements ResponseFormat {
     const { tokenizer } = this.#context.model;
     const topCount = this.#body.logprobs ?? null;
     if (topCount === null || tokenizer === null) return null;
-    const writer = this.#writers.get(index) ?? new CompletionLogprobWriter(tokenizer, topCount, tokenFormOf(this.#body));
+    const writer =
+      this.#writers.get(index) ?? new CompletionLogprobWriter(tokenizer, topCount, tokenFormOf(this.#body));
     this.#writers.set(index, writer);
     return writer.write(span === 'output' ? tokens : [...this.#scoredPrompt(promptIndex), ...tokens]);
   }
 
   #scoredPrompt(promptIndex: number): readonly ScoredToken[] {
     const { promptLogprobs: logprobs } = at(this.#generations, promptIndex);
-    return at(this.#prompts, promptIndex).ids.map((tokenId, position) => ({ tokenId, logprob: logprobs[position - 1] }));
+    return at(this.#prompts, promptIndex).ids.map((tokenId, position) => ({
+      tokenId,
+      logprob: logprobs[position - 1],
+    }));
   }
 
   #promptLogprobs(promptIndex: number): { prompt_logprobs?: PromptLogprobs } {
@@ -116,7 +147,7 @@ export class CompletionFormat implements ResponseFormat {
   }
 
   #usage(): Usage {
-    return usageOf(this.#generations, this.#body.max_tokens === 0 ? 'not told' : 'told');
+    return usageOf(this.#generations, this.#body.max_tokens === 0 ? 'not reported' : 'reported');
   }
 
   #indexOf(promptIndex: number, choiceIndex: number): number {

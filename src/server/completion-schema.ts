@@ -22,7 +22,11 @@ const promptSchema = checked<string | number[] | string[] | number[][]>((prompt)
   if (typeof prompt === 'string') return null;
   const isList = Array.isArray(prompt) && prompt.length > 0;
   if (isList && typeof prompt[0] === 'number') return wrongTokenIds(prompt);
-  if (!isList || prompt.length > promptCountMax || !(typeof prompt[0] === 'string' || Array.isArray(prompt[0]))) {
+  if (
+    !isList ||
+    prompt.length > promptCountMax ||
+    !(typeof prompt[0] === 'string' || Array.isArray(prompt[0]))
+  ) {
     const message = `expected a string, a list of token ids, or a list of up to ${promptCountMax} of either`;
     return { path: [], message: prompt === undefined ? `${message}, received undefined` : message };
   }
@@ -36,7 +40,8 @@ function wrongTexts(texts: readonly unknown[]): Finding | null {
 
 function wrongIdLists(lists: readonly unknown[]): Finding | null {
   for (const [index, ids] of lists.entries()) {
-    if (Array.isArray(ids) && ids.length === 0) return { path: [index], message: 'a prompt needs at least one token' };
+    if (Array.isArray(ids) && ids.length === 0)
+      return { path: [index], message: 'a prompt needs at least one token' };
     const finding = wrongTokenIds(ids, [index]);
     if (finding !== null) return finding;
   }

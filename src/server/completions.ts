@@ -1,4 +1,5 @@
-/** POST /v1/completions: one or more prompts, each its own generation, answered together with indices prompt × n + choice. */
+/** POST /v1/completions: one or more prompts, each its own generation, answered together with indices prompt
+ *  × n + choice. */
 import { InvalidRequestError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
@@ -20,8 +21,13 @@ import { validate } from './validation.js';
 /** OpenAI's and vLLM's default for this endpoint. */
 const defaultMaxTokenCount = 16;
 
-/** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear about. */
-export async function completion(context: ServerContext, exchange: Exchange, json: unknown): Promise<object | null> {
+/** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear
+ *  about. */
+export async function completion(
+  context: ServerContext,
+  exchange: Exchange,
+  json: unknown,
+): Promise<object | null> {
   const body = validate(completionSchema, json, exchange.onParsed);
   const { model } = context;
   checkModelName(model, body.model);
@@ -31,7 +37,9 @@ export async function completion(context: ServerContext, exchange: Exchange, jso
   }
   const bundle = { promptCount: promptItemsOf(body).length, choiceCount: body.n ?? 1 };
   checkAnswer(context, body, bundle);
-  return admitted(context.gateway, bundle, exchange, (place) => answerPrompts(context, exchange, body, place));
+  return admitted(context.gateway, bundle, exchange, (place) =>
+    answerPrompts(context, exchange, body, place),
+  );
 }
 
 async function answerPrompts(
@@ -59,7 +67,8 @@ async function answerPrompts(
   const generations = prompts.map(({ ids: promptIds }, index) => {
     const own = {
       maxTokenCount: maxTokenCountOf(context, body, promptIds.length),
-      seed: sampling.seed + index * sampling.choiceCount, // prompts of one request draw differently even when they are equal
+      // prompts of one request draw differently even when they are equal
+      seed: sampling.seed + index * sampling.choiceCount,
     };
     const idOfPrompt = requestId(prompts.length === 1 ? id : `${id}-${index}`);
     const input = { id: idOfPrompt, promptIds, sampling: { ...sampling, ...own }, place, ...scheduling };
@@ -70,7 +79,11 @@ async function answerPrompts(
 }
 
 /** What all prompts share, and the limits of the longest: what that has room for, all have. */
-function samplingOf(context: ServerContext, body: CompletionBody, prompts: readonly Prompt[]): SamplingParams {
+function samplingOf(
+  context: ServerContext,
+  body: CompletionBody,
+  prompts: readonly Prompt[],
+): SamplingParams {
   const tokenCount = prompts.reduce((longest, { ids }) => Math.max(longest, ids.length), 0);
   const isPromptScored = body.echo === true && (body.logprobs ?? null) !== null;
   const drawn = samplingParams(context.model, body, tokenCount, {
@@ -87,9 +100,13 @@ function maxTokenCountOf({ model }: ServerContext, body: CompletionBody, promptT
   return Math.max(1, body.max_tokens ?? Math.min(defaultMaxTokenCount, room));
 }
 
-/** What is kept of an answer until it is told is bounded: by the longest answers of all that may be in flight, since so much one prompt after
- *  the other may ask for anyway. */
-function checkAnswer({ model, gateway }: ServerContext, body: CompletionBody, { promptCount, choiceCount }: Bundle): void {
+/** What is kept of an answer until it is told is bounded: by the longest answers of all that may be in
+ *  flight, since so much one prompt after the other may ask for anyway. */
+function checkAnswer(
+  { model, gateway }: ServerContext,
+  body: CompletionBody,
+  { promptCount, choiceCount }: Bundle,
+): void {
   const maxTokenCount = Math.max(1, body.max_tokens ?? defaultMaxTokenCount);
   const tokenCount = promptCount * choiceCount * maxTokenCount;
   const tokenCountMax = gateway.choiceCountMax * model.maxModelTokenCount;

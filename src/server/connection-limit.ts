@@ -1,5 +1,5 @@
-/** How many connections a server may keep: each is an open file, and when the process has no more it can neither accept nor start a worker
- *  anew. Used by http-server.ts. */
+/** How many connections a server may keep: each is an open file, and when the process has no more it can
+ *  neither accept nor start a worker anew. Used by http-server.ts. */
 import { readFileSync } from 'node:fs';
 
 /** For what is no client: pipes and sockets of workers, model files, the next worker that starts. */

@@ -1,8 +1,10 @@
-/** What is under way on each connection of a server, and who is told when it ends before its time. Made by http-server.ts; exchanges listen
- *  through app.ts. It counts itself, because Node's closeIdleConnections leaves those open that never sent a request.
- *  Invariants: when a socket is gone or the server ends, everybody who listens on it is told, once; also whose answer waits behind another
- *  one of the same connection, where Node closes only the response that is being written. Nothing is kept of who has stopped listening.
- *  A connection has so many requests under way and no more, and holds up no other by their number. */
+/** What is under way on each connection of a server, and who is told when it ends before its time. Made by
+ *  http-server.ts; exchanges listen through app.ts. It counts itself, because Node's closeIdleConnections
+ *  leaves those open that never sent a request.
+ *  Invariants: when a socket is gone or the server ends, everybody who listens on it is told, once; also
+ *  whose answer waits behind another one of the same connection, where Node closes only the response that is
+ *  being written. Nothing is kept of who has stopped listening. A connection has so many requests under way
+ *  and no more, and holds up no other by their number. */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../base/clock.js';
@@ -11,7 +13,8 @@ import { TwostrokeError } from '../base/errors.js';
 /** Told why. */
 export type OnCut = (error: TwostrokeError) => void;
 
-/** Requests of one connection without an answer: more than any client has reason to send ahead. Those that wait take memory. */
+/** Requests of one connection without an answer: more than any client has reason to send ahead. Those that
+ *  wait take memory. */
 const unansweredMax = 100;
 
 interface Connection {
@@ -25,7 +28,8 @@ export class Connections {
   readonly #open = new Map<Socket, Connection>();
   #endError: TwostrokeError | null = null;
 
-  /** Beyond `connectionCountMax` the oldest idle one makes room; when all others are busy, that is the new one. */
+  /** Beyond `connectionCountMax` the oldest idle one makes room; when all others are busy, that is the new
+   *  one. */
   constructor(server: Server, connectionCountMax: number) {
     server.on('connection', (socket: Socket) => {
       this.#open.set(socket, { responses: new Set(), listeners: new Set(), lastTurn: Promise.resolve() });
@@ -40,8 +44,9 @@ export class Connections {
     });
   }
 
-  /** Begins a request, unless its socket is gone. One that came in a pipeline begins in a later turn of the event loop than the one before it: a
-   *  thousand of them fit into one read, and others would wait for all. */
+  /** Begins a request, unless its socket is gone. One that came in a pipeline begins in a later turn of the
+   *  event loop than the one before it: a thousand of them fit into one read, and others would wait for
+   *  all. */
   async begin({ socket }: IncomingMessage, clock: Clock, handle: () => void): Promise<void> {
     const connection = this.#open.get(socket);
     if (connection !== undefined && connection.responses.size > 1) {

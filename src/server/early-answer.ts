@@ -1,6 +1,7 @@
-/** Answers to requests that have not been read to their end: refused by their headers, or too large. Used by app.ts and http-server.ts.
- *  A connection that is closed while its client still sends is reset, and that takes the answer with it. So the answer is sent whole, and what
- *  the client still sends is read and thrown away; then the connection goes on, or is closed.
+/** Answers to requests that have not been read to their end: refused by their headers, or too large. Used by
+ *  app.ts and http-server.ts. A connection that is closed while its client still sends is reset, and that
+ *  takes the answer with it. So the answer is sent whole, and what the client still sends is read and thrown
+ *  away; then the connection goes on, or is closed.
  *  Invariant: a client that reads gets the answer; one that never stops sending is cut. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';

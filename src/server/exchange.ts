@@ -1,7 +1,7 @@
-/** One HTTP exchange of a generating endpoint: runs its generations, then answers as one JSON object or as a stream of events.
- *  Used by chat.ts and completions.ts, which differ in the ResponseFormat they hand in.
- *  Invariant: however the exchange ends (done, failed, client gone, server stopped), no generation of it keeps running, and a client that
- *  still listens hears why. */
+/** One HTTP exchange of a generating endpoint: runs its generations, then answers as one JSON object or as a
+ *  stream of events. Used by chat.ts and completions.ts, which differ in the ResponseFormat they hand in.
+ *  Invariant: however the exchange ends (done, failed, client gone, server stopped), no generation of it
+ *  keeps running, and a client that still listens hears why. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
@@ -25,7 +25,15 @@ import type { OnParsed } from './validation.js';
 /** The part of the gateway that HTTP needs; tests use a fake one. */
 export type ServerGateway = Pick<
   GatewayApi,
-  'submit' | 'admit' | 'checkRoom' | 'choiceCountMax' | 'health' | 'state' | 'workers' | 'routing' | 'onRequestDone'
+  | 'submit'
+  | 'admit'
+  | 'checkRoom'
+  | 'choiceCountMax'
+  | 'health'
+  | 'state'
+  | 'workers'
+  | 'routing'
+  | 'onRequestDone'
 >;
 
 export interface ServerContext extends GenerationContext {
@@ -70,7 +78,8 @@ export interface StreamOptions {
   readonly usage: 'none' | 'last' | 'every';
 }
 
-/** Runs `work` in a place for all its prompts: taken before anything is tokenised, and left however it ends. */
+/** Runs `work` in a place for all its prompts: taken before anything is tokenised, and left however it
+ *  ends. */
 export async function admitted<Result>(
   gateway: ServerGateway,
   bundle: Bundle,
@@ -115,7 +124,8 @@ export async function answer(
   } catch (error) {
     const reason = cut.error ?? error; // a generation that was cancelled knows no more
     if (!sse.isOpen) throw reason;
-    if (!(reason instanceof TwostrokeError)) context.logger.error({ err: reason }, 'internal error in a stream');
+    if (!(reason instanceof TwostrokeError))
+      context.logger.error({ err: reason }, 'internal error in a stream');
     await sse.send(toApiError(reason).body);
   } finally {
     forget();
@@ -152,7 +162,8 @@ async function collect(generations: readonly Generation[], deltas: Deltas): Prom
   );
 }
 
-/** Headers wait for the first delta, so that what fails before it still gets a status of its own; but not longer than proxies wait. */
+/** Headers wait for the first delta, so that what fails before it still gets a status of its own; but not
+ *  longer than proxies wait. */
 async function stream(
   context: ServerContext,
   sse: SseWriter,
@@ -178,7 +189,8 @@ async function stream(
 
 const patienceMs = 15_000;
 
-/** Comments, which clients skip, while a request waits long for its first token: a silent connection would be cut on the way. */
+/** Comments, which clients skip, while a request waits long for its first token: a silent connection would be
+ *  cut on the way. */
 function keepAlive(sse: SseWriter, clock: Clock): TimerHandle {
   let timer = clock.after(patienceMs, tell);
   function tell(): void {

@@ -1,5 +1,6 @@
-/** One prompt's generation as text deltas: submits it, follows its events, ends choices at stop strings, counts tokens, observes metrics.
- *  Used by chat.ts, completions.ts and library/. Invariant: whatever happens, the stream under it is finished or cancelled. */
+/** One prompt's generation as text deltas: submits it, follows its events, ends choices at stop strings,
+ *  counts tokens, observes metrics. Used by chat.ts, completions.ts and library/. Invariant: whatever
+ *  happens, the stream under it is finished or cancelled. */
 import { at } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
@@ -74,7 +75,8 @@ export class Generation {
     this.#stream?.cancel();
   }
 
-  /** Submits, then gives the deltas of all choices as they come. Call once. Throws TwostrokeError when the generation fails. Leaving early cancels. */
+  /** Submits, then gives the deltas of all choices as they come. Call once. Throws TwostrokeError when the
+   *  generation fails. Leaving early cancels. */
   async *deltas(): AsyncGenerator<ChoiceDelta, void, undefined> {
     let outcome: 'stop' | 'length' | 'abort' | 'error' = 'abort';
     try {
@@ -99,7 +101,10 @@ export class Generation {
     if (this.#isCancelled) throw cancelledError();
     const stream = this.#gateway.submit(this.input);
     this.#stream = stream;
-    this.#choices = Array.from({ length: this.input.sampling.choiceCount }, (_, index) => new ChoiceText(index, this.#text));
+    this.#choices = Array.from(
+      { length: this.input.sampling.choiceCount },
+      (_, index) => new ChoiceText(index, this.#text),
+    );
     stream.route.then(
       (route) => {
         this.#route = route;

@@ -1,4 +1,5 @@
-/** The listening server: HTTP in front of createApp, and an orderly end. Used by library/open-server.ts and the tests.
+/** The listening server: HTTP in front of createApp, and an orderly end. Used by library/open-server.ts and
+ *  the tests.
  *  Invariant: close() ends, whatever clients do: what is still open at the deadline is told so, and cut. */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
@@ -31,16 +32,20 @@ const keepAliveMs = 75_000;
 /** For a request to arrive, its body too: until then it takes room. */
 const requestMs = 60_000;
 const drainPollMs = 25;
-/** The host of a request that names none, as HTTP/1.0 allows. What was not read of a request is early-answer.ts's. */
+/** The host of a request that names none, as HTTP/1.0 allows. What was not read of a request is
+ *  early-answer.ts's. */
 const listenerOptions = { overrideGlobalObjects: false, hostname: 'localhost', autoCleanupIncoming: false };
 /** For the last words to reach those who read. */
 const farewellMs = 1000;
-/** Connections that wait to be accepted while the event loop is busy; the kernel lowers it to what it allows. With fewer, a burst is reset
- *  instead of being told when to come back. */
+/** Connections that wait to be accepted while the event loop is busy; the kernel lowers it to what it allows.
+ *  With fewer, a burst is reset instead of being told when to come back. */
 const backlogMax = 4096;
 
 /** Throws TwostrokeError 'unavailable' when the port is taken or may not be used. */
-export async function startHttpServer(context: ServerContext, options: HttpServerOptions): Promise<HttpServer> {
+export async function startHttpServer(
+  context: ServerContext,
+  options: HttpServerOptions,
+): Promise<HttpServer> {
   let isStopping = false;
   const server = createServer({ keepAliveTimeout: keepAliveMs, requestTimeout: requestMs });
   const connections = new Connections(server, options.connectionCountMax ?? connectionCountMax());
@@ -49,7 +54,9 @@ export async function startHttpServer(context: ServerContext, options: HttpServe
   server.on('request', (incoming, outgoing) => {
     void connections.begin(incoming, context.clock, () => void listener(incoming, outgoing));
   });
-  server.on('clientError', (error, socket: Socket) => onClientError(error, socket, connections, context.clock));
+  server.on('clientError', (error, socket: Socket) =>
+    onClientError(error, socket, connections, context.clock),
+  );
   await listen(server, options);
   const { port } = server.address() as AddressInfo;
   return {
@@ -77,7 +84,8 @@ function listen(server: Server, { host, port }: HttpServerOptions): Promise<void
 function listenMessage(error: NodeJS.ErrnoException, host: string, port: number): string {
   if (error.code === 'EADDRINUSE')
     return `port ${port} on ${host} is already in use: choose another port, or stop what listens there`;
-  if (error.code === 'EACCES') return `port ${port} on ${host} may not be used by this user: choose a port above 1023`;
+  if (error.code === 'EACCES')
+    return `port ${port} on ${host} may not be used by this user: choose a port above 1023`;
   return `cannot listen on ${host}:${port}: ${messageOf(error)}`;
 }
 
@@ -92,8 +100,14 @@ const clientErrors: Readonly<Record<string, string>> = {
   ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
 };
 
-/** What is not HTTP, in the shape of every other error. Comes again with whatever such a client goes on to send. */
-function onClientError(error: NodeJS.ErrnoException, socket: Socket, connections: Connections, clock: Clock): void {
+/** What is not HTTP, in the shape of every other error. Comes again with whatever such a client goes on to
+ *  send. */
+function onClientError(
+  error: NodeJS.ErrnoException,
+  socket: Socket,
+  connections: Connections,
+  clock: Clock,
+): void {
   if (socket.writableEnded && !socket.destroyed) return; // it has its answer
   if (error.code === 'ECONNRESET' || !socket.writable || connections.isAnswering(socket)) {
     socket.destroy();
@@ -101,13 +115,23 @@ function onClientError(error: NodeJS.ErrnoException, socket: Socket, connections
   }
   const status = clientErrors[error.code ?? ''] ?? '400 Bad Request';
   const body = JSON.stringify({
-    error: { message: `Bad HTTP request: ${status.slice(4)}`, type: 'invalid_request_error', param: null, code: null },
+    error: {
+      message: `Bad HTTP request: ${status.slice(4)}`,
+      type: 'invalid_request_error',
+      param: null,
+      code: null,
+    },
   });
   const head = `connection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
   endWith(`HTTP/1.1 ${status}\r\n${head}\r\n\r\n${body}`, socket, clock);
 }
 
-async function close(server: Server, connections: Connections, { clock }: ServerContext, drainMs: number): Promise<void> {
+async function close(
+  server: Server,
+  connections: Connections,
+  { clock }: ServerContext,
+  drainMs: number,
+): Promise<void> {
   let isClosed = false;
   const closed = new Promise<void>((resolve) => server.close(() => resolve())).then(() => {
     isClosed = true;

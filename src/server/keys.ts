@@ -1,4 +1,5 @@
-/** Who asks: API keys and admin keys, sent as `Authorization: Bearer KEY`. Made by app.ts, asked before every handler.
+/** Who asks: API keys and admin keys, sent as `Authorization: Bearer KEY`. Made by app.ts, asked before every
+ *  handler.
  *  Invariant: keys are kept as keyed hashes alone, and compared in constant time. */
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { TwostrokeError } from '../base/errors.js';
@@ -7,7 +8,8 @@ import { freshSecret } from '../base/prng.js';
 export interface KeyOptions {
   /** Without any key everybody may ask everything. */
   readonly apiKeys: readonly string[];
-  /** They do what API keys do, and see all requests. With one, the totals over all requests are theirs alone. */
+  /** They do what API keys do, and see all requests. With one, the totals over all requests are theirs
+   *  alone. */
   readonly adminKeys: readonly string[];
   /** A prompt's KV may serve requests of all keys, which lets one key learn what another has sent. */
   readonly sharePrefixCache: boolean;
@@ -18,7 +20,8 @@ export interface Caller {
   readonly owner: string | null;
   /** Prefixes are shared within it; null: with all. */
   readonly cacheNamespace: string | null;
-  /** own: its requests. totals: also what they and others' come to: metrics, workers. everything: others' requests as well. */
+  /** own: its requests. totals: also what they and others' come to: metrics, workers. everything: others'
+   *  requests as well. */
   readonly sees: 'own' | 'totals' | 'everything';
 }
 
@@ -45,7 +48,10 @@ export class Keys {
     if (this.#apiHashes.length + this.#adminHashes.length === 0 || openPaths.has(path)) return anyone;
     const given = /^Bearer\s+(.+)$/i.exec(authorization ?? '')?.[1];
     if (given === undefined) {
-      throw new TwostrokeError('unauthorized', 'No API key was given. Send the header "Authorization: Bearer KEY".');
+      throw new TwostrokeError(
+        'unauthorized',
+        'No API key was given. Send the header "Authorization: Bearer KEY".',
+      );
     }
     const hash = this.#hash(given);
     const isAdmin = isAmong(this.#adminHashes, hash);

@@ -38,7 +38,8 @@ export interface ScoredToken {
   readonly logprob?: TokenLogprob | undefined;
 }
 
-/** Keeps the text offset of one choice from chunk to chunk. Tokens are told apart even where their texts are equal. */
+/** Keeps the text offset of one choice from chunk to chunk. Tokens are told apart even where their texts are
+ *  equal. */
 export class CompletionLogprobWriter {
   readonly #tokenizer: Detokenizer;
   readonly #topCount: number;
@@ -56,7 +57,9 @@ export class CompletionLogprobWriter {
     return {
       tokens: tokens.map(({ tokenId }) => this.#label(tokenId)),
       token_logprobs: tokens.map(({ logprob }) => (logprob === undefined ? null : finite(logprob.logprob))),
-      top_logprobs: tokens.map(({ tokenId, logprob }) => (logprob === undefined ? null : this.#top(tokenId, logprob))),
+      top_logprobs: tokens.map(({ tokenId, logprob }) =>
+        logprob === undefined ? null : this.#top(tokenId, logprob),
+      ),
       text_offset: tokens.map(({ tokenId }) => this.#advance(tokenId)),
     };
   }
@@ -90,7 +93,8 @@ export class CompletionLogprobWriter {
   }
 }
 
-/** vLLM's shape: one entry per prompt token, null for the first. `rank` is given where the alternatives show it. */
+/** vLLM's shape: one entry per prompt token, null for the first. `rank` is given where the alternatives show
+ *  it. */
 export function promptLogprobs(
   tokenizer: Detokenizer | null,
   promptIds: readonly TokenId[],
@@ -101,10 +105,13 @@ export function promptLogprobs(
     const scored = logprobs[index - 1];
     if (scored === undefined) return null;
     const top = scored.top.map(
-      ([id, value], rank) => [String(id), { logprob: finite(value), rank: rank + 1, decoded_token: text(id) }] as const,
+      ([id, value], rank) =>
+        [String(id), { logprob: finite(value), rank: rank + 1, decoded_token: text(id) }] as const,
     );
     const isAmongTop = scored.top.some(([id]) => id === tokenId);
-    const own = isAmongTop ? {} : { [String(tokenId)]: { logprob: finite(scored.logprob), decoded_token: text(tokenId) } };
+    const own = isAmongTop
+      ? {}
+      : { [String(tokenId)]: { logprob: finite(scored.logprob), decoded_token: text(tokenId) } };
     return { ...Object.fromEntries(top), ...own };
   });
 }

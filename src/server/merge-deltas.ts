@@ -1,6 +1,7 @@
 /** The deltas of one or more generations in the order they come. Used by exchange.ts.
- *  Invariants: when one fails or the consumer leaves, the others are cancelled and nothing is left unhandled; a delta takes the same work
- *  however many generations there are; no more than `atOnce` of them have begun and not ended. */
+ *  Invariants: when one fails or the consumer leaves, the others are cancelled and nothing is left unhandled;
+ *  a delta takes the same work however many generations there are; no more than `atOnce` of them have begun
+ *  and not ended. */
 import type { ChoiceDelta } from './choice-text.js';
 import type { Generation } from './generation.js';
 
@@ -18,13 +19,17 @@ export async function* mergeDeltas(
 ): AsyncGenerator<IndexedDelta, void, undefined> {
   const [only] = generations;
   if (generations.length === 1 && only !== undefined) {
-    for await (const delta of only.deltas()) yield [0, delta]; // nearly every request: a promise less for each of its tokens
+    // nearly every request: a promise less for each of its tokens
+    for await (const delta of only.deltas()) yield [0, delta];
     return;
   }
   yield* merged(generations, atOnce);
 }
 
-async function* merged(generations: readonly Generation[], atOnce: number): AsyncGenerator<IndexedDelta, void, undefined> {
+async function* merged(
+  generations: readonly Generation[],
+  atOnce: number,
+): AsyncGenerator<IndexedDelta, void, undefined> {
   const iterators = generations.map((generation) => generation.deltas());
   const arrivals = new Arrivals();
   const ask = (index: number) => {
@@ -50,11 +55,13 @@ async function* merged(generations: readonly Generation[], atOnce: number): Asyn
     }
   } finally {
     for (const generation of generations) generation.cancel();
-    for (const iterator of iterators) iterator.return().catch(() => undefined); // so that each has seen its end
+    // so that each has seen its end
+    for (const iterator of iterators) iterator.return().catch(() => undefined);
   }
 }
 
-/** Results in the order they are there. A generation is asked for one at a time, so that what waits here is bounded. */
+/** Results in the order they are there. A generation is asked for one at a time, so that what waits here is
+ *  bounded. */
 class Arrivals {
   #settled: Arrival[] = [];
   /** Those that are handed out now, the next one last. */

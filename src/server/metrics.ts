@@ -1,5 +1,6 @@
-/** Prometheus metrics: our names (twostroke_*), and the main ones again under vLLM's names so that existing dashboards work.
- *  Gauges are read from the gateway when scraped; histograms and counters are fed by generation.ts. Times on the wire are seconds. */
+/** Prometheus metrics: our names (twostroke_*), and the main ones again under vLLM's names so that existing
+ *  dashboards work. Gauges are read from the gateway when scraped; histograms and counters are fed by
+ *  generation.ts. Times on the wire are seconds. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { RequestRecord } from '../control/request-record.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
@@ -8,7 +9,9 @@ import { registerRoutingMetrics } from './routing-metrics.js';
 import { registerSloMetrics } from './slo-metrics.js';
 import { registerTransferMetrics } from './transfer-metrics.js';
 
-const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
+const latencyBuckets = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300,
+];
 
 /** [ours without its prefix, vLLM's without its prefix]: written twice when scraped, kept once. */
 const vllmNames: readonly (readonly [string, string])[] = [
@@ -63,12 +66,20 @@ export function createServerMetrics(gateway: ServerGateway, modelName: string): 
 
   const ttft = histogram('time_to_first_token_seconds', 'From arrival to the first token.');
   const gap = histogram('inter_token_latency_seconds', 'Between tokens of one choice.');
-  const e2e = histogram('e2e_request_latency_seconds', 'From arrival to the last token, of requests that were not aborted.');
+  const e2e = histogram(
+    'e2e_request_latency_seconds',
+    'From arrival to the last token, of requests that were not aborted.',
+  );
   const prompts = counter('prompt_tokens_total', 'Prompt tokens of ended requests.');
   const generated = counter('generation_tokens_total', 'Generated tokens of ended requests.');
-  const success = counter('request_success_total', 'Requests that ended without an error, by reason.', ['finished_reason']);
+  const success = counter('request_success_total', 'Requests that ended without an error, by reason.', [
+    'finished_reason',
+  ]);
   const failures = counter('request_failures_total', 'Generations that failed with an error.');
-  const responses = counter('http_responses_total', 'HTTP responses by route and status.', ['route', 'status']);
+  const responses = counter('http_responses_total', 'HTTP responses by route and status.', [
+    'route',
+    'status',
+  ]);
 
   return {
     onFirstToken: (ttftMs) => ttft.observe(ttftMs / 1000),
@@ -81,13 +92,19 @@ export function createServerMetrics(gateway: ServerGateway, modelName: string): 
       if (end.outcome === 'stop' || end.outcome === 'length') e2e.observe(end.durationMs / 1000);
     },
     onResponse: (route, status) => responses.inc({ route, status }),
-    render: async () => ({ contentType: registry.contentType, text: `${await registry.metrics()}\n${await vllmText(registry)}` }),
+    render: async () => ({
+      contentType: registry.contentType,
+      text: `${await registry.metrics()}\n${await vllmText(registry)}`,
+    }),
   };
 }
 
 async function vllmText(registry: Registry): Promise<string> {
   const texts = vllmNames.map(async ([ours, theirs]) =>
-    (await registry.getSingleMetricAsString(`twostroke_${ours}`)).replaceAll(`twostroke_${ours}`, `vllm:${theirs}`),
+    (await registry.getSingleMetricAsString(`twostroke_${ours}`)).replaceAll(
+      `twostroke_${ours}`,
+      `vllm:${theirs}`,
+    ),
   );
   return `${(await Promise.all(texts)).join('\n\n')}\n`;
 }
@@ -122,7 +139,9 @@ function registerLoadMetrics(registry: Registry, gateway: ServerGateway): void {
     const blockCount = sum((snapshot) => snapshot.blockCount);
     return blockCount === 0 ? 0 : sum((snapshot) => snapshot.ownedBlockCount) / blockCount;
   });
-  counter('preemptions_total', 'Sequences preempted for memory.', () => sum((snapshot) => snapshot.preemptionCount));
+  counter('preemptions_total', 'Sequences preempted for memory.', () =>
+    sum((snapshot) => snapshot.preemptionCount),
+  );
   counter('prefix_cache_queries_total', 'Prompt tokens looked up in the prefix cache.', () =>
     sum((snapshot) => snapshot.prefixQueryTokenCount),
   );
@@ -158,7 +177,11 @@ function observeRecords(registry: Registry, gateway: ServerGateway): void {
     labelNames: ['path'],
     ...options,
   });
-  const transferBytes = new Counter({ name: 'twostroke_kv_transfer_bytes_total', help: 'KV bytes handed over.', ...options });
+  const transferBytes = new Counter({
+    name: 'twostroke_kv_transfer_bytes_total',
+    help: 'KV bytes handed over.',
+    ...options,
+  });
   const losses = new Counter({
     name: 'twostroke_worker_losses_total',
     help: 'Times that a request lost its worker and went on.',

@@ -11,7 +11,8 @@ export interface Prompt {
   readonly text: string | null;
 }
 
-/** No vocabulary in use has tokens of more UTF-16 units on average over a whole text; single tokens may be longer. */
+/** No vocabulary in use has tokens of more UTF-16 units on average over a whole text; single tokens may be
+ *  longer. */
 const unitsPerTokenMax = 32;
 
 export function unitCountMaxOf(model: ServedModel): number {
@@ -46,7 +47,9 @@ export function promptIds(model: ServedModel, ids: Int32Array, param: string): r
 type PromptBody = Pick<CompletionBody, 'prompt' | 'add_special_tokens' | 'echo'>;
 
 /** Whichever of the four forms was used. */
-export function promptItemsOf({ prompt }: Pick<PromptBody, 'prompt'>): readonly (string | readonly TokenId[])[] {
+export function promptItemsOf({
+  prompt,
+}: Pick<PromptBody, 'prompt'>): readonly (string | readonly TokenId[])[] {
   return typeof prompt === 'string' || isIds(prompt) ? [prompt] : prompt;
 }
 
@@ -54,11 +57,22 @@ export function promptItemsOf({ prompt }: Pick<PromptBody, 'prompt'>): readonly 
 export async function promptsOf(model: ServedModel, body: PromptBody): Promise<readonly Prompt[]> {
   const { prompt } = body;
   const items = typeof prompt === 'string' ? [prompt] : prompt;
-  return isTexts(items) ? textPrompts(model, body, items) : idPrompts(model, body, isIds(items) ? [items] : items);
+  return isTexts(items)
+    ? textPrompts(model, body, items)
+    : idPrompts(model, body, isIds(items) ? [items] : items);
 }
 
-async function textPrompts(model: ServedModel, body: PromptBody, texts: readonly string[]): Promise<readonly Prompt[]> {
-  const encoded = await encodeTexts(model, texts, body.add_special_tokens === false ? 'none' : 'auto', 'prompt');
+async function textPrompts(
+  model: ServedModel,
+  body: PromptBody,
+  texts: readonly string[],
+): Promise<readonly Prompt[]> {
+  const encoded = await encodeTexts(
+    model,
+    texts,
+    body.add_special_tokens === false ? 'none' : 'auto',
+    'prompt',
+  );
   return encoded.map((ids, index) => ({ ids: promptIds(model, ids, 'prompt'), text: texts[index] ?? null }));
 }
 

@@ -16,7 +16,8 @@ export class RecentRequests {
     });
   }
 
-  /** Newest first, by the client's id or the answer's; empty when it is forgotten, or not known, or still running. */
+  /** Newest first, by the client's id or the answer's; empty when it is forgotten, or not known, or still
+   *  running. */
   find(caller: Caller, id: string): readonly object[] {
     return this.#shown(caller, (record) => record.id === id || record.id.startsWith(`${id}-`));
   }
@@ -27,7 +28,9 @@ export class RecentRequests {
   }
 
   #shown({ owner, sees }: Caller, isWanted: (record: RequestRecord) => boolean): readonly object[] {
-    const shown = this.#records.filter((record) => (sees === 'everything' || record.owner === owner) && isWanted(record));
+    const shown = this.#records.filter(
+      (record) => (sees === 'everything' || record.owner === owner) && isWanted(record),
+    );
     return shown.map((record) => ({ ...record, owner: undefined })).reverse();
   }
 }

@@ -6,8 +6,8 @@ import { bodyTooLarge, HttpError } from './api-error.js';
 import { type BodyRoom, type BodyShare, smallByteCount } from './body-room.js';
 import { contentDecoder } from './content-encoding.js';
 
-/** Throws: 415 other content type or encoding, 413 over the room's limit for one, 429 when others fill the room, 400 bad UTF-8 or bad JSON,
- *  cancelled when the client is gone. */
+/** Throws: 415 other content type or encoding, 413 over the room's limit for one, 429 when others fill the
+ *  room, 400 bad UTF-8 or bad JSON, cancelled when the client is gone. */
 export async function readJsonBody(incoming: IncomingMessage, room: BodyRoom): Promise<unknown> {
   const { bodyBytesMax } = room;
   checkContentType(incoming.headers['content-type']);
@@ -29,7 +29,8 @@ function parsed(bytes: Buffer): unknown {
   return parseJson(decodeUtf8(bytes));
 }
 
-/** JSON in UTF-8, or nothing said. What curl -d sends without -H, and browsers to any site without asking, is refused. */
+/** JSON in UTF-8, or nothing said. What curl -d sends without -H, and browsers to any site without asking, is
+ *  refused. */
 function checkContentType(contentType: string | undefined): void {
   if (contentType === undefined || contentType.trim() === '') return;
   const type = contentType.toLowerCase();
@@ -71,19 +72,23 @@ function goneError(): TwostrokeError {
   return new TwostrokeError('cancelled', 'the client closed the connection');
 }
 
-/** What JSON.parse takes per item, in units of a number in a list (up to 0.1 µs): a list four, a field of an object sixteen. */
+/** What JSON.parse takes per item, in units of a number in a list (up to 0.1 µs): a list four, a field of an
+ *  object sixteen. */
 const unitsPerList = 4;
 const unitsPerField = 16;
-/** So much keeps the event loop for at most 50 ms: half a million token ids, or some ten thousand messages. Texts count as one item, however
- *  long they are. */
+/** So much keeps the event loop for at most 50 ms: half a million token ids, or some ten thousand messages.
+ *  Texts count as one item, however long they are. */
 const parseUnitsMax = 2 ** 19;
-/** Lists and objects in one another. What goes through a value goes down by calls, and JSON.parse alone has no end to its stack. */
+/** Lists and objects in one another. What goes through a value goes down by calls, and JSON.parse alone has
+ *  no end to its stack. */
 const depthMax = 256;
 
-/** Throws 413 for a body of so many values that parsing it would hold everybody else up, 400 for one nested too deeply. */
+/** Throws 413 for a body of so many values that parsing it would hold everybody else up, 400 for one nested
+ *  too deeply. */
 function refuseLongParse(bytes: Buffer): void {
   const { units, depth } = measured(bytes);
-  if (depth > depthMax) throw new InvalidRequestError(`The body has lists or objects in one another more than ${depthMax} deep`);
+  if (depth > depthMax)
+    throw new InvalidRequestError(`The body has lists or objects in one another more than ${depthMax} deep`);
   if (units <= parseUnitsMax) return;
   const what = `The request body has too many values: about ${parseUnitsMax} token ids, or ${parseUnitsMax / unitsPerField} fields, are the limit`;
   throw new HttpError(413, 'too_large', `${what}. Send prompts as text, or in several requests.`);
@@ -119,7 +124,8 @@ function decodeUtf8(bytes: Buffer): string {
   }
 }
 
-/** Where decoding stops being lossless: the longest prefix that decodes strictly, found by going through pieces, then by bisection. */
+/** Where decoding stops being lossless: the longest prefix that decodes strictly, found by going through
+ *  pieces, then by bisection. */
 function firstBadByte(bytes: Buffer): number {
   const isValid = (start: number, end: number) => {
     try {
@@ -165,7 +171,8 @@ function parseJson(text: string): unknown {
 
 const positionTextMax = 65_536;
 
-/** V8 names the position only in some messages; the longest prefix that merely ends too early is found by bisection. */
+/** V8 names the position only in some messages; the longest prefix that merely ends too early is found by
+ *  bisection. */
 function positionHint(text: string): string {
   if (text.length > positionTextMax) return '';
   let good = 0;
@@ -184,6 +191,8 @@ function isUnfinishedJson(prefix: string): boolean {
     return true;
   } catch (error) {
     const message = messageOf(error);
-    return message.includes('end of JSON input') || Number(/position (\d+)/.exec(message)?.[1]) === prefix.length;
+    return (
+      message.includes('end of JSON input') || Number(/position (\d+)/.exec(message)?.[1]) === prefix.length
+    );
   }
 }

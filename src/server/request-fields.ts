@@ -1,5 +1,5 @@
-/** zod fields that both completion endpoints share. Ranges are OpenAI's and vLLM's; `null` means "not given", as OpenAI allows.
- *  What is named nowhere here is for unknown-fields.ts. */
+/** zod fields that both completion endpoints share. Ranges are OpenAI's and vLLM's; `null` means "not given",
+ *  as OpenAI allows. What is named nowhere here is for unknown-fields.ts. */
 import { z } from 'zod';
 import { sloField } from './request-slo.js';
 
@@ -22,12 +22,13 @@ export interface Finding {
   readonly message: string;
 }
 
-/** A field that `find` looks at: for lists of any length. zod would go on through all of a list that begins wrong, and make a finding of
- *  each of its items. */
+/** A field that `find` looks at: for lists of any length. zod would go on through all of a list that begins
+ *  wrong, and make a finding of each of its items. */
 export function checked<Value>(find: (value: unknown) => Finding | null): z.ZodType<Value> {
   return z.custom<Value>().superRefine((value, context) => {
     const finding = find(value);
-    if (finding !== null) context.addIssue({ code: 'custom', path: [...finding.path], message: finding.message });
+    if (finding !== null)
+      context.addIssue({ code: 'custom', path: [...finding.path], message: finding.message });
   });
 }
 
@@ -134,7 +135,9 @@ export function isTextFormat(value: unknown): boolean {
 }
 
 /** A known field that works only when it says "nothing": absent, null, or what `isHarmless` lets through. */
-export function unsupported(isHarmless: (value: unknown) => boolean = () => false): z.ZodOptional<z.ZodType<unknown>> {
+export function unsupported(
+  isHarmless: (value: unknown) => boolean = () => false,
+): z.ZodOptional<z.ZodType<unknown>> {
   return z
     .unknown()
     .refine((value) => value === undefined || value === null || isHarmless(value), { message: notSupported })

@@ -12,15 +12,20 @@ import type { ServedModel } from './served-model.js';
 /** No name means the one model there is, as vLLM allows. */
 export function checkModelName(model: ServedModel, name: string | null | undefined): void {
   if (name === null || name === undefined || model.names.includes(name)) return;
-  throw new TwostrokeError('not_found', `The model "${name}" does not exist. This server has "${model.names.join('", "')}".`, {
-    param: 'model',
-  });
+  throw new TwostrokeError(
+    'not_found',
+    `The model "${name}" does not exist. This server has "${model.names.join('", "')}".`,
+    {
+      param: 'model',
+    },
+  );
 }
 
 export function streamOptionsOf(body: Pick<ChatBody, 'stream' | 'stream_options'>): StreamOptions {
   const options = body.stream_options ?? {};
   if (body.stream !== true) {
-    if (body.stream_options) throw new InvalidRequestError('stream_options: only allowed with "stream": true', 'stream_options');
+    if (body.stream_options)
+      throw new InvalidRequestError('stream_options: only allowed with "stream": true', 'stream_options');
     return { stream: 'no', usage: 'none' };
   }
   if (options.include_usage !== true) return { stream: 'yes', usage: 'none' };
@@ -37,7 +42,10 @@ export function tokenFormOf(body: Pick<ChatBody, 'return_tokens_as_token_ids'>):
 }
 
 type SchedulingBody = Pick<ChatBody, 'priority' | 'cache_salt' | 'on_transfer_failure' | 'slo'>;
-type Scheduling = Pick<RequestInput, 'priority' | 'cacheSalt' | 'owner' | 'onTransferFailure' | 'slo' | 'serviceClass'>;
+type Scheduling = Pick<
+  RequestInput,
+  'priority' | 'cacheSalt' | 'owner' | 'onTransferFailure' | 'slo' | 'serviceClass'
+>;
 
 export function schedulingOf(
   body: SchedulingBody,
@@ -55,8 +63,9 @@ export function schedulingOf(
   };
 }
 
-/** A digest: a salt may be as long as a body, and goes with every prompt of it, to the router and to each worker that it meets. Namespaces are
- *  of one length, so none of them with a salt reads as another; UTF-16, so that no two texts are one. */
+/** A digest: a salt may be as long as a body, and goes with every prompt of it, to the router and to each
+ *  worker that it meets. Namespaces are of one length, so none of them with a salt reads as another; UTF-16,
+ *  so that no two texts are one. */
 function saltOf({ cache_salt: salt = null }: SchedulingBody, { cacheNamespace }: Caller): string | null {
   if (salt === null) return cacheNamespace;
   return createHash('sha256')

@@ -1,5 +1,5 @@
-/** Metrics of the router: how far off its predictions were, how the workers have drifted from their profile, which plan is in use.
- *  Registered by metrics.ts; read from the gateway when scraped. */
+/** Metrics of the router: how far off its predictions were, how the workers have drifted from their profile,
+ *  which plan is in use. Registered by metrics.ts; read from the gateway when scraped. */
 import { Gauge, type Registry } from 'prom-client';
 import { predictionNames } from '../control/prediction-errors.js';
 import type { ServerGateway } from './exchange.js';
@@ -21,14 +21,19 @@ export function registerRoutingMetrics(registry: Registry, gateway: ServerGatewa
       }
     },
   );
-  gauge('step_prediction_error_ratio', 'The same for the last steps of a worker.', ['worker', 'quantile'], function collect() {
-    this.reset();
-    for (const { id, stepError } of gateway.routing().workers) {
-      if (stepError.count === 0) continue;
-      this.set({ worker: id, quantile: '0.5' }, stepError.median);
-      this.set({ worker: id, quantile: '0.9' }, stepError.p90);
-    }
-  });
+  gauge(
+    'step_prediction_error_ratio',
+    'The same for the last steps of a worker.',
+    ['worker', 'quantile'],
+    function collect() {
+      this.reset();
+      for (const { id, stepError } of gateway.routing().workers) {
+        if (stepError.count === 0) continue;
+        this.set({ worker: id, quantile: '0.5' }, stepError.median);
+        this.set({ worker: id, quantile: '0.9' }, stepError.p90);
+      }
+    },
+  );
   gauge(
     'cost_drift_ratio',
     'By what share the steps of a worker are off the profile it started with, the most wrong part of the formula.',
@@ -50,9 +55,14 @@ export function registerRoutingMetrics(registry: Registry, gateway: ServerGatewa
       }
     },
   );
-  gauge('plan', '1: the plan in use, which workers may prefill, decode or both.', ['plan'], function collect() {
-    this.reset();
-    const { plan } = gateway.routing();
-    if (plan !== null) this.set({ plan }, 1);
-  });
+  gauge(
+    'plan',
+    '1: the plan in use, which workers may prefill, decode or both.',
+    ['plan'],
+    function collect() {
+      this.reset();
+      const { plan } = gateway.routing();
+      if (plan !== null) this.set({ plan }, 1);
+    },
+  );
 }

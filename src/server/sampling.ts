@@ -1,5 +1,5 @@
-/** Request fields and the model's own defaults → SamplingParams with every value explicit. Used by chat.ts and completions.ts.
- *  Order of precedence: the request, generation_config.json, OpenAI's default. */
+/** Request fields and the model's own defaults → SamplingParams with every value explicit. Used by chat.ts
+ *  and completions.ts. Order of precedence: the request, generation_config.json, OpenAI's default. */
 import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import { freshSeed } from '../base/prng.js';
@@ -35,7 +35,8 @@ type SamplingBody = Pick<
   | 'min_tokens'
 >;
 
-/** Throws ContextLengthError when prompt and limits do not fit the context, InvalidRequestError when ids lie outside the vocabulary. */
+/** Throws ContextLengthError when prompt and limits do not fit the context, InvalidRequestError when ids lie
+ *  outside the vocabulary. */
 export function samplingParams(
   model: ServedModel,
   body: SamplingBody,
@@ -45,7 +46,10 @@ export function samplingParams(
   const maxTokenCount = checkedMaxTokens(model, promptTokenCount, extras);
   const minTokenCount = body.min_tokens ?? 0;
   if (minTokenCount > maxTokenCount) {
-    throw new InvalidRequestError(`min_tokens: ${minTokenCount} is more than the ${maxTokenCount} tokens allowed`, 'min_tokens');
+    throw new InvalidRequestError(
+      `min_tokens: ${minTokenCount} is more than the ${maxTokenCount} tokens allowed`,
+      'min_tokens',
+    );
   }
   const { defaults } = model;
   const topP = body.top_p ?? defaults.topP ?? 1;
@@ -69,7 +73,11 @@ export function samplingParams(
   };
 }
 
-export function checkPromptFits({ maxModelTokenCount: context }: ServedModel, promptTokenCount: number, param: string): void {
+export function checkPromptFits(
+  { maxModelTokenCount: context }: ServedModel,
+  promptTokenCount: number,
+  param: string,
+): void {
   if (promptTokenCount < context) return;
   throw new ContextLengthError(
     `${param}: this model's maximum context length is ${context} tokens. The prompt has ${promptTokenCount} tokens and at least 1 must be generated. Shorten the prompt.`,
@@ -92,12 +100,18 @@ function checkedMaxTokens(model: ServedModel, promptTokenCount: number, extras: 
   return limit.count ?? Math.min(room, model.defaults.maxTokenCount ?? room);
 }
 
-function logitBias(model: ServedModel, bias: Readonly<Record<string, number>>): readonly (readonly [TokenId, number])[] {
+function logitBias(
+  model: ServedModel,
+  bias: Readonly<Record<string, number>>,
+): readonly (readonly [TokenId, number])[] {
   const biasOf = new Map<TokenId, number>(); // "7" and "07" are one token
   for (const [key, value] of Object.entries(bias)) {
     const id = /^\d+$/.test(key) ? Number(key) : Number.NaN;
     if (!(id < model.vocabCount)) {
-      throw new InvalidRequestError(`logit_bias: "${key}" is not a token id (0 to ${model.vocabCount - 1})`, 'logit_bias');
+      throw new InvalidRequestError(
+        `logit_bias: "${key}" is not a token id (0 to ${model.vocabCount - 1})`,
+        'logit_bias',
+      );
     }
     biasOf.set(id, value);
   }
@@ -114,7 +128,11 @@ function topKOf(model: ServedModel, topK: number): number {
   return topK < 0 || topK >= model.vocabCount ? 0 : topK;
 }
 
-export function checkedTokenIds(model: ServedModel, ids: readonly TokenId[], field: string): readonly TokenId[] {
+export function checkedTokenIds(
+  model: ServedModel,
+  ids: readonly TokenId[],
+  field: string,
+): readonly TokenId[] {
   const bad = ids.find((id) => id >= model.vocabCount);
   if (bad === undefined) return ids;
   throw new InvalidRequestError(`${field}: ${bad} is not a token id (0 to ${model.vocabCount - 1})`, field);
@@ -122,8 +140,8 @@ export function checkedTokenIds(model: ServedModel, ids: readonly TokenId[], fie
 
 const seedBits = 52;
 
-/** Any 64-bit seed as one of 52 bits; those below 2^52 stay. Further down a choice's number is added to it, which must be exact: 2^53 is
- *  where numbers stop being so. */
+/** Any 64-bit seed as one of 52 bits; those below 2^52 stay. Further down a choice's number is added to it,
+ *  which must be exact: 2^53 is where numbers stop being so. */
 function foldedSeed(seed: number): number {
   const whole = seed === 2 ** 63 ? 2n ** 63n - 1n : BigInt(seed); // what JSON.parse makes of the largest one
   const bits = BigInt.asUintN(64, whole);

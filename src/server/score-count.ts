@@ -1,5 +1,5 @@
-/** A bound on the log-probabilities of one answer: they are kept until it is whole, and made into JSON in one go. Used by chat.ts and
- *  completions.ts, before anything is submitted. */
+/** A bound on the log-probabilities of one answer: they are kept until it is whole, and made into JSON in one
+ *  go. Used by chat.ts and completions.ts, before anything is submitted. */
 import { InvalidRequestError } from '../base/errors.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
 
@@ -15,7 +15,8 @@ export function checkScoreCount(
   isStreamed: boolean,
 ): void {
   const choiceCount = prompts.count * asked.choiceCount;
-  const isKept = !isStreamed && choiceCount > 1; // one choice alone may be as long as the context, and takes as long
+  // one choice alone may be as long as the context, and takes as long
+  const isKept = !isStreamed && choiceCount > 1;
   const outputCount = isKept ? choiceCount * asked.maxTokenCount * perToken(asked.topLogprobCount) : 0;
   const count = prompts.tokenCount * perToken(asked.promptLogprobCount) + outputCount;
   if (count <= scoreCountMax) return;

@@ -1,4 +1,5 @@
-/** The one model this server offers: its names, limits, text side and request defaults. Made once at start, read by every handler. */
+/** The one model this server offers: its names, limits, text side and request defaults. Made once at start,
+ *  read by every handler. */
 import { InvalidRequestError } from '../base/errors.js';
 import type { ModelConfig } from '../model/config.js';
 import type { Detokenizer } from '../model/detokenizer.js';
@@ -34,10 +35,12 @@ interface ServedModelOptions {
   readonly version: string;
 }
 
-/** Its text threads run until `text` is closed. @throws ModelError for a tokenizer or template that cannot be used; then none runs. */
+/** Its text threads run until `text` is closed. @throws ModelError for a tokenizer or template that cannot be
+ *  used; then none runs. */
 export async function loadServedModel(options: ServedModelOptions): Promise<ServedModel> {
   const { folder, config, names, maxModelTokenCount, createdSeconds } = options;
-  const text = options.tokenizer === 'load' ? await ThreadedText.start({ folder, entry: options.textEntry }) : null;
+  const text =
+    options.tokenizer === 'load' ? await ThreadedText.start({ folder, entry: options.textEntry }) : null;
   try {
     return {
       names,

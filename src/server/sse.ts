@@ -1,6 +1,7 @@
-/** Server-sent events written straight to the Node response: no web stream in between, which costs more than half of the throughput.
- *  Invariant: at most one write is pending beyond the socket's buffer; a writer awaits `send`, so a slow reader holds its generation's
- *  events back instead of growing this process. */
+/** Server-sent events written straight to the Node response: no web stream in between, which costs more than
+ *  half of the throughput.
+ *  Invariant: at most one write is pending beyond the socket's buffer; a writer awaits `send`, so a slow
+ *  reader holds its generation's events back instead of growing this process. */
 import type { Clock } from '../base/clock.js';
 import type { Exchange } from './exchange.js';
 
@@ -11,7 +12,8 @@ const sseHeaders = {
   'x-accel-buffering': 'no',
 };
 
-/** A client that takes nothing for so long, and stays connected, is cut: its answer would be kept for ever. */
+/** A client that takes nothing for so long, and stays connected, is cut: its answer would be kept for
+ *  ever. */
 const stalledReaderMs = 600_000;
 
 export class SseWriter {
@@ -27,9 +29,12 @@ export class SseWriter {
     return this.#outgoing.headersSent;
   }
 
-  /** The socket tells first: a response that waits behind another of its connection does not hear of its end. */
+  /** The socket tells first: a response that waits behind another of its connection does not hear of its
+   *  end. */
   get isClosed(): boolean {
-    return this.#exchange.incoming.socket.destroyed || this.#outgoing.destroyed || this.#outgoing.writableEnded;
+    return (
+      this.#exchange.incoming.socket.destroyed || this.#outgoing.destroyed || this.#outgoing.writableEnded
+    );
   }
 
   /** The headers leave with what is sent next. */

@@ -1,8 +1,13 @@
-/** What a text thread is asked and answers, and how a job is done. Used by text-thread-entry.ts on the thread, by text-service.ts and
- *  text-thread.ts beside it. Everything here is plain data for postMessage. */
+/** What a text thread is asked and answers, and how a job is done. Used by text-thread-entry.ts on the
+ *  thread, by text-service.ts and text-thread.ts beside it. Everything here is plain data for postMessage. */
 import { ContextLengthError, InvalidRequestError, toWire, type WireError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
-import { type ChatMessage, type ChatTemplate, findChatTemplate, type RenderOptions } from '../model/chat-template.js';
+import {
+  type ChatMessage,
+  type ChatTemplate,
+  findChatTemplate,
+  type RenderOptions,
+} from '../model/chat-template.js';
 import { type PackedTokens, packTokens } from '../model/detokenizer.js';
 import { type EncodeOptions, loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
 
@@ -14,7 +19,12 @@ export interface Chat {
 export type TextJob =
   | { readonly kind: 'encode'; readonly texts: readonly string[]; readonly options: EncodeOptions }
   /** `unitCountMax`: a rendered text that is longer is refused before it is tokenised. */
-  | { readonly kind: 'chat'; readonly chat: Chat; readonly options: EncodeOptions; readonly unitCountMax: number }
+  | {
+      readonly kind: 'chat';
+      readonly chat: Chat;
+      readonly options: EncodeOptions;
+      readonly unitCountMax: number;
+    }
   | { readonly kind: 'decode'; readonly ids: readonly Int32Array[] };
 
 export type TextAnswer =
@@ -51,7 +61,10 @@ export function loadAnswer({ tokenizer, chatTemplate }: LoadedText): LoadAnswer 
 export function runJob(text: LoadedText, job: TextJob): TextAnswer {
   try {
     if (job.kind === 'decode')
-      return { kind: 'texts', texts: job.ids.map((ids) => text.tokenizer.decode([...ids], { special: 'keep' })) };
+      return {
+        kind: 'texts',
+        texts: job.ids.map((ids) => text.tokenizer.decode([...ids], { special: 'keep' })),
+      };
     const texts = job.kind === 'encode' ? job.texts : [chatText(text, job.chat, job.unitCountMax)];
     return { kind: 'ids', ids: texts.map((one) => Int32Array.from(text.tokenizer.encode(one, job.options))) };
   } catch (error) {
@@ -60,10 +73,14 @@ export function runJob(text: LoadedText, job: TextJob): TextAnswer {
 }
 
 function chatText({ chatTemplate }: LoadedText, chat: Chat, unitCountMax: number): string {
-  if (chatTemplate === null) throw new InvalidRequestError('messages: this model has no chat template', 'messages');
+  if (chatTemplate === null)
+    throw new InvalidRequestError('messages: this model has no chat template', 'messages');
   const text = chatTemplate.render(chat.messages, chat.options);
   if (text.length <= unitCountMax) return text;
-  throw new ContextLengthError(`messages: a prompt of ${text.length} characters cannot fit this model's context`, 'messages');
+  throw new ContextLengthError(
+    `messages: a prompt of ${text.length} characters cannot fit this model's context`,
+    'messages',
+  );
 }
 
 /** The size of a job: how long it may take, and where it queues. */
@@ -73,7 +90,8 @@ export function unitCountOf(job: TextJob): number {
   return textUnitCount(job.chat);
 }
 
-/** Everything goes to the template, whichever field it came in. The values are a JSON body's: no deeper than its reader allows. */
+/** Everything goes to the template, whichever field it came in. The values are a JSON body's: no deeper than
+ *  its reader allows. */
 function textUnitCount(value: unknown): number {
   if (typeof value === 'string') return value.length;
   if (typeof value !== 'object' || value === null) return 0;

@@ -1,6 +1,7 @@
-/** Chats and texts → token ids, off the event loop: what a model folder's template and tokenizer do with what clients send may take
- *  for ever. Made by served-model.ts (threads) or tests (direct); used by prompt.ts and tokenize.ts. Invariant:
- *  every call ends within its limit, and one that passes it takes no other with it. Two threads:
+/** Chats and texts → token ids, off the event loop: what a model folder's template and tokenizer do with what
+ *  clients send may take for ever. Made by served-model.ts (threads) or tests (direct); used by prompt.ts and
+ *  tokenize.ts. Invariant: every call ends within its limit, and one that passes it takes no other with it.
+ *  Two threads:
  *
  *    quick    short jobs, one after another
  *    slow     long ones, and every job of a kind that was stopped last time; short ones too when it is free */
@@ -10,7 +11,15 @@ import type { TokenId } from '../base/ids.js';
 import { OverloadedError } from '../control/admission.js';
 import { Detokenizer, unpackTokens } from '../model/detokenizer.js';
 import type { EncodeOptions } from '../model/tokenizer.js';
-import { type Chat, type LoadAnswer, type LoadedText, runJob, type TextAnswer, type TextJob, unitCountOf } from './text-jobs.js';
+import {
+  type Chat,
+  type LoadAnswer,
+  type LoadedText,
+  runJob,
+  type TextAnswer,
+  type TextJob,
+  unitCountOf,
+} from './text-jobs.js';
 import { TextThread } from './text-thread.js';
 
 export abstract class TextService {
@@ -22,19 +31,30 @@ export abstract class TextService {
     return expected('ids', await this.run({ kind: 'encode', texts, options })).ids;
   }
 
-  /** @throws InvalidRequestError for messages that the template refuses, or a text of more than `unitCountMax`. */
+  /** @throws InvalidRequestError for messages that the template refuses, or a text of more than
+   *  `unitCountMax`. */
   async encodeChat(chat: Chat, options: EncodeOptions, unitCountMax: number): Promise<Int32Array> {
-    return expected('ids', await this.run({ kind: 'chat', chat, options, unitCountMax })).ids[0] ?? new Int32Array();
+    return (
+      expected('ids', await this.run({ kind: 'chat', chat, options, unitCountMax })).ids[0] ??
+      new Int32Array()
+    );
   }
 
   async decode(lists: readonly (readonly TokenId[])[]): Promise<readonly string[]> {
-    return expected('texts', await this.run({ kind: 'decode', ids: lists.map((ids) => Int32Array.from(ids)) })).texts;
+    return expected(
+      'texts',
+      await this.run({ kind: 'decode', ids: lists.map((ids) => Int32Array.from(ids)) }),
+    ).texts;
   }
 }
 
-function expected<K extends TextAnswer['kind']>(kind: K, answer: TextAnswer): Extract<TextAnswer, { kind: K }> {
+function expected<K extends TextAnswer['kind']>(
+  kind: K,
+  answer: TextAnswer,
+): Extract<TextAnswer, { kind: K }> {
   if (answer.kind === 'error') throw fromWire(answer.error);
-  if (answer.kind !== kind) throw new TwostrokeError('internal', `the text thread answered ${answer.kind}, not ${kind}`);
+  if (answer.kind !== kind)
+    throw new TwostrokeError('internal', `the text thread answered ${answer.kind}, not ${kind}`);
   return answer as Extract<TextAnswer, { kind: K }>;
 }
 
@@ -142,7 +162,9 @@ export class ThreadedText extends TextService {
     const unitCount = Math.max(jobUnitsMin, unitCountOf(job));
     const waitingCount = this.#quick.queue.length + this.#slow.queue.length;
     if (this.#waitingUnits > 0 && this.#waitingUnits + unitCount > waitingUnitsMax) {
-      return Promise.reject(new OverloadedError(`${waitingCount} texts wait to be tokenised`, this.#waitingUnits / unitsPerMs));
+      return Promise.reject(
+        new OverloadedError(`${waitingCount} texts wait to be tokenised`, this.#waitingUnits / unitsPerMs),
+      );
     }
     this.#waitingUnits += unitCount;
     const isSlow = unitCount > shortUnitCount || this.#stoppedKinds.has(job.kind);
@@ -157,7 +179,10 @@ export class ThreadedText extends TextService {
     if (!this.#quick.isBusy) this.#begin(this.#quick, this.#quick.queue.shift());
     if (this.#slow.isBusy) return;
     // It starts for a job of its own: most servers never need a second tokenizer in memory.
-    this.#begin(this.#slow, this.#slow.queue.shift() ?? (this.#slow.thread === null ? undefined : this.#quick.queue.shift()));
+    this.#begin(
+      this.#slow,
+      this.#slow.queue.shift() ?? (this.#slow.thread === null ? undefined : this.#quick.queue.shift()),
+    );
   }
 
   #begin(lane: Lane, queued: QueuedJob | undefined): void {
@@ -186,7 +211,8 @@ export class ThreadedText extends TextService {
     }
   }
 
-  /** From now on such jobs keep out of the quick lane: those that wait in it too, or each would hold it up as long as this one has. */
+  /** From now on such jobs keep out of the quick lane: those that wait in it too, or each would hold it up as
+   *  long as this one has. */
   #isolate(kind: TextJob['kind']): void {
     this.#stoppedKinds.add(kind);
     const waiting = this.#quick.queue.splice(0);

@@ -4,7 +4,10 @@ import { assert } from '../base/assert.js';
 import { toWire } from '../base/errors.js';
 import { type LoadAnswer, type LoadedText, loadAnswer, loadText, runJob, type TextJob } from './text-jobs.js';
 
-assert(parentPort !== null && typeof workerData === 'string', 'text-thread-entry.js is started by text-thread.ts');
+assert(
+  parentPort !== null && typeof workerData === 'string',
+  'text-thread-entry.js is started by text-thread.ts',
+);
 const port = parentPort;
 
 function serve(folder: string): void {
@@ -18,7 +21,10 @@ function serve(folder: string): void {
   }
   port.on('message', (job: TextJob) => {
     const answer = runJob(text, job);
-    port.postMessage(answer, answer.kind === 'ids' ? answer.ids.map(({ buffer }) => buffer as ArrayBuffer) : []);
+    port.postMessage(
+      answer,
+      answer.kind === 'ids' ? answer.ids.map(({ buffer }) => buffer as ArrayBuffer) : [],
+    );
   });
 }
 

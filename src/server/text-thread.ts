@@ -1,5 +1,7 @@
-/** A thread that runs one model folder's tokenizer and chat template, with limits on time and memory. Made by text-service.ts.
- *  Invariant: a job is answered or fails within its limit; a thread that passed a limit is ended and takes no more. */
+/** A thread that runs one model folder's tokenizer and chat template, with limits on time and memory. Made by
+ *  text-service.ts.
+ *  Invariant: a job is answered or fails within its limit; a thread that passed a limit is ended and takes no
+ *  more. */
 import { Worker } from 'node:worker_threads';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, ModelError, TwostrokeError } from '../base/errors.js';
@@ -55,7 +57,8 @@ export class TextThread {
         'deadline_exceeded',
         `the model's ${job.kind === 'chat' ? 'chat template or tokenizer' : 'tokenizer'} did not finish within ${(limitMs / 1000).toFixed(1)} s and was stopped`,
       );
-    if (!this.#isEnded) this.#worker.postMessage(job); // first: what cannot be copied throws, and nothing waits for its answer
+    // first: what cannot be copied throws, and nothing waits for its answer
+    if (!this.#isEnded) this.#worker.postMessage(job);
     return (await this.#answer(limitMs, tooLong)) as TextAnswer;
   }
 
@@ -67,7 +70,9 @@ export class TextThread {
   async #load(): Promise<Extract<LoadAnswer, { kind: 'loaded' }>> {
     const { folder, loadLimitMs } = this.#options;
     const tooLong = () =>
-      new ModelError(`${folder}: reading the tokenizer and the chat template did not finish within ${loadLimitMs / 1000} s`);
+      new ModelError(
+        `${folder}: reading the tokenizer and the chat template did not finish within ${loadLimitMs / 1000} s`,
+      );
     const answer = (await this.#answer(loadLimitMs, tooLong)) as LoadAnswer;
     if (answer.kind === 'loaded') return answer;
     const error = fromWire(answer.error);
@@ -80,7 +85,11 @@ export class TextThread {
     if (this.#isEnded) return Promise.reject(new TwostrokeError('unavailable', 'the text thread ended'));
     this.#worker.ref();
     return new Promise((resolve, reject) => {
-      this.#waiter = { resolve, reject, timer: this.#options.clock.after(limitMs, () => this.#end(tooLong())) };
+      this.#waiter = {
+        resolve,
+        reject,
+        timer: this.#options.clock.after(limitMs, () => this.#end(tooLong())),
+      };
     });
   }
 
@@ -101,7 +110,8 @@ export class TextThread {
 
   #reason(error: unknown): Error {
     const { code, message } = error as { readonly code?: string; readonly message?: string };
-    if (code !== 'ERR_WORKER_OUT_OF_MEMORY') return new TwostrokeError('internal', `the text thread failed: ${message}`);
+    if (code !== 'ERR_WORKER_OUT_OF_MEMORY')
+      return new TwostrokeError('internal', `the text thread failed: ${message}`);
     return new ModelError(
       `the model's chat template or tokenizer needed more than ${this.#options.memoryLimitMb} MiB and was stopped`,
     );

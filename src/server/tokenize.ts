@@ -11,18 +11,30 @@ import { requireText, requireTokenizer, type ServedModel } from './served-model.
 import { detokenizeSchema, tokenizeMessagesSchema, tokenizePromptSchema } from './tokenize-schema.js';
 import { type OnParsed, validate } from './validation.js';
 
-/** The answer as a response of its own: a text may have millions of tokens, and their JSON is made without holding others up. */
-export async function tokenize(model: ServedModel, json: unknown, onParsed: OnParsed, clock: Clock): Promise<Response> {
+/** The answer as a response of its own: a text may have millions of tokens, and their JSON is made without
+ *  holding others up. */
+export async function tokenize(
+  model: ServedModel,
+  json: unknown,
+  onParsed: OnParsed,
+  clock: Clock,
+): Promise<Response> {
   const isChat = typeof json === 'object' && json !== null && 'messages' in json;
-  const body = isChat ? validate(tokenizeMessagesSchema, json, onParsed) : validate(tokenizePromptSchema, json, onParsed);
+  const body = isChat
+    ? validate(tokenizeMessagesSchema, json, onParsed)
+    : validate(tokenizePromptSchema, json, onParsed);
   checkModelName(model, body.model);
   const tokenizer = requireTokenizer(model, isChat ? 'messages' : 'prompt');
   const ids = 'messages' in body ? await encodeChat(model, body) : await encodeText(model, body);
   const tokens = await listJson(ids, String, clock);
   const texts =
-    body.return_token_strs === true ? await listJson(ids, (id) => JSON.stringify(tokenizer.tokenText(id)), clock) : 'null';
+    body.return_token_strs === true
+      ? await listJson(ids, (id) => JSON.stringify(tokenizer.tokenText(id)), clock)
+      : 'null';
   const head = `"count":${ids.length},"max_model_len":${model.maxModelTokenCount}`;
-  return new Response(`{${head},"tokens":${tokens},"token_strs":${texts}}`, { headers: { 'content-type': 'application/json' } });
+  return new Response(`{${head},"tokens":${tokens},"token_strs":${texts}}`, {
+    headers: { 'content-type': 'application/json' },
+  });
 }
 
 async function encodeText(
@@ -30,7 +42,12 @@ async function encodeText(
   { prompt, add_special_tokens }: z.output<typeof tokenizePromptSchema>,
 ): Promise<Int32Array> {
   if (prompt === '') return new Int32Array();
-  const [ids = new Int32Array()] = await encodeTexts(model, [prompt], add_special_tokens === false ? 'none' : 'auto', 'prompt');
+  const [ids = new Int32Array()] = await encodeTexts(
+    model,
+    [prompt],
+    add_special_tokens === false ? 'none' : 'auto',
+    'prompt',
+  );
   return ids;
 }
 
@@ -46,7 +63,11 @@ async function listJson(ids: Int32Array, itemJson: (id: TokenId) => string, cloc
   return `[${pieces.join(',')}]`;
 }
 
-export async function detokenize(model: ServedModel, json: unknown, onParsed: OnParsed): Promise<Detokenized> {
+export async function detokenize(
+  model: ServedModel,
+  json: unknown,
+  onParsed: OnParsed,
+): Promise<Detokenized> {
   const body = validate(detokenizeSchema, json, onParsed);
   checkModelName(model, body.model);
   const text = requireText(model, 'tokens');

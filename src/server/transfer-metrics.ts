@@ -1,4 +1,5 @@
-/** Metrics of hand-overs: what each pair of workers moved, how fast, and what came to nothing. Registered by metrics.ts. */
+/** Metrics of hand-overs: what each pair of workers moved, how fast, and what came to nothing. Registered by
+ *  metrics.ts. */
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { RequestRecord } from '../control/request-record.js';
 import type { ServerGateway } from './exchange.js';
@@ -6,9 +7,14 @@ import type { ServerGateway } from './exchange.js';
 type Waits = ReturnType<ServerGateway['workers']>[number]['stepBoundaryWaits'];
 type Link = ReturnType<ServerGateway['workers']>[number]['connectors'][number];
 
-/** Kept by the workers and read when scraped; they fall back when a worker restarts, as Prometheus counters may. */
+/** Kept by the workers and read when scraped; they fall back when a worker restarts, as Prometheus counters
+ *  may. */
 const linkMetrics: readonly [string, string, (link: Link) => number][] = [
-  ['pushed_bytes_total', 'KV bytes pushed over this connector, retries included.', (link) => link.pushedBytes],
+  [
+    'pushed_bytes_total',
+    'KV bytes pushed over this connector, retries included.',
+    (link) => link.pushedBytes,
+  ],
   ['landed_bytes_total', 'KV bytes of hand-overs that landed.', (link) => link.landedBytes],
   [
     'landed_seconds_total',
@@ -22,8 +28,16 @@ const linkMetrics: readonly [string, string, (link: Link) => number][] = [
 
 /** No connector can shorten these: the running step has to end first. */
 const waitMetrics: readonly [string, string, (waits: Waits) => number][] = [
-  ['waits_total', 'Sequences that were handed over and waited for the next step of their decode worker.', ({ count }) => count],
-  ['wait_seconds_total', 'How long they waited, from schedulable to the begin of that step.', ({ totalMs }) => totalMs / 1000],
+  [
+    'waits_total',
+    'Sequences that were handed over and waited for the next step of their decode worker.',
+    ({ count }) => count,
+  ],
+  [
+    'wait_seconds_total',
+    'How long they waited, from schedulable to the begin of that step.',
+    ({ totalMs }) => totalMs / 1000,
+  ],
 ];
 
 export function registerTransferMetrics(registry: Registry, gateway: ServerGateway): void {
@@ -67,7 +81,8 @@ export function registerTransferMetrics(registry: Registry, gateway: ServerGatew
     registers: [registry],
     collect() {
       this.reset();
-      for (const { id, quarantinedBlockCount } of gateway.workers()) this.set({ worker: id }, quarantinedBlockCount);
+      for (const { id, quarantinedBlockCount } of gateway.workers())
+        this.set({ worker: id }, quarantinedBlockCount);
     },
   });
   for (const [name, help, read] of waitMetrics) {
@@ -78,7 +93,8 @@ export function registerTransferMetrics(registry: Registry, gateway: ServerGatew
       registers: [registry],
       collect() {
         this.reset();
-        for (const { id, stepBoundaryWaits } of gateway.workers()) this.inc({ worker: id }, read(stepBoundaryWaits));
+        for (const { id, stepBoundaryWaits } of gateway.workers())
+          this.inc({ worker: id }, read(stepBoundaryWaits));
       },
     });
   }

@@ -1,5 +1,6 @@
-/** Fields of a request that no schema names: ignored, and named in a header and once in the log; or, on a strict server, refused. Made by
- *  app.ts, used through validate. Invariant: what a client can make this write or keep is bounded. */
+/** Fields of a request that no schema names: ignored, and named in a header and once in the log; or, on a
+ *  strict server, refused. Made by app.ts, used through validate. Invariant: what a client can make this
+ *  write or keep is bounded. */
 import type { ServerResponse } from 'node:http';
 import { InvalidRequestError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
@@ -25,7 +26,8 @@ export class UnknownFields {
     this.#logger = logger;
   }
 
-  /** `known` is `given` without what the schema does not name. Throws InvalidRequestError on a strict server. */
+  /** `known` is `given` without what the schema does not name. Throws InvalidRequestError on a strict
+   *  server. */
   handle(given: unknown, known: unknown, response: Headers): void {
     const found = new Map<string, FieldPath>();
     collect(given, known, '', { path: [], found });
@@ -51,11 +53,13 @@ export class UnknownFields {
 interface Search {
   /** Of what is looked at now. */
   readonly path: (string | number)[];
-  /** By its name, the first path of each field that only `given` has, and at most one more than can be shown. */
+  /** By its name, the first path of each field that only `given` has, and at most one more than can be
+   *  shown. */
   readonly found: Map<string, FieldPath>;
 }
 
-/** `name`: the path with all items of a list as one, messages[].content. What the schema takes as it is is the same value on both sides. */
+/** `name`: the path with all items of a list as one, messages[].content. What the schema takes as it is is
+ *  the same value on both sides. */
 function collect(given: unknown, known: unknown, name: string, search: Search): void {
   if (given === known || !isObject(given) || !isObject(known)) return;
   const { path, found } = search;

@@ -1,19 +1,21 @@
-/** OpenAI's `usage`, exact: what was prefilled, what was found cached, what was given to the client. Used by the two formats. */
+/** OpenAI's `usage`, exact: what was prefilled, what was found cached, what was given to the client. Used by
+ *  the two formats. */
 import type { Usage } from './api-types.js';
 import type { Generation } from './generation.js';
 
 /** `output`: not told where a token was generated only because scoring a prompt needs one (max_tokens 0). */
-type Output = 'told' | 'not told';
+type Output = 'reported' | 'not reported';
 type Counted = Pick<Generation, 'promptTokenCount' | 'cachedTokenCount' | 'completionTokenCount'>;
 
-export function usageOf(generations: readonly Counted[], output: Output = 'told'): Usage {
-  const sum = (pick: (generation: Counted) => number) => generations.reduce((total, generation) => total + pick(generation), 0);
+export function usageOf(generations: readonly Counted[], output: Output = 'reported'): Usage {
+  const sum = (pick: (generation: Counted) => number) =>
+    generations.reduce((total, generation) => total + pick(generation), 0);
   const cachedTokenCount = sum((generation) => generation.cachedTokenCount);
   const completionTokenCount = sum((generation) => generation.completionTokenCount);
   return usage(
     sum((generation) => generation.promptTokenCount),
     cachedTokenCount,
-    output === 'not told' ? 0 : completionTokenCount,
+    output === 'not reported' ? 0 : completionTokenCount,
   );
 }
 
@@ -34,10 +36,15 @@ export class UsageSoFar {
 
   /** What has been found cached is known with a prompt's first delta. */
   add(promptIndex: number, tokenCount: number): Usage {
-    if (!this.#begun.has(promptIndex)) this.#cachedTokenCount += this.#generations[promptIndex]?.cachedTokenCount ?? 0;
+    if (!this.#begun.has(promptIndex))
+      this.#cachedTokenCount += this.#generations[promptIndex]?.cachedTokenCount ?? 0;
     this.#begun.add(promptIndex);
     this.#completionTokenCount += tokenCount;
-    return usage(this.#promptTokenCount, this.#cachedTokenCount, this.#output === 'not told' ? 0 : this.#completionTokenCount);
+    return usage(
+      this.#promptTokenCount,
+      this.#cachedTokenCount,
+      this.#output === 'not reported' ? 0 : this.#completionTokenCount,
+    );
   }
 }
 

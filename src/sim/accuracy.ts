@@ -1,4 +1,5 @@
-/** How far simulated figures are from real ones: rows of a table, and how many are within the aim. Used by scripts/simulate-accuracy.mjs. */
+/** How far simulated figures are from real ones: rows of a table, and how many are within the aim. Used by
+ *  scripts/simulate-accuracy.mjs. */
 import type { RequestRecord } from '../bench/request-record.js';
 import { type RunSummary, summariseRun } from '../bench/summary.js';
 import type { SweepData, SweepRun } from '../bench/sweep-file.js';
@@ -59,7 +60,8 @@ interface Accuracy {
 
 type RecordsByRun = ReadonlyMap<number, readonly RequestRecord[]>;
 
-/** Of a real sweep and its replays (sweep-replay.ts), which differ in what was drawn: repetitions of a point count together, and so do replays. */
+/** Of a real sweep and its replays (sweep-replay.ts), which differ in what was drawn: repetitions of a point
+ *  count together, and so do replays. */
 export function accuracyOf({ header, records }: SweepData, replays: readonly RecordsByRun[]): Accuracy {
   const summaryOf = (runs: readonly SweepRun[], all: readonly RecordsByRun[]) =>
     summariseRun(
@@ -67,7 +69,8 @@ export function accuracyOf({ header, records }: SweepData, replays: readonly Rec
       null,
     );
   const virtualPerSecond = (run: SweepRun) =>
-    replays.reduce((sum, replayed) => sum + summaryOf([run], [replayed]).requestsPerSecond, 0) / replays.length;
+    replays.reduce((sum, replayed) => sum + summaryOf([run], [replayed]).requestsPerSecond, 0) /
+    replays.length;
   const saturations = header.runs
     .filter(({ stage }) => stage === 'saturation')
     .map((run) => ({
@@ -88,7 +91,8 @@ export function accuracyOf({ header, records }: SweepData, replays: readonly Rec
   const rows = firsts.map((first): AccuracyRow => {
     const { workload, mode, rateFraction } = first;
     const ratePerSecond = first.ratePerSecond ?? Number.NaN;
-    const ofPoint = (stage: SweepRun['stage']) => header.runs.filter((run) => run.stage === stage && isSame(run, first));
+    const ofPoint = (stage: SweepRun['stage']) =>
+      header.runs.filter((run) => run.stage === stage && isSame(run, first));
     const real = summaryOf(ofPoint('point'), [records]);
     const repeats = ofPoint('repeat');
     return {
@@ -102,7 +106,10 @@ export function accuracyOf({ header, records }: SweepData, replays: readonly Rec
 }
 
 function errorsOf(pairs: Pairs): Readonly<Record<FigureName, number>> {
-  return Object.fromEntries(figureNames.map((name) => [name, pairs[name].error])) as Record<FigureName, number>;
+  return Object.fromEntries(figureNames.map((name) => [name, pairs[name].error])) as Record<
+    FigureName,
+    number
+  >;
 }
 
 const tableHead = [
@@ -119,7 +126,16 @@ export function accuracyText({ rows, saturations }: Accuracy): string {
   return `${[...tableHead, ...rows.map(rowText)].join('\n')}\n\n${verdictText(rows)}\n\n${lines.join('\n\n')}\n`;
 }
 
-function rowText({ workload, mode, ratePerSecond, fraction, requestCount, isVoid, repeatErrors, ...pairs }: AccuracyRow): string {
+function rowText({
+  workload,
+  mode,
+  ratePerSecond,
+  fraction,
+  requestCount,
+  isVoid,
+  repeatErrors,
+  ...pairs
+}: AccuracyRow): string {
   const cells = figureNames.map((name) => {
     const { realMs, virtualMs, error } = pairs[name];
     const again = repeatErrors === null ? '' : `, A/A ${percent(repeatErrors[name])}`;

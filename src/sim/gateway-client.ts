@@ -1,4 +1,5 @@
-/** Sends the load generator's requests straight to a gateway: what HTTP and the generator cost is the host's to say. Used by simulation.ts. */
+/** Sends the load generator's requests straight to a gateway: what HTTP and the generator cost is the host's
+ *  to say. Used by simulation.ts. */
 import type { Clock } from '../base/clock.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
@@ -40,7 +41,14 @@ export class GatewayClient implements CompletionClient {
     let route: RouteSummary | null = null;
     let cancel = () => {};
     const ended = (outcome: Answer['outcome'], error?: string): Answer => ({
-      ...{ outcome, sentMs, endMs: Math.max(seenMs, this.#clock.nowMs()), chunkMs, outputTokenCount, id: `r${index}` },
+      ...{
+        outcome,
+        sentMs,
+        endMs: Math.max(seenMs, this.#clock.nowMs()),
+        chunkMs,
+        outputTokenCount,
+        id: `r${index}`,
+      },
       ...(error === undefined ? {} : { error }),
       ...(route === null ? {} : { route: `${route.path}; ${route.workers.join(' -> ')}` }),
     });
@@ -70,7 +78,8 @@ export class GatewayClient implements CompletionClient {
       }
       return ended(signal.aborted ? 'unfinished' : 'completed');
     } catch (error) {
-      const isRejected = error instanceof TwostrokeError && (error.code === 'overloaded' || error.code === 'unavailable');
+      const isRejected =
+        error instanceof TwostrokeError && (error.code === 'overloaded' || error.code === 'unavailable');
       return ended(signal.aborted ? 'unfinished' : isRejected ? 'rejected' : 'failed', messageOf(error));
     } finally {
       signal.removeEventListener('abort', cancel);

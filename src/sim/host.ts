@@ -1,6 +1,7 @@
-/** What serving costs the processors of one host beside computing: the event loops of gateway, workers and load generator, on cores that they
- *  share with the compute threads. Measured from a real server (scripts/measure-host.mjs); used by simulation.ts.
- *  Nothing here knows how long a step takes, nor what the router believes. */
+/** What serving costs the processors of one host beside computing: the event loops of gateway, workers and
+ *  load generator, on cores that they share with the compute threads. Measured from a real server
+ *  (scripts/measure-host.mjs); used by simulation.ts. Nothing here knows how long a step takes, nor what the
+ *  router believes. */
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import type { TokenEvent } from '../engine/token-event.js';
@@ -17,7 +18,8 @@ interface LoopCost {
 }
 
 export interface HostCosts extends CoresOptions {
-  /** What an unloaded client waits for its first token beside workers and messages: HTTP, parsing, the choice of a route, its own loop. */
+  /** What an unloaded client waits for its first token beside workers and messages: HTTP, parsing, the choice
+   *  of a route, its own loop. */
   readonly frontMs: number;
   readonly gateway: LoopCost;
   readonly worker: LoopCost;
@@ -91,7 +93,12 @@ export function parseHost(text: string, file: string): HostCosts {
     throw new InvalidRequestError(`${file} is no JSON`);
   }
   const { coreCount = 0, neighbourSlowdown = -1, frontMs = -1, gateway, worker, generator } = host;
-  if (!(coreCount >= 1) || !(neighbourSlowdown >= 0) || !(frontMs >= 0) || ![gateway, worker, generator].every(isLoop)) {
+  if (
+    !(coreCount >= 1) ||
+    !(neighbourSlowdown >= 0) ||
+    !(frontMs >= 0) ||
+    ![gateway, worker, generator].every(isLoop)
+  ) {
     const names = 'coreCount, neighbourSlowdown, frontMs, gateway, worker, generator';
     throw new InvalidRequestError(
       `${file} does not say what serving costs a host (${names}): have scripts/measure-host.mjs measure it`,

@@ -1,9 +1,17 @@
-/** The bus without processes: both ends of a connection in one process, messages on their way for as long as they were measured to take.
- *  Used by simulated-workers.ts. Same meaning as bus/socket-connection.ts.
- *  Invariants: what one side sends arrives in order; every request settles exactly once: by its answer, its deadline or the connection's end. */
+/** The bus without processes: both ends of a connection in one process, messages on their way for as long as
+ *  they were measured to take. Used by simulated-workers.ts. Same meaning as bus/socket-connection.ts.
+ *  Invariants: what one side sends arrives in order; every request settles exactly once: by its answer, its
+ *  deadline or the connection's end. */
 import type { Clock } from '../base/clock.js';
 import { fromWire, TwostrokeError, toWire } from '../base/errors.js';
-import { type Body, BusClosedError, type BusConnection, BusDeadlineError, type BusHandlers, type BusServer } from '../bus/bus.js';
+import {
+  type Body,
+  BusClosedError,
+  type BusConnection,
+  BusDeadlineError,
+  type BusHandlers,
+  type BusServer,
+} from '../bus/bus.js';
 
 /** Where a message goes. */
 type Direction = 'toWorker' | 'toGateway';
@@ -109,7 +117,8 @@ class InProcessConnection implements BusConnection {
         this.arrive('answer', kind, result, () => {
           if (settle()) resolve(result);
         });
-      const refuse = (error: unknown) => this.arrive('answer', kind, toWire(error), () => fail(fromWire(toWire(error))));
+      const refuse = (error: unknown) =>
+        this.arrive('answer', kind, toWire(error), () => fail(fromWire(toWire(error))));
       this.other?.arrive('request', kind, body, () => this.other?.onRequest(kind, body).then(answer, refuse));
     });
   }

@@ -1,4 +1,5 @@
-/** How long simulated copies between workers take: drawn from copies that were measured, with their scatter. Used by timed-device.ts. */
+/** How long simulated copies between workers take: drawn from copies that were measured, with their scatter.
+ *  Used by timed-device.ts. */
 import { assert } from '../base/assert.js';
 import type { Prng } from '../base/prng.js';
 import { fitNonNegative } from '../profile/least-squares.js';
@@ -22,7 +23,9 @@ export class MeasuredLink {
 
   constructor(samples: ProfileFile['linkSamples']) {
     assert(samples.length > 0, 'no link was measured');
-    const [latencyMs = 0, msPerByte = 0] = fitNonNegative(samples.map(({ bytes, ms }) => ({ features: [1, bytes], value: ms })));
+    const [latencyMs = 0, msPerByte = 0] = fitNonNegative(
+      samples.map(({ bytes, ms }) => ({ features: [1, bytes], value: ms })),
+    );
     this.#latencyMs = latencyMs;
     this.#msPerByte = msPerByte;
     this.#scatter = samples.map(({ bytes, ms }) => ({ bytes, ratio: ms / (latencyMs + bytes * msPerByte) }));

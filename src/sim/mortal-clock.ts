@@ -1,4 +1,5 @@
-/** A simulated process's view of time: once the process is dead, nothing of it ever goes on. Used by simulated-workers.ts. */
+/** A simulated process's view of time: once the process is dead, nothing of it ever goes on. Used by
+ *  simulated-workers.ts. */
 import type { Clock, TimerHandle } from '../base/clock.js';
 import type { SharedCores } from './shared-cores.js';
 import { turnMs } from './virtual-clock.js';

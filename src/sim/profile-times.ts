@@ -1,4 +1,5 @@
-/** From a profile file to the times of a simulated worker: its raw samples, never its fit. Used by cli/simulate.ts and scripts. */
+/** From a profile file to the times of a simulated worker: its raw samples, never its fit. Used by
+ *  cli/simulate.ts and scripts. */
 import { InvalidRequestError } from '../base/errors.js';
 import { Prng } from '../base/prng.js';
 import type { CostParameters, ProfileFile } from '../router/cost-parameters.js';
@@ -19,7 +20,12 @@ function measuredOf(profile: ProfileFile): (prng: Prng) => WorkerTimes {
   const steps = new MeasuredSteps(profile.samples);
   const link = linkTimesOf(profile);
   const { kvBytesPerToken } = profile.parameters;
-  return (prng) => ({ steps: steps.timesFor(prng), link: link(prng), request: requestCostOf(profile), kvBytesPerToken });
+  return (prng) => ({
+    steps: steps.timesFor(prng),
+    link: link(prng),
+    request: requestCostOf(profile),
+    kvBytesPerToken,
+  });
 }
 
 /** One profile for every worker, or one for each; the last one serves the rest. */
@@ -29,8 +35,8 @@ export function forWorker<T>(ofProfiles: readonly T[], workerIndex: number): T {
   return item;
 }
 
-/** Hand-overs were measured as a whole, messages included, from the moment the gateway had the first token: where there are such samples
- *  their messages take no more than that token. */
+/** Hand-overs were measured as a whole, messages included, from the moment the gateway had the first token:
+ *  where there are such samples their messages take no more than that token. */
 function requestCostOf({ linkSamples, parameters: { request } }: ProfileFile): WorkerTimes['request'] {
   return linkSamples.length > 0 ? { ...request, handOverMs: request.tokenMs } : request;
 }
@@ -51,12 +57,16 @@ export interface RouterError {
   readonly prefill: number;
   /** β: what a step costs that only decodes. */
   readonly decode: number;
-  /** γ: what prompt tokens cost those who decode in the same step: the rise of a step with its rows, on top of α. */
+  /** γ: what prompt tokens cost those who decode in the same step: the rise of a step with its rows, on top
+   *  of α. */
   readonly interference: number;
 }
 
 /** The router's parameters, wrong on purpose. */
-export function withRouterError(parameters: CostParameters, { prefill, decode, interference }: RouterError): CostParameters {
+export function withRouterError(
+  parameters: CostParameters,
+  { prefill, decode, interference }: RouterError,
+): CostParameters {
   const { step } = parameters;
   const baseMs = step.rowKnots[0]?.ms ?? 0;
   return {

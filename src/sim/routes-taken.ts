@@ -23,6 +23,8 @@ export function routesTaken(records: readonly RequestRecord[]): RoutesTaken {
     countOf(first).prefillCount++;
     countOf(second).decodeCount++;
   }
-  const sorted = Object.fromEntries(Object.entries(workers).sort(([a], [b]) => a.localeCompare(b, 'en', { numeric: true })));
+  const sorted = Object.fromEntries(
+    Object.entries(workers).sort(([a], [b]) => a.localeCompare(b, 'en', { numeric: true })),
+  );
   return { paths, workers: sorted };
 }

@@ -1,18 +1,22 @@
-/** The processor cores that workers, gateway and load generator share when they run on one host: who computes waits while an event loop has
- *  its core. Made by simulation.ts; timed-device.ts computes on it, event-loop.ts takes from it.
+/** The processor cores that workers, gateway and load generator share when they run on one host: who computes
+ *  waits while an event loop has its core. Made by simulation.ts; timed-device.ts computes on it,
+ *  event-loop.ts takes from it.
  *
- *  Computing streams live in work time: it goes on as virtual time does while there is a core for each of them, slower while there are fewer,
- *  and stands still for what event loops take. Event loops run for microseconds and come first (the compute threads are niced), so theirs
- *  is a debt that is paid by all who compute, and only while no core is free. With cores to spare work time is virtual time.
+ *  Computing streams live in work time: it goes on as virtual time does while there is a core for each of
+ *  them, slower while there are fewer, and stands still for what event loops take. Event loops run for
+ *  microseconds and come first (the compute threads are niced), so theirs is a debt that is paid by all who
+ *  compute, and only while no core is free. With cores to spare work time is virtual time.
  *
- *  Invariant: work time never goes back, and what waits for a moment of it goes on at that moment, in the order of the moments. */
+ *  Invariant: work time never goes back, and what waits for a moment of it goes on at that moment, in the
+ *  order of the moments. */
 import { at } from '../base/assert.js';
 import type { Clock, TimerHandle } from '../base/clock.js';
 
 export interface CoresOptions {
   /** Infinity: cores to spare. */
   readonly coreCount: number;
-  /** How much longer a step takes for each other that is computed meanwhile: caches and memory, which cores share too. */
+  /** How much longer a step takes for each other that is computed meanwhile: caches and memory, which cores
+   *  share too. */
   readonly neighbourSlowdown: number;
 }
 
@@ -134,8 +138,8 @@ export class EventLoop {
     return this.#runningUntilMs > this.#clock.nowMs();
   }
 
-  /** Something to do that takes so long and comes in `inMs`. Returns the milliseconds it then waits for what came before; its own time is
-   *  not in it. */
+  /** Something to do that takes so long and comes in `inMs`. Returns the milliseconds it then waits for what
+   *  came before; its own time is not in it. */
   run(ms: number, inMs = 0): number {
     if (ms <= 0) return 0;
     const nowMs = this.#clock.nowMs();

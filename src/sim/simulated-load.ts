@@ -1,4 +1,5 @@
-/** What a simulation is asked to serve: the load generator's workloads and arrivals, prompts as ids. Used by cli/simulate.ts and sweep.ts. */
+/** What a simulation is asked to serve: the load generator's workloads and arrivals, prompts as ids. Used by
+ *  cli/simulate.ts and sweep.ts. */
 import { InvalidRequestError } from '../base/errors.js';
 import { arrivals } from '../bench/arrivals.js';
 import { planRequests } from '../bench/plan.js';
@@ -29,7 +30,9 @@ export function* simulatedPlan(options: LoadOptions): Generator<PlannedRequest, 
   const workload = createWorkload({ ...options.workload, tokenIdPool });
   const sent = sentSlos === undefined ? {} : { sentSlos };
   const limits = { outputLength: 'forced', contextTokenCount, requestCountMax, durationMs, ...sent } as const;
-  yield* planRequests(arrivalTimes(arrival, options.workload.seed, workload.arrivalsMs), workload, limits, { shortenedCount: 0 });
+  yield* planRequests(arrivalTimes(arrival, options.workload.seed, workload.arrivalsMs), workload, limits, {
+    shortenedCount: 0,
+  });
 }
 
 function arrivalTimes(

@@ -1,5 +1,6 @@
-/** Worker processes without processes: the real worker, engine and hand-overs on a timed device, started and killed by the real supervisor.
- *  Used by simulation.ts. Invariant: what `kill` has ended does nothing any more, like a process that was reaped. */
+/** Worker processes without processes: the real worker, engine and hand-overs on a timed device, started and
+ *  killed by the real supervisor. Used by simulation.ts. Invariant: what `kill` has ended does nothing any
+ *  more, like a process that was reaped. */
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
@@ -133,7 +134,12 @@ export class SimulatedWorkers implements WorkerProcesses {
     return process;
   };
 
-  #load(id: WorkerId, config: WorkerConfig, { clock, hooks, stepTimes }: EngineParts, times: WorkerTimes): LoadedEngine {
+  #load(
+    id: WorkerId,
+    config: WorkerConfig,
+    { clock, hooks, stepTimes }: EngineParts,
+    times: WorkerTimes,
+  ): LoadedEngine {
     const { blockCount } = config;
     assert(blockCount !== undefined, 'a simulated worker has as many blocks as it is told');
     const { onStep, vocabCount, host } = this.#options;
@@ -144,7 +150,11 @@ export class SimulatedWorkers implements WorkerProcesses {
     });
     const limits = stepLimitsOf(config.device.kind, config);
     const logitRowCountMax = Math.min(limits.sequenceCountMax, limits.tokenBudget);
-    const model = timedModel(device, { kvBytesPerToken: times.kvBytesPerToken, vocabCount, logitRowCountMax });
+    const model = timedModel(device, {
+      kvBytesPerToken: times.kvBytesPerToken,
+      vocabCount,
+      logitRowCountMax,
+    });
     const kv = { blockTokenCount: config.blockTokenCount, blockCount, dtype: simulatedKvDtype };
     const engine = new Engine(
       { ...config, ...limits, device: device.asDevice(), model, kv, clock, ...(stepTimes && { stepTimes }) },
@@ -165,9 +175,12 @@ function infoOf({ device }: WorkerConfig): DeviceInfo {
   return { name: 'simulated', isa: 'none', ...device, totalBytes: 0, freeBytes: 0 };
 }
 
-/** What a request was measured to cost beside steps and bytes, laid on the messages that carry it. Of a hand-over the two messages between
- *  its last byte and the decode side's next step: landed and resume. */
-function delayMsOf({ kind, role, direction }: Message, { arrivalMs, tokenMs, handOverMs }: RequestCost): number {
+/** What a request was measured to cost beside steps and bytes, laid on the messages that carry it. Of a
+ *  hand-over the two messages between its last byte and the decode side's next step: landed and resume. */
+function delayMsOf(
+  { kind, role, direction }: Message,
+  { arrivalMs, tokenMs, handOverMs }: RequestCost,
+): number {
   if (role === 'request' && (kind === 'generate' || kind === 'prefill')) return arrivalMs;
   if (kind === 'landed' || (kind === 'resume' && role === 'request')) return handOverMs / 2;
   return direction === 'toGateway' && kind === 'tokens' ? tokenMs : 0;

@@ -1,6 +1,7 @@
-/** The whole cluster on virtual time: gateway, router, workers, engines and hand-overs are the real ones; processes, devices and time are not.
- *  Used by cli/simulate.ts, scripts/simulate-*.mjs and tests.
- *  Invariants: same options, same run, to the byte of its event log; at the end no request is lost and no worker holds a block. */
+/** The whole cluster on virtual time: gateway, router, workers, engines and hand-overs are the real ones;
+ *  processes, devices and time are not. Used by cli/simulate.ts, scripts/simulate-*.mjs and tests.
+ *  Invariants: same options, same run, to the byte of its event log; at the end no request is lost and no
+ *  worker holds a block. */
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
@@ -17,7 +18,7 @@ import type { WorkerSpec } from '../control/worker-spec.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { ProfileFile } from '../router/cost-parameters.js';
 import type { Split, Strategy } from '../router/route.js';
-import type { SloTargets } from '../router/slo-targets.js';
+import type { SloSpec } from '../router/slo-spec.js';
 import { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import { messageLine, stepLine } from './event-log.js';
@@ -44,7 +45,7 @@ export interface SimulationOptions {
   readonly strategy: Strategy;
   readonly split?: Split;
   readonly onOverload?: OverloadPolicy;
-  readonly slo?: SloTargets;
+  readonly slo?: SloSpec;
   /** Absent: requests are of no class. */
   readonly classOf?: ClassOf;
   readonly settings: SimulatedSettings;
@@ -68,7 +69,10 @@ interface Fault {
   readonly strike: (workers: SimulatedWorkers) => void;
 }
 
-type SimulatedLoad = Pick<RunOptions, 'concurrencyMax' | 'warmupMs' | 'warmupRequestCount' | 'drainMs' | 'durationMs'>;
+type SimulatedLoad = Pick<
+  RunOptions,
+  'concurrencyMax' | 'warmupMs' | 'warmupRequestCount' | 'drainMs' | 'durationMs'
+>;
 
 export interface SimulatedRun {
   readonly plan: Iterable<PlannedRequest>;
@@ -104,9 +108,12 @@ export async function simulate(
   return result;
 }
 
-/** Load tests one after the other of the same cluster, which remembers what it has learned, as a server does. The invariants are checked
- *  after each. */
-export function simulateRuns(options: SimulationOptions, runs: Iterable<SimulatedRun>): Promise<readonly SimulationResult[]> {
+/** Load tests one after the other of the same cluster, which remembers what it has learned, as a server does.
+ *  The invariants are checked after each. */
+export function simulateRuns(
+  options: SimulationOptions,
+  runs: Iterable<SimulatedRun>,
+): Promise<readonly SimulationResult[]> {
   const clock = new VirtualClock();
   return clock.drive(runAll(clock, options, runs));
 }
@@ -129,7 +136,8 @@ async function runAll(
     settings: settingsOf(options.settings),
     workerEntry: '',
     processes: workers,
-    ...{ coreCount, threads: Number.isFinite(coreCount) ? coreCount : options.workers.length }, // not of the machine that simulates
+    // not of the machine that simulates
+    ...{ coreCount, threads: Number.isFinite(coreCount) ? coreCount : options.workers.length },
   });
   await gateway.ready;
   await clock.sleep(settleMs);
@@ -141,7 +149,10 @@ async function runAll(
   for (const { plan, load, idleMs = 0 } of runs) {
     await clock.sleep(idleMs);
     routed.clear();
-    const records = await runLoad(plan, new GatewayClient(gateway, clock, host, options.classOf), { ...load, clock });
+    const records = await runLoad(plan, new GatewayClient(gateway, clock, host, options.classOf), {
+      ...load,
+      clock,
+    });
     await checkQuiet(clock, gateway, workers);
     const engines = workers.engines.map(({ id, engine }) => ({ id, ...engine.snapshot() }));
     results.push({ records: withRouted(records, routed), engines, simulatedMs: clock.nowMs() });
@@ -150,7 +161,11 @@ async function runAll(
   return results;
 }
 
-function workersOf(clock: Clock, host: Host, { timesOf, settings, onLogLine }: SimulationOptions): SimulatedWorkers {
+function workersOf(
+  clock: Clock,
+  host: Host,
+  { timesOf, settings, onLogLine }: SimulationOptions,
+): SimulatedWorkers {
   const { vocabCount } = settings;
   return new SimulatedWorkers({
     ...{ clock, host, logger: silentLogger, timesOf, vocabCount },
@@ -171,11 +186,19 @@ function costsOf({ workers, profileOf }: SimulationOptions): WorkerCosts {
   return costs;
 }
 
-/** Of a real worker's settings those that mean something here; KV goes by the peer connector, whose copies the timed device times. */
+/** Of a real worker's settings those that mean something here; KV goes by the peer connector, whose copies
+ *  the timed device times. */
 function settingsOf({ vocabCount: _, ...settings }: SimulatedSettings): WorkerSettings {
   return {
     ...settings,
-    ...{ modelFolder: '', loadFormat: 'dummy', dtype: 'auto', kvDtype: 'auto', quantize: 'none', gpuMemoryShare: 1 },
+    ...{
+      modelFolder: '',
+      loadFormat: 'dummy',
+      dtype: 'auto',
+      kvDtype: 'auto',
+      quantize: 'none',
+      gpuMemoryShare: 1,
+    },
     connector: 'peer',
   };
 }
@@ -184,7 +207,8 @@ function settingsOf({ vocabCount: _, ...settings }: SimulatedSettings): WorkerSe
 async function checkQuiet(clock: Clock, gateway: Gateway, workers: SimulatedWorkers): Promise<void> {
   const endMs = clock.nowMs() + quietMsMax;
   const isQuiet = () =>
-    gateway.requestCount === 0 && workers.engines.every(({ engine }) => !engine.hasWork && holdsNothing(engine.snapshot()));
+    gateway.requestCount === 0 &&
+    workers.engines.every(({ engine }) => !engine.hasWork && holdsNothing(engine.snapshot()));
   while (!isQuiet() && clock.nowMs() < endMs) await clock.sleep(quietPollMs);
   assert(gateway.requestCount === 0, `${gateway.requestCount} requests never ended`);
   for (const { id, engine } of workers.engines) {

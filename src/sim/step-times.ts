@@ -1,7 +1,8 @@
-/** How long simulated steps take: drawn from steps that were measured, with their scatter. Used by timed-device.ts.
- *  A formula fitted here carries a measurement over to the work at hand: ms = formula(work) · measured / formula(measured), the measured
- *  step being one of the nearest, by chance. So what the formula gets wrong near the measurements is put right by them, and what the router
- *  believes (its own fit, of other terms) is nowhere in it. */
+/** How long simulated steps take: drawn from steps that were measured, with their scatter. Used by
+ *  timed-device.ts. A formula fitted here carries a measurement over to the work at hand: ms = formula(work)
+ *  · measured / formula(measured), the measured step being one of the nearest, by chance. So what the formula
+ *  gets wrong near the measurements is put right by them, and what the router believes (its own fit, of other
+ *  terms) is nowhere in it. */
 import { assert, at } from '../base/assert.js';
 import type { Prng } from '../base/prng.js';
 import { fitNonNegative, predict } from '../profile/least-squares.js';
@@ -29,7 +30,9 @@ export class MeasuredSteps {
 
   constructor(samples: readonly StepSample[]) {
     assert(samples.length > 0, 'no step was measured');
-    this.#weights = fitNonNegative(samples.map((sample) => ({ features: featuresOf(sample), value: sample.ms })));
+    this.#weights = fitNonNegative(
+      samples.map((sample) => ({ features: featuresOf(sample), value: sample.ms })),
+    );
     this.#places = samples.map((sample) => placeOf(sample).map((value) => value / 4));
     this.#ratios = samples.map((sample) => sample.ms / this.#formula(sample));
   }
@@ -65,14 +68,25 @@ export class MeasuredSteps {
 }
 
 /** What the time of a step grows with; each never makes it shorter. */
-function featuresOf({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount }: StepWork): number[] {
+function featuresOf({
+  decodeCount,
+  decodeKvTokenCount,
+  prefillTokenCount,
+  prefillPairCount,
+}: StepWork): number[] {
   const rowCount = decodeCount + prefillTokenCount;
   const beyond = rowHinges.map((hinge) => Math.max(0, rowCount - hinge));
   return [1, rowCount, ...beyond, decodeCount, decodeKvTokenCount, prefillPairCount];
 }
 
-/** In quarters of a doubling. Steps are alike when each of their numbers is, as a ratio; rows count most, since most of the time is theirs. */
-function placeOf({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount }: StepWork): number[] {
+/** In quarters of a doubling. Steps are alike when each of their numbers is, as a ratio; rows count most,
+ *  since most of the time is theirs. */
+function placeOf({
+  decodeCount,
+  decodeKvTokenCount,
+  prefillTokenCount,
+  prefillPairCount,
+}: StepWork): number[] {
   return [
     4 * Math.log2(1 + decodeCount),
     4 * Math.log2(1 + prefillTokenCount),

@@ -1,6 +1,8 @@
-/** A sweep of real servers once more on virtual time: every run with the arrivals and lengths it had, one simulated cluster a server, which keeps
- *  what it has learned from run to run and rests while the others are asked. Used by scripts/simulate-accuracy.mjs.
- *  Invariant: nothing of what the real server answered is read, but for how long it took, which is how long the others rested. */
+/** A sweep of real servers once more on virtual time: every run with the arrivals and lengths it had, one
+ *  simulated cluster a server, which keeps what it has learned from run to run and rests while the others are
+ *  asked. Used by scripts/simulate-accuracy.mjs.
+ *  Invariant: nothing of what the real server answered is read, but for how long it took, which is how long
+ *  the others rested. */
 import { InvalidRequestError } from '../base/errors.js';
 import { fallbackTokenIds, mix, randomIds } from '../bench/prompts.js';
 import type { PlannedRequest, RequestRecord } from '../bench/request-record.js';
@@ -11,7 +13,8 @@ import { type SimulatedRun, type SimulationOptions, simulateRuns } from './simul
 const changeMs = 300;
 const drainMs = 3_600_000;
 
-/** Simulated records by the real run's index; those of A/A repeats are missing. Throws InvalidRequestError where there are no records to replay. */
+/** Simulated records by the real run's index; those of A/A repeats are missing. Throws InvalidRequestError
+ *  where there are no records to replay. */
 export async function replaySweep(
   data: SweepData,
   simulationOf: (mode: string) => SimulationOptions,
@@ -21,7 +24,10 @@ export async function replaySweep(
     const runs = data.header.runs.filter((run) => run.mode === mode && run.stage !== 'repeat');
     const results = await simulateRuns(
       simulationOf(mode),
-      runs.map((run, place) => ({ ...runOf(recordsOf(data, run), run), idleMs: restMs(data, runs[place - 1], run) })),
+      runs.map((run, place) => ({
+        ...runOf(recordsOf(data, run), run),
+        idleMs: restMs(data, runs[place - 1], run),
+      })),
     );
     for (const [place, { records }] of results.entries()) {
       const run = runs[place];
@@ -37,14 +43,21 @@ function recordsOf({ records }: SweepData, { runIndex }: SweepRun): readonly Req
   return found;
 }
 
-/** Requests at the times they were really sent; where there were no arrival times, as many open as there were. */
+/** Requests at the times they were really sent; where there were no arrival times, as many open as there
+ *  were. */
 function runOf(real: readonly RequestRecord[], { ratePerSecond, runIndex }: SweepRun): SimulatedRun {
   const openCountMax = 1 + real.reduce((max, { inFlightCount }) => Math.max(max, inFlightCount), 0);
   const isOpenLoop = ratePerSecond !== null;
   return {
-    plan: [...real].sort((a, b) => a.index - b.index).map((record) => plannedOf(record, runIndex, isOpenLoop)),
+    plan: [...real]
+      .sort((a, b) => a.index - b.index)
+      .map((record) => plannedOf(record, runIndex, isOpenLoop)),
     load: {
-      ...{ concurrencyMax: isOpenLoop ? Number.POSITIVE_INFINITY : openCountMax, warmupMs: 0, warmupRequestCount: 0 },
+      ...{
+        concurrencyMax: isOpenLoop ? Number.POSITIVE_INFINITY : openCountMax,
+        warmupMs: 0,
+        warmupRequestCount: 0,
+      },
       ...{ drainMs, durationMs: Number.POSITIVE_INFINITY },
     },
   };
@@ -63,13 +76,19 @@ function plannedOf(record: RequestRecord, runIndex: number, isOpenLoop: boolean)
 /** What lay between two runs of one server. */
 function restMs({ header, records }: SweepData, previous: SweepRun | undefined, run: SweepRun): number {
   if (previous === undefined) return 0;
-  const between = header.runs.filter(({ runIndex }) => runIndex > previous.runIndex && runIndex < run.runIndex);
-  const tookMs = ({ runIndex }: SweepRun) => (records.get(runIndex) ?? []).reduce((max, { endMs }) => Math.max(max, endMs), 0);
+  const between = header.runs.filter(
+    ({ runIndex }) => runIndex > previous.runIndex && runIndex < run.runIndex,
+  );
+  const tookMs = ({ runIndex }: SweepRun) =>
+    (records.get(runIndex) ?? []).reduce((max, { endMs }) => Math.max(max, endMs), 0);
   return between.reduce((sum, each) => sum + changeMs + tookMs(each), changeMs);
 }
 
 /** What was measured of the real run is what is measured of the simulated one. */
-function inPhases(simulated: readonly RequestRecord[], real: readonly RequestRecord[]): readonly RequestRecord[] {
+function inPhases(
+  simulated: readonly RequestRecord[],
+  real: readonly RequestRecord[],
+): readonly RequestRecord[] {
   const phases = new Map(real.map(({ index, phase }) => [index, phase]));
   return simulated.map((record) => ({ ...record, phase: phases.get(record.index) ?? 'warmup' }));
 }

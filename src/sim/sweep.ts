@@ -1,12 +1,18 @@
-/** Rates × workloads × strategies on virtual time, with the load generator's own rules: targets from unloaded runs, rates from saturation,
- *  paired arrivals, A/A, the same summary. Used by scripts/simulate-sweep.mjs.
- *  Invariants: at one point and repetition every strategy gets the same requests at the same times; repetitions of a point follow each other on
- *  one cluster, which rests between them for as long as the others would be asked. */
+/** Rates × workloads × strategies on virtual time, with the load generator's own rules: targets from unloaded
+ *  runs, rates from saturation, paired arrivals, A/A, the same summary. Used by scripts/simulate-sweep.mjs.
+ *  Invariants: at one point and repetition every strategy gets the same requests at the same times;
+ *  repetitions of a point follow each other on one cluster, which rests between them for as long as the
+ *  others would be asked. */
 import type { RequestRecord } from '../bench/request-record.js';
 import { summariseRun } from '../bench/summary.js';
 import type { Stage, SweepData, SweepRun } from '../bench/sweep-file.js';
 import { type LoadOptions, simulatedPlan } from './simulated-load.js';
-import { type SimulatedRun, type SimulationOptions, type SimulationResult, simulateRuns } from './simulation.js';
+import {
+  type SimulatedRun,
+  type SimulationOptions,
+  type SimulationResult,
+  simulateRuns,
+} from './simulation.js';
 
 interface SweepMode {
   readonly name: string;
@@ -63,7 +69,16 @@ class SimulatedSweep {
   data(): SweepData {
     const { name, candidate, modes, seed } = this.#options;
     const targets = Object.fromEntries(modes.map((mode) => [mode.name, 'simulated']));
-    const facts = { date: 'virtual', machine: 'virtual time', model: name, seed, targets, candidate, ttftFactor, tpotFactor };
+    const facts = {
+      date: 'virtual',
+      machine: 'virtual time',
+      model: name,
+      seed,
+      targets,
+      candidate,
+      ttftFactor,
+      tpotFactor,
+    };
     return { header: { ...facts, runs: this.#listed }, records: this.#records };
   }
 
@@ -91,7 +106,11 @@ class SimulatedSweep {
   }
 
   /** One after the other on one cluster. A twin's differs in what is drawn. */
-  async #runs(mode: SweepMode, workload: Workload, points: readonly Point[]): Promise<readonly (readonly RequestRecord[])[]> {
+  async #runs(
+    mode: SweepMode,
+    workload: Workload,
+    points: readonly Point[],
+  ): Promise<readonly (readonly RequestRecord[])[]> {
     const { seed } = this.#options;
     const isTwin = points.some(({ stage }) => stage === 'repeat');
     const results = await simulateRuns(
@@ -103,7 +122,13 @@ class SimulatedSweep {
       if (point === undefined) continue;
       this.#records.set(this.#listed.length, result.records);
       this.#listed.push({
-        ...{ runIndex: this.#listed.length, workload: workload.name, mode: mode.name, coreShare: 0, shortenedCount: 0 },
+        ...{
+          runIndex: this.#listed.length,
+          workload: workload.name,
+          mode: mode.name,
+          coreShare: 0,
+          shortenedCount: 0,
+        },
         ...point,
       });
       this.#options.tell?.(endLine(workload.name, mode.name, point, result));
@@ -131,12 +156,18 @@ class SimulatedSweep {
         ...{ warmupMs: 0, warmupRequestCount, drainMs, durationMs: Number.POSITIVE_INFINITY },
         concurrencyMax: concurrencyOf(stage, saturation.concurrency),
       },
-      idleMs: ratePerSecond === null ? 0 : (modes.length * 1000 * requestCountMax) / ratePerSecond, // the others, and the twin
+      // the others, and the twin
+      idleMs: ratePerSecond === null ? 0 : (modes.length * 1000 * requestCountMax) / ratePerSecond,
     };
   }
 }
 
-function at(stage: Stage, repetition: number, ratePerSecond: number | null = null, rateFraction: number | null = null): Point {
+function at(
+  stage: Stage,
+  repetition: number,
+  ratePerSecond: number | null = null,
+  rateFraction: number | null = null,
+): Point {
   return { stage, repetition, ratePerSecond, rateFraction };
 }
 
@@ -145,7 +176,12 @@ function concurrencyOf(stage: Stage, saturationConcurrency: number): number {
   return stage === 'saturation' ? saturationConcurrency : Number.POSITIVE_INFINITY;
 }
 
-function endLine(workload: string, mode: string, { stage, ratePerSecond }: Point, { records }: SimulationResult): string {
+function endLine(
+  workload: string,
+  mode: string,
+  { stage, ratePerSecond }: Point,
+  { records }: SimulationResult,
+): string {
   const { requestsPerSecond, ttftMs, tpotMs } = summariseRun(records, null);
   const what = ratePerSecond === null ? stage : `${ratePerSecond.toFixed(2)}/s`;
   const ms = (value: number) => value.toFixed(2);

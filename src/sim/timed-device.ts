@@ -1,6 +1,8 @@
-/** A device that computes nothing and takes as long as a real one: streams on virtual time, without memory behind their pointers. One per
- *  simulated worker; made by simulated-workers.ts, driven by the real engine and the real connectors.
- *  Invariant: a stream runs one thing at a time, in order; an event is reached when everything enqueued before it has run. */
+/** A device that computes nothing and takes as long as a real one: streams on virtual time, without memory
+ *  behind their pointers. One per simulated worker; made by simulated-workers.ts, driven by the real engine
+ *  and the real connectors.
+ *  Invariant: a stream runs one thing at a time, in order; an event is reached when everything enqueued
+ *  before it has run. */
 import { assert } from '../base/assert.js';
 import type {
   BatchView,
@@ -95,8 +97,9 @@ export class TimedDevice {
     return this.options.time.until(this.reachedMs(event));
   }
 
-  /** Copy kernels take multiprocessors from what is computed, by as much as they take themselves: 302 MB, 0.95 ms on their way, made a prefill of
-   *  2,048 tokens 1.2 ms longer (docs/results/2026-11-22-transfer-gpu). On processors copies have a thread of their own. */
+  /** Copy kernels take multiprocessors from what is computed, by as much as they take themselves: 302 MB,
+   *  0.95 ms on their way, made a prefill of 2,048 tokens 1.2 ms longer
+   *  (docs/results/2026-11-22-transfer-gpu). On processors copies have a thread of their own. */
   copied(ms: number): void {
     if (this.info.kind === 'cuda') this.#copiedMs += ms;
   }
@@ -252,8 +255,14 @@ export class TimedStream {
     this.#graphs.clear();
   }
 
-  /** One forward pass over `view`, whose words begin at `ids`. `onLayer(i)` is called with the stream standing at the end of layer i. */
-  forward(ids: Pointer, view: BatchView, layerCount: number, onLayer: ((layer: number) => void) | undefined): void {
+  /** One forward pass over `view`, whose words begin at `ids`. `onLayer(i)` is called with the stream
+   *  standing at the end of layer i. */
+  forward(
+    ids: Pointer,
+    view: BatchView,
+    layerCount: number,
+    onLayer: ((layer: number) => void) | undefined,
+  ): void {
     const run = () => this.#forward(stepWorkOf(this.#device.wordsAt(ids), ids, view), layerCount, onLayer);
     if (this.#recording === null) run();
     else this.#recording.push(run);
@@ -286,8 +295,13 @@ export class TimedStream {
   }
 }
 
-/** Read from what the engine has packed for the device. A sequence with one row decodes; rows without keys are padding. */
-function stepWorkOf(words: Int32Array, base: Pointer, { sequenceCount, queryStart, kvCount }: BatchView): StepWork {
+/** Read from what the engine has packed for the device. A sequence with one row decodes; rows without keys
+ *  are padding. */
+function stepWorkOf(
+  words: Int32Array,
+  base: Pointer,
+  { sequenceCount, queryStart, kvCount }: BatchView,
+): StepWork {
   const work = { decodeCount: 0, decodeKvTokenCount: 0, prefillTokenCount: 0, prefillPairCount: 0 };
   const starts = (queryStart - base) / 4;
   const ends = (kvCount - base) / 4;

@@ -1,7 +1,7 @@
-/** Time that passes only when nobody has anything left to do: hours run in seconds, the same every time. Used by simulation.ts, and by
- *  everything that runs in it through the Clock interface.
- *  Invariant: timers fire in order of their time, those of one instant in the order they were set, and between two of them every promise
- *  that can go on has gone on. */
+/** Time that passes only when nobody has anything left to do: hours run in seconds, the same every time. Used
+ *  by simulation.ts, and by everything that runs in it through the Clock interface.
+ *  Invariant: timers fire in order of their time, those of one instant in the order they were set, and
+ *  between two of them every promise that can go on has gone on. */
 import { assert, at } from '../base/assert.js';
 import { type Clock, systemClock, type TimerHandle } from '../base/clock.js';
 
@@ -12,9 +12,11 @@ interface Timer {
   fire: (() => void) | null;
 }
 
-/** A turn of the event loop takes time, or whoever asks again and again between turns would never see an answer. */
+/** A turn of the event loop takes time, or whoever asks again and again between turns would never see an
+ *  answer. */
 export const turnMs = 0.005;
-/** Between timers nothing real is waited for; a turn of the real event loop, for signals and the like, comes once in so many. */
+/** Between timers nothing real is waited for; a turn of the real event loop, for signals and the like, comes
+ *  once in so many. */
 const realTurnEvery = 1024;
 /** Cancelled timers stay in the heap until they are this many and most of it. */
 const cancelledCountMax = 4096;
@@ -47,7 +49,8 @@ export class VirtualClock implements Clock {
         if (timer.fire === null) return;
         timer.fire = null;
         this.#cancelledCount++;
-        if (this.#cancelledCount > cancelledCountMax && 2 * this.#cancelledCount > this.#heap.length) this.#sweep();
+        if (this.#cancelledCount > cancelledCountMax && 2 * this.#cancelledCount > this.#heap.length)
+          this.#sweep();
       },
     };
   }
@@ -126,7 +129,8 @@ export class VirtualClock implements Clock {
   }
 }
 
-/** Node runs what is next on its tick queue when no promise can go on any more; a turn of the event loop costs ten times that. */
+/** Node runs what is next on its tick queue when no promise can go on any more; a turn of the event loop
+ *  costs ten times that. */
 function allHaveGoneOn(): Promise<void> {
   return new Promise((resolve) => process.nextTick(resolve));
 }

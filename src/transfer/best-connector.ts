@@ -1,5 +1,6 @@
-/** Chooses, for each pair of workers, the connector that is fastest between them: opens what can be opened, measures each, keeps one.
- *  Used by worker/. Invariant: a channel that was not chosen is closed before the chosen one is handed out. */
+/** Chooses, for each pair of workers, the connector that is fastest between them: opens what can be opened,
+ *  measures each, keeps one. Used by worker/. Invariant: a channel that was not chosen is closed before the
+ *  chosen one is handed out. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { KvChannel, KvConnector, KvTarget, LinkSpeed, OpenOptions } from './connector.js';
 
@@ -24,7 +25,8 @@ export class BestConnector implements KvConnector {
     this.#candidates = candidates;
   }
 
-  /** Throws the error of the most preferred candidate when there is no way at all: `layout_mismatch` before `transfer_error`. */
+  /** Throws the error of the most preferred candidate when there is no way at all: `layout_mismatch` before
+   *  `transfer_error`. */
   async open(target: KvTarget, { avoid = [], gone }: OpenOptions = {}): Promise<KvChannel> {
     const candidates = this.#candidates.filter(({ name }) => !avoid.includes(name));
     const errors: unknown[] = [];
@@ -90,6 +92,12 @@ async function measureUnless(channel: KvChannel, gone: AbortSignal | undefined):
 }
 
 function worst(errors: readonly unknown[], target: KvTarget): unknown {
-  const mismatch = errors.find((error) => error instanceof TwostrokeError && error.code === 'layout_mismatch');
-  return mismatch ?? errors[0] ?? new TwostrokeError('transfer_error', `there is no other way for KV to ${target.workerId}`);
+  const mismatch = errors.find(
+    (error) => error instanceof TwostrokeError && error.code === 'layout_mismatch',
+  );
+  return (
+    mismatch ??
+    errors[0] ??
+    new TwostrokeError('transfer_error', `there is no other way for KV to ${target.workerId}`)
+  );
 }

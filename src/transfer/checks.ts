@@ -1,5 +1,6 @@
-/** What every connector checks before a byte moves: that both sides mean the same, and that a piece names blocks that exist.
- *  Used by the members of the family. Invariant: no address is made of a block index that was not checked here. */
+/** What every connector checks before a byte moves: that both sides mean the same, and that a piece names
+ *  blocks that exist. Used by the members of the family. Invariant: no address is made of a block index that
+ *  was not checked here. */
 import { assert, at } from '../base/assert.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { RequestId } from '../base/ids.js';
@@ -10,7 +11,8 @@ import type { KvLayout } from '../kv/kv-layout.js';
 import type { KvIdentity, KvPiece, KvTarget } from './connector.js';
 import { type Conversion, conversionOf } from './conversion.js';
 
-/** What has to happen on the way; null: nothing. Throws `layout_mismatch` naming the first thing that differs. */
+/** What has to happen on the way; null: nothing. Throws `layout_mismatch` naming the first thing that
+ *  differs. */
 export function checkTarget(source: KvIdentity, target: KvTarget, layout: KvLayout): Conversion | null {
   const conversion = conversionOf(source, target.kv, target.workerId);
   const neededBytes = target.blockCount * (conversion?.target ?? layout).blockBytes;
@@ -30,7 +32,10 @@ export function checkHandle(handle: KvHandle, requestId: RequestId, layoutHash: 
 export function checkPiece(piece: KvPiece, cache: KvCache, targetBlockCount: number): void {
   const { sourceBlocks, targetBlocks, firstLayer, layerEnd } = piece;
   const { layerCount } = cache.layout.shape;
-  assert(firstLayer >= 0 && firstLayer < layerEnd && layerEnd <= layerCount, `layers ${firstLayer}..${layerEnd}`);
+  assert(
+    firstLayer >= 0 && firstLayer < layerEnd && layerEnd <= layerCount,
+    `layers ${firstLayer}..${layerEnd}`,
+  );
   for (const source of sourceBlocks)
     assert(source >= 0 && source < cache.blockCount, `source block ${source} of ${cache.blockCount}`);
   for (const target of targetBlocks)

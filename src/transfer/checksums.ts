@@ -1,5 +1,6 @@
-/** Checksums of the blocks of one cache, off the event loop, on a stream of their own. Used by both sides of a hand-over: the sender puts
- *  them into the handle, the receiver compares before it decodes. Whatever moved the bytes, this is about the bytes that are there.
+/** Checksums of the blocks of one cache, off the event loop, on a stream of their own. Used by both sides of
+ *  a hand-over: the sender puts them into the handle, the receiver compares before it decodes. Whatever moved
+ *  the bytes, this is about the bytes that are there.
  *  Invariant: it may only be asked about blocks that nobody writes meanwhile. */
 import type { BlockId } from '../base/ids.js';
 import type { Device, Stream } from '../device/device.js';

@@ -1,10 +1,11 @@
-/** The contract of everything that moves KV from one worker's cache into another's. Implemented by peer.ts and tcp.ts; driven by worker/
- *  on the prefill side; every member passes test/transfer/contract.ts.
+/** The contract of everything that moves KV from one worker's cache into another's. Implemented by peer.ts
+ *  and tcp.ts; driven by worker/ on the prefill side; every member passes test/transfer/contract.ts.
  *
  *    connector ──open(target)──► channel (one per pair of workers) ──begin(request)──► transfer (one per hand-over)
  *
- *  Invariants: bytes are copied only behind the event that computed them; only the blocks named in a piece are touched; when `abort` or
- *  `finish` has resolved, nothing of that transfer touches the target any more. */
+ *  Invariants: bytes are copied only behind the event that computed them; only the blocks named in a piece
+ *  are touched; when `abort` or `finish` has resolved, nothing of that transfer touches the target any
+ *  more. */
 import type { Clock } from '../base/clock.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport, Device, EventHandle } from '../device/device.js';
@@ -20,7 +21,8 @@ export interface KvIdentity {
   readonly dtype: Dtype;
   /** KvLayout.hash */
   readonly layoutHash: string;
-  /** Smaller on the way than in the caches: lossy, so both sides must have been asked for it. Absent: auto, as it is. */
+  /** Smaller on the way than in the caches: lossy, so both sides must have been asked for it. Absent: auto,
+   *  as it is. */
   readonly transferDtype?: TransferDtype;
   /** Absent: only bytes of the same layout are taken or given. */
   readonly geometry?: KvGeometry;
@@ -47,8 +49,9 @@ export interface KvTarget {
   readonly receiver: ReceiverAddress | null;
 }
 
-/** Whoever knows the token may write into blocks that are reserved for a request it names. It goes from the receiver through the gateway to those who
- *  push there, over the bus, and never over a KV connection (handshake.ts). */
+/** Whoever knows the token may write into blocks that are reserved for a request it names. It goes from the
+ *  receiver through the gateway to those who push there, over the bus, and never over a KV connection
+ *  (handshake.ts). */
 export interface ReceiverAddress {
   readonly host: string;
   readonly port: number;
@@ -62,8 +65,9 @@ export interface LinkSpeed {
   readonly latencyMs: number;
 }
 
-/** Layers [firstLayer, layerEnd) of some blocks; sourceBlocks[i] goes to targetBlocks[i]. Where block sizes differ, both lists hold the same
- *  tokens from a first one that starts a block on either side; those beyond the shorter list are not moved. */
+/** Layers [firstLayer, layerEnd) of some blocks; sourceBlocks[i] goes to targetBlocks[i]. Where block sizes
+ *  differ, both lists hold the same tokens from a first one that starts a block on either side; those beyond
+ *  the shorter list are not moved. */
 export interface KvPiece {
   readonly sourceBlocks: readonly BlockId[];
   readonly targetBlocks: readonly BlockId[];
@@ -77,7 +81,8 @@ export interface KvSource {
   readonly cache: KvCache;
   readonly identity: KvIdentity;
   readonly clock: Clock;
-  /** What tcp and host-relay pull through: the owner pushes, and only this side's receiver writes its memory. Absent: they cannot pull. */
+  /** What tcp and host-relay pull through: the owner pushes, and only this side's receiver writes its memory.
+   *  Absent: they cannot pull. */
   readonly landing?: KvLanding;
 }
 
@@ -85,8 +90,13 @@ export interface KvSource {
 export interface KvLanding {
   /** This side as a target for the owner of what is pulled. */
   readonly target: KvTarget;
-  /** Lets frames of that request and epoch into these blocks until `end`, which resolves when nothing of them is written any more. */
-  admit(write: { readonly requestId: RequestId; readonly epoch: number; readonly blocks: readonly BlockId[] }): {
+  /** Lets frames of that request and epoch into these blocks until `end`, which resolves when nothing of them
+   *  is written any more. */
+  admit(write: {
+    readonly requestId: RequestId;
+    readonly epoch: number;
+    readonly blocks: readonly BlockId[];
+  }): {
     end(): Promise<void>;
   };
 }
@@ -118,8 +128,8 @@ export interface KvChannel {
   readonly isBroken: boolean;
   /** Time for `bytes` to get there, in milliseconds. Touches nothing of the target. */
   probe(bytes: number): Promise<number>;
-  /** Resolves when nothing touches the target any more; transfers still running are aborted. `gone`: the target's process has been
-   *  reaped, so nothing is waited for that only it could answer. */
+  /** Resolves when nothing touches the target any more; transfers still running are aborted. `gone`: the
+   *  target's process has been reaped, so nothing is waited for that only it could answer. */
   close(target?: 'gone'): Promise<void>;
 }
 
@@ -127,11 +137,12 @@ export interface KvTransfer {
   readonly pushedBytes: number;
   /** Enqueued behind `after`, in order. No pieces, or no blocks, is legal. Does nothing after an abort. */
   push(pieces: readonly KvPiece[], after: EventHandle): void;
-  /** The other way: sourceBlocks of the other's cache to targetBlocks of ours. The bytes are there, and their owner keeps them until this has
-   *  ended. `finish` and `abort` mean these too. No pieces, or no blocks, is legal. Does nothing after an abort. */
+  /** The other way: sourceBlocks of the other's cache to targetBlocks of ours. The bytes are there, and their
+   *  owner keeps them until this has ended. `finish` and `abort` mean these too. No pieces, or no blocks, is
+   *  legal. Does nothing after an abort. */
   pull(pieces: readonly KvPiece[]): void;
-  /** Resolves when every piece has landed. Throws `layout_mismatch` for a handle of another layout, `cancelled` after an abort,
-   *  `transfer_error` when the way or the other side failed. */
+  /** Resolves when every piece has landed. Throws `layout_mismatch` for a handle of another layout,
+   *  `cancelled` after an abort, `transfer_error` when the way or the other side failed. */
   finish(handle: KvHandle): Promise<void>;
   /** Resolves when nothing of this transfer touches the bytes any more. Idempotent. */
   abort(): Promise<void>;

@@ -1,5 +1,6 @@
-/** What has to happen to K and V between two caches that are not laid out alike, or that agreed on a smaller dtype for the way. Used by the
- *  members of the family. Invariant: only what is the same model in the same dtype is converted; the rest is refused by name. */
+/** What has to happen to K and V between two caches that are not laid out alike, or that agreed on a smaller
+ *  dtype for the way. Used by the members of the family. Invariant: only what is the same model in the same
+ *  dtype is converted; the rest is refused by name. */
 import { TwostrokeError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';
 import type { KvRange } from '../device/device.js';
@@ -26,8 +27,13 @@ export function wireDtypeOf({ transferDtype = 'auto', dtype }: KvIdentity): Dtyp
   return transferDtype === 'auto' ? dtype : wireDtypes[transferDtype];
 }
 
-/** Null: bytes go as they are. Throws `layout_mismatch` naming the first thing that differs and cannot be converted. */
-export function conversionOf(source: KvIdentity, target: KvIdentity, targetName: WorkerId): Conversion | null {
+/** Null: bytes go as they are. Throws `layout_mismatch` naming the first thing that differs and cannot be
+ *  converted. */
+export function conversionOf(
+  source: KvIdentity,
+  target: KvIdentity,
+  targetName: WorkerId,
+): Conversion | null {
   const [dtype, otherDtype] = [source.transferDtype ?? 'auto', target.transferDtype ?? 'auto'];
   refuseUnlessEqual('protocolVersion', source.protocolVersion, target.protocolVersion, targetName);
   refuseUnlessEqual('modelName', source.modelName, target.modelName, targetName);
@@ -37,7 +43,10 @@ export function conversionOf(source: KvIdentity, target: KvIdentity, targetName:
   const [from, to] = [source.geometry, target.geometry];
   if (from === undefined || to === undefined || !isSameModel(from.shape, to.shape)) {
     refuseUnlessEqual('layoutHash', source.layoutHash, target.layoutHash, targetName);
-    throw new TwostrokeError('layout_mismatch', `KV cannot go to ${targetName}: nothing is known of its layout`);
+    throw new TwostrokeError(
+      'layout_mismatch',
+      `KV cannot go to ${targetName}: nothing is known of its layout`,
+    );
   }
   const firstHead = Math.max(from.firstHead, to.firstHead);
   const headEnd = Math.min(from.firstHead + from.shape.kvHeadCount, to.firstHead + to.shape.kvHeadCount);
@@ -45,19 +54,35 @@ export function conversionOf(source: KvIdentity, target: KvIdentity, targetName:
     throw new TwostrokeError('layout_mismatch', `KV cannot go to ${targetName}: no head is on both sides`);
   return {
     ...{ source: new KvLayout(from.shape), target: new KvLayout(to.shape) },
-    ...{ sourceFirstHead: from.firstHead, targetFirstHead: to.firstHead, firstHead, headCount: headEnd - firstHead },
+    ...{
+      sourceFirstHead: from.firstHead,
+      targetFirstHead: to.firstHead,
+      firstHead,
+      headCount: headEnd - firstHead,
+    },
     wireDtype: wireDtypeOf(source),
   };
 }
 
 /** Tokens that a piece moves: those for which it names blocks on both sides. */
-export function tokenCountOf(conversion: Conversion, sourceBlockCount: number, targetBlockCount: number): number {
+export function tokenCountOf(
+  conversion: Conversion,
+  sourceBlockCount: number,
+  targetBlockCount: number,
+): number {
   const { source, target } = conversion;
-  return Math.min(sourceBlockCount * source.shape.blockTokenCount, targetBlockCount * target.shape.blockTokenCount);
+  return Math.min(
+    sourceBlockCount * source.shape.blockTokenCount,
+    targetBlockCount * target.shape.blockTokenCount,
+  );
 }
 
 /** The part of a range that is the same for every frame of a piece. */
-export function rangeOf({ firstHead, headCount, source }: Conversion): Pick<KvRange, 'firstHead' | 'headCount' | 'headDim'> {
+export function rangeOf({
+  firstHead,
+  headCount,
+  source,
+}: Conversion): Pick<KvRange, 'firstHead' | 'headCount' | 'headDim'> {
   return { firstHead, headCount, headDim: source.shape.headDim };
 }
 
@@ -67,5 +92,8 @@ function isSameModel(a: KvShape, b: KvShape): boolean {
 
 function refuseUnlessEqual(what: string, here: unknown, there: unknown, targetName: WorkerId): void {
   if (here === there) return;
-  throw new TwostrokeError('layout_mismatch', `KV cannot go to ${targetName}: ${what} differs (${here} here, ${there} there)`);
+  throw new TwostrokeError(
+    'layout_mismatch',
+    `KV cannot go to ${targetName}: ${what} differs (${here} here, ${there} there)`,
+  );
 }

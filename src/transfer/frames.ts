@@ -1,4 +1,5 @@
-/** Cuts a piece into frames that fit a staging slot. Used by tcp.ts. Invariant: all frames of a target block take one lane. */
+/** Cuts a piece into frames that fit a staging slot. Used by tcp.ts. Invariant: all frames of a target block
+ *  take one lane. */
 import type { BlockPair, Stream } from '../device/device.js';
 import type { Pointer } from '../device/tensor.js';
 import type { KvCache } from '../kv/kv-cache.js';
@@ -24,7 +25,12 @@ export interface FramePlan {
 }
 
 /** Bytes as they are: the same slice of pairs of blocks. */
-export function plainFrames(piece: KvPiece, cache: KvCache, targetBlockCount: number, slotBytes: number): FramePlan[] {
+export function plainFrames(
+  piece: KvPiece,
+  cache: KvCache,
+  targetBlockCount: number,
+  slotBytes: number,
+): FramePlan[] {
   const pairs = pairsOf(piece, cache, targetBlockCount);
   const { sourceOffset, bytes } = cache.layout.layerSlice(piece.firstLayer, piece.layerEnd);
   const partBytes = Math.min(bytes, slotBytes);
@@ -74,7 +80,10 @@ export function packedFrames(
   for (let firstBlock = 0; firstBlock * blockTokenCount < tokenCount; firstBlock += blockStep) {
     const blocks = targetBlocks.slice(firstBlock, firstBlock + blockStep);
     const firstToken = firstBlock * blockTokenCount;
-    const tokens = { first: firstToken, count: Math.min(blocks.length * blockTokenCount, tokenCount - firstToken) };
+    const tokens = {
+      first: firstToken,
+      count: Math.min(blocks.length * blockTokenCount, tokenCount - firstToken),
+    };
     for (let layer = firstLayer; layer < layerEnd; layer += layerStep) {
       const layers = { first: layer, count: Math.min(layerStep, layerEnd - layer) };
       frames.push(packedFrame({ blocks, sourceBlocks, tokens, layers }, cache, conversion));
@@ -90,7 +99,11 @@ interface Part {
   readonly layers: { readonly first: number; readonly count: number };
 }
 
-function packedFrame({ blocks, sourceBlocks, tokens, layers }: Part, cache: KvCache, conversion: Conversion): FramePlan {
+function packedFrame(
+  { blocks, sourceBlocks, tokens, layers }: Part,
+  cache: KvCache,
+  conversion: Conversion,
+): FramePlan {
   const { wireDtype, firstHead, headCount, sourceFirstHead, source } = conversion;
   const wire = wireOf(conversion, layers.count);
   const { blockTokenCount } = source.shape;
@@ -110,7 +123,11 @@ function packedFrame({ blocks, sourceBlocks, tokens, layers }: Part, cache: KvCa
   return {
     ...{ laneIndex: 0, blocks, offset: 0, bytes: wire.blockBytes, packed },
     stage: (stream, slot) =>
-      stream.moveKv(wire.place(slot, blocks.length), cache.layout.place(cache.pointer, own, sourceFirstHead), range),
+      stream.moveKv(
+        wire.place(slot, blocks.length),
+        cache.layout.place(cache.pointer, own, sourceFirstHead),
+        range,
+      ),
   };
 }
 

@@ -1,5 +1,6 @@
-/** How the two ends of a KV connection prove to each other that they know the receiver's token, which never goes over the wire. Used by tcp-inbox.ts
- *  on the receiving end, by tcp-lane.ts and pull.ts on the connecting one.
+/** How the two ends of a KV connection prove to each other that they know the receiver's token, which never
+ *  goes over the wire. Used by tcp-inbox.ts on the receiving end, by tcp-lane.ts and pull.ts on the
+ *  connecting one.
  *
  *    receiver → source   nonce r                                  32 bytes each, nothing else is read or kept before
  *    source → receiver   nonce s, HMAC-SHA256(token, "source" r s)
@@ -20,7 +21,8 @@ abstract class Handshake {
     return this.#receivedBytes === this.#received.length;
   }
 
-  /** What of `bytes` comes after the handshake. Throws `transfer_error` when the other end does not know the token. */
+  /** What of `bytes` comes after the handshake. Throws `transfer_error` when the other end does not know the
+   *  token. */
   push(bytes: Buffer): Buffer {
     const before = this.#receivedBytes;
     const taken = bytes.copy(this.#received, before);

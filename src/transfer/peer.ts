@@ -1,5 +1,6 @@
-/** The peer connector: the other worker's cache is mapped by its handle (memfd on the CPU, CUDA IPC on GPUs of one host) and written
- *  directly, one native call per piece, on a stream of its own, so that copies run while later layers compute. Used by worker/.
+/** The peer connector: the other worker's cache is mapped by its handle (memfd on the CPU, CUDA IPC on GPUs
+ *  of one host) and written directly, one native call per piece, on a stream of its own, so that copies run
+ *  while later layers compute. Used by worker/.
  *  Invariant: block indices are checked against both caches before a pointer is made of them. */
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
@@ -14,8 +15,9 @@ import type { KvChannel, KvConnector, KvPiece, KvSource, KvTarget, KvTransfer } 
 import { type Conversion, rangeOf, tokenCountOf } from './conversion.js';
 
 const probeScratchBytes = 2 ** 20;
-/** Before a thread is sent to wait on a GPU the event is asked again and again, between turns of the event loop: 300 MB take 0.8 ms over NVLink,
- *  and a thread's way there and back up to 0.2 ms more. On the CPU that time would be taken from the copies themselves. */
+/** Before a thread is sent to wait on a GPU the event is asked again and again, between turns of the event
+ *  loop: 300 MB take 0.8 ms over NVLink, and a thread's way there and back up to 0.2 ms more. On the CPU that
+ *  time would be taken from the copies themselves. */
 const askedMsMax = { cpu: 0, cuda: 1 } as const;
 
 export class PeerConnector implements KvConnector {
@@ -35,7 +37,9 @@ export class PeerConnector implements KvConnector {
       throw new TwostrokeError('layout_mismatch', `KV cannot go to ${target.workerId}: ${what}`);
     }
     const handle = importCache(device, target);
-    const channel = new PeerChannel(this.#source, { target, handle, conversion }, (closed) => this.#channels.delete(closed));
+    const channel = new PeerChannel(this.#source, { target, handle, conversion }, (closed) =>
+      this.#channels.delete(closed),
+    );
     this.#channels.add(channel);
     return channel;
   }
@@ -49,9 +53,13 @@ function importCache(device: Device, target: KvTarget): CacheHandle {
   try {
     return device.importCache(target.cache);
   } catch (error) {
-    throw new TwostrokeError('transfer_error', `the cache of ${target.workerId} cannot be mapped: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw new TwostrokeError(
+      'transfer_error',
+      `the cache of ${target.workerId} cannot be mapped: ${messageOf(error)}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
@@ -81,7 +89,11 @@ class PeerChannel implements KvChannel {
   pushedBytes = 0;
   transferCount = 0;
 
-  constructor(source: KvSource, { target, handle, conversion }: PeerTarget, onClosed: (channel: PeerChannel) => void) {
+  constructor(
+    source: KvSource,
+    { target, handle, conversion }: PeerTarget,
+    onClosed: (channel: PeerChannel) => void,
+  ) {
     const { device, cache, clock } = source;
     this.#device = device;
     this.#cache = cache;
@@ -96,7 +108,9 @@ class PeerChannel implements KvChannel {
 
   begin(requestId: RequestId): KvTransfer {
     assert(this.#closing === null, `begin on a closed channel to ${this.#target.workerId}`);
-    const transfer = new PeerTransfer(this, requestId, this.#target.kv.layoutHash, () => this.#transfers.delete(transfer));
+    const transfer = new PeerTransfer(this, requestId, this.#target.kv.layoutHash, () =>
+      this.#transfers.delete(transfer),
+    );
     this.#transfers.add(transfer);
     this.transferCount++;
     return transfer;
@@ -117,10 +131,14 @@ class PeerChannel implements KvChannel {
   fetch(pieces: readonly KvPiece[]): void {
     const { layout, pointer } = this.#cache;
     if (this.#conversion !== null) {
-      throw new TwostrokeError('transfer_error', `KV of ${this.#target.workerId} is laid out in another way: pull it over tcp`);
+      throw new TwostrokeError(
+        'transfer_error',
+        `KV of ${this.#target.workerId} is laid out in another way: pull it over tcp`,
+      );
     }
     for (const piece of pieces) {
-      const [sourceBlocks, targetBlocks] = [piece.targetBlocks, piece.sourceBlocks]; // as if it were a push from there
+      // as if it were a push from there
+      const [sourceBlocks, targetBlocks] = [piece.targetBlocks, piece.sourceBlocks];
       const pairs = pairsOf({ ...piece, sourceBlocks, targetBlocks }, this.#cache, this.#target.blockCount);
       const swapped = pairs.map(({ target, source }) => ({ target: source, source: target }));
       const place = (base: Pointer) => ({ base, blockBytes: layout.blockBytes });
@@ -149,12 +167,24 @@ class PeerChannel implements KvChannel {
     this.#stream.moveKv(
       target.place(this.#pointer, targetBlocks, targetFirstHead),
       layout.place(pointer, sourceBlocks, sourceFirstHead),
-      { targetStart: 0, sourceStart: 0, tokenCount, targetLayer, sourceLayer, layerCount, ...rangeOf(conversion) },
+      {
+        targetStart: 0,
+        sourceStart: 0,
+        tokenCount,
+        targetLayer,
+        sourceLayer,
+        layerCount,
+        ...rangeOf(conversion),
+      },
     );
-    return (tokenCount * layerCount * layout.layerBytes * headCount) / (layout.shape.blockTokenCount * layout.shape.kvHeadCount);
+    return (
+      (tokenCount * layerCount * layout.layerBytes * headCount) /
+      (layout.shape.blockTokenCount * layout.shape.kvHeadCount)
+    );
   }
 
-  /** Reads the other's cache, piece by piece: the same link, nothing is touched, and hardly any memory is taken (a GPU may have none left). */
+  /** Reads the other's cache, piece by piece: the same link, nothing is touched, and hardly any memory is
+   *  taken (a GPU may have none left). */
   async probe(bytes: number): Promise<number> {
     const cacheBytes = this.#target.cache.bytes;
     const pieceBytes = Math.min(bytes, cacheBytes, probeScratchBytes);
@@ -163,7 +193,11 @@ class PeerChannel implements KvChannel {
       const startMs = this.#clock.nowMs();
       for (let readBytes = 0; readBytes < bytes; readBytes += pieceBytes) {
         const offset = readBytes % (cacheBytes - pieceBytes + 1);
-        this.#stream.copy(scratch, offsetPointer(this.#pointer, offset), Math.min(pieceBytes, bytes - readBytes));
+        this.#stream.copy(
+          scratch,
+          offsetPointer(this.#pointer, offset),
+          Math.min(pieceBytes, bytes - readBytes),
+        );
       }
       await this.settled();
       return this.#clock.nowMs() - startMs;
@@ -172,7 +206,8 @@ class PeerChannel implements KvChannel {
     }
   }
 
-  /** Moves `mark` (a new one for null) behind everything enqueued up to now. It belongs to the caller until `settled` has it. */
+  /** Moves `mark` (a new one for null) behind everything enqueued up to now. It belongs to the caller until
+   *  `settled` has it. */
   mark(mark: EventHandle | null): EventHandle {
     const event = mark ?? this.#device.createEvent();
     this.#stream.record(event);
@@ -183,8 +218,8 @@ class PeerChannel implements KvChannel {
     this.#device.destroyEvent(mark);
   }
 
-  /** What is before `mark` has run; without one, everything enqueued up to now. Waits one after another: a channel occupies one waiting thread
-   *  at most. */
+  /** What is before `mark` has run; without one, everything enqueued up to now. Waits one after another: a
+   *  channel occupies one waiting thread at most. */
   settled(mark: EventHandle | null = null): Promise<void> {
     const event = mark ?? this.mark(null);
     const wait = this.#waiting.then(async () => {
@@ -230,7 +265,8 @@ class PeerTransfer implements KvTransfer {
   readonly #requestId: RequestId;
   readonly #layoutHash: string;
   readonly #onEnd: () => void;
-  /** Set by whichever comes first: from then on the channel, which may be closed by now, is not asked again. */
+  /** Set by whichever comes first: from then on the channel, which may be closed by now, is not asked
+   *  again. */
   #isFinished = false;
   /** Behind its own last push: what others have pushed meanwhile may wait for a step that has not begun. */
   #mark: EventHandle | null = null;
@@ -259,7 +295,8 @@ class PeerTransfer implements KvTransfer {
   async finish(handle: KvHandle): Promise<void> {
     checkHandle(handle, this.#requestId, this.#layoutHash);
     await (this.#aborting ?? this.#channel.settled(this.#takeMark()));
-    if (this.#aborting !== null) throw new TwostrokeError('cancelled', `the transfer of ${this.#requestId} was aborted`);
+    if (this.#aborting !== null)
+      throw new TwostrokeError('cancelled', `the transfer of ${this.#requestId} was aborted`);
     this.#isFinished = true;
     this.#onEnd();
   }

@@ -1,5 +1,6 @@
-/** Answers pulls on the side that has the blocks: pushes them to whoever asks, over a channel like any other. Given to a KvReceiver, which has
- *  checked who asks. Invariant: only blocks that are held for the request are read; a pull that is not wanted any more is aborted. */
+/** Answers pulls on the side that has the blocks: pushes them to whoever asks, over a channel like any other.
+ *  Given to a KvReceiver, which has checked who asks. Invariant: only blocks that are held for the request
+ *  are read; a pull that is not wanted any more is aborted. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId } from '../base/ids.js';
 import type { Device, Stream } from '../device/device.js';
@@ -32,7 +33,10 @@ export class PullServer {
   }
 
   serve(pull: PullMeta): ServedPull {
-    const state: { transfer: KvTransfer | null; isCancelled: boolean } = { transfer: null, isCancelled: false };
+    const state: { transfer: KvTransfer | null; isCancelled: boolean } = {
+      transfer: null,
+      isCancelled: false,
+    };
     const run = async () => {
       const blocks = pull.pieces.flatMap(({ sourceBlocks }) => sourceBlocks);
       if (!this.#options.mayRead(pull.requestId, blocks))
@@ -43,7 +47,13 @@ export class PullServer {
       state.transfer = transfer;
       this.#push(transfer, pull);
       const { layoutHash } = pull.target.kv;
-      await transfer.finish({ requestId: pull.requestId, epoch: pull.epoch, layoutHash, tokenCount: 0, firstTokens: [] });
+      await transfer.finish({
+        requestId: pull.requestId,
+        epoch: pull.epoch,
+        layoutHash,
+        tokenCount: 0,
+        firstTokens: [],
+      });
     };
     const ended = run().then(
       () => null,

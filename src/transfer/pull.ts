@@ -1,6 +1,6 @@
-/** One pull over tcp or host-relay, on the side that wants the blocks: asks their owner to push them here, over a connection that lasts as long
- *  as they are wanted. Used by tcp.ts. Invariant: when `ended` has resolved, nothing of it is written here any more, whatever the owner does:
- *  the own receiver refuses it. */
+/** One pull over tcp or host-relay, on the side that wants the blocks: asks their owner to push them here,
+ *  over a connection that lasts as long as they are wanted. Used by tcp.ts. Invariant: when `ended` has
+ *  resolved, nothing of it is written here any more, whatever the owner does: the own receiver refuses it. */
 import { createConnection, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.js';
 import type { KvLanding, ReceiverAddress } from './connector.js';
@@ -24,7 +24,11 @@ export class Pull {
 
   constructor({ address, meta, landing, clock, deadlineMs }: PullOptions) {
     const { requestId, epoch, pieces } = meta;
-    const admission = landing.admit({ requestId, epoch, blocks: pieces.flatMap(({ targetBlocks }) => targetBlocks) });
+    const admission = landing.admit({
+      requestId,
+      epoch,
+      blocks: pieces.flatMap(({ targetBlocks }) => targetBlocks),
+    });
     const socket = createConnection({ host: address.host, port: address.port, noDelay: true });
     this.#socket = socket;
     const answered = new Promise<string | null>((resolve) => {

@@ -1,10 +1,12 @@
-/** What is to happen when the work that was enqueued on a stream has run, in order. One waiting thread at most. Items go in small groups with
- *  an event each, so that the first are handed out while the last still run: that makes a pipeline of slots of both sides of a tcp or
- *  host-relay channel, which use it. Invariant: every item is handed out exactly once, with the error of the work before it, if it failed. */
+/** What is to happen when the work that was enqueued on a stream has run, in order. One waiting thread at
+ *  most. Items go in small groups with an event each, so that the first are handed out while the last still
+ *  run: that makes a pipeline of slots of both sides of a tcp or host-relay channel, which use it. Invariant:
+ *  every item is handed out exactly once, with the error of the work before it, if it failed. */
 import { messageOf } from '../base/errors.js';
 import type { Device, EventHandle, Stream } from '../device/device.js';
 
-/** A wait is worth this much: two of a GPU's slots, some of a CPU's. Sockets, which carry far less in that time, wait for all there is. */
+/** A wait is worth this much: two of a GPU's slots, some of a CPU's. Sockets, which carry far less in that
+ *  time, wait for all there is. */
 const groupBytesMin = 9 * 2 ** 20;
 
 interface Group<Item> {
@@ -25,7 +27,11 @@ export class ReachedQueue<Item> {
   #addedCount = 0;
   #handedCount = 0;
 
-  constructor(device: Device, stream: Stream, onReached: (items: readonly Item[], error: string | null) => void) {
+  constructor(
+    device: Device,
+    stream: Stream,
+    onReached: (items: readonly Item[], error: string | null) => void,
+  ) {
     this.#device = device;
     this.#stream = stream;
     this.#onReached = onReached;
@@ -42,7 +48,8 @@ export class ReachedQueue<Item> {
     if (group.bytes >= groupBytesMin) this.#close(group);
     if (this.#isRunning) return;
     this.#isRunning = true;
-    this.#round = Promise.resolve().then(() => this.#run()); // what the caller adds in one go is grouped first
+    // what the caller adds in one go is grouped first
+    this.#round = Promise.resolve().then(() => this.#run());
   }
 
   /** Resolves when everything added so far has been handed out, whatever is added meanwhile. */

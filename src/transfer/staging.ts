@@ -1,5 +1,6 @@
-/** Host memory in slots of equal size, through which KV passes: pinned, for sockets to read and write, or shared, for another process to map.
- *  Used by the tcp and host-relay connectors, one pool on each side. Invariant: a slot has one holder; what finds none free waits, and that is the back-pressure. */
+/** Host memory in slots of equal size, through which KV passes: pinned, for sockets to read and write, or
+ *  shared, for another process to map. Used by the tcp and host-relay connectors, one pool on each side.
+ *  Invariant: a slot has one holder; what finds none free waits, and that is the back-pressure. */
 import { assert } from '../base/assert.js';
 import type { CacheExport, Device } from '../device/device.js';
 import { offsetPointer, type Pointer } from '../device/tensor.js';
@@ -54,7 +55,10 @@ export class StagingPool {
     if (this.#isClosed) return;
     this.#isClosed = true;
     if (this.#memory === null) return;
-    assert(this.#free.length === this.#slotCount, `${this.#slotCount - this.#free.length} staging slots are still held`);
+    assert(
+      this.#free.length === this.#slotCount,
+      `${this.#slotCount - this.#free.length} staging slots are still held`,
+    );
     this.#memory.release();
   }
 
@@ -71,7 +75,10 @@ export class StagingPool {
       const offset = index * this.slotBytes;
       const pointer = offsetPointer(memory.pointer, offset);
       const { bytes } = memory;
-      const view = bytes === null ? Buffer.alloc(0) : Buffer.from(bytes.buffer, bytes.byteOffset + offset, this.slotBytes);
+      const view =
+        bytes === null
+          ? Buffer.alloc(0)
+          : Buffer.from(bytes.buffer, bytes.byteOffset + offset, this.slotBytes);
       return { pointer, offset, bytes: view };
     });
     return memory;

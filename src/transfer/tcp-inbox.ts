@@ -1,4 +1,5 @@
-/** The receiving end of one socket of the tcp connector: bytes in, whole messages out, payloads in staging slots. Used by tcp-receiver.ts.
+/** The receiving end of one socket of the tcp connector: bytes in, whole messages out, payloads in staging
+ *  slots. Used by tcp-receiver.ts.
  *  Invariant: while no slot is free it reads nothing: the socket's window closes, and the source waits. */
 import type { Socket } from 'node:net';
 import { messageOf } from '../base/errors.js';

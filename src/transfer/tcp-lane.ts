@@ -1,5 +1,6 @@
-/** The sending end of one socket of the tcp connector. Frames get a sequence number when they are sent and are kept until the receiver says
- *  that they have landed; after a dropped connection it connects again and sends on from where the receiver is. Used by tcp.ts.
+/** The sending end of one socket of the tcp connector. Frames get a sequence number when they are sent and
+ *  are kept until the receiver says that they have landed; after a dropped connection it connects again and
+ *  sends on from where the receiver is. Used by tcp.ts.
  *  Invariant: every frame is told its end exactly once: landed, refused, or lost with the lane. */
 import { createConnection, type Socket } from 'node:net';
 import { assert } from '../base/assert.js';
@@ -9,6 +10,7 @@ import type { ReceiverAddress } from './connector.js';
 import { handshakeCut, SourceHandshake } from './handshake.js';
 import type { Slot } from './staging.js';
 import {
+  type AcceptedMeta,
   decodeHead,
   encodeMessage,
   type FrameMeta,
@@ -16,7 +18,6 @@ import {
   headBytes,
   type LandedMeta,
   type RefusedMeta,
-  type WelcomeMeta,
 } from './wire.js';
 
 interface Frame {
@@ -38,7 +39,7 @@ interface LaneOptions {
 }
 
 export interface TcpLimits {
-  /** For one attempt to connect and be welcomed. */
+  /** For one attempt to connect and be accepted. */
   readonly helloMs: number;
   /** For a broken connection to be replaced, all attempts together. */
   readonly reconnectMs: number;
@@ -80,22 +81,25 @@ export class TcpLane {
         reject(new TwostrokeError('transfer_error', reason));
       };
       const { host, port } = address;
-      const timer = clock.after(limits.helloMs, () => failed(`no answer from ${host}:${port} within ${limits.helloMs} ms`));
+      const timer = clock.after(limits.helloMs, () =>
+        failed(`no answer from ${host}:${port} within ${limits.helloMs} ms`),
+      );
       socket.on('error', (error) => failed(error.message));
       socket.on('close', () => {
         timer.cancel();
         failed(handshake.isDone ? 'the receiver hung up' : handshakeCut);
       });
       const handshake = new SourceHandshake(address.token, (bytes) => socket.write(bytes));
-      const greet = () => socket.write(encodeMessage('hello', { ...hello, landedThrough: this.#landedThrough }));
+      const greet = () =>
+        socket.write(encodeMessage('hello', { ...hello, landedThrough: this.#landedThrough }));
       const decoder = new AnswerDecoder((kind, meta, sequence) => {
         if (kind === 'refused') {
           const { message } = meta as RefusedMeta;
           failed(message);
           this.#break(`refused: ${message}`);
-        } else if (kind === 'welcome') {
+        } else if (kind === 'accepted') {
           timer.cancel();
-          this.#use(socket, (meta as WelcomeMeta).receivedThrough);
+          this.#use(socket, (meta as AcceptedMeta).receivedThrough);
           resolve();
         } else if (kind === 'landed' && this.#socket === socket) this.#onLanded(sequence, meta as LandedMeta);
       });
@@ -198,13 +202,19 @@ export class TcpLane {
     this.#watch?.cancel();
     const lost = this.#sent;
     this.#sent = [];
-    if (lost.length > 0) this.#socket?.destroy(); // its staging is given back: nothing may be sent from there any more
+    // its staging is given back: nothing may be sent from there any more
+    if (lost.length > 0) this.#socket?.destroy();
     for (const { frame } of lost) frame.onEnd(reason);
   }
 }
 
 /** Calls `greet` when the receiver has proven who it is; from then on its answers are read. */
-export function readAfter(handshake: SourceHandshake, socket: Socket, greet: () => void, decoder: AnswerDecoder): void {
+export function readAfter(
+  handshake: SourceHandshake,
+  socket: Socket,
+  greet: () => void,
+  decoder: AnswerDecoder,
+): void {
   const onWrong = (error: Error) => socket.destroy(error);
   socket.on('data', (bytes) => {
     if (handshake.isDone) return decoder.push(bytes, onWrong);

@@ -1,7 +1,9 @@
-/** The receiving side of the tcp and host-relay connectors: only it writes its cache. It listens, takes frames off the sockets into staging, writes them
- *  into blocks that are reserved for them, and says what has landed. One per worker that may decode. Used by worker/.
- *  Invariants: each lane's frames are taken exactly once and in order, whatever connections break; a frame is written only while its
- *  request holds its blocks (`accepts`); when `passed()` has resolved after that has ended, nothing of it is written any more. */
+/** The receiving side of the tcp and host-relay connectors: only it writes its cache. It listens, takes
+ *  frames off the sockets into staging, writes them into blocks that are reserved for them, and says what has
+ *  landed. One per worker that may decode. Used by worker/.
+ *  Invariants: each lane's frames are taken exactly once and in order, whatever connections break; a frame is
+ *  written only while its request holds its blocks (`accepts`); when `passed()` has resolved after that has
+ *  ended, nothing of it is written any more. */
 import { createServer, type Server, type Socket } from 'node:net';
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
@@ -19,7 +21,14 @@ import { ReachedQueue } from './reached-queue.js';
 import { type Slot, StagingPool } from './staging.js';
 import { Inbox, type InboxMessage } from './tcp-inbox.js';
 import { isUnpackable, unpack } from './unpack.js';
-import { encodeMessage, type FrameMeta, type HelloMeta, type LandedMeta, type PullMeta, slotBytes } from './wire.js';
+import {
+  encodeMessage,
+  type FrameMeta,
+  type HelloMeta,
+  type LandedMeta,
+  type PullMeta,
+  slotBytes,
+} from './wire.js';
 
 export interface ReceiverOptions {
   readonly device: Device;
@@ -65,11 +74,13 @@ interface Landing {
   readonly isRefused: boolean;
 }
 
-/** A receiver's staging: enough for every lane of a few sources to be filled while as much is being written. */
+/** A receiver's staging: enough for every lane of a few sources to be filled while as much is being
+ *  written. */
 const slotCount = 16;
 /** How long a lane without a connection is remembered. */
 const laneMemoryMs = 60_000;
-/** A source says hello in two round trips, so that more at once are not honest; on a busy machine it may have to wait for a core. */
+/** A source says hello in two round trips, so that more at once are not honest; on a busy machine it may have
+ *  to wait for a core. */
 const strangerLimits: StrangerLimits = { countMax: 64, deadlineMs: 10_000 };
 /** Of all together: a source of a big cluster has two lanes, or four while ways are measured. */
 const connectionCountMax = 1024;
@@ -96,7 +107,9 @@ export class KvReceiver {
     const server = createServer();
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error) =>
-        reject(new TwostrokeError('transfer_error', `cannot listen for KV on ${options.host}: ${error.message}`)),
+        reject(
+          new TwostrokeError('transfer_error', `cannot listen for KV on ${options.host}: ${error.message}`),
+        ),
       );
       server.listen({ host: options.host, port: 0 }, resolve);
     });
@@ -112,7 +125,9 @@ export class KvReceiver {
     this.#server = server;
     this.#stream = device.createStream();
     this.#pool = new StagingPool(device, slotBytes, slotCount);
-    this.#landings = new ReachedQueue(device, this.#stream, (landings, error) => this.#landed(landings, error));
+    this.#landings = new ReachedQueue(device, this.#stream, (landings, error) =>
+      this.#landed(landings, error),
+    );
     this.#strangers = new Strangers(options.clock, options.strangers ?? strangerLimits);
     server.maxConnections = connectionCountMax;
     server.on('connection', (socket) => this.#accept(socket));
@@ -162,7 +177,8 @@ export class KvReceiver {
       onStarved: (starved) => this.#starved.push(starved),
       onMessage: (message) => {
         if (served !== null) throw new TwostrokeError('transfer_error', 'a pull is one message');
-        if (lane === null && message.head.kind === 'pull') served = this.#servePull(inbox, message.meta as PullMeta);
+        if (lane === null && message.head.kind === 'pull')
+          served = this.#servePull(inbox, message.meta as PullMeta);
         else if (lane === null) lane = this.#greet(inbox, message);
         else if (message.head.kind === 'bye') this.#forget(lane);
         else this.#take(lane, message);
@@ -189,15 +205,20 @@ export class KvReceiver {
     lane.inbox = inbox;
     before?.close('its lane goes on over another connection'); // what it still held is sent again
     lane.refused = lane.refused.filter((sequence) => sequence > hello.landedThrough);
-    inbox.write(encodeMessage('welcome', { receivedThrough: lane.receivedThrough }));
+    inbox.write(encodeMessage('accepted', { receivedThrough: lane.receivedThrough }));
     if (lane.landedThrough > hello.landedThrough) this.#report(lane, lane.refused);
     return lane;
   }
 
   #servePull(inbox: Inbox, pull: PullMeta): ServedPull {
     this.#identify(inbox, pull);
-    const served = this.#options.serve?.(pull) ?? { ended: Promise.resolve('nothing can be pulled from here'), cancel: () => {} };
-    void served.ended.then((message) => inbox.write(encodeMessage('pulled', message === null ? {} : { message })));
+    const served = this.#options.serve?.(pull) ?? {
+      ended: Promise.resolve('nothing can be pulled from here'),
+      cancel: () => {},
+    };
+    void served.ended.then((message) =>
+      inbox.write(encodeMessage('pulled', message === null ? {} : { message })),
+    );
     return served;
   }
 
@@ -224,13 +245,18 @@ export class KvReceiver {
     const isRefused = frame.blocks.length > 0 && !this.#accepts(frame);
     if (isRefused) this.refusedFrameCount++;
     else this.#write(frame, sourceOf(frame, slot, lane.staging));
-    this.#landings.add({ lane, sequence: head.sequence, slot, isRefused }, Math.max(1, frame.blocks.length) * frame.bytes);
+    this.#landings.add(
+      { lane, sequence: head.sequence, slot, isRefused },
+      Math.max(1, frame.blocks.length) * frame.bytes,
+    );
   }
 
   #accepts(frame: FrameMeta): boolean {
     const admitted = [...this.#admitted].some(
       ({ requestId, epoch, blocks }) =>
-        requestId === frame.requestId && epoch === frame.epoch && frame.blocks.every((block) => blocks.includes(block)),
+        requestId === frame.requestId &&
+        epoch === frame.epoch &&
+        frame.blocks.every((block) => blocks.includes(block)),
     );
     return admitted || this.#options.accepts(frame);
   }
@@ -238,7 +264,8 @@ export class KvReceiver {
   #isWellFormed(frame: FrameMeta, payloadBytes: number, staging: MappedStaging | null): boolean {
     const { blocks, offset, bytes, stagingOffset, packed } = frame;
     const { layout, blockCount } = this.#options.cache;
-    if (!Array.isArray(blocks) || !Number.isSafeInteger(offset) || !Number.isSafeInteger(bytes) || bytes <= 0) return false;
+    if (!Array.isArray(blocks) || !Number.isSafeInteger(offset) || !Number.isSafeInteger(bytes) || bytes <= 0)
+      return false;
     const frameBytes = Math.max(1, blocks.length) * bytes;
     const isThere =
       staging === null
@@ -318,12 +345,19 @@ export class KvReceiver {
   #map(session: string, exported: CacheExport): MappedStaging {
     const { device } = this.#options;
     const handle = device.importCache(exported);
-    const staging = { session, handle, pointer: device.cachePointer(handle), bytes: exported.bytes, laneCount: 0 };
+    const staging = {
+      session,
+      handle,
+      pointer: device.cachePointer(handle),
+      bytes: exported.bytes,
+      laneCount: 0,
+    };
     this.#stagings.set(session, staging);
     return staging;
   }
 
-  /** The last lane of a channel takes the mapping with it, when nothing is being copied from there any more. */
+  /** The last lane of a channel takes the mapping with it, when nothing is being copied from there any
+   *  more. */
   #forget(lane: LaneState): void {
     if (this.#lanes.get(lane.key) !== lane) return;
     this.#lanes.delete(lane.key);

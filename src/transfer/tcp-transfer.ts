@@ -59,7 +59,8 @@ export class TcpTransfer implements KvTransfer {
   /** Throws as `finish` does. */
   async landed(): Promise<void> {
     await this.#settled();
-    if (this.#isAborted) throw new TwostrokeError('cancelled', `the transfer of ${this.requestId} was aborted`);
+    if (this.#isAborted)
+      throw new TwostrokeError('cancelled', `the transfer of ${this.requestId} was aborted`);
     if (this.#error !== null) {
       throw new TwostrokeError('transfer_error', `the transfer of ${this.requestId} failed: ${this.#error}`);
     }

@@ -1,10 +1,12 @@
-/** The tcp connector: KV goes through pinned staging and several sockets (lanes) to the other worker's KvReceiver, which alone writes its
- *  cache. For workers on other hosts, and for devices whose memory another process cannot map. Used by worker/.
+/** The tcp connector: KV goes through pinned staging and several sockets (lanes) to the other worker's
+ *  KvReceiver, which alone writes its cache. For workers on other hosts, and for devices whose memory another
+ *  process cannot map. Used by worker/.
  *
  *    push ─► gate: an event behind `after` ─► [queued] ─► copy into a free slot ─► lane ─► receiver ─► landed ─► slot is free again
  *
- *  Invariants: all frames of a target block take one lane, so a later push of the block never overtakes an earlier one; a slot is given back
- *  when its frame has landed or its lane is over, never while a socket may still read it. */
+ *  Invariants: all frames of a target block take one lane, so a later push of the block never overtakes an
+ *  earlier one; a slot is given back when its frame has landed or its lane is over, never while a socket may
+ *  still read it. */
 import { assert, at } from '../base/assert.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { type BlockId, blockId, type RequestId, requestId } from '../base/ids.js';
@@ -24,8 +26,8 @@ import { slotBytes } from './wire.js';
 const slotCount = 12;
 /** Whoever pulls has a deadline of its own; this one is for an owner that is frozen. */
 const pullDeadlineMs = 30_000;
-/** Nothing of it goes through a socket, so a frame's fixed cost may be shared by more bytes: on the CPU as many as stay in its caches, on a
- *  GPU a layer of a long prompt. */
+/** Nothing of it goes through a socket, so a frame's fixed cost may be shared by more bytes: on the CPU as
+ *  many as stay in its caches, on a GPU a layer of a long prompt. */
 const sharedSlotBytes = { cpu: 4 * slotBytes, cuda: 16 * slotBytes } as const;
 
 /** How payloads go: through the socket, or through staging that the receiver maps (host-relay.ts). */
@@ -61,9 +63,13 @@ export class TcpConnector implements KvConnector {
     } catch (error) {
       await channel?.close();
       const reason = messageOf(error);
-      throw new TwostrokeError('transfer_error', `${target.workerId} cannot be reached by ${this.name}: ${reason}`, {
-        cause: error,
-      });
+      throw new TwostrokeError(
+        'transfer_error',
+        `${target.workerId} cannot be reached by ${this.name}: ${reason}`,
+        {
+          cause: error,
+        },
+      );
     }
   }
 
@@ -119,7 +125,12 @@ class TcpChannel implements KvChannel {
   transferCount = 0;
   reconnectCount = 0;
 
-  constructor(source: KvSource, target: KvTarget, { limits, carrier, conversion }: ChannelOptions, onClosed: () => void) {
+  constructor(
+    source: KvSource,
+    target: KvTarget,
+    { limits, carrier, conversion }: ChannelOptions,
+    onClosed: () => void,
+  ) {
     this.name = carrier === 'socket' ? 'tcp' : 'host-relay';
     this.#carrier = carrier;
     this.#conversion = conversion;
@@ -219,7 +230,8 @@ class TcpChannel implements KvChannel {
     return transfer;
   }
 
-  /** Their owner pushes them to our receiver. A pull counts as one frame: the transfer waits for it as for the others. */
+  /** Their owner pushes them to our receiver. A pull counts as one frame: the transfer waits for it as for
+   *  the others. */
   #pull(transfer: TcpTransfer, pieces: readonly KvPiece[]): void {
     const { cache, landing, clock } = this.#source;
     const { receiver: address, kv, workerId, blockCount } = this.#target;
@@ -227,7 +239,10 @@ class TcpChannel implements KvChannel {
       checkPiece({ ...layers, sourceBlocks: targetBlocks, targetBlocks: sourceBlocks }, cache, blockCount);
     if (pieces.every(({ sourceBlocks }) => sourceBlocks.length === 0)) return;
     if (landing === undefined || address === null) {
-      throw new TwostrokeError('transfer_error', `nothing can be pulled from ${workerId}: this side does not listen for KV`);
+      throw new TwostrokeError(
+        'transfer_error',
+        `nothing can be pulled from ${workerId}: this side does not listen for KV`,
+      );
     }
     const { requestId: id, epoch } = transfer;
     const { protocolVersion, layoutHash } = kv;
@@ -243,7 +258,8 @@ class TcpChannel implements KvChannel {
     });
   }
 
-  /** Returns the bytes that were queued. `after` may be recorded anew as soon as this returns, hence the gate. */
+  /** Returns the bytes that were queued. `after` may be recorded anew as soon as this returns, hence the
+   *  gate. */
   #push(transfer: TcpTransfer, pieces: readonly KvPiece[], after: EventHandle): number {
     const { device } = this.#source;
     const plans = pieces.flatMap((piece) => this.#framesOf(piece));
@@ -271,7 +287,13 @@ class TcpChannel implements KvChannel {
   #probePlan(laneIndex: number, bytes: number): FramePlan {
     const { pointer, layout, blockCount } = this.#source.cache;
     const copiedBytes = Math.min(bytes, blockCount * layout.blockBytes);
-    return { laneIndex, blocks: [], offset: 0, bytes, stage: (stream, slot) => stream.copy(slot, pointer, copiedBytes) };
+    return {
+      laneIndex,
+      blocks: [],
+      offset: 0,
+      bytes,
+      stage: (stream, slot) => stream.copy(slot, pointer, copiedBytes),
+    };
   }
 
   #enqueue(work: Work): void {

@@ -1,4 +1,5 @@
-/** The receiving end of converted frames: whether one makes sense here, and bringing it into blocks. Used by tcp-receiver.ts.
+/** The receiving end of converted frames: whether one makes sense here, and bringing it into blocks. Used by
+ *  tcp-receiver.ts.
  *  Invariant: nothing is moved by numbers that were not checked against this side's own layout. */
 import type { Stream } from '../device/device.js';
 import type { Pointer } from '../device/tensor.js';
@@ -19,11 +20,17 @@ interface Unpacking {
 }
 
 /** Every number of it comes from the network. */
-export function isUnpackable({ blocks, bytes }: FrameMeta, packed: Packed, { cache, identity }: Unpacking): boolean {
+export function isUnpackable(
+  { blocks, bytes }: FrameMeta,
+  packed: Packed,
+  { cache, identity }: Unpacking,
+): boolean {
   const { layout } = cache;
   const { shape } = layout;
   const { dtype, tokenCount, firstLayer, layerCount, firstHead, headCount } = packed;
-  const areCounts = [tokenCount, layerCount, headCount].every((count) => Number.isSafeInteger(count) && count > 0);
+  const areCounts = [tokenCount, layerCount, headCount].every(
+    (count) => Number.isSafeInteger(count) && count > 0,
+  );
   if (!areCounts || !Number.isSafeInteger(firstLayer) || !Number.isSafeInteger(firstHead)) return false;
   const headOffset = firstHead - (identity.geometry?.firstHead ?? 0);
   return (
@@ -38,7 +45,11 @@ export function isUnpackable({ blocks, bytes }: FrameMeta, packed: Packed, { cac
 /** Enqueues it; the frame has been checked. */
 export function unpack(
   stream: Stream,
-  { blocks, packed, from }: { readonly blocks: readonly number[]; readonly packed: Packed; readonly from: Pointer },
+  {
+    blocks,
+    packed,
+    from,
+  }: { readonly blocks: readonly number[]; readonly packed: Packed; readonly from: Pointer },
   { cache, identity }: Unpacking,
 ): void {
   const { layout, pointer } = cache;

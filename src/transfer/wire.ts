@@ -1,14 +1,16 @@
 /** Messages of the tcp connector, over one socket (a lane). Used by tcp-lane.ts and tcp-receiver.ts.
  *
- *    head, 16 bytes little-endian: [kind u32][metaBytes u32][payloadBytes u32][sequence u32], then meta (JSON), then the payload
+ *    head, 16 bytes little-endian: [kind u32][metaBytes u32][payloadBytes u32][sequence u32], then meta
+ *    (JSON), then the payload
  *
  *    source → receiver   hello (who, which lane), frame (bytes of some blocks), bye
- *    receiver → source   welcome or refused (answers hello), landed (everything up to `sequence` is in the cache)
+ *    receiver → source   accepted or refused (answers hello), landed (everything up to `sequence` is in the cache)
  *    puller → owner      pull (what, and where to push it), on a connection of its own that lasts as long as it is wanted
  *    owner → puller      pulled or refused
  *
  *  The two ends have proven before who they are, see handshake.ts.
- *  Invariant: a head that names an unknown kind, or more bytes than the limits, ends the connection before anything is allocated for it. */
+ *  Invariant: a head that names an unknown kind, or more bytes than the limits, ends the connection before
+ *  anything is allocated for it. */
 import { TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport } from '../device/device.js';
@@ -19,7 +21,7 @@ export const headBytes = 16;
 /** Most payload of one frame: a staging slot. */
 export const slotBytes = 512 * 1024;
 const metaBytesMax = 1 << 20;
-const kinds = ['hello', 'welcome', 'refused', 'frame', 'landed', 'bye', 'pull', 'pulled'] as const;
+const kinds = ['hello', 'accepted', 'refused', 'frame', 'landed', 'bye', 'pull', 'pulled'] as const;
 type MessageKind = (typeof kinds)[number];
 
 export interface HelloMeta {
@@ -30,7 +32,8 @@ export interface HelloMeta {
   /** Names the channel: its lanes go on where they were after a reconnect. */
   readonly session: string;
   readonly laneIndex: number;
-  /** Host-relay: the source's staging, which the receiver maps; frames then say where in it they are, and carry no payload. */
+  /** Host-relay: the source's staging, which the receiver maps; frames then say where in it they are, and
+   *  carry no payload. */
   readonly staging: CacheExport | null;
   /** What the source knows to have landed. */
   readonly landedThrough: number;
@@ -54,7 +57,7 @@ export interface PulledMeta {
   readonly message?: string;
 }
 
-export interface WelcomeMeta {
+export interface AcceptedMeta {
   /** Sequence of the last frame that has arrived whole; those after it are to be sent again. */
   readonly receivedThrough: number;
 }
@@ -63,7 +66,8 @@ export interface RefusedMeta {
   readonly message: string;
 }
 
-/** The payload is `bytes` from `offset` of each of `blocks`, in this order. No blocks: a probe, which is dropped. */
+/** The payload is `bytes` from `offset` of each of `blocks`, in this order. No blocks: a probe, which is
+ *  dropped. */
 export interface FrameMeta {
   readonly requestId: RequestId;
   readonly epoch: number;
@@ -113,8 +117,17 @@ export function encodeMessage(kind: MessageKind, meta: object, sequence = 0, pay
 /** Throws `transfer_error` when these are not the first bytes of a message. */
 export function decodeHead(bytes: Buffer): MessageHead {
   const kind = kinds[bytes.readUInt32LE(0)];
-  const [metaBytes, payloadBytes, sequence] = [bytes.readUInt32LE(4), bytes.readUInt32LE(8), bytes.readUInt32LE(12)];
-  if (kind === undefined || metaBytes > metaBytesMax || payloadBytes > slotBytes || (kind !== 'frame' && payloadBytes > 0)) {
+  const [metaBytes, payloadBytes, sequence] = [
+    bytes.readUInt32LE(4),
+    bytes.readUInt32LE(8),
+    bytes.readUInt32LE(12),
+  ];
+  if (
+    kind === undefined ||
+    metaBytes > metaBytesMax ||
+    payloadBytes > slotBytes ||
+    (kind !== 'frame' && payloadBytes > 0)
+  ) {
     throw new TwostrokeError('transfer_error', 'not a message of the KV protocol');
   }
   return { kind, metaBytes, payloadBytes, sequence };

@@ -22,10 +22,17 @@ import type { SamplingParams } from '../engine/sampling-params.js';
 import type { TokenEvent, TokenLogprob, TokenOutput } from '../engine/token-event.js';
 import type { KvChecksums, KvHandle } from '../kv/kv-handle.js';
 import type { KvShape } from '../kv/kv-layout.js';
-import { type KvGeometry, type KvIdentity, type KvTarget, type ReceiverAddress, transferDtypes } from '../transfer/connector.js';
+import {
+  type KvGeometry,
+  type KvIdentity,
+  type KvTarget,
+  type ReceiverAddress,
+  transferDtypes,
+} from '../transfer/connector.js';
 import type { RequestBody, ReservationBody } from './messages.js';
 
-/** Made here: an id from another process is any text, and a block any count; whoever uses them looks them up. */
+/** Made here: an id from another process is any text, and a block any count; whoever uses them looks them
+ *  up. */
 export const requestIdText = text as Check<RequestId>;
 export const workerIdText = text as Check<WorkerId>;
 const blockIds = list(count as Check<BlockId>);

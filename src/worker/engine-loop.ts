@@ -1,5 +1,6 @@
 /** Runs the engine: steps while there is work, sleeps on a promise while there is none. Made by worker.ts.
- *  Invariant: between two steps the event loop gets a turn, so that messages (new requests, aborts) get in at every step. */
+ *  Invariant: between two steps the event loop gets a turn, so that messages (new requests, aborts) get in at
+ *  every step. */
 import type { Clock } from '../base/clock.js';
 import type { TokenEvent } from '../engine/token-event.js';
 
@@ -16,8 +17,13 @@ export class EngineLoop {
   #wake: (() => void) | null = null;
   #isStopped = false;
 
-  /** `deliver` gets every step's events; the loop waits for the promise it may return (a congested reader). */
-  constructor(engine: Steppable, clock: Clock, deliver: (events: readonly TokenEvent[]) => Promise<void> | undefined) {
+  /** `deliver` gets every step's events; the loop waits for the promise it may return (a congested
+   *  reader). */
+  constructor(
+    engine: Steppable,
+    clock: Clock,
+    deliver: (events: readonly TokenEvent[]) => Promise<void> | undefined,
+  ) {
     this.#engine = engine;
     this.#clock = clock;
     this.#deliver = deliver;
@@ -34,14 +40,16 @@ export class EngineLoop {
     this.wake();
   }
 
-  /** Resolves after stop(), between two steps. Rejects with what a step threw: the engine is then beyond use. */
+  /** Resolves after stop(), between two steps. Rejects with what a step threw: the engine is then beyond
+   *  use. */
   async run(): Promise<void> {
     while (!this.#isStopped) {
       if (!this.#engine.hasWork) {
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
-        await this.#clock.yield(); // what woke it is answered before a step takes the thread, and what came with it is in that step
+        // what woke it is answered before a step takes the thread, and what came with it is in that step
+        await this.#clock.yield();
         continue;
       }
       const events = await this.#engine.step();

@@ -1,5 +1,7 @@
-/** The prefill side of all hand-overs of this worker: hooks the engine's layers to the transfers. Used by worker-service.ts.
- *  Invariant: after `release(id)` has resolved, nothing of the request runs here or is written anywhere from here. */
+/** The prefill side of all hand-overs of this worker: hooks the engine's layers to the transfers. Used by
+ *  worker-service.ts.
+ *  Invariant: after `release(id)` has resolved, nothing of the request runs here or is written anywhere from
+ *  here. */
 import type { Clock } from '../base/clock.js';
 import { TwostrokeError, toWire } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
@@ -160,7 +162,9 @@ export class HandOverSource implements EngineHooks {
     return [...this.#channels].flatMap(([peer, { opened }]) => {
       if (opened === null) return [];
       const { name, pushedBytes, transferCount } = opened;
-      return [{ peer, name, trials: this.#trialsOf(opened), pushedBytes, transferCount, ...this.#counts.of(peer) }];
+      return [
+        { peer, name, trials: this.#trialsOf(opened), pushedBytes, transferCount, ...this.#counts.of(peer) },
+      ];
     });
   }
 
@@ -180,7 +184,10 @@ export class HandOverSource implements EngineHooks {
     const isUsable = known?.opened?.isBroken !== true;
     if (known !== undefined && known.incarnation === target.incarnation && isUsable) return known.channel;
     if (known !== undefined && known.incarnation > target.incarnation) {
-      throw new TwostrokeError('transfer_error', `worker ${target.workerId} has been restarted: that cache is gone`);
+      throw new TwostrokeError(
+        'transfer_error',
+        `worker ${target.workerId} has been restarted: that cache is gone`,
+      );
     }
     if (known !== undefined) {
       await this.forgetPeer(target.workerId, known.incarnation);
@@ -213,7 +220,11 @@ export class HandOverSource implements EngineHooks {
     try {
       const landed = await handOver.finish();
       if (pushing !== undefined) {
-        this.#counts.landed(pushing.target.workerId, landed.pushedBytes, this.#clock.nowMs() - pushing.startMs);
+        this.#counts.landed(
+          pushing.target.workerId,
+          landed.pushedBytes,
+          this.#clock.nowMs() - pushing.startMs,
+        );
       }
       this.#events.landed(landed);
     } catch (error) {
@@ -224,7 +235,8 @@ export class HandOverSource implements EngineHooks {
     }
   }
 
-  /** The same blocks over another connector, once, when nothing is on the broken one any more. False: there is no other way. */
+  /** The same blocks over another connector, once, when nothing is on the broken one any more. False: there
+   *  is no other way. */
   async #goAnotherWay(pushing: Pushing): Promise<boolean> {
     const { handOver, target, epoch, channel, attempt } = pushing;
     if (!channel.isBroken || attempt > 1) return false;
@@ -245,7 +257,8 @@ export class HandOverSource implements EngineHooks {
   /** Whoever finds it broken first replaces it for all. */
   #channelInstead(broken: KvChannel, target: KvTarget): Promise<KvChannel> {
     const current = this.#channels.get(target.workerId);
-    if (current?.incarnation !== target.incarnation) throw new TwostrokeError('transfer_error', 'that cache is gone');
+    if (current?.incarnation !== target.incarnation)
+      throw new TwostrokeError('transfer_error', 'that cache is gone');
     if (current.opened !== broken) return current.channel;
     void broken.close();
     return this.#open(target, { avoid: [broken.name] });

@@ -1,5 +1,7 @@
-/** The decode side of all hand-overs of this worker: who has reserved what, and whether what arrives fits. Used by worker-service.ts.
- *  Invariant: a reservation has an epoch; only a handle made for that epoch, layout and prompt is taken over. */
+/** The decode side of all hand-overs of this worker: who has reserved what, and whether what arrives fits.
+ *  Used by worker-service.ts.
+ *  Invariant: a reservation has an epoch; only a handle made for that epoch, layout and prompt is taken
+ *  over. */
 import { TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId, TokenId } from '../base/ids.js';
 import type { Reservation } from '../engine/engine-options.js';
@@ -13,7 +15,12 @@ import { unpackTokens } from './token-list.js';
 /** What it needs of an Engine. */
 export interface ReservingEngine {
   reserve(request: GenerationRequest, growthTokenCount: number): Reservation | null;
-  resume(id: RequestId, outputs: readonly (readonly TokenId[])[], tokenCount: number, deadlines?: TokenDeadlines): void;
+  resume(
+    id: RequestId,
+    outputs: readonly (readonly TokenId[])[],
+    tokenCount: number,
+    deadlines?: TokenDeadlines,
+  ): void;
   stopChoice(id: RequestId, choiceIndex: number): void;
 }
 
@@ -33,7 +40,8 @@ export class HandOverTarget {
   readonly #onResumed: () => void;
   #lastEpoch = 0;
 
-  /** Without checksums those of a handle are not looked at. `onResumed`: a sequence can be scheduled from now on. */
+  /** Without checksums those of a handle are not looked at. `onResumed`: a sequence can be scheduled from now
+   *  on. */
   constructor(
     engine: ReservingEngine,
     layoutHash: string,
@@ -62,8 +70,8 @@ export class HandOverTarget {
     return { ...reservation, epoch: this.#lastEpoch };
   }
 
-  /** At once, or when the checksums have been compared. Throws or rejects with `transfer_error` or `layout_mismatch` when what has arrived
-   *  is not what was promised. */
+  /** At once, or when the checksums have been compared. Throws or rejects with `transfer_error` or
+   *  `layout_mismatch` when what has arrived is not what was promised. */
   resume(body: ResumeBody): Promise<void> | undefined {
     const { handle, outputs } = body;
     const pending = this.#check(handle, outputs.length);
@@ -87,8 +95,13 @@ export class HandOverTarget {
     this.#pending.delete(id);
   }
 
-  /** Whether these blocks may be written for that request now: they are reserved for it, in that epoch, and it has not landed yet. */
-  accepts(write: { readonly requestId: RequestId; readonly epoch: number; readonly blocks: readonly BlockId[] }): boolean {
+  /** Whether these blocks may be written for that request now: they are reserved for it, in that epoch, and
+   *  it has not landed yet. */
+  accepts(write: {
+    readonly requestId: RequestId;
+    readonly epoch: number;
+    readonly blocks: readonly BlockId[];
+  }): boolean {
     const pending = this.#pending.get(write.requestId);
     return pending?.epoch === write.epoch && write.blocks.every((block) => pending.blockIds.has(block));
   }
@@ -108,11 +121,16 @@ export class HandOverTarget {
     this.#pending.delete(handle.requestId);
     this.#engine.resume(handle.requestId, outputs.map(unpackTokens), handle.tokenCount, deadlines);
     this.#onResumed();
-    for (const choiceIndex of [...endedChoices, ...stoppedChoices]) this.#engine.stopChoice(handle.requestId, choiceIndex);
+    for (const choiceIndex of [...endedChoices, ...stoppedChoices])
+      this.#engine.stopChoice(handle.requestId, choiceIndex);
   }
 
   /** The blocks that were sent, as they are here now. */
-  async #verify({ requestId }: KvHandle, { firstBlock, values }: KvChecksums, { blockIds }: Pending): Promise<void> {
+  async #verify(
+    { requestId }: KvHandle,
+    { firstBlock, values }: KvChecksums,
+    { blockIds }: Pending,
+  ): Promise<void> {
     const actual = await this.#checksums?.of([...blockIds].slice(firstBlock, firstBlock + values.length));
     const wrongIndex = values.findIndex((value, index) => value !== actual?.[index]);
     if (wrongIndex === -1) return;
@@ -128,14 +146,21 @@ export class HandOverTarget {
     const wrong = (code: 'transfer_error' | 'layout_mismatch', what: string) =>
       new TwostrokeError(code, `the hand-over of request ${handle.requestId} is refused: ${what}`);
     if (pending === undefined) throw wrong('transfer_error', 'nothing is reserved for it');
-    if (pending.epoch !== handle.epoch) throw wrong('transfer_error', `epoch ${handle.epoch}, reserved was ${pending.epoch}`);
+    if (pending.epoch !== handle.epoch)
+      throw wrong('transfer_error', `epoch ${handle.epoch}, reserved was ${pending.epoch}`);
     if (handle.layoutHash !== this.#layoutHash)
       throw wrong('layout_mismatch', `layout ${handle.layoutHash}, here ${this.#layoutHash}`);
     if (handle.tokenCount !== pending.promptTokenCount) {
-      throw wrong('transfer_error', `${handle.tokenCount} positions for a prompt of ${pending.promptTokenCount} tokens`);
+      throw wrong(
+        'transfer_error',
+        `${handle.tokenCount} positions for a prompt of ${pending.promptTokenCount} tokens`,
+      );
     }
     if (handle.firstTokens.length !== pending.choiceCount || outputCount !== pending.choiceCount) {
-      throw wrong('transfer_error', `${handle.firstTokens.length} first tokens for ${pending.choiceCount} choices`);
+      throw wrong(
+        'transfer_error',
+        `${handle.firstTokens.length} first tokens for ${pending.choiceCount} choices`,
+      );
     }
     return pending;
   }

@@ -1,4 +1,5 @@
-/** What became of the hand-overs to each worker. Used by hand-over-source.ts; outlives channels, so that metrics do not fall back. */
+/** What became of the hand-overs to each worker. Used by hand-over-source.ts; outlives channels, so that
+ *  metrics do not fall back. */
 import type { WorkerId } from '../base/ids.js';
 
 interface LinkCount {

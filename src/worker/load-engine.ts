@@ -110,7 +110,8 @@ function mostKvBytes({ deviceShareCount }: WorkerConfig, { kind, freeBytes }: De
   return kind === 'cpu' ? cpuKvBytes(freeBytes, deviceShareCount) : freeBytes;
 }
 
-/** On a GPU the largest steps are run to see what they need; also when the size is given, so that the first request finds all ready. */
+/** On a GPU the largest steps are run to see what they need; also when the size is given, so that the first
+ *  request finds all ready. */
 async function automaticKvBytes(config: WorkerConfig, parts: Parameters<typeof warmUp>[0]): Promise<number> {
   const { info } = parts.device;
   if (info.kind === 'cpu') return mostKvBytes(config, info);
@@ -120,6 +121,17 @@ async function automaticKvBytes(config: WorkerConfig, parts: Parameters<typeof w
   return gpuKvBytes(info, { share, workerCount, loadedCount }, usedBytes);
 }
 
-function layoutFor({ layerCount, kvHeadCount, headDim }: ModelConfig, blockTokenCount: number, dtype: Dtype): KvLayout {
-  return new KvLayout({ modelName: 'for size only', layerCount, kvHeadCount, headDim, blockTokenCount, dtype });
+function layoutFor(
+  { layerCount, kvHeadCount, headDim }: ModelConfig,
+  blockTokenCount: number,
+  dtype: Dtype,
+): KvLayout {
+  return new KvLayout({
+    modelName: 'for size only',
+    layerCount,
+    kvHeadCount,
+    headDim,
+    blockTokenCount,
+    dtype,
+  });
 }

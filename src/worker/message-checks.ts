@@ -1,5 +1,6 @@
 /** How each message is checked where it comes in. Used by worker/ and control/ with bus/protocol.ts.
- *  Invariant: every message of messages.ts has a check, and every body a check of each field, or this does not compile. */
+ *  Invariant: every message of messages.ts has a check, and every body a check of each field, or this does
+ *  not compile. */
 import type { RequestId } from '../base/ids.js';
 import {
   byKind,
@@ -51,6 +52,7 @@ import {
   type HandOverFailedBody,
   type HeldBody,
   type HelloBody,
+  type HelloReply,
   type IdBody,
   type LandedBody,
   type LoadingBody,
@@ -65,7 +67,6 @@ import {
   type StepCostBody,
   type StopChoiceBody,
   type TokensBody,
-  type WelcomeBody,
   type WorkerMessages,
 } from './messages.js';
 import type { WaitTotals } from './step-boundary-waits.js';
@@ -117,7 +118,7 @@ export const gatewayRequestChecks: RequestChecks<GatewayMessages['requests']> = 
   hello: shape<HelloBody>({ protocolVersion: integer, workerId: workerIdText, pid: integer }),
 };
 
-const welcome = shape<WelcomeBody>({
+const helloReply = shape<HelloReply>({
   protocolVersion: integer,
   modelFolder: text,
   loadFormat: oneOf(['auto', 'dummy']),
@@ -141,7 +142,7 @@ const welcome = shape<WelcomeBody>({
   kvChecksum: optional(onOrOff),
   kvHost: optional(text),
   role: oneOf(['prefill', 'decode', 'any']),
-  device: shape<WelcomeBody['device']>({ kind: oneOf(['cpu', 'cuda']), index: integer, threadCount: count }),
+  device: shape<HelloReply['device']>({ kind: oneOf(['cpu', 'cuda']), index: integer, threadCount: count }),
   deviceShareCount: positive,
   deviceLoadedCount: optional(count),
   heartbeatEveryMs: number,
@@ -150,8 +151,10 @@ const welcome = shape<WelcomeBody>({
 export const gatewayAnswerChecks: AnswerChecks<GatewayMessages['requests']> = {
   /** The version first: what else another one answers may look otherwise. */
   hello: (value) => {
-    const version = (value as Partial<WelcomeBody> | null)?.protocolVersion;
-    return version === protocolVersion ? welcome(value) : ` is of another version: ${otherVersion('the gateway', version)}`;
+    const version = (value as Partial<HelloReply> | null)?.protocolVersion;
+    return version === protocolVersion
+      ? helloReply(value)
+      : ` is of another version: ${otherVersion('the gateway', version)}`;
   },
 };
 
@@ -205,7 +208,11 @@ const connector = shape<ConnectorStatus>({
 
 export const gatewayEventChecks: EventChecks<GatewayMessages['events']> = {
   loading: shape<LoadingBody>({
-    progress: shape<LoadProgress>({ stage: oneOf(['weights', 'dummy']), doneBytes: number, totalBytes: number }),
+    progress: shape<LoadProgress>({
+      stage: oneOf(['weights', 'dummy']),
+      doneBytes: number,
+      totalBytes: number,
+    }),
   }),
   ready: shape<ReadyBody>({
     device: deviceInfo,

@@ -1,9 +1,10 @@
-/** What gateway and worker say to each other over the bus; the one place that both sides read. Plain data. How each body is checked as it comes
- *  in: message-checks.ts. Who sends what is at the end: WorkerMessages and GatewayMessages.
+/** What gateway and worker say to each other over the bus; the one place that both sides read. Plain data.
+ *  How each body is checked as it comes in: message-checks.ts. Who sends what is at the end: WorkerMessages
+ *  and GatewayMessages.
  *
- *  Invariants: an answer to `release` means that nothing of that request runs, is held or is being written there any more;
- *  events of one request never come after the answer to its release; whatever the version, a hello has `workerId`, `pid` and
- *  `protocolVersion`, and its answer has `protocolVersion`. */
+ *  Invariants: an answer to `release` means that nothing of that request runs, is held or is being written
+ *  there any more; events of one request never come after the answer to its release; whatever the version, a
+ *  hello has `workerId`, `pid` and `protocolVersion`, and its answer has `protocolVersion`. */
 import type { WireError } from '../base/errors.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport, DeviceInfo, DeviceKind } from '../device/device.js';
@@ -21,7 +22,8 @@ import type { KvIdentity, KvTarget, ReceiverAddress, TransferDtype } from '../tr
 import type { WaitTotals } from './step-boundary-waits.js';
 import type { PackedSteps } from './step-samples.js';
 
-/** Grows with every change of a message or of its meaning. Gateway and worker, and both sides of a hand-over, must speak the same. */
+/** Grows with every change of a message or of its meaning. Gateway and worker, and both sides of a hand-over,
+ *  must speak the same. */
 export const protocolVersion = 2;
 
 export interface WorkerSettings {
@@ -38,7 +40,8 @@ export interface WorkerSettings {
   readonly blockCount?: number;
   /** Of a GPU's memory, for all workers on it together: weights, activations and KV. */
   readonly gpuMemoryShare: number;
-  /** Query tokens per step, prompt tokens of one sequence per step, sequences per batch. Absent: what suits the device (step-limits.ts). */
+  /** Query tokens per step, prompt tokens of one sequence per step, sequences per batch. Absent: what suits
+   *  the device (step-limits.ts). */
   readonly tokenBudget?: number;
   readonly prefillChunkTokenCount?: number;
   readonly sequenceCountMax?: number;
@@ -80,7 +83,7 @@ export interface HelloBody {
 }
 
 /** What the worker is to do. */
-export interface WelcomeBody extends WorkerConfig {
+export interface HelloReply extends WorkerConfig {
   readonly protocolVersion: number;
 }
 
@@ -179,7 +182,8 @@ export interface SnapshotBody {
   /** Since the snapshot before, or the newest of them. */
   readonly steps: PackedSteps;
   readonly connectors: readonly ConnectorStatus[];
-  /** Blocks reserved for hand-overs that have not landed: someone may be writing them, so nobody else gets them. */
+  /** Blocks reserved for hand-overs that have not landed: someone may be writing them, so nobody else gets
+   *  them. */
   readonly quarantinedBlockCount: number;
   /** Of sequences that were handed over to this worker. */
   readonly stepBoundaryWaits: WaitTotals;
@@ -194,7 +198,8 @@ export interface ConnectorStatus {
   readonly trials: readonly LinkTrial[];
   readonly pushedBytes: number;
   readonly transferCount: number;
-  /** Of hand-overs that landed: their bytes, and the time from their first push until they had landed, computing included. */
+  /** Of hand-overs that landed: their bytes, and the time from their first push until they had landed,
+   *  computing included. */
   readonly landedBytes: number;
   readonly landedMs: number;
   /** Hand-overs that went on over another connector. */
@@ -203,7 +208,9 @@ export interface ConnectorStatus {
 }
 
 /** Answer to `integrity`: whose requests are kept here, and by what. */
-export type HeldBody = Readonly<Record<'engine' | 'handOvers' | 'pushes' | 'reservations', readonly RequestId[]>>;
+export type HeldBody = Readonly<
+  Record<'engine' | 'handOvers' | 'pushes' | 'reservations', readonly RequestId[]>
+>;
 
 export interface IdBody {
   readonly id: RequestId;
@@ -248,7 +255,7 @@ export interface WorkerMessages {
 /** What the gateway can be asked and told. */
 export interface GatewayMessages {
   readonly requests: {
-    readonly hello: readonly [HelloBody, WelcomeBody];
+    readonly hello: readonly [HelloBody, HelloReply];
   };
   readonly events: {
     readonly loading: LoadingBody;

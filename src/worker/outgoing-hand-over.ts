@@ -1,10 +1,12 @@
-/** One prompt on its way out: knows what is computed and what is pushed, layer by layer, and closes the transfer when both are whole.
- *  Used by hand-over-source.ts. The reservation may come before, between or after the chunks: pushes catch up.
+/** One prompt on its way out: knows what is computed and what is pushed, layer by layer, and closes the
+ *  transfer when both are whole. Used by hand-over-source.ts. The reservation may come before, between or
+ *  after the chunks: pushes catch up.
  *
  *      layer 0  ████████▒▒▒▒····     █ pushed   ▒ computed   · to come
  *      layer 1  ████████········
  *
- *  Invariant: a block is pushed only behind an event recorded after its K and V were enqueued, and never one that the target holds. */
+ *  Invariant: a block is pushed only behind an event recorded after its K and V were enqueued, and never one
+ *  that the target holds. */
 import { assert, at } from '../base/assert.js';
 import type { BlockId, RequestId, TokenId } from '../base/ids.js';
 import type { EventHandle, Stream } from '../device/device.js';
@@ -31,7 +33,8 @@ export class OutgoingHandOver {
   /** Per layer: positions below are enqueued on the compute stream / on the transfer. */
   readonly #computedEnd: number[];
   readonly #pushedEnd: number[];
-  /** Per layer: behind what is computed of it. Events are re-used in turn, so it may have moved on: later, never earlier. */
+  /** Per layer: behind what is computed of it. Events are re-used in turn, so it may have moved on: later,
+   *  never earlier. */
   readonly #computedEvents: (EventHandle | null)[];
   readonly #firstTokens: (TokenId | undefined)[];
   #blockIds: readonly BlockId[] = [];
@@ -59,11 +62,12 @@ export class OutgoingHandOver {
     if (this.#transfer !== null) this.#push([layer], after);
   }
 
-  /** Where to push. Layers that are enqueued by now (all of them, when the prompt is one step) go each behind its own event, so that the
-   *  first ones are copied while the last still compute. */
+  /** Where to push. Layers that are enqueued by now (all of them, when the prompt is one step) go each behind
+   *  its own event, so that the first ones are copied while the last still compute. */
   start(transfer: KvTransfer, reservation: ReservationBody): void {
     this.#begin(transfer, reservation);
-    for (const [layer, after] of this.#computedEvents.entries()) if (after !== null) this.#push([layer], after);
+    for (const [layer, after] of this.#computedEvents.entries())
+      if (after !== null) this.#push([layer], after);
   }
 
   /** Another way, from the beginning: nothing of the first one is in flight any more. */
@@ -89,7 +93,10 @@ export class OutgoingHandOver {
 
   /** Resolves when every byte has landed, with what the decode side is to check. */
   async finish(): Promise<LandedBody> {
-    assert(this.isReadyToFinish && this.#transfer !== null && this.#reservation !== null, `request ${this.id} is not whole`);
+    assert(
+      this.isReadyToFinish && this.#transfer !== null && this.#reservation !== null,
+      `request ${this.id} is not whole`,
+    );
     this.#isFinishing = true;
     const handle = {
       requestId: this.id,
@@ -98,7 +105,10 @@ export class OutgoingHandOver {
       tokenCount: this.#options.promptTokenCount,
       firstTokens: this.#firstTokens.flatMap((token) => token ?? []),
     };
-    const [checksums] = await Promise.all([this.#checksums(this.#reservation), this.#transfer.finish(handle)]);
+    const [checksums] = await Promise.all([
+      this.#checksums(this.#reservation),
+      this.#transfer.finish(handle),
+    ]);
     return { handle: { ...handle, ...checksums }, pushedBytes: this.#transfer.pushedBytes };
   }
 
@@ -107,7 +117,9 @@ export class OutgoingHandOver {
     const { checksums, layout, promptTokenCount } = this.#options;
     if (checksums === null) return {};
     const firstBlock = Math.floor(cachedTokenCount / layout.shape.blockTokenCount);
-    const values = await checksums.of(this.#blockIds.slice(firstBlock, layout.blockCountFor(promptTokenCount)));
+    const values = await checksums.of(
+      this.#blockIds.slice(firstBlock, layout.blockCountFor(promptTokenCount)),
+    );
     return { checksums: { firstBlock, values } };
   }
 
@@ -122,18 +134,21 @@ export class OutgoingHandOver {
     this.#reservation = reservation;
   }
 
-  /** Neighbouring layers of the same blocks go as one piece: what is pushed late is one copy, not one per layer. */
+  /** Neighbouring layers of the same blocks go as one piece: what is pushed late is one copy, not one per
+   *  layer. */
   #push(layers: readonly number[], after: EventHandle): void {
     const pieces: KvPiece[] = [];
     for (const piece of layers.flatMap((layer) => this.#piece(layer))) {
       const last = pieces.at(-1);
-      if (last !== undefined && continues(last, piece)) pieces[pieces.length - 1] = { ...last, layerEnd: piece.layerEnd };
+      if (last !== undefined && continues(last, piece))
+        pieces[pieces.length - 1] = { ...last, layerEnd: piece.layerEnd };
       else pieces.push(piece);
     }
     this.#transfer?.push(pieces, after);
   }
 
-  /** The blocks of `layer` that hold positions computed and not yet pushed. A block that fills up over two chunks goes twice. */
+  /** The blocks of `layer` that hold positions computed and not yet pushed. A block that fills up over two
+   *  chunks goes twice. */
   #piece(layer: number): KvPiece[] {
     assert(this.#reservation !== null, 'a push needs a reservation');
     const { blockIds: targetBlocks, cachedTokenCount } = this.#reservation;
@@ -157,6 +172,7 @@ export class OutgoingHandOver {
 
 /** Blocks of one request: the same first one and as many are the same ones. */
 function continues(last: KvPiece, next: KvPiece): boolean {
-  const isSame = last.targetBlocks[0] === next.targetBlocks[0] && last.targetBlocks.length === next.targetBlocks.length;
+  const isSame =
+    last.targetBlocks[0] === next.targetBlocks[0] && last.targetBlocks.length === next.targetBlocks.length;
   return isSame && last.layerEnd === next.firstLayer;
 }

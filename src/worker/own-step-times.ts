@@ -1,5 +1,5 @@
-/** What this worker believes its steps take: the gateway's profile once it has told it, a guess until then, both corrected by the real steps.
- *  Used by worker.ts, for the engine's pacer. */
+/** What this worker believes its steps take: the gateway's profile once it has told it, a guess until then,
+ *  both corrected by the real steps. Used by worker.ts, for the engine's pacer. */
 import type { StepTimeModel } from '../engine/pacer.js';
 import { StepCorrection } from '../router/step-correction.js';
 import type { StepCost } from '../router/step-cost.js';

@@ -1,5 +1,6 @@
-/** How long sequences that have been handed over wait until decode begins its next step, which is the first that can take them in: the part of
- *  a hand-over's pause that no connector can shorten. Used by worker.ts. */
+/** How long sequences that have been handed over wait until decode begins its next step, which is the first
+ *  that can take them in: the part of a hand-over's pause that no connector can shorten. Used by
+ *  worker.ts. */
 import type { Clock } from '../base/clock.js';
 
 export interface WaitTotals {
@@ -32,7 +33,10 @@ export class StepBoundaryWaits {
   stepping(): void {
     if (this.#waitingCount === 0) return;
     const waitedMs = this.#waitingCount * this.#clock.nowMs() - this.#sinceMsSum;
-    this.#totals = { count: this.#totals.count + this.#waitingCount, totalMs: this.#totals.totalMs + waitedMs };
+    this.#totals = {
+      count: this.#totals.count + this.#waitingCount,
+      totalMs: this.#totals.totalMs + waitedMs,
+    };
     this.#waitingCount = 0;
     this.#sinceMsSum = 0;
   }

@@ -1,5 +1,5 @@
-/** The newest steps of a worker on their way to the gateway: bounded, and packed as plain numbers, since they go with every snapshot.
- *  Used by worker.ts (collects, packs) and control/worker-slot.ts (unpacks). */
+/** The newest steps of a worker on their way to the gateway: bounded, and packed as plain numbers, since they
+ *  go with every snapshot. Used by worker.ts (collects, packs) and control/worker-slot.ts (unpacks). */
 import type { StepSample } from '../router/step-work.js';
 
 /** Between two snapshots; of more, the newest are kept. */
@@ -31,7 +31,13 @@ export class RecentSteps {
 export function packSteps(samples: readonly StepSample[]): PackedSteps {
   const packed: number[] = [];
   for (const { decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, ms } of samples) {
-    packed.push(decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, Math.round(1000 * ms) / 1000);
+    packed.push(
+      decodeCount,
+      decodeKvTokenCount,
+      prefillTokenCount,
+      prefillPairCount,
+      Math.round(1000 * ms) / 1000,
+    );
   }
   return packed;
 }
@@ -39,10 +45,8 @@ export function packSteps(samples: readonly StepSample[]): PackedSteps {
 export function unpackSteps(packed: PackedSteps): readonly StepSample[] {
   const samples: StepSample[] = [];
   for (let i = 0; i + numbersPerStep <= packed.length; i += numbersPerStep) {
-    const [decodeCount = 0, decodeKvTokenCount = 0, prefillTokenCount = 0, prefillPairCount = 0, ms = 0] = packed.slice(
-      i,
-      i + numbersPerStep,
-    );
+    const [decodeCount = 0, decodeKvTokenCount = 0, prefillTokenCount = 0, prefillPairCount = 0, ms = 0] =
+      packed.slice(i, i + numbersPerStep);
     samples.push({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount, ms });
   }
   return samples;

@@ -1,5 +1,6 @@
-/** Runs the steps that need most of a GPU's memory once, on a small KV cache, before the real cache takes all that is left. Used by
- *  load-engine.ts. It also has kernels loaded and matrix products chosen before the first request comes.
+/** Runs the steps that need most of a GPU's memory once, on a small KV cache, before the real cache takes all
+ *  that is left. Used by load-engine.ts. It also has kernels loaded and matrix products chosen before the
+ *  first request comes.
  *
  *    one wide step     every seat and every row of the budget, all of the sampler      → activations, workspaces, sampling
  *    single prompts    of several lengths                                              → the products of prefill steps
@@ -16,13 +17,16 @@ import { greedy, type SamplingParams } from '../engine/sampling-params.js';
 import { roundedRowCount } from '../engine/step-shape.js';
 
 interface PeakMemory {
-  /** Used on the whole device, by whomever, at the largest step; without this cache, with all graphs that may be recorded later. */
+  /** Used on the whole device, by whomever, at the largest step; without this cache, with all graphs that may
+   *  be recorded later. */
   readonly usedBytes: number;
   /** Of one recorded graph. */
   readonly graphBytes: number;
 }
 
-type WarmUpOptions = Omit<EngineOptions, 'kv' | 'prefixCaching'> & { readonly kv: Omit<EngineOptions['kv'], 'blockCount'> };
+type WarmUpOptions = Omit<EngineOptions, 'kv' | 'prefixCaching'> & {
+  readonly kv: Omit<EngineOptions['kv'], 'blockCount'>;
+};
 
 const outOfMemory = 3; // PD_OUT_OF_MEMORY
 
@@ -54,7 +58,7 @@ async function measure(options: WarmUpOptions): Promise<PeakMemory> {
     const beforeGraphs = freeBytes();
     await drain(engine, shrinking ?? []);
     const cacheBytes = blockCount * engine.cache.layout.blockBytes;
-    const recordedCount = options.depth * decodeSizes(seatCountOf(options)).length;
+    const recordedCount = options.depth * decodeSizes(batchSlotCountOf(options)).length;
     const graphBytes = Math.max(0, beforeGraphs - freeBytes()) / recordedCount;
     const graphCount = options.depth * graphCountMax;
     const laterBytes = graphBytes * Math.max(0, graphCount - recordedCount);
@@ -67,16 +71,18 @@ async function measure(options: WarmUpOptions): Promise<PeakMemory> {
 /** Batches of requests that run at once; the shrinking batch first. */
 function runsOf(options: WarmUpOptions): readonly (readonly GenerationRequest[])[] {
   const { tokenBudget, prefillChunkTokenCount, maxModelTokenCount } = options;
-  const seatCount = seatCountOf(options);
+  const batchSlotCount = batchSlotCountOf(options);
   const room = maxModelTokenCount - 1;
-  const wideCount = Math.min(room, Math.max(1, Math.floor(tokenBudget / seatCount)));
+  const wideCount = Math.min(room, Math.max(1, Math.floor(tokenBudget / batchSlotCount)));
   const everything = { temperature: 1, topP: 0.9, topK: 50, repetitionPenalty: 1.1, topLogprobCount: 20 };
-  const wide = Array.from({ length: seatCount }, () => request(wideCount, 1, everything));
+  const wide = Array.from({ length: batchSlotCount }, () => request(wideCount, 1, everything));
   const chunk = Math.min(room, prefillChunkTokenCount);
   const grain = Math.max(256, Math.ceil(chunk / 8));
-  const lengths = Array.from({ length: Math.ceil(chunk / grain) }, (_, i) => Math.min(chunk, (i + 1) * grain));
-  const sizes = decodeSizes(seatCount);
-  const shrinking = Array.from({ length: seatCount }, (_, index) => {
+  const lengths = Array.from({ length: Math.ceil(chunk / grain) }, (_, i) =>
+    Math.min(chunk, (i + 1) * grain),
+  );
+  const sizes = decodeSizes(batchSlotCount);
+  const shrinking = Array.from({ length: batchSlotCount }, (_, index) => {
     const stepCount = options.depth * sizes.filter((size) => size > index).length;
     return request(1, Math.min(room, 1 + stepCount), { temperature: 1 });
   });
@@ -84,12 +90,14 @@ function runsOf(options: WarmUpOptions): readonly (readonly GenerationRequest[])
 }
 
 /** Batch sizes that have graphs of their own, from the largest down. */
-function decodeSizes(seatCount: number): readonly number[] {
-  const counts = Array.from({ length: seatCount }, (_, i) => Math.min(seatCount, roundedRowCount(i + 1)));
+function decodeSizes(batchSlotCount: number): readonly number[] {
+  const counts = Array.from({ length: batchSlotCount }, (_, i) =>
+    Math.min(batchSlotCount, roundedRowCount(i + 1)),
+  );
   return [...new Set(counts)].reverse();
 }
 
-function seatCountOf({ sequenceCountMax, tokenBudget, model }: WarmUpOptions): number {
+function batchSlotCountOf({ sequenceCountMax, tokenBudget, model }: WarmUpOptions): number {
   return Math.min(sequenceCountMax, tokenBudget, model.logits.shape[0] ?? 1);
 }
 
@@ -102,9 +110,17 @@ function blockCountOf(run: readonly GenerationRequest[], { kv }: WarmUpOptions):
 }
 
 let lastId = 0;
-function request(promptCount: number, maxTokenCount: number, sampling: Partial<SamplingParams> = {}): GenerationRequest {
+function request(
+  promptCount: number,
+  maxTokenCount: number,
+  sampling: Partial<SamplingParams> = {},
+): GenerationRequest {
   const promptIds = new Array<number>(promptCount).fill(0);
-  return { id: requestId(`warm-up-${lastId++}`), promptIds, sampling: { ...greedy, ...sampling, maxTokenCount } };
+  return {
+    id: requestId(`warm-up-${lastId++}`),
+    promptIds,
+    sampling: { ...greedy, ...sampling, maxTokenCount },
+  };
 }
 
 /** What the tokens are does not matter: dummy weights may well have none to give. */

@@ -1,6 +1,7 @@
-/** Answers the gateway's messages with an engine and its hand-overs. Made by worker.ts; messages.ts has the protocol.
- *  Invariants: an answer to `release` comes when nothing of the request runs, is held or is written from here any more; every request
- *  here came from the gateway and ends by itself or by `release`. */
+/** Answers the gateway's messages with an engine and its hand-overs. Made by worker.ts; messages.ts has the
+ *  protocol.
+ *  Invariants: an answer to `release` comes when nothing of the request runs, is held or is written from here
+ *  any more; every request here came from the gateway and ends by itself or by `release`. */
 import { messageOf } from '../base/errors.js';
 import type { RequestId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
@@ -95,7 +96,11 @@ export class WorkerService implements BusHandlers {
   /** Throws AssertionError when the engine's accounting is wrong. */
   #held(): HeldBody {
     this.#engine.checkIntegrity();
-    return { engine: this.#engine.requestIds, ...this.#source.requestIds, reservations: this.#target.requestIds };
+    return {
+      engine: this.#engine.requestIds,
+      ...this.#source.requestIds,
+      reservations: this.#target.requestIds,
+    };
   }
 
   #generate(body: RequestBody): null {
@@ -120,8 +125,8 @@ export class WorkerService implements BusHandlers {
     return null;
   }
 
-  /** Quiet first: the source's blocks are read, and the target's written, until the transfer has ended. What a dead writer has left on the
-   *  network is refused from here on; what was taken before is waited for. */
+  /** Quiet first: the source's blocks are read, and the target's written, until the transfer has ended. What
+   *  a dead writer has left on the network is refused from here on; what was taken before is waited for. */
   async #release(id: RequestId): Promise<null> {
     this.#target.release(id);
     await Promise.all([this.#source.release(id), this.#received()]);
@@ -140,6 +145,7 @@ export class WorkerService implements BusHandlers {
   }
 
   #forgetPeer({ workerId, incarnation }: ForgetPeerBody): void {
-    void this.#source.forgetPeer(workerId, incarnation).catch(() => {}); // unmapping fails only with the device itself
+    // unmapping fails only with the device itself
+    void this.#source.forgetPeer(workerId, incarnation).catch(() => {});
   }
 }

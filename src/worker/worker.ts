@@ -21,7 +21,13 @@ import { HandOverSource } from './hand-over-source.js';
 import { HandOverTarget } from './hand-over-target.js';
 import { type LoadedEngine, loadEngine } from './load-engine.js';
 import { gatewayAnswerChecks } from './message-checks.js';
-import { type GatewayMessages, protocolVersion, type ReadyBody, type SnapshotBody, type WorkerConfig } from './messages.js';
+import {
+  type GatewayMessages,
+  protocolVersion,
+  type ReadyBody,
+  type SnapshotBody,
+  type WorkerConfig,
+} from './messages.js';
 import { OwnStepTimes } from './own-step-times.js';
 import { StepBoundaryWaits } from './step-boundary-waits.js';
 import { packSteps, RecentSteps } from './step-samples.js';
@@ -35,7 +41,8 @@ interface WorkerOptions {
   readonly parentPid: () => number;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** How it reaches its gateway and gets its engine. Absent: a unix socket, a model on a real device. The simulator has others. */
+  /** How it reaches its gateway and gets its engine. Absent: a unix socket, a model on a real device. The
+   *  simulator has others. */
   readonly connect?: typeof connectUnix;
   readonly load?: typeof loadEngine;
   /** Memory of this process, told in every snapshot. */
@@ -55,10 +62,12 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   const handlers = new LateHandlers();
   const bus = await connect(address, { clock, logger }, handlers);
   const connection = new CheckedConnection<GatewayMessages>(bus, gatewayAnswerChecks);
-  const config = await connection.request('hello', { protocolVersion, workerId, pid }, helloDeadlineMs).catch((error) => {
-    connection.send('fatal', toWire(error)); // whoever started it is to know why it ends
-    throw error;
-  });
+  const config = await connection
+    .request('hello', { protocolVersion, workerId, pid }, helloDeadlineMs)
+    .catch((error) => {
+      connection.send('fatal', toWire(error)); // whoever started it is to know why it ends
+      throw error;
+    });
   const closed = connection.closed.then((reason) => {
     logger.debug({ reason }, 'the gateway is gone');
     return 0;
@@ -96,7 +105,8 @@ async function serve(
     config,
     clock,
     {
-      onPrefillStart: (requestId, cachedTokenCount) => hooks.source?.onPrefillStart(requestId, cachedTokenCount),
+      onPrefillStart: (requestId, cachedTokenCount) =>
+        hooks.source?.onPrefillStart(requestId, cachedTokenCount),
       onLayer: (layer, chunks, stream) => hooks.source?.onLayer(layer, chunks, stream),
       onStep: (sample) => steps.add(sample),
     },
@@ -170,14 +180,24 @@ async function report(
 }
 
 /** Those that may be tried, the cheapest for the processors first. */
-function connectorFor({ connector = 'auto', kvTransferDtype = 'auto' }: WorkerConfig, source: KvSource): BestConnector {
+function connectorFor(
+  { connector = 'auto', kvTransferDtype = 'auto' }: WorkerConfig,
+  source: KvSource,
+): BestConnector {
   const relays = [new HostRelayConnector(source), new TcpConnector(source)];
   const candidates = kvTransferDtype === 'auto' ? [new PeerConnector(source), ...relays] : relays;
-  return new BestConnector(connector === 'auto' ? candidates : candidates.filter(({ name }) => name === connector));
+  return new BestConnector(
+    connector === 'auto' ? candidates : candidates.filter(({ name }) => name === connector),
+  );
 }
 
 /** What cannot go together is said before a model is loaded. Throws InvalidRequestError. */
-function checkTransferOptions({ connector, kvTransferDtype = 'auto', kvChecksum, device }: WorkerConfig): void {
+function checkTransferOptions({
+  connector,
+  kvTransferDtype = 'auto',
+  kvChecksum,
+  device,
+}: WorkerConfig): void {
   if (connector === 'peer' && kvTransferDtype !== 'auto') {
     const what = `--connector peer writes KV as it is, and --kv-transfer-dtype is ${kvTransferDtype}`;
     throw new InvalidRequestError(`${what}: choose host-relay or tcp, or leave one of the two out`);
@@ -189,7 +209,9 @@ function checkTransferOptions({ connector, kvTransferDtype = 'auto', kvChecksum,
     );
   }
   if (device.kind !== 'cpu') {
-    throw new InvalidRequestError(`checksums of KV blocks are not there on ${device.kind} yet: leave --kv-checksum out`);
+    throw new InvalidRequestError(
+      `checksums of KV blocks are not there on ${device.kind} yet: leave --kv-checksum out`,
+    );
   }
 }
 
@@ -250,7 +272,12 @@ function identityOf({ engine }: LoadedEngine, { kvTransferDtype = 'auto' }: Work
   return { ...identity, transferDtype: kvTransferDtype, geometry: { shape, firstHead: 0 } };
 }
 
-function readyBody(loaded: LoadedEngine, receiver: KvReceiver | null, config: WorkerConfig, loadMs: number): ReadyBody {
+function readyBody(
+  loaded: LoadedEngine,
+  receiver: KvReceiver | null,
+  config: WorkerConfig,
+  loadMs: number,
+): ReadyBody {
   const { device, model, engine } = loaded;
   const { layout, blockCount } = engine.cache;
   return {

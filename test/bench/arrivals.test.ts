@@ -15,14 +15,18 @@ function moments(values: readonly number[]): { mean: number; variance: number } 
 }
 
 describe('arrivals', () => {
-  // 40,000 gaps: the mean of gamma(shape) has relative deviation 1/√(40,000 shape), at most 1 % at shape 0.25; five of those are allowed.
-  it.each([0.25, 0.5, 1, 2, 10])('burstiness %d: mean gap 1/rate, squared variation 1/burstiness', (burstiness) => {
-    const { mean, variance } = moments(gapsOf(50, burstiness, 40_000));
-    expect(mean / 20).toBeGreaterThan(0.95);
-    expect(mean / 20).toBeLessThan(1.05);
-    expect((variance / mean ** 2) * burstiness).toBeGreaterThan(0.88);
-    expect((variance / mean ** 2) * burstiness).toBeLessThan(1.12);
-  });
+  // 40,000 gaps: the mean of gamma(shape) has relative deviation 1/√(40,000 shape), at most 1 % at shape
+  // 0.25; five of those are allowed.
+  it.each([0.25, 0.5, 1, 2, 10])(
+    'burstiness %d: mean gap 1/rate, squared variation 1/burstiness',
+    (burstiness) => {
+      const { mean, variance } = moments(gapsOf(50, burstiness, 40_000));
+      expect(mean / 20).toBeGreaterThan(0.95);
+      expect(mean / 20).toBeLessThan(1.05);
+      expect((variance / mean ** 2) * burstiness).toBeGreaterThan(0.88);
+      expect((variance / mean ** 2) * burstiness).toBeLessThan(1.12);
+    },
+  );
 
   it('is evenly spaced at infinite burstiness', () => {
     for (const gap of gapsOf(4, Number.POSITIVE_INFINITY, 20)) expect(gap).toBeCloseTo(250, 9);

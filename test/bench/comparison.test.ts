@@ -1,4 +1,5 @@
-/** Whether a candidate is worse: equal strategies pass, worse ones do not, and losses count as infinitely late. */
+/** Whether a candidate is worse: equal strategies pass, worse ones do not, and losses count as infinitely
+ *  late. */
 import { describe, expect, it } from 'vitest';
 import { percentile } from '../../src/base/percentiles.js';
 import { Prng } from '../../src/base/prng.js';
@@ -23,7 +24,8 @@ function repetitions(
     }),
   );
 }
-const compare = (ours: RequestRecord[][], theirs: RequestRecord[][]) => comparePoint(pairPoint(ours, theirs, slos), new Prng(1));
+const compare = (ours: RequestRecord[][], theirs: RequestRecord[][]) =>
+  comparePoint(pairPoint(ours, theirs, slos), new Prng(1));
 
 describe('comparePoint', () => {
   it('a strategy against itself is 1 throughout', () => {
@@ -65,7 +67,10 @@ describe('comparePoint', () => {
 
   it('a rejected request is infinitely late', () => {
     let n = 0;
-    const rejecting = repetitions(1, 100, (shape) => ({ ...shape, outcome: n++ % 5 === 0 ? 'rejected' : 'completed' }));
+    const rejecting = repetitions(1, 100, (shape) => ({
+      ...shape,
+      outcome: n++ % 5 === 0 ? 'rejected' : 'completed',
+    }));
     const lost = compare(rejecting, repetitions(1, 100));
     expect(lost.ttft.ratio).toBe(Number.POSITIVE_INFINITY);
     expect(lost).toMatchObject({ verdict: 'fails' });
@@ -75,7 +80,8 @@ describe('comparePoint', () => {
 
   it('does not judge the goodput of a handful', () => {
     const ours = repetitions(1, 100, (shape) => ({ ...shape, ttftMs: 400 })); // none within any target
-    const theirs = repetitions(1, 100, (shape) => ({ ...shape, ttftMs: shape.ttftMs! < 42 ? 30 : 400 })); // about one in forty
+    // about one in forty
+    const theirs = repetitions(1, 100, (shape) => ({ ...shape, ttftMs: shape.ttftMs! < 42 ? 30 : 400 }));
     const { goodput } = compare(ours, theirs);
     expect(goodput['1'].referenceShare).toBeGreaterThan(0);
     expect(goodput['1']).toMatchObject({ ratio: 0, verdict: 'not judged' });
@@ -94,9 +100,11 @@ describe('comparePoint', () => {
 });
 
 describe('bootstrap', () => {
-  const drawn = (prng: Prng, mean: number, count = 60) => Float64Array.from({ length: count }, () => mean + prng.normal());
+  const drawn = (prng: Prng, mean: number, count = 60) =>
+    Float64Array.from({ length: count }, () => mean + prng.normal());
 
-  /** Of 200 trials, the share in which the upper 95 % bound lies below the true ratio 1.1. `sharedNoise`: of a repetition as a whole. */
+  /** Of 200 trials, the share in which the upper 95 % bound lies below the true ratio 1.1. `sharedNoise`: of
+   *  a repetition as a whole. */
   function missedShare(repetitionCount: number, sharedNoise: number): number {
     const prng = new Prng(7);
     let missedCount = 0;
@@ -114,26 +122,36 @@ describe('bootstrap', () => {
     [5, 0],
     [5, 0.05],
     [10, 0.05],
-  ])('misses the true ratio about as often as it says: %d repetitions, noise of their own %d', (repetitionCount, sharedNoise) => {
-    // says 5 %; 200 trials of that have a deviation of 1.5 %
-    expect(missedShare(repetitionCount, sharedNoise)).toBeGreaterThan(0);
-    expect(missedShare(repetitionCount, sharedNoise)).toBeLessThan(0.1);
-  });
+  ])(
+    'misses the true ratio about as often as it says: %d repetitions, noise of their own %d',
+    (repetitionCount, sharedNoise) => {
+      // says 5 %; 200 trials of that have a deviation of 1.5 %
+      expect(missedShare(repetitionCount, sharedNoise)).toBeGreaterThan(0);
+      expect(missedShare(repetitionCount, sharedNoise)).toBeLessThan(0.1);
+    },
+  );
 
   it('what both strategies of a repetition share does not widen the bounds: pairing counts', () => {
     const prng = new Prng(3);
     const weather = Array.from({ length: 6 }, () => 1 + prng.uniform());
-    const of = (mean: number) => weather.map((factor) => drawn(prng, 100 * mean).map((value) => value * factor));
+    const of = (mean: number) =>
+      weather.map((factor) => drawn(prng, 100 * mean).map((value) => value * factor));
     const [candidate, reference] = [of(1.1), of(1)];
     const paired = candidate.map((values, i) => ({ candidate: values, reference: reference[i]! }));
-    const unpaired = candidate.map((values, i) => ({ candidate: values, reference: reference[(i + 1) % 6]! }));
+    const unpaired = candidate.map((values, i) => ({
+      candidate: values,
+      reference: reference[(i + 1) % 6]!,
+    }));
     const width = (bounds: { low95: number; high95: number }) => bounds.high95 - bounds.low95;
-    expect(width(bootstrapRatio(paired, total, prng))).toBeLessThan(0.2 * width(bootstrapRatio(unpaired, total, prng)));
+    expect(width(bootstrapRatio(paired, total, prng))).toBeLessThan(
+      0.2 * width(bootstrapRatio(unpaired, total, prng)),
+    );
   });
 
   it('the mean over points is known better than any of them', () => {
     const prng = new Prng(5);
-    const point = () => Array.from({ length: 5 }, () => ({ candidate: drawn(prng, 10), reference: drawn(prng, 10) }));
+    const point = () =>
+      Array.from({ length: 5 }, () => ({ candidate: drawn(prng, 10), reference: drawn(prng, 10) }));
     const points = Array.from({ length: 8 }, point);
     const mean = bootstrapMeanRatio(
       points.map((repetitions) => ({ repetitions, statistic: total })),
@@ -141,15 +159,24 @@ describe('bootstrap', () => {
     )!;
     const width = (bounds: { low95: number; high95: number }) => bounds.high95 - bounds.low95;
     expect(mean.ratio).toBeCloseTo(1, 1);
-    for (const repetitions of points) expect(width(mean)).toBeLessThan(width(bootstrapRatio(repetitions, total, prng)));
+    for (const repetitions of points)
+      expect(width(mean)).toBeLessThan(width(bootstrapRatio(repetitions, total, prng)));
     expect(bootstrapMeanRatio([], prng)).toBeNull();
   });
 
   it('one pair alone bounds nothing; one repetition of many is cut in parts', () => {
     const one = { candidate: Float64Array.of(2), reference: Float64Array.of(1) };
-    expect(bootstrapRatio([one], total, new Prng(1))).toEqual({ ratio: 2, low95: 0, high95: Number.POSITIVE_INFINITY });
+    expect(bootstrapRatio([one], total, new Prng(1))).toEqual({
+      ratio: 2,
+      low95: 0,
+      high95: Number.POSITIVE_INFINITY,
+    });
     const prng = new Prng(1);
-    const { low95, high95 } = bootstrapRatio([{ candidate: drawn(prng, 20), reference: drawn(prng, 10) }], total, prng);
+    const { low95, high95 } = bootstrapRatio(
+      [{ candidate: drawn(prng, 20), reference: drawn(prng, 10) }],
+      total,
+      prng,
+    );
     expect(low95).toBeGreaterThan(1.5);
     expect(high95).toBeLessThan(2.5);
     expect(high95).toBeGreaterThan(low95);

@@ -19,11 +19,17 @@ interface Line {
   readonly ratios: Record<string, number>;
   readonly forwardRatios: Record<string, number>;
   readonly bandwidthShare: Record<string, number>;
-  readonly tokensPerSecond: { readonly twostroke: Record<string, number>; readonly llama: Record<string, number> };
+  readonly tokensPerSecond: {
+    readonly twostroke: Record<string, number>;
+    readonly llama: Record<string, number>;
+  };
   readonly othersShare: number | null;
 }
 interface Report {
-  summariseRun(run: unknown): { readonly line: Line; readonly sameFirstToken: { readonly same: number; readonly of: number } };
+  summariseRun(run: unknown): {
+    readonly line: Line;
+    readonly sameFirstToken: { readonly same: number; readonly of: number };
+  };
   renderMarkdown(run: unknown, summary: unknown): string;
   renderText(run: unknown, summary: unknown): string;
 }
@@ -33,7 +39,8 @@ interface Workload {
 }
 
 const folder = path.resolve(import.meta.dirname, '../../bench/cpu');
-const load = async <T>(file: string): Promise<T> => (await import(pathToFileURL(path.join(folder, file)).href)) as T;
+const load = async <T>(file: string): Promise<T> =>
+  (await import(pathToFileURL(path.join(folder, file)).href)) as T;
 const { summariseRun, renderMarkdown, renderText } = await load<Report>('report.mjs');
 const { decodeStepBytes, promptIds } = await load<Workload>('workload.mjs');
 
@@ -68,7 +75,12 @@ function makeRun(samples: readonly Sample[]) {
   return {
     samples,
     reads: ['decode1', 'decode8'].flatMap((phase) =>
-      [1000, 3000, 2000].map((allThreads, index) => ({ alternation: index + 1, phase, oneThread: 900, allThreads })),
+      [1000, 3000, 2000].map((allThreads, index) => ({
+        alternation: index + 1,
+        phase,
+        oneThread: 900,
+        allThreads,
+      })),
     ),
     loaded: { twostroke: { config, isa: 'avx512' }, llama: {} },
     settings: { alternationCount: 3, stepCount: 2, threadCount: 2, quantize: 'none' },
@@ -103,9 +115,13 @@ describe('the CPU benchmark report', () => {
   it('shares bandwidth by the bytes a step must read, over the read speed of the same alternation', () => {
     const keyCount = 512 + 1;
     const stepBytes = matrixCount * 2 + keyCount * 2 * 4 * 2;
-    expect(decodeStepBytes(config, { batchCount: 1, keyCount, elementBytes: 2, kvElementBytes: 2 })).toBe(stepBytes);
+    expect(decodeStepBytes(config, { batchCount: 1, keyCount, elementBytes: 2, kvElementBytes: 2 })).toBe(
+      stepBytes,
+    );
     const share = summariseRun(full).line.bandwidthShare;
-    const shares = [1000 / 1000, 10 / 3000, 500 / 2000].map((perRead) => perRead * stepBytes).sort((a, b) => a - b);
+    const shares = [1000 / 1000, 10 / 3000, 500 / 2000]
+      .map((perRead) => perRead * stepBytes)
+      .sort((a, b) => a - b);
     expect((share.decode1 ?? 0) / (shares[1] ?? 0)).toBeCloseTo(1, 3); // the line rounds to 4 digits
     expect(share.prefill).toBeUndefined();
   });

@@ -1,4 +1,5 @@
-/** An OpenAI-compatible server in this process whose answers are scripts: what the load generator meets in the wild, on demand. */
+/** An OpenAI-compatible server in this process whose answers are scripts: what the load generator meets in
+ *  the wild, on demand. */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
@@ -22,7 +23,10 @@ export async function startFakeOpenAi(
   extras: Readonly<Record<string, unknown>> = {},
 ): Promise<FakeOpenAi> {
   const requests: CompletionRequest[] = [];
-  const routes: Readonly<Record<string, unknown>> = { '/v1/models': { data: [{ id: 'fake', max_model_len: 512 }] }, ...extras };
+  const routes: Readonly<Record<string, unknown>> = {
+    '/v1/models': { data: [{ id: 'fake', max_model_len: 512 }] },
+    ...extras,
+  };
   const server = createServer(async (incoming, response) => {
     const parts: Buffer[] = [];
     for await (const part of incoming) parts.push(part as Buffer);
@@ -51,12 +55,16 @@ export async function startFakeOpenAi(
   };
 }
 
-export const event = (payload: unknown): string => `data: ${typeof payload === 'string' ? payload : JSON.stringify(payload)}\n\n`;
+export const event = (payload: unknown): string =>
+  `data: ${typeof payload === 'string' ? payload : JSON.stringify(payload)}\n\n`;
 
 /** A well-behaved stream of as many tokens as were asked for. */
 export const wellBehaved: CompletionScript = ({ body, path }, response) => {
   const count = Number(body.forced_output_tokens ?? body.max_tokens);
-  response.writeHead(200, { 'content-type': 'text/event-stream', 'x-twostroke-route': 'disaggregated; w0 -> w1' });
+  response.writeHead(200, {
+    'content-type': 'text/event-stream',
+    'x-twostroke-route': 'disaggregated; w0 -> w1',
+  });
   for (let i = 1; i <= count; i++) {
     const finish = i === count ? 'stop' : null;
     const choice = path.includes('chat')

@@ -5,7 +5,13 @@ import type { Answer } from '../../src/bench/completion-client.js';
 import { type HttpClientOptions, HttpCompletionClient } from '../../src/bench/http-client.js';
 import type { PlannedRequest } from '../../src/bench/request-record.js';
 import { SseReader } from '../../src/bench/sse-reader.js';
-import { type CompletionScript, event, type FakeOpenAi, startFakeOpenAi, wellBehaved } from './fake-openai.js';
+import {
+  type CompletionScript,
+  event,
+  type FakeOpenAi,
+  startFakeOpenAi,
+  wellBehaved,
+} from './fake-openai.js';
 
 const planned: PlannedRequest = {
   index: 0,
@@ -61,7 +67,12 @@ describe('HttpCompletionClient', () => {
   });
 
   it('sends token ids and the wanted length, and reads a stream', async () => {
-    const answer = await ask(wellBehaved, { outputLength: 'forced', ignoreEos: true, temperature: 0, apiKey: 'key' });
+    const answer = await ask(wellBehaved, {
+      outputLength: 'forced',
+      ignoreEos: true,
+      temperature: 0,
+      apiKey: 'key',
+    });
     const [{ body, headers, path }] = server.requests as [(typeof server.requests)[number]];
     expect(path).toBe('/v1/completions');
     expect(headers.authorization).toBe('Bearer key');
@@ -92,7 +103,9 @@ describe('HttpCompletionClient', () => {
     const answer = await ask(
       (request, response) => {
         response.writeHead(200, { 'content-type': 'text/event-stream' });
-        response.write(event({ id: 'c', choices: [{ delta: { role: 'assistant', content: '' }, finish_reason: null }] }));
+        response.write(
+          event({ id: 'c', choices: [{ delta: { role: 'assistant', content: '' }, finish_reason: null }] }),
+        );
         return wellBehaved(request, Object.assign(response, { writeHead: () => response }));
       },
       { api: 'chat' },
@@ -143,7 +156,9 @@ describe('HttpCompletionClient', () => {
   it('a cut connection and a closed port are failures', async () => {
     const cut = await ask((request, response) => {
       void open(request, response);
-      response.write(event({ id: 'x', choices: [{ text: 'a', finish_reason: null }] }), () => response.destroy());
+      response.write(event({ id: 'x', choices: [{ text: 'a', finish_reason: null }] }), () =>
+        response.destroy(),
+      );
     });
     expect(cut.outcome).toBe('failed');
     await server.close();
@@ -177,7 +192,8 @@ describe('HttpCompletionClient', () => {
     );
     const answer = await ask(async (request, response) => {
       await open(request, response);
-      for (const byte of bytes) await new Promise<void>((resolve) => response.write(Buffer.from([byte]), () => resolve()));
+      for (const byte of bytes)
+        await new Promise<void>((resolve) => response.write(Buffer.from([byte]), () => resolve()));
       response.end();
     });
     expect(answer).toMatchObject({ outcome: 'completed', outputTokenCount: 3 });

@@ -1,4 +1,5 @@
-/** The whole judgement on made-up servers whose truth is known: it passes what is equal, finds what is worse, and says when it cannot know. */
+/** The whole judgement on made-up servers whose truth is known: it passes what is equal, finds what is worse,
+ *  and says when it cannot know. */
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import { comparePoint, type PointPairs, pairPoint, type Verdict } from '../../src/bench/comparison.js';
@@ -19,7 +20,8 @@ function pairsOf(trial: number, reference: QueueShape, slowness: number): PointP
 /** How often each verdict is given, out of eight trials. */
 function verdicts(reference: QueueShape, slowness: number): Record<Verdict | 'void', number> {
   const counts = { holds: 0, undecided: 0, fails: 0, void: 0 };
-  for (let trial = 0; trial < 8; trial++) counts[comparePoint(pairsOf(trial, reference, slowness), new Prng(trial)).verdict]++;
+  for (let trial = 0; trial < 8; trial++)
+    counts[comparePoint(pairsOf(trial, reference, slowness), new Prng(trial)).verdict]++;
   return counts;
 }
 
@@ -56,7 +58,13 @@ describe('all points together', () => {
     const noise = Array.from({ length: 8 }, (_, trial) => pairsOf(100 + trial, shape, 1));
     const points = pairs.map(
       (pair, i): ComparedPoint => ({
-        ...{ workload: 'made up', ratePerSecond: i + 1, rateFraction: null, reference: 'static', referenceScale: '1' },
+        ...{
+          workload: 'made up',
+          ratePerSecond: i + 1,
+          rateFraction: null,
+          reference: 'static',
+          referenceScale: '1',
+        },
         comparison: comparePoint(pair, new Prng(i)),
         noise: comparePoint(noise[i]!, new Prng(i)),
       }),

@@ -9,7 +9,15 @@ import { renderSvg } from '../../src/bench/render.js';
 import { record } from './records.js';
 
 /** TTFT 50 ms, then 4 gaps of 10 ms: TPOT 10, E2EL 90. */
-const predicted = { ttftMs: 40, transferMs: 4, joinMs: 2, stepMs: 9, tpotMs: 9.1, e2elMs: 180, expectedTokenCount: 16 };
+const predicted = {
+  ttftMs: 40,
+  transferMs: 4,
+  joinMs: 2,
+  stepMs: 9,
+  tpotMs: 9.1,
+  e2elMs: 180,
+  expectedTokenCount: 16,
+};
 const handedOver = record({ extra: { predicted, transferMs: 5 } });
 
 describe('predictions', () => {
@@ -23,12 +31,15 @@ describe('predictions', () => {
 
   it('have no error where nothing was predicted, handed over or completed', () => {
     expect(predictionErrors([record(), record({ outcome: 'rejected', extra: { predicted } })])).toEqual({});
-    expect(predictionErrors([record({ extra: { predicted: { ...predicted, transferMs: 0 } } })]).transfer).toBeUndefined();
+    expect(
+      predictionErrors([record({ extra: { predicted: { ...predicted, transferMs: 0 } } })]).transfer,
+    ).toBeUndefined();
     expect(predictionOf(record({ tokenCount: 1, extra: { predicted } }), 'tpot')).toBeUndefined();
   });
 
   it('give median and p90 of the relative errors', () => {
-    const records = [40, 45, 50, 60, 100].map((ttftMs) => record({ extra: { predicted: { ttftMs } } })); // 20, 10, 0, 20, 100 % of 50
+    // 20, 10, 0, 20, 100 % of 50
+    const records = [40, 45, 50, 60, 100].map((ttftMs) => record({ extra: { predicted: { ttftMs } } }));
     const { ttft } = predictionErrors(records);
     expect(ttft).toMatchObject({ requestCount: 5, median: 0.2 });
     expect(ttft!.p90).toBeCloseTo(0.2 + 0.6 * 0.8, 9);
@@ -64,7 +75,10 @@ describe('plots of a profile', () => {
     });
     const { values } = transfer!.spec.data as { values: { x: number; y: number; mode: string }[] };
     expect(values.find(({ x, mode }) => x === 1024 && mode.includes('peer'))!.y).toBeCloseTo(0.5 + 1.024, 9);
-    expect(values.find(({ x, mode }) => x === 1024 && mode.includes(' 8 '))!.y).toBeCloseTo(8 * 1024 * 0.05, 9);
+    expect(values.find(({ x, mode }) => x === 1024 && mode.includes(' 8 '))!.y).toBeCloseTo(
+      8 * 1024 * 0.05,
+      9,
+    );
     expect(await renderSvg(transfer!.spec)).toContain('holding up 8 sequences');
   });
 

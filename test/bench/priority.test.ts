@@ -1,12 +1,18 @@
-/** The generator's priority, where this machine lets it be raised, is put back after a run, on every thread. */
+/** The generator's priority, where this machine lets it be raised, is put back after a run, on every
+ *  thread. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import os from 'node:os';
 import { expect, it } from 'vitest';
 import { raisePriority } from '../../src/bench/priority.js';
 
-const session = () => (existsSync('/proc/self/autogroup') ? readFileSync('/proc/self/autogroup', 'utf8') : '');
+const session = () =>
+  existsSync('/proc/self/autogroup') ? readFileSync('/proc/self/autogroup', 'utf8') : '';
 const threads = existsSync('/proc/self/task') ? readdirSync('/proc/self/task').map(Number) : [0];
-const state = () => ({ process: os.getPriority(), threads: threads.map((id) => os.getPriority(id)), session: session() });
+const state = () => ({
+  process: os.getPriority(),
+  threads: threads.map((id) => os.getPriority(id)),
+  session: session(),
+});
 
 it('is raised while it measures, and put back', () => {
   const before = state();

@@ -1,5 +1,6 @@
-/** A server with one queue, for tests of the statistics: requests wait for those before them, and both strategies of a pair get the same
- *  arrivals and work. What is not shared is noise: of single requests, and of a run as a whole (what the machine did meanwhile). */
+/** A server with one queue, for tests of the statistics: requests wait for those before them, and both
+ *  strategies of a pair get the same arrivals and work. What is not shared is noise: of single requests, and
+ *  of a run as a whole (what the machine did meanwhile). */
 import { Prng } from '../../src/base/prng.js';
 import type { RequestRecord } from '../../src/bench/request-record.js';
 import type { SloByClass } from '../../src/bench/slo.js';
@@ -37,7 +38,10 @@ export function queueRepetitions(shape: QueueShape, workSeed: number, noiseSeed:
       const startMs = Math.max(scheduledMs, freeMs);
       freeMs = startMs + lastsMs;
       const gapMs =
-        idleGapMs * runFactor * Math.exp(shape.requestNoise * noise.normal()) * (1 + (0.5 * (startMs - scheduledMs)) / 100);
+        idleGapMs *
+        runFactor *
+        Math.exp(shape.requestNoise * noise.normal()) *
+        (1 + (0.5 * (startMs - scheduledMs)) / 100);
       return record({ index, scheduledMs, ttftMs: freeMs - scheduledMs, gapMs });
     });
   });

@@ -15,7 +15,15 @@ export interface RecordShape {
 }
 
 export function record(shape: RecordShape = {}): RequestRecord {
-  const { index = 0, promptTokenCount = 100, tokenCount = 5, scheduledMs = 0, delayMs = 0, ttftMs = 50, gapMs = 10 } = shape;
+  const {
+    index = 0,
+    promptTokenCount = 100,
+    tokenCount = 5,
+    scheduledMs = 0,
+    delayMs = 0,
+    ttftMs = 50,
+    gapMs = 10,
+  } = shape;
   const { outcome = 'completed' } = shape;
   const sentMs = scheduledMs + delayMs;
   const isDone = outcome === 'completed';
@@ -48,13 +56,18 @@ export function sweepData(
 ): SweepData {
   const runs: SweepRun[] = [];
   const records = new Map<number, readonly RequestRecord[]>();
-  const add = (run: Omit<SweepRun, 'runIndex' | 'workload' | 'coreShare' | 'shortenedCount'>, list: readonly RequestRecord[]) => {
+  const add = (
+    run: Omit<SweepRun, 'runIndex' | 'workload' | 'coreShare' | 'shortenedCount'>,
+    list: readonly RequestRecord[],
+  ) => {
     const runIndex = runs.length;
     runs.push({ ...run, runIndex, workload: 'short', coreShare: 0.1, shortenedCount: 0 });
     records.set(runIndex, list);
   };
   for (const mode of modes.slice(0, -1)) {
-    const unloaded = Array.from({ length: 5 }, (_, index) => record({ ...shapeOf(mode, 0, 0, index), index }));
+    const unloaded = Array.from({ length: 5 }, (_, index) =>
+      record({ ...shapeOf(mode, 0, 0, index), index }),
+    );
     add({ stage: 'unloaded', mode, repetition: 0, ratePerSecond: null, rateFraction: null }, unloaded);
   }
   for (let repetition = 0; repetition < 3; repetition++) {
@@ -64,7 +77,8 @@ export function sweepData(
           record({ scheduledMs: (index * 1000) / rate, ...shapeOf(mode, rate, repetition, index), index }),
         );
       const rateFraction = (i + 1) / rates.length;
-      for (const mode of modes) add({ stage: 'point', mode, repetition, ratePerSecond: rate, rateFraction }, list(mode));
+      for (const mode of modes)
+        add({ stage: 'point', mode, repetition, ratePerSecond: rate, rateFraction }, list(mode));
       const first = modes[0]!;
       add({ stage: 'repeat', mode: first, repetition, ratePerSecond: rate, rateFraction }, list(first));
     }

@@ -52,11 +52,15 @@ describe('runLoad', () => {
   });
 
   it('is serial with one slot, and waiting for it is not the generator being late', async () => {
-    const { records } = await run(planned([0, 1, 2]), () => ({ ttftMs: 10, gapMs: 10 }), { concurrencyMax: 1 });
+    const { records } = await run(planned([0, 1, 2]), () => ({ ttftMs: 10, gapMs: 10 }), {
+      concurrencyMax: 1,
+    });
     expect(records.map(({ sentMs }) => sentMs)).toEqual([0, 40, 80]);
     expect(records.map(({ scheduledMs }) => scheduledMs)).toEqual([0, 1, 2]);
     expect(records.map(({ delayMs }) => delayMs)).toEqual([0, 0, 0]);
-    const asap = await run(planned(['asap', 'asap', 'asap']), () => ({ ttftMs: 10, gapMs: 10 }), { concurrencyMax: 2 });
+    const asap = await run(planned(['asap', 'asap', 'asap']), () => ({ ttftMs: 10, gapMs: 10 }), {
+      concurrencyMax: 2,
+    });
     expect(asap.records.map(({ sentMs }) => sentMs)).toEqual([0, 0, 40]);
     expect(asap.records.map(({ scheduledMs }) => scheduledMs)).toEqual([0, 0, 40]);
   });
@@ -73,15 +77,25 @@ describe('runLoad', () => {
       yield: () => clock.yield(),
       sleep: (delayMs: number) => clock.sleep(delayMs + 7),
     };
-    const options = { concurrencyMax: 10, warmupMs: 0, warmupRequestCount: 0, drainMs: 100, durationMs: 1000 };
+    const options = {
+      concurrencyMax: 10,
+      warmupMs: 0,
+      warmupRequestCount: 0,
+      drainMs: 100,
+      durationMs: 1000,
+    };
     const records = await clock.drive(runLoad(plan, slow, { clock: late, ...options }));
     expect(records.map(({ delayMs }) => delayMs)).toEqual([0, 7, 7]);
   });
 
   it('records what is cut at the end of the drain time', async () => {
-    const { records } = await run(planned([0, 100]), ({ index }) => ({ ttftMs: index === 0 ? 20 : 1000, gapMs: 10 }), {
-      drainMs: 300,
-    });
+    const { records } = await run(
+      planned([0, 100]),
+      ({ index }) => ({ ttftMs: index === 0 ? 20 : 1000, gapMs: 10 }),
+      {
+        drainMs: 300,
+      },
+    );
     expect(records.map(({ outcome }) => outcome)).toEqual(['completed', 'unfinished']);
     expect(records[1]!.endMs).toBe(400);
     expect(records[1]!.firstTokenMs).toBeUndefined();

@@ -1,11 +1,17 @@
-/** What is asked of a server before a load test: facts, texts, tokens, predictions; and data sets made into workloads. */
+/** What is asked of a server before a load test: facts, texts, tokens, predictions; and data sets made into
+ *  workloads. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { fallbackTokenIds } from '../../src/bench/prompts.js';
 import { readRouted, readServerFacts, withRouted } from '../../src/bench/server-facts.js';
-import { type ClientSettings, openServer, openWorkload, type WorkloadSettings } from '../../src/bench/setup.js';
+import {
+  type ClientSettings,
+  openServer,
+  openWorkload,
+  type WorkloadSettings,
+} from '../../src/bench/setup.js';
 import { type FakeOpenAi, startFakeOpenAi, wellBehaved } from './fake-openai.js';
 import { record } from './records.js';
 
@@ -42,7 +48,10 @@ async function open(
   server = await startFakeOpenAi(wellBehaved, extras);
   const address = { baseUrl: server.url, apiKey: null };
   const facts = await openServer(server.url, client);
-  return openWorkload({ ...settings, ...workload }, { seed: 1, contentSeed: 1 }, address, facts, { ...client, api });
+  return openWorkload({ ...settings, ...workload }, { seed: 1, contentSeed: 1 }, address, facts, {
+    ...client,
+    api,
+  });
 }
 
 describe('readServerFacts', () => {
@@ -64,8 +73,12 @@ describe('readServerFacts', () => {
 
   it('says what is wrong: model, address', async () => {
     server = await startFakeOpenAi(wellBehaved);
-    await expect(readServerFacts({ baseUrl: server.url, apiKey: null }, 'gpt')).rejects.toThrow(/no model gpt: it has fake/);
-    await expect(readServerFacts({ baseUrl: 'http://127.0.0.1:9', apiKey: null }, null)).rejects.toThrow(/no server at/);
+    await expect(readServerFacts({ baseUrl: server.url, apiKey: null }, 'gpt')).rejects.toThrow(
+      /no model gpt: it has fake/,
+    );
+    await expect(readServerFacts({ baseUrl: 'http://127.0.0.1:9', apiKey: null }, null)).rejects.toThrow(
+      /no server at/,
+    );
   });
 });
 
@@ -86,9 +99,16 @@ describe('openWorkload', () => {
 
   it('ShareGPT lengths are counted by the server, or from characters', async () => {
     const file = path.join(folder, 'share.json');
-    writeFileSync(file, JSON.stringify([{ conversations: [{ value: 'a question' }, { value: 'a'.repeat(40) }] }]));
+    writeFileSync(
+      file,
+      JSON.stringify([{ conversations: [{ value: 'a question' }, { value: 'a'.repeat(40) }] }]),
+    );
     const served = await open(tokenizing, { name: 'sharegpt', path: file });
-    expect(served.sample(0)).toEqual({ prompt: { kind: 'text', text: 'a question' }, promptTokenCount: 4, outputTokenCount: 4 });
+    expect(served.sample(0)).toEqual({
+      prompt: { kind: 'text', text: 'a question' },
+      promptTokenCount: 4,
+      outputTokenCount: 4,
+    });
     await server.close();
     const guessed = await open({}, { name: 'sharegpt', path: file });
     expect(guessed.sample(0)).toMatchObject({ promptTokenCount: 3, outputTokenCount: 10 });
@@ -97,7 +117,9 @@ describe('openWorkload', () => {
   it('names a data set that is missing', async () => {
     await expect(open({}, { name: 'trace' })).rejects.toThrow(/needs --dataset-path/);
     await server.close();
-    await expect(open({}, { name: 'trace', path: path.join(folder, 'none.csv') })).rejects.toThrow(/none.csv/);
+    await expect(open({}, { name: 'trace', path: path.join(folder, 'none.csv') })).rejects.toThrow(
+      /none.csv/,
+    );
   });
 });
 
@@ -111,10 +133,20 @@ describe('what the server knows of a request', () => {
     server = await startFakeOpenAi(wellBehaved, { '/routes': { requests } });
     const routed = await readRouted({ baseUrl: server.url, apiKey: null });
     const records = withRouted(
-      [record({ extra: { id: 'cmpl-1' } }), record({ extra: { id: 'cmpl-2' } }), record(), record({ extra: { id: 'cmpl-3' } })],
+      [
+        record({ extra: { id: 'cmpl-1' } }),
+        record({ extra: { id: 'cmpl-2' } }),
+        record(),
+        record({ extra: { id: 'cmpl-3' } }),
+      ],
       routed,
     );
-    expect(records.map(({ predicted }) => predicted)).toEqual([{ ttftMs: 12, stepMs: 2 }, undefined, undefined, undefined]);
+    expect(records.map(({ predicted }) => predicted)).toEqual([
+      { ttftMs: 12, stepMs: 2 },
+      undefined,
+      undefined,
+      undefined,
+    ]);
     expect(records.map(({ transferMs }) => transferMs)).toEqual([1.5, undefined, undefined, undefined]);
   });
 

@@ -19,7 +19,13 @@ describe('summariseRun', () => {
   const summary = summariseRun(records, parseGoodput(['ttft:200']));
 
   it('counts every measured request once', () => {
-    expect(summary).toMatchObject({ requestCount: 5, completedCount: 2, rejectedCount: 1, failedCount: 1, unfinishedCount: 1 });
+    expect(summary).toMatchObject({
+      requestCount: 5,
+      completedCount: 2,
+      rejectedCount: 1,
+      failedCount: 1,
+      unfinishedCount: 1,
+    });
   });
 
   it('takes throughput over the time from the first arrival to the last end', () => {
@@ -59,7 +65,10 @@ describe('summariseRun', () => {
       maxConcurrency: null,
       coreShare: 0.05,
     };
-    const json = JSON.parse(JSON.stringify(resultJson(summary, facts, ['ttft', 'tpot']))) as Record<string, unknown>;
+    const json = JSON.parse(JSON.stringify(resultJson(summary, facts, ['ttft', 'tpot']))) as Record<
+      string,
+      unknown
+    >;
     expect(json).toMatchObject({
       completed: 2,
       request_rate: 'inf',
@@ -81,7 +90,10 @@ describe('targets', () => {
     const all = { ttftMs: 500, tpotMs: 20.5, e2elMs: 9000 };
     const words = ['ttft:500', 'tpot:20.5', 'e2el:9000'];
     expect(parseGoodput(words)).toEqual({ short: all, medium: all, long: all, huge: all });
-    expect(parseGoodput(['long.ttft:2000', ...words])).toMatchObject({ short: all, long: { ...all, ttftMs: 2000 } });
+    expect(parseGoodput(['long.ttft:2000', ...words])).toMatchObject({
+      short: all,
+      long: { ...all, ttftMs: 2000 },
+    });
     for (const bad of ['ttft', 'ttft:', 'ttft:-1', 'itl:5', 'ttft:x', 'tiny.ttft:5', '.ttft:5'])
       expect(() => parseGoodput([bad])).toThrow(/--goodput/);
   });

@@ -1,4 +1,5 @@
-/** A sweep from arrivals to report: on made-up records where the verdict is known, and end to end against servers in this process. */
+/** A sweep from arrivals to report: on made-up records where the verdict is known, and end to end against
+ *  servers in this process. */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -21,7 +22,8 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Collocated is fast at 1/s and slow at 10/s, disaggregated the other way round; adaptive is as good as the better one. Unloaded: rate 0. */
+/** Collocated is fast at 1/s and slow at 10/s, disaggregated the other way round; adaptive is as good as the
+ *  better one. Unloaded: rate 0. */
 function shapeOf(mode: string, rate: number, _repetition: number, index: number): RecordShape {
   const isGood = rate === 0 || mode === 'adaptive' || (mode === 'collocated') === rate < 5;
   const extra = {
@@ -93,7 +95,11 @@ describe('summariseSweep', () => {
       const shape = shapeOf(mode, rate, ...rest);
       return mode === 'adaptive' && rate === 10 ? { ...shape, ttftMs: 5000, delayMs: 20 } : shape;
     });
-    expect(summariseSweep(late).neverWorse).toMatchObject({ voidCount: 1, holdsCount: 1, ttftP99RatioMax: 1 });
+    expect(summariseSweep(late).neverWorse).toMatchObject({
+      voidCount: 1,
+      holdsCount: 1,
+      ttftP99RatioMax: 1,
+    });
   });
 });
 
@@ -102,8 +108,14 @@ describe('report', () => {
     const data = sweepData([1, 10], modes, 40, shapeOf);
     new SweepFiles(folder).keep(data);
     expect(summariseSweep(readSweep(folder))).toEqual(summariseSweep(data));
-    const { summary, paths } = await writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' });
-    expect(JSON.parse(readFileSync(path.join(folder, 'summary.json'), 'utf8'))).toEqual(JSON.parse(JSON.stringify(summary)));
+    const { summary, paths } = await writeReport(folder, {
+      curveFiles: [],
+      profileFiles: [],
+      pictures: 'svg',
+    });
+    expect(JSON.parse(readFileSync(path.join(folder, 'summary.json'), 'utf8'))).toEqual(
+      JSON.parse(JSON.stringify(summary)),
+    );
     const page = readFileSync(path.join(folder, 'report.html'), 'utf8');
     expect(page.match(/<svg/g)!.length).toBe(paths.filter((file) => file.endsWith('.svg')).length);
     expect(page).not.toMatch(/<(script|link|img)\b|src=/); // self-contained
@@ -123,7 +135,9 @@ describe('report', () => {
     expect(readSweep(folder)).toEqual({ header, records });
     packSweep(folder);
     expect(existsSync(path.join(folder, 'requests.jsonl.gz'))).toBe(false);
-    const withoutGaps = [...records].map(([run, list]) => [run, list.map((each) => ({ ...each, gapsMs: [] }))] as const);
+    const withoutGaps = [...records].map(
+      ([run, list]) => [run, list.map((each) => ({ ...each, gapsMs: [] }))] as const,
+    );
     expect(readSweep(folder)).toEqual({ header, records: new Map(withoutGaps) });
     new SweepFiles(folder).keep({ header, records });
     expect(readSweep(folder)).toEqual({ header, records });
@@ -131,7 +145,9 @@ describe('report', () => {
 
   it('says of a loss in what, over which paths and on which estimates', async () => {
     const slow = (mode: string) => (mode === 'adaptive' ? { ttftMs: 90 } : {});
-    new SweepFiles(folder).keep(sweepData([1], modes, 40, (mode, ...rest) => ({ ...shapeOf(mode, ...rest), ...slow(mode) })));
+    new SweepFiles(folder).keep(
+      sweepData([1], modes, 40, (mode, ...rest) => ({ ...shapeOf(mode, ...rest), ...slow(mode) })),
+    );
     await writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' });
     const page = readFileSync(path.join(folder, 'report.html'), 'utf8');
     expect(page).toMatch(
@@ -156,7 +172,8 @@ describe('report', () => {
     for (const { name, spec } of plots) {
       const svg = await renderSvg(spec);
       expect(svg.length, name).toBeGreaterThan(2000);
-      if (!['predicted-vs-real', 'never-worse'].includes(name)) for (const mode of modes) expect(svg, name).toContain(mode);
+      if (!['predicted-vs-real', 'never-worse'].includes(name))
+        for (const mode of modes) expect(svg, name).toContain(mode);
     }
   });
 
@@ -171,7 +188,9 @@ describe('report', () => {
   });
 
   it('names a folder without a sweep', async () => {
-    await expect(writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' })).rejects.toThrow(/no sweep in/);
+    await expect(writeReport(folder, { curveFiles: [], profileFiles: [], pictures: 'svg' })).rejects.toThrow(
+      /no sweep in/,
+    );
     expect(existsSync(path.join(folder, 'report.html'))).toBe(false);
   });
 });
@@ -193,7 +212,14 @@ const settingsOf = (servers: readonly Server[]): SweepSettings => ({
       requestCountMax: 1000,
     },
   ],
-  client: { api: 'completions', model: null, apiKey: null, temperature: null, ignoreEos: false, outputLength: 'forced' },
+  client: {
+    api: 'completions',
+    model: null,
+    apiKey: null,
+    temperature: null,
+    ignoreEos: false,
+    outputLength: 'forced',
+  },
   rates: { unit: 'perSecond', values: [400, 800] },
   repetitionCount: 2,
   timeLimitMs: Number.POSITIVE_INFINITY,
@@ -220,12 +246,19 @@ describe('runSweep', () => {
       { tell: (line) => lines.push(line), keep: ({ runs }) => kept.push(runs.length) },
     );
     await Promise.all(servers.map((server) => server.close()));
-    expect(kept).toEqual([1, 2, 3, 4].map((pairs) => 3 + 3 + 3 + 4 * pairs)); // after every repetition of every rate
-    expect(outcome.runs).toHaveLength(3 + 3 + 3 + 2 * 2 * 4); // warmup, not of the twin by URL; saturation; unloaded; repetitions × rates × (three modes and the A/A run)
+    // after every repetition of every rate
+    expect(kept).toEqual([1, 2, 3, 4].map((pairs) => 3 + 3 + 3 + 4 * pairs));
+    // warmup, not of the twin by URL; saturation; unloaded; repetitions × rates × (three modes and the A/A
+    // run)
+    expect(outcome.runs).toHaveLength(3 + 3 + 3 + 2 * 2 * 4);
     const at = (mode: string, repetition: number, rate: number) =>
       outcome.records.get(
         outcome.runs.find(
-          (run) => run.stage === 'point' && run.mode === mode && run.repetition === repetition && run.ratePerSecond === rate,
+          (run) =>
+            run.stage === 'point' &&
+            run.mode === mode &&
+            run.repetition === repetition &&
+            run.ratePerSecond === rate,
         )!.runIndex,
       )!;
     const shape = (mode: string, repetition: number, rate: number) =>
@@ -250,7 +283,9 @@ describe('runSweep', () => {
       for (const record of records)
         expect(record).toMatchObject({ outcome: 'completed', outputTokenCount: record.wantedTokenCount });
     }
-    const prompts = servers.flatMap(({ requests }) => requests.map(({ body }) => (body.prompt as number[]).slice(0, 16).join()));
+    const prompts = servers.flatMap(({ requests }) =>
+      requests.map(({ body }) => (body.prompt as number[]).slice(0, 16).join()),
+    );
     expect(new Set(prompts).size).toBe(prompts.length);
     expect(lines.filter((line) => line.includes('completed'))).toHaveLength(outcome.runs.length);
   });
@@ -260,7 +295,11 @@ describe('runSweep', () => {
     async (isSent) => {
       const servers = await Promise.all(modes.map(() => startFakeOpenAi(wellBehaved)));
       const outcome = await runSweep(
-        { ...settingsOf(servers), repetitionCount: 1, sentSlo: isSent ? { ttftFactor: 1000, tpotFactor: 2000 } : null },
+        {
+          ...settingsOf(servers),
+          repetitionCount: 1,
+          sentSlo: isSent ? { ttftFactor: 1000, tpotFactor: 2000 } : null,
+        },
         { clock: systemClock, write: null },
         { tell: () => undefined, keep: () => undefined },
       );
@@ -310,14 +349,21 @@ describe('runSweep', () => {
       for (const { scheduledMs, phase } of all) expect(phase).toBe(scheduledMs < 50 ? 'warmup' : 'measured');
     }
     const settling = runs.filter(({ stage, ratePerSecond }) => stage === 'warmup' && ratePerSecond === 400);
-    expect(settling.map(({ mode, runIndex }) => [mode, records.get(runIndex)!.length])).toEqual(modes.map((mode) => [mode, 12]));
-    expect(runs.filter(({ stage }) => stage === 'unloaded').flatMap(({ runIndex }) => records.get(runIndex)!)).toHaveLength(9);
+    expect(settling.map(({ mode, runIndex }) => [mode, records.get(runIndex)!.length])).toEqual(
+      modes.map((mode) => [mode, 12]),
+    );
+    expect(
+      runs.filter(({ stage }) => stage === 'unloaded').flatMap(({ runIndex }) => records.get(runIndex)!),
+    ).toHaveLength(9);
   });
 });
 
 describe('parseTarget', () => {
   it('takes URLs and command lines', () => {
-    expect(parseTarget('a=http://x:1')).toMatchObject({ name: 'a', source: { kind: 'url', baseUrl: 'http://x:1' } });
+    expect(parseTarget('a=http://x:1')).toMatchObject({
+      name: 'a',
+      source: { kind: 'url', baseUrl: 'http://x:1' },
+    });
     expect(parseTarget(`b=node "my server.js" --workers 'any:cpu*2'`).source).toEqual({
       kind: 'command',
       words: ['node', 'my server.js', '--workers', 'any:cpu*2'],

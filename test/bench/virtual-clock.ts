@@ -1,4 +1,5 @@
-/** A clock that jumps to the next timer when nothing else is left to do, and a completion client that answers on it. */
+/** A clock that jumps to the next timer when nothing else is left to do, and a completion client that answers
+ *  on it. */
 import type { Clock } from '../../src/base/clock.js';
 import type { Answer, CompletionClient } from '../../src/bench/completion-client.js';
 import type { Outcome, PlannedRequest } from '../../src/bench/request-record.js';
@@ -76,7 +77,9 @@ export class FakeClient implements CompletionClient {
     const sentMs = this.#clock.nowMs();
     this.sent.push({ index: request.index, atMs: sentMs });
     const { ttftMs, gapMs, outcome = 'completed' } = this.#service(request);
-    const cut = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    const cut = new Promise<void>((resolve) =>
+      signal.addEventListener('abort', () => resolve(), { once: true }),
+    );
     const count = outcome === 'completed' ? request.wantedTokenCount : 0;
     const chunkMs: number[] = [];
     for (let i = 0; i < Math.max(1, count) && !signal.aborted; i++) {

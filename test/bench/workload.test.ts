@@ -20,7 +20,8 @@ const first = (options: Partial<WorkloadOptions>, count: number) => {
   const workload = createWorkload({ ...base, ...options });
   return Array.from({ length: count }, (_, index) => workload.sample(index));
 };
-const idsOf = (sample: ReturnType<typeof first>[number]) => (sample.prompt.kind === 'ids' ? sample.prompt.ids : []);
+const idsOf = (sample: ReturnType<typeof first>[number]) =>
+  sample.prompt.kind === 'ids' ? sample.prompt.ids : [];
 
 describe('createWorkload', () => {
   it('random: lengths in mean × (1 ± ratio), ids from the pool', () => {
@@ -36,13 +37,16 @@ describe('createWorkload', () => {
   });
 
   it('short, long and mixed have the prompts that their names say', () => {
-    const lengths = (name: 'short' | 'long' | 'mixed') => first({ name }, 400).map(({ promptTokenCount }) => promptTokenCount);
+    const lengths = (name: 'short' | 'long' | 'mixed') =>
+      first({ name }, 400).map(({ promptTokenCount }) => promptTokenCount);
     expect(lengths('short').every((count) => count >= 64 && count <= 256)).toBe(true);
     expect(lengths('long').every((count) => count >= 1024 && count <= 2048)).toBe(true);
     const shortCount = lengths('mixed').filter((count) => count <= 256).length;
     expect(shortCount).toBeGreaterThan(150); // 5 deviations of 10 from 200
     expect(shortCount).toBeLessThan(250);
-    expect(lengths('mixed').every((count) => (count >= 64 && count <= 256) || (count >= 1024 && count <= 2048))).toBe(true);
+    expect(
+      lengths('mixed').every((count) => (count >= 64 && count <= 256) || (count >= 1024 && count <= 2048)),
+    ).toBe(true);
   });
 
   it('request i depends on nothing but workload and seed', () => {
@@ -77,7 +81,8 @@ describe('createWorkload', () => {
   });
 });
 
-const csv = 'TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319610,3180,8\n';
+const csv =
+  'TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319610,3180,8\n';
 const jsonLines = [
   { timestamp: 500, input_length: 1100, output_length: 20, hash_ids: [0, 1, 2] },
   { timestamp: 100, input_length: 1200, output_length: 30, hash_ids: [0, 1, 9] },
@@ -117,7 +122,9 @@ describe('traces', () => {
       const sharedCount = 2 * 512 * lengthScale;
       expect(idsOf(one!)).toHaveLength(1200 * lengthScale);
       expect(idsOf(one!).slice(0, sharedCount)).toEqual(idsOf(two!).slice(0, sharedCount));
-      expect(idsOf(one!).slice(sharedCount, sharedCount + 16)).not.toEqual(idsOf(two!).slice(sharedCount, sharedCount + 16));
+      expect(idsOf(one!).slice(sharedCount, sharedCount + 16)).not.toEqual(
+        idsOf(two!).slice(sharedCount, sharedCount + 16),
+      );
     }
   });
 });
@@ -153,7 +160,9 @@ describe('planRequests', () => {
     const counts = { shortenedCount: 0 };
     const times = Array.from({ length: 200 }, (_, i) => 10 * i).values();
     const workload = createWorkload({ ...base, ...options });
-    const requests = [...planRequests(times, workload, { ...limits, requestCountMax: 150, durationMs: 1000 }, counts)];
+    const requests = [
+      ...planRequests(times, workload, { ...limits, requestCountMax: 150, durationMs: 1000 }, counts),
+    ];
     return { requests, counts, workload };
   };
 
@@ -163,7 +172,9 @@ describe('planRequests', () => {
 
   it('forced: one max_tokens for all, at least twice every answer', () => {
     const { requests, workload } = plan({}, { contextTokenCount: 4096, outputLength: 'forced' });
-    expect(new Set(requests.map(({ maxTokenCount }) => maxTokenCount))).toEqual(new Set([2 * workload.outputTokenCountMax]));
+    expect(new Set(requests.map(({ maxTokenCount }) => maxTokenCount))).toEqual(
+      new Set([2 * workload.outputTokenCountMax]),
+    );
     for (const { maxTokenCount, wantedTokenCount } of requests)
       expect(maxTokenCount).toBeGreaterThanOrEqual(2 * wantedTokenCount);
   });
@@ -174,11 +185,15 @@ describe('planRequests', () => {
   });
 
   it.each(['forced', 'limit'] as const)('%s: what does not fit is shortened and counted', (outputLength) => {
-    const { requests, counts } = plan({ inputTokenCount: 900, rangeRatio: 0.3 }, { contextTokenCount: 800, outputLength });
+    const { requests, counts } = plan(
+      { inputTokenCount: 900, rangeRatio: 0.3 },
+      { contextTokenCount: 800, outputLength },
+    );
     for (const request of requests) {
       expect(request.promptTokenCount + request.maxTokenCount).toBeLessThanOrEqual(800);
       expect(request.prompt.kind === 'ids' ? request.prompt.ids : []).toHaveLength(request.promptTokenCount);
-      if (outputLength === 'forced') expect(request.maxTokenCount).toBeGreaterThanOrEqual(2 * request.wantedTokenCount);
+      if (outputLength === 'forced')
+        expect(request.maxTokenCount).toBeGreaterThanOrEqual(2 * request.wantedTokenCount);
     }
     expect(counts.shortenedCount).toBeGreaterThan(50);
   });

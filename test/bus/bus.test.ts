@@ -110,7 +110,10 @@ describe('unix-socket bus', () => {
     );
     expect(await client.request('sum', { a: 1 }, 1000)).toEqual({ kind: 'sum', body: { a: 1 } });
     expect(await serverConnection.request('x', null, 1000)).toEqual({ from: 'client' });
-    await expect(client.request('bad', null, 1000)).rejects.toMatchObject({ code: 'invalid_request', param: 'temperature' });
+    await expect(client.request('bad', null, 1000)).rejects.toMatchObject({
+      code: 'invalid_request',
+      param: 'temperature',
+    });
   });
 
   it('delivers events in order', async () => {
@@ -310,7 +313,9 @@ describe('unix-socket bus', () => {
 
     it('is never a path that would be cut off', async () => {
       const address = `/${'z'.repeat(120)}/bus.sock`;
-      await expect(connectUnix(address, options, quiet)).rejects.toThrow(/130 bytes, a socket's path may have 103/);
+      await expect(connectUnix(address, options, quiet)).rejects.toThrow(
+        /130 bytes, a socket's path may have 103/,
+      );
     });
   });
 

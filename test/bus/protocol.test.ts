@@ -1,4 +1,5 @@
-/** The typed edge over both buses: what has the shape goes through, anything else is refused with its place named. */
+/** The typed edge over both buses: what has the shape goes through, anything else is refused with its place
+ *  named. */
 import { afterEach, describe, expect, expectTypeOf, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { InvalidRequestError } from '../../src/base/errors.js';
@@ -27,7 +28,9 @@ interface Calculator {
   readonly requests: { readonly sum: readonly [Sum, Total | null] };
   readonly events: { readonly note: { readonly line: string } };
 }
-const answers: AnswerChecks<Calculator['requests']> = { sum: is.nullable(is.shape<Total>({ total: is.number })) };
+const answers: AnswerChecks<Calculator['requests']> = {
+  sum: is.nullable(is.shape<Total>({ total: is.number })),
+};
 const sumCheck = is.shape<Sum>({ numbers: is.list(is.number, 3), label: is.optional(is.text) });
 
 const closers: (() => Promise<void>)[] = [];
@@ -105,7 +108,10 @@ describe.each(Object.entries(buses))('a protocol over %s', (_name, connect) => {
     raw.send('note', { line: 'good' });
     await raw.request('sum', { numbers: [] }, 1000);
     expect(heard).toEqual(['good']);
-    expect(refused).toEqual(["an unknown message 'shout'", "a bad 'note' message: body.line is a number, not a string"]);
+    expect(refused).toEqual([
+      "an unknown message 'shout'",
+      "a bad 'note' message: body.line is a number, not a string",
+    ]);
   });
 
   it('refuses an answer', async () => {

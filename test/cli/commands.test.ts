@@ -15,24 +15,42 @@ describe.concurrent('a wrong command line', () => {
     { args: ['serve'], message: /required option '--model <model>'/ },
     { args: ['serve', '--model', 'demo', '--bogus'], message: /unknown option '--bogus'/ },
     { args: ['serve', '--model', 'demo', '--port', '99999'], message: /whole number from 0 to 65535/ },
-    { args: ['serve', '--model', 'demo', '--workers', 'king:cpu'], message: /'king' is not one of any, prefill, decode/ },
+    {
+      args: ['serve', '--model', 'demo', '--workers', 'king:cpu'],
+      message: /'king' is not one of any, prefill, decode/,
+    },
     { args: ['serve', '--model', 'demo', '--workers', 'any:cpu?x=1'], message: /setting 'x' is not one of/ },
     { args: ['serve', '--model', 'demo', '--kv-cache-memory', 'lots'], message: /such as 512MiB/ },
-    { args: ['serve', '--model', 'demo', '--kv-cache-memory', '1GiB', '--num-blocks', '9'], message: /cannot be used with/ },
+    {
+      args: ['serve', '--model', 'demo', '--kv-cache-memory', '1GiB', '--num-blocks', '9'],
+      message: /cannot be used with/,
+    },
     { args: ['serve', '--model', 'demo', '--block-size', '17'], message: /8, 16, 32/ },
     {
       args: ['serve', '--model', 'demo', '--strategy', 'magic'],
       message: /Allowed choices are adaptive, collocated, disaggregated/,
     },
-    { args: ['serve', '--model', 'demo', '--max-model-len', '5000'], message: /more than the 4096 positions/ },
+    {
+      args: ['serve', '--model', 'demo', '--max-model-len', '5000'],
+      message: /more than the 4096 positions/,
+    },
     {
       args: ['serve', '--model', 'demo', '--workers', 'prefill:cpu,decode:cpu', '--strategy', 'collocated'],
       message: /collocated/,
     },
-    { args: ['serve', '--model', 'demo', '--workers', 'any:cpu', '--strategy', 'disaggregated'], message: /disaggregated/ },
-    { args: ['serve', '--model', 'demo', '--slo', 'ttft:soon'], message: /--slo ttft:soon: expected ttft:MS,tpot:MS,e2el:MS/ },
+    {
+      args: ['serve', '--model', 'demo', '--workers', 'any:cpu', '--strategy', 'disaggregated'],
+      message: /disaggregated/,
+    },
+    {
+      args: ['serve', '--model', 'demo', '--slo', 'ttft:soon'],
+      message: /--slo ttft:soon: expected ttft:MS,tpot:MS,e2el:MS/,
+    },
     { args: ['serve', '--model', 'demo', '--pacing', 'fast'], message: /Allowed choices are on, off/ },
-    { args: ['serve', '--model', 'demo', '--on-overload', 'panic'], message: /Allowed choices are shed, late/ },
+    {
+      args: ['serve', '--model', 'demo', '--on-overload', 'panic'],
+      message: /Allowed choices are shed, late/,
+    },
     { args: ['bench', 'serve', '--send-slo'], message: /--send-slo needs --goodput/ },
     { args: ['generate', '--model', 'demo'], message: /missing required argument 'prompt'/ },
     { args: ['generate', '--model', 'demo', '', '--raw'], message: /prompt is empty/ },
@@ -64,7 +82,11 @@ describe('what cannot be done', () => {
   afterAll(() => rmSync(folder, { recursive: true }));
 
   it.each([
-    { what: 'a model that is nowhere', args: ['generate', '--model', './nowhere', 'Hi'], message: /nowhere: no such folder/ },
+    {
+      what: 'a model that is nowhere',
+      args: ['generate', '--model', './nowhere', 'Hi'],
+      message: /nowhere: no such folder/,
+    },
     { what: 'an unsupported architecture', args: ['MODEL'], message: /MambaForCausalLM" is not supported/ },
     {
       what: 'a server that is not there',
@@ -72,7 +94,9 @@ describe('what cannot be done', () => {
       message: /no server at http:\/\/127.0.0.1:1/,
     },
   ])('$what: one line, exit code 1', async ({ args, message }) => {
-    const { exitCode, stderr } = await twostroke(...(args[0] === 'MODEL' ? ['generate', '--model', folder, 'Hi'] : args));
+    const { exitCode, stderr } = await twostroke(
+      ...(args[0] === 'MODEL' ? ['generate', '--model', folder, 'Hi'] : args),
+    );
     expect(stderr).toMatch(message);
     expect(stderr.trim().split('\n')).toHaveLength(1);
     expect(exitCode).toBe(1);
@@ -111,7 +135,9 @@ describe('generate', () => {
     writeFileSync(path.join(folder, 'chat_template.jinja'), loop);
     const { exitCode, stderr } = await twostroke('generate', '--model', folder, 'Hi');
     rmSync(folder, { recursive: true });
-    expect(stderr).toMatch(/^twostroke: the model's chat template or tokenizer did not finish within 2.0 s and was stopped\n$/);
+    expect(stderr).toMatch(
+      /^twostroke: the model's chat template or tokenizer did not finish within 2.0 s and was stopped\n$/,
+    );
     expect(exitCode).toBe(1);
   });
 
@@ -151,7 +177,9 @@ describe('generate', () => {
       '--json',
       '-',
     ];
-    const [first, second] = await Promise.all([1, 2].map(() => new Running(args, { stdin: 'Once upon' }).finished));
+    const [first, second] = await Promise.all(
+      [1, 2].map(() => new Running(args, { stdin: 'Once upon' }).finished),
+    );
     const { text, outputTokenCount, promptTokenCount } = JSON.parse(first?.stdout ?? '');
     expect(outputTokenCount).toBe(12);
     expect(promptTokenCount).toBeLessThan(6);

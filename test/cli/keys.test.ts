@@ -19,7 +19,9 @@ async function cachedCount(key: string, cacheSalt?: string, { url } = serving): 
     headers: { 'content-type': 'application/json', authorization: `Bearer ${key}` },
     body: JSON.stringify({ prompt, max_tokens: 1, cache_salt: cacheSalt }),
   });
-  const { usage } = (await response.json()) as { usage: { prompt_tokens_details: { cached_tokens: number } } };
+  const { usage } = (await response.json()) as {
+    usage: { prompt_tokens_details: { cached_tokens: number } };
+  };
   return usage.prompt_tokens_details.cached_tokens;
 }
 
@@ -71,13 +73,19 @@ describe('commands', () => {
     expect(ofA).toBeGreaterThan(ofB);
     expect(ofB).toBe(2);
     expect(all).toBeGreaterThan(ofA + ofB);
-    expect((await twostroke('route', '--url', serving.url, '--api-key', 'key-b')).stdout).toMatch(/collocated/);
-    expect((await twostroke('route', '--url', serving.url, '--api-key', 'key-b', '--explain')).exitCode).toBe(0);
+    expect((await twostroke('route', '--url', serving.url, '--api-key', 'key-b')).stdout).toMatch(
+      /collocated/,
+    );
+    expect((await twostroke('route', '--url', serving.url, '--api-key', 'key-b', '--explain')).exitCode).toBe(
+      0,
+    );
   });
 
   it('workers takes the admin key, also from the environment, and says what is missing', async () => {
     const env = { TWOSTROKE_ADMIN_KEY: 'root', TWOSTROKE_API_KEY: 'key-a' };
-    expect((await new Running(['workers', '--url', serving.url], { env }).finished).stdout).toMatch(/cpu +ready/);
+    expect((await new Running(['workers', '--url', serving.url], { env }).finished).stdout).toMatch(
+      /cpu +ready/,
+    );
     const refused = await twostroke('workers', '--url', serving.url, '--api-key', 'key-a');
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toMatch(/admin key/);

@@ -1,5 +1,6 @@
-/** Every command with an output that takes nothing: a closed pipe ends it without a word, a full disk with one line and exit code 1, and
- *  a closed stdout is as good as /dev/null. Then files that cannot be written, and signals that come too early. */
+/** Every command with an output that takes nothing: a closed pipe ends it without a word, a full disk with
+ *  one line and exit code 1, and a closed stdout is as good as /dev/null. Then files that cannot be written,
+ *  and signals that come too early. */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
@@ -10,23 +11,38 @@ import { type Finished, Running, type Serving, serve, stop } from './twostroke.j
 
 const root = path.resolve(import.meta.dirname, '../..');
 const entry = path.join(root, 'dist/src/cli/main.js');
-const profile = path.join(root, 'profiles', readdirSync(path.join(root, 'profiles')).find((name) => name.endsWith('.json'))!);
+const profile = path.join(
+  root,
+  'profiles',
+  readdirSync(path.join(root, 'profiles')).find((name) => name.endsWith('.json'))!,
+);
 const story = ['generate', '--model', 'demo', '--raw', '--max-tokens', '200', 'Once upon a time'];
 
 /** In a shell, as a person would: `redirect` is what follows the command. */
-function inShell(redirect: string, args: readonly string[], env: Record<string, string> = {}): Promise<Finished> {
-  const child = spawn('bash', ['-c', `set -o pipefail; "$@" ${redirect}`, 'bash', process.execPath, entry, ...args], {
-    cwd: root,
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+function inShell(
+  redirect: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<Finished> {
+  const child = spawn(
+    'bash',
+    ['-c', `set -o pipefail; "$@" ${redirect}`, 'bash', process.execPath, entry, ...args],
+    {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   const texts = { stdout: '', stderr: '' };
   child.stdout.on('data', (bytes) => (texts.stdout += String(bytes)));
   child.stderr.on('data', (bytes) => (texts.stderr += String(bytes)));
-  return new Promise((resolve) => child.on('close', (exitCode, signal) => resolve({ exitCode, signal, ...texts })));
+  return new Promise((resolve) =>
+    child.on('close', (exitCode, signal) => resolve({ exitCode, signal, ...texts })),
+  );
 }
 
-const oneLine = (stderr: string) => stderr.split('\n').filter((line) => line !== '' && !/^(loading|written:) /.test(line));
+const oneLine = (stderr: string) =>
+  stderr.split('\n').filter((line) => line !== '' && !/^(loading|written:) /.test(line));
 
 describe('an output that takes nothing', () => {
   let server: Serving;
@@ -95,7 +111,9 @@ describe('an output that takes nothing', () => {
     '%s: a full disk is one line and exit code 1',
     async (_name, args) => {
       const { exitCode, stderr } = await inShell('> /dev/full', args());
-      expect(oneLine(stderr)).toEqual(['twostroke: cannot write to standard output: no space left on device']);
+      expect(oneLine(stderr)).toEqual([
+        'twostroke: cannot write to standard output: no space left on device',
+      ]);
       expect(exitCode).toBe(1);
     },
     60_000,
@@ -110,10 +128,13 @@ describe('an output that takes nothing', () => {
     60_000,
   );
 
-  it.each(['2> /dev/full', '2>&-', '2> >(true)'])('errors with %s: the exit code alone says it', async (redirect) => {
-    expect((await inShell(redirect, ['workers', '--url', 'http://127.0.0.1:1'])).exitCode).toBe(1);
-    expect((await inShell(redirect, ['nosuch'])).exitCode).toBe(2);
-  });
+  it.each(['2> /dev/full', '2>&-', '2> >(true)'])(
+    'errors with %s: the exit code alone says it',
+    async (redirect) => {
+      expect((await inShell(redirect, ['workers', '--url', 'http://127.0.0.1:1'])).exitCode).toBe(1);
+      expect((await inShell(redirect, ['nosuch'])).exitCode).toBe(2);
+    },
+  );
 
   it('a reader that leaves ends a long answer early', async () => {
     const all = [
@@ -158,14 +179,22 @@ describe('serve', () => {
       const pidFile = path.join(probe, 'pid');
       const child = spawn(
         'bash',
-        ['-c', `set -o pipefail; (echo $BASHPID > ${pidFile}; exec "$@") ${redirect}`, 'bash', process.execPath, entry, ...shown],
+        [
+          '-c',
+          `set -o pipefail; (echo $BASHPID > ${pidFile}; exec "$@") ${redirect}`,
+          'bash',
+          process.execPath,
+          entry,
+          ...shown,
+        ],
         {
           cwd: root,
           stdio: 'ignore',
         },
       );
       const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
-      const health = async () => (await fetch(`http://127.0.0.1:${port}/health`).catch(() => null))?.status ?? 0;
+      const health = async () =>
+        (await fetch(`http://127.0.0.1:${port}/health`).catch(() => null))?.status ?? 0;
       await expect.poll(health, { timeout: 30_000 }).toBe(200);
       await expect.poll(health, { timeout: 30_000 }).toBe(200); // also after its screen
       process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGTERM');
@@ -193,7 +222,15 @@ describe('a file that cannot be written', () => {
     ],
     [
       'bench static --result-dir',
-      () => ['bench', 'static', '--base-url', 'http://127.0.0.1:1', '--save-result', '--result-dir', inside()],
+      () => [
+        'bench',
+        'static',
+        '--base-url',
+        'http://127.0.0.1:1',
+        '--save-result',
+        '--result-dir',
+        inside(),
+      ],
     ],
     [
       'bench sweep --result-dir',
@@ -208,8 +245,14 @@ describe('a file that cannot be written', () => {
         inside(),
       ],
     ],
-    ['simulate --log', () => ['simulate', '--profile', profile, '--rate', '5', '--requests', '3', '--log', inside()]],
-    ['simulate --log', () => ['simulate', '--profile', profile, '--rate', '5', '--requests', '3', '--log', '/dev/full']],
+    [
+      'simulate --log',
+      () => ['simulate', '--profile', profile, '--rate', '5', '--requests', '3', '--log', inside()],
+    ],
+    [
+      'simulate --log',
+      () => ['simulate', '--profile', profile, '--rate', '5', '--requests', '3', '--log', '/dev/full'],
+    ],
   ] as const)(
     '%s: one line before the work, and no stack',
     async (option, args) => {
@@ -227,7 +270,11 @@ describe('a file that cannot be written', () => {
 describe('Ctrl-C before anything has begun', () => {
   const start = (args: readonly string[]) => {
     const child = spawn(process.execPath, [entry, ...args], { cwd: root, stdio: ['pipe', 'ignore', 'pipe'] });
-    const running = { child, stderr: '', ended: new Promise<number | null>((resolve) => child.on('close', resolve)) };
+    const running = {
+      child,
+      stderr: '',
+      ended: new Promise<number | null>((resolve) => child.on('close', resolve)),
+    };
     child.stdin.on('error', () => {});
     child.stderr.on('data', (bytes) => {
       running.stderr += String(bytes);
@@ -244,7 +291,11 @@ describe('Ctrl-C before anything has begun', () => {
 
   it.each([
     ['serve', ['serve', '--model', 'demo', '--port', '0', '--workers', 'any:cpu?threads=1'], 0],
-    ['profile', ['profile', '--model', 'demo', '--workers', 'any:cpu?threads=1', '--out', os.tmpdir() + path.sep], 130],
+    [
+      'profile',
+      ['profile', '--model', 'demo', '--workers', 'any:cpu?threads=1', '--out', os.tmpdir() + path.sep],
+      130,
+    ],
   ] as const)(
     '%s, while its worker loads: it ends in order',
     async (_name, args, code) => {

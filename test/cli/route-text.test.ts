@@ -5,8 +5,22 @@ import { explanationText, sloText } from '../../src/cli/route-explanation.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 
 const record: RequestRecord = {
-  ...{ id: requestId('a'), outcome: 'finished', isMeasurement: false, isLate: false, routes: [], promptTokenCount: 5 },
-  ...{ cachedTokenCount: 0, outputTokenCount: 2, finishReasons: ['stop'], arrivalMs: 0, firstTokenMs: 5, doneMs: 9 },
+  ...{
+    id: requestId('a'),
+    outcome: 'finished',
+    isMeasurement: false,
+    isLate: false,
+    routes: [],
+    promptTokenCount: 5,
+  },
+  ...{
+    cachedTokenCount: 0,
+    outputTokenCount: 2,
+    finishReasons: ['stop'],
+    arrivalMs: 0,
+    firstTokenMs: 5,
+    doneMs: 9,
+  },
   ...{ transferBytes: 0, exposedTransferMs: 0, reservationWaitMs: 0, handOverFailures: [], lossCount: 0 },
   ...{ slo: { ttftMs: 250.25, tpotMs: 3 }, sloMet: { ttft: true, tpot: true, e2el: true, all: true } },
 };
@@ -24,5 +38,7 @@ it('gives its limits in full', () => {
     explanationText({ requests: [{ ...record, ...more }], routing: null }).split('\n')[1];
   expect(textOf({})).toBe('SLO: TTFT 250.3 ms, TPOT 3 ms: met');
   const late = textOf({ isLate: true, sloMet: missed, slo: { ttftMs: 1, tpotMs: 3, e2elMs: 900 } });
-  expect(late).toMatch(/^SLO: TTFT 1 ms, TPOT 3 ms, E2EL 900 ms: missed ttft e2el; foreseen to be late .*: served after all/);
+  expect(late).toMatch(
+    /^SLO: TTFT 1 ms, TPOT 3 ms, E2EL 900 ms: missed ttft e2el; foreseen to be late .*: served after all/,
+  );
 });

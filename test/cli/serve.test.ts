@@ -1,4 +1,5 @@
-/** End to end: `twostroke serve` on the demo model, prefill and decode in separate processes, spoken to by real clients. */
+/** End to end: `twostroke serve` on the demo model, prefill and decode in separate processes, spoken to by
+ *  real clients. */
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { generateText, streamText } from 'ai';
 import OpenAI from 'openai';
@@ -14,7 +15,16 @@ let serving: Serving;
 let client: OpenAI;
 
 beforeAll(async () => {
-  serving = await serve('--model', 'demo', '--workers', 'prefill:cpu,decode:cpu', '--dtype', 'f32', '--kv-cache-dtype', 'f32');
+  serving = await serve(
+    '--model',
+    'demo',
+    '--workers',
+    'prefill:cpu,decode:cpu',
+    '--dtype',
+    'f32',
+    '--kv-cache-dtype',
+    'f32',
+  );
   client = new OpenAI({ baseURL: `${serving.url}/v1`, apiKey: 'unused', maxRetries: 0 });
 });
 afterAll(async () => {
@@ -46,12 +56,15 @@ describe('answers', () => {
     const whole = await generateText({ model, messages: question, temperature: 0 });
     expect(whole.text).toBe(answer);
     const parts: string[] = [];
-    for await (const part of streamText({ model, messages: question, temperature: 0 }).textStream) parts.push(part);
+    for await (const part of streamText({ model, messages: question, temperature: 0 }).textStream)
+      parts.push(part);
     expect(parts.join('')).toBe(answer);
   });
 
   it('equal the goldens, all at once', async () => {
-    const cases = golden.cases.filter(({ prompt_tokens, min_gap }) => prompt_tokens < 2000 && min_gap >= 0.02);
+    const cases = golden.cases.filter(
+      ({ prompt_tokens, min_gap }) => prompt_tokens < 2000 && min_gap >= 0.02,
+    );
     expect(cases.length).toBeGreaterThan(15);
     const texts = await Promise.all(
       cases.map(async ({ prompt_ids, continuation_ids, max_new_tokens }) => {
@@ -63,10 +76,14 @@ describe('answers', () => {
           // @ts-expect-error one of vLLM's fields
           return_token_ids: true,
         });
-        return { ids: (choices[0] as unknown as { token_ids: number[] }).token_ids, expected: continuation_ids };
+        return {
+          ids: (choices[0] as unknown as { token_ids: number[] }).token_ids,
+          expected: continuation_ids,
+        };
       }),
     );
-    for (const [index, { ids, expected }] of texts.entries()) expect(ids, cases[index]?.name).toEqual(expected);
+    for (const [index, { ids, expected }] of texts.entries())
+      expect(ids, cases[index]?.name).toEqual(expected);
   });
 
   it('are the same for the same seed, and count n choices', async () => {
@@ -110,13 +127,17 @@ describe('answers', () => {
       temperature: 0,
       stop: ['is P'],
     });
-    expect(choices[0]).toMatchObject({ finish_reason: 'stop', message: { content: 'The capital of France ' } });
+    expect(choices[0]).toMatchObject({
+      finish_reason: 'stop',
+      message: { content: 'The capital of France ' },
+    });
     expect(usage?.completion_tokens).toBe(6);
   });
 });
 
 describe('nothing leaks', () => {
-  const expectIdle = () => expect.poll(() => busyCount(serving.url), { timeout: 15_000, interval: 100 }).toBe(0);
+  const expectIdle = () =>
+    expect.poll(() => busyCount(serving.url), { timeout: 15_000, interval: 100 }).toBe(0);
 
   it('when clients leave in any phase', async () => {
     const prng = new Prng(3);
@@ -146,7 +167,11 @@ describe('nothing leaks', () => {
   });
 
   it('and afterwards the answer is the same', async () => {
-    const { choices } = await client.chat.completions.create({ model: 'demo', messages: question, temperature: 0 });
+    const { choices } = await client.chat.completions.create({
+      model: 'demo',
+      messages: question,
+      temperature: 0,
+    });
     expect(choices[0]?.message.content).toBe(answer);
     await expectIdle();
   });

@@ -1,4 +1,5 @@
-/** Runs the built `twostroke` command as a child process. `npm test` builds first; so does whoever runs one file alone. */
+/** Runs the built `twostroke` command as a child process. `npm test` builds first; so does whoever runs one
+ *  file alone. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
@@ -23,7 +24,10 @@ export class Running {
 
   constructor(args: readonly string[], options: { env?: Record<string, string>; stdin?: string } = {}) {
     if (!existsSync(entry)) throw new Error(`${entry} is missing: run "npm run build"`);
-    this.child = spawn(process.execPath, [entry, ...args], { cwd: root, env: { ...process.env, ...options.env } });
+    this.child = spawn(process.execPath, [entry, ...args], {
+      cwd: root,
+      env: { ...process.env, ...options.env },
+    });
     this.child.stdout?.on('data', (bytes) => {
       this.stdout += bytes;
     });
@@ -32,7 +36,9 @@ export class Running {
     });
     this.child.stdin?.end(options.stdin ?? '');
     this.finished = new Promise((resolve) => {
-      this.child.on('close', (exitCode, signal) => resolve({ exitCode, signal, stdout: this.stdout, stderr: this.stderr }));
+      this.child.on('close', (exitCode, signal) =>
+        resolve({ exitCode, signal, stdout: this.stdout, stderr: this.stderr }),
+      );
     });
   }
 }
@@ -43,12 +49,16 @@ export function twostroke(...args: readonly string[]): Promise<Finished> {
 
 export interface Serving extends Running {
   readonly url: string;
-  readonly ready: { readonly model: string; readonly workers: readonly { readonly id: string; readonly pid: number }[] };
+  readonly ready: {
+    readonly model: string;
+    readonly workers: readonly { readonly id: string; readonly pid: number }[];
+  };
 }
 
 const readyDeadlineMs = 60_000;
 
-/** `twostroke serve --json` on a free port; resolves when it is ready. Rejects with its stderr when it ends before. */
+/** `twostroke serve --json` on a free port; resolves when it is ready. Rejects with its stderr when it ends
+ *  before. */
 export async function serve(...args: readonly string[]): Promise<Serving> {
   const running = new Running(['serve', '--port', '0', '--json', ...args]);
   const deadlineMs = systemClock.nowMs() + readyDeadlineMs;

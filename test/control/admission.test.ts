@@ -8,10 +8,17 @@ import { FakeCluster } from './fake-cluster.js';
 const limits = { requestCountMax: null };
 const one = { promptCount: 1, choiceCount: 1 };
 
-function admission(choiceCountMax: number | null = null, load: Partial<Capacity> & { claimedTokenCount?: number } = {}) {
+function admission(
+  choiceCountMax: number | null = null,
+  load: Partial<Capacity> & { claimedTokenCount?: number } = {},
+) {
   const { claimedTokenCount = 0, ...rest } = load;
   const capacity = { slotCount: 8, slotCountMax: 8, tokenCount: 1000, ...rest };
-  return new Admission({ choiceCountMax, capacity: () => capacity, claimedTokenCount: () => claimedTokenCount });
+  return new Admission({
+    choiceCountMax,
+    capacity: () => capacity,
+    claimedTokenCount: () => claimedTokenCount,
+  });
 }
 
 function refusal(refused: () => unknown): OverloadedError {
@@ -51,7 +58,9 @@ describe('by default', () => {
   it('memory counts as well', () => {
     const door = admission(null, { claimedTokenCount: 2000 });
     door.enter(one); // whoever is alone is taken
-    expect(refusal(() => door.enter(one)).message).toMatch(/need 2000 tokens of KV memory, and the workers have 1000/);
+    expect(refusal(() => door.enter(one)).message).toMatch(
+      /need 2000 tokens of KV memory, and the workers have 1000/,
+    );
     admission(null, { claimedTokenCount: 1999 }).enter(one);
   });
 });
@@ -97,7 +106,12 @@ it('says to come back when a tenth of those in flight have ended, however long i
 });
 
 it('of many more than the workers come to, those admitted end, and nothing is left', async () => {
-  const cluster = new FakeCluster({ roles: ['prefill', 'decode'], strategy: 'disaggregated', slotCount: 4, limits });
+  const cluster = new FakeCluster({
+    roles: ['prefill', 'decode'],
+    strategy: 'disaggregated',
+    slotCount: 4,
+    limits,
+  });
   const asked = Array.from({ length: 100 }, (_, i) => cluster.ask(`r${i}`, 20, 5));
   const answers = await cluster.clock.drive(Promise.all(asked));
   await cluster.clock.drive(cluster.settle());
@@ -131,7 +145,9 @@ it('a bundle stays admitted for its later prompts, whoever comes in between', as
 
 it('who would still wait when its deadline comes is refused at once, and told when to come back', async () => {
   const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated', blockCount: 10 });
-  const asked = Array.from({ length: 6 }, (_, i) => cluster.ask(`r${i}`, 100, 40, 1, i < 2 ? {} : { deadlineMs: 50 }));
+  const asked = Array.from({ length: 6 }, (_, i) =>
+    cluster.ask(`r${i}`, 100, 40, 1, i < 2 ? {} : { deadlineMs: 50 }),
+  );
   const errors = (await cluster.clock.drive(Promise.all(asked))).map(({ error }) => error);
   await cluster.clock.drive(cluster.settle());
   expect(errors.slice(0, 2)).toEqual([null, null]);
@@ -153,7 +169,9 @@ it('requests that were refused say nothing of how soon there is room', async () 
   });
   await cluster.clock.drive(cluster.ask('long', 100, 4000)); // 20 s
   const fullDoor = () => {
-    const places = Array.from({ length: 400 }, () => cluster.coordinator.admit({ promptCount: 1, choiceCount: 1 }));
+    const places = Array.from({ length: 400 }, () =>
+      cluster.coordinator.admit({ promptCount: 1, choiceCount: 1 }),
+    );
     const { retryAfterMs } = refusal(() => cluster.coordinator.checkRoom());
     for (const place of places) place.leave();
     return retryAfterMs;

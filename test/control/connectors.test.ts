@@ -1,9 +1,18 @@
-/** Hand-overs between real processes over each connector: the reference's tokens, whatever is killed and when; nothing stays reserved. */
+/** Hand-overs between real processes over each connector: the reference's tokens, whatever is killed and
+ *  when; nothing stays reserved. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Gateway } from '../../src/control/gateway.js';
-import { collect, expectNothingOwned, goldens, inputOf, isFull, type RealOptions, startGateway } from './real-cluster.js';
+import {
+  collect,
+  expectNothingOwned,
+  goldens,
+  inputOf,
+  isFull,
+  type RealOptions,
+  startGateway,
+} from './real-cluster.js';
 
 let gateway: Gateway | null = null;
 afterEach(async () => {
@@ -11,7 +20,8 @@ afterEach(async () => {
   gateway = null;
 });
 
-const upTo = (promptTokenCount: number) => goldens.cases.filter(({ prompt_ids }) => prompt_ids.length <= promptTokenCount);
+const upTo = (promptTokenCount: number) =>
+  goldens.cases.filter(({ prompt_ids }) => prompt_ids.length <= promptTokenCount);
 
 async function start(workers: string, options: RealOptions) {
   const started = await startGateway(workers, { strategy: 'disaggregated', ...options });
@@ -34,8 +44,11 @@ describe.each(['tcp', 'host-relay', 'peer', 'auto'] as const)('hand-overs by %s'
     });
     const cases = upTo(1200);
     const answers = await Promise.all(cases.map((golden) => collect(gateway, inputOf(golden))));
-    for (const [i, { name, continuation_ids }] of cases.entries()) expect(answers[i]!.outputs[0], name).toEqual(continuation_ids);
-    expect(new Set(records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(new Set(['disaggregated']));
+    for (const [i, { name, continuation_ids }] of cases.entries())
+      expect(answers[i]!.outputs[0], name).toEqual(continuation_ids);
+    expect(new Set(records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(
+      new Set(['disaggregated']),
+    );
     await expectNothingOwned(gateway);
     const [link] = await linksOf(gateway);
     const names = connector === 'auto' ? ['peer', 'host-relay', 'tcp'] : [connector];
@@ -45,7 +58,10 @@ describe.each(['tcp', 'host-relay', 'peer', 'auto'] as const)('hand-overs by %s'
     expect(link).toMatchObject({ peer: 'w1', transferCount: cases.length, retryCount: 0, failureCount: 0 });
     expect(link!.landedBytes).toBe(records.reduce((sum, { transferBytes }) => sum + transferBytes, 0));
     expect(gateway.workers().map(({ quarantinedBlockCount }) => quarantinedBlockCount)).toEqual([0, 0]);
-    expect(gateway.workers().map(({ stepBoundaryWaits }) => stepBoundaryWaits.count)).toEqual([0, cases.length]);
+    expect(gateway.workers().map(({ stepBoundaryWaits }) => stepBoundaryWaits.count)).toEqual([
+      0,
+      cases.length,
+    ]);
     expect(JSON.stringify(gateway.workers()), 'the token is nobody’s business').not.toMatch(/token":"kv-/);
   });
 });
@@ -57,13 +73,15 @@ describe('a smaller dtype on the way', () => {
     });
     const cases = upTo(100);
     const answers = await Promise.all(cases.map((golden) => collect(gateway, inputOf(golden))));
-    for (const [i, { name, continuation_ids }] of cases.entries()) expect(answers[i]!.outputs[0], name).toEqual(continuation_ids);
+    for (const [i, { name, continuation_ids }] of cases.entries())
+      expect(answers[i]!.outputs[0], name).toEqual(continuation_ids);
     const [link] = await linksOf(gateway);
     expect(link!.trials.map(({ name }) => name)).toEqual(['host-relay', 'tcp']);
     const blockCount = cases.reduce((sum, { prompt_ids }) => sum + Math.ceil(prompt_ids.length / 16), 0);
     const { blockBytes } = gateway.workers()[0]!.ready!;
     const sentBytes = records.reduce((sum, { transferBytes }) => sum + transferBytes, 0);
-    expect(sentBytes).toBeLessThanOrEqual(blockCount * blockBytes * ((64 + 4) / (64 * 4))); // less: what decode had cached
+    // less: what decode had cached
+    expect(sentBytes).toBeLessThanOrEqual(blockCount * blockBytes * ((64 + 4) / (64 * 4)));
     expect(sentBytes).toBeGreaterThan(0);
     await expectNothingOwned(gateway);
   });
@@ -76,7 +94,8 @@ describe('a smaller dtype on the way', () => {
   });
 });
 
-/** Kills `count` times at seeded moments, half of them while something decodes; the others while prompts are computed and handed over. */
+/** Kills `count` times at seeded moments, half of them while something decodes; the others while prompts are
+ *  computed and handed over. */
 async function killAtMoments(connector: 'tcp' | 'host-relay' | 'peer', count: number): Promise<void> {
   const { gateway, records } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
     settings: { connector, prefillChunkTokenCount: 16, blockCount: 400, maxModelTokenCount: 600 },
@@ -92,14 +111,17 @@ async function killAtMoments(connector: 'tcp' | 'host-relay' | 'peer', count: nu
     const seen = { tokenCount: 0, isDone: false };
     const chosen = Array.from({ length: 6 }, () => prng.pick(cases));
     const kill = () => {
-      const victim = gateway.workers().find(({ id }) => id === (wantsDecode || prng.uniform() < 0.5 ? 'w1' : 'w0'));
+      const victim = gateway
+        .workers()
+        .find(({ id }) => id === (wantsDecode || prng.uniform() < 0.5 ? 'w1' : 'w0'));
       if (seen.isDone || victim?.state !== 'ready' || victim.pid === null) return;
       seen.isDone = true;
       moments.all++;
       if (wantsDecode) moments.midDecode++; // six first tokens, and more after them, are out
       process.kill(victim.pid, 'SIGKILL');
     };
-    if (!wantsDecode) void systemClock.sleep(prng.uniform() * 40).then(kill); // six prompts take some 50 ms at least
+    // six prompts take some 50 ms at least
+    if (!wantsDecode) void systemClock.sleep(prng.uniform() * 40).then(kill);
     const answers = await Promise.all(
       chosen.map((golden) =>
         collect(gateway, inputOf(golden), (tokenCount) => {
@@ -114,13 +136,17 @@ async function killAtMoments(connector: 'tcp' | 'host-relay' | 'peer', count: nu
     seen.isDone = true;
     const backByMs = systemClock.nowMs() + 15_000;
     while (restarts() < moments.all || gateway.workers().some(({ state }) => state !== 'ready')) {
-      const states = gateway.workers().map(({ id, state, restartCount }) => `${id} is ${state}, restarted ${restartCount} times`);
-      if (systemClock.nowMs() > backByMs) throw new Error(`kill ${seed}: ${states.join('; ')} after ${moments.all} kills`);
+      const states = gateway
+        .workers()
+        .map(({ id, state, restartCount }) => `${id} is ${state}, restarted ${restartCount} times`);
+      if (systemClock.nowMs() > backByMs)
+        throw new Error(`kill ${seed}: ${states.join('; ')} after ${moments.all} kills`);
       await systemClock.sleep(10);
     }
     await expectNothingOwned(gateway);
     expect(restarts(), `nobody died but who was killed, kill ${seed}`).toBe(moments.all);
-    if (seed % 50 === 0) process.stderr.write(`${connector}: ${seed} of ${count}, ${moments.midDecode} kills mid-decode\n`);
+    if (seed % 50 === 0)
+      process.stderr.write(`${connector}: ${seed} of ${count}, ${moments.midDecode} kills mid-decode\n`);
   }
   expect(moments.midDecode).toBeGreaterThanOrEqual(Math.floor(count / 4));
   expect(moments.all).toBeGreaterThan(count / 2);

@@ -1,5 +1,6 @@
-/** The coordinator against workers that die, refuse and dawdle at every moment there is: each request ends, with exactly its tokens or with
- *  a typed error; nothing is released under a writer; nothing is held afterwards. */
+/** The coordinator against workers that die, refuse and dawdle at every moment there is: each request ends,
+ *  with exactly its tokens or with a typed error; nothing is released under a writer; nothing is held
+ *  afterwards. */
 import { describe, expect, it } from 'vitest';
 import { TwostrokeError } from '../../src/base/errors.js';
 import { requestId, workerId } from '../../src/base/ids.js';
@@ -22,7 +23,8 @@ const setups: readonly [string, readonly WorkerRole[], Strategy][] = [
 type Asked = Awaited<ReturnType<FakeCluster['ask']>>;
 function expectIdeal({ outputs, promptIds, error }: Asked, maxTokenCount: number): void {
   expect(error).toBeNull();
-  for (const [i, output] of outputs.entries()) expect(output).toEqual(idealOutput(promptIds, i, maxTokenCount));
+  for (const [i, output] of outputs.entries())
+    expect(output).toEqual(idealOutput(promptIds, i, maxTokenCount));
 }
 
 describe.each(setups)('%s', (_name, roles, strategy) => {
@@ -126,9 +128,11 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
     await cluster.clock.drive(Promise.all(served));
     await cluster.clock.drive(cluster.settle());
     const left = cluster.records.filter(({ outcome }) => outcome === 'cancelled');
-    expect(left.some(({ prefillStartedMs, outputTokenCount }) => prefillStartedMs === undefined && outputTokenCount === 0)).toBe(
-      true,
-    );
+    expect(
+      left.some(
+        ({ prefillStartedMs, outputTokenCount }) => prefillStartedMs === undefined && outputTokenCount === 0,
+      ),
+    ).toBe(true);
     expect(cluster.leaks()).toEqual([]);
   });
 
@@ -187,7 +191,10 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
       };
       const jobs = Array.from({ length: 24 }, async (_, i) => {
         await cluster.clock.sleep(prng.integer(0, 100));
-        return { id: `r${i}`, asked: await cluster.ask(`r${i}`, prng.integer(1, 300), 6, prng.integer(1, 2)) };
+        return {
+          id: `r${i}`,
+          asked: await cluster.ask(`r${i}`, prng.integer(1, 300), 6, prng.integer(1, 2)),
+        };
       });
       for (const { id, asked } of await cluster.clock.drive(Promise.all(jobs))) {
         if (!cancelled.has(id)) expectIdeal(asked, 6);
@@ -360,7 +367,11 @@ describe('memory to decode in', () => {
 
 describe('admission', () => {
   it('refuses what is too much, says when to come back, and takes the next one after an end', async () => {
-    const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated', limits: { requestCountMax: 2 } });
+    const cluster = new FakeCluster({
+      roles: ['any'],
+      strategy: 'collocated',
+      limits: { requestCountMax: 2 },
+    });
     const both = Promise.all([cluster.ask('a', 10, 4), cluster.ask('b', 10, 4)]);
     const input = { id: requestId('c'), promptIds: [1], sampling: greedy };
     expect(() => cluster.coordinator.submit(input)).toThrow(/2 requests/);
@@ -375,14 +386,20 @@ describe('admission', () => {
   });
 
   it('who cannot be taken in keeps no place', async () => {
-    const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated', limits: { requestCountMax: 1 } });
+    const cluster = new FakeCluster({
+      roles: ['any'],
+      strategy: 'collocated',
+      limits: { requestCountMax: 1 },
+    });
     const promptIds = new Proxy([1, 2, 3], {
       get: (ids, key) => {
         if (key === '0') throw new RangeError('a bug');
         return Reflect.get(ids, key) as unknown;
       },
     });
-    expect(() => cluster.coordinator.submit({ id: requestId('a'), promptIds, sampling: greedy })).toThrow('a bug');
+    expect(() => cluster.coordinator.submit({ id: requestId('a'), promptIds, sampling: greedy })).toThrow(
+      'a bug',
+    );
     expect(cluster.coordinator.requestCount).toBe(0);
     expectIdeal(await cluster.clock.drive(cluster.ask('b', 10, 4)), 4);
   });
@@ -390,7 +407,9 @@ describe('admission', () => {
   it('refuses an id that is in use', async () => {
     const cluster = new FakeCluster({ roles: ['any'], strategy: 'collocated' });
     const first = cluster.ask('a', 10, 4);
-    expect(() => cluster.coordinator.submit({ id: requestId('a'), promptIds: [1], sampling: greedy })).toThrow(/in use/);
+    expect(() =>
+      cluster.coordinator.submit({ id: requestId('a'), promptIds: [1], sampling: greedy }),
+    ).toThrow(/in use/);
     await cluster.clock.drive(first);
   });
 

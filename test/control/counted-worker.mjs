@@ -1,5 +1,5 @@
-/** Entry of a worker process that counts what is alive in it: on SIGUSR2 it writes COUNTS_FOLDER/PID.json. For leaks.test.ts. Needs the built
- *  JavaScript. */
+/** Entry of a worker process that counts what is alive in it: on SIGUSR2 it writes COUNTS_FOLDER/PID.json.
+ *  For leaks.test.ts. Needs the built JavaScript. */
 import { renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { liveCounts } from './live-counts.mjs';

@@ -5,11 +5,15 @@ import { Claim, DecodeRoom } from '../../src/control/decode-room.js';
 
 const worker = workerId('w');
 
-function room(size: { tokenCount?: number; seatCount?: number }) {
+function room(size: { tokenCount?: number; batchSlotCount?: number }) {
   const room = new DecodeRoom();
   const admitted: string[] = [];
   const claims = new Map<string, Claim>();
-  const memory = { blockTokenCount: 1, blockCount: size.tokenCount ?? 1e9, ...(size.seatCount && { seatCount: size.seatCount }) };
+  const memory = {
+    blockTokenCount: 1,
+    blockCount: size.tokenCount ?? 1e9,
+    ...(size.batchSlotCount && { batchSlotCount: size.batchSlotCount }),
+  };
   return {
     admitted,
     claims,
@@ -64,7 +68,7 @@ describe('memory', () => {
 
 describe('batch slots', () => {
   it('a hand-over waits for a slot for each of its choices; who stays on one worker waits there', () => {
-    const { enter, leave, admitted } = room({ seatCount: 4 });
+    const { enter, leave, admitted } = room({ batchSlotCount: 4 });
     enter('a', { count: 1 }, { choiceCount: 3, needsSlots: true });
     enter('b', { count: 1 }, { choiceCount: 2, needsSlots: true });
     expect(admitted).toEqual(['a']);
@@ -80,7 +84,7 @@ describe('batch slots', () => {
 });
 
 it('the line is by priority, then arrival', () => {
-  const { enter, leave, admitted } = room({ seatCount: 1 });
+  const { enter, leave, admitted } = room({ batchSlotCount: 1 });
   const slot = { needsSlots: true };
   for (const [name, priority] of [
     ['a', 0],

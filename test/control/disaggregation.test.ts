@@ -1,4 +1,5 @@
-/** Invariant I3 on real processes: prefilled here and decoded there gives the tokens of one worker, which are the reference's. */
+/** Invariant I3 on real processes: prefilled here and decoded there gives the tokens of one worker, which are
+ *  the reference's. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import type { Gateway } from '../../src/control/gateway.js';
@@ -28,9 +29,14 @@ async function start(workers: string, options: RealOptions) {
   return started;
 }
 
-const upTo = (promptTokenCount: number) => goldens.cases.filter(({ prompt_ids }) => prompt_ids.length <= promptTokenCount);
+const upTo = (promptTokenCount: number) =>
+  goldens.cases.filter(({ prompt_ids }) => prompt_ids.length <= promptTokenCount);
 
-async function alone(gateway: Gateway, cases: readonly GoldenCase[], sampling: Partial<SamplingParams> = {}): Promise<Answer[]> {
+async function alone(
+  gateway: Gateway,
+  cases: readonly GoldenCase[],
+  sampling: Partial<SamplingParams> = {},
+): Promise<Answer[]> {
   const answers: Answer[] = [];
   for (const golden of cases) answers.push(await collect(gateway, inputOf(golden, sampling)));
   return answers;
@@ -40,10 +46,12 @@ const batched = (gateway: Gateway, cases: readonly GoldenCase[], sampling: Parti
   Promise.all(cases.map((golden) => collect(gateway, inputOf(golden, sampling))));
 
 function expectGoldens(answers: readonly Answer[], cases: readonly GoldenCase[]): void {
-  for (const [i, { name, continuation_ids }] of cases.entries()) expect(answers[i]?.outputs[0], name).toEqual(continuation_ids);
+  for (const [i, { name, continuation_ids }] of cases.entries())
+    expect(answers[i]?.outputs[0], name).toEqual(continuation_ids);
 }
 
-/** [chunk, threads, longest prompt by default]. A chunk of one token makes a step of every token: short prompts only. */
+/** [chunk, threads, longest prompt by default]. A chunk of one token makes a step of every token: short
+ *  prompts only. */
 const shapes: readonly [number, number, number][] = [
   [1, 1, 70],
   [16, 2, 300],
@@ -58,12 +66,16 @@ const decodeWorkerOf = ({ routes }: RequestRecord) => routes.at(-1)?.workers.at(
 describe('disaggregated equals the reference', () => {
   it.each(shapes)('chunk %d, %d threads', async (prefillChunkTokenCount, threads, promptTokenCountMax) => {
     const workers = `prefill:cpu?threads=${threads},decode:cpu?threads=${threads}`;
-    const { gateway, records } = await start(workers, { settings: { prefillChunkTokenCount, prefixCaching: 'off' } });
+    const { gateway, records } = await start(workers, {
+      settings: { prefillChunkTokenCount, prefixCaching: 'off' },
+    });
     const cases = upTo(isFull ? 4096 : promptTokenCountMax);
     expectGoldens(await batched(gateway, cases), cases);
     const few = isFull ? cases : cases.filter((_, i) => i % 4 === 0);
     expectGoldens(await alone(gateway, few), few);
-    expect(new Set(records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(new Set(['disaggregated']));
+    expect(new Set(records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(
+      new Set(['disaggregated']),
+    );
     for (const { resumedMs, firstTokenMs, outcome } of records) {
       expect(outcome).toBe('finished');
       expect(resumedMs).toBeGreaterThan(firstTokenMs!);
@@ -72,16 +84,24 @@ describe('disaggregated equals the reference', () => {
   });
 
   it('and the gateway hears what the steps computed and took', async () => {
-    const { gateway } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', { settings: { prefixCaching: 'off' } });
+    const { gateway } = await start('prefill:cpu?threads=1,decode:cpu?threads=1', {
+      settings: { prefixCaching: 'off' },
+    });
     const heard = new Map<string, StepSample[]>();
     gateway.onStepSamples((id, samples) => heard.set(id, [...(heard.get(id) ?? []), ...samples]));
     const golden = goldens.cases[0]!;
     await collect(gateway, inputOf(golden));
     while ((heard.get('w1')?.length ?? 0) < 2) await systemClock.sleep(10);
     const prefill = heard.get('w0')!;
-    expect(prefill.reduce((sum, { prefillTokenCount }) => sum + prefillTokenCount, 0)).toBe(golden.prompt_ids.length);
+    expect(prefill.reduce((sum, { prefillTokenCount }) => sum + prefillTokenCount, 0)).toBe(
+      golden.prompt_ids.length,
+    );
     expect(
-      heard.get('w1')!.every(({ decodeCount, prefillTokenCount, ms }) => decodeCount === 1 && prefillTokenCount === 0 && ms > 0),
+      heard
+        .get('w1')!
+        .every(
+          ({ decodeCount, prefillTokenCount, ms }) => decodeCount === 1 && prefillTokenCount === 0 && ms > 0,
+        ),
     ).toBe(true);
   });
 
@@ -94,9 +114,12 @@ describe('disaggregated equals the reference', () => {
     await expectNothingOwned(gateway);
     const first = records.splice(0);
     expectGoldens(await batched(gateway, cases), cases);
-    // the router weighs prefixes against load, so some go elsewhere; where decode holds the prompt already, its last block alone is pushed
+    // the router weighs prefixes against load, so some go elsewhere; where decode holds the prompt already,
+    // its last block alone is pushed
     const again = records.filter((record) =>
-      first.some((before) => caseOf(before) === caseOf(record) && decodeWorkerOf(before) === decodeWorkerOf(record)),
+      first.some(
+        (before) => caseOf(before) === caseOf(record) && decodeWorkerOf(before) === decodeWorkerOf(record),
+      ),
     );
     expect(again.length).toBeGreaterThan(0);
     const blockBytes = gateway.workers()[0]!.ready!.blockBytes;
@@ -139,10 +162,13 @@ describe('disaggregated equals collocated', () => {
         await batched(collocated.gateway, cases, sampling),
         await batched(disaggregated.gateway, cases, sampling),
       ];
-      for (const [i, golden] of cases.entries()) expect(actual[i], `${name}: ${golden.name}`).toEqual(expected[i]);
+      for (const [i, golden] of cases.entries())
+        expect(actual[i], `${name}: ${golden.name}`).toEqual(expected[i]);
     }
     for (const { gateway } of [collocated, disaggregated]) await expectNothingOwned(gateway);
-    expect(new Set(collocated.records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(new Set(['collocated']));
+    expect(new Set(collocated.records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(
+      new Set(['collocated']),
+    );
     expect(new Set(disaggregated.records.flatMap(({ routes }) => routes.map(({ path }) => path)))).toEqual(
       new Set(['disaggregated']),
     );

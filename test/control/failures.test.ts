@@ -1,5 +1,5 @@
-/** Real worker processes that are aborted, killed, frozen or cannot start: streams go on with the same tokens, blocks come back, errors are
- *  typed, no process is left behind. */
+/** Real worker processes that are aborted, killed, frozen or cannot start: streams go on with the same
+ *  tokens, blocks come back, errors are typed, no process is left behind. */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -8,7 +8,16 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Gateway } from '../../src/control/gateway.js';
-import { collect, demoFolder, expectNothingOwned, goldens, inputOf, isFull, startGateway, workerEntry } from './real-cluster.js';
+import {
+  collect,
+  demoFolder,
+  expectNothingOwned,
+  goldens,
+  inputOf,
+  isFull,
+  startGateway,
+  workerEntry,
+} from './real-cluster.js';
 
 const bySize = (low: number, high: number) =>
   goldens.cases.filter(({ prompt_ids }) => prompt_ids.length >= low && prompt_ids.length <= high);
@@ -60,7 +69,9 @@ describe.each([
             if (event.kind === 'tokens') tokenCount += event.tokens.length;
             if (tokenCount >= tokenCountMax) break;
           }
-          outcomes.add(tokenCount === 0 ? 'before the first token' : tokenCount >= tokenCountMax ? 'left' : 'cancelled');
+          outcomes.add(
+            tokenCount === 0 ? 'before the first token' : tokenCount >= tokenCountMax ? 'left' : 'cancelled',
+          );
         }),
       );
       await expectNothingOwned(gateway);
@@ -95,8 +106,18 @@ describe('a worker that dies', () => {
   });
 
   /** Runs the stories; does `harm` to a worker once `afterCount` tokens have come in all. */
-  async function withHarm(workers: string, victim: string, afterCount: number, harm: (pid: number) => void, limits = {}) {
-    const started = await startGateway(workers, { strategy: 'disaggregated', limits, settings: { prefillChunkTokenCount: 16 } });
+  async function withHarm(
+    workers: string,
+    victim: string,
+    afterCount: number,
+    harm: (pid: number) => void,
+    limits = {},
+  ) {
+    const started = await startGateway(workers, {
+      strategy: 'disaggregated',
+      limits,
+      settings: { prefillChunkTokenCount: 16 },
+    });
     gateway = started.gateway;
     const pid = gateway.workers().find(({ id }) => id === victim)!.pid!;
     let tokenCount = 0;
@@ -106,8 +127,11 @@ describe('a worker that dies', () => {
     };
     const cases = [story, ...bySize(1, 300).slice(0, 9)];
     if (afterCount === 0) void systemClock.sleep(15).then(() => harm(pid));
-    const answers = await Promise.all(cases.map((golden) => collect(started.gateway, inputOf(golden), onTokens)));
-    for (const [i, { name, continuation_ids }] of cases.entries()) expect(answers[i]!.outputs[0], name).toEqual(continuation_ids);
+    const answers = await Promise.all(
+      cases.map((golden) => collect(started.gateway, inputOf(golden), onTokens)),
+    );
+    for (const [i, { name, continuation_ids }] of cases.entries())
+      expect(answers[i]!.outputs[0], name).toEqual(continuation_ids);
     await until(() => gateway!.workers().every(({ state }) => state === 'ready'), 'the worker is back');
     expect(gateway.workers().find(({ id }) => id === victim)).toMatchObject({ restartCount: 1 });
     expect(gateway.state).toBe('ready');
@@ -158,12 +182,17 @@ describe('a worker that dies', () => {
   });
 
   it('on a busy machine nobody is taken for frozen: workers with hardly any core, beside others that take all', async () => {
-    const started = await startGateway('prefill:cpu?threads=1,decode:cpu?threads=1', { strategy: 'disaggregated' });
+    const started = await startGateway('prefill:cpu?threads=1,decode:cpu?threads=1', {
+      strategy: 'disaggregated',
+    });
     gateway = started.gateway;
     const pids = gateway.workers().map(({ pid }) => pid!);
-    for (const pid of pids) for (const task of readdirSync(`/proc/${pid}/task`)) os.setPriority(Number(task), 19);
+    for (const pid of pids)
+      for (const task of readdirSync(`/proc/${pid}/task`)) os.setPriority(Number(task), 19);
     const spin = ['-e', 'const end = Date.now() + 60_000; while (Date.now() < end);'];
-    const spinners = Array.from({ length: 2 * os.availableParallelism() }, () => spawn(process.execPath, spin));
+    const spinners = Array.from({ length: 2 * os.availableParallelism() }, () =>
+      spawn(process.execPath, spin),
+    );
     const answers = Promise.all(Array.from({ length: 3 }, () => collect(started.gateway, inputOf(story))));
     await systemClock.sleep(5_000);
     for (const spinner of spinners) spinner.kill('SIGKILL');
@@ -176,7 +205,8 @@ describe('a worker that dies', () => {
     ({ gateway } = await startGateway('any:cpu?threads=1', { strategy: 'collocated' }));
     kill(gateway.workers()[0]!.pid!);
     await until(() => gateway!.health().status === 'no_workers', 'no workers');
-    const waiting = collect(gateway, { ...inputOf(story), deadlineMs: 10 }); // a process takes longer to start
+    // a process takes longer to start
+    const waiting = collect(gateway, { ...inputOf(story), deadlineMs: 10 });
     await expect(waiting).rejects.toMatchObject({ code: 'deadline_exceeded' });
     expect(gateway.state).toBe('degraded');
   });
@@ -184,11 +214,19 @@ describe('a worker that dies', () => {
 
 it('chaos: workers killed and frozen at random under load, clients that leave: every stream that stays is right', async () => {
   const durationMs = isFull ? 60_000 : 6_000;
-  const { gateway, records } = await startGateway('any:cpu*2?threads=1,prefill:cpu?threads=1,decode:cpu?threads=1', {
-    strategy: 'disaggregated',
-    settings: { prefillChunkTokenCount: 32, blockCount: 200, maxModelTokenCount: 600, sequenceCountMax: 16 },
-    limits: { heartbeatMs: 1000, lossCountMax: 1000, holdMs: 200, restartDelayMsMax: 300 },
-  });
+  const { gateway, records } = await startGateway(
+    'any:cpu*2?threads=1,prefill:cpu?threads=1,decode:cpu?threads=1',
+    {
+      strategy: 'disaggregated',
+      settings: {
+        prefillChunkTokenCount: 32,
+        blockCount: 200,
+        maxModelTokenCount: 600,
+        sequenceCountMax: 16,
+      },
+      limits: { heartbeatMs: 1000, lossCountMax: 1000, holdMs: 200, restartDelayMsMax: 300 },
+    },
+  );
   const cases = bySize(1, 300);
   const endMs = systemClock.nowMs() + durationMs;
   let harmCount = 0;
@@ -241,7 +279,9 @@ describe('start and end', () => {
     const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-test-'));
     const entry = path.join(folder, 'broken.mjs');
     writeFileSync(entry, 'process.exit(7);');
-    await expect(startGateway('any:cpu', { limits, workerEntry: entry })).rejects.toThrow(/worker w0: it exited with code 7/);
+    await expect(startGateway('any:cpu', { limits, workerEntry: entry })).rejects.toThrow(
+      /worker w0: it exited with code 7/,
+    );
     rmSync(folder, { recursive: true });
   });
 
@@ -304,8 +344,13 @@ describe('start and end', () => {
     `;
     const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-test-'));
     const env = { ...process.env, TMPDIR: folder };
-    const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'], env });
-    const line = await new Promise<string>((resolve) => child.stdout.once('data', (bytes) => resolve(String(bytes))));
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env,
+    });
+    const line = await new Promise<string>((resolve) =>
+      child.stdout.once('data', (bytes) => resolve(String(bytes))),
+    );
     const pids = line.trim().split(',').map(Number);
     expect(pids.map(isAlive)).toEqual([true, true]);
     expect(readdirSync(folder)).toHaveLength(1);

@@ -1,6 +1,7 @@
-/** Two workers on real processors, of which nothing is known beforehand: what noise there is must not become a difference that feeds itself.
- *  Processors that are shared are not equally fast for long, so it is not requests that are compared but how many each held at a time: what the
- *  router decides. A worker that serves them faster then has more of them. test/sim/fair-shares.test.ts has equal workers, and counts. */
+/** Two workers on real processors, of which nothing is known beforehand: what noise there is must not become
+ *  a difference that feeds itself. Processors that are shared are not equally fast for long, so it is not
+ *  requests that are compared but how many each held at a time: what the router decides. A worker that serves
+ *  them faster then has more of them. test/sim/fair-shares.test.ts has equal workers, and counts. */
 import { expect, it } from 'vitest';
 import { requestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
@@ -15,7 +16,9 @@ const tolerance = 0.1;
 it.runIf(isFull)(
   'two workers hold equally many of 1,000 short requests at a time',
   async () => {
-    const { gateway, records } = await startGateway('any:cpu?threads=1,any:cpu?threads=1', { strategy: 'collocated' });
+    const { gateway, records } = await startGateway('any:cpu?threads=1,any:cpu?threads=1', {
+      strategy: 'collocated',
+    });
     let slowness: readonly number[] = [];
     try {
       const prng = new Prng(1);
@@ -40,7 +43,8 @@ it.runIf(isFull)(
     );
     const mean = busyMs.reduce((sum, ms) => sum + ms / 2, 0);
     expect(records.length).toBeGreaterThanOrEqual(requestCount);
-    for (const ms of busyMs) expect(Math.abs(ms / mean - 1), `held ${busyMs} ms, slowness ${slowness}`).toBeLessThan(tolerance);
+    for (const ms of busyMs)
+      expect(Math.abs(ms / mean - 1), `held ${busyMs} ms, slowness ${slowness}`).toBeLessThan(tolerance);
   },
   180_000,
 );

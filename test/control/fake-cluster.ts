@@ -1,6 +1,6 @@
-/** Workers without processes: they keep WorkerClient's promises on virtual time, watch the coordinator's own (nothing of a request is
- *  released while someone writes into it, nothing runs twice), and can be killed at any moment. Tokens are a hash of all that came before,
- *  so that a lost, doubled or swapped token shows. */
+/** Workers without processes: they keep WorkerClient's promises on virtual time, watch the coordinator's own
+ *  (nothing of a request is released while someone writes into it, nothing runs twice), and can be killed at
+ *  any moment. Tokens are a hash of all that came before, so that a lost, doubled or swapped token shows. */
 import { assert } from '../../src/base/assert.js';
 import { type RequestId, requestId, type TokenId, type WorkerId, workerId } from '../../src/base/ids.js';
 import { silentLogger } from '../../src/base/log.js';
@@ -11,7 +11,13 @@ import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gate
 import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
-import { type Blame, HandOverError, type Reserved, type WorkerClient, WorkerLostError } from '../../src/control/worker-client.js';
+import {
+  type Blame,
+  HandOverError,
+  type Reserved,
+  type WorkerClient,
+  WorkerLostError,
+} from '../../src/control/worker-client.js';
 import type { WorkerDirectory, WorkerFacts } from '../../src/control/worker-directory.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
@@ -25,7 +31,11 @@ export const stepMs = 5;
 const restartMs = 200;
 const blockTokenCount = 16;
 
-export function nextToken(promptIds: readonly TokenId[], output: readonly TokenId[], choiceIndex: number): TokenId {
+export function nextToken(
+  promptIds: readonly TokenId[],
+  output: readonly TokenId[],
+  choiceIndex: number,
+): TokenId {
   let hash = 17 + choiceIndex;
   for (const token of [...promptIds, ...output]) hash = (Math.imul(hash, 31) + token) | 0;
   return Math.abs(hash) % 1000;
@@ -90,7 +100,14 @@ export class FakeWorker implements WorkerClient {
     await this.#stage('reserved', request);
     const kv = { protocolVersion: 1, modelName: 'fake', dtype: 'f32' as const, layoutHash: 'fake' };
     const cache = { processId: 1, fileDescriptor: 1, deviceIndex: 0, bytes: 0, ipcHandle: '' };
-    const target = { workerId: this.id, incarnation: 1, cache, blockCount: this.#cluster.blockCount, kv, receiver: null };
+    const target = {
+      workerId: this.id,
+      incarnation: 1,
+      cache,
+      blockCount: this.#cluster.blockCount,
+      kv,
+      receiver: null,
+    };
     return { target, reservation: { blockIds: [], cachedTokenCount: 0, epoch: ++this.#epoch } };
   }
 
@@ -123,7 +140,9 @@ export class FakeWorker implements WorkerClient {
 
   async release(id: RequestId): Promise<void> {
     if (this.life.isCut) return;
-    this.#prefillings.get(id)?.(new HandOverError('unwanted', 'cancelled', `${id} was released on ${this.id}`));
+    this.#prefillings.get(id)?.(
+      new HandOverError('unwanted', 'cancelled', `${id} was released on ${this.id}`),
+    );
     this.#prefillings.delete(id);
     const held = this.held.get(id);
     assert(
@@ -163,11 +182,21 @@ export class FakeWorker implements WorkerClient {
     this.#stopWriting(request.id);
     const firstTokens = request.outputs.map((output) => output[0] ?? 0);
     const tokenCount = request.input.promptIds.length;
-    const handle = { requestId: request.id, epoch: reservation.epoch, layoutHash: 'fake', tokenCount, firstTokens };
+    const handle = {
+      requestId: request.id,
+      epoch: reservation.epoch,
+      layoutHash: 'fake',
+      tokenCount,
+      firstTokens,
+    };
     return { handle, pushedBytes: 1 };
   }
 
-  async #decode(request: Request, held: Held, start = request.outputs.map((output) => [...output])): Promise<void> {
+  async #decode(
+    request: Request,
+    held: Held,
+    start = request.outputs.map((output) => [...output]),
+  ): Promise<void> {
     const outputs = start.map((output) => [...output]);
     while (held.isRunning && !this.life.isCut) {
       await this.#stage('step', request);
@@ -175,7 +204,8 @@ export class FakeWorker implements WorkerClient {
         const token = this.#emit(request, i, output, held);
         if (token !== null) output.push(token);
       });
-      if (outputs.every((output) => output.length >= request.input.sampling.maxTokenCount)) held.isRunning = false;
+      if (outputs.every((output) => output.length >= request.input.sampling.maxTokenCount))
+        held.isRunning = false;
     }
     if (request.isFinished) this.#forget(request.id); // an engine that has finished holds nothing
   }
@@ -246,7 +276,7 @@ export class FakeCluster implements WorkerDirectory {
   readonly clock = new VirtualClock();
   readonly blockCount: number;
   readonly #claimedBlockCount: number;
-  readonly #slots: { readonly seatCount?: number };
+  readonly #slots: { readonly batchSlotCount?: number };
   readonly coordinator: Coordinator;
   readonly records: RequestRecord[] = [];
   readonly everyone: FakeWorker[] = [];
@@ -279,7 +309,7 @@ export class FakeCluster implements WorkerDirectory {
     this.#roles = roles;
     this.blockCount = blockCount;
     this.#claimedBlockCount = claimedBlockCount;
-    this.#slots = slotCount === undefined ? {} : { seatCount: slotCount };
+    this.#slots = slotCount === undefined ? {} : { batchSlotCount: slotCount };
     for (const index of roles.keys()) this.#spawn(index);
     this.coordinator = new Coordinator({
       directory: this,
@@ -337,14 +367,21 @@ export class FakeCluster implements WorkerDirectory {
   }
 
   /** Runs one request; its tokens, or its error's code. */
-  async ask(id: string, promptTokenCount: number, maxTokenCount: number, choiceCount = 1, more: Partial<RequestInput> = {}) {
+  async ask(
+    id: string,
+    promptTokenCount: number,
+    maxTokenCount: number,
+    choiceCount = 1,
+    more: Partial<RequestInput> = {},
+  ) {
     const promptIds = Array.from({ length: promptTokenCount }, (_, i) => (i * 7 + id.length) % 500);
     const sampling = { ...greedy, maxTokenCount, choiceCount };
     const input = { id: requestId(id), promptIds, sampling, ...more };
     const outputs: TokenId[][] = Array.from({ length: choiceCount }, () => []);
     try {
       for await (const event of this.coordinator.submit(input)) {
-        if (event.kind === 'tokens') for (const { tokenId } of event.tokens) outputs[event.choiceIndex]?.push(tokenId);
+        if (event.kind === 'tokens')
+          for (const { tokenId } of event.tokens) outputs[event.choiceIndex]?.push(tokenId);
       }
       return { outputs, promptIds, error: null };
     } catch (error) {
@@ -354,8 +391,13 @@ export class FakeCluster implements WorkerDirectory {
 
   /** Requests still held anywhere, and waits that are not over: nothing may be, once all is done. */
   leaks(): string[] {
-    const waits = this.everyone.flatMap(({ id, life }) => (life.waitCount === 0 ? [] : [`${life.waitCount} waits on ${id}`]));
-    return [...waits, ...this.everyone.flatMap((worker) => [...worker.held.keys()].map((id) => `${id} on ${worker.id}`))];
+    const waits = this.everyone.flatMap(({ id, life }) =>
+      life.waitCount === 0 ? [] : [`${life.waitCount} waits on ${id}`],
+    );
+    return [
+      ...waits,
+      ...this.everyone.flatMap((worker) => [...worker.held.keys()].map((id) => `${id} on ${worker.id}`)),
+    ];
   }
 
   /** Everything that was started has ended. */

@@ -23,7 +23,8 @@ function freezeAfter(
   }
   return null;
 }
-const looks = (count: number, look: (i: number) => [State, number]) => Array.from({ length: count }, (_, i) => look(i));
+const looks = (count: number, look: (i: number) => [State, number]) =>
+  Array.from({ length: count }, (_, i) => look(i));
 
 describe('a process', () => {
   it('that is stopped is frozen, whatever it said before', () => {
@@ -54,7 +55,11 @@ describe('a process', () => {
   });
 
   it.each([
-    ['has no work, and says so', looks(60, () => ['waiting', 1]), looks(60, () => ['waiting', 1]).map((_, i) => i)],
+    [
+      'has no work, and says so',
+      looks(60, () => ['waiting', 1]),
+      looks(60, () => ['waiting', 1]).map((_, i) => i),
+    ],
     [
       'has heartbeats that come late',
       looks(60, () => ['waiting', 1]),
@@ -62,7 +67,11 @@ describe('a process', () => {
     ],
     ['waits for a core for a minute', looks(240, () => ['busy', 1]), []],
     ['computes off its event loop', looks(240, (i) => ['waiting', i]), []],
-    ['gets a little of a core now and then', looks(240, (i) => [i % 3 === 0 ? 'busy' : 'waiting', Math.floor(i / 6)]), []],
+    [
+      'gets a little of a core now and then',
+      looks(240, (i) => [i % 3 === 0 ? 'busy' : 'waiting', Math.floor(i / 6)]),
+      [],
+    ],
   ] as [string, [State, number][], number[]][])('that %s is not frozen', (_what, states, heard) => {
     expect(freezeAfter(states, heard)).toBeNull();
   });

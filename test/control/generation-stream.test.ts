@@ -7,7 +7,12 @@ import type { TokenEvent } from '../../src/engine/token-event.js';
 
 it('forgets a choice however much of the others is queued', async () => {
   const queue = new EventQueue(() => {});
-  const event = (choiceIndex: number): TokenEvent => ({ kind: 'tokens', requestId: requestId('r'), choiceIndex, tokens: [] });
+  const event = (choiceIndex: number): TokenEvent => ({
+    kind: 'tokens',
+    requestId: requestId('r'),
+    choiceIndex,
+    tokens: [],
+  });
   for (let i = 0; i < 300_000; i++) queue.push(event(i % 3));
   queue.drop(1);
   queue.end(null);

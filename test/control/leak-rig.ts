@@ -1,4 +1,5 @@
-/** Requests that end in every way there is, and what is alive after them: real gateway, real worker processes, real HTTP. For leaks.test.ts. */
+/** Requests that end in every way there is, and what is alive after them: real gateway, real worker
+ *  processes, real HTTP. For leaks.test.ts. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
@@ -39,7 +40,12 @@ export async function startRig(strategy: Strategy, workers: string): Promise<Rig
     strategy,
     workerEntry: path.join(import.meta.dirname, 'counted-worker.mjs'),
     workerEnvironment: { ...process.env, COUNTS_FOLDER: folder },
-    settings: { prefillChunkTokenCount: 64, prefixCaching: 'off', sequenceCountMax: 16, maxModelTokenCount: 512 },
+    settings: {
+      prefillChunkTokenCount: 64,
+      prefixCaching: 'off',
+      sequenceCountMax: 16,
+      maxModelTokenCount: 512,
+    },
     limits: { requestCountMax, restartDelayMsMin: 1, restartDelayMsMax: 1, lossCountMax: 100 },
   });
   const { gateway } = started;
@@ -107,8 +113,13 @@ async function countsOf(folder: string, pid: number): Promise<Counts> {
   }
 }
 
-/** Sends, and gives what comes back; `until` says of what has come so far that the client has enough, and leaves. */
-export function wire(port: number, text: string, until: (received: string) => boolean = () => false): Promise<string> {
+/** Sends, and gives what comes back; `until` says of what has come so far that the client has enough, and
+ *  leaves. */
+export function wire(
+  port: number,
+  text: string,
+  until: (received: string) => boolean = () => false,
+): Promise<string> {
   return new Promise((resolve) => {
     let received = '';
     const socket = net.connect(port, '127.0.0.1');

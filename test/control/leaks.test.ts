@@ -1,11 +1,21 @@
-/** After requests of every ending nothing of them is left: not a request, a timer, a listener, a promise, a socket, a reservation, nor memory;
- *  in the gateway and in its workers. TWOSTROKE_TEST=full runs 3,000 of each. */
+/** After requests of every ending nothing of them is left: not a request, a timer, a listener, a promise, a
+ *  socket, a reservation, nor memory; in the gateway and in its workers. TWOSTROKE_TEST=full runs 3,000 of
+ *  each. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { requestId } from '../../src/base/ids.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import { FakeCluster } from './fake-cluster.js';
-import { bodyBytesMax, type Counts, countsOfAll, post, type Rig, requestCountMax, startRig, wire } from './leak-rig.js';
+import {
+  bodyBytesMax,
+  type Counts,
+  countsOfAll,
+  post,
+  type Rig,
+  requestCountMax,
+  startRig,
+  wire,
+} from './leak-rig.js';
 import { collect, goldens, inputOf, isFull } from './real-cluster.js';
 
 const countPerEnding = isFull ? 3000 : 24;
@@ -15,8 +25,16 @@ const killCount = isFull ? 20 : 1;
 /** Timers of heartbeats, promises of whoever waits for the next message: they come and go. */
 const objectSlack = 12;
 const byteSlack = 4 * 2 ** 20;
-/** Plain data, and what the router and GET /routes remember of requests, which is bounded: their bytes are counted. */
-const remembered: ReadonlySet<string> = new Set(['Object', 'Array', 'ArrayBuffer', 'Uint8Array', 'Float64Array', 'LengthCounts']);
+/** Plain data, and what the router and GET /routes remember of requests, which is bounded: their bytes are
+ *  counted. */
+const remembered: ReadonlySet<string> = new Set([
+  'Object',
+  'Array',
+  'ArrayBuffer',
+  'Uint8Array',
+  'Float64Array',
+  'LengthCounts',
+]);
 
 const golden = (name: string) => goldens.cases.find((each) => each.name === name)!;
 const story = golden('chat_story_long');
@@ -32,7 +50,8 @@ type Ending = (rig: Rig) => Promise<unknown>;
 /** Reads until so many events with tokens have come, then leaves. */
 async function leaveAfter({ gateway }: Rig, tokenEventCount: number, input = inputOf(story)): Promise<void> {
   let count = 0;
-  for await (const event of gateway.submit(input)) if (event.kind === 'tokens' && ++count >= tokenEventCount) break;
+  for await (const event of gateway.submit(input))
+    if (event.kind === 'tokens' && ++count >= tokenEventCount) break;
 }
 
 async function leaveLater({ gateway }: Rig, delayMs: number): Promise<void> {
@@ -61,19 +80,25 @@ const endings: Readonly<Record<string, Ending>> = {
     for await (const event of stream) if (event.kind === 'tokens') stream.stopChoice(0);
   },
   deadline: ({ gateway }) => collect(gateway, { ...inputOf(story), deadlineMs: 5 }).catch(() => undefined),
-  'refused by the worker': ({ gateway }) => collect(gateway, inputOf(golden('chat_retrieval_1100'))).catch(() => undefined),
+  'refused by the worker': ({ gateway }) =>
+    collect(gateway, inputOf(golden('chat_retrieval_1100'))).catch(() => undefined),
   'HTTP: a stream': ({ server }) => wire(server.port, post(chatPath, { ...chat, stream: true }), isDone),
   'HTTP: an answer': ({ server }) => wire(server.port, post(chatPath, chat)),
   'HTTP: two prompts': ({ server }) =>
     wire(server.port, post('/v1/completions', { prompt: ['a', 'b'], max_tokens: 3, stream: true }), isDone),
   'HTTP: left at once': ({ server }) => wire(server.port, post(chatPath, endless), () => true),
   'HTTP: left in mid-stream': ({ server }) =>
-    wire(server.port, post(chatPath, { ...endless, stream: true }), (text) => text.split('data: ').length > 4),
+    wire(
+      server.port,
+      post(chatPath, { ...endless, stream: true }),
+      (text) => text.split('data: ').length > 4,
+    ),
   'HTTP: left with its pipeline': ({ server }) => {
     const one = post(chatPath, { ...endless, stream: true }, '');
     return wire(server.port, one + one + one, (text) => text.split('data: ').length > 3);
   },
-  'HTTP: left before its body was whole': ({ server }) => wire(server.port, post(chatPath, chat).slice(0, -5), () => true),
+  'HTTP: left before its body was whole': ({ server }) =>
+    wire(server.port, post(chatPath, chat).slice(0, -5), () => true),
   'HTTP: 400': ({ server }) => wire(server.port, post(chatPath, '{')),
   'HTTP: 404': ({ server }) => wire(server.port, post('/nowhere', chat)),
   'HTTP: 413': ({ server }) => wire(server.port, post(chatPath, 'x'.repeat(bodyBytesMax + 1))),
@@ -103,7 +128,9 @@ async function untilReady({ gateway }: Rig): Promise<void> {
 /** Every worker in turn dies under streams that go on. */
 async function kill(rig: Rig): Promise<void> {
   for (const { pid } of rig.gateway.workers()) {
-    const streams = Array.from({ length: 4 }, () => collect(rig.gateway, inputOf(story, { maxTokenCount: 40 })));
+    const streams = Array.from({ length: 4 }, () =>
+      collect(rig.gateway, inputOf(story, { maxTokenCount: 40 })),
+    );
     await systemClock.sleep(60);
     process.kill(pid ?? 0, 'SIGKILL');
     await Promise.all(streams);
@@ -131,7 +158,9 @@ function growth(before: Readonly<Record<string, Counts>>, after: Readonly<Record
     Object.entries(counts).flatMap(([name, count]) => {
       const grown = count - (before[process]?.[name] ?? 0);
       if (remembered.has(name)) return [];
-      return grown > (name === '(bytes)' ? byteSlack : objectSlack) ? [`${process}: ${grown} more ${name}`] : [];
+      return grown > (name === '(bytes)' ? byteSlack : objectSlack)
+        ? [`${process}: ${grown} more ${name}`]
+        : [];
     }),
   );
 }

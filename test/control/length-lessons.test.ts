@@ -1,4 +1,5 @@
-/** What a request's end teaches the length predictor: an end of its own is exact, a cut one tells only that it would have been longer. */
+/** What a request's end teaches the length predictor: an end of its own is exact, a cut one tells only that
+ *  it would have been longer. */
 import { expect, it, vi } from 'vitest';
 import { TwostrokeError } from '../../src/base/errors.js';
 import { requestId } from '../../src/base/ids.js';
@@ -31,7 +32,7 @@ function routing(): Routing {
 function serve(router: Routing, choiceCount: number, end: (request: Request, emit: Emit) => void): void {
   const sampling = { ...greedy, maxTokenCount: 4096, choiceCount };
   const request = new Request({ id: requestId('r'), promptIds: [1, 2, 3], sampling }, clock, 1e6);
-  const traveller = router.welcome(request);
+  const attempt = router.admit(request);
   const emit: Emit = (choiceIndex, finishReason) =>
     request.accept({
       ...{ kind: 'tokens', requestId: request.id, choiceIndex, tokens: [{ tokenId: 5 }] },
@@ -39,7 +40,7 @@ function serve(router: Routing, choiceCount: number, end: (request: Request, emi
     });
   for (let choice = 0; choice < choiceCount; choice++) for (let i = 1; i < tokenCount; i++) emit(choice);
   end(request, emit);
-  router.learn(traveller, request.toRecord());
+  router.learn(attempt, request.toRecord());
 }
 
 type Emit = (choiceIndex: number, finishReason?: FinishReason) => void;
@@ -71,7 +72,9 @@ it.each([
   const observe = vi.spyOn(LengthPredictor.prototype, 'observeAll');
   try {
     serve(routing(), 1, ends[name]);
-    expect(observe.mock.calls.map(([, observations]) => observations)).toEqual([[{ tokenCount, isCensored }]]);
+    expect(observe.mock.calls.map(([, observations]) => observations)).toEqual([
+      [{ tokenCount, isCensored }],
+    ]);
   } finally {
     observe.mockRestore();
   }
@@ -104,11 +107,12 @@ it('requests that are cut short leave long answers expected, those that end ther
       clock,
       1e6,
     );
-    const { mean } = router.welcome(probe).lengths;
+    const { mean } = router.admit(probe).lengths;
     probe.cancel();
     return mean;
   };
   const ended = expectedAfter(ends.stop);
   expect(ended).toBeLessThan(2 * tokenCount);
-  for (const cut of [ends.length, ends.aborted, ends.failed]) expect(expectedAfter(cut)).toBeGreaterThan(4 * ended);
+  for (const cut of [ends.length, ends.aborted, ends.failed])
+    expect(expectedAfter(cut)).toBeGreaterThan(4 * ended);
 });

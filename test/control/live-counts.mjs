@@ -1,5 +1,5 @@
-/** What is alive in this process after a garbage collection: every object, by the name of its class, from a heap snapshot. Used by leaks.test.ts
- *  and counted-worker.mjs. */
+/** What is alive in this process after a garbage collection: every object, by the name of its class, from a
+ *  heap snapshot. Used by leaks.test.ts and counted-worker.mjs. */
 import v8 from 'node:v8';
 
 /** @returns {Promise<Record<string, number>>} */

@@ -1,4 +1,5 @@
-/** Many requests at once, on workers whose memory holds a part of them: what waits, waits before anything is computed. */
+/** Many requests at once, on workers whose memory holds a part of them: what waits, waits before anything is
+ *  computed. */
 import { describe, expect, it } from 'vitest';
 import type { PlannedRequest } from '../../src/bench/request-record.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
@@ -21,9 +22,19 @@ function* steadyThenBurst(steadyCount: number, burstCount: number, seed: number)
 }
 
 /** Two H200 that hold `blockCount` blocks each. */
-async function served(strategy: Strategy, blockCount: number, plan: Iterable<PlannedRequest>, workers = 'any:cuda:0,any:cuda:1') {
+async function served(
+  strategy: Strategy,
+  blockCount: number,
+  plan: Iterable<PlannedRequest>,
+  workers = 'any:cuda:0,any:cuda:1',
+) {
   const routed: RequestRecord[] = [];
-  const gpu = { tokenBudget: 2048, prefillChunkTokenCount: 2048, sequenceCountMax: 256, maxModelTokenCount: 8192 };
+  const gpu = {
+    tokenBudget: 2048,
+    prefillChunkTokenCount: 2048,
+    sequenceCountMax: 256,
+    maxModelTokenCount: 8192,
+  };
   const { records } = await simulate(
     cluster(workers, strategy, {
       settings: { ...settings, ...gpu, blockCount },

@@ -13,7 +13,11 @@ import {
 } from '../../src/worker/messages.js';
 import { packTokens } from '../../src/worker/token-list.js';
 
-export const helloOf = (id: string, pid: number): HelloBody => ({ protocolVersion, workerId: workerId(id), pid });
+export const helloOf = (id: string, pid: number): HelloBody => ({
+  protocolVersion,
+  workerId: workerId(id),
+  pid,
+});
 
 const kv = { protocolVersion, modelName: 'm', dtype: 'f32' as const, layoutHash: 'x' };
 const cache = { processId: 1, fileDescriptor: 1, deviceIndex: -1, bytes: 160, ipcHandle: '' };
@@ -33,7 +37,14 @@ export const readyBody: ReadyBody = {
   loadMs: 1,
 };
 
-export const kvTarget: KvTarget = { workerId: workerId('w1'), incarnation: 1, cache, blockCount: 10, kv, receiver: null };
+export const kvTarget: KvTarget = {
+  workerId: workerId('w1'),
+  incarnation: 1,
+  cache,
+  blockCount: 10,
+  kv,
+  receiver: null,
+};
 
 export const engineSnapshot: EngineSnapshot = {
   runningCount: 0,

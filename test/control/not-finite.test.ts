@@ -1,5 +1,6 @@
-/** Logits that are no numbers, on real worker processes: the requests that read the broken weights end with one error, collocated or handed
- *  over; the others write what a whole model writes, and no worker is lost, retried or left with anything. */
+/** Logits that are no numbers, on real worker processes: the requests that read the broken weights end with
+ *  one error, collocated or handed over; the others write what a whole model writes, and no worker is lost,
+ *  retried or left with anything. */
 import { afterAll, afterEach, expect, it } from 'vitest';
 import { requestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
@@ -37,7 +38,8 @@ async function start(workers: string, modelFolder: string, strategy: NonNullable
   return started;
 }
 
-const settled = (gateway: Gateway, name: string) => Promise.allSettled(inputs(name).map((input) => collect(gateway, input)));
+const settled = (gateway: Gateway, name: string) =>
+  Promise.allSettled(inputs(name).map((input) => collect(gateway, input)));
 
 it.each([
   ['collocated', 'any:cpu?threads=1'],

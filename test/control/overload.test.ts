@@ -28,8 +28,16 @@ describe('a refusal', () => {
     expect(retryAfterOf(() => refuseLate({ ttftMs: 6200, waitMs: 5000 }, slo, 1100))).toBeNull());
 
   it('of a long wait says when the wait is short enough', () => {
-    expect(retryAfterOf(() => refuseLongWait({ ttftMs: 70_000, waitMs: 65_000 }, Number.POSITIVE_INFINITY, 60_000))).toBe(5000);
-    expect(retryAfterOf(() => refuseLongWait({ ttftMs: 70_000, waitMs: 59_000 }, Number.POSITIVE_INFINITY, 60_000))).toBeNull();
+    expect(
+      retryAfterOf(() =>
+        refuseLongWait({ ttftMs: 70_000, waitMs: 65_000 }, Number.POSITIVE_INFINITY, 60_000),
+      ),
+    ).toBe(5000);
+    expect(
+      retryAfterOf(() =>
+        refuseLongWait({ ttftMs: 70_000, waitMs: 59_000 }, Number.POSITIVE_INFINITY, 60_000),
+      ),
+    ).toBeNull();
   });
 
   it('comes when waiting takes it past its own deadline, not when its prompt alone does', () => {
@@ -41,8 +49,22 @@ describe('a refusal', () => {
 describe('an SLO', () => {
   const slo = { ttftMs: 100, tpotMs: 10, e2elMs: 300 };
   const record = (more: Partial<RequestRecord>): RequestRecord => ({
-    ...{ id: requestId('r'), outcome: 'finished', isMeasurement: false, isLate: false, routes: [], promptTokenCount: 5 },
-    ...{ cachedTokenCount: 0, outputTokenCount: 11, finishReasons: ['stop'], arrivalMs: 1000, firstTokenMs: 1080, doneMs: 1170 },
+    ...{
+      id: requestId('r'),
+      outcome: 'finished',
+      isMeasurement: false,
+      isLate: false,
+      routes: [],
+      promptTokenCount: 5,
+    },
+    ...{
+      cachedTokenCount: 0,
+      outputTokenCount: 11,
+      finishReasons: ['stop'],
+      arrivalMs: 1000,
+      firstTokenMs: 1080,
+      doneMs: 1170,
+    },
     ...{ transferBytes: 0, exposedTransferMs: 0, reservationWaitMs: 0, handOverFailures: [], lossCount: 0 },
     ...more,
   });
@@ -55,15 +77,33 @@ describe('an SLO', () => {
     ['is met', {}, { ttft: true, tpot: true, e2el: true, all: true }],
     ['is missed in TTFT', { firstTokenMs: 1101 }, { ttft: false, tpot: true, e2el: true, all: false }],
     ['is missed in TPOT', { doneMs: 1190 }, { ttft: true, tpot: false, e2el: true, all: false }],
-    ['is missed in E2EL', { doneMs: 1301, outputTokenCount: 40 }, { ttft: true, tpot: true, e2el: false, all: false }],
-    ['of one token has no TPOT', { doneMs: 1290, outputTokenCount: 1 }, { ttft: true, tpot: true, e2el: true, all: true }],
-    ['of a failure keeps what came in time', { outcome: 'failed' }, { ttft: true, tpot: false, e2el: false, all: false }],
-  ] as const)('%s', (_, more, verdict) => expect(sloVerdictOf(record(more as Partial<RequestRecord>), slo)).toEqual(verdict));
+    [
+      'is missed in E2EL',
+      { doneMs: 1301, outputTokenCount: 40 },
+      { ttft: true, tpot: true, e2el: false, all: false },
+    ],
+    [
+      'of one token has no TPOT',
+      { doneMs: 1290, outputTokenCount: 1 },
+      { ttft: true, tpot: true, e2el: true, all: true },
+    ],
+    [
+      'of a failure keeps what came in time',
+      { outcome: 'failed' },
+      { ttft: true, tpot: false, e2el: false, all: false },
+    ],
+  ] as const)('%s', (_, more, verdict) =>
+    expect(sloVerdictOf(record(more as Partial<RequestRecord>), slo)).toEqual(verdict),
+  );
 
   it('of a client that left is judged only when it was late already', () => {
     expect(sloVerdictOf(record({ outcome: 'cancelled' }), slo)).toBeNull();
-    expect(sloVerdictOf(without('firstTokenMs', record({ outcome: 'cancelled', doneMs: 1100 })), slo)).toBeNull();
+    expect(
+      sloVerdictOf(without('firstTokenMs', record({ outcome: 'cancelled', doneMs: 1100 })), slo),
+    ).toBeNull();
     const none = { ttft: false, tpot: false, e2el: false, all: false };
-    expect(sloVerdictOf(without('firstTokenMs', record({ outcome: 'cancelled', doneMs: 1101 })), slo)).toEqual(none);
+    expect(
+      sloVerdictOf(without('firstTokenMs', record({ outcome: 'cancelled', doneMs: 1101 })), slo),
+    ).toEqual(none);
   });
 });

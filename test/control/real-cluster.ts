@@ -1,4 +1,5 @@
-/** Real gateways over real worker processes with the demo model, for tests. Needs the built JavaScript and native library (npm test builds). */
+/** Real gateways over real worker processes with the demo model, for tests. Needs the built JavaScript and
+ *  native library (npm test builds). */
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { systemClock } from '../../src/base/clock.js';
@@ -87,12 +88,21 @@ export interface Answer {
 
 let lastId = 0;
 export function inputOf(golden: GoldenCase, sampling: Partial<SamplingParams> = {}): RequestInput {
-  const params = { ...greedy, maxTokenCount: golden.max_new_tokens, endTokenIds: goldens.eos_token_ids, ...sampling };
+  const params = {
+    ...greedy,
+    maxTokenCount: golden.max_new_tokens,
+    endTokenIds: goldens.eos_token_ids,
+    ...sampling,
+  };
   return { id: requestId(`${golden.name}-${++lastId}`), promptIds: golden.prompt_ids, sampling: params };
 }
 
 /** Everything a request answers. `onTokens` sees each event's token count as it comes. */
-export async function collect(gateway: Gateway, input: RequestInput, onTokens?: (count: number) => void): Promise<Answer> {
+export async function collect(
+  gateway: Gateway,
+  input: RequestInput,
+  onTokens?: (count: number) => void,
+): Promise<Answer> {
   const { choiceCount } = input.sampling;
   const outputs: TokenId[][] = Array.from({ length: choiceCount }, () => []);
   const logprobs: (TokenLogprob | undefined)[][] = Array.from({ length: choiceCount }, () => []);
@@ -122,7 +132,8 @@ export async function expectNothingOwned(gateway: Gateway, deadlineMs = 10_000):
       return Object.values(counts).some((count) => count > 0) ? [`${id}: ${JSON.stringify(counts)}`] : [];
     });
     if (left.length === 0 && gateway.requestCount === 0) break;
-    if (systemClock.nowMs() > endMs) throw new Error(`still owned: ${left.join('; ')}; ${gateway.requestCount} requests`);
+    if (systemClock.nowMs() > endMs)
+      throw new Error(`still owned: ${left.join('; ')}; ${gateway.requestCount} requests`);
     await systemClock.sleep(20);
   }
   await gateway.checkIntegrity();

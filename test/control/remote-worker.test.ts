@@ -1,4 +1,5 @@
-/** A worker's client over a bus that is a script: what it keeps of a request, and what it says of a worker that keeps too much. */
+/** A worker's client over a bus that is a script: what it keeps of a request, and what it says of a worker
+ *  that keeps too much. */
 import { expect, it } from 'vitest';
 import { requestId, workerId } from '../../src/base/ids.js';
 import type { BusConnection } from '../../src/bus/bus.js';
@@ -68,7 +69,12 @@ it.each([
     { blockIds: [1, -1] },
     'body.blockIds[1] is a number, not a count',
   ],
-  ['integrity', (worker: RemoteWorker) => worker.checkIntegrity(new Set()), { engine: null }, 'body.engine is null, not a list'],
+  [
+    'integrity',
+    (worker: RemoteWorker) => worker.checkIntegrity(new Set()),
+    { engine: null },
+    'body.engine is null, not a list',
+  ],
   ['release', (worker: RemoteWorker) => worker.release(id), 'yes', 'body is a string, not null'],
 ] as const)(
   'a rubbish answer to %s asks for the worker to be killed, once it is reaped nobody waits',
@@ -92,13 +98,20 @@ it.each<[string, Partial<Extract<TokenEvent, { kind: 'tokens' }>>, string]>([
     { tokens: new Array(17).fill({ tokenId: 1 }) },
     'it sent more than the 16 tokens that request r asked for',
   ],
-])('tokens of a request for %s ask for the worker to be killed, and are not taken', async (_what, wrong, reason) => {
-  const { worker, kills } = over(async () => null);
-  const request = requestOf();
-  await worker.generate(request);
-  worker.onTokens({ events: [{ kind: 'tokens', requestId: id, choiceIndex: 0, tokens: [{ tokenId: 1 }], ...wrong }] });
-  expect(kills).toEqual([reason]);
-  expect(request.outputs).toEqual([[]]);
-  worker.onTokens({ events: [{ kind: 'tokens', requestId: id, choiceIndex: 0, tokens: new Array(16).fill({ tokenId: 1 }) }] });
-  expect([kills.length, request.outputs[0]?.length]).toEqual([1, 16]);
-});
+])(
+  'tokens of a request for %s ask for the worker to be killed, and are not taken',
+  async (_what, wrong, reason) => {
+    const { worker, kills } = over(async () => null);
+    const request = requestOf();
+    await worker.generate(request);
+    worker.onTokens({
+      events: [{ kind: 'tokens', requestId: id, choiceIndex: 0, tokens: [{ tokenId: 1 }], ...wrong }],
+    });
+    expect(kills).toEqual([reason]);
+    expect(request.outputs).toEqual([[]]);
+    worker.onTokens({
+      events: [{ kind: 'tokens', requestId: id, choiceIndex: 0, tokens: new Array(16).fill({ tokenId: 1 }) }],
+    });
+    expect([kills.length, request.outputs[0]?.length]).toEqual([1, 16]);
+  },
+);

@@ -127,7 +127,9 @@ describe('a lease', () => {
     free(2);
     const [idle, slow] = [open('idle'), open('slow')];
     await Promise.all([idle.place.granted(), slow.place.granted()]);
-    const ends = [idle, slow].map(({ place }) => reasonOf(place.leased(never)).then((reason) => [reason, clock.nowMs()]));
+    const ends = [idle, slow].map(({ place }) =>
+      reasonOf(place.leased(never)).then((reason) => [reason, clock.nowMs()]),
+    );
     await later(9000);
     slow.request.mark('prefillStartedMs');
     await later(2500);

@@ -32,7 +32,9 @@ describe('a decision', () => {
     const text = explanationText({ requests: [record!], routing: cluster.coordinator.routing });
     expect(text).toMatch(/attempt 1: disaggregated on w0 -> w1/);
     expect(text).toMatch(
-      new RegExp(`time to first token +${route!.estimates.ttftMs!.toFixed(2)} +${realTimesOf(record!).ttftMs!.toFixed(2)}`),
+      new RegExp(
+        `time to first token +${route!.estimates.ttftMs!.toFixed(2)} +${realTimesOf(record!).ttftMs!.toFixed(2)}`,
+      ),
     );
   });
 
@@ -58,7 +60,14 @@ describe('a decision', () => {
     const cluster = await served('disaggregated', 1);
     const made = cluster.records[0]!;
     const estimates = { ttftMs: 20, transferMs: 4, joinMs: 1, stepMs: 10, e2elMs: 50 };
-    const times = { arrivalMs: 0, firstTokenMs: 25, resumedMs: 30, exposedTransferMs: 5, doneMs: 125, outputTokenCount: 11 };
+    const times = {
+      arrivalMs: 0,
+      firstTokenMs: 25,
+      resumedMs: 30,
+      exposedTransferMs: 5,
+      doneMs: 125,
+      outputTokenCount: 11,
+    };
     const record: RequestRecord = { ...made, ...times, routes: [{ ...made.routes[0]!, estimates }] };
     const errors = errorsOf(record);
     expect(errors.ttft).toBeCloseTo(5 / 25, 9);

@@ -11,7 +11,11 @@ const free: ServiceClass = { name: 'free', reservedShare: 0, priority: 10 };
 
 function admission(claimedTokenCount = 0) {
   const capacity = { slotCount: 16, slotCountMax: 16, tokenCount: 1000 };
-  return new Admission({ choiceCountMax: null, capacity: () => capacity, claimedTokenCount: () => claimedTokenCount });
+  return new Admission({
+    choiceCountMax: null,
+    capacity: () => capacity,
+    claimedTokenCount: () => claimedTokenCount,
+  });
 }
 const bundle = (serviceClass?: ServiceClass, choiceCount = 1) => ({
   ...{ promptCount: 1, choiceCount },
@@ -111,7 +115,11 @@ describe('a reservation', () => {
 it('what a prompt waits for is what is served before it: higher classes, then what is due first; late ones for all but lower classes', () => {
   const load = new WorkerLoad();
   const add = (id: string, tokenCount: number, dueMs: number, priority: number) =>
-    load.addPrompt(requestId(id), { tokenCount, pairCount: 0, prefillMs: 10, addedMs: 0, dueMs, priority }, 0);
+    load.addPrompt(
+      requestId(id),
+      { tokenCount, pairCount: 0, prefillMs: 10, addedMs: 0, dueMs, priority },
+      0,
+    );
   add('above', 1, 900, -1);
   add('before', 10, 400, 0);
   add('after', 100, 600, 0);

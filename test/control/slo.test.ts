@@ -1,4 +1,5 @@
-/** What a request is to be served within: told to workers as durations, kept through recoveries, and what happens when it cannot be kept. */
+/** What a request is to be served within: told to workers as durations, kept through recoveries, and what
+ *  happens when it cannot be kept. */
 import { describe, expect, it } from 'vitest';
 import type { TokenDeadlines } from '../../src/engine/generation-request.js';
 import { type ClusterOptions, FakeCluster, stepMs } from './fake-cluster.js';
@@ -38,8 +39,13 @@ describe('deadlines', () => {
     const told = listen(cluster);
     await cluster.clock.drive(cluster.ask('r', 64, 4, 1, { slo }));
     expect(told.map(({ stage }) => stage)).toEqual(['prefill', 'reserve', 'resume']);
-    for (const { atMs, deadlines } of told) expect(deadlines).toMatchObject({ firstTokenInMs: 400 - atMs, ...slo });
-    expect(told.map(({ deadlines }) => deadlines?.sinceFirstTokenMs !== undefined)).toEqual([false, false, true]);
+    for (const { atMs, deadlines } of told)
+      expect(deadlines).toMatchObject({ firstTokenInMs: 400 - atMs, ...slo });
+    expect(told.map(({ deadlines }) => deadlines?.sinceFirstTokenMs !== undefined)).toEqual([
+      false,
+      false,
+      true,
+    ]);
     await cluster.clock.drive(cluster.settle());
     const firstTokenMs = cluster.records[0]!.firstTokenMs!;
     expect(told[2]!.deadlines!.sinceFirstTokenMs).toBe(told[2]!.atMs - firstTokenMs);
@@ -54,7 +60,10 @@ describe('deadlines', () => {
     const [short, long, half] = told.map(({ deadlines }) => deadlines!);
     expect(long!.ttftMs).toBeGreaterThan(short!.ttftMs);
     expect(half).toMatchObject({ ttftMs: short!.ttftMs, tpotMs: 30 });
-    expect(cluster.records[0]?.routes[0]?.inputs).toMatchObject({ ttftSloMs: short!.ttftMs, tpotSloMs: short!.tpotMs });
+    expect(cluster.records[0]?.routes[0]?.inputs).toMatchObject({
+      ttftSloMs: short!.ttftMs,
+      tpotSloMs: short!.tpotMs,
+    });
   });
 
   it('stay the same through a recovery: the time that was lost is not given back', async () => {
@@ -68,10 +77,16 @@ describe('deadlines', () => {
     expect(outputs[0]!.length).toBe(30);
     expect(told.length).toBe(2);
     const [before, after] = told as [Told, Told];
-    expect(after.deadlines).toMatchObject({ ttftMs: before.deadlines!.ttftMs, tpotMs: before.deadlines!.tpotMs });
+    expect(after.deadlines).toMatchObject({
+      ttftMs: before.deadlines!.ttftMs,
+      tpotMs: before.deadlines!.tpotMs,
+    });
     const dueMs = ({ atMs, deadlines }: Told) => atMs + deadlines!.firstTokenInMs;
     expect(dueMs(after)).toBeCloseTo(dueMs(before), 6);
-    expect(after.atMs - after.deadlines!.sinceFirstTokenMs!).toBeCloseTo(cluster.records[0]!.firstTokenMs!, 6);
+    expect(after.atMs - after.deadlines!.sinceFirstTokenMs!).toBeCloseTo(
+      cluster.records[0]!.firstTokenMs!,
+      6,
+    );
   });
 });
 
@@ -107,7 +122,9 @@ describe('a first token that cannot be in time', () => {
   it('is not counted by those that can be in time: they are served before it', async () => {
     const waitBehind = async (ttftMs: number) => {
       const cluster = clusterOf({ roles: ['any'] });
-      const before = Array.from({ length: 6 }, (_, i) => cluster.ask(`before${i}`, 2000, 2, 1, { slo: { ttftMs } }));
+      const before = Array.from({ length: 6 }, (_, i) =>
+        cluster.ask(`before${i}`, 2000, 2, 1, { slo: { ttftMs } }),
+      );
       const own = cluster.clock.sleep(1).then(() => cluster.ask('own', 64, 2, 1, { slo: { ttftMs: 1e6 } }));
       await cluster.clock.drive(Promise.all([...before, own]));
       await cluster.clock.drive(cluster.settle());

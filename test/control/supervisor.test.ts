@@ -1,4 +1,5 @@
-/** Slots and health without models: scripted processes that say hello, go silent, stall, lie or die. Real sockets, small limits. */
+/** Slots and health without models: scripted processes that say hello, go silent, stall, lie or die. Real
+ *  sockets, small limits. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { type WorkerId, workerId } from '../../src/base/ids.js';
@@ -10,7 +11,12 @@ import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gate
 import { healthOf } from '../../src/control/health.js';
 import { PrefixAffinity, strideKeys } from '../../src/control/prefix-affinity.js';
 import { Supervisor } from '../../src/control/supervisor.js';
-import type { ProcessEnd, ProcessLook, SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
+import type {
+  ProcessEnd,
+  ProcessLook,
+  SpawnOptions,
+  WorkerProcess,
+} from '../../src/control/worker-process.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
 import { protocolVersion, type SnapshotBody, type WorkerConfig } from '../../src/worker/messages.js';
 import { helloOf, readyBody, snapshotOf } from './messages.js';
@@ -101,11 +107,18 @@ async function until(condition: () => boolean): Promise<void> {
 
 describe('slots', () => {
   it('tell each worker its role, device and share of the cores', async () => {
-    const { puppets, supervisor } = await make('prefill:cpu*2?threads=3,decode:cpu,any:cuda:1?quantize=fp8&blocks=77');
+    const { puppets, supervisor } = await make(
+      'prefill:cpu*2?threads=3,decode:cpu,any:cuda:1?quantize=fp8&blocks=77',
+    );
     await Promise.all(puppets.map((puppet) => puppet.start()));
     await until(() => supervisor.slots.every((slot) => slot.isLive));
     expect(
-      puppets.map(({ config }) => [config?.role, config?.device.kind, config?.device.threadCount, config?.deviceShareCount]),
+      puppets.map(({ config }) => [
+        config?.role,
+        config?.device.kind,
+        config?.device.threadCount,
+        config?.deviceShareCount,
+      ]),
     ).toEqual([
       ['prefill', 'cpu', 3, 3],
       ['prefill', 'cpu', 3, 3],
@@ -257,7 +270,9 @@ describe('slots', () => {
 });
 
 describe('a worker that talks rubbish', () => {
-  const tokens = (event: object) => ({ events: [{ kind: 'tokens', requestId: 'r', choiceIndex: 0, tokens: [], ...event }] });
+  const tokens = (event: object) => ({
+    events: [{ kind: 'tokens', requestId: 'r', choiceIndex: 0, tokens: [], ...event }],
+  });
 
   it.each([
     ['an unknown kind', 'gossip', {}, "an unknown message 'gossip'"],
@@ -266,19 +281,49 @@ describe('a worker that talks rubbish', () => {
     ['no body', 'tokens', null, "a bad 'tokens' message: body is null, not an object"],
     ['no list', 'tokens', { events: {} }, 'body.events is an object, not a list'],
     ['an event of no kind', 'tokens', { events: [{}] }, 'body.events[0].kind is not known'],
-    ['an event of a kind that every object has', 'tokens', tokens({ kind: 'constructor' }), 'body.events[0].kind is not known'],
+    [
+      'an event of a kind that every object has',
+      'tokens',
+      tokens({ kind: 'constructor' }),
+      'body.events[0].kind is not known',
+    ],
     ['a missing field', 'tokens', tokens({ requestId: undefined }), 'body.events[0].requestId is missing'],
-    ['no token', 'tokens', tokens({ tokens: [{ tokenId: 1 }, null] }), 'body.events[0].tokens[1] is null, not an object'],
-    ['a choice that is none', 'tokens', tokens({ choiceIndex: -1 }), 'body.events[0].choiceIndex is a number, not a count'],
-    ['an end of no kind', 'tokens', tokens({ finishReason: 'tired' }), 'finishReason is a string, not one of stop, length'],
-    ['a snapshot without an engine', 'snapshot', { ...snapshotOf(1, true), engine: null }, 'body.engine is null, not an object'],
+    [
+      'no token',
+      'tokens',
+      tokens({ tokens: [{ tokenId: 1 }, null] }),
+      'body.events[0].tokens[1] is null, not an object',
+    ],
+    [
+      'a choice that is none',
+      'tokens',
+      tokens({ choiceIndex: -1 }),
+      'body.events[0].choiceIndex is a number, not a count',
+    ],
+    [
+      'an end of no kind',
+      'tokens',
+      tokens({ finishReason: 'tired' }),
+      'finishReason is a string, not one of stop, length',
+    ],
+    [
+      'a snapshot without an engine',
+      'snapshot',
+      { ...snapshotOf(1, true), engine: null },
+      'body.engine is null, not an object',
+    ],
     [
       'steps without end',
       'snapshot',
       { ...snapshotOf(1, true), steps: new Array(321).fill(1) },
       'a list of 321, not of at most 320',
     ],
-    ['blocks of no size', 'ready', { ...readyBody, blockTokenCount: 0 }, 'body.blockTokenCount is a number, not a count from 1'],
+    [
+      'blocks of no size',
+      'ready',
+      { ...readyBody, blockTokenCount: 0 },
+      'body.blockTokenCount is a number, not a count from 1',
+    ],
     ['an error of no kind', 'fatal', { code: 'bad luck', message: 'x' }, 'body.code is a string, not one of'],
     ['a landing of nothing', 'landed', { pushedBytes: 1 }, 'body.handle is missing'],
   ])('%s: it is killed, and the reason says what', async (_what, kind, body, reason) => {
@@ -287,7 +332,11 @@ describe('a worker that talks rubbish', () => {
     await until(() => supervisor.slots[0]?.isLive === true);
     const losing = supervisor.slots[0]!.client!.orLost(new Promise<never>(() => {}));
     puppets[0]!.connection!.send(kind, body);
-    await expect(losing).rejects.toMatchObject({ worker: 'w0', blame: 'work', message: expect.stringContaining(reason) });
+    await expect(losing).rejects.toMatchObject({
+      worker: 'w0',
+      blame: 'work',
+      message: expect.stringContaining(reason),
+    });
     expect(lost).toEqual(['w0']);
     await until(() => puppets.length === 2);
     await puppets[1]!.start();
@@ -295,8 +344,16 @@ describe('a worker that talks rubbish', () => {
   });
 
   it.each([
-    ['a hello without a version', { protocolVersion: undefined }, "a bad 'hello' message: body.protocolVersion is missing"],
-    ['a hello with a pid that is a text', { pid: '7' }, "a bad 'hello' message: body.pid is a string, not an integer"],
+    [
+      'a hello without a version',
+      { protocolVersion: undefined },
+      "a bad 'hello' message: body.protocolVersion is missing",
+    ],
+    [
+      'a hello with a pid that is a text',
+      { pid: '7' },
+      "a bad 'hello' message: body.pid is a string, not an integer",
+    ],
   ])('%s is refused, and a right one still gets in', async (_what, said, reason) => {
     const { puppets, supervisor } = await make('any:cpu');
     puppets[0]!.said = said;
@@ -305,10 +362,12 @@ describe('a worker that talks rubbish', () => {
     puppets[0]!.said = {};
     await puppets[0]!.start();
     await until(() => supervisor.slots[0]?.isLive === true);
-    await expect(puppets[0]!.connection!.request('gossip', null, 1000)).rejects.toThrow("an unknown message 'gossip'");
-    await expect(puppets[0]!.connection!.request('hello', helloOf('w0', puppets[0]!.pid), 1000)).rejects.toThrow(
-      'worker w0 has said hello before',
+    await expect(puppets[0]!.connection!.request('gossip', null, 1000)).rejects.toThrow(
+      "an unknown message 'gossip'",
     );
+    await expect(
+      puppets[0]!.connection!.request('hello', helloOf('w0', puppets[0]!.pid), 1000),
+    ).rejects.toThrow('worker w0 has said hello before');
     expect(supervisor.slots[0]?.isLive).toBe(true);
   });
 

@@ -1,4 +1,5 @@
-/** Deaths that a request did not cause do not end it; those that it causes do, and only it. On virtual time, with fake workers. */
+/** Deaths that a request did not cause do not end it; those that it causes do, and only it. On virtual time,
+ *  with fake workers. */
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { Suspicion } from '../../src/control/suspicion.js';
@@ -8,7 +9,8 @@ import { FakeCluster, idealOutput } from './fake-cluster.js';
 type Asked = Awaited<ReturnType<FakeCluster['ask']>>;
 function expectIdeal({ outputs, promptIds, error }: Asked, maxTokenCount: number): void {
   expect(error).toBeNull();
-  for (const [i, output] of outputs.entries()) expect(output).toEqual(idealOutput(promptIds, i, maxTokenCount));
+  for (const [i, output] of outputs.entries())
+    expect(output).toEqual(idealOutput(promptIds, i, maxTokenCount));
 }
 
 describe('deaths from outside', () => {
@@ -27,7 +29,9 @@ describe('deaths from outside', () => {
     cluster.onStage = (_index, stage, worker) => {
       if (stage === 'reserved') cluster.kill(worker.id, 'outside');
     };
-    const all = await cluster.clock.drive(Promise.all(Array.from({ length: 12 }, (_, i) => cluster.ask(`r${i}`, 60 + i, 20))));
+    const all = await cluster.clock.drive(
+      Promise.all(Array.from({ length: 12 }, (_, i) => cluster.ask(`r${i}`, 60 + i, 20))),
+    );
     for (const asked of all) expectIdeal(asked, 20);
     expect(Math.max(...cluster.records.map(({ lossCount }) => lossCount))).toBeGreaterThan(0);
   });
@@ -82,7 +86,9 @@ describe.each([
     const innocent = Array.from({ length: 12 }, (_, i) => cluster.ask(`r${i}`, 60 + i, 40));
     const poisons = Array.from({ length: 3 }, (_, i) => cluster.ask(`poison${i}`, 50 + i, 40));
     const cancelled = cluster.ask('leaves', 50, 400, 1, { deadlineMs: 1000 });
-    const [good, bad] = await cluster.clock.drive(Promise.all([Promise.all(innocent), Promise.all(poisons), cancelled]));
+    const [good, bad] = await cluster.clock.drive(
+      Promise.all([Promise.all(innocent), Promise.all(poisons), cancelled]),
+    );
     await cluster.clock.drive(cluster.settle());
     for (const asked of good) expectIdeal(asked, 40);
     for (const asked of bad) expect(asked.error).toMatchObject({ code: 'unavailable' });
@@ -92,7 +98,8 @@ describe.each([
 
 describe('suspicion', () => {
   const w0 = workerId('w0');
-  const die = (suspicion: Suspicion, blame: Blame, worker = w0) => suspicion.lost(new WorkerLostError(worker, 'died', blame));
+  const die = (suspicion: Suspicion, blame: Blame, worker = w0) =>
+    suspicion.lost(new WorkerLostError(worker, 'died', blame));
 
   it('falls on who was there, and on who got nothing when the death came from outside', () => {
     const suspicion = new Suspicion();

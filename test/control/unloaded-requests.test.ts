@@ -1,7 +1,7 @@
 /** Default SLOs are multiples of what a request takes that is alone. */
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
-import { Company } from '../../src/control/unloaded-requests.js';
+import { LoneRequests } from '../../src/control/unloaded-requests.js';
 import type { ProfileFile } from '../../src/router/cost-parameters.js';
 import { defaultSlo } from '../../src/router/default-slo.js';
 import { UnloadedTimes } from '../../src/router/unloaded-ratios.js';
@@ -10,7 +10,8 @@ import { facts, worker } from '../router/workers.js';
 import { syntheticProfile } from '../sim/clusters.js';
 import { FakeCluster, stepMs } from './fake-cluster.js';
 
-/** Says 10 ms for a prompt of 64 tokens and 4 ms for each token after it. The fake workers take three steps and one. */
+/** Says 10 ms for a prompt of 64 tokens and 4 ms for each token after it. The fake workers take three steps
+ *  and one. */
 function optimistic(): ProfileFile {
   const profile = syntheticProfile();
   const rowKnots = [
@@ -55,7 +56,7 @@ describe('requests that are alone', () => {
       await cluster.clock.drive(cluster.settle());
     }
     expect(costs.unloadedOf(workerId('w0'))).toEqual({ ttft: 1, tpot: 1 });
-    const [company, a, b] = [new Company(), {}, {}];
+    const [company, a, b] = [new LoneRequests(), {}, {}];
     company.enter(a);
     company.enter(b);
     expect([company.leave(a), company.leave(b)]).toEqual([false, false]);

@@ -1,4 +1,5 @@
-/** The simulator's clock, except that a turn of the event loop takes no time: these tests count milliseconds exactly. */
+/** The simulator's clock, except that a turn of the event loop takes no time: these tests count milliseconds
+ *  exactly. */
 import { systemClock } from '../../src/base/clock.js';
 import { VirtualClock as SimulatorClock } from '../../src/sim/virtual-clock.js';
 

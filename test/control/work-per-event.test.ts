@@ -10,7 +10,8 @@ const { requestId } = await import('../../src/base/ids.js');
 const { greedy } = await import('../../src/engine/sampling-params.js');
 
 const waitingCounts = [1, 64, 4096];
-/** Finding a place in an ordered line takes a comparison more for each doubling; anything else must not grow. */
+/** Finding a place in an ordered line takes a comparison more for each doubling; anything else must not
+ *  grow. */
 const growthMax = 1.3;
 /** That there is a queue at all is more to look at: its sums by deadline, once for each question. */
 const queueMax = 1.5;
@@ -20,7 +21,11 @@ type Stream = ReturnType<Cluster['coordinator']['submit']>;
 
 function submit(cluster: Cluster, name: string, maxTokenCount: number): Stream {
   const promptIds = Array.from({ length: 100 }, (_, i) => i);
-  return cluster.coordinator.submit({ id: requestId(name), promptIds, sampling: { ...greedy, maxTokenCount } });
+  return cluster.coordinator.submit({
+    id: requestId(name),
+    promptIds,
+    sampling: { ...greedy, maxTokenCount },
+  });
 }
 
 const settleTurns = async () => {
@@ -29,7 +34,10 @@ const settleTurns = async () => {
 
 /** A worker that is full, and `waitingCount` requests that wait for it. */
 async function crowded(waitingCount: number, options: ClusterOptions, runningCount: number) {
-  const cluster = new FakeCluster({ ...options, limits: { requestCountMax: 1_000_000, waitMsMax: Number.POSITIVE_INFINITY } });
+  const cluster = new FakeCluster({
+    ...options,
+    limits: { requestCountMax: 1_000_000, waitMsMax: Number.POSITIVE_INFINITY },
+  });
   const running = Array.from({ length: runningCount }, (_, i) => submit(cluster, `running${i}`, 10_000));
   await settleTurns();
   await cluster.clock.drive(cluster.clock.sleep(20 * stepMs));
@@ -87,8 +95,16 @@ function expectNoGrowth(works: readonly number[]): void {
 
 const setups: readonly (readonly [string, ClusterOptions, number])[] = [
   ['for memory, in the line before a worker', { roles: ['any'], strategy: 'collocated', blockCount: 600 }, 4],
-  ['for batch slots', { roles: ['prefill', 'decode'], strategy: 'disaggregated', blockCount: 1_000_000, slotCount: 4 }, 4],
-  ['for a reservation', { roles: ['prefill', 'decode'], strategy: 'disaggregated', blockCount: 40, claimedBlockCount: 1e9 }, 5],
+  [
+    'for batch slots',
+    { roles: ['prefill', 'decode'], strategy: 'disaggregated', blockCount: 1_000_000, slotCount: 4 },
+    4,
+  ],
+  [
+    'for a reservation',
+    { roles: ['prefill', 'decode'], strategy: 'disaggregated', blockCount: 40, claimedBlockCount: 1e9 },
+    5,
+  ],
 ];
 
 describe.each(setups)('while requests wait %s', (_name, options, runningCount) => {
@@ -116,7 +132,8 @@ it('a choice is dropped, with tokens of others queued', async () => {
   const works: number[] = [];
   for (const queuedCount of waitingCounts) {
     const queue = new EventQueue(() => {});
-    for (let i = 0; i < queuedCount; i++) queue.push({ kind: 'tokens', requestId: requestId('r'), choiceIndex: 0, tokens: [] });
+    for (let i = 0; i < queuedCount; i++)
+      queue.push({ kind: 'tokens', requestId: requestId('r'), choiceIndex: 0, tokens: [] });
     works.push(await countWork(() => Array.from({ length: 2 * eventCount }, (_, i) => queue.drop(1 + i))));
   }
   expectNoGrowth(works);

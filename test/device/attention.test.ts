@@ -1,5 +1,5 @@
-/** Paged attention: against float64, against the scalar oracle bit for bit, and invariant I3: a row's bits are the same in any batch,
- *  chunking and thread count, as prefill or as decode. */
+/** Paged attention: against float64, against the scalar oracle bit for bit, and invariant I3: a row's bits
+ *  are the same in any batch, chunking and thread count, as prefill or as decode. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import type { BatchView, Isa, KvLayerView } from '../../src/device/device.js';
@@ -18,7 +18,8 @@ interface Case {
   readonly softcap: number;
 }
 
-/** Head dims with and without a half group of lanes, groups of 1 to 100 query heads, every dtype, windows around the tile of 64. */
+/** Head dims with and without a half group of lanes, groups of 1 to 100 query heads, every dtype, windows
+ *  around the tile of 64. */
 const cases: readonly Case[] = [
   { headDim: 64, heads: 4, kvHeads: 2, blockTokens: 16, dtype: 'f32', window: 0, softcap: 0 },
   { headDim: 128, heads: 4, kvHeads: 1, blockTokens: 16, dtype: 'bf16', window: 0, softcap: 0 },
@@ -57,7 +58,8 @@ afterEach(() => {
   for (const made of open.splice(0)) made.close();
 });
 
-/** A filled cache, all else in it not-a-number, with blocks in random order, and queries in rows wider than the heads. */
+/** A filled cache, all else in it not-a-number, with blocks in random order, and queries in rows wider than
+ *  the heads. */
 class World {
   readonly stride: number;
   readonly tableStride: number;
@@ -82,14 +84,16 @@ class World {
     );
     this.#halfBlock = kvHeads * blockTokens * headDim;
     const elements = (sum(blockCounts) + 1) * this.#halfBlock * 2;
-    this.cache = dtype === 'f32' ? new Float32Array(elements).fill(Number.NaN) : new Uint16Array(elements).fill(0xffff);
+    this.cache =
+      dtype === 'f32' ? new Float32Array(elements).fill(Number.NaN) : new Uint16Array(elements).fill(0xffff);
     const encode = { f32: (v: number) => v, bf16: toBf16, f16: toF16 }[dtype];
     for (const [s, { kvCount }] of sequences.entries()) {
       for (let key = 0; key < kvCount; key++) {
         for (let head = 0; head < kvHeads; head++) {
           for (const part of [0, 1] as const) {
             const at = this.#at(s, head, key, part);
-            for (let d = 0; d < headDim; d++) this.cache[at + d] = encode(prng.normal() * (part === 0 ? 2 : 1));
+            for (let d = 0; d < headDim; d++)
+              this.cache[at + d] = encode(prng.normal() * (part === 0 ? 2 : 1));
           }
         }
       }
@@ -191,7 +195,9 @@ class Runner {
   async run(parts: readonly Part[], padding = 0): Promise<Float32Array> {
     const { world } = this;
     const { heads, headDim, window, softcap, blockTokens } = world.shape;
-    const queryRows = parts.flatMap((part) => Array.from({ length: part.queryCount }, (_, i) => part.firstRow + i));
+    const queryRows = parts.flatMap((part) =>
+      Array.from({ length: part.queryCount }, (_, i) => part.firstRow + i),
+    );
     const rows = queryRows.length + padding;
     const queries = new Float32Array(rows * world.stride).fill(Number.NaN);
     for (const [row, from] of queryRows.entries()) {
@@ -200,8 +206,12 @@ class Runner {
     const starts = [0];
     for (const part of parts) starts.push(starts.at(-1)! + part.queryCount);
     const tables = parts.flatMap((part) => {
-      const left = window > 0 ? part.kvCount - part.queryCount - window + 1 : 0; // blocks wholly before this key are gone
-      const table = world.table.slice(part.sequence * world.tableStride, (part.sequence + 1) * world.tableStride);
+      // blocks wholly before this key are gone
+      const left = window > 0 ? part.kvCount - part.queryCount - window + 1 : 0;
+      const table = world.table.slice(
+        part.sequence * world.tableStride,
+        (part.sequence + 1) * world.tableStride,
+      );
       return table.map((block, b) => ((b + 1) * blockTokens <= left ? -1 : block));
     });
     const bench = this.#bench;
@@ -219,7 +229,13 @@ class Runner {
     };
     const out = bench.poisoned([rows, heads * headDim]);
     const options = { headCount: heads, scale: 1 / Math.sqrt(headDim), window, softcap };
-    bench.stream.ops.pagedAttention(out, bench.f32(queries, [rows, world.stride]), this.#layer, batch, options);
+    bench.stream.ops.pagedAttention(
+      out,
+      bench.f32(queries, [rows, world.stride]),
+      this.#layer,
+      batch,
+      options,
+    );
     await bench.stream.wait();
     return bench.floats(out).slice(0, rows * heads * headDim);
   }
@@ -232,7 +248,8 @@ describe.each(availableIsas())('paged attention on %s', (isa) => {
     const { shape } = world;
     const whole = await new Runner(isa, 1, world).run(wholeBatch(), paddingRows);
     expectClose(whole, world.reference(), 2e-5, 2e-5);
-    if (isa !== 'scalar') expectSameBits(whole, await new Runner('scalar', 2, world).run(wholeBatch(), paddingRows));
+    if (isa !== 'scalar')
+      expectSameBits(whole, await new Runner('scalar', 2, world).run(wholeBatch(), paddingRows));
 
     const runner = new Runner(isa, 2, world);
     const width = shape.heads * shape.headDim;

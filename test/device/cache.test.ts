@@ -13,7 +13,8 @@ afterAll(() => b.close());
 
 const words = (count: number, base: number) => Int32Array.from({ length: count }, (_, i) => base + i);
 
-/** Another process that owns a cache of two pages: it writes 7 at its start and answers what it finds there. */
+/** Another process that owns a cache of two pages: it writes 7 at its start and answers what it finds
+ *  there. */
 const ownerSource = `
   import koffi from ${JSON.stringify(path.resolve('node_modules/koffi/index.js'))};
   const lib = koffi.load(${JSON.stringify(path.resolve('build/cpu/libpd_cpu.so'))});
@@ -83,7 +84,9 @@ describe('cache', () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'twostroke-cache-'));
     const impostor = openSync(path.join(folder, 'same-length'), 'w+');
     ftruncateSync(impostor, 4096);
-    expect(() => b.device.importCache({ ...record, fileDescriptor: impostor })).toThrow(/no longer holds a cache/);
+    expect(() => b.device.importCache({ ...record, fileDescriptor: impostor })).toThrow(
+      /no longer holds a cache/,
+    );
     closeSync(impostor);
     rmSync(folder, { recursive: true });
     b.device.closeCache(cache);
@@ -100,7 +103,10 @@ describe('copySlices', () => {
   const block = blockWords * 4;
 
   it('copies every slice of every pair and nothing else', async () => {
-    const [source, target] = [b.i32(words(8 * blockWords, 0), [8, blockWords]), b.poisoned([6, blockWords], 'i32')];
+    const [source, target] = [
+      b.i32(words(8 * blockWords, 0), [8, blockWords]),
+      b.poisoned([6, blockWords], 'i32'),
+    ];
     const pairs = [
       { target: 5, source: 0 },
       { target: 0, source: 7 },
@@ -110,7 +116,10 @@ describe('copySlices', () => {
       { targetOffset: 0, sourceOffset: 16, bytes: 8 },
       { targetOffset: 100, sourceOffset: 100, bytes: 28 },
     ];
-    const place = (tensor: { pointer: typeof source.pointer }) => ({ base: tensor.pointer, blockBytes: block });
+    const place = (tensor: { pointer: typeof source.pointer }) => ({
+      base: tensor.pointer,
+      blockBytes: block,
+    });
     b.stream.copySlices(place(target), place(source), pairs, slices);
     b.stream.copySlices(place(target), place(source), [], slices);
     b.stream.copySlices(place(target), place(source), pairs, []);
@@ -119,7 +128,8 @@ describe('copySlices', () => {
     for (const pair of pairs) {
       for (const { targetOffset, sourceOffset, bytes } of slices) {
         for (let i = 0; i < bytes / 4; i++) {
-          expected[pair.target * blockWords + targetOffset / 4 + i] = pair.source * blockWords + sourceOffset / 4 + i;
+          expected[pair.target * blockWords + targetOffset / 4 + i] =
+            pair.source * blockWords + sourceOffset / 4 + i;
         }
       }
     }
@@ -154,9 +164,13 @@ describe('copySlices', () => {
       [0, 0, 136],
       [2 ** 40, 0, 4],
     ] as const) {
-      expect(() => b.stream.copySlices(place, place, pair, [{ targetOffset, sourceOffset, bytes }])).toThrow(/leaves its block/);
+      expect(() => b.stream.copySlices(place, place, pair, [{ targetOffset, sourceOffset, bytes }])).toThrow(
+        /leaves its block/,
+      );
     }
     const slice = [{ targetOffset: 0, sourceOffset: 0, bytes: 8 }];
-    expect(() => b.stream.copySlices(place, place, [{ target: 0, source: -1 }], slice)).toThrow(/block -1 -> 0/);
+    expect(() => b.stream.copySlices(place, place, [{ target: 0, source: -1 }], slice)).toThrow(
+      /block -1 -> 0/,
+    );
   });
 });

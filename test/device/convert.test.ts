@@ -1,4 +1,5 @@
-/** Conversions between number formats: every half value, rounding to nearest even, the same bits on every instruction set. */
+/** Conversions between number formats: every half value, rounding to nearest even, the same bits on every
+ *  instruction set. */
 import { afterAll, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import { availableIsas, Bench } from './tensors.js';
@@ -34,7 +35,8 @@ for (const dtype of ['bf16', 'f16'] as const) {
       const [widened, narrowed] = [b.floats(wide), b.halves(back)];
       for (let i = 0; i < 65536; i++) {
         const value = decoders[dtype](i);
-        if (!Object.is(widened[i], value)) throw new Error(`${i.toString(16)}: ${widened[i]}, expected ${value}`);
+        if (!Object.is(widened[i], value))
+          throw new Error(`${i.toString(16)}: ${widened[i]}, expected ${value}`);
         if (!Number.isNaN(value) && narrowed[i] !== i)
           throw new Error(`${i.toString(16)} came back as ${narrowed[i]?.toString(16)}`);
         if (Number.isNaN(value)) expect(decoders[dtype](narrowed[i] as number)).toBeNaN();
@@ -44,7 +46,9 @@ for (const dtype of ['bf16', 'f16'] as const) {
 
   it(`rounds to the nearest ${dtype}, ties to even`, async () => {
     const prng = new Prng(4);
-    const finite = [...patterns].filter((pattern) => pattern < 0x8000 && Number.isFinite(decoders[dtype](pattern)));
+    const finite = [...patterns].filter(
+      (pattern) => pattern < 0x8000 && Number.isFinite(decoders[dtype](pattern)),
+    );
     const middles = Array.from({ length: 400 }, () => prng.integer(0, finite.length - 2));
     const inputs: number[] = [];
     const expected: number[] = [];
@@ -62,7 +66,10 @@ for (const dtype of ['bf16', 'f16'] as const) {
     }
     inputs.push(1e39, 65520, 65519, 1e-30, -1e-30);
     const huge = dtype === 'bf16' ? 0x7f80 : 0x7c00;
-    expected.push(huge, ...(dtype === 'bf16' ? [0x4780, 0x4780, 0x0da2, 0x8da2] : [0x7c00, 0x7bff, 0, 0x8000]));
+    expected.push(
+      huge,
+      ...(dtype === 'bf16' ? [0x4780, 0x4780, 0x0da2, 0x8da2] : [0x7c00, 0x7bff, 0, 0x8000]),
+    );
     for (const b of benches) {
       const [source, out] = [b.f32(inputs), b.poisoned([inputs.length], dtype)];
       b.stream.convert(out.pointer, dtype, source.pointer, 'f32', inputs.length);
@@ -75,7 +82,12 @@ for (const dtype of ['bf16', 'f16'] as const) {
 it('converts between the two halves', async () => {
   const values = [0, 1, -2.5, 1000, 0.125];
   for (const b of benches) {
-    const [source, half, other, out] = [b.f32(values), b.poisoned([5], 'bf16'), b.poisoned([5], 'f16'), b.poisoned([5])];
+    const [source, half, other, out] = [
+      b.f32(values),
+      b.poisoned([5], 'bf16'),
+      b.poisoned([5], 'f16'),
+      b.poisoned([5]),
+    ];
     b.stream.convert(half.pointer, 'bf16', source.pointer, 'f32', 5);
     b.stream.convert(other.pointer, 'f16', half.pointer, 'bf16', 5);
     b.stream.convert(out.pointer, 'f32', other.pointer, 'f16', 5);

@@ -1,5 +1,5 @@
-/** The fp8 KV cache on every instruction set: what is stored lies within half a step of what a float32 cache holds, and attention over it has the
- *  bits of attention over a float32 cache of the stored values. */
+/** The fp8 KV cache on every instruction set: what is stored lies within half a step of what a float32 cache
+ *  holds, and attention over it has the bits of attention over a float32 cache of the stored values. */
 import { afterAll, describe, expect, it } from 'vitest';
 import type { BatchView, KvLayerView } from '../../src/device/device.js';
 import type { Tensor } from '../../src/device/tensor.js';
@@ -36,12 +36,20 @@ describe.each(cases)(
 
     function batchOf(bench: Bench, queryCount: number, kvCount: number): BatchView {
       const positions = Array.from({ length: queryCount }, (_, i) => kvCount - queryCount + i);
-      const slots = positions.map((position) => blockOf(position) * blockTokenCount + (position % blockTokenCount));
-      const table = Array.from({ length: Math.ceil(kvCount / blockTokenCount) }, (_, i) => blockOf(i * blockTokenCount));
+      const slots = positions.map(
+        (position) => blockOf(position) * blockTokenCount + (position % blockTokenCount),
+      );
+      const table = Array.from({ length: Math.ceil(kvCount / blockTokenCount) }, (_, i) =>
+        blockOf(i * blockTokenCount),
+      );
       return {
         ...{ rowCount: queryCount, sequenceCount: 1, blockTableStride: table.length, singleQueryCount: 0 },
         ...{ queryCountMax: queryCount, kvCountMax: kvCount },
-        ...{ positions: bench.i32(positions).pointer, slots: bench.i32(slots).pointer, blockTable: bench.i32(table).pointer },
+        ...{
+          positions: bench.i32(positions).pointer,
+          slots: bench.i32(slots).pointer,
+          blockTable: bench.i32(table).pointer,
+        },
         ...{ queryStart: bench.i32([0, queryCount]).pointer, kvCount: bench.i32([kvCount]).pointer },
       };
     }
@@ -71,10 +79,14 @@ describe.each(cases)(
       for (let half = 0; half < 2 * blockCount; half++) {
         const start = half * packed.halfLayerBytes;
         for (let vector = 0; vector < vectorCount; vector++) {
-          const scale = new DataView(raw.buffer, start + vectorCount * headDim + 4 * vector, 4).getFloat32(0, true);
+          const scale = new DataView(raw.buffer, start + vectorCount * headDim + 4 * vector, 4).getFloat32(
+            0,
+            true,
+          );
           if (!Number.isNaN(scale)) scales.push(scale);
           for (let d = 0; d < headDim; d++) {
-            values[(half * vectorCount + vector) * headDim + d] = e4m3(raw[start + vector * headDim + d] as number) * scale;
+            values[(half * vectorCount + vector) * headDim + d] =
+              e4m3(raw[start + vector * headDim + d] as number) * scale;
           }
         }
       }
@@ -92,8 +104,10 @@ describe.each(cases)(
           for (const [d, value] of row.entries()) {
             const step = Math.max(Math.abs(value) / 16, (most / 224) * 2 ** -10); // half of it
             const stored = values[first + d] as number;
-            if (Number.isNaN(value) !== Number.isNaN(stored)) throw new Error(`[${first + d}]: ${stored} for ${value}`);
-            if (Math.abs(stored - value) > step * (1 + 1e-6)) throw new Error(`[${first + d}]: ${stored} for ${value}`);
+            if (Number.isNaN(value) !== Number.isNaN(stored))
+              throw new Error(`[${first + d}]: ${stored} for ${value}`);
+            if (Math.abs(stored - value) > step * (1 + 1e-6))
+              throw new Error(`[${first + d}]: ${stored} for ${value}`);
           }
         }
       }
@@ -102,7 +116,11 @@ describe.each(cases)(
     it('attends to the stored values, bit for bit', async () => {
       for (const bench of benches) {
         const { cache, view } = await store(bench, 'fp8');
-        const plain = layoutOf('f32').layerView(bench.f32(decode(bench, cache).values).pointer, 0, blockCount);
+        const plain = layoutOf('f32').layerView(
+          bench.f32(decode(bench, cache).values).pointer,
+          0,
+          blockCount,
+        );
         for (const [queryCount, kvCount] of [
           [tokenCount, tokenCount],
           [30, 100],

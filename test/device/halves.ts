@@ -1,4 +1,5 @@
-/** bfloat16 and IEEE half in plain TypeScript, rounding to nearest even: independent of the native conversions. */
+/** bfloat16 and IEEE half in plain TypeScript, rounding to nearest even: independent of the native
+ *  conversions. */
 
 const bits = new Uint32Array(1);
 const float = new Float32Array(bits.buffer);

@@ -1,4 +1,5 @@
-/** Packed weights, linear and MoE linear: against float64, against the scalar oracle bit for bit, and row by row for invariant I3. */
+/** Packed weights, linear and MoE linear: against float64, against the scalar oracle bit for bit, and row by
+ *  row for invariant I3. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import type { Isa, Weight } from '../../src/device/device.js';
@@ -11,7 +12,8 @@ import { availableIsas, Bench, expectClose } from './tensors.js';
 const isas = availableIsas();
 const formats = ['f32', 'bf16', 'i8'] as const;
 type Format = (typeof formats)[number];
-/** rows, n, k: single elements, edges of tiles (12, 6, 4 rows), panels (32 columns), units (2, 4 of k) and passes (256 units). */
+/** rows, n, k: single elements, edges of tiles (12, 6, 4 rows), panels (32 columns), units (2, 4 of k) and
+ *  passes (256 units). */
 const shapes = [
   [1, 1, 1],
   [3, 17, 33],
@@ -68,7 +70,10 @@ function operands(
   if (format === 'f32') return [x, w];
   if (format === 'i8') return [quantised(x, k), quantised(w, k)];
   const roundsActivations = isaName.includes('bf16');
-  return [roundsActivations ? x.map((value) => fromBf16(toBf16(value))) : x, w.map((value) => fromBf16(toBf16(value)))];
+  return [
+    roundsActivations ? x.map((value) => fromBf16(toBf16(value))) : x,
+    w.map((value) => fromBf16(toBf16(value))),
+  ];
 }
 
 function reference(
@@ -101,10 +106,21 @@ function weightOf(bench: Bench, format: Dtype, values: Float32Array, n: number, 
   return weight;
 }
 
-async function multiply(bench: Bench, weight: Weight, x: Float32Array, bias: Float32Array | null = null): Promise<Float32Array> {
+async function multiply(
+  bench: Bench,
+  weight: Weight,
+  x: Float32Array,
+  bias: Float32Array | null = null,
+): Promise<Float32Array> {
   const rows = x.length / weight.k;
   const out = bench.poisoned([rows, weight.n]);
-  bench.stream.ops.linear(out, bench.f32(x, [rows, weight.k]), weight, bias === null ? null : bench.f32(bias), rows);
+  bench.stream.ops.linear(
+    out,
+    bench.f32(x, [rows, weight.k]),
+    weight,
+    bias === null ? null : bench.f32(bias),
+    rows,
+  );
   await bench.stream.wait();
   return bench.floats(out).slice(0, rows * weight.n);
 }
@@ -122,20 +138,23 @@ describe.each(isas)('linear on %s', (isa) => {
     }
   });
 
-  it.each(formats)('%s gives a row the same bits alone, in any batch and on any number of threads', async (format) => {
-    const [rows, n, k] = [64, 97, 600];
-    const [x, w] = [normals(rows * k, 4), normals(n * k, 5)];
-    const whole = await multiply(benchOf(isa, 1), weightOf(open.at(-1) as Bench, format, w, n, k), x);
-    const bench = benchOf(isa, 2);
-    const weight = weightOf(bench, format, w, n, k);
-    for (const chunk of [1, 2, 5, 8, 13, 16, 37, 64]) {
-      for (let row = 0; row < rows; row += chunk) {
-        const part = await multiply(bench, weight, x.subarray(row * k, (row + chunk) * k));
-        expectSameBits(part, whole.subarray(row * n, (row + chunk) * n));
-        if (chunk === 1) row += 6;
+  it.each(formats)(
+    '%s gives a row the same bits alone, in any batch and on any number of threads',
+    async (format) => {
+      const [rows, n, k] = [64, 97, 600];
+      const [x, w] = [normals(rows * k, 4), normals(n * k, 5)];
+      const whole = await multiply(benchOf(isa, 1), weightOf(open.at(-1) as Bench, format, w, n, k), x);
+      const bench = benchOf(isa, 2);
+      const weight = weightOf(bench, format, w, n, k);
+      for (const chunk of [1, 2, 5, 8, 13, 16, 37, 64]) {
+        for (let row = 0; row < rows; row += chunk) {
+          const part = await multiply(bench, weight, x.subarray(row * k, (row + chunk) * k));
+          expectSameBits(part, whole.subarray(row * n, (row + chunk) * n));
+          if (chunk === 1) row += 6;
+        }
       }
-    }
-  });
+    },
+  );
 
   it('keeps a not-a-number in its own row', async () => {
     const [n, k] = [40, 50];
@@ -150,33 +169,41 @@ describe.each(isas)('linear on %s', (isa) => {
 });
 
 describe('weights', () => {
-  it.each(formats)('%s: filled in ranges, from any dtype, with strides, is the same matrix', async (format) => {
-    const bench = benchOf('auto');
-    const [n, k, stride] = [75, 45, 64];
-    const plain = normals(n * k, 8).map((value) => fromBf16(toBf16(Math.fround(value)) & 0xfff0)); // exact in every dtype
-    const x = normals(5 * k, 9);
-    const expected = await multiply(bench, weightOf(bench, format, plain, n, k), x);
-    const spread = new Float32Array(n * stride).fill(Number.NaN);
-    for (let r = 0; r < n; r++) spread.set(plain.subarray(r * k, (r + 1) * k), r * stride);
-    const sources = [
-      { dtype: 'f32', tensor: bench.f32(spread) },
-      { dtype: 'bf16', tensor: bench.u16(Array.from(spread, toBf16), 'bf16') },
-      { dtype: 'f16', tensor: bench.u16(Array.from(spread, toF16), 'f16') },
-    ] as const;
-    for (const { dtype, tensor } of sources) {
-      const weight = bench.device.createWeight({ n, k }, format);
-      const bytes = dtype === 'f32' ? 4 : 2;
-      for (const [firstRow, end] of [
-        [33, 70],
-        [0, 33],
-        [70, 75],
-      ] as const) {
-        const pointer = (tensor.pointer + firstRow * stride * bytes) as Tensor['pointer'];
-        bench.stream.fillWeight(weight, { index: 0, firstRow, rowCount: end - firstRow }, { pointer, dtype, rowStride: stride });
+  it.each(formats)(
+    '%s: filled in ranges, from any dtype, with strides, is the same matrix',
+    async (format) => {
+      const bench = benchOf('auto');
+      const [n, k, stride] = [75, 45, 64];
+      // exact in every dtype
+      const plain = normals(n * k, 8).map((value) => fromBf16(toBf16(Math.fround(value)) & 0xfff0));
+      const x = normals(5 * k, 9);
+      const expected = await multiply(bench, weightOf(bench, format, plain, n, k), x);
+      const spread = new Float32Array(n * stride).fill(Number.NaN);
+      for (let r = 0; r < n; r++) spread.set(plain.subarray(r * k, (r + 1) * k), r * stride);
+      const sources = [
+        { dtype: 'f32', tensor: bench.f32(spread) },
+        { dtype: 'bf16', tensor: bench.u16(Array.from(spread, toBf16), 'bf16') },
+        { dtype: 'f16', tensor: bench.u16(Array.from(spread, toF16), 'f16') },
+      ] as const;
+      for (const { dtype, tensor } of sources) {
+        const weight = bench.device.createWeight({ n, k }, format);
+        const bytes = dtype === 'f32' ? 4 : 2;
+        for (const [firstRow, end] of [
+          [33, 70],
+          [0, 33],
+          [70, 75],
+        ] as const) {
+          const pointer = (tensor.pointer + firstRow * stride * bytes) as Tensor['pointer'];
+          bench.stream.fillWeight(
+            weight,
+            { index: 0, firstRow, rowCount: end - firstRow },
+            { pointer, dtype, rowStride: stride },
+          );
+        }
+        expectSameBits(await multiply(bench, weight, x), expected);
       }
-      expectSameBits(await multiply(bench, weight, x), expected);
-    }
-  });
+    },
+  );
 
   it('random fill is a function of seed and place, near normal', async () => {
     const [n, k] = [128, 256];
@@ -205,11 +232,15 @@ describe('weights', () => {
     const weight = bench.device.createWeight({ count: 2, n: 4, k: 4 }, 'f32');
     const source = bench.f32(new Float32Array(16));
     const from = { pointer: source.pointer, dtype: 'f32', rowStride: 4 } as const;
-    expect(() => bench.stream.fillWeight(weight, { index: 0, firstRow: 2, rowCount: 3 }, from)).toThrow(/out of range/);
-    expect(() => bench.stream.fillWeight(weight, { index: 2, firstRow: 0, rowCount: 1 }, from)).toThrow(/out of range/);
-    expect(() => bench.stream.ops.linear(bench.poisoned([1, 4]), bench.f32([1, 2, 3, 4], [1, 4]), weight, null, 1)).toThrow(
-      /stack/,
+    expect(() => bench.stream.fillWeight(weight, { index: 0, firstRow: 2, rowCount: 3 }, from)).toThrow(
+      /out of range/,
     );
+    expect(() => bench.stream.fillWeight(weight, { index: 2, firstRow: 0, rowCount: 1 }, from)).toThrow(
+      /out of range/,
+    );
+    expect(() =>
+      bench.stream.ops.linear(bench.poisoned([1, 4]), bench.f32([1, 2, 3, 4], [1, 4]), weight, null, 1),
+    ).toThrow(/stack/);
   });
 });
 
@@ -220,17 +251,29 @@ describe.each(isas)('moe linear on %s', (isa) => {
       const bench = benchOf(isa);
       const prng = new Prng(tokens);
       const [x, w, pairs] = [normals(tokens * k, 13), normals(experts * n * k, 14), tokens * topK];
-      const ids = Int32Array.from({ length: pairs }, () => prng.pick([0, 1, 1, 1, 3, 6])); // experts 2, 4, 5 see nobody
+      // experts 2, 4, 5 see nobody
+      const ids = Int32Array.from({ length: pairs }, () => prng.pick([0, 1, 1, 1, 3, 6]));
       const stack = bench.device.createWeight({ count: experts, n, k }, format);
       const source = bench.f32(w);
       const alone: Weight[] = [];
       for (let e = 0; e < experts; e++) {
         const pointer = (source.pointer + e * n * k * 4) as Tensor['pointer'];
-        bench.stream.fillWeight(stack, { index: e, firstRow: 0, rowCount: n }, { pointer, dtype: 'f32', rowStride: k });
+        bench.stream.fillWeight(
+          stack,
+          { index: e, firstRow: 0, rowCount: n },
+          { pointer, dtype: 'f32', rowStride: k },
+        );
         alone.push(weightOf(bench, format, w.subarray(e * n * k, (e + 1) * n * k), n, k));
       }
       const out = bench.poisoned([pairs, n]);
-      bench.stream.ops.moeLinear(out, bench.f32(x, [tokens, k]), stack, bench.i32(ids, [tokens, topK]), pairs, topK);
+      bench.stream.ops.moeLinear(
+        out,
+        bench.f32(x, [tokens, k]),
+        stack,
+        bench.i32(ids, [tokens, topK]),
+        pairs,
+        topK,
+      );
       await bench.stream.wait();
       const actual = bench.floats(out);
       for (let j = 0; j < pairs; j += tokens > 100 ? 17 : 1) {

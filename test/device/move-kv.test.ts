@@ -1,4 +1,5 @@
-/** pd_move_kv against an oracle in JavaScript: every pair of dtypes, block sizes and head ranges; bytes around what is moved stay. */
+/** pd_move_kv against an oracle in JavaScript: every pair of dtypes, block sizes and head ranges; bytes
+ *  around what is moved stay. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import type { Device, HostBuffer, KvPlace, KvRange, Stream } from '../../src/device/device.js';
@@ -43,7 +44,13 @@ class Side {
   readonly host: HostBuffer;
   readonly view: DataView;
 
-  constructor(device: Device, dtype: Dtype, blockTokenCount: number, heads: { first: number; count: number }, blocks: number[]) {
+  constructor(
+    device: Device,
+    dtype: Dtype,
+    blockTokenCount: number,
+    heads: { first: number; count: number },
+    blocks: number[],
+  ) {
     const hasScales = dtype === 'i8' || dtype === 'fp8';
     const scaleOffset = heads.count * blockTokenCount * headDim * dtypeByteCounts[dtype];
     const valueOffset = scaleOffset + (hasScales ? heads.count * blockTokenCount * 4 : 0);
@@ -64,10 +71,15 @@ class Side {
 
   /** Where the vector and its scale are. */
   at(position: number, layer: number, which: number, head: number): { elements: number; scale: number } {
-    const { blocks, blockTokenCount, blockBytes, layerBytes, valueOffset, scaleOffset, firstHead, dtype } = this.place;
-    const half = blocks[Math.floor(position / blockTokenCount)]! * blockBytes + layer * layerBytes + which * valueOffset;
+    const { blocks, blockTokenCount, blockBytes, layerBytes, valueOffset, scaleOffset, firstHead, dtype } =
+      this.place;
+    const half =
+      blocks[Math.floor(position / blockTokenCount)]! * blockBytes + layer * layerBytes + which * valueOffset;
     const index = (head - firstHead) * blockTokenCount + (position % blockTokenCount);
-    return { elements: half + index * headDim * dtypeByteCounts[dtype], scale: half + scaleOffset + index * 4 };
+    return {
+      elements: half + index * headDim * dtypeByteCounts[dtype],
+      scale: half + scaleOffset + index * 4,
+    };
   }
 
   read(position: number, layer: number, which: number, head: number): number[] {
@@ -75,7 +87,8 @@ class Side {
     const { dtype } = this.place;
     return Array.from({ length: headDim }, (_, i) => {
       if (dtype === 'f32') return this.view.getFloat32(elements + 4 * i, true);
-      if (dtype === 'bf16') return new Float32Array(Uint32Array.of(this.view.getUint16(elements + 2 * i, true) << 16).buffer)[0]!;
+      if (dtype === 'bf16')
+        return new Float32Array(Uint32Array.of(this.view.getUint16(elements + 2 * i, true) << 16).buffer)[0]!;
       const code = dtype === 'i8' ? this.view.getInt8(elements + i) : e4m3[this.view.getUint8(elements + i)]!;
       return Math.fround(code * this.view.getFloat32(scale, true));
     });
@@ -85,13 +98,19 @@ class Side {
     const { elements, scale } = this.at(position, layer, which, head);
     const { dtype } = this.place;
     const largest = Math.max(...values.map(Math.abs));
-    const unit = dtype === 'i8' ? Math.fround(largest / 127) : largest > 0 ? 2 ** Math.ceil(Math.log2(largest / 448)) : 1;
+    const unit =
+      dtype === 'i8'
+        ? Math.fround(largest / 127)
+        : largest > 0
+          ? 2 ** Math.ceil(Math.log2(largest / 448))
+          : 1;
     const inverse = largest > 0 ? Math.fround(1 / unit) : 0;
     values.forEach((value, i) => {
       const scaled = Math.fround(value * inverse);
       if (dtype === 'f32') this.view.setFloat32(elements + 4 * i, value, true);
       else if (dtype === 'bf16') this.view.setUint16(elements + 2 * i, toBf16(value), true);
-      else if (dtype === 'i8') this.view.setInt8(elements + i, Math.max(-127, Math.min(127, roundEven(scaled))));
+      else if (dtype === 'i8')
+        this.view.setInt8(elements + i, Math.max(-127, Math.min(127, roundEven(scaled))));
       else this.view.setUint8(elements + i, toE4m3(scaled));
     });
     if (dtype === 'i8' || dtype === 'fp8') this.view.setFloat32(scale, unit, true);
@@ -113,10 +132,18 @@ describe.each(['auto', 'scalar'] as const)('move kv, %s', (isa) => {
       const prng = new Prng(seed);
       const tokenCount = prng.integer(1, 150);
       const blocksOf = (start: number, size: number) =>
-        Array.from({ length: Math.ceil((start + tokenCount) / size) }, (_, i) => i).sort(() => prng.uniform() - 0.5);
+        Array.from({ length: Math.ceil((start + tokenCount) / size) }, (_, i) => i).sort(
+          () => prng.uniform() - 0.5,
+        );
       const [fromSize, toSize] = [prng.pick([16, 64]), prng.pick([16, 64])];
       const [sourceStart, targetStart] = [prng.integer(0, fromSize - 1), prng.integer(0, toSize - 1)];
-      const source = new Side(device, from, fromSize, { first: 0, count: 4 }, blocksOf(sourceStart, fromSize));
+      const source = new Side(
+        device,
+        from,
+        fromSize,
+        { first: 0, count: 4 },
+        blocksOf(sourceStart, fromSize),
+      );
       const heads = prng.pick([
         { first: 0, count: 4 },
         { first: 2, count: 2 },
@@ -132,7 +159,8 @@ describe.each(['auto', 'scalar'] as const)('move kv, %s', (isa) => {
         for (let token = 0; token < tokenCount; token++)
           for (let layer = 0; layer < 2; layer++)
             for (let which = 0; which < 2; which++)
-              for (let head = firstHead; head < firstHead + range.headCount; head++) visit(token, layer, which, head);
+              for (let head = firstHead; head < firstHead + range.headCount; head++)
+                visit(token, layer, which, head);
       };
       target.host.bytes.fill(0xa5);
       vectors((token, layer, which, head) => {
@@ -145,7 +173,13 @@ describe.each(['auto', 'scalar'] as const)('move kv, %s', (isa) => {
       const expected = new Side(device, to, toSize, heads, [...target.place.blocks]);
       expected.host.bytes.fill(0xa5);
       vectors((token, layer, which, head) =>
-        expected.write(targetStart + token, layer + 1, which, head, source.read(sourceStart + token, layer, which, head)),
+        expected.write(
+          targetStart + token,
+          layer + 1,
+          which,
+          head,
+          source.read(sourceStart + token, layer, which, head),
+        ),
       );
       stream.moveKv(target.place, source.place, range);
       await stream.wait();
@@ -205,6 +239,8 @@ describe.each(['auto', 'scalar'] as const)('move kv, %s', (isa) => {
       headDim,
     };
     expect(() => stream.moveKv(a.place, b.place, range)).toThrow(/heads 1\.\.3 of a target with 0\.\.2/);
-    expect(() => stream.moveKv(a.place, b.place, { ...range, headCount: 1, sourceStart: 1 })).toThrow(/1 blocks/);
+    expect(() => stream.moveKv(a.place, b.place, { ...range, headCount: 1, sourceStart: 1 })).toThrow(
+      /1 blocks/,
+    );
   });
 });

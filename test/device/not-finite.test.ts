@@ -1,4 +1,5 @@
-/** What is no number, and ids that point nowhere: each costs its own row alone, on every instruction set. The contract is native/pd.h's. */
+/** What is no number, and ids that point nowhere: each costs its own row alone, on every instruction set. The
+ *  contract is native/pd.h's. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import { type BatchView, type KvLayerView, tokenForbidden, tokenNotFinite } from '../../src/device/device.js';
@@ -21,7 +22,10 @@ const ways: readonly (readonly [string, Row])[] = [
   ['top-k', { temperature: 1, topK: 5 }],
   ['top-p', { temperature: 1, topP: 0.8 }],
   ['min-p', { temperature: 1, minP: 0.1 }],
-  ['penalties', { temperature: 1, repetition: 1.2, presence: 0.4, frequency: 0.2, prompt: [1, 2], output: [3] }],
+  [
+    'penalties',
+    { temperature: 1, repetition: 1.2, presence: 0.4, frequency: 0.2, prompt: [1, 2], output: [3] },
+  ],
   ['bias', { bias: [[3, 5]] }],
   ['mask', { allowed: [0, 1, 2, 3, 4, 5] }],
   ['target', { target: 4 }],
@@ -32,31 +36,39 @@ describe.each(availableIsas())('on %s', (isa) => {
   afterAll(() => b.close());
 
   describe('sample', () => {
-    it.each(ways)('tells logits that are not numbers, and its neighbours draw as before (%s)', async (_, way) => {
-      for (const vocab of [7, 64, 1000, 5003]) {
-        const clean = normals(4 * vocab, vocab);
-        const rows: Row[] = [
-          { topCount: 3, slot: 0 },
-          { ...way, topCount: 3, slot: 1 },
-          { temperature: 1, slot: 2 },
-          { ...way, slot: 3 },
-        ];
-        const expected = await sample(b, b.f32(clean, [4, vocab]), rows);
-        for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
-          for (const place of [0, 5, vocab >> 1, vocab - 1]) {
-            const logits = clean.slice();
-            logits[vocab + place] = bad;
-            const got = await sample(b, b.f32(logits, [4, vocab]), rows);
-            expect(got.tokens, `${bad} at ${place} of ${vocab}`).toEqual(expected.tokens.with(1, tokenNotFinite));
-            expect(got.lastTokens).toEqual(expected.lastTokens.with(1, 0)); // a step that runs already reads a token
-            expect(got.logprobs).toEqual(expected.logprobs.with(1, Number.NEGATIVE_INFINITY));
-            expect(got.topIds).toEqual(expected.topIds.with(1, empty));
+    it.each(ways)(
+      'tells logits that are not numbers, and its neighbours draw as before (%s)',
+      async (_, way) => {
+        for (const vocab of [7, 64, 1000, 5003]) {
+          const clean = normals(4 * vocab, vocab);
+          const rows: Row[] = [
+            { topCount: 3, slot: 0 },
+            { ...way, topCount: 3, slot: 1 },
+            { temperature: 1, slot: 2 },
+            { ...way, slot: 3 },
+          ];
+          const expected = await sample(b, b.f32(clean, [4, vocab]), rows);
+          for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+            for (const place of [0, 5, vocab >> 1, vocab - 1]) {
+              const logits = clean.slice();
+              logits[vocab + place] = bad;
+              const got = await sample(b, b.f32(logits, [4, vocab]), rows);
+              expect(got.tokens, `${bad} at ${place} of ${vocab}`).toEqual(
+                expected.tokens.with(1, tokenNotFinite),
+              );
+              // a step that runs already reads a token
+              expect(got.lastTokens).toEqual(expected.lastTokens.with(1, 0));
+              expect(got.logprobs).toEqual(expected.logprobs.with(1, Number.NEGATIVE_INFINITY));
+              expect(got.topIds).toEqual(expected.topIds.with(1, empty));
+            }
           }
+          const logits = clean.slice().fill(Number.NEGATIVE_INFINITY, vocab, 2 * vocab);
+          expect((await sample(b, b.f32(logits, [4, vocab]), rows)).tokens).toEqual(
+            expected.tokens.with(1, tokenNotFinite),
+          );
         }
-        const logits = clean.slice().fill(Number.NEGATIVE_INFINITY, vocab, 2 * vocab);
-        expect((await sample(b, b.f32(logits, [4, vocab]), rows)).tokens).toEqual(expected.tokens.with(1, tokenNotFinite));
-      }
-    });
+      },
+    );
 
     it('minus infinity alone is no error: it forbids', async () => {
       const logits = normals(300, 2).fill(Number.NEGATIVE_INFINITY, 10, 300);
@@ -98,7 +110,10 @@ describe.each(availableIsas())('on %s', (isa) => {
         const [ids, weights] = [b.poisoned([5, topK], 'i32'), b.poisoned([5, topK])];
         b.stream.ops.moeRoute(ids, weights, b.f32(logits, [5, experts]), 5, 'topk');
         await b.stream.wait();
-        return { ids: [...b.integers(ids)].slice(0, 5 * topK), weights: b.floats(weights).slice(0, 5 * topK) };
+        return {
+          ids: [...b.integers(ids)].slice(0, 5 * topK),
+          weights: b.floats(weights).slice(0, 5 * topK),
+        };
       };
       const expected = await route(clean);
       const spoilt: readonly ((row: Float32Array) => void)[] = [
@@ -118,7 +133,9 @@ describe.each(availableIsas())('on %s', (isa) => {
           [0, 2],
           [3, 5],
         ] as const) {
-          expect(got.ids.slice(rows[0] * topK, rows[1] * topK)).toEqual(expected.ids.slice(rows[0] * topK, rows[1] * topK));
+          expect(got.ids.slice(rows[0] * topK, rows[1] * topK)).toEqual(
+            expected.ids.slice(rows[0] * topK, rows[1] * topK),
+          );
           expect(got.weights.slice(rows[0] * topK, rows[1] * topK)).toEqual(
             expected.weights.slice(rows[0] * topK, rows[1] * topK),
           );
@@ -148,7 +165,14 @@ describe.each(availableIsas())('on %s', (isa) => {
     const table = b.f32(normals(18, 1), [3, 6]);
     const out = b.poisoned([6, 6]);
     b.floats(out).fill(1);
-    b.stream.ops.embedding(out, table, b.i32([2, 3, -1, -2, 2 ** 31 - 1, 0]).pointer, b.i32([1, -7]).pointer, 6, 1);
+    b.stream.ops.embedding(
+      out,
+      table,
+      b.i32([2, 3, -1, -2, 2 ** 31 - 1, 0]).pointer,
+      b.i32([1, -7]).pointer,
+      6,
+      1,
+    );
     const picked = b.poisoned([5, 6]);
     b.floats(picked).fill(1);
     b.stream.ops.gatherRows(picked, table, b.i32([0, 3, -1, 2, -(2 ** 31)]).pointer, 5);
@@ -172,34 +196,53 @@ describe.each(availableIsas())('on %s', (isa) => {
   it('slots and blocks outside the cache are neither written nor read, positions are clamped', async () => {
     const [headDim, blockTokenCount, blockCount] = [8, 8, 2];
     const half = blockTokenCount * headDim;
-    const cache = b.f32(new Float32Array(2 * half * (blockCount + 2)).fill(7)); // two blocks behind the cache show stray writes
+    // two blocks behind the cache show stray writes
+    const cache = b.f32(new Float32Array(2 * half * (blockCount + 2)).fill(7));
     const layer: KvLayerView = {
       ...{ base: cache.pointer, blockBytes: 8 * half, keyOffset: 0, valueOffset: 4 * half, dtype: 'f32' },
       ...{ blockTokenCount, kvHeadCount: 1, headDim, blockCount },
     };
     const rope = b.f32(normals(5 * headDim, 3), [5, headDim]);
-    const store = async (positions: readonly number[], slots: readonly number[], table: readonly number[]) => {
+    const store = async (
+      positions: readonly number[],
+      slots: readonly number[],
+      table: readonly number[],
+    ) => {
       b.floats(cache).fill(7);
       const qkv = b.f32(normals(3 * 3 * headDim, 4), [3, 3 * headDim]);
       const batch: BatchView = {
         ...{ rowCount: 3, sequenceCount: 3, blockTableStride: 2, queryCountMax: 1, kvCountMax: 9 },
-        ...{ positions: b.i32(positions).pointer, slots: b.i32(slots).pointer, queryStart: b.i32([0, 1, 2, 3]).pointer },
+        ...{
+          positions: b.i32(positions).pointer,
+          slots: b.i32(slots).pointer,
+          queryStart: b.i32([0, 1, 2, 3]).pointer,
+        },
         ...{ kvCount: b.i32([1, 9, 1]).pointer, blockTable: b.i32(table).pointer },
       };
       const out = b.poisoned([3, headDim]);
-      b.stream.ops.ropeStore(qkv, layer, batch, { headCount: 1, queryNorm: null, keyNorm: null, eps: 1e-6, rope });
+      b.stream.ops.ropeStore(qkv, layer, batch, {
+        headCount: 1,
+        queryNorm: null,
+        keyNorm: null,
+        eps: 1e-6,
+        rope,
+      });
       b.stream.ops.pagedAttention(out, qkv, layer, batch, { headCount: 1, scale: 1, window: 0, softcap: 0 });
       await b.stream.wait();
       return { cache: b.floats(cache).slice(), out: b.floats(out).slice(0, 3 * headDim) };
     };
     const expected = await store([0, 4, 0], [0, -1, 8], [0, -1, 1, -1, 1, -1]);
-    const strayed = await store([-9, 2 ** 31 - 1, 0], [0, blockCount * blockTokenCount, 8], [0, -1, 1, blockCount, 1, -1]);
+    const strayed = await store(
+      [-9, 2 ** 31 - 1, 0],
+      [0, blockCount * blockTokenCount, 8],
+      [0, -1, 1, blockCount, 1, -1],
+    );
     expect(strayed.cache).toEqual(expected.cache);
     expect(strayed.out.slice(0, headDim)).toEqual(expected.out.slice(0, headDim));
     expect(strayed.out.slice(2 * headDim)).toEqual(expected.out.slice(2 * headDim));
-    expect((await store([0, 4, 0], [0, -1, 2 ** 31 - 1], [0, -1, 1, -1, 2 ** 30, -1])).cache.slice(4 * half)).toEqual(
-      new Float32Array(4 * half).fill(7),
-    );
+    expect(
+      (await store([0, 4, 0], [0, -1, 2 ** 31 - 1], [0, -1, 1, -1, 2 ** 30, -1])).cache.slice(4 * half),
+    ).toEqual(new Float32Array(4 * half).fill(7));
   });
 
   it.each(['f32', 'bf16', 'i8'] as const)(

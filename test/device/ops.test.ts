@@ -1,4 +1,5 @@
-/** The small ops: each against a float64 reference, and bit for bit the same on every instruction set and thread count. */
+/** The small ops: each against a float64 reference, and bit for bit the same on every instruction set and
+ *  thread count. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import type { Isa } from '../../src/device/device.js';
@@ -6,7 +7,9 @@ import type { Tensor } from '../../src/device/tensor.js';
 import { availableIsas, Bench, expectClose } from './tensors.js';
 
 const isas = availableIsas();
-const benches = new Map<Isa, Bench>(isas.map((isa) => [isa, new Bench({ isa, threadCount: isa === 'scalar' ? 1 : 2 })]));
+const benches = new Map<Isa, Bench>(
+  isas.map((isa) => [isa, new Bench({ isa, threadCount: isa === 'scalar' ? 1 : 2 })]),
+);
 afterAll(() => {
   for (const b of benches.values()) b.close();
 });
@@ -47,7 +50,12 @@ describe('rmsnorm', () => {
       return out;
     });
     for (let r = 0; r < rows; r++) {
-      expectClose(got.slice(r * cols, (r + 1) * cols), norm(x.subarray(r * cols, (r + 1) * cols), weight, 1e-6), 2e-6, 1e-7);
+      expectClose(
+        got.slice(r * cols, (r + 1) * cols),
+        norm(x.subarray(r * cols, (r + 1) * cols), weight, 1e-6),
+        2e-6,
+        1e-7,
+      );
     }
   });
 
@@ -64,7 +72,12 @@ describe('rmsnorm', () => {
     });
     for (const after of kept) expect(after).toEqual(sums);
     for (let r = 0; r < rows; r++) {
-      expectClose(got.slice(r * cols, (r + 1) * cols), norm(sums.subarray(r * cols, (r + 1) * cols), weight, 1e-5), 2e-6, 1e-7);
+      expectClose(
+        got.slice(r * cols, (r + 1) * cols),
+        norm(sums.subarray(r * cols, (r + 1) * cols), weight, 1e-5),
+        2e-6,
+        1e-7,
+      );
     }
   });
 
@@ -80,7 +93,9 @@ describe('rmsnorm', () => {
 });
 
 describe('elementwise', () => {
-  const wild = Float32Array.from([0, -0, 1e-8, -1e-8, 1e-40, 20, -20, 88, -88, 100, -100, 1e4, -1e4, 0.6249, 0.6251, -0.625]);
+  const wild = Float32Array.from([
+    0, -0, 1e-8, -1e-8, 1e-40, 20, -20, 88, -88, 100, -100, 1e4, -1e4, 0.6249, 0.6251, -0.625,
+  ]);
 
   it.each(columns)('add, %i columns', async (cols) => {
     const [x, y] = [normals(4 * cols, 1), normals(4 * cols, 2)];
@@ -89,7 +104,9 @@ describe('elementwise', () => {
       b.stream.ops.add(residual, b.f32(x, [4, cols]), 3);
       return residual;
     });
-    expect([...got.slice(0, 3 * cols)]).toEqual([...x.slice(0, 3 * cols)].map((v, i) => Math.fround(v + (y[i] as number))));
+    expect([...got.slice(0, 3 * cols)]).toEqual(
+      [...x.slice(0, 3 * cols)].map((v, i) => Math.fround(v + (y[i] as number))),
+    );
     expect(got.slice(3 * cols)).toEqual(y.slice(3 * cols));
   });
 
@@ -148,34 +165,37 @@ describe('rows', () => {
     expect(got.slice(4 * cols).every(Number.isNaN)).toBe(true);
   });
 
-  it.each(['f32', 'bf16', 'f16'] as const)('embedding from a %s table, tokens of the device included', async (dtype) => {
-    for (const hidden of [1, 7, 33, 256]) {
-      const vocab = 9;
-      const [ids, last] = [
-        [3, -1, 8, 0, -3],
-        [5, 6, 7],
-      ];
-      const values = normals(vocab * hidden, hidden);
-      const rounded: Float32Array[] = [];
-      const got = await onAll((b) => {
-        const source = b.f32(values, [vocab, hidden]);
-        const table = dtype === 'f32' ? source : b.poisoned([vocab, hidden], dtype);
-        const widened = b.poisoned([vocab, hidden]);
-        if (dtype !== 'f32') b.stream.convert(table.pointer, dtype, source.pointer, 'f32', vocab * hidden);
-        b.stream.convert(widened.pointer, 'f32', table.pointer, dtype, vocab * hidden);
-        rounded.push(b.floats(widened));
-        const out = b.poisoned([5, hidden]);
-        b.stream.ops.embedding(out, table, b.i32(ids).pointer, b.i32(last).pointer, 5, 1.5);
-        return out;
-      });
-      const tokens = ids.map((id) => (id >= 0 ? id : (last[-1 - id] as number)));
-      const table = rounded[0] as Float32Array;
-      const expected = tokens.flatMap((token) =>
-        [...table.slice(token * hidden, (token + 1) * hidden)].map((v) => Math.fround(v * 1.5)),
-      );
-      expect([...got.slice(0, 5 * hidden)]).toEqual(expected);
-    }
-  });
+  it.each(['f32', 'bf16', 'f16'] as const)(
+    'embedding from a %s table, tokens of the device included',
+    async (dtype) => {
+      for (const hidden of [1, 7, 33, 256]) {
+        const vocab = 9;
+        const [ids, last] = [
+          [3, -1, 8, 0, -3],
+          [5, 6, 7],
+        ];
+        const values = normals(vocab * hidden, hidden);
+        const rounded: Float32Array[] = [];
+        const got = await onAll((b) => {
+          const source = b.f32(values, [vocab, hidden]);
+          const table = dtype === 'f32' ? source : b.poisoned([vocab, hidden], dtype);
+          const widened = b.poisoned([vocab, hidden]);
+          if (dtype !== 'f32') b.stream.convert(table.pointer, dtype, source.pointer, 'f32', vocab * hidden);
+          b.stream.convert(widened.pointer, 'f32', table.pointer, dtype, vocab * hidden);
+          rounded.push(b.floats(widened));
+          const out = b.poisoned([5, hidden]);
+          b.stream.ops.embedding(out, table, b.i32(ids).pointer, b.i32(last).pointer, 5, 1.5);
+          return out;
+        });
+        const tokens = ids.map((id) => (id >= 0 ? id : (last[-1 - id] as number)));
+        const table = rounded[0] as Float32Array;
+        const expected = tokens.flatMap((token) =>
+          [...table.slice(token * hidden, (token + 1) * hidden)].map((v) => Math.fround(v * 1.5)),
+        );
+        expect([...got.slice(0, 5 * hidden)]).toEqual(expected);
+      }
+    },
+  );
 });
 
 describe('mixture of experts', () => {
@@ -205,7 +225,8 @@ describe('mixture of experts', () => {
           .sort((x, y) => y.p - x.p || x.id - y.id)
           .slice(0, topK);
         const share = normalise === 'topk' ? best.reduce((sum, { p }) => sum + p, 0) : 1;
-        for (const ids of chosen) expect([...ids.slice(r * topK, (r + 1) * topK)]).toEqual(best.map(({ id }) => id));
+        for (const ids of chosen)
+          expect([...ids.slice(r * topK, (r + 1) * topK)]).toEqual(best.map(({ id }) => id));
         expectClose(
           got.slice(r * topK, (r + 1) * topK),
           best.map(({ p }) => p / share),
@@ -239,7 +260,9 @@ describe('shapes', () => {
   it('refuses what does not fit, naming op and shapes', () => {
     const b = benches.get('scalar') as Bench;
     const x = b.f32(normals(34, 1), [2, 17]);
-    expect(() => b.stream.ops.rmsnorm(x, x, b.f32(normals(16, 1)), 2, 1e-6)).toThrow(/rmsnorm.*\[2, 17\].*\[16\]/);
+    expect(() => b.stream.ops.rmsnorm(x, x, b.f32(normals(16, 1)), 2, 1e-6)).toThrow(
+      /rmsnorm.*\[2, 17\].*\[16\]/,
+    );
     expect(() => b.stream.ops.rmsnorm(x, x, b.f32(normals(17, 1)), 3, 1e-6)).toThrow(/3 rows/);
     expect(() => b.stream.ops.actMul(x, x, 2, 'silu')).toThrow(/act_mul/);
   });
@@ -247,7 +270,9 @@ describe('shapes', () => {
   it('refuses half activations, which the CPU does not compute in', () => {
     const b = benches.get('scalar') as Bench;
     const x = b.poisoned([2, 16], 'bf16');
-    expect(() => b.stream.ops.rmsnorm(x, x, b.f32(normals(16, 1)), 2, 1e-6)).toThrow(/rmsnorm: activations of dtype bf16/);
+    expect(() => b.stream.ops.rmsnorm(x, x, b.f32(normals(16, 1)), 2, 1e-6)).toThrow(
+      /rmsnorm: activations of dtype bf16/,
+    );
     expect(b.device.supports('rmsnorm', 'bf16')).toBe(false);
     expect(b.device.supports('rmsnorm', 'f32')).toBe(true);
     expect(b.device.supports('rope_store', 'f16')).toBe(true);

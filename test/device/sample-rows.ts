@@ -1,4 +1,5 @@
-/** PdSampleRow records, one call of the sampling op, and a plain float64 reference of what it should keep. For the sampling tests. */
+/** PdSampleRow records, one call of the sampling op, and a plain float64 reference of what it should keep.
+ *  For the sampling tests. */
 import { sampleRowBytes, topLogprobsMax } from '../../src/device/device.js';
 import type { Tensor } from '../../src/device/tensor.js';
 import type { Bench } from './tensors.js';
@@ -47,7 +48,13 @@ export async function sample(b: Bench, logits: Tensor, rows: readonly Row[]): Pr
     for (const [i, value] of penalties.entries()) records.setFloat32(at + 16 + 4 * i, value, true);
     const integers = [seed % 2 ** 32, Math.floor(seed / 2 ** 32), row.drawIndex ?? 0, history.length];
     integers.push(row.prompt?.length ?? 0, row.output?.length ?? 0, biasIds.length, row.bias?.length ?? 0);
-    integers.push(row.allowed === undefined ? -1 : masks.length, row.topCount ?? 0, row.target ?? -1, row.slot ?? -1, 0);
+    integers.push(
+      row.allowed === undefined ? -1 : masks.length,
+      row.topCount ?? 0,
+      row.target ?? -1,
+      row.slot ?? -1,
+      0,
+    );
     for (const [i, value] of integers.entries()) records.setInt32(at + 28 + 4 * i, value, true);
     history.push(...(row.prompt ?? []), ...(row.output ?? []));
     biasIds.push(...(row.bias ?? []).map(([id]) => id));
@@ -114,11 +121,14 @@ export function logSoftmax(logits: ArrayLike<number>): number[] {
   return values.map((value) => value - best - Math.log(sum));
 }
 
-/** The distribution that is drawn from, in float64: temperature, then top-k, top-p and min-p, each on what is left. */
+/** The distribution that is drawn from, in float64: temperature, then top-k, top-p and min-p, each on what is
+ *  left. */
 export function keptProbabilities(logits: ArrayLike<number>, row: Row): Map<number, number> {
   const scaled = Array.from(logits, (value) => value / (row.temperature ?? 1));
   const best = scaled.reduce((a, v) => Math.max(a, v), Number.NEGATIVE_INFINITY);
-  let kept = scaled.map((value, id) => ({ id, weight: Math.exp(value - best), value })).filter(({ weight }) => weight > 0);
+  let kept = scaled
+    .map((value, id) => ({ id, weight: Math.exp(value - best), value }))
+    .filter(({ weight }) => weight > 0);
   kept.sort((a, b) => b.value - a.value || a.id - b.id);
   if ((row.topK ?? 0) > 0) kept = kept.slice(0, row.topK);
   if ((row.topP ?? 1) < 1) {

@@ -1,4 +1,5 @@
-/** Sampling against a float64 reference, per instruction set: greedy, distributions, penalties, masks, log-probabilities. */
+/** Sampling against a float64 reference, per instruction set: greedy, distributions, penalties, masks,
+ *  log-probabilities. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import { tokenForbidden } from '../../src/device/device.js';
@@ -13,7 +14,8 @@ function normals(count: number, seed: number, scale = 2): number[] {
   return Array.from({ length: count }, () => Math.fround(prng.normal() * scale));
 }
 
-/** Pearson's test of counts against probabilities, rare tokens pooled: at most five deviations above its mean. Seeds are fixed. */
+/** Pearson's test of counts against probabilities, rare tokens pooled: at most five deviations above its
+ *  mean. Seeds are fixed. */
 function expectLikely(tokens: readonly number[], expected: ReadonlyMap<number, number>): void {
   const counts = new Map<number, number>();
   for (const token of tokens) counts.set(token, (counts.get(token) ?? 0) + 1);
@@ -62,7 +64,9 @@ describe.each(availableIsas())('sample on %s', (isa) => {
       for (let r = 0; r < 3; r++) {
         const row = logits.slice(r * vocab, (r + 1) * vocab);
         const reference = logSoftmax(row);
-        const order = row.map((value, id) => ({ value, id })).sort((a, c) => c.value - a.value || a.id - c.id);
+        const order = row
+          .map((value, id) => ({ value, id }))
+          .sort((a, c) => c.value - a.value || a.id - c.id);
         expect(got.tokens[r]).toBe(order[0]?.id);
         expectClose([got.logprobs[r] as number], [reference[got.tokens[r] as number] as number], 1e-6, 2e-6);
         const count = Math.min(rows[r]?.topCount ?? 0, vocab);
@@ -74,9 +78,15 @@ describe.each(availableIsas())('sample on %s', (isa) => {
           1e-6,
           2e-6,
         );
-        expect(got.topLogprobs[r]?.slice(count)).toEqual(new Array(20 - count).fill(Number.NEGATIVE_INFINITY));
+        expect(got.topLogprobs[r]?.slice(count)).toEqual(
+          new Array(20 - count).fill(Number.NEGATIVE_INFINITY),
+        );
       }
-      expect([got.lastTokens[2], got.lastTokens[1], got.lastTokens[0]]).toEqual([got.tokens[0], -1, got.tokens[2]]);
+      expect([got.lastTokens[2], got.lastTokens[1], got.lastTokens[0]]).toEqual([
+        got.tokens[0],
+        -1,
+        got.tokens[2],
+      ]);
     },
   );
 
@@ -162,10 +172,14 @@ describe.each(availableIsas())('sample on %s', (isa) => {
 });
 
 describe('sample draws from the reference distribution', () => {
-  const b = new Bench({ threadCount: 2 }); // one instruction set is enough: the last test shows that all draw the same
+  // one instruction set is enough: the last test shows that all draw the same
+  const b = new Bench({ threadCount: 2 });
   afterAll(() => b.close());
   const batch = 500;
-  const rows = [normals(33, 11), normals(3001, 12)].map((logits) => ({ logits, tensor: repeated(b, logits, batch) }));
+  const rows = [normals(33, 11), normals(3001, 12)].map((logits) => ({
+    logits,
+    tensor: repeated(b, logits, batch),
+  }));
 
   it.each(filters)('%s', async (_, row) => {
     for (const { logits, tensor } of rows) {
@@ -177,10 +191,15 @@ describe('sample draws from the reference distribution', () => {
   });
 
   it('draws by Philox 4x32-10, the same on every device', async () => {
-    // Known answer of the generator's authors for key 0, counter 0: 6627e8d5 e169c58d; u = 0xe169c58d6627e8d5 / 2^64
+    // Known answer of the generator's authors for key 0, counter 0: 6627e8d5 e169c58d; u = 0xe169c58d6627e8d5
+    // / 2^64
     const logits = b.f32(new Float32Array(1000), [1, 1000]);
-    expect((await sample(b, logits, [{ temperature: 1 }])).tokens).toEqual([Math.floor((0xe169c58d / 2 ** 32) * 1000)]);
-    expect((await sample(b, logits, [{ temperature: 1, topK: 500 }])).tokens).toEqual([Math.floor((0xe169c58d / 2 ** 32) * 500)]);
+    expect((await sample(b, logits, [{ temperature: 1 }])).tokens).toEqual([
+      Math.floor((0xe169c58d / 2 ** 32) * 1000),
+    ]);
+    expect((await sample(b, logits, [{ temperature: 1, topK: 500 }])).tokens).toEqual([
+      Math.floor((0xe169c58d / 2 ** 32) * 500),
+    ]);
   });
 
   it('keeps exactly the reference set where it is flat', async () => {

@@ -1,4 +1,5 @@
-/** Device memory for the device tests: tensors from arrays, poisoned outputs, and the instruction sets this machine has. */
+/** Device memory for the device tests: tensors from arrays, poisoned outputs, and the instruction sets this
+ *  machine has. */
 import { Prng } from '../../src/base/prng.js';
 import type { Device, DeviceOptions, HostBuffer, Isa } from '../../src/device/device.js';
 import { openDevice } from '../../src/device/native.js';
@@ -84,7 +85,9 @@ export class Bench {
 
   #tensor(shape: readonly number[], dtype: Tensor['dtype']): Tensor {
     const count = shape.reduce((product, extent) => product * extent, 1);
-    const buffer = this.device.allocateHost(Math.max(8, count * (dtype === 'f32' || dtype === 'i32' ? 4 : 2)));
+    const buffer = this.device.allocateHost(
+      Math.max(8, count * (dtype === 'f32' || dtype === 'i32' ? 4 : 2)),
+    );
     this.#buffers.set(buffer.pointer, buffer);
     return { pointer: buffer.pointer, shape, dtype };
   }
@@ -96,9 +99,16 @@ export class Bench {
   }
 }
 
-/** Float64 reference of a sum of many products may differ from f32 by a few units in the last place per term. */
-export function expectClose(actual: ArrayLike<number>, expected: ArrayLike<number>, relative: number, absolute: number): void {
-  if (actual.length !== expected.length) throw new Error(`${actual.length} values, expected ${expected.length}`);
+/** Float64 reference of a sum of many products may differ from f32 by a few units in the last place per
+ *  term. */
+export function expectClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  relative: number,
+  absolute: number,
+): void {
+  if (actual.length !== expected.length)
+    throw new Error(`${actual.length} values, expected ${expected.length}`);
   for (let i = 0; i < expected.length; i++) {
     const [a, e] = [actual[i] as number, expected[i] as number];
     const isClose = Object.is(a, e) || Math.abs(a - e) <= absolute + relative * Math.abs(e);

@@ -1,4 +1,5 @@
-/** Two fake engines and the bytes that move between them: what worker/ and transfer/ do around a hand-over, made late on purpose. */
+/** Two fake engines and the bytes that move between them: what worker/ and transfer/ do around a hand-over,
+ *  made late on purpose. */
 import type { RequestId } from '../../src/base/ids.js';
 import type { Engine, GenerationRequest, PrefillChunk, Reservation } from '../../src/engine/engine.js';
 import { enqueueOn, FakeMemory, layerCount } from './fake-device.js';
@@ -33,7 +34,8 @@ export class FakePair {
       onLayer: (layer: number, chunks: readonly PrefillChunk[], stream: Parameters<typeof enqueueOn>[0]) => {
         for (const chunk of chunks) {
           enqueueOn(stream, () => {
-            if (this.#requests.has(chunk.requestId)) this.pushes.push({ requestId: chunk.requestId, layer, chunk });
+            if (this.#requests.has(chunk.requestId))
+              this.pushes.push({ requestId: chunk.requestId, layer, chunk });
           });
         }
       },
@@ -79,7 +81,8 @@ export class FakePair {
   /** Nothing of this request is copied any more; both sides may give its blocks back. */
   fence(id: RequestId): void {
     this.#requests.delete(id);
-    for (let i = this.pushes.length - 1; i >= 0; i--) if (this.pushes[i]!.requestId === id) this.pushes.splice(i, 1);
+    for (let i = this.pushes.length - 1; i >= 0; i--)
+      if (this.pushes[i]!.requestId === id) this.pushes.splice(i, 1);
   }
 
   get engines(): readonly Engine[] {

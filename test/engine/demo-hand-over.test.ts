@@ -1,11 +1,27 @@
-/** Two engines on the real CPU device: prompts prefilled on one, decoded on the other, K and V copied layer by layer and chunk by chunk
- *  while the prefill is being enqueued. Tokens and log-probabilities equal the goldens, as when one engine does both. */
+/** Two engines on the real CPU device: prompts prefilled on one, decoded on the other, K and V copied layer
+ *  by layer and chunk by chunk while the prefill is being enqueued. Tokens and log-probabilities equal the
+ *  goldens, as when one engine does both. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { RequestId } from '../../src/base/ids.js';
 import type { Stream } from '../../src/device/device.js';
-import type { Engine, EngineHooks, GenerationRequest, PrefillChunk, Reservation } from '../../src/engine/engine.js';
+import type {
+  Engine,
+  EngineHooks,
+  GenerationRequest,
+  PrefillChunk,
+  Reservation,
+} from '../../src/engine/engine.js';
 import type { TokenEvent, TokenOutput } from '../../src/engine/token-event.js';
-import { ask, expectGolden, golden, openEngine, openRig, type Rig, type Shape, shortCases } from './demo-rig.js';
+import {
+  ask,
+  expectGolden,
+  golden,
+  openEngine,
+  openRig,
+  type Rig,
+  type Shape,
+  shortCases,
+} from './demo-rig.js';
 
 interface RigPair {
   readonly prefill: Rig;
@@ -43,11 +59,15 @@ class Pair implements EngineHooks {
       const pairs = indices.map((i) => ({ source: chunk.blockIds[i]!, target: blockIds[i]! }));
       const place = ({ cache }: Engine) => ({ base: cache.pointer, blockBytes: layout.blockBytes });
       if (pairs.length > 0)
-        stream.copySlices(place(this.decode), place(this.prefill), pairs, [layout.layerSlice(layer, layer + 1)]);
+        stream.copySlices(place(this.decode), place(this.prefill), pairs, [
+          layout.layerSlice(layer, layer + 1),
+        ]);
     }
   }
 
-  async run(requests: readonly GenerationRequest[]): Promise<readonly (readonly (readonly TokenOutput[])[])[]> {
+  async run(
+    requests: readonly GenerationRequest[],
+  ): Promise<readonly (readonly (readonly TokenOutput[])[])[]> {
     for (const request of requests) {
       this.#requests.set(request.id, request);
       this.#outputs.set(
@@ -67,7 +87,8 @@ class Pair implements EngineHooks {
     return requests.map(({ id }) => this.#outputs.get(id)!);
   }
 
-  /** A step's tokens are read after everything enqueued before it has run, the copies of its own layers included. */
+  /** A step's tokens are read after everything enqueued before it has run, the copies of its own layers
+   *  included. */
   #handOver(id: RequestId): void {
     const { promptIds } = this.#requests.get(id)!;
     const outputs = this.#outputs.get(id)!.map((tokens) => tokens.map(({ tokenId }) => tokenId));
@@ -93,7 +114,8 @@ class Pair implements EngineHooks {
 
 const rigs: RigPair[] = [];
 beforeAll(async () => {
-  for (const threadCount of [1, 2]) rigs.push({ prefill: await openRig(threadCount), decode: await openRig(threadCount) });
+  for (const threadCount of [1, 2])
+    rigs.push({ prefill: await openRig(threadCount), decode: await openRig(threadCount) });
 });
 afterAll(() => {
   for (const { model, device } of rigs.flatMap(({ prefill, decode }) => [prefill, decode])) {
@@ -132,7 +154,14 @@ describe('hand-over', () => {
 
   it('gives n sampled choices the tokens one engine gives them', async () => {
     const story = golden.cases.find((one) => one.name === 'chat_story_long')!;
-    const sampling = { temperature: 1, seed: 5, choiceCount: 3, maxTokenCount: 30, endTokenIds: [], presencePenalty: 0.3 };
+    const sampling = {
+      temperature: 1,
+      seed: 5,
+      choiceCount: 3,
+      maxTokenCount: 30,
+      endTokenIds: [],
+      presencePenalty: 0.3,
+    };
     const engine = openEngine(rigs[0]!.prefill);
     const [whole] = await engine.generate([ask(story, sampling)]);
     await engine.close();

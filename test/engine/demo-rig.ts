@@ -1,4 +1,5 @@
-/** The demo model on the real CPU device, its goldens, and what the engine's tests with them share. f32 arithmetic and KV. */
+/** The demo model on the real CPU device, its goldens, and what the engine's tests with them share. f32
+ *  arithmetic and KV. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect } from 'vitest';
@@ -6,7 +7,12 @@ import { systemClock } from '../../src/base/clock.js';
 import { requestId } from '../../src/base/ids.js';
 import type { Device } from '../../src/device/device.js';
 import { openDevice } from '../../src/device/native.js';
-import { Engine, type EngineHooks, type EngineOptions, type GenerationRequest } from '../../src/engine/engine.js';
+import {
+  Engine,
+  type EngineHooks,
+  type EngineOptions,
+  type GenerationRequest,
+} from '../../src/engine/engine.js';
 import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
 import type { TokenOutput } from '../../src/engine/token-event.js';
 import { loadModel } from '../../src/model/load.js';
@@ -47,7 +53,10 @@ export async function openRig(threadCount: number): Promise<Rig> {
 }
 
 export type Shape = Partial<
-  Pick<EngineOptions, 'depth' | 'prefillChunkTokenCount' | 'prefixCaching' | 'sequenceCountMax' | 'tokenBudget'>
+  Pick<
+    EngineOptions,
+    'depth' | 'prefillChunkTokenCount' | 'prefixCaching' | 'sequenceCountMax' | 'tokenBudget'
+  >
 > & {
   readonly blockCount?: number;
   readonly kvDtype?: 'f32' | 'fp8';
@@ -76,7 +85,13 @@ export function ask(one: GoldenCase, sampling: Partial<SamplingParams> = {}): Ge
   return {
     id: requestId(`demo-${serial++}`),
     promptIds: one.prompt_ids,
-    sampling: { ...greedy, maxTokenCount: 128, endTokenIds: golden.eos_token_ids, topLogprobCount: 5, ...sampling },
+    sampling: {
+      ...greedy,
+      maxTokenCount: 128,
+      endTokenIds: golden.eos_token_ids,
+      topLogprobCount: 5,
+      ...sampling,
+    },
   };
 }
 
@@ -88,7 +103,10 @@ export function expectGolden(one: GoldenCase, tokens: readonly TokenOutput[]): v
   ).toEqual(one.continuation_ids);
   const tolerance = logprobTolerance(one);
   tokens.forEach(({ logprob }, i) => {
-    expect(Math.abs(logprob!.logprob - one.continuation_logprobs[i]!), `${one.name}, token ${i}`).toBeLessThan(tolerance);
+    expect(
+      Math.abs(logprob!.logprob - one.continuation_logprobs[i]!),
+      `${one.name}, token ${i}`,
+    ).toBeLessThan(tolerance);
   });
   one.top5.slice(0, tokens.length).forEach(({ ids, logprobs }, i) => {
     const top = new Map(tokens[i]!.logprob!.top);

@@ -1,5 +1,6 @@
-/** The engine on the real CPU device with the demo model, against its goldens: alone and batched, whatever the chunk size, depth, thread
- *  count, memory pressure or prefix cache. f32 arithmetic and KV, so tokens are equal and log-probabilities close to the reference. */
+/** The engine on the real CPU device with the demo model, against its goldens: alone and batched, whatever
+ *  the chunk size, depth, thread count, memory pressure or prefix cache. f32 arithmetic and KV, so tokens are
+ *  equal and log-probabilities close to the reference. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/engine.js';
 import type { SamplingParams } from '../../src/engine/sampling-params.js';
@@ -17,7 +18,8 @@ import {
 } from './demo-rig.js';
 
 const isFull = process.env.TWOSTROKE_TEST === 'full';
-const idsOf = (result: GenerationResult, choiceIndex = 0) => result.choices[choiceIndex]!.tokens.map(({ tokenId }) => tokenId);
+const idsOf = (result: GenerationResult, choiceIndex = 0) =>
+  result.choices[choiceIndex]!.tokens.map(({ tokenId }) => tokenId);
 
 function expectGolden(one: GoldenCase, result: GenerationResult): void {
   const { tokens, finishReason } = result.choices[0]!;
@@ -73,16 +75,19 @@ describe('goldens', () => {
     await engine.close();
   });
 
-  it.each(isFull ? [16, 64, 512] : [512])('long prompts together, chunks of %i', async (prefillChunkTokenCount) => {
-    const { results } = await run(
-      rigs[1]!,
-      longCases.map((one) => ask(one)),
-      { prefillChunkTokenCount, blockCount: 1024 },
-    );
-    longCases.forEach((one, i) => {
-      expectGolden(one, results[i]!);
-    });
-  });
+  it.each(isFull ? [16, 64, 512] : [512])(
+    'long prompts together, chunks of %i',
+    async (prefillChunkTokenCount) => {
+      const { results } = await run(
+        rigs[1]!,
+        longCases.map((one) => ask(one)),
+        { prefillChunkTokenCount, blockCount: 1024 },
+      );
+      longCases.forEach((one, i) => {
+        expectGolden(one, results[i]!);
+      });
+    },
+  );
 
   it.each([1, 2] as const)('with preemption forced by few blocks, depth %i', async (depth) => {
     for (const prefixCaching of ['on', 'off'] as const) {
@@ -166,8 +171,12 @@ describe('sampling', () => {
       { logitBias: [[story.continuation_ids[0]!, -100]] },
       { minTokenCount: 30, endTokenIds: golden.eos_token_ids },
     ];
-    const asked = () => variants.map((variant, i) => ask(i === 3 ? shortCases[0]! : story, { maxTokenCount: 40, ...variant }));
-    const [one, two] = [await run(rigs[1]!, asked(), { depth: 1 }), await run(rigs[1]!, asked(), { depth: 2 })];
+    const asked = () =>
+      variants.map((variant, i) => ask(i === 3 ? shortCases[0]! : story, { maxTokenCount: 40, ...variant }));
+    const [one, two] = [
+      await run(rigs[1]!, asked(), { depth: 1 }),
+      await run(rigs[1]!, asked(), { depth: 2 }),
+    ];
     variants.forEach((_, i) => {
       expect(one.results[i]!.choices).toEqual(two.results[i]!.choices);
     });

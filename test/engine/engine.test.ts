@@ -1,4 +1,5 @@
-/** The engine on a fake device whose arithmetic is a hash: scheduling, memory and packing against an oracle that knows none of them. */
+/** The engine on a fake device whose arithmetic is a hash: scheduling, memory and packing against an oracle
+ *  that knows none of them. */
 import { describe, expect, it } from 'vitest';
 import { InvalidRequestError } from '../../src/base/errors.js';
 import type { GenerationRequest, GenerationResult } from '../../src/engine/engine.js';
@@ -33,15 +34,24 @@ async function run(requests: readonly GenerationRequest[], options: FakeEngineOp
 }
 
 const shapes: FakeEngineOptions[] = [1, 2].flatMap((depth) =>
-  [1, 7, 16, 64].map((prefillChunkTokenCount) => ({ depth: depth as 1 | 2, prefillChunkTokenCount, tokenBudget: 40 })),
+  [1, 7, 16, 64].map((prefillChunkTokenCount) => ({
+    depth: depth as 1 | 2,
+    prefillChunkTokenCount,
+    tokenBudget: 40,
+  })),
 );
 
 describe('generate', () => {
-  it.each(shapes)('gives the ideal tokens, depth $depth, chunks of $prefillChunkTokenCount', async (shape) => {
-    const requests = [1, 2, 7, 8, 9, 31, 70].map((count, i) => request(promptOf(i, count), { maxTokenCount: 1 + 5 * i }));
-    const { results } = await run(requests, shape);
-    expectIdeal(requests, results);
-  });
+  it.each(shapes)(
+    'gives the ideal tokens, depth $depth, chunks of $prefillChunkTokenCount',
+    async (shape) => {
+      const requests = [1, 2, 7, 8, 9, 31, 70].map((count, i) =>
+        request(promptOf(i, count), { maxTokenCount: 1 + 5 * i }),
+      );
+      const { results } = await run(requests, shape);
+      expectIdeal(requests, results);
+    },
+  );
 
   it.each([1, 2] as const)('stops at end and stop ids, never before min_tokens, depth %i', async (depth) => {
     const requests = Array.from({ length: 24 }, (_, i) =>
@@ -80,13 +90,20 @@ describe('generate', () => {
       }),
     );
     const held = { minTokenCount: 8, stopTokenIds: [6] };
-    expect(await tokensOf({ logitBias: twice, ...held })).toEqual(await tokensOf({ logitBias: [[5, 2.5]], ...held }));
+    expect(await tokensOf({ logitBias: twice, ...held })).toEqual(
+      await tokensOf({ logitBias: [[5, 2.5]], ...held }),
+    );
   });
 
   it.each([1, 2] as const)('feeds penalties, biases and seeds to the sampler, depth %i', async (depth) => {
     const requests = [
       request(promptOf(1, 12), { maxTokenCount: 20, repetitionPenalty: 1.3 }),
-      request(promptOf(2, 12), { maxTokenCount: 20, presencePenalty: 0.5, temperature: 1, seed: 2 ** 40 + 5 }),
+      request(promptOf(2, 12), {
+        maxTokenCount: 20,
+        presencePenalty: 0.5,
+        temperature: 1,
+        seed: 2 ** 40 + 5,
+      }),
       request(promptOf(3, 12), {
         maxTokenCount: 20,
         logitBias: [
@@ -113,7 +130,9 @@ describe('generate', () => {
 
   it('continues from tokens a request already has', async () => {
     const fresh = request(promptOf(5, 21), { choiceCount: 3, maxTokenCount: 24, temperature: 1, seed: 4 });
-    const outputs = [0, 1, 2].map((c) => idealChoice(fresh, c, maxModelTokenCount).tokens.slice(0, [7, 0, 19][c]));
+    const outputs = [0, 1, 2].map((c) =>
+      idealChoice(fresh, c, maxModelTokenCount).tokens.slice(0, [7, 0, 19][c]),
+    );
     const resumed = { ...fresh, outputs };
     for (const depth of [1, 2] as const) {
       const { results } = await run([resumed], { depth, prefillChunkTokenCount: 5 });
@@ -144,7 +163,9 @@ describe('generate', () => {
       else expect(results[i]!.promptLogprobs).toEqual(idealPromptLogprobs(asked));
       if (asked.sampling.topLogprobCount === null) return;
       results[i]!.choices.forEach((choice, c) => {
-        expect(choice.tokens.map(({ logprob }) => logprob)).toEqual(idealChoice(asked, c, maxModelTokenCount).logprobs);
+        expect(choice.tokens.map(({ logprob }) => logprob)).toEqual(
+          idealChoice(asked, c, maxModelTokenCount).logprobs,
+        );
       });
     });
   });
@@ -176,7 +197,11 @@ describe('memory', () => {
 
   it('finishes a request that needs every block, next to others', async () => {
     const big = request(promptOf(1, 60), { maxTokenCount: 68 });
-    const requests = [request(promptOf(2, 30), { maxTokenCount: 60 }), big, request(promptOf(3, 30), { maxTokenCount: 60 })];
+    const requests = [
+      request(promptOf(2, 30), { maxTokenCount: 60 }),
+      big,
+      request(promptOf(3, 30), { maxTokenCount: 60 }),
+    ];
     const { results } = await run(requests, { blockCount: 16 });
     expectIdeal(requests, results);
   });
@@ -190,7 +215,9 @@ describe('memory', () => {
     const [same] = await engine.generate([request(prompt, { maxTokenCount: 20 })]);
     expect(same!.cachedTokenCount).toBe(32); // the last prompt token is always computed: 4 of 5 full blocks
     expect(same!.choices).toEqual(one!.choices);
-    const turn = request([...prompt, ...one!.choices[0]!.tokens.map(({ tokenId }) => tokenId), 1, 2, 3], { maxTokenCount: 8 });
+    const turn = request([...prompt, ...one!.choices[0]!.tokens.map(({ tokenId }) => tokenId), 1, 2, 3], {
+      maxTokenCount: 8,
+    });
     const [second] = await engine.generate([turn]);
     expect(second!.cachedTokenCount).toBe(56); // 40 + 19 computed positions: 7 full blocks
     expectIdeal([turn], [second!]);
@@ -203,7 +230,8 @@ describe('memory', () => {
   it('finds nothing with prefix caching off', async () => {
     const { engine } = fakeEngine({ prefixCaching: 'off' });
     const prompt = promptOf(1, 40);
-    for (let i = 0; i < 2; i++) expect((await engine.generate([request(prompt)]))[0]!.cachedTokenCount).toBe(0);
+    for (let i = 0; i < 2; i++)
+      expect((await engine.generate([request(prompt)]))[0]!.cachedTokenCount).toBe(0);
     expect(engine.snapshot().cachedBlockCount).toBe(0);
     await engine.close();
   });
@@ -252,11 +280,16 @@ describe('copy-on-write', () => {
 describe('order', () => {
   it('serves priority first, then arrival', async () => {
     const { engine } = fakeEngine({ sequenceCountMax: 1 });
-    const asked = [request(promptOf(1, 4)), request(promptOf(2, 4)), request(promptOf(3, 4), {}, { priority: -1 })];
+    const asked = [
+      request(promptOf(1, 4)),
+      request(promptOf(2, 4)),
+      request(promptOf(3, 4), {}, { priority: -1 }),
+    ];
     const finished: string[] = [];
     for (const one of asked) engine.add(one);
     await drain(engine, (events) => {
-      for (const event of events) if (event.kind === 'tokens' && event.finishReason !== undefined) finished.push(event.requestId);
+      for (const event of events)
+        if (event.kind === 'tokens' && event.finishReason !== undefined) finished.push(event.requestId);
     });
     expect(finished).toEqual([asked[2]!.id, asked[0]!.id, asked[1]!.id]);
     await engine.close();
@@ -281,7 +314,10 @@ describe('order', () => {
 describe('reservations', () => {
   it('do not overtake a sequence that waits for memory, unless they matter more', async () => {
     const { engine } = fakeEngine({ blockCount: 16, sequenceCountMax: 4 });
-    const [running, waiting] = [request(promptOf(1, 60), { maxTokenCount: 30 }), request(promptOf(2, 70), { maxTokenCount: 2 })];
+    const [running, waiting] = [
+      request(promptOf(1, 60), { maxTokenCount: 30 }),
+      request(promptOf(2, 70), { maxTokenCount: 2 }),
+    ];
     engine.add(running);
     await engine.step();
     engine.add(waiting);
@@ -310,7 +346,8 @@ describe('reservations', () => {
     expect(engine.snapshot().waitingCount).toBe(1);
     const small = request(promptOf(3, 8));
     expect(engine.reserve(small, 0)?.blockIds).toHaveLength(1);
-    expect(engine.reserve(request(promptOf(4, 80)), 0)).toBeNull(); // the waiting one could not be taken after it
+    // the waiting one could not be taken after it
+    expect(engine.reserve(request(promptOf(4, 80)), 0)).toBeNull();
     engine.checkIntegrity();
     engine.release(small.id);
     await drain(engine);

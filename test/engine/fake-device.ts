@@ -1,6 +1,7 @@
-/** A device and a model whose arithmetic is a hash, so that any lost token, misplaced K or V, or wrongly packed field changes the output.
- *  Memory is one ArrayBuffer and a pointer is an offset into it. Streams run late: ops execute only when an event is waited for (or
- *  when `pump` is called), so a buffer reused too early is seen. Two devices may share memory, as two processes do. */
+/** A device and a model whose arithmetic is a hash, so that any lost token, misplaced K or V, or wrongly
+ *  packed field changes the output. Memory is one ArrayBuffer and a pointer is an offset into it. Streams run
+ *  late: ops execute only when an event is waited for (or when `pump` is called), so a buffer reused too
+ *  early is seen. Two devices may share memory, as two processes do. */
 import {
   type BatchView,
   type CacheHandle,
@@ -136,7 +137,9 @@ export class FakeDevice {
   createStream(): Stream {
     const { memory } = this;
     const enqueue = (run: () => void) => this.jobs.push({ run });
-    const ops: Pick<Ops, 'sample'> = { sample: (args) => enqueue(() => sampleRows(memory, args, this.brokenSeed)) };
+    const ops: Pick<Ops, 'sample'> = {
+      sample: (args) => enqueue(() => sampleRows(memory, args, this.brokenSeed)),
+    };
     const graphs: Pick<Stream, 'beginGraph' | 'endGraph' | 'launch'> = {
       beginGraph: () => {
         [this.#queued, this.jobs] = [this.jobs, []];
@@ -157,7 +160,10 @@ export class FakeDevice {
       ops,
       copy: (target, source, bytes) => enqueue(() => memory.bytes.copyWithin(target, source, source + bytes)),
       copySlices: (target, source, pairs, slices) => {
-        const [pairsNow, slicesNow] = [pairs.map((pair) => ({ ...pair })), slices.map((slice) => ({ ...slice }))];
+        const [pairsNow, slicesNow] = [
+          pairs.map((pair) => ({ ...pair })),
+          slices.map((slice) => ({ ...slice })),
+        ];
         enqueue(() => {
           for (const pair of pairsNow) {
             for (const slice of slicesNow) {
@@ -183,7 +189,8 @@ export function enqueueOn(stream: Stream, run: () => void): void {
   (stream as unknown as { enqueue(run: () => void): void }).enqueue(run);
 }
 
-/** x(0) = token; cell(l, p) = mix of x(l, p) and p; x(l + 1, p) = fold of cell(l, 0..p). Logits are x of the last layer. */
+/** x(0) = token; cell(l, p) = mix of x(l, p) and p; x(l + 1, p) = fold of cell(l, 0..p). Logits are x of the
+ *  last layer. */
 export function fakeModel(device: FakeDevice, limits: { logitRowCountMax: number }): Model {
   const { memory } = device;
   const logits: Tensor = {
@@ -227,9 +234,19 @@ function readInputs(memory: FakeMemory, batch: Batch): number[] {
 }
 
 const cellAt = (view: KvLayerView, block: number, offset: number, half: 'key' | 'value') =>
-  (view.base + block * view.blockBytes + (half === 'key' ? view.keyOffset : view.valueOffset) + offset * headDim * 4) / 4;
+  (view.base +
+    block * view.blockBytes +
+    (half === 'key' ? view.keyOffset : view.valueOffset) +
+    offset * headDim * 4) /
+  4;
 
-function storeLayer(memory: FakeMemory, batch: BatchView, view: KvLayerView, layer: number, xs: readonly number[]): void {
+function storeLayer(
+  memory: FakeMemory,
+  batch: BatchView,
+  view: KvLayerView,
+  layer: number,
+  xs: readonly number[],
+): void {
   for (let row = 0; row < batch.rowCount; row++) {
     const slot = memory.i32[batch.slots / 4 + row]!;
     if (slot < 0) continue; // padding
@@ -252,7 +269,8 @@ function attendLayer(memory: FakeMemory, batch: BatchView, view: KvLayerView): n
         continue;
       }
       const position = kvCount - (end - row);
-      if (memory.i32[batch.positions / 4 + row] !== position) throw new Error('positions and key counts disagree');
+      if (memory.i32[batch.positions / 4 + row] !== position)
+        throw new Error('positions and key counts disagree');
       let x = 0;
       for (let p = 0; p <= position; p++) {
         const table = batch.blockTable / 4 + sequence * batch.blockTableStride;
@@ -318,7 +336,9 @@ function sampleRows(memory: FakeMemory, args: SampleArguments, brokenSeed: numbe
             seed: [u32[row + 7]!, u32[row + 8]!],
             drawIndex: u32[row + 9]!,
             history: { prompt: ids(history, promptCount), output: ids(history + promptCount, outputCount) },
-            banned: new Set(biases.filter(([, value]) => value === Number.NEGATIVE_INFINITY).map(([id]) => id)),
+            banned: new Set(
+              biases.filter(([, value]) => value === Number.NEGATIVE_INFINITY).map(([id]) => id),
+            ),
             biases: biases.filter(([, value]) => value !== Number.NEGATIVE_INFINITY),
           });
     i32[args.tokens / 4 + i] = token;

@@ -2,7 +2,12 @@
 import type { Clock } from '../../src/base/clock.js';
 import { type RequestId, requestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
-import { Engine, type EngineHooks, type EngineOptions, type GenerationRequest } from '../../src/engine/engine.js';
+import {
+  Engine,
+  type EngineHooks,
+  type EngineOptions,
+  type GenerationRequest,
+} from '../../src/engine/engine.js';
 import type { StepTimeModel } from '../../src/engine/pacer.js';
 import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
 import type { FinishReason, TokenEvent, TokenLogprob } from '../../src/engine/token-event.js';
@@ -88,7 +93,8 @@ export class Transcript {
       this.cachedTokenCount = event.cachedTokenCount;
     } else if (event.kind === 'promptLogprobs') {
       if (this.promptLogprobs !== undefined) throw new Error('prompt log-probabilities told twice');
-      if (this.tokens.some((tokens) => tokens.length > 0)) throw new Error('prompt log-probabilities after tokens');
+      if (this.tokens.some((tokens) => tokens.length > 0))
+        throw new Error('prompt log-probabilities after tokens');
       this.promptLogprobs = event.logprobs;
     } else {
       if (this.finishReasons[event.choiceIndex] !== undefined) throw new Error('tokens after the end');
@@ -124,7 +130,10 @@ export class Transcripts {
 }
 
 /** Steps until nothing is left, checking the accounting each time. */
-export async function drain(engine: Engine, onEvents: (events: readonly TokenEvent[]) => void = () => {}): Promise<void> {
+export async function drain(
+  engine: Engine,
+  onEvents: (events: readonly TokenEvent[]) => void = () => {},
+): Promise<void> {
   for (let i = 0; engine.hasWork; i++) {
     if (i > 20_000) throw new Error('no progress');
     onEvents(await engine.step());

@@ -1,4 +1,5 @@
-/** A forced output length ends a choice exactly there, as if its end token had been drawn, and nothing else about the request changes. */
+/** A forced output length ends a choice exactly there, as if its end token had been drawn, and nothing else
+ *  about the request changes. */
 import { describe, expect, it } from 'vitest';
 import { fakeEngine, promptOf, request } from './fake-engine.js';
 
@@ -33,7 +34,12 @@ describe.each([1, 2] as const)('forced output length, depth %i', (depth) => {
   it('draws the same tokens as without it', async () => {
     const { engine } = fakeEngine({ depth });
     const free = request(promptOf(1, 9), { maxTokenCount: 30, seed: 5, temperature: 1 });
-    const forced = request(promptOf(1, 9), { maxTokenCount: 30, seed: 5, temperature: 1, forcedTokenCount: 12 });
+    const forced = request(promptOf(1, 9), {
+      maxTokenCount: 30,
+      seed: 5,
+      temperature: 1,
+      forcedTokenCount: 12,
+    });
     const [whole, cut] = await engine.generate([free, forced]);
     expect(whole!.choices[0]!.tokens).toHaveLength(30);
     expect(cut!.choices[0]!.tokens).toEqual(whole!.choices[0]!.tokens.slice(0, 12));
@@ -42,7 +48,9 @@ describe.each([1, 2] as const)('forced output length, depth %i', (depth) => {
 
   it('does not reach past the context', async () => {
     const { engine } = fakeEngine({ depth });
-    const [result] = await engine.generate([request(promptOf(0, 120), { maxTokenCount: 40, forcedTokenCount: 30 })]);
+    const [result] = await engine.generate([
+      request(promptOf(0, 120), { maxTokenCount: 40, forcedTokenCount: 30 }),
+    ]);
     expect(result!.choices[0]).toMatchObject({ finishReason: 'length' });
     expect(result!.choices[0]!.tokens).toHaveLength(8);
     await engine.close();

@@ -1,5 +1,5 @@
-/** Random requests, hand-overs, stops and aborts on two small engines, paced and not; accounting checked after every operation, output
- *  against the oracle. TWOSTROKE_TEST=full runs many more seeds. */
+/** Random requests, hand-overs, stops and aborts on two small engines, paced and not; accounting checked
+ *  after every operation, output against the oracle. TWOSTROKE_TEST=full runs many more seeds. */
 import { describe, expect, it } from 'vitest';
 import type { Clock } from '../../src/base/clock.js';
 import type { RequestId } from '../../src/base/ids.js';
@@ -49,7 +49,8 @@ function randomOptions(prng: Prng, depth: 1 | 2): FakeEngineOptions {
     depth,
     maxModelTokenCount,
     blockTokenCount,
-    blockCount: Math.ceil((maxModelTokenCount / blockTokenCount) * prng.pick([1, 1.25, 2.5])), // one full context always fits
+    // one full context always fits
+    blockCount: Math.ceil((maxModelTokenCount / blockTokenCount) * prng.pick([1, 1.25, 2.5])),
     tokenBudget: prng.pick([8, 17, 64]),
     prefillChunkTokenCount: prng.pick([1, 5, 16, 64]),
     sequenceCountMax: prng.pick([4, 8]),
@@ -70,7 +71,10 @@ function randomRequest(prng: Prng): GenerationRequest {
 
 function freshRequest(prng: Prng): GenerationRequest {
   // few distinct beginnings, so that prefixes are shared
-  const prompt = [...promptOf(prng.integer(1, 3), prng.integer(0, 50)), ...promptOf(prng.integer(1, 1000), prng.integer(1, 20))];
+  const prompt = [
+    ...promptOf(prng.integer(1, 3), prng.integer(0, 50)),
+    ...promptOf(prng.integer(1, 1000), prng.integer(1, 20)),
+  ];
   const isPenalised = prng.integer(0, 3) === 0;
   return request(
     prompt,
@@ -131,7 +135,10 @@ class Fuzz {
       for (const engine of this.#pair.engines) engine.checkIntegrity();
     }
     for (let i = 0; this.#live.size > 0; i++) {
-      if (i > 20_000) throw new Error(`no progress: ${JSON.stringify(this.#pair.engines.map((engine) => engine.snapshot()))}`);
+      if (i > 20_000)
+        throw new Error(
+          `no progress: ${JSON.stringify(this.#pair.engines.map((engine) => engine.snapshot()))}`,
+        );
       await this.#operate(this.#prng.integer(30, 99), 'draining');
     }
     for (const engine of this.#pair.engines) {
@@ -154,8 +161,10 @@ class Fuzz {
     if (dice < 12) this.#add();
     else if (dice < 16) this.#abort();
     else if (dice < 18) this.#stopChoice();
-    else if (dice < 40) for (const push of this.#pair.pushes.splice(0, this.#prng.integer(1, 6))) this.#pair.land(push);
-    else if (dice < 50) this.#prng.pick([this.#pair.prefill, this.#pair.decode]).device.pump(this.#prng.integer(1, 12));
+    else if (dice < 40)
+      for (const push of this.#pair.pushes.splice(0, this.#prng.integer(1, 6))) this.#pair.land(push);
+    else if (dice < 50)
+      this.#prng.pick([this.#pair.prefill, this.#pair.decode]).device.pump(this.#prng.integer(1, 12));
     else if (dice < 75) await this.#step(this.#pair.prefill.engine);
     else await this.#step(this.#pair.decode.engine);
     this.#handOver();
@@ -165,7 +174,10 @@ class Fuzz {
 
   #add(): void {
     if (this.#live.size > 12) return;
-    const asked = { ...randomRequest(this.#prng), ...(this.#pacing === 'paced' ? randomDeadlines(this.#prng) : {}) };
+    const asked = {
+      ...randomRequest(this.#prng),
+      ...(this.#pacing === 'paced' ? randomDeadlines(this.#prng) : {}),
+    };
     const isHandOver = this.#prng.integer(0, 1) === 0 && asked.outputs === undefined;
     const engine = isHandOver ? this.#pair.prefill.engine : this.#prng.pick(this.#pair.engines);
     const live: Live = {
@@ -179,7 +191,8 @@ class Fuzz {
     if (isHandOver) this.#pair.start(asked);
     else engine.add(asked);
     asked.outputs?.forEach((given, c) => {
-      if (idealChoice(asked, c, maxModelTokenCount).tokens.length === given.length) live.stopped.add(c); // complete already: stays silent
+      // complete already: stays silent
+      if (idealChoice(asked, c, maxModelTokenCount).tokens.length === given.length) live.stopped.add(c);
     });
     this.#finishIfDone(live);
   }
@@ -211,7 +224,8 @@ class Fuzz {
   async #step(engine: Engine): Promise<void> {
     const before = new Set(this.#live.keys());
     const stepping = engine.step();
-    if (this.#prng.integer(0, 4) === 0) this.#prng.pick([() => this.#abort(), () => this.#stopChoice(), () => this.#add()])();
+    if (this.#prng.integer(0, 4) === 0)
+      this.#prng.pick([() => this.#abort(), () => this.#stopChoice(), () => this.#add()])();
     // a step that had nothing to wait for has told its events before the abort came
     const events = (await stepping).filter(({ requestId: id }) => this.#live.has(id) || !before.has(id));
     this.#transcripts.push(events);
@@ -229,7 +243,8 @@ class Fuzz {
       if (live.phase !== 'prefilling') continue;
       if (this.#pair.reservations.get(id) === null) {
         const outputs = live.transcript.tokens.map((tokens) => [...tokens]);
-        if (outputs.some((tokens) => tokens.length > 0)) continue; // forgotten below, once a peer would notice
+        // forgotten below, once a peer would notice
+        if (outputs.some((tokens) => tokens.length > 0)) continue;
         this.#pair.fence(id);
         this.#pair.prefill.engine.abort(id);
         this.#pair.reservations.delete(id);
@@ -259,7 +274,8 @@ class Fuzz {
     const { asked, transcript, stopped } = live;
     const isDone = transcript.finishReasons.every((reason, c) => reason !== undefined || stopped.has(c));
     if (!isDone) {
-      // no room on the decode side, noticed after the first token: nothing to compare, start over elsewhere is the coordinator's part
+      // no room on the decode side, noticed after the first token: nothing to compare, start over elsewhere
+      // is the coordinator's part
       if (
         live.phase === 'prefilling' &&
         this.#pair.reservations.get(asked.id) === null &&
@@ -271,7 +287,11 @@ class Fuzz {
     transcript.tokens.forEach((tokens, c) => {
       const whole = idealChoice(asked, c, maxModelTokenCount);
       const givenCount = asked.outputs?.[c]?.length ?? 0;
-      const ideal = { ...whole, tokens: whole.tokens.slice(givenCount), logprobs: whole.logprobs.slice(givenCount) };
+      const ideal = {
+        ...whole,
+        tokens: whole.tokens.slice(givenCount),
+        logprobs: whole.logprobs.slice(givenCount),
+      };
       if (stopped.has(c)) expect(tokens).toEqual(ideal.tokens.slice(0, tokens.length));
       else {
         expect(tokens, `${asked.id} choice ${c}`).toEqual(ideal.tokens);
@@ -279,7 +299,8 @@ class Fuzz {
         if (asked.sampling.topLogprobCount !== null) expect(transcript.logprobs[c]).toEqual(ideal.logprobs);
       }
     });
-    const isScored = asked.sampling.promptLogprobCount !== null && !asked.outputs?.some((given) => given.length > 0);
+    const isScored =
+      asked.sampling.promptLogprobCount !== null && !asked.outputs?.some((given) => given.length > 0);
     if (!isScored) expect(transcript.promptLogprobs).toBeUndefined();
     else if (transcript.tokens.some((tokens) => tokens.length > 0)) {
       expect(transcript.promptLogprobs).toEqual(idealPromptLogprobs(asked));
@@ -306,7 +327,9 @@ describe('fuzz', () => {
         try {
           await fuzz.run(600);
         } catch (error) {
-          throw new Error(`seed ${1000 * depth + seed}: ${error instanceof Error ? error.stack : String(error)}`);
+          throw new Error(
+            `seed ${1000 * depth + seed}: ${error instanceof Error ? error.stack : String(error)}`,
+          );
         }
         totals.finished += fuzz.finishedCount;
         totals.handedOver += fuzz.handedOverCount;

@@ -1,5 +1,6 @@
-/** A model that computes NaN or infinity for some inputs, on the real CPU device: those requests end with one clear error each, all others
- *  write what they would have written without them, and nothing computed of NaN is read by anybody else. */
+/** A model that computes NaN or infinity for some inputs, on the real CPU device: those requests end with one
+ *  clear error each, all others write what they would have written without them, and nothing computed of NaN
+ *  is read by anybody else. */
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { type RequestId, requestId } from '../../src/base/ids.js';
@@ -38,13 +39,29 @@ interface Shape {
 async function openEngine(plant: Plant | null, shape: Shape = {}): Promise<Engine> {
   const device = openDevice({ kind: 'cpu', index: 0, threadCount: 2 });
   const limits = { rowCountMax: 256, logitRowCountMax: 64 };
-  const folder = plant === null ? fixtureFolder('qwen3-moe') : plantedFolder(fixtureFolder('qwen3-moe'), plant);
+  const folder =
+    plant === null ? fixtureFolder('qwen3-moe') : plantedFolder(fixtureFolder('qwen3-moe'), plant);
   const model = await loadModel(folder, {
-    ...{ device, limits, loadFormat: 'auto', dtype: 'f32', quantize: shape.quantize ?? 'none', maxModelTokenCount: 512 },
+    ...{
+      device,
+      limits,
+      loadFormat: 'auto',
+      dtype: 'f32',
+      quantize: shape.quantize ?? 'none',
+      maxModelTokenCount: 512,
+    },
   });
   const { depth = 2, blockCount = 200, prefillChunkTokenCount = 64, kvDtype = 'f32' } = shape;
   const engine = new Engine({
-    ...{ device, model, clock: systemClock, maxModelTokenCount: 512, depth, prefixCaching: 'on', prefillChunkTokenCount },
+    ...{
+      device,
+      model,
+      clock: systemClock,
+      maxModelTokenCount: 512,
+      depth,
+      prefixCaching: 'on',
+      prefillChunkTokenCount,
+    },
     ...{ kv: { blockTokenCount: 16, blockCount, dtype: kvDtype }, tokenBudget: 256, sequenceCountMax: 32 },
   });
   open.push({ engine, model, device });
@@ -53,7 +70,11 @@ async function openEngine(plant: Plant | null, shape: Shape = {}): Promise<Engin
 
 let serial = 0;
 function ask(promptIds: readonly number[], sampling: Partial<SamplingParams> = {}): GenerationRequest {
-  return { id: requestId(`nan-${serial++}`), promptIds, sampling: { ...greedy, maxTokenCount: 12, ...sampling } };
+  return {
+    id: requestId(`nan-${serial++}`),
+    promptIds,
+    sampling: { ...greedy, maxTokenCount: 12, ...sampling },
+  };
 }
 
 /** Prompts without the poisoned token. */
@@ -74,7 +95,9 @@ interface Outcome {
 
 /** Runs all together; accounting is checked after every step, and nothing may be left. */
 async function run(engine: Engine, requests: readonly GenerationRequest[]): Promise<Outcome[]> {
-  const outcomes = new Map<RequestId, Outcome>(requests.map(({ id }) => [id, { tokens: [], cachedTokenCount: 0, errors: [] }]));
+  const outcomes = new Map<RequestId, Outcome>(
+    requests.map(({ id }) => [id, { tokens: [], cachedTokenCount: 0, errors: [] }]),
+  );
   for (const request of requests) engine.add(request);
   while (engine.hasWork) {
     for (const event of await engine.step()) {
@@ -90,9 +113,13 @@ async function run(engine: Engine, requests: readonly GenerationRequest[]): Prom
   return [...outcomes.values()];
 }
 
-const numericError = { code: 'numeric_error', message: expect.stringMatching(/logits for token \d+ .*not numbers/) };
+const numericError = {
+  code: 'numeric_error',
+  message: expect.stringMatching(/logits for token \d+ .*not numbers/),
+};
 
-/** The same requests on the model as it is, and on the one with the plant: the broken ones end with the error, the others write the same. */
+/** The same requests on the model as it is, and on the one with the plant: the broken ones end with the
+ *  error, the others write the same. */
 async function compare(
   plant: Plant,
   requests: () => readonly GenerationRequest[],
@@ -128,13 +155,18 @@ const samplings: readonly (readonly [string, Partial<SamplingParams>])[] = [
 describe('a token whose embedding is NaN', () => {
   const plant = { [embedding]: rowOf(poison) };
 
-  it.each(samplings)('ends the requests that read it, beside others that do not (%s)', async (_, sampling) => {
-    const plain = prompts(6, 20, 1);
-    const read = (index: number) => index % 2 === 1;
-    const requests = () =>
-      plain.map((ids, index) => ask(read(index) ? [...ids.slice(0, 9), poison, ...ids.slice(9)] : ids, sampling));
-    for (const depth of [1, 2] as const) await compare(plant, requests, read, { depth });
-  });
+  it.each(samplings)(
+    'ends the requests that read it, beside others that do not (%s)',
+    async (_, sampling) => {
+      const plain = prompts(6, 20, 1);
+      const read = (index: number) => index % 2 === 1;
+      const requests = () =>
+        plain.map((ids, index) =>
+          ask(read(index) ? [...ids.slice(0, 9), poison, ...ids.slice(9)] : ids, sampling),
+        );
+      for (const depth of [1, 2] as const) await compare(plant, requests, read, { depth });
+    },
+  );
 
   it('ends a request when it is drawn, with the next step in flight', async () => {
     const force = { logitBias: [[poison, 100]] as const };
@@ -156,7 +188,8 @@ describe('a token whose embedding is NaN', () => {
       expect(broken).toEqual({ tokens: [], cachedTokenCount: 0, errors: [numericError] });
       expect(engine.snapshot().cachedBlockCount).toBe(0);
     }
-    const outcomes = async (of: Engine) => (await run(of, [ask(plain), ask(other)])).map(({ tokens }) => tokens);
+    const outcomes = async (of: Engine) =>
+      (await run(of, [ask(plain), ask(other)])).map(({ tokens }) => tokens);
     expect(await outcomes(engine)).toEqual(await outcomes(clean));
   });
 
@@ -169,7 +202,10 @@ describe('a token whose embedding is NaN', () => {
     await engine.step(); // the first chunk samples nothing, so nothing is known of it
     engine.abort(abandoned.id);
     await run(engine, []);
-    const [second, third] = [...(await run(engine, [ask(poisoned)])), ...(await run(engine, [ask(poisoned)]))];
+    const [second, third] = [
+      ...(await run(engine, [ask(poisoned)])),
+      ...(await run(engine, [ask(poisoned)])),
+    ];
     expect(second).toMatchObject({ cachedTokenCount: 32, errors: [numericError] });
     expect(third).toMatchObject({ cachedTokenCount: 0, errors: [numericError] });
   });
@@ -210,17 +246,21 @@ describe('a token whose embedding is NaN', () => {
 });
 
 describe('experts', () => {
-  it.each([Number.NaN, Number.POSITIVE_INFINITY])('one of %s fails those that are sent to it', async (value) => {
-    const plant = { 'model.layers.1.mlp.experts.3.down_proj.weight': everything(value) };
-    const asked = prompts(40, 2, 7);
-    const requests = () => asked.map((ids) => ask(ids, { maxTokenCount: 3 }));
-    const alone = await openEngine(plant);
-    const broken: boolean[] = [];
-    for (const request of requests()) broken.push((await run(alone, [request]))[0]!.errors.length > 0);
-    expect(broken).toContain(true);
-    expect(broken).toContain(false);
-    for (const depth of [1, 2] as const) await compare(plant, requests, (index) => broken[index]!, { depth });
-  });
+  it.each([Number.NaN, Number.POSITIVE_INFINITY])(
+    'one of %s fails those that are sent to it',
+    async (value) => {
+      const plant = { 'model.layers.1.mlp.experts.3.down_proj.weight': everything(value) };
+      const asked = prompts(40, 2, 7);
+      const requests = () => asked.map((ids) => ask(ids, { maxTokenCount: 3 }));
+      const alone = await openEngine(plant);
+      const broken: boolean[] = [];
+      for (const request of requests()) broken.push((await run(alone, [request]))[0]!.errors.length > 0);
+      expect(broken).toContain(true);
+      expect(broken).toContain(false);
+      for (const depth of [1, 2] as const)
+        await compare(plant, requests, (index) => broken[index]!, { depth });
+    },
+  );
 
   it('a router row of NaN fails every request, each by itself, and the engine lives', async () => {
     const plant = { 'model.layers.0.mlp.gate.weight': rowOf(5) };
@@ -237,6 +277,8 @@ it('nothing left to draw from is the request’s own fault', async () => {
     ask([5, 6], { minTokenCount: 4, stopTokenIds: all }),
     ask([5, 6], { minTokenCount: 4, stopTokenIds: all.slice(1), maxTokenCount: 4 }),
   ]);
-  expect(forbidden!.errors).toEqual([{ code: 'invalid_request', message: expect.stringMatching(/min_tokens/) }]);
+  expect(forbidden!.errors).toEqual([
+    { code: 'invalid_request', message: expect.stringMatching(/min_tokens/) },
+  ]);
   expect(other!.tokens).toEqual([0, 0, 0, 0]);
 });

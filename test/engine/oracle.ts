@@ -28,11 +28,18 @@ class Context {
 
 const logprobOf = (x: number, token: number, topCount: number): TokenLogprob => ({
   logprob: fakeLogprob(x, token),
-  top: Array.from({ length: topCount }, (_, rank) => [fakeTop(x, rank), fakeLogprob(x, fakeTop(x, rank))] as const),
+  top: Array.from(
+    { length: topCount },
+    (_, rank) => [fakeTop(x, rank), fakeLogprob(x, fakeTop(x, rank))] as const,
+  ),
 });
 
 /** All tokens of a choice, those given in `outputs` included. */
-export function idealChoice(request: GenerationRequest, choiceIndex: number, maxModelTokenCount: number): OracleChoice {
+export function idealChoice(
+  request: GenerationRequest,
+  choiceIndex: number,
+  maxModelTokenCount: number,
+): OracleChoice {
   const { promptIds, sampling } = request;
   const context = new Context();
   let x = 0;
@@ -42,7 +49,8 @@ export function idealChoice(request: GenerationRequest, choiceIndex: number, max
   const stops = new Set([...sampling.endTokenIds, ...sampling.stopTokenIds]);
   const given = request.outputs?.[choiceIndex] ?? [];
   const seed = sampling.seed + choiceIndex;
-  const usesHistory = sampling.repetitionPenalty !== 1 || sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0;
+  const usesHistory =
+    sampling.repetitionPenalty !== 1 || sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0;
   const limit = Math.min(sampling.maxTokenCount, maxModelTokenCount - promptIds.length);
   while (tokens.length < limit) {
     const drawn = drawToken({
@@ -57,7 +65,8 @@ export function idealChoice(request: GenerationRequest, choiceIndex: number, max
     const token = given[tokens.length] ?? drawn;
     logprobs.push(logprobOf(x, token, sampling.topLogprobCount ?? 0));
     tokens.push(token);
-    if (tokens.length > sampling.minTokenCount && stops.has(token)) return { tokens, logprobs, finishReason: 'stop' };
+    if (tokens.length > sampling.minTokenCount && stops.has(token))
+      return { tokens, logprobs, finishReason: 'stop' };
     x = context.push(token);
   }
   return { tokens, logprobs, finishReason: 'length' };
@@ -65,5 +74,7 @@ export function idealChoice(request: GenerationRequest, choiceIndex: number, max
 
 export function idealPromptLogprobs({ promptIds, sampling }: GenerationRequest): readonly TokenLogprob[] {
   const context = new Context();
-  return promptIds.slice(0, -1).map((id, i) => logprobOf(context.push(id), promptIds[i + 1]!, sampling.promptLogprobCount ?? 0));
+  return promptIds
+    .slice(0, -1)
+    .map((id, i) => logprobOf(context.push(id), promptIds[i + 1]!, sampling.promptLogprobCount ?? 0));
 }

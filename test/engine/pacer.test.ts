@@ -20,7 +20,11 @@ function pace(predictMs: (work: StepWork) => number, tpotMs: number, stepCount: 
   const deadlines = { firstTokenDueMs: 0, ttftMs: 100, tpotMs };
   const rooms: number[] = [];
   for (let index = 0; index < stepCount; index++) {
-    const sequence = { request: { deadlines, outputLimit: stepCount + 1 }, firstTokenMs: 0, drawCount: index + 2 };
+    const sequence = {
+      request: { deadlines, outputLimit: stepCount + 1 },
+      firstTokenMs: 0,
+      drawCount: index + 2,
+    };
     const plan = { entries: [{ sequence, endToken: 100 + index }] } as unknown as StepPlan;
     const prefillTokenCount = pacer.promptRoom(plan, 0);
     const work = { decodeCount: 1, decodeKvTokenCount: 100 + index, prefillTokenCount, prefillPairCount: 0 };
@@ -33,21 +37,25 @@ function pace(predictMs: (work: StepWork) => number, tpotMs: number, stepCount: 
 }
 
 /** As of a small model on a CPU: a block of a prompt takes as long as the decodes. */
-const slowPrompts = ({ decodeCount, prefillTokenCount }: StepWork) => 0.8 * decodeCount + 0.05 * prefillTokenCount;
+const slowPrompts = ({ decodeCount, prefillTokenCount }: StepWork) =>
+  0.8 * decodeCount + 0.05 * prefillTokenCount;
 
 describe('Pacer', () => {
   it('keeps a TPOT that not even one block fits into, by steps without prompts between', () => {
     const { rooms, meanStepMs } = pace(slowPrompts, 1.3, 200);
     expect(meanStepMs).toBeLessThanOrEqual(1.3);
     const tokenCount = rooms.reduce((sum, room) => sum + room, 0);
-    expect(tokenCount).toBeGreaterThan((0.8 * 200 * (1.3 - 0.8)) / 0.05); // most of what is left beside the decodes
+    // most of what is left beside the decodes
+    expect(tokenCount).toBeGreaterThan((0.8 * 200 * (1.3 - 0.8)) / 0.05);
     expect(rooms).toContain(0);
   });
 
   it('lets prompts go on where decodes alone break their TPOT', () => {
     const { rooms } = pace(slowPrompts, 0.79, 200);
     for (let from = 0; from + slackTokenCount <= rooms.length; from++)
-      expect(Math.max(...rooms.slice(from, from + slackTokenCount))).toBeGreaterThanOrEqual(leastPromptTokenCount);
+      expect(Math.max(...rooms.slice(from, from + slackTokenCount))).toBeGreaterThanOrEqual(
+        leastPromptTokenCount,
+      );
   });
 
   it('fills steps up to the TPOT where blocks fit', () => {

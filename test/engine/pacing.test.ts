@@ -1,4 +1,5 @@
-/** Steps are paced by deadlines: who decodes keeps its TPOT, prompts get all the rest, the earliest deadline first, late ones last. */
+/** Steps are paced by deadlines: who decodes keeps its TPOT, prompts get all the rest, the earliest deadline
+ *  first, late ones last. */
 import { describe, expect, it } from 'vitest';
 import type { GenerationRequest } from '../../src/engine/engine.js';
 import { efficientChunk } from '../../src/router/paced-step.js';
@@ -12,11 +13,19 @@ const depths = [1, 2] as const;
 /** Eight that decode, and a prompt that comes when they have `headStartMs` of tokens. */
 async function besideDecodes(options: TimedEngineOptions, headStartMs = 0) {
   const timed = new TimedEngine(options);
-  const decoding = Array.from({ length: 8 }, () => timed.comes(0, asked({ promptTokenCount: 16, outputTokenCount: 400 })));
+  const decoding = Array.from({ length: 8 }, () =>
+    timed.comes(0, asked({ promptTokenCount: 16, outputTokenCount: 400 })),
+  );
   const prompt = timed.comes(10 + headStartMs, asked(longPrompt));
   await timed.run();
   const slowestTpotMs = Math.max(...decoding.map((each) => timed.tpotMs(each)));
-  return { timed, decoding, prompt, slowestTpotMs, promptSteps: timed.steps.filter((step) => step.prefillTokenCount > 16 * 8) };
+  return {
+    timed,
+    decoding,
+    prompt,
+    slowestTpotMs,
+    promptSteps: timed.steps.filter((step) => step.prefillTokenCount > 16 * 8),
+  };
 }
 
 describe.each(depths)('a long prompt beside decodes, %i steps in flight', (depth) => {
@@ -105,7 +114,11 @@ describe('without', () => {
     for (let i = 0; i < 12; i++)
       timed.comes(
         7 * i,
-        asked({ promptTokenCount: 300 + 100 * i, outputTokenCount: 30, ttftMs: deadlines ? 900 - 50 * i : null }),
+        asked({
+          promptTokenCount: 300 + 100 * i,
+          outputTokenCount: 30,
+          ttftMs: deadlines ? 900 - 50 * i : null,
+        }),
       );
   };
   const stepsOf = async (pacing: 'on' | 'off', deadlines: boolean) => {
@@ -169,7 +182,9 @@ describe('the order of prompts', () => {
     const { timed, order } = await together([...late, ...others]);
     expect(order).toEqual([2, 3, 0, 1]);
     const sole = await together(others);
-    const [alone, beside] = [sole, { timed, order }].map(({ timed: each }, i) => each.firstMs([others, others][i]![1]!));
+    const [alone, beside] = [sole, { timed, order }].map(({ timed: each }, i) =>
+      each.firstMs([others, others][i]![1]!),
+    );
     expect(beside! - alone!).toBeLessThanOrEqual(10);
   });
 
@@ -187,7 +202,8 @@ describe('a late prompt waits no longer than its age allows', () => {
   /** Prompts in time without end, and always some that wait: nothing is left over for others. */
   function flood(timed: TimedEngine, forMs: number): void {
     for (let i = 0; i < 3; i++) timed.comes(0, asked({ promptTokenCount: efficient, ttftMs: 2000 }));
-    for (let atMs = 0; atMs < forMs; atMs += 20) timed.comes(atMs, asked({ promptTokenCount: efficient, ttftMs: 2000 }));
+    for (let atMs = 0; atMs < forMs; atMs += 20)
+      timed.comes(atMs, asked({ promptTokenCount: efficient, ttftMs: 2000 }));
   }
 
   it('it gets an eighth of every step once it is late by four times its TTFT', async () => {
@@ -230,16 +246,19 @@ describe('how many may decode together', () => {
   const steps = { ...cost, msPerSampledRow: 0.1 };
   const rowsMax = (timed: TimedEngine) => Math.max(...timed.steps.map(({ decodeCount }) => decodeCount));
 
-  it.each(depths)('as many as keep the TPOT; the others wait with their prompts; %i steps in flight', async (depth) => {
-    const timed = new TimedEngine({ steps, depth });
-    const all = Array.from({ length: 120 }, () =>
-      timed.comes(0, asked({ promptTokenCount: 32, outputTokenCount: 60, ttftMs: 20_000 })),
-    );
-    await timed.run();
-    expect(rowsMax(timed)).toBeGreaterThan(40);
-    expect(rowsMax(timed)).toBeLessThanOrEqual(47); // 5 + 0.1 n up to 9.7
-    for (const each of all) expect(timed.tpotMs(each)).toBeLessThan(10.001);
-  });
+  it.each(depths)(
+    'as many as keep the TPOT; the others wait with their prompts; %i steps in flight',
+    async (depth) => {
+      const timed = new TimedEngine({ steps, depth });
+      const all = Array.from({ length: 120 }, () =>
+        timed.comes(0, asked({ promptTokenCount: 32, outputTokenCount: 60, ttftMs: 20_000 })),
+      );
+      await timed.run();
+      expect(rowsMax(timed)).toBeGreaterThan(40);
+      expect(rowsMax(timed)).toBeLessThanOrEqual(47); // 5 + 0.1 n up to 9.7
+      for (const each of all) expect(timed.tpotMs(each)).toBeLessThan(10.001);
+    },
+  );
 
   it('choices count each', async () => {
     const timed = new TimedEngine({ steps });
@@ -251,15 +270,19 @@ describe('how many may decode together', () => {
 
   it('who could not keep its TPOT even alone starts all the same', async () => {
     const timed = new TimedEngine({ steps });
-    for (let i = 0; i < 60; i++) timed.comes(0, asked({ promptTokenCount: 32, outputTokenCount: 60, tpotMs: 1, ttftMs: 20_000 }));
+    for (let i = 0; i < 60; i++)
+      timed.comes(0, asked({ promptTokenCount: 32, outputTokenCount: 60, tpotMs: 1, ttftMs: 20_000 }));
     await timed.run();
     expect(rowsMax(timed)).toBe(60);
   });
 
   it('prompts that decode elsewhere do not count, and start whatever decodes here', async () => {
     const timed = new TimedEngine({ steps });
-    for (let i = 0; i < 80; i++) timed.comes(0, asked({ promptTokenCount: 32, outputTokenCount: 100, ttftMs: 20_000 }));
-    const handedOver = Array.from({ length: 8 }, () => timed.comes(20, asked({ promptTokenCount: 300, ttftMs: 500 }), 'prefill'));
+    for (let i = 0; i < 80; i++)
+      timed.comes(0, asked({ promptTokenCount: 32, outputTokenCount: 100, ttftMs: 20_000 }));
+    const handedOver = Array.from({ length: 8 }, () =>
+      timed.comes(20, asked({ promptTokenCount: 300, ttftMs: 500 }), 'prefill'),
+    );
     await timed.run(500);
     for (const each of handedOver) expect(timed.firstMs(each)).toBeLessThan(500);
   });
@@ -270,7 +293,8 @@ it('a prompt to be handed over is computed beside decodes like any other: in spa
   const spans: [number, number, boolean][] = [];
   timed.hooks = {
     onLayer: (layer, chunks) => {
-      if (layer === 0) for (const { firstToken, endToken, isLast } of chunks) spans.push([firstToken, endToken, isLast]);
+      if (layer === 0)
+        for (const { firstToken, endToken, isLast } of chunks) spans.push([firstToken, endToken, isLast]);
     },
   };
   const decoding = timed.comes(0, asked({ promptTokenCount: 16, outputTokenCount: 300 }));

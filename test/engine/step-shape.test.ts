@@ -16,7 +16,8 @@ it('pads three sequences to the shape of four and gives the tokens each has alon
     results.map(({ choices }) => choices[0]!.tokens.map(({ tokenId }) => tokenId));
   const batched = tokensOf(await together.engine.generate(ask()));
   const alone = [];
-  for (const one of ask()) alone.push(...tokensOf(await fakeEngine({ prefixCaching: 'off' }).engine.generate([one])));
+  for (const one of ask())
+    alone.push(...tokensOf(await fakeEngine({ prefixCaching: 'off' }).engine.generate([one])));
   expect(batched).toEqual(alone);
 });
 

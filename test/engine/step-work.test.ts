@@ -29,7 +29,11 @@ describe('step work', () => {
   });
 
   it('tells rows that decode from prompts', () => {
-    const entry = (firstToken: number, endToken: number) => ({ firstToken, endToken, sequence: null as never });
+    const entry = (firstToken: number, endToken: number) => ({
+      firstToken,
+      endToken,
+      sequence: null as never,
+    });
     expect(stepWorkOf({ entries: [entry(9, 10), entry(99, 100), entry(0, 4), entry(16, 20)] })).toEqual({
       decodeCount: 2,
       decodeKvTokenCount: 110,
@@ -44,7 +48,9 @@ describe('recent steps', () => {
     const recent = new RecentSteps();
     for (let i = 0; i < stepSampleCountMax + 10; i++) recent.add(sampleOf(i));
     const taken = recent.take();
-    expect(taken.map(({ decodeCount }) => decodeCount)).toEqual(Array.from({ length: stepSampleCountMax }, (_, i) => i + 10));
+    expect(taken.map(({ decodeCount }) => decodeCount)).toEqual(
+      Array.from({ length: stepSampleCountMax }, (_, i) => i + 10),
+    );
     expect(recent.take()).toEqual([]);
     recent.add(sampleOf(3));
     expect(recent.take()).toEqual([sampleOf(3)]);

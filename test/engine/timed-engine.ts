@@ -1,5 +1,5 @@
-/** The real engine on a device that computes nothing and takes as long as a formula says, on virtual time. Whoever paces its steps may
- *  believe in another formula. */
+/** The real engine on a device that computes nothing and takes as long as a formula says, on virtual time.
+ *  Whoever paces its steps may believe in another formula. */
 import type { RequestId } from '../../src/base/ids.js';
 import type { DeviceInfo } from '../../src/device/device.js';
 import { Engine, type EngineHooks, type GenerationRequest } from '../../src/engine/engine.js';
@@ -60,19 +60,39 @@ export class TimedEngine {
   #toComeCount = 0;
 
   constructor(options: TimedEngineOptions = {}) {
-    const { pacing = 'on', depth = 2, blockCount = 4096, tokenBudget = 2048, sequenceCountMax = 512, steps = cost } = options;
+    const {
+      pacing = 'on',
+      depth = 2,
+      blockCount = 4096,
+      tokenBudget = 2048,
+      sequenceCountMax = 512,
+      steps = cost,
+    } = options;
     this.#steps = steps;
     this.#proofs = options.proofs ?? 'on';
     const { clock } = this;
-    const info: DeviceInfo = { name: 'timed', isa: 'none', kind: 'cuda', index: 0, threadCount: 1, totalBytes: 0, freeBytes: 0 };
-    const until = (atMs: number) => (atMs <= clock.nowMs() ? Promise.resolve() : clock.sleep(atMs - clock.nowMs()));
+    const info: DeviceInfo = {
+      name: 'timed',
+      isa: 'none',
+      kind: 'cuda',
+      index: 0,
+      threadCount: 1,
+      totalBytes: 0,
+      freeBytes: 0,
+    };
+    const until = (atMs: number) =>
+      atMs <= clock.nowMs() ? Promise.resolve() : clock.sleep(atMs - clock.nowMs());
     const device = new TimedDevice({
       time: { nowMs: () => clock.nowMs(), until, computeUntil: () => {} },
       info,
       steps: { draw: (work) => stepMs(steps, work) },
       link: { draw: () => 0, drawLatency: () => 0 },
     });
-    const model = timedModel(device, { kvBytesPerToken: 1024, vocabCount: 97, logitRowCountMax: sequenceCountMax });
+    const model = timedModel(device, {
+      kvBytesPerToken: 1024,
+      vocabCount: 97,
+      logitRowCountMax: sequenceCountMax,
+    });
     const stepTimes: StepTimeModel = {
       predictMs: (work) => {
         this.predictionCount++;
@@ -80,7 +100,12 @@ export class TimedEngine {
       },
       observe: () => {},
     };
-    const limits = { tokenBudget, prefillChunkTokenCount: tokenBudget, sequenceCountMax, maxModelTokenCount: 8192 };
+    const limits = {
+      tokenBudget,
+      prefillChunkTokenCount: tokenBudget,
+      sequenceCountMax,
+      maxModelTokenCount: 8192,
+    };
     const kv = { blockTokenCount, blockCount, dtype: 'bf16' as const };
     const hooks: EngineHooks = {
       onStep: (step) => this.steps.push({ ...step, endMs: clock.nowMs() }),
@@ -131,7 +156,8 @@ export class TimedEngine {
       for (const event of await this.engine.step()) {
         this.onEvent(event);
         if (event.kind !== 'tokens') continue;
-        for (const _ of event.tokens) this.tokensMs.get(event.requestId)?.[event.choiceIndex]?.push(this.clock.nowMs());
+        for (const _ of event.tokens)
+          this.tokensMs.get(event.requestId)?.[event.choiceIndex]?.push(this.clock.nowMs());
       }
       if (this.#proofs === 'on') this.engine.checkIntegrity();
     }
@@ -171,6 +197,7 @@ export function asked(options: Asked): GenerationRequest {
     priority = 0,
   } = options;
   const promptIds = Array.from({ length: promptTokenCount }, (_, i) => i % 97);
-  const deadlines = ttftMs === null ? {} : { deadlines: { firstTokenInMs: ttftMs - lateByMs, ttftMs, tpotMs } };
+  const deadlines =
+    ttftMs === null ? {} : { deadlines: { firstTokenInMs: ttftMs - lateByMs, ttftMs, tpotMs } };
   return request(promptIds, { maxTokenCount: outputTokenCount, choiceCount }, { priority, ...deadlines });
 }

@@ -1,7 +1,9 @@
-/** Times the real engine on a Qwen3-8B-shaped model with random weights. Used by engine.ts; bench/gpu/report.py puts the rows beside their floors.
+/** Times the real engine on a Qwen3-8B-shaped model with random weights. Used by engine.ts;
+ *  bench/gpu/report.py puts the rows beside their floors.
  *
- *  A run adds `count` requests at once and steps until all have ended, on an engine that was warmed up as a worker is (worker/warm-up.ts) and
- *  has run the same requests with a few tokens before. Times are the host's, from before the first step to after the last; the host's share comes from the GPU's own events. */
+ *  A run adds `count` requests at once and steps until all have ended, on an engine that was warmed up as a
+ *  worker is (worker/warm-up.ts) and has run the same requests with a few tokens before. Times are the
+ *  host's, from before the first step to after the last; the host's share comes from the GPU's own events. */
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { systemClock } from '../../src/base/clock.js';
@@ -36,7 +38,8 @@ const loads: readonly Load[] = [
 /** For the variants: a step bound by weights, one bound by KV, the throughput run, a prompt. */
 const fewLoads = loads.filter((_, i) => [0, 4, 5, 7].includes(i));
 
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+const median = (values: readonly number[]) =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 export async function bench(device: Device): Promise<void> {
   const timer = new GraphTimer(device);
@@ -71,14 +74,25 @@ export async function benchFp8(device: Device): Promise<void> {
 }
 
 const stepLimits = {
-  ...{ tokenBudget: dummyLimits.rowCountMax, prefillChunkTokenCount: dummyLimits.rowCountMax, sequenceCountMax: 256 },
+  ...{
+    tokenBudget: dummyLimits.rowCountMax,
+    prefillChunkTokenCount: dummyLimits.rowCountMax,
+    sequenceCountMax: 256,
+  },
   ...{ maxModelTokenCount: 8192, depth: 2 as const, clock: systemClock },
 };
 
 async function warm(device: Device, model: Model): Promise<void> {
   const startMs = systemClock.nowMs();
-  const { graphBytes } = await warmUp({ device, model, ...stepLimits, kv: { blockTokenCount: 16, dtype: 'bf16' } });
-  console.log(`warmed up in ${(systemClock.nowMs() - startMs).toFixed(0)} ms, ${(graphBytes / 2 ** 20).toFixed(2)} MiB a graph`);
+  const { graphBytes } = await warmUp({
+    device,
+    model,
+    ...stepLimits,
+    kv: { blockTokenCount: 16, dtype: 'bf16' },
+  });
+  console.log(
+    `warmed up in ${(systemClock.nowMs() - startMs).toFixed(0)} ms, ${(graphBytes / 2 ** 20).toFixed(2)} MiB a graph`,
+  );
 }
 
 function engineFor(
@@ -93,7 +107,13 @@ function engineFor(
   return openEngine(device, model, { ...stepLimits, kv, prefixCaching: 'off' }, hooks);
 }
 
-async function measure(prefix: string, device: Device, model: Model, load: Load, kvDtype: Dtype = 'bf16'): Promise<void> {
+async function measure(
+  prefix: string,
+  device: Device,
+  model: Model,
+  load: Load,
+  kvDtype: Dtype = 'bf16',
+): Promise<void> {
   const { count, promptCount, outCount } = load;
   const mixed = { ms: 0, rowCount: 0 };
   const hooks: EngineHooks = {
@@ -112,7 +132,8 @@ async function measure(prefix: string, device: Device, model: Model, load: Load,
   if (stepMs.length > 8) row(`${name}: decode step`, median(stepMs), 'ms');
   row(`${name}: all`, elapsedMs, 'ms');
   row(`${name}: output rate`, (tokenCount / elapsedMs) * 1000, 'tok/s');
-  if (count > 8) row(`${name}: steps with prompts, ms per 1000 rows`, (1000 * mixed.ms) / mixed.rowCount, 'ms');
+  if (count > 8)
+    row(`${name}: steps with prompts, ms per 1000 rows`, (1000 * mixed.ms) / mixed.rowCount, 'ms');
   await engine.close();
 }
 
@@ -126,7 +147,11 @@ async function measureHostShare(timer: GraphTimer, model: Model, load: Load): Pr
   }
   await engine.quiesced();
   const share = 100 * (await timer.hostShare());
-  row(`engine ${load.count} x ${load.promptCount} in ${load.outCount} out: host's share of a decode step`, share, '%');
+  row(
+    `engine ${load.count} x ${load.promptCount} in ${load.outCount} out: host's share of a decode step`,
+    share,
+    '%',
+  );
   await engine.close();
 }
 
@@ -158,16 +183,25 @@ async function run(engine: Engine, load: Load) {
   return { elapsedMs: systemClock.nowMs() - startMs, firstTokenMs, stepMs, tokenCount };
 }
 
-/** A model folder of 16 GB (scripts/make-bench-model.mjs --shape 8b) that lies in the page cache: read it once before. */
+/** A model folder of 16 GB (scripts/make-bench-model.mjs --shape 8b) that lies in the page cache: read it
+ *  once before. */
 export async function benchLoading(device: Device): Promise<void> {
   const folder = process.env.TWOSTROKE_BENCH_MODEL;
-  if (folder === undefined) return console.log('TWOSTROKE_BENCH_MODEL names no model: loading is not measured');
+  if (folder === undefined)
+    return console.log('TWOSTROKE_BENCH_MODEL names no model: loading is not measured');
   const gigabytes = statSync(path.join(folder, 'model.safetensors')).size / 1e9;
   for (const name of ['first', 'second']) {
     const startMs = systemClock.nowMs();
     let updateCount = 0;
     const model = await loadModel(folder, {
-      ...{ device, limits: dummyLimits, loadFormat: 'auto', dtype: 'bf16', quantize: 'none', maxModelTokenCount: 8192 },
+      ...{
+        device,
+        limits: dummyLimits,
+        loadFormat: 'auto',
+        dtype: 'bf16',
+        quantize: 'none',
+        maxModelTokenCount: 8192,
+      },
       onProgress: () => {
         updateCount++;
       },

@@ -1,4 +1,5 @@
-/** Qwen3-8B's shape with random weights: what the benchmarks and the batch-invariance test run on. Used by bench.ts and invariance.ts. */
+/** Qwen3-8B's shape with random weights: what the benchmarks and the batch-invariance test run on. Used by
+ *  bench.ts and invariance.ts. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Device } from '../../src/device/device.js';
@@ -13,11 +14,19 @@ export interface DummyOptions {
 
 export const dummyLimits = { rowCountMax: 2048, logitRowCountMax: 256 };
 
-export function loadDummy(device: Device, { layerCount = 36, quantize = 'none' }: DummyOptions = {}): Promise<Model> {
+export function loadDummy(
+  device: Device,
+  { layerCount = 36, quantize = 'none' }: DummyOptions = {},
+): Promise<Model> {
   const folder = path.join(process.env.OUT ?? '/tmp', `qwen3-8b-shape-${layerCount}`);
   mkdirSync(folder, { recursive: true });
-  const config = JSON.parse(readFileSync(path.join(root, 'models', 'shape-qwen3-8b', 'config.json'), 'utf8')) as object;
-  writeFileSync(path.join(folder, 'config.json'), JSON.stringify({ ...config, num_hidden_layers: layerCount }));
+  const config = JSON.parse(
+    readFileSync(path.join(root, 'models', 'shape-qwen3-8b', 'config.json'), 'utf8'),
+  ) as object;
+  writeFileSync(
+    path.join(folder, 'config.json'),
+    JSON.stringify({ ...config, num_hidden_layers: layerCount }),
+  );
   const options = {
     device,
     limits: dummyLimits,

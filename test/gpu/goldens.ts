@@ -4,10 +4,11 @@ import path from 'node:path';
 import type { Device } from '../../src/device/device.js';
 import { ask, check, folders, type GoldenCase, load, openEngine, readCases } from './rig.js';
 
-/** From which gap on bf16 must choose the demo model's golden token. The CPU's bf16 (float32 activations) keeps to 0.05. With bf16 activations the
- *  errors of log-probabilities are as large as rounding alone makes them: exact arithmetic that rounds where our kernels round has a median of
- *  1.8e-2 and a largest of 0.20, ours 1.6e-2 and 0.21 (docs/experiments/cuda-kernels.md), so two of them may differ by twice that at worst; from
- *  0.05 on all but a few of a thousand must agree. */
+/** From which gap on bf16 must choose the demo model's golden token. The CPU's bf16 (float32 activations)
+ *  keeps to 0.05. With bf16 activations the errors of log-probabilities are as large as rounding alone makes
+ *  them: exact arithmetic that rounds where our kernels round has a median of 1.8e-2 and a largest of 0.20,
+ *  ours 1.6e-2 and 0.21 (docs/experiments/cuda-kernels.md), so two of them may differ by twice that at worst;
+ *  from 0.05 on all but a few of a thousand must agree. */
 const demoGap = 0.2;
 const nearGap = 0.05;
 const nearWrongShare = 0.003;
@@ -44,11 +45,15 @@ export async function goldens(device: Device): Promise<void> {
           }
           const end = apart?.at ?? ids.length;
           for (let j = 0; j < end; j++)
-            worst = Math.max(worst, Math.abs((tokens[j]!.logprob?.logprob ?? Number.NaN) - one.continuation_logprobs[j]!));
+            worst = Math.max(
+              worst,
+              Math.abs((tokens[j]!.logprob?.logprob ?? Number.NaN) - one.continuation_logprobs[j]!),
+            );
         }
         const bound = dtype === 'f32' ? 1e-3 : 0.6;
         const name = `${path.basename(folder)} ${dtype} chunks of ${prefillChunkTokenCount}`;
-        // A choice of expert is a step: rounding flips some near ties, and with them the rest of a free-running text, in any bf16 arithmetic.
+        // A choice of expert is a step: rounding flips some near ties, and with them the rest of a
+        // free-running text, in any bf16 arithmetic.
         const isMoe = folder.endsWith('moe') && dtype === 'bf16';
         check(
           name,
@@ -62,7 +67,8 @@ export async function goldens(device: Device): Promise<void> {
   }
 }
 
-/** The goldens' tokens are fed; each position's best five are compared. The bounds are those of the CPU's bf16 test, which has float32 activations. */
+/** The goldens' tokens are fed; each position's best five are compared. The bounds are those of the CPU's
+ *  bf16 test, which has float32 activations. */
 export async function teacherForced(device: Device): Promise<void> {
   for (const folder of folders) {
     const cases = readCases(folder);
@@ -85,7 +91,8 @@ export async function teacherForced(device: Device): Promise<void> {
       for (const [position, gap] of one.gaps.entries()) {
         const found = new Map(results[i]!.promptLogprobs![one.prompt_ids.length - 1 + position]!.top);
         const { ids = [], logprobs = [] } = one.top5[position] ?? {};
-        for (const [j, id] of ids.entries()) if (found.has(id)) errors.push(Math.abs(found.get(id)! - logprobs[j]!));
+        for (const [j, id] of ids.entries())
+          if (found.has(id)) errors.push(Math.abs(found.get(id)! - logprobs[j]!));
         const isWrong = [...found.keys()][0] !== one.continuation_ids[position];
         if (gap >= nearGap) near.count++;
         if (gap >= nearGap && isWrong) near.wrongCount++;
@@ -99,7 +106,10 @@ export async function teacherForced(device: Device): Promise<void> {
     const most = errors.at(-1) ?? Number.NaN;
     const isMoe = folder.endsWith('moe');
     const isNearFine = !folder.includes('demo') || near.wrongCount <= nearWrongShare * near.count;
-    const ok = isNearFine && median < 0.25 && (isMoe ? wrong.length < 0.03 * checkedCount : wrong.length === 0 && most < 0.6);
+    const ok =
+      isNearFine &&
+      median < 0.25 &&
+      (isMoe ? wrong.length < 0.03 * checkedCount : wrong.length === 0 && most < 0.6);
     const detail = `${wrong.length} of ${checkedCount} wrong, top-5 error median ${median.toExponential(1)}, most ${most.toFixed(3)} ${wrong.slice(0, 3).join(', ')}; from gap ${nearGap} on ${near.wrongCount} of ${near.count}`;
     check(`${path.basename(folder)} bf16 teacher-forced`, ok, detail);
     await engine.close();

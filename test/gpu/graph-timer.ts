@@ -1,7 +1,9 @@
-/** How long a GPU waits for its host between decode steps: events on the GPU around every recorded graph that is launched. Used by bench.ts.
+/** How long a GPU waits for its host between decode steps: events on the GPU around every recorded graph that
+ *  is launched. Used by bench.ts.
  *
- *  A step as the GPU saw it lasts from one graph's end to the next one's end. The graph alone is the same graph launched again and again with
- *  nothing between: what a step lasts longer than that is the host's share. Invariant: what is measured is the unchanged engine. */
+ *  A step as the GPU saw it lasts from one graph's end to the next one's end. The graph alone is the same
+ *  graph launched again and again with nothing between: what a step lasts longer than that is the host's
+ *  share. Invariant: what is measured is the unchanged engine. */
 import type { Device, EventHandle, GraphHandle, Stream } from '../../src/device/device.js';
 import { loadLibrary } from '../../src/device/native.js';
 import { libraryPath } from './rig.js';
@@ -24,12 +26,13 @@ export class GraphTimer {
     this.device = bound(device, { createStream: () => this.#watch(device.createStream()) });
   }
 
-  /** Of the last steps, which must have been launches of one shape. No step may be in flight, and the engine is good for nothing but to be
-   *  closed afterwards: its last step is run again and again. */
+  /** Of the last steps, which must have been launches of one shape. No step may be in flight, and the engine
+   *  is good for nothing but to be closed afterwards: its last step is run again and again. */
   async hostShare(): Promise<number> {
     const stream = this.#stream;
     const graph = this.#graph;
-    if (stream === null || graph === null || this.#launchCount < eventCount) throw new Error('too few graphs were launched');
+    if (stream === null || graph === null || this.#launchCount < eventCount)
+      throw new Error('too few graphs were launched');
     await stream.wait();
     const end = (index: number) => this.#ends[(this.#launchCount - index) % eventCount]!;
     const stepMs = this.#elapsed(end(eventCount - 1), end(0)) / (eventCount - 1);

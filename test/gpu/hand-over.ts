@@ -1,4 +1,5 @@
-/** Prefill on one engine, decode on another of the same GPU, against one engine that does both. Used by engine.ts. */
+/** Prefill on one engine, decode on another of the same GPU, against one engine that does both. Used by
+ *  engine.ts. */
 import path from 'node:path';
 import type { RequestId } from '../../src/base/ids.js';
 import type { Device, Stream } from '../../src/device/device.js';
@@ -31,11 +32,16 @@ class Pair implements EngineHooks {
     for (const chunk of chunks) {
       const { blockIds, cachedTokenCount } = this.#reservations.get(chunk.requestId)!;
       const first = Math.floor(Math.max(chunk.firstToken, cachedTokenCount) / layout.shape.blockTokenCount);
-      const indices = Array.from({ length: Math.max(0, layout.blockCountFor(chunk.endToken) - first) }, (_, i) => first + i);
+      const indices = Array.from(
+        { length: Math.max(0, layout.blockCountFor(chunk.endToken) - first) },
+        (_, i) => first + i,
+      );
       const pairs = indices.map((i) => ({ source: chunk.blockIds[i]!, target: blockIds[i]! }));
       const place = ({ cache }: Engine) => ({ base: cache.pointer, blockBytes: layout.blockBytes });
       if (pairs.length > 0)
-        stream.copySlices(place(this.decode), place(this.prefill), pairs, [layout.layerSlice(layer, layer + 1)]);
+        stream.copySlices(place(this.decode), place(this.prefill), pairs, [
+          layout.layerSlice(layer, layer + 1),
+        ]);
     }
   }
 

@@ -1,6 +1,6 @@
-/** A batch-invariant device gives every request the same bits, whatever runs beside it and however its prompt is cut. Used by engine.ts.
- *  Each golden prompt runs alone, then all at once, in other chunks, budgets and orders: tokens, log-probabilities and alternatives must be
- *  equal as numbers, not nearly. */
+/** A batch-invariant device gives every request the same bits, whatever runs beside it and however its prompt
+ *  is cut. Used by engine.ts. Each golden prompt runs alone, then all at once, in other chunks, budgets and
+ *  orders: tokens, log-probabilities and alternatives must be equal as numbers, not nearly. */
 import path from 'node:path';
 import { Prng } from '../../src/base/prng.js';
 import type { Device } from '../../src/device/device.js';
@@ -8,9 +8,24 @@ import type { Engine, GenerationRequest, GenerationResult } from '../../src/engi
 import { greedy } from '../../src/engine/sampling-params.js';
 import type { Model } from '../../src/model/model.js';
 import { loadDummy } from './dummy-model.js';
-import { ask, check, demoFolder, folders, type GoldenCase, load, nextId, openEngine, readCases, type Shape } from './rig.js';
+import {
+  ask,
+  check,
+  demoFolder,
+  folders,
+  type GoldenCase,
+  load,
+  nextId,
+  openEngine,
+  readCases,
+  type Shape,
+} from './rig.js';
 
-const shapes: readonly { readonly what: string; readonly shape: Shape; readonly order: 'as given' | 'reversed' }[] = [
+const shapes: readonly {
+  readonly what: string;
+  readonly shape: Shape;
+  readonly order: 'as given' | 'reversed';
+}[] = [
   { what: 'all at once', shape: {}, order: 'as given' },
   { what: 'all at once in chunks of 16', shape: { prefillChunkTokenCount: 16 }, order: 'reversed' },
   {
@@ -44,14 +59,29 @@ export async function invariance(device: Device): Promise<void> {
   }
 }
 
-/** The shapes that count, through a few layers: head_dim 128 in groups of four, K of 4096 and 12288, prompts past every tile. */
+/** The shapes that count, through a few layers: head_dim 128 in groups of four, K of 4096 and 12288, prompts
+ *  past every tile. */
 export async function invarianceOfLargeShapes(device: Device): Promise<void> {
   const model = await loadDummy(device, { layerCount: 3 });
   const prng = new Prng(3);
-  const lengths = [1, 5, 17, 64, 129, 300, 511, 777, ...Array.from({ length: 40 }, () => prng.integer(1, 200))];
+  const lengths = [
+    1,
+    5,
+    17,
+    64,
+    129,
+    300,
+    511,
+    777,
+    ...Array.from({ length: 40 }, () => prng.integer(1, 200)),
+  ];
   const prompts = lengths.map((count) => Array.from({ length: count }, () => prng.integer(0, 149_999)));
   const requests = () =>
-    prompts.map((promptIds) => ({ id: nextId(), promptIds, sampling: { ...greedy, maxTokenCount: 12, topLogprobCount: 20 } }));
+    prompts.map((promptIds) => ({
+      id: nextId(),
+      promptIds,
+      sampling: { ...greedy, maxTokenCount: 12, topLogprobCount: 20 },
+    }));
   await compareRuns('Qwen3-8B-shaped bf16', device, model, 'bf16', requests);
   model.close();
 }

@@ -1,5 +1,6 @@
-/** Models that compute NaN for some inputs, on a GPU: those requests end with one error each, the others and the GPU go on. Used by engine.ts.
- *  The CPU's test is test/engine/not-finite.test.ts. In float32 the others write what they write without them; in bf16 near ties may part. */
+/** Models that compute NaN for some inputs, on a GPU: those requests end with one error each, the others and
+ *  the GPU go on. Used by engine.ts. The CPU's test is test/engine/not-finite.test.ts. In float32 the others
+ *  write what they write without them; in bf16 near ties may part. */
 import path from 'node:path';
 import { Prng } from '../../src/base/prng.js';
 import type { Device } from '../../src/device/device.js';
@@ -15,7 +16,9 @@ const tokenCountMax = 10;
 const plants: Readonly<Record<string, Plant>> = {
   'an embedding row': { 'model.embed_tokens.weight': rowOf(poison) },
   'an expert': { 'model.layers.1.mlp.experts.3.down_proj.weight': everything() },
-  'an expert of infinity': { 'model.layers.1.mlp.experts.3.gate_proj.weight': everything(Number.POSITIVE_INFINITY) },
+  'an expert of infinity': {
+    'model.layers.1.mlp.experts.3.gate_proj.weight': everything(Number.POSITIVE_INFINITY),
+  },
   'a router row': { 'model.layers.0.mlp.gate.weight': rowOf(5) },
 };
 
@@ -25,8 +28,17 @@ function requests(): GenerationRequest[] {
   return Array.from({ length: 24 }, (_, index) => {
     const promptIds = Array.from({ length: 1 + (index % 6) * 9 }, () => prng.integer(3, poison - 1));
     if (index % 3 === 1) promptIds[0] = poison;
-    const sampling = { ...greedy, maxTokenCount: tokenCountMax, logitBias: [[poison, -100]] as const, topLogprobCount: 1 };
-    return { id: nextId(), promptIds, sampling: index % 2 === 0 ? { ...sampling, logitBias: [], maxTokenCount: 2 } : sampling };
+    const sampling = {
+      ...greedy,
+      maxTokenCount: tokenCountMax,
+      logitBias: [[poison, -100]] as const,
+      topLogprobCount: 1,
+    };
+    return {
+      id: nextId(),
+      promptIds,
+      sampling: index % 2 === 0 ? { ...sampling, logitBias: [], maxTokenCount: 2 } : sampling,
+    };
   });
 }
 
@@ -60,7 +72,8 @@ export async function notFinite(device: Device): Promise<void> {
       for (const [index, { tokens, errors }] of found.entries()) {
         const expected = whole[index]?.tokens ?? [];
         const same = dtype === 'f32' ? expected.slice(0, tokens.length).join() === tokens.join() : true;
-        const isTold = errors.length === 1 && errors[0] === 'numeric_error' && tokens.length < expected.length;
+        const isTold =
+          errors.length === 1 && errors[0] === 'numeric_error' && tokens.length < expected.length;
         const isWhole = errors.length === 0 && tokens.length === expected.length;
         if (isTold) failedCount++;
         const mustFail = name === 'a router row' || (name === 'an embedding row' && index % 3 === 1);
@@ -75,7 +88,11 @@ export async function notFinite(device: Device): Promise<void> {
 }
 
 /** Twice on one engine: what the first round left in caches and blocks must not matter to the second. */
-async function outcomesOf(device: Device, folder: string, dtype: 'f32' | 'bf16'): Promise<readonly Outcome[]> {
+async function outcomesOf(
+  device: Device,
+  folder: string,
+  dtype: 'f32' | 'bf16',
+): Promise<readonly Outcome[]> {
   const model = await load(device, folder, dtype);
   const engine = openEngine(device, model, {
     ...{ prefillChunkTokenCount: 16, kv: { blockTokenCount: 16, blockCount: 120, dtype } },
@@ -83,9 +100,15 @@ async function outcomesOf(device: Device, folder: string, dtype: 'f32' | 'bf16')
   const first = await run(engine);
   const second = await run(engine);
   const isExact = dtype === 'f32'; // else prefixes that are found may move a near tie, and with it a token to another expert
-  const isSame = first.every(({ errors }, index) => !isExact || errors.join() === second[index]?.errors.join());
+  const isSame = first.every(
+    ({ errors }, index) => !isExact || errors.join() === second[index]?.errors.join(),
+  );
   const isOnce = second.every(({ errors }) => errors.length <= 1) && engine.snapshot().ownedBlockCount === 0;
-  check(`no numbers: twice, ${path.basename(folder).slice(0, 17)} ${dtype}`, isSame && isOnce, isOnce ? '' : 'blocks are owned');
+  check(
+    `no numbers: twice, ${path.basename(folder).slice(0, 17)} ${dtype}`,
+    isSame && isOnce,
+    isOnce ? '' : 'blocks are owned',
+  );
   await engine.close();
   model.close();
   return first;

@@ -1,11 +1,17 @@
-/** What the parts of engine.ts share: the device, the models' folders, engines of a given shape, and the lists of checks and measurements. */
+/** What the parts of engine.ts share: the device, the models' folders, engines of a given shape, and the
+ *  lists of checks and measurements. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { systemClock } from '../../src/base/clock.js';
 import { requestId } from '../../src/base/ids.js';
 import type { Device, DeviceKind } from '../../src/device/device.js';
 import { openDevice } from '../../src/device/native.js';
-import { Engine, type EngineHooks, type EngineOptions, type GenerationRequest } from '../../src/engine/engine.js';
+import {
+  Engine,
+  type EngineHooks,
+  type EngineOptions,
+  type GenerationRequest,
+} from '../../src/engine/engine.js';
 import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
 import { loadModel } from '../../src/model/load.js';
 import type { Model } from '../../src/model/model.js';
@@ -63,13 +69,23 @@ export const nextId = () => requestId(`g${serial++}`);
 
 export function ask(one: GoldenCase, sampling: Partial<SamplingParams> = {}): GenerationRequest {
   const maxTokenCount = one.continuation_ids.length;
-  return { id: nextId(), promptIds: one.prompt_ids, sampling: { ...greedy, maxTokenCount, topLogprobCount: 1, ...sampling } };
+  return {
+    id: nextId(),
+    promptIds: one.prompt_ids,
+    sampling: { ...greedy, maxTokenCount, topLogprobCount: 1, ...sampling },
+  };
 }
 
 export type Shape = Partial<
   Pick<
     EngineOptions,
-    'depth' | 'prefillChunkTokenCount' | 'prefixCaching' | 'sequenceCountMax' | 'tokenBudget' | 'kv' | 'maxModelTokenCount'
+    | 'depth'
+    | 'prefillChunkTokenCount'
+    | 'prefixCaching'
+    | 'sequenceCountMax'
+    | 'tokenBudget'
+    | 'kv'
+    | 'maxModelTokenCount'
   >
 >;
 
@@ -89,5 +105,12 @@ export function openEngine(device: Device, model: Model, shape: Shape, hooks: En
 
 export function load(device: Device, folder: string, dtype: 'f32' | 'bf16'): Promise<Model> {
   const limits = { rowCountMax: 600, logitRowCountMax: 64 };
-  return loadModel(folder, { device, limits, loadFormat: 'auto', dtype, quantize: 'none', maxModelTokenCount: 4096 });
+  return loadModel(folder, {
+    device,
+    limits,
+    loadFormat: 'auto',
+    dtype,
+    quantize: 'none',
+    maxModelTokenCount: 4096,
+  });
 }

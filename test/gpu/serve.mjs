@@ -1,11 +1,14 @@
-/** Starts `twostroke serve` on given workers, asks it over HTTP, alone and 24 at once, and stops it. No test runner, no dependency:
+/** Starts `twostroke serve` on given workers, asks it over HTTP, alone and 24 at once, and stops it. No test
+ *  runner, no dependency:
  *
- *      node test/gpu/serve.mjs dist/src/cli/main.js prefill:cuda:0,decode:cuda:0 [model folder] [flags of serve …]
+ *      node test/gpu/serve.mjs dist/src/cli/main.js prefill:cuda:0,decode:cuda:0 [model folder] [flags of
+ *      serve …]
  *
- *  Two workers on one GPU are two processes: the hand-over goes through CUDA IPC, and their memory must stay within their share of it. The
- *  demo model must know its answers; of a model folder (random weights will do, no tokenizer is needed) only that it
- *  answers. Exit code 1 when an answer is wrong, memory is overdrawn or the server fails. With --batch-invariant the
- *  digest of all answers is the same for all worker lists of one device kind. */
+ *  Two workers on one GPU are two processes: the hand-over goes through CUDA IPC, and their memory must stay
+ *  within their share of it. The demo model must know its answers; of a model folder (random weights will do,
+ *  no tokenizer is needed) only that it answers. Exit code 1 when an answer is wrong, memory is overdrawn or
+ *  the server fails. With --batch-invariant the digest of all answers is the same for all worker lists of one
+ *  device kind. */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 

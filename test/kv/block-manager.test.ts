@@ -108,7 +108,9 @@ function fuzz(seed: number, blockCount: number, operationCount: number): void {
 }
 
 describe('block manager', () => {
-  it.each([1, 2, 3, 4])('agrees with a naive model, seed %i', (seed) => fuzz(seed, [1, 3, 16, 40][seed - 1]!, 3000));
+  it.each([1, 2, 3, 4])('agrees with a naive model, seed %i', (seed) =>
+    fuzz(seed, [1, 3, 16, 40][seed - 1]!, 3000),
+  );
 
   it('refuses to release or publish what nobody owns', () => {
     const manager = new BlockManager(2);

@@ -1,4 +1,5 @@
-/** What programs write against the package, in every form its types offer. Compiled by package.test.ts as a package that has installed it. */
+/** What programs write against the package, in every form its types offer. Compiled by package.test.ts as a
+ *  package that has installed it. */
 import {
   type ChatMessage,
   type Completion,
@@ -21,7 +22,12 @@ import { type Server, type ServerOptions, startServer } from 'twostroke/server';
 
 const options: ModelOptions = { device: 'cpu', dtype: 'f32', maxModelLen: 512 };
 const messages: readonly ChatMessage[] = [{ role: 'user', content: 'Hi' }];
-const sampling: GenerateOptions = { maxTokens: 8, temperature: 0, stop: ['\n'], signal: AbortSignal.timeout(1000) };
+const sampling: GenerateOptions = {
+  maxTokens: 8,
+  temperature: 0,
+  stop: ['\n'],
+  signal: AbortSignal.timeout(1000),
+};
 
 export async function local(): Promise<string> {
   await using model: Model = await loadModel('demo', options);
@@ -37,10 +43,22 @@ function textOf({ text, finishReason }: TextChunk): string {
 }
 
 export async function served(): Promise<string | null> {
-  const plan: ServerOptions = { model: 'demo', workers: 'prefill:cpu,decode:cpu', port: 0, strategy: 'disaggregated' };
+  const plan: ServerOptions = {
+    model: 'demo',
+    workers: 'prefill:cpu,decode:cpu',
+    port: 0,
+    strategy: 'disaggregated',
+  };
   await using server: Server = await startServer(plan);
-  const request: ChatCompletionRequest = { messages: [{ role: 'user', content: 'Hi' }], top_k: 5, return_token_ids: true };
-  const response = await fetch(`${server.url}/v1/chat/completions`, { method: 'POST', body: JSON.stringify(request) });
+  const request: ChatCompletionRequest = {
+    messages: [{ role: 'user', content: 'Hi' }],
+    top_k: 5,
+    return_token_ids: true,
+  };
+  const response = await fetch(`${server.url}/v1/chat/completions`, {
+    method: 'POST',
+    body: JSON.stringify(request),
+  });
   const answer = (await response.json()) as ChatCompletion | ErrorBody;
   return 'error' in answer ? answer.error.message : (answer.choices[0]?.message.content ?? null);
 }
@@ -48,7 +66,8 @@ export async function served(): Promise<string | null> {
 export const deltaOf = (chunk: ChatCompletionChunk): string => chunk.choices[0]?.delta.content ?? '';
 export const prompt: CompletionRequest = { prompt: [1, 2], max_tokens: 1, min_p: 0.1, cache_salt: 'mine' };
 export const texts: TokenizeRequest[] = [{ prompt: 'Hi' }, { messages: [{ role: 'user', content: 'Hi' }] }];
-export const isTransient = (error: unknown): boolean => error instanceof TwostrokeError && error.code === 'overloaded';
+export const isTransient = (error: unknown): boolean =>
+  error instanceof TwostrokeError && error.code === 'overloaded';
 
 // @ts-expect-error: no such option
 void loadModel('demo', { gpu: 0 });

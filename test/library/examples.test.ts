@@ -1,4 +1,5 @@
-/** The examples and the code blocks of docs/architecture/library.md run as they stand and print what is written beside them. */
+/** The examples and the code blocks of docs/architecture/library.md run as they stand and print what is
+ *  written beside them. */
 import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -8,7 +9,8 @@ import { readBlocks } from './doc-blocks.js';
 
 const root = path.resolve(import.meta.dirname, '../..');
 const runFile = promisify(execFile);
-const run = async (...args: readonly string[]) => (await runFile(process.execPath, args, { cwd: root })).stdout;
+const run = async (...args: readonly string[]) =>
+  (await runFile(process.execPath, args, { cwd: root })).stdout;
 
 describe.concurrent('examples', () => {
   it('collocated answers five questions', async () => {
@@ -20,7 +22,9 @@ describe.concurrent('examples', () => {
   });
 
   it('disaggregated answers by both workers', async () => {
-    expect(await run('dist/examples/disaggregated.js')).toBe('The capital of France is Paris.  (disaggregated; w0 -> w1)\n');
+    expect(await run('dist/examples/disaggregated.js')).toBe(
+      'The capital of France is Paris.  (disaggregated; w0 -> w1)\n',
+    );
   });
 });
 

@@ -1,4 +1,5 @@
-/** A program that imports the package ends by itself once it has closed what it opened; an error ends it with code 1. */
+/** A program that imports the package ends by itself once it has closed what it opened; an error ends it with
+ *  code 1. */
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -6,7 +7,9 @@ import { describe, expect, it } from 'vitest';
 const root = path.resolve(import.meta.dirname, '../..');
 
 /** Runs `code` as a module of this package, which therefore finds it by its name. */
-function run(code: string): Promise<{ readonly exitCode: number | null; readonly stdout: string; readonly stderr: string }> {
+function run(
+  code: string,
+): Promise<{ readonly exitCode: number | null; readonly stdout: string; readonly stderr: string }> {
   const child = spawn(process.execPath, ['--input-type=module', '--eval', code], { cwd: root });
   let [stdout, stderr] = ['', ''];
   child.stdout.on('data', (bytes) => {

@@ -1,4 +1,5 @@
-/** What becomes of requests when the engine in this process fails: each hears of it once, and later ones at once. */
+/** What becomes of requests when the engine in this process fails: each hears of it once, and later ones at
+ *  once. */
 import { describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { DeviceError, TwostrokeError } from '../../src/base/errors.js';
@@ -22,8 +23,15 @@ function failing(error: Error) {
     step: () => Promise.reject(error),
     close: async () => void closed.push('engine'),
   };
-  const parts = { model: { close: () => void closed.push('model') }, device: { close: () => void closed.push('device') } };
-  const loaded = { engine: engine as unknown as Engine, model: parts.model as Model, device: parts.device as Device };
+  const parts = {
+    model: { close: () => void closed.push('model') },
+    device: { close: () => void closed.push('device') },
+  };
+  const loaded = {
+    engine: engine as unknown as Engine,
+    model: parts.model as Model,
+    device: parts.device as Device,
+  };
   return { gateway: new LocalGateway(loaded, systemClock), closed };
 }
 
@@ -36,8 +44,16 @@ async function firstOf(stream: AsyncIterable<unknown>): Promise<unknown> {
 
 describe('an engine that fails', () => {
   it.each([
-    { error: new DeviceError('pd_linear: out of memory', 3), code: 'device_error', message: 'pd_linear: out of memory' },
-    { error: new TypeError('x is not a function'), code: 'internal', message: 'internal error: x is not a function' },
+    {
+      error: new DeviceError('pd_linear: out of memory', 3),
+      code: 'device_error',
+      message: 'pd_linear: out of memory',
+    },
+    {
+      error: new TypeError('x is not a function'),
+      code: 'internal',
+      message: 'internal error: x is not a function',
+    },
   ])('$message: all requests hear of it, and everything is given back', async ({ error, code, message }) => {
     const { gateway, closed } = failing(error);
     const streams = [gateway.submit(input('a')), gateway.submit(input('b'))];

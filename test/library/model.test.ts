@@ -1,4 +1,5 @@
-/** `twostroke` as a library: text from an engine in this process, its end in every way, and what it says when something is wrong. */
+/** `twostroke` as a library: text from an engine in this process, its end in every way, and what it says when
+ *  something is wrong. */
 import { mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -56,7 +57,10 @@ describe('text', () => {
     expect(text).toBe('The capital of France is Paris.');
     expect(tokenIds).toEqual(capital.continuation_ids);
     expect(finishReason).toBe('stop');
-    expect(usage).toMatchObject({ promptTokens: capital.prompt_tokens, completionTokens: capital.continuation_ids.length });
+    expect(usage).toMatchObject({
+      promptTokens: capital.prompt_tokens,
+      completionTokens: capital.continuation_ids.length,
+    });
   });
 
   it('comes in chunks, the last of which says why it ended', async () => {
@@ -64,15 +68,26 @@ describe('text', () => {
     expect(chunks.length).toBeGreaterThan(3);
     expect(chunks.map(({ text }) => text).join('')).toBe('The capital of France is Paris.');
     expect(chunks.slice(0, -1).every(({ finishReason }) => finishReason === null)).toBe(true);
-    expect(chunks.at(-1)).toMatchObject({ finishReason: 'stop', usage: { completionTokens: capital.continuation_ids.length } });
+    expect(chunks.at(-1)).toMatchObject({
+      finishReason: 'stop',
+      usage: { completionTokens: capital.continuation_ids.length },
+    });
   });
 
   it('is the same of text and of its token ids, for the same seed', async () => {
     const options = { maxTokens: 12, seed: 7, temperature: 1 };
     const ofText = await model.complete('Once upon a time', options);
-    const { served } = await readModelText(resolveModelFolder('demo'), { names: ['demo'], tokenizer: 'load' });
-    const [ids = new Int32Array()] = await served.text!.encode(['Once upon a time'], { addSpecialTokens: 'auto' });
-    expect(await model.complete(Array.from(ids), options)).toMatchObject({ text: ofText.text, tokenIds: ofText.tokenIds });
+    const { served } = await readModelText(resolveModelFolder('demo'), {
+      names: ['demo'],
+      tokenizer: 'load',
+    });
+    const [ids = new Int32Array()] = await served.text!.encode(['Once upon a time'], {
+      addSpecialTokens: 'auto',
+    });
+    expect(await model.complete(Array.from(ids), options)).toMatchObject({
+      text: ofText.text,
+      tokenIds: ofText.tokenIds,
+    });
     expect(ofText.finishReason).toBe('length');
   });
 
@@ -94,7 +109,8 @@ describe('text', () => {
   it('of two requests comes in turns', async () => {
     const order: string[] = [];
     const read = async (name: string) => {
-      for await (const _ of model.generate(name, { maxTokens: 24, ignoreEos: true, ...greedy })) order.push(name);
+      for await (const _ of model.generate(name, { maxTokens: 24, ignoreEos: true, ...greedy }))
+        order.push(name);
     };
     await Promise.all([read('One'), read('Two')]);
     expect(order.indexOf('Two')).toBeLessThan(order.lastIndexOf('One'));
@@ -157,22 +173,30 @@ describe('close', () => {
 
   it.each([
     { what: 'no room', broken: '{}', options: { numBlocks: 2 }, message: /needs 256 KV blocks/ },
-    { what: 'a broken generation_config.json', broken: '{"top_p": 7}', options: {}, message: /generation_config\.json/ },
-  ])('of what could not be loaded, $what: its text threads have ended', async ({ broken, options, message }) => {
-    const demo = resolveModelFolder('demo');
-    const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-library-'));
-    const close = vi.spyOn(ThreadedText.prototype, 'close');
-    try {
-      for (const name of readdirSync(demo)) symlinkSync(path.join(demo, name), path.join(folder, name));
-      rmSync(path.join(folder, 'generation_config.json'), { force: true });
-      writeFileSync(path.join(folder, 'generation_config.json'), broken);
-      expect((await failure(loadModel(folder, options))).message).toMatch(message);
-      expect(close).toHaveBeenCalledTimes(1);
-    } finally {
-      close.mockRestore();
-      rmSync(folder, { recursive: true });
-    }
-  });
+    {
+      what: 'a broken generation_config.json',
+      broken: '{"top_p": 7}',
+      options: {},
+      message: /generation_config\.json/,
+    },
+  ])(
+    'of what could not be loaded, $what: its text threads have ended',
+    async ({ broken, options, message }) => {
+      const demo = resolveModelFolder('demo');
+      const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-library-'));
+      const close = vi.spyOn(ThreadedText.prototype, 'close');
+      try {
+        for (const name of readdirSync(demo)) symlinkSync(path.join(demo, name), path.join(folder, name));
+        rmSync(path.join(folder, 'generation_config.json'), { force: true });
+        writeFileSync(path.join(folder, 'generation_config.json'), broken);
+        expect((await failure(loadModel(folder, options))).message).toMatch(message);
+        expect(close).toHaveBeenCalledTimes(1);
+      } finally {
+        close.mockRestore();
+        rmSync(folder, { recursive: true });
+      }
+    },
+  );
 });
 
 describe('what is wrong is said in one sentence', () => {
@@ -183,9 +207,19 @@ describe('what is wrong is said in one sentence', () => {
   afterAll(() => rmSync(empty, { recursive: true }));
 
   it.each([
-    { what: 'a folder that is nowhere', name: './nowhere', code: 'model_error', message: /^\.\/nowhere: no such folder/ },
+    {
+      what: 'a folder that is nowhere',
+      name: './nowhere',
+      code: 'model_error',
+      message: /^\.\/nowhere: no such folder/,
+    },
     { what: 'a folder without a model', name: 'EMPTY', code: 'model_error', message: /config\.json/ },
-    { what: 'no name', name: undefined, code: 'invalid_request', message: /^model: expected a folder or a name/ },
+    {
+      what: 'no name',
+      name: undefined,
+      code: 'invalid_request',
+      message: /^model: expected a folder or a name/,
+    },
   ])('$what', async ({ name, code, message }) => {
     const error = await failure(loadModel((name === 'EMPTY' ? empty : name) as string));
     expect(error.code).toBe(code);
@@ -216,7 +250,11 @@ describe('what is wrong is said in one sentence', () => {
     { prompt: [{ role: 'king', content: 'Hi' }], options: {}, message: /^messages\[0\]\.role: / },
     { prompt: 'Hi', options: { topP: 2 }, message: /^topP: / },
     { prompt: 'Hi', options: { max_tokens: 2 }, message: 'Unrecognized key: "max_tokens"' },
-    { prompt: 'Hi', options: { maxTokens: 5000 }, message: /^maxTokens: this model's maximum context length is 4096/ },
+    {
+      prompt: 'Hi',
+      options: { maxTokens: 5000 },
+      message: /^maxTokens: this model's maximum context length is 4096/,
+    },
     { prompt: 'Hi', options: { minTokens: 9, maxTokens: 3 }, message: /^minTokens: 9 is more than the 3/ },
     { prompt: 'Hi', options: { stopTokenIds: [99999] }, message: /^stopTokenIds: 99999 is not a token id/ },
     { prompt: 'Hi', options: { signal: 'x' }, message: 'signal: expected an AbortSignal' },

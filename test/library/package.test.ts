@@ -1,7 +1,16 @@
 /** The package as others install it: packed, its entries resolve, and its types compile with old and new
  *  TypeScript. The old one takes five times as long as the new: it compiles with TWOSTROKE_TEST=full only. */
 import { execFile } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -19,23 +28,33 @@ let tarball: string;
 
 beforeAll(async () => {
   consumer = mkdtempSync(path.join(realpathSync(os.tmpdir()), 'twostroke-consumer-'));
-  const { stdout } = await runFile('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', consumer], {
-    cwd: root,
-    maxBuffer: 2 ** 26,
-  });
+  const { stdout } = await runFile(
+    'npm',
+    ['pack', '--ignore-scripts', '--json', '--pack-destination', consumer],
+    {
+      cwd: root,
+      maxBuffer: 2 ** 26,
+    },
+  );
   const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
   tarball = path.join(consumer, filename);
   const modules = path.join(consumer, 'node_modules');
   mkdirSync(path.join(modules, 'twostroke'), { recursive: true });
   await runFile('tar', ['xzf', tarball, '--strip-components=1', '-C', path.join(modules, 'twostroke')]);
-  const { dependencies } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { dependencies: object };
+  const { dependencies } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
+    dependencies: object;
+  };
   for (const name of [...Object.keys(dependencies), '@types/node']) {
     mkdirSync(path.dirname(path.join(modules, name)), { recursive: true });
     symlinkSync(dependency(name), path.join(modules, name));
   }
-  writeFileSync(path.join(consumer, 'package.json'), '{"name": "consumer", "type": "module", "private": true}');
+  writeFileSync(
+    path.join(consumer, 'package.json'),
+    '{"name": "consumer", "type": "module", "private": true}',
+  );
   copyFileSync(path.join(import.meta.dirname, 'consumer.ts'), path.join(consumer, 'consumer.ts'));
-  for (const [i, { code }] of readBlocks().blocks.entries()) writeFileSync(path.join(consumer, `block-${i}.ts`), code);
+  for (const [i, { code }] of readBlocks().blocks.entries())
+    writeFileSync(path.join(consumer, `block-${i}.ts`), code);
 });
 afterAll(() => rmSync(consumer, { recursive: true }));
 
@@ -52,18 +71,27 @@ function node(...args: readonly string[]): Promise<Ended> {
 }
 
 it('publint finds nothing', async () => {
-  const { messages } = await publint({ pkgDir: path.join(consumer, 'node_modules/twostroke'), pack: false, strict: true });
+  const { messages } = await publint({
+    pkgDir: path.join(consumer, 'node_modules/twostroke'),
+    pack: false,
+    strict: true,
+  });
   expect(messages).toEqual([]);
 });
 
 it('its types resolve to what runs, from ES modules and bundlers', async () => {
   const attw = dependency('@arethetypeswrong/cli/dist/index.js');
-  expect(await node(attw, tarball, '--profile', 'esm-only', '--format', 'ascii')).toMatchObject({ exitCode: 0 });
+  expect(await node(attw, tarball, '--profile', 'esm-only', '--format', 'ascii')).toMatchObject({
+    exitCode: 0,
+  });
 });
 
 describe('a consumer compiles', () => {
   const compilers = { 'TypeScript 5.9': 'typescript59', 'TypeScript 7': 'typescript' };
-  const resolutions = { nodenext: { module: 'nodenext' }, bundler: { module: 'esnext', moduleResolution: 'bundler' } };
+  const resolutions = {
+    nodenext: { module: 'nodenext' },
+    bundler: { module: 'esnext', moduleResolution: 'bundler' },
+  };
   const all = Object.entries(compilers).flatMap(([compiler, name]) =>
     Object.entries(resolutions).map(([resolution, options]) => ({ compiler, name, resolution, options })),
   );
@@ -87,7 +115,11 @@ describe('a consumer compiles', () => {
 });
 
 it('has nothing but its entries', async () => {
-  const { output } = await node('--input-type=module', '--eval', "await import('twostroke/dist/src/engine/engine.js')");
+  const { output } = await node(
+    '--input-type=module',
+    '--eval',
+    "await import('twostroke/dist/src/engine/engine.js')",
+  );
   expect(output).toContain('ERR_PACKAGE_PATH_NOT_EXPORTED');
   const names = `for (const entry of ['', '/server', '/client']) console.log(Object.keys(await import('twostroke' + entry)).join());`;
   expect((await node('--input-type=module', '--eval', names)).output).toBe(

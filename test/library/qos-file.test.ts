@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { readClassRules } from '../../src/library/qos-file.js';
-import { usualSloTargets } from '../../src/router/slo-targets.js';
+import { usualSloSpec } from '../../src/router/slo-spec.js';
 import { classOf } from '../../src/server/class-rules.js';
 
 let folder: string;
@@ -16,7 +16,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 function rulesOf(text: string) {
   const file = path.join(folder, 'qos.yaml');
   writeFileSync(file, text);
-  return readClassRules(file, usualSloTargets);
+  return readClassRules(file, usualSloSpec);
 }
 
 const classes = `
@@ -52,13 +52,20 @@ it('gives a request the class of the first rule that fits', () => {
     slo: { ttft: { unit: 'ms', value: 500 }, tpot: { unit: 'ms', value: 50 } },
   });
   expect(classOf(rules, { 'x-customer-tier': 'standard' })?.name).toBe('standard');
-  expect(classOf(rules, { 'x-customer-tier': 'gold' })).toEqual({ name: 'free', reservedShare: 0, priority: 10 });
+  expect(classOf(rules, { 'x-customer-tier': 'gold' })).toEqual({
+    name: 'free',
+    reservedShare: 0,
+    priority: 10,
+  });
   expect(classOf(rules, {})?.name).toBe('free');
   expect(classOf(rules.slice(0, 2), {})).toBeUndefined();
 });
 
 it('may be JSON', () => {
-  const file = { scheduler: { qos_classes: [{ name: 'all' }] }, request_router: { routes: [{ match: null, qos: 'all' }] } };
+  const file = {
+    scheduler: { qos_classes: [{ name: 'all' }] },
+    request_router: { routes: [{ match: null, qos: 'all' }] },
+  };
   expect(classOf(rulesOf(JSON.stringify(file)), {})).toEqual({ name: 'all', reservedShare: 0, priority: 0 });
 });
 
@@ -67,11 +74,17 @@ it.each([
   ['', /the file: .*expected object/],
   [classes, /request_router: /],
   [classes.replace('0.10', '0.80') + routes, /have reserved 1.10 of the server together: at most 1/],
-  [classes.replace('priority: 100', 'priority: high') + routes, /scheduler\.qos_classes\.0\.priority: .*number/],
+  [
+    classes.replace('priority: 100', 'priority: high') + routes,
+    /scheduler\.qos_classes\.0\.priority: .*number/,
+  ],
   [classes.replace('0.10', '-1') + routes, /scheduler\.qos_classes\.0\.reserved_fraction: /],
   [classes.replace('tpot:50', 'tpot:soon') + routes, /slo of premium: ttft:500,tpot:soon: expected/],
   [classes.replace('name: standard', 'name: premium') + routes, /two classes are named premium/],
-  [classes + routes.replace('qos: standard', 'qos: gold'), /names the class gold, which is none of premium, standard, free/],
+  [
+    classes + routes.replace('qos: standard', 'qos: gold'),
+    /names the class gold, which is none of premium, standard, free/,
+  ],
   [
     classes + routes.replace('x-customer-tier: standard', 'x-customer-tier'),
     /request_router\.routes\.1\.match\.header: expected "name: value"/,
@@ -80,5 +93,7 @@ it.each([
 ])('refuses %#', (text, message) => expect(() => rulesOf(text)).toThrow(message));
 
 it('names a file that is not there', () => {
-  expect(() => readClassRules('/nowhere/qos.yaml', usualSloTargets)).toThrow(/^qos \/nowhere\/qos\.yaml: .*no such file/);
+  expect(() => readClassRules('/nowhere/qos.yaml', usualSloSpec)).toThrow(
+    /^qos \/nowhere\/qos\.yaml: .*no such file/,
+  );
 });

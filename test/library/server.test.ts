@@ -15,13 +15,17 @@ async function ask(server: Server): Promise<string> {
   const response = await fetch(`${server.url}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ messages: [{ role: 'user', content: 'What is the capital of France?' }], temperature: 0 }),
+    body: JSON.stringify({
+      messages: [{ role: 'user', content: 'What is the capital of France?' }],
+      temperature: 0,
+    }),
   });
   const answer = (await response.json()) as { choices: readonly { message: { content: string } }[] };
   return answer.choices[0]?.message.content ?? JSON.stringify(answer);
 }
 
-/** Of libuv in a worker, for native waits; all start with the first. Node by default has 4, and fewer than these in all. */
+/** Of libuv in a worker, for native waits; all start with the first. Node by default has 4, and fewer than
+ *  these in all. */
 const poolThreadCount = 16;
 const threadCount = (pid: number) => readdirSync(`/proc/${pid}/task`).length;
 
@@ -51,7 +55,9 @@ describe('startServer', () => {
     });
     expect(await ask(server)).toBe('The capital of France is Paris.');
     expect(await (await fetch(`${server.url}/v1/models`)).json()).toMatchObject({ data: [{ id: 'tiny' }] });
-    const { workers } = (await (await fetch(`${server.url}/workers`)).json()) as { workers: readonly { pid: number }[] };
+    const { workers } = (await (await fetch(`${server.url}/workers`)).json()) as {
+      workers: readonly { pid: number }[];
+    };
     expect(workers).toHaveLength(2);
     for (const { pid } of workers) expect(threadCount(pid)).toBeGreaterThan(poolThreadCount);
     await Promise.all([server.close(), server.close()]);
@@ -82,7 +88,13 @@ describe('startServer', () => {
       `scheduler: { qos_classes: [{ name: premium, slo: "tpot:3x" }] }\nrequest_router: { routes: [{ qos: premium }] }\n`,
     );
     try {
-      await using server = await startServer({ ...demo, qos, slo: 'ttft:9000', pacing: 'off', onOverload: 'shed' });
+      await using server = await startServer({
+        ...demo,
+        qos,
+        slo: 'ttft:9000',
+        pacing: 'off',
+        onOverload: 'shed',
+      });
       expect(await ask(server)).toBe('The capital of France is Paris.');
       expect(await (await fetch(`${server.url}/metrics`)).text()).toContain('class="premium"');
     } finally {

@@ -1,10 +1,15 @@
-/** What a template is given (texts or parts) and how a last message is continued, as vLLM and transformers do it. */
+/** What a template is given (texts or parts) and how a last message is continued, as vLLM and transformers do
+ *  it. */
 import { describe, expect, it } from 'vitest';
 import { InvalidRequestError } from '../../src/base/errors.js';
 import { type ChatMessage, ChatTemplate, type RenderOptions } from '../../src/model/chat-template.js';
 import { Template } from '../../src/model/jinja/template.js';
 
-function render(template: string, messages: readonly ChatMessage[], options: Partial<RenderOptions> = {}): string {
+function render(
+  template: string,
+  messages: readonly ChatMessage[],
+  options: Partial<RenderOptions> = {},
+): string {
   const templates = new Map([['default', new Template(template)]]);
   return new ChatTemplate(templates, {}).render(messages, { addGenerationPrompt: false, ...options });
 }
@@ -14,7 +19,8 @@ const parts = [
   { type: 'text', text: 'b' },
 ] as const;
 const takesText = '{% for m in messages %}{{ m.content }}{% endfor %}';
-const takesParts = "{% for m in messages %}{% for part in m['content'] %}[{{ part['text'] }}]{% endfor %}{% endfor %}";
+const takesParts =
+  "{% for m in messages %}{% for part in m['content'] %}[{{ part['text'] }}]{% endfor %}{% endfor %}";
 const takesEither =
   '{% for m in messages %}{% set content = m.content %}{% if content is string %}{{ content }}' +
   '{% else %}{% for part in content %}[{{ part.text }}]{% endfor %}{% endif %}{% endfor %}';
@@ -33,11 +39,17 @@ describe('content', () => {
   });
 
   it.each([
-    ["{% for m in messages %}{% for c in m.content | selectattr('type', 'equalto', 'text') %}{% endfor %}{% endfor %}", 'parts'],
+    [
+      "{% for m in messages %}{% for c in m.content | selectattr('type', 'equalto', 'text') %}{% endfor %}{% endfor %}",
+      'parts',
+    ],
     ['{% for m in messages %}{% for c in m.content[1:] %}{% endfor %}{% endfor %}', 'parts'],
     ['{% macro show(content) %}{% for c in content %}{% endfor %}{% endmacro %}', 'parts'],
     ["{% for m in messages %}{% for l in m.content.split('x') %}{% endfor %}{% endfor %}", 'string'],
-    ['{% for m in messages %}{% for call in m.tool_calls %}{% endfor %}{{ m.content }}{% endfor %}', 'string'],
+    [
+      '{% for m in messages %}{% for call in m.tool_calls %}{% endfor %}{{ m.content }}{% endfor %}',
+      'string',
+    ],
   ])('%s: %s', (template, format) => expect(new Template(template).contentFormat).toBe(format));
 });
 

@@ -1,4 +1,5 @@
-/** config.json in both spellings, the rules of each family, rope tables, generation defaults and model folders. */
+/** config.json in both spellings, the rules of each family, rope tables, generation defaults and model
+ *  folders. */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -16,7 +17,10 @@ afterAll(() => rmSync(temporary, { recursive: true }));
 
 /** The config of a fixture with some fields replaced; undefined removes one. */
 function changed(fixture: string, changes: Record<string, unknown>) {
-  const config = { ...JSON.parse(readFileSync(path.join(fixtureFolder(fixture), 'config.json'), 'utf8')), ...changes };
+  const config = {
+    ...JSON.parse(readFileSync(path.join(fixtureFolder(fixture), 'config.json'), 'utf8')),
+    ...changes,
+  };
   const folder = mkdtempSync(path.join(temporary, 'model-'));
   writeFileSync(path.join(folder, 'config.json'), JSON.stringify(config));
   return readModelConfig(folder);
@@ -25,9 +29,12 @@ function changed(fixture: string, changes: Record<string, unknown>) {
 const windows = (config: ReturnType<typeof readModelConfig>) => config.layers.map((layer) => layer.window);
 
 describe('configs', () => {
-  it.each([...fixtureNames.map(fixtureFolder), demoFolder])('%s reads the same in both spellings', (folder) => {
-    expect(readModelConfigFile(path.join(folder, 'config.v5.json'))).toEqual(readModelConfig(folder));
-  });
+  it.each([...fixtureNames.map(fixtureFolder), demoFolder])(
+    '%s reads the same in both spellings',
+    (folder) => {
+      expect(readModelConfigFile(path.join(folder, 'config.v5.json'))).toEqual(readModelConfig(folder));
+    },
+  );
 
   it('takes head_dim from the config, from hidden size over heads, or from the family', () => {
     expect(readModelConfig(fixtureFolder('qwen2')).headDim).toBe(16);
@@ -38,18 +45,25 @@ describe('configs', () => {
 
   it('follows each family on windows', () => {
     expect(windows(readModelConfig(fixtureFolder('qwen2')))).toEqual([0, 0, 0]);
-    expect(windows(changed('qwen2', { use_sliding_window: true, max_window_layers: 1 }))).toEqual([0, 32, 32]);
+    expect(windows(changed('qwen2', { use_sliding_window: true, max_window_layers: 1 }))).toEqual([
+      0, 32, 32,
+    ]);
     expect(windows(readModelConfig(fixtureFolder('mistral-swa')))).toEqual([32, 32, 32]);
     expect(windows(changed('mistral-swa', { sliding_window: null }))).toEqual([0, 0, 0]);
     expect(windows(readModelConfig(fixtureFolder('gemma2')))).toEqual([32, 0, 32, 0]);
     expect(windows(changed('phi3', { sliding_window: 2047 }))).toEqual([2047, 2047, 2047]);
     expect(windows(changed('llama', { sliding_window: 8 }))).toEqual([0, 0, 0]);
     const types = ['full_attention', 'sliding_attention', 'full_attention'];
-    expect(windows(changed('qwen3', { use_sliding_window: true, sliding_window: 9, layer_types: types }))).toEqual([0, 9, 0]);
+    expect(
+      windows(changed('qwen3', { use_sliding_window: true, sliding_window: 9, layer_types: types })),
+    ).toEqual([0, 9, 0]);
   });
 
   it('follows each family on biases, scales and caps', () => {
-    expect(readModelConfig(fixtureFolder('qwen2')).attention).toMatchObject({ queryKeyValueBias: true, outputBias: false });
+    expect(readModelConfig(fixtureFolder('qwen2')).attention).toMatchObject({
+      queryKeyValueBias: true,
+      outputBias: false,
+    });
     expect(changed('llama', { attention_bias: true, mlp_bias: true })).toMatchObject({
       attention: { queryKeyValueBias: true, outputBias: true },
       feedForwardBias: true,
@@ -68,7 +82,8 @@ describe('configs', () => {
   });
 
   it('finds the dense layers of a mixture of experts', () => {
-    const kinds = (changes: Record<string, unknown>) => changed('qwen3-moe', changes).layers.map((layer) => layer.feedForward);
+    const kinds = (changes: Record<string, unknown>) =>
+      changed('qwen3-moe', changes).layers.map((layer) => layer.feedForward);
     expect(kinds({})).toEqual(['moe', 'moe', 'moe']);
     expect(kinds({ mlp_only_layers: [1] })).toEqual(['moe', 'dense', 'moe']);
     expect(kinds({ decoder_sparse_step: 2 })).toEqual(['dense', 'moe', 'dense']);
@@ -81,30 +96,75 @@ describe('configs', () => {
       { architectures: ['BloomForCausalLM'] },
       /"BloomForCausalLM" is not supported.*LlamaForCausalLM.*Gemma2/,
     ],
-    ['no architecture', 'llama', { architectures: undefined, model_type: undefined }, /names no architecture \(supported/],
-    ['missing field', 'llama', { hidden_size: undefined }, /config.json: "hidden_size" must be a number, it is missing/],
-    ['text for a number', 'llama', { num_hidden_layers: 'three' }, /"num_hidden_layers" must be a number, got "three"/],
+    [
+      'no architecture',
+      'llama',
+      { architectures: undefined, model_type: undefined },
+      /names no architecture \(supported/,
+    ],
+    [
+      'missing field',
+      'llama',
+      { hidden_size: undefined },
+      /config.json: "hidden_size" must be a number, it is missing/,
+    ],
+    [
+      'text for a number',
+      'llama',
+      { num_hidden_layers: 'three' },
+      /"num_hidden_layers" must be a number, got "three"/,
+    ],
     ['a fraction', 'llama', { vocab_size: 1.5 }, /"vocab_size" must be a positive integer, got 1.5/],
-    ['heads that do not divide', 'llama', { num_key_value_heads: 3 }, /"num_key_value_heads" must be a divisor/],
-    ['hidden size no multiple of heads', 'qwen2', { hidden_size: 66 }, /"head_dim" must be a positive integer, it is missing/],
+    [
+      'heads that do not divide',
+      'llama',
+      { num_key_value_heads: 3 },
+      /"num_key_value_heads" must be a divisor/,
+    ],
+    [
+      'hidden size no multiple of heads',
+      'qwen2',
+      { hidden_size: 66 },
+      /"head_dim" must be a positive integer, it is missing/,
+    ],
     [
       'a head size kernels lack',
       'llama',
       { head_dim: 10 },
       /heads of 10 dimensions are not supported: kernels need a multiple of 8/,
     ],
-    ['rope scaling', 'llama', { rope_scaling: { rope_type: 'spiral', factor: 2 } }, /rope scaling "spiral" is not supported/],
-    ['rope factor', 'llama', { rope_scaling: { rope_type: 'linear' } }, /"rope_scaling.factor" must be a number, it is missing/],
+    [
+      'rope scaling',
+      'llama',
+      { rope_scaling: { rope_type: 'spiral', factor: 2 } },
+      /rope scaling "spiral" is not supported/,
+    ],
+    [
+      'rope factor',
+      'llama',
+      { rope_scaling: { rope_type: 'linear' } },
+      /"rope_scaling.factor" must be a number, it is missing/,
+    ],
     [
       'longrope list',
       'phi3',
       { rope_scaling: { type: 'longrope', short_factor: [1], long_factor: [1] } },
       /short_factor" must be a list of 8/,
     ],
-    ['activation', 'llama', { hidden_act: 'relu' }, /"hidden_act" must be "silu" or "gelu_pytorch_tanh", got "relu"/],
+    [
+      'activation',
+      'llama',
+      { hidden_act: 'relu' },
+      /"hidden_act" must be "silu" or "gelu_pytorch_tanh", got "relu"/,
+    ],
     ['layer types', 'qwen3', { layer_types: ['full_attention'] }, /"layer_types" must be a list of 3/],
     ['dtype', 'llama', { torch_dtype: 'float64' }, /"torch_dtype" must be "float32"/],
-    ['quantised', 'llama', { quantization_config: { quant_method: 'gptq' } }, /already quantised are not supported/],
+    [
+      'quantised',
+      'llama',
+      { quantization_config: { quant_method: 'gptq' } },
+      /already quantised are not supported/,
+    ],
     ['end ids', 'llama', { eos_token_id: 'two' }, /"eos_token_id" must be a token id/],
   ])('refuses: %s', (_, fixture, changes, message) => {
     expect(() => changed(fixture, changes)).toThrow(ModelError);
@@ -125,7 +185,11 @@ describe('configs', () => {
 });
 
 describe('rope', () => {
-  const rope = (scaling: Parameters<typeof ropeTable>[0]['scaling'], rotaryCount = 8) => ({ theta: 10000, rotaryCount, scaling });
+  const rope = (scaling: Parameters<typeof ropeTable>[0]['scaling'], rotaryCount = 8) => ({
+    theta: 10000,
+    rotaryCount,
+    scaling,
+  });
   const base = [1, 0.1, 0.01, 0.001];
   const close = (found: readonly number[], expected: readonly number[]) => {
     expect(found.length).toBe(expected.length);
@@ -144,7 +208,10 @@ describe('rope', () => {
   });
 
   it('linear divides every frequency', () => {
-    close(scaledFrequencies(rope({ kind: 'linear', factor: 4, originalPositionCount: 64 }), 10), [0.25, 0.025, 0.0025, 0.00025]);
+    close(
+      scaledFrequencies(rope({ kind: 'linear', factor: 4, originalPositionCount: 64 }), 10),
+      [0.25, 0.025, 0.0025, 0.00025],
+    );
   });
 
   it('llama3 keeps fast frequencies, divides slow ones and blends between', () => {
@@ -180,7 +247,11 @@ describe('rope', () => {
       original_max_position_embeddings: 1024,
       rope_scaling: { type: 'longrope', ...factors },
     });
-    expect(read.scaling).toMatchObject({ kind: 'longrope', originalPositionCount: 1024, attentionFactor: Math.sqrt(1.2) });
+    expect(read.scaling).toMatchObject({
+      kind: 'longrope',
+      originalPositionCount: 1024,
+      attentionFactor: Math.sqrt(1.2),
+    });
   });
 
   it('yarn keeps what turns often, divides what hardly turns, ramps between', () => {
@@ -190,7 +261,12 @@ describe('rope', () => {
       max_position_embeddings: 131072,
       rope_scaling: { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 32768 },
     });
-    expect(read.scaling).toMatchObject({ kind: 'yarn', attentionFactor: 0.1 * Math.log(4) + 1, betaFast: 32, betaSlow: 1 });
+    expect(read.scaling).toMatchObject({
+      kind: 'yarn',
+      attentionFactor: 0.1 * Math.log(4) + 1,
+      betaFast: 32,
+      betaSlow: 1,
+    });
     const found = scaledFrequencies(read, 1);
     // Corrections: floor(64 log(32768 / 64π) / log 1e6) = 23, ceil(64 log(32768 / 2π) / log 1e6) = 40.
     const frequency = (i: number) => 1000000 ** (-i / 64);
@@ -243,16 +319,24 @@ describe('the longest context', () => {
     changed('llama', { max_position_embeddings, rope_scaling, ...more }).maxPositionCount;
 
   it('is multiplied where the config names the length before scaling', () => {
-    expect(positions(512, { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 512 })).toBe(2048);
+    expect(positions(512, { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 512 })).toBe(
+      2048,
+    );
     expect(positions(512, { rope_type: 'yarn', factor: 4 })).toBe(2048);
     expect(positions(512, { type: 'linear', factor: 4 })).toBe(2048);
     expect(positions(512, { rope_type: 'dynamic', factor: 2.5 })).toBe(1280);
   });
 
   it('is not multiplied twice', () => {
-    expect(positions(2048, { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 512 })).toBe(2048);
-    expect(positions(2048, { rope_type: 'linear', factor: 4, original_max_position_embeddings: 512 })).toBe(2048);
-    expect(positions(2048, { rope_type: 'linear', factor: 4 }, { original_max_position_embeddings: 512 })).toBe(2048);
+    expect(positions(2048, { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 512 })).toBe(
+      2048,
+    );
+    expect(positions(2048, { rope_type: 'linear', factor: 4, original_max_position_embeddings: 512 })).toBe(
+      2048,
+    );
+    expect(
+      positions(2048, { rope_type: 'linear', factor: 4 }, { original_max_position_embeddings: 512 }),
+    ).toBe(2048);
   });
 
   it('is what llama3, longrope and unscaled configs say', () => {
@@ -268,8 +352,10 @@ describe('the longest context', () => {
     expect(positions(512, { rope_type: 'default', factor: 4 })).toBe(512);
     const factors = { short_factor: new Array(8).fill(1), long_factor: new Array(8).fill(2) };
     expect(
-      changed('phi3', { max_position_embeddings: 4096, rope_scaling: { type: 'longrope', factor: 4, ...factors } })
-        .maxPositionCount,
+      changed('phi3', {
+        max_position_embeddings: 4096,
+        rope_scaling: { type: 'longrope', factor: 4, ...factors },
+      }).maxPositionCount,
     ).toBe(4096);
   });
 
@@ -279,14 +365,21 @@ describe('the longest context', () => {
       ['llama-linear', 2048],
     ] as const) {
       expect(readModelConfig(fixtureFolder(name)).maxPositionCount).toBe(count);
-      expect(readModelConfigFile(path.join(fixtureFolder(name), 'config.v5.json'))).toEqual(readModelConfig(fixtureFolder(name)));
+      expect(readModelConfigFile(path.join(fixtureFolder(name), 'config.v5.json'))).toEqual(
+        readModelConfig(fixtureFolder(name)),
+      );
     }
   });
 });
 
 describe('generation defaults', () => {
   it('come from generation_config.json, end tokens included', () => {
-    expect(readGenerationConfig(demoFolder, null)).toEqual({ temperature: 0.6, topK: 20, topP: 0.9, endTokenIds: [2, 0] });
+    expect(readGenerationConfig(demoFolder, null)).toEqual({
+      temperature: 0.6,
+      topK: 20,
+      topP: 0.9,
+      endTokenIds: [2, 0],
+    });
   });
 
   it("end at the tokenizer's own token as well, and at none that the model cannot give", () => {
@@ -322,7 +415,9 @@ describe('generation defaults', () => {
     writeFileSync(path.join(folder, 'config.json'), '{"eos_token_id": [5, 6]}');
     expect(readGenerationConfig(folder, null)).toEqual({ endTokenIds: [5, 6] });
     writeFileSync(path.join(folder, 'generation_config.json'), '{"top_k": "many"}');
-    expect(() => readGenerationConfig(folder, null)).toThrow(/generation_config.json: "top_k" must be a number, got "many"/);
+    expect(() => readGenerationConfig(folder, null)).toThrow(
+      /generation_config.json: "top_k" must be a number, got "many"/,
+    );
   });
 });
 

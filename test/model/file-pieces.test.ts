@@ -1,4 +1,5 @@
-/** Weights that reach the device through pinned buffers are those of the files: pieces of any number and size, whole models, broken files. */
+/** Weights that reach the device through pinned buffers are those of the files: pieces of any number and
+ *  size, whole models, broken files. */
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -30,7 +31,8 @@ function piecesTo(target: ReturnType<Device['allocate']>, pieceBytes: number): F
   for (let at = 0; at < bytes.length; ) {
     const byteOffset = at;
     const byteCount = Math.min(bytes.length - at, prng.integer(1, pieceBytes));
-    const enqueue: FilePiece['enqueue'] = (stream, pointer) => stream.copy(offsetPointer(target, byteOffset), pointer, byteCount);
+    const enqueue: FilePiece['enqueue'] = (stream, pointer) =>
+      stream.copy(offsetPointer(target, byteOffset), pointer, byteCount);
     pieces.push({ file, byteOffset, byteCount, name: 'x', enqueue });
     at += byteCount;
   }
@@ -47,9 +49,15 @@ describe('pieces', () => {
     const target = device.allocateHost(bytes.length);
     const stream = device.createStream();
     let doneBytes = 0;
-    await streamPieces(device, stream, piecesTo(target.pointer, pieceBytes), { laneCount, pieceBytes }, (count) => {
-      doneBytes += count;
-    });
+    await streamPieces(
+      device,
+      stream,
+      piecesTo(target.pointer, pieceBytes),
+      { laneCount, pieceBytes },
+      (count) => {
+        doneBytes += count;
+      },
+    );
     expect(doneBytes).toBe(bytes.length);
     expect(Buffer.compare(target.bytes, bytes)).toBe(0);
     stream.close();
@@ -98,7 +106,9 @@ describe('parameters', () => {
           ],
           hidden,
         );
-        const tables = (['bf16', 'f32'] as const).map((dtype) => store.table('model.embed_tokens.weight', [4096, hidden], dtype));
+        const tables = (['bf16', 'f32'] as const).map((dtype) =>
+          store.table('model.embed_tokens.weight', [4096, hidden], dtype),
+        );
         const progress: number[] = [];
         await store.fill((doneBytes, totalBytes) => progress.push(doneBytes / totalBytes));
         expect(progress.at(-1)).toBe(1);

@@ -1,5 +1,6 @@
-/** Every architecture and the demo model against transformers in float32: greedy ids equal, log-probabilities close.
- *  Prompts go through chunked prefill, continuations through decode steps, both over the paged cache. */
+/** Every architecture and the demo model against transformers in float32: greedy ids equal, log-probabilities
+ *  close. Prompts go through chunked prefill, continuations through decode steps, both over the paged
+ *  cache. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { at } from '../../src/base/assert.js';
 import {
@@ -17,9 +18,15 @@ import {
 
 const isFull = process.env.TWOSTROKE_TEST === 'full';
 const folders = [...[...fixtureNames, ...ropeFixtureNames].map(fixtureFolder), demoFolder];
-/** Both spellings of a config make the same model, and all instruction sets compute it: all cases with the first, a few with the others. */
+/** Both spellings of a config make the same model, and all instruction sets compute it: all cases with the
+ *  first, a few with the others. */
 const runs = folders.flatMap((folder) => [
-  { folder, configName: 'config.json', isa: 'auto', caseNames: readGolden(folder).cases.map(({ name }) => name) } as const,
+  {
+    folder,
+    configName: 'config.json',
+    isa: 'auto',
+    caseNames: readGolden(folder).cases.map(({ name }) => name),
+  } as const,
   { folder, configName: 'config.v5.json', isa: 'auto', caseNames: someNames(folder) } as const,
   { folder, configName: 'config.json', isa: 'avx2', caseNames: someNames(folder) } as const,
   {
@@ -32,17 +39,22 @@ const runs = folders.flatMap((folder) => [
 
 function someNames(folder: string): string[] {
   const names = readGolden(folder).cases.map(({ name }) => name);
-  return isFull ? names : names.filter((name) => ['chat_capital', 'raw_once', 'len33', 'len100'].includes(name));
+  return isFull
+    ? names
+    : names.filter((name) => ['chat_capital', 'raw_once', 'len33', 'len100'].includes(name));
 }
 
-/** Agreement with another float32 implementation: its own error against float64 is up to 4e-5, and 4e-4 in long contexts. */
+/** Agreement with another float32 implementation: its own error against float64 is up to 4e-5, and 4e-4 in
+ *  long contexts. */
 const tolerance = (tokenCount: number) => (tokenCount > 1500 ? 1e-3 : 2e-4);
 
 describe.each(runs)('$folder $configName $isa', ({ folder, configName, isa, caseNames }) => {
   let harness: Harness;
   const { cases } = readGolden(folder);
   beforeAll(async () => {
-    const maxTokenCount = Math.max(...cases.map((each) => each.prompt_ids.length + each.continuation_ids.length));
+    const maxTokenCount = Math.max(
+      ...cases.map((each) => each.prompt_ids.length + each.continuation_ids.length),
+    );
     harness = await Harness.open({ folder, configName, isa, maxTokenCount });
   });
   afterAll(() => harness.close());
@@ -52,9 +64,9 @@ describe.each(runs)('$folder $configName $isa', ({ folder, configName, isa, case
     const run = await runGreedy(harness, golden);
     const bound = tolerance(golden.prompt_ids.length);
     expect(run.ids).toEqual(golden.continuation_ids);
-    expect(largest(run.logprobs.map((logprob, i) => Math.abs(logprob - at(golden.continuation_logprobs, i))))).toBeLessThan(
-      bound,
-    );
+    expect(
+      largest(run.logprobs.map((logprob, i) => Math.abs(logprob - at(golden.continuation_logprobs, i)))),
+    ).toBeLessThan(bound);
     for (const [position, { ids, logprobs }] of golden.top5.entries()) {
       const row = at(run.rows, position);
       expect(best(row, ids.length)).toEqual(ids);
@@ -64,12 +76,15 @@ describe.each(runs)('$folder $configName $isa', ({ folder, configName, isa, case
   });
 });
 
-/** Greedy generation of the golden's length; `rows` are log-probabilities at each position of the continuation. */
+/** Greedy generation of the golden's length; `rows` are log-probabilities at each position of the
+ *  continuation. */
 async function runGreedy(harness: Harness, golden: GoldenCase) {
   const { prompt_ids: prompt, continuation_ids: continuation } = golden;
   const sequence = harness.start(prompt.length + continuation.length);
   const promptRows = await harness.prefill(sequence, prompt, 200, 'all');
-  const promptLogprob = prompt.slice(1).reduce((sum, id, i) => sum + at(logSoftmax(at(promptRows, i)), id), 0);
+  const promptLogprob = prompt
+    .slice(1)
+    .reduce((sum, id, i) => sum + at(logSoftmax(at(promptRows, i)), id), 0);
   const rows: Float64Array[] = [];
   const ids: number[] = [];
   let logits = at(promptRows, prompt.length - 1);

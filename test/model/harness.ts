@@ -1,5 +1,6 @@
-/** Runs a model by hand, without an engine: packs one batch, forwards it, reads the logits. Sequences get their KV blocks from a
- *  shuffled list, so that a kernel which ignores the block table is caught. Used by the tests of this folder. */
+/** Runs a model by hand, without an engine: packs one batch, forwards it, reads the logits. Sequences get
+ *  their KV blocks from a shuffled list, so that a kernel which ignores the block table is caught. Used by
+ *  the tests of this folder. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { assert, at } from '../../src/base/assert.js';
@@ -20,7 +21,16 @@ import type { LoadOptions } from '../../src/model/model.js';
 export const packageFolder = path.resolve(import.meta.dirname, '../..');
 export const demoFolder = path.join(packageFolder, 'models', 'demo-6m');
 export const fixtureFolder = (name: string) => path.join(packageFolder, 'test', 'fixtures', name);
-export const fixtureNames = ['llama', 'llama3-rope', 'qwen2', 'qwen3', 'mistral-swa', 'qwen3-moe', 'gemma2', 'phi3'] as const;
+export const fixtureNames = [
+  'llama',
+  'llama3-rope',
+  'qwen2',
+  'qwen3',
+  'mistral-swa',
+  'qwen3-moe',
+  'gemma2',
+  'phi3',
+] as const;
 /** Contexts past the length before scaling. */
 export const ropeFixtureNames = ['qwen3-yarn', 'llama-linear'] as const;
 
@@ -38,7 +48,11 @@ export interface Golden {
   readonly cases: readonly GoldenCase[];
   readonly debug: {
     readonly prompt_ids: readonly TokenId[];
-    readonly hidden_states: readonly { readonly index: number; readonly first8: readonly number[]; readonly rms: number }[];
+    readonly hidden_states: readonly {
+      readonly index: number;
+      readonly first8: readonly number[];
+      readonly rms: number;
+    }[];
     readonly logits_first16: readonly number[];
   };
 }
@@ -111,7 +125,14 @@ export class Harness {
       maxModelTokenCount: maxTokenCount,
     });
     const { layerCount, kvHeadCount, headDim } = config;
-    const layout = new KvLayout({ modelName: folder, layerCount, kvHeadCount, headDim, blockTokenCount, dtype: kvDtype });
+    const layout = new KvLayout({
+      modelName: folder,
+      layerCount,
+      kvHeadCount,
+      headDim,
+      blockTokenCount,
+      dtype: kvDtype,
+    });
     return new Harness(device, model, new KvCache(device, layout, layout.blockCountFor(maxTokenCount) + 3));
   }
 
@@ -182,7 +203,8 @@ export class Harness {
       return logits === 'all' ? rows : logits === 'last' ? rows.slice(-1) : [];
     });
     const slotOf = (sequence: HarnessSequence, position: number) =>
-      at(sequence.blockTable, Math.floor(position / blockTokenCount)) * blockTokenCount + (position % blockTokenCount);
+      at(sequence.blockTable, Math.floor(position / blockTokenCount)) * blockTokenCount +
+      (position % blockTokenCount);
     const kvCounts = pieces.map(({ sequence, ids }) => sequence.cachedTokenCount + ids.length);
     return {
       view: {

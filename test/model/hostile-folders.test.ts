@@ -1,6 +1,15 @@
-/** Model folders from strangers: whatever a file says, the folder gives a model that runs or one typed error, in bounded memory. A seeded mutation of
- *  a small good folder; more mutants with TWOSTROKE_TEST=full. */
-import { cpSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+/** Model folders from strangers: whatever a file says, the folder gives a model that runs or one typed error,
+ *  in bounded memory. A seeded mutation of a small good folder; more mutants with TWOSTROKE_TEST=full. */
+import {
+  cpSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it, vi } from 'vitest';
@@ -23,14 +32,20 @@ afterAll(() => rmSync(temporary, { recursive: true }));
 
 const good = path.join(temporary, 'good');
 const weights = 'model.safetensors';
-const jsonFiles = ['config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json'] as const;
+const jsonFiles = [
+  'config.json',
+  'generation_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+] as const;
 const bases = ['llama', 'qwen3-moe', 'qwen3-yarn', 'gemma2'] as const;
 for (const base of bases) {
   const folder = path.join(good, base);
   mkdirSync(folder, { recursive: true });
   for (const name of ['config.json', 'generation_config.json', weights])
     cpSync(path.join(fixtureFolder(base), name), path.join(folder, name));
-  for (const name of ['tokenizer.json', 'tokenizer_config.json']) cpSync(path.join(demoFolder, name), path.join(folder, name));
+  for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+    cpSync(path.join(demoFolder, name), path.join(folder, name));
 }
 
 /** JSON texts, so that 1e999 and repeated keys are among them. */
@@ -68,7 +83,11 @@ const hostileTexts = [
     '[[[[]]]]',
     '{"a":{}}',
   ],
-  ...[JSON.stringify('long'.repeat(50_000)), `[${new Array(5000).fill('1').join()}]`, `${'['.repeat(3000)}${']'.repeat(3000)}`],
+  ...[
+    JSON.stringify('long'.repeat(50_000)),
+    `[${new Array(5000).fill('1').join()}]`,
+    `${'['.repeat(3000)}${']'.repeat(3000)}`,
+  ],
 ];
 const ropeTexts = ['yarn', 'linear', 'dynamic', 'llama3', 'longrope', 'default', 'su'].map(
   (type) => (value: string) =>
@@ -111,7 +130,10 @@ class Mutator {
   /** A random path into the document, deeper with even chances. */
   #place(document: unknown): string[] {
     const place: string[] = [];
-    for (let value = document; typeof value === 'object' && value !== null && Object.keys(value).length > 0; ) {
+    for (
+      let value = document;
+      typeof value === 'object' && value !== null && Object.keys(value).length > 0;
+    ) {
       const key = this.pick(Object.keys(value));
       place.push(key);
       value = (value as Record<string, unknown>)[key];
@@ -124,11 +146,16 @@ class Mutator {
     const offset = this.#prng.integer(0, Math.max(0, bytes.length - 1));
     const flipped = Buffer.from(bytes);
     flipped[offset] = this.#prng.integer(0, 255);
-    const insertion = Buffer.from(this.pick(['[', '{"a":', '"', ',', '\0', '[],']).repeat(this.pick([1, 100, 100_000])));
+    const insertion = Buffer.from(
+      this.pick(['[', '{"a":', '"', ',', '\0', '[],']).repeat(this.pick([1, 100, 100_000])),
+    );
     return this.pick([
       ['a byte', flipped] as const,
       [`cut at ${offset}`, bytes.subarray(0, offset)] as const,
-      [`inserted at ${offset}`, Buffer.concat([bytes.subarray(0, offset), insertion, bytes.subarray(offset)])] as const,
+      [
+        `inserted at ${offset}`,
+        Buffer.concat([bytes.subarray(0, offset), insertion, bytes.subarray(offset)]),
+      ] as const,
     ]);
   }
 
@@ -140,7 +167,16 @@ class Mutator {
       () => this.#bytes(bytes.subarray(8, 8 + length)),
     ])();
     const prefix = Buffer.alloc(8);
-    const stated = this.pick([header.length, header.length, header.length, 0, 1, 2 ** 40, header.length + 1, 99_999_999]);
+    const stated = this.pick([
+      header.length,
+      header.length,
+      header.length,
+      0,
+      1,
+      2 ** 40,
+      header.length + 1,
+      99_999_999,
+    ]);
     prefix.writeBigUInt64LE(BigInt(stated));
     return [
       `${how}, length ${stated}`,
@@ -168,12 +204,15 @@ async function use(folder: string, loadFormat: 'auto' | 'dummy'): Promise<void> 
   tokenizer.decode(ids, { special: 'skip' });
   const device = openDevice({ kind: 'cpu', index: 0, threadCount: 1 });
   vi.spyOn(device, 'readFreeBytes').mockReturnValue(deviceFreeBytes);
-  const harness = await Harness.open({ folder, device, loadFormat, maxTokenCount: Math.min(config.maxPositionCount, 64) }).catch(
-    (error: unknown) => {
-      device.close();
-      throw error;
-    },
-  );
+  const harness = await Harness.open({
+    folder,
+    device,
+    loadFormat,
+    maxTokenCount: Math.min(config.maxPositionCount, 64),
+  }).catch((error: unknown) => {
+    device.close();
+    throw error;
+  });
   try {
     await harness.prefill(harness.start(3), [0, 0, 0], 3, 'last');
   } finally {
@@ -182,9 +221,14 @@ async function use(folder: string, loadFormat: 'auto' | 'dummy'): Promise<void> 
 }
 
 /** A copy of the good llama folder with one file replaced; null: removed. */
-function folderWith(name: string, content: string | Buffer | null, base: (typeof bases)[number] = 'llama'): string {
+function folderWith(
+  name: string,
+  content: string | Buffer | null,
+  base: (typeof bases)[number] = 'llama',
+): string {
   const folder = mkdtempSync(path.join(temporary, 'case-'));
-  for (const each of [...jsonFiles, weights]) if (each !== name) linkSync(path.join(good, base, each), path.join(folder, each));
+  for (const each of [...jsonFiles, weights])
+    if (each !== name) linkSync(path.join(good, base, each), path.join(folder, each));
   if (content !== null) writeFileSync(path.join(folder, name), content);
   return folder;
 }
@@ -216,11 +260,19 @@ const template = (count: number) => ({
 
 describe('absurd', () => {
   it.each<[string, () => string, RegExp]>([
-    ['layers', () => withConfig({ num_hidden_layers: 1e9 }), /"num_hidden_layers" must be at most 1024, got 1000000000/],
+    [
+      'layers',
+      () => withConfig({ num_hidden_layers: 1e9 }),
+      /"num_hidden_layers" must be at most 1024, got 1000000000/,
+    ],
     ['experts', () => withConfig({ num_experts: 1e8 }, 'qwen3-moe'), /"num_experts" must be at most 4096/],
     ['vocabulary', () => withConfig({ vocab_size: 4e9 }), /"vocab_size" must be at most 16777216/],
     ['width', () => withConfig({ hidden_size: 2 ** 30 }), /"hidden_size" must be at most/],
-    ['context', () => withConfig({ max_position_embeddings: 1e9 }), /"max_position_embeddings" must be at most/],
+    [
+      'context',
+      () => withConfig({ max_position_embeddings: 1e9 }),
+      /"max_position_embeddings" must be at most/,
+    ],
     [
       'scaled context',
       () => withConfig({ rope_scaling: { rope_type: 'yarn', factor: 1e300 } }),
@@ -232,13 +284,41 @@ describe('absurd', () => {
       /rope scaling makes 0 positions/,
     ],
     ['frequencies', () => withConfig({ rope_theta: 1e-300 }), /give no finite angles/],
-    ['window', () => withConfig({ sliding_window: -5 }, 'gemma2'), /"sliding_window" must be an integer from 0 on, got -5/],
-    ['softcap', () => withConfig({ attn_logit_softcapping: -1 }, 'gemma2'), /"attn_logit_softcapping" must be a number from 0/],
-    ['architecture', () => withConfig({ architectures: ['constructor'] }), /architecture "constructor" is not supported/],
-    ['long name', () => withConfig({ architectures: ['x'.repeat(1e6)] }), /architecture "x+\.\.\. is not supported/],
-    ['nesting', () => folderWith('config.json', `{"deep":${'['.repeat(1e6)}${']'.repeat(1e6)}}`), /nested deeper than 64/],
-    ['values', () => withConfig({ many: new Array(600_000).fill([]) }), /config.json: more than 524288 JSON values/],
-    ['size', () => folderWith('config.json', Buffer.alloc(2 ** 25 + 1, ' ')), /config.json: 33554433 bytes are too many/],
+    [
+      'window',
+      () => withConfig({ sliding_window: -5 }, 'gemma2'),
+      /"sliding_window" must be an integer from 0 on, got -5/,
+    ],
+    [
+      'softcap',
+      () => withConfig({ attn_logit_softcapping: -1 }, 'gemma2'),
+      /"attn_logit_softcapping" must be a number from 0/,
+    ],
+    [
+      'architecture',
+      () => withConfig({ architectures: ['constructor'] }),
+      /architecture "constructor" is not supported/,
+    ],
+    [
+      'long name',
+      () => withConfig({ architectures: ['x'.repeat(1e6)] }),
+      /architecture "x+\.\.\. is not supported/,
+    ],
+    [
+      'nesting',
+      () => folderWith('config.json', `{"deep":${'['.repeat(1e6)}${']'.repeat(1e6)}}`),
+      /nested deeper than 64/,
+    ],
+    [
+      'values',
+      () => withConfig({ many: new Array(600_000).fill([]) }),
+      /config.json: more than 524288 JSON values/,
+    ],
+    [
+      'size',
+      () => folderWith('config.json', Buffer.alloc(2 ** 25 + 1, ' ')),
+      /config.json: 33554433 bytes are too many/,
+    ],
     ['a folder for a file', () => directoryFor('config.json'), /config.json: not a regular file/],
     ['a device for a file', () => linkedTo('config.json', '/dev/zero'), /config.json: not a regular file/],
     ['a device for weights', () => linkedTo(weights, '/dev/zero'), /model.safetensors: not a regular file/],
@@ -247,12 +327,20 @@ describe('absurd', () => {
     ['header nesting', () => folderWith(weights, header('['.repeat(1e6))), /\(header\): JSON nested deeper/],
     [
       'dimensions',
-      () => folderWith(weights, header(`{"a":{"dtype":"F32","shape":[${new Array(1e5).fill(1)}],"data_offsets":[0,4]}}`)),
+      () =>
+        folderWith(
+          weights,
+          header(`{"a":{"dtype":"F32","shape":[${new Array(1e5).fill(1)}],"data_offsets":[0,4]}}`),
+        ),
       /its shape has 100000 dimensions/,
     ],
     [
       'shape whose product is no safe integer',
-      () => folderWith(weights, header('{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}')),
+      () =>
+        folderWith(
+          weights,
+          header('{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'),
+        ),
       /needs 73786976294838210000 bytes/,
     ],
     ['tensor name', () => folderWith(weights, header(`{"${'n'.repeat(1e6)}":7}`)), /tensor "n+\.\.\.: /],
@@ -263,7 +351,10 @@ describe('absurd', () => {
     ],
     [
       'steps',
-      () => withTokenizer({ normalizer: { type: 'Sequence', normalizers: new Array(1e5).fill({ type: 'NFC' }) } }),
+      () =>
+        withTokenizer({
+          normalizer: { type: 'Sequence', normalizers: new Array(1e5).fill({ type: 'NFC' }) },
+        }),
       /at most 64/,
     ],
     ['growth', () => withTokenizer({ normalizer: doubling }), /"normalizer" makes \d+ characters of \d+/],
@@ -280,12 +371,16 @@ describe('absurd', () => {
     ],
     [
       'post-processor',
-      () => withTokenizer({ post_processor: { type: 'Sequence', processors: new Array(60).fill(template(2)) } }),
+      () =>
+        withTokenizer({ post_processor: { type: 'Sequence', processors: new Array(60).fill(template(2)) } }),
       /"post_processor.processors\[0\].single" must be a template with one text/,
     ],
     [
       'regular expression',
-      () => withTokenizer({ pre_tokenizer: { type: 'Split', pattern: { Regex: 'a'.repeat(1e6) }, behavior: 'Isolated' } }),
+      () =>
+        withTokenizer({
+          pre_tokenizer: { type: 'Split', pattern: { Regex: 'a'.repeat(1e6) }, behavior: 'Isolated' },
+        }),
       /a regular expression of at most 8192/,
     ],
     [
@@ -335,7 +430,10 @@ function linkedTo(name: string, target: string): string {
 
 function shardNamed(name: string): string {
   const folder = folderWith(weights, null);
-  writeFileSync(path.join(folder, 'model.safetensors.index.json'), JSON.stringify({ weight_map: { a: name } }));
+  writeFileSync(
+    path.join(folder, 'model.safetensors.index.json'),
+    JSON.stringify({ weight_map: { a: name } }),
+  );
   return folder;
 }
 
@@ -351,7 +449,8 @@ it(`${mutantCount} mutants work or fail with one typed error`, { timeout: 600_00
     const folder = path.join(temporary, `mutant-${seed}`);
     mkdirSync(folder);
     const base = mutator.pick(bases);
-    for (const name of [...jsonFiles, weights]) linkSync(path.join(good, base, name), path.join(folder, name));
+    for (const name of [...jsonFiles, weights])
+      linkSync(path.join(good, base, name), path.join(folder, name));
     const what = `mutant ${seed} of ${base}: ${mutator.change(folder)}`;
     try {
       await use(folder, mutator.pick(['auto', 'auto', 'dummy']));

@@ -1,5 +1,5 @@
-/** Invariant I3 on whole models: logits are the same bits however a prompt is cut into chunks, whatever else is in the batch, for
- *  decode as for prefill, for any thread count and block size. */
+/** Invariant I3 on whole models: logits are the same bits however a prompt is cut into chunks, whatever else
+ *  is in the batch, for decode as for prefill, for any thread count and block size. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { at } from '../../src/base/assert.js';
 import { Prng } from '../../src/base/prng.js';

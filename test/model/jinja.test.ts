@@ -1,4 +1,5 @@
-/** Our jinja against Python's: every construct that a chat template may use, as recorded by test/fixtures/jinja/record.py. */
+/** Our jinja against Python's: every construct that a chat template may use, as recorded by
+ *  test/fixtures/jinja/record.py. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -21,9 +22,12 @@ const now = () => new Date(2026, 2, 4, 5, 6, 7);
 describe('templates as Python renders them', () => {
   it('has the recorded cases', () => expect(cases.length).toBeGreaterThan(150));
 
-  it.each(cases.map((recorded) => [recorded.name, recorded] as const))('%s', (_, { template, context, output, error }) => {
-    const render = () => new Template(template).render(context, now);
-    if (error === undefined) expect(render()).toBe(output);
-    else expect(render, error).toThrow(TemplateError);
-  });
+  it.each(cases.map((recorded) => [recorded.name, recorded] as const))(
+    '%s',
+    (_, { template, context, output, error }) => {
+      const render = () => new Template(template).render(context, now);
+      if (error === undefined) expect(render()).toBe(output);
+      else expect(render, error).toThrow(TemplateError);
+    },
+  );
 });

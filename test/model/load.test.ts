@@ -1,4 +1,5 @@
-/** Checkpoints that cannot be served fail with one message that names file and tensor; formats follow files and options; dummy weights. */
+/** Checkpoints that cannot be served fail with one message that names file and tensor; formats follow files
+ *  and options; dummy weights. */
 import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -44,7 +45,10 @@ function rewriteHeader(file: string, change: (header: Header) => unknown): void 
   const replaced = change(header) ?? header;
   writeFileSync(
     file,
-    safetensors(typeof replaced === 'string' ? replaced : JSON.stringify(replaced), bytes.subarray(8 + length)),
+    safetensors(
+      typeof replaced === 'string' ? replaced : JSON.stringify(replaced),
+      bytes.subarray(8 + length),
+    ),
   );
 }
 
@@ -72,11 +76,16 @@ describe('broken checkpoints', () => {
     damage(folder, path.join(folder, 'model.safetensors'));
     return folder;
   };
-  const withHeader = (change: (header: Header) => unknown) => damaged((_, file) => rewriteHeader(file, change));
+  const withHeader = (change: (header: Header) => unknown) =>
+    damaged((_, file) => rewriteHeader(file, change));
   const entryOf = (header: Header, name = keyProjection) => header[name]!;
 
   it.each<[string, () => string, RegExp]>([
-    ['no weights', () => damaged((_, file) => rmSync(file)), /no weights: neither model.safetensors nor .*--load-format dummy/],
+    [
+      'no weights',
+      () => damaged((_, file) => rmSync(file)),
+      /no weights: neither model.safetensors nor .*--load-format dummy/,
+    ],
     [
       'a truncated file',
       () => damaged((_, file) => truncateSync(file, 500_000)),
@@ -93,7 +102,11 @@ describe('broken checkpoints', () => {
       () => damaged((_, file) => writeFileSync(file, 'GGUF and more text that is no header')),
       /not a safetensors file/,
     ],
-    ['a header that is no JSON', () => withHeader(() => '{ "a" '), /model.safetensors \(header\): not valid JSON/],
+    [
+      'a header that is no JSON',
+      () => withHeader(() => '{ "a" '),
+      /model.safetensors \(header\): not valid JSON/,
+    ],
     ['a header that is a list', () => withHeader(() => '[]'), /header: expected a JSON object, got \[\]/],
     [
       'a missing tensor',
@@ -181,7 +194,9 @@ describe('broken checkpoints', () => {
         withHeader((header) => {
           entryOf(header).dtype = 'I32';
         }),
-      new RegExp(`tensor "${keyProjection}" has dtype I32, which is not supported \\(supported: F32, BF16, F16\\)`),
+      new RegExp(
+        `tensor "${keyProjection}" has dtype I32, which is not supported \\(supported: F32, BF16, F16\\)`,
+      ),
     ],
     [
       'an entry that is no object',
@@ -198,12 +213,16 @@ describe('broken checkpoints', () => {
       bytes.writeBigUInt64LE(2n ** 63n, 0);
       writeFileSync(file, bytes);
     });
-    expect(await failure(folder)).toMatch(/not a safetensors file: its header would be 9223372036854775808 bytes/);
+    expect(await failure(folder)).toMatch(
+      /not a safetensors file: its header would be 9223372036854775808 bytes/,
+    );
   });
 });
 
 describe('broken indexes', () => {
-  const damaged = (damage: (folder: string, index: { weight_map: Record<string, unknown> }) => void): string => {
+  const damaged = (
+    damage: (folder: string, index: { weight_map: Record<string, unknown> }) => void,
+  ): string => {
     const folder = copyOf(fixtureFolder('llama3-rope'));
     const file = path.join(folder, 'model.safetensors.index.json');
     const index = JSON.parse(readFileSync(file, 'utf8')) as { weight_map: Record<string, unknown> };
@@ -293,12 +312,15 @@ describe('formats', () => {
     expect(last.totalBytes).toBeGreaterThan(11_000_000);
   });
 
-  it.each(['llama', 'qwen3-moe', 'gemma2', 'qwen2'])('makes a dummy %s from its config alone', async (name) => {
-    const folder = mkdtempSync(path.join(temporary, 'model-'));
-    cpSync(path.join(fixtureFolder(name), 'config.json'), path.join(folder, 'config.json'));
-    expect((await formatOf(folder, { loadFormat: 'dummy' }))[0]).toBe('f32');
-    expect((await formatOf(folder, { loadFormat: 'dummy', dtype: 'bf16' }))[0]).toBe('bf16');
-  });
+  it.each(['llama', 'qwen3-moe', 'gemma2', 'qwen2'])(
+    'makes a dummy %s from its config alone',
+    async (name) => {
+      const folder = mkdtempSync(path.join(temporary, 'model-'));
+      cpSync(path.join(fixtureFolder(name), 'config.json'), path.join(folder, 'config.json'));
+      expect((await formatOf(folder, { loadFormat: 'dummy' }))[0]).toBe('f32');
+      expect((await formatOf(folder, { loadFormat: 'dummy', dtype: 'bf16' }))[0]).toBe('bf16');
+    },
+  );
 });
 
 describe('safetensors values', () => {
@@ -312,7 +334,8 @@ describe('safetensors values', () => {
     const data = Buffer.alloc(20);
     data.writeFloatLE(1.5, 0);
     data.writeFloatLE(-0.1, 4);
-    for (const [i, bits] of [0x3fc0, 0xc049, 0x3e00, 0xc248, 0x0001, 0x7c00].entries()) data.writeUInt16LE(bits, 8 + 2 * i);
+    for (const [i, bits] of [0x3fc0, 0xc049, 0x3e00, 0xc248, 0x0001, 0x7c00].entries())
+      data.writeUInt16LE(bits, 8 + 2 * i);
     writeFileSync(file, safetensors(JSON.stringify(header), data));
     const entries = readSafetensorsHeader(file);
     const values = (name: string) => [...readFloats(entries.get(name)!)];

@@ -19,7 +19,9 @@ export function plantedFolder(original: string, plant: Plant): string {
   const entries = readSafetensorsHeader(source);
   for (const [name, change] of Object.entries(plant)) {
     const { byteOffset, byteCount, shape } = entries.get(name)!;
-    const values = new Float32Array(Uint8Array.from(bytes.subarray(byteOffset, byteOffset + byteCount)).buffer);
+    const values = new Float32Array(
+      Uint8Array.from(bytes.subarray(byteOffset, byteOffset + byteCount)).buffer,
+    );
     change(values, shape.at(-1)!);
     bytes.set(new Uint8Array(values.buffer), byteOffset);
   }

@@ -1,4 +1,5 @@
-/** Lower precision stays near float32: the goldens' tokens are fed (teacher forcing), and each position's logits compared. */
+/** Lower precision stays near float32: the goldens' tokens are fed (teacher forcing), and each position's
+ *  logits compared. */
 
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -39,7 +40,12 @@ async function compare(
     const { prompt_ids: prompt, continuation_ids: continuation } = golden;
     const sequence = harness.start(prompt.length + continuation.length);
     await harness.prefill(sequence, prompt.slice(0, -1), 512, 'last');
-    const rows = await harness.prefill(sequence, [...prompt.slice(-1), ...continuation.slice(0, -1)], 512, 'all');
+    const rows = await harness.prefill(
+      sequence,
+      [...prompt.slice(-1), ...continuation.slice(0, -1)],
+      512,
+      'all',
+    );
     for (const [position, row] of rows.entries()) {
       if (at(golden.gaps, position) >= gapThreshold) {
         checkedCount++;
@@ -64,7 +70,8 @@ function toNearestBf16(value: number): number {
 
 const median = (sorted: readonly number[]) => at(sorted, Math.floor(sorted.length / 2));
 const most = (sorted: readonly number[]) => at(sorted, sorted.length - 1);
-const casesOf = (folder: string) => readGolden(folder).cases.filter(({ prompt_ids }) => isFull || prompt_ids.length < 1500);
+const casesOf = (folder: string) =>
+  readGolden(folder).cases.filter(({ prompt_ids }) => isFull || prompt_ids.length < 1500);
 const maxTokenCountOf = (cases: readonly GoldenCase[]) =>
   Math.max(...cases.map(({ prompt_ids, continuation_ids }) => prompt_ids.length + continuation_ids.length));
 
@@ -91,8 +98,9 @@ describe.each(bf16Runs)('$folder, weights $dtype, cache $kvDtype', ({ folder, dt
     expect(agreement.checkedCount).toBeGreaterThan(100);
     expect(median(agreement.errors)).toBeLessThan(0.25);
     if (folder.endsWith('moe')) {
-      // A choice of expert is a step: rounding the weights flips some near ties, and with them the text, in any arithmetic (1 % in float64,
-      // below; 1.7 % with bf16 activations: docs/experiments/cuda-kernels.md).
+      // A choice of expert is a step: rounding the weights flips some near ties, and with them the text, in
+      // any arithmetic (1 % in float64, below; 1.7 % with bf16 activations:
+      // docs/experiments/cuda-kernels.md).
       expect(agreement.wrongCount).toBeLessThan(0.03 * agreement.checkedCount);
       return;
     }
@@ -127,7 +135,9 @@ describe('experts with bf16 weights', () => {
       const found = await harness.prefill(harness.start(ids.length), ids, 512, 'all');
       for (const [position, row] of found.entries()) {
         const exact = logSoftmax(Float32Array.from(at(expected, position)));
-        expect(largest(logSoftmax(row).map((logprob, id) => Math.abs(logprob - at(exact, id))))).toBeLessThan(1e-3);
+        expect(largest(logSoftmax(row).map((logprob, id) => Math.abs(logprob - at(exact, id))))).toBeLessThan(
+          1e-3,
+        );
         const index = position - prompt_ids.length + 1;
         if (index >= 0 && at(gaps, index) >= 0.5 && argmax(row) !== at(continuation_ids, index)) wrongCount++;
       }

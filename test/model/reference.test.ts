@@ -1,5 +1,6 @@
-/** The float64 reference against the goldens, then our forward pass against the reference where no golden reaches: biases, partial
- *  rotation, mixed dense and expert layers, f16 files, odd head sizes. Also hidden states layer by layer. */
+/** The float64 reference against the goldens, then our forward pass against the reference where no golden
+ *  reaches: biases, partial rotation, mixed dense and expert layers, f16 files, odd head sizes. Also hidden
+ *  states layer by layer. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -7,24 +8,39 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { at } from '../../src/base/assert.js';
 import { Prng } from '../../src/base/prng.js';
 import { readModelConfig } from '../../src/model/config.js';
-import { demoFolder, fixtureFolder, fixtureNames, Harness, largest, logSoftmax, readGolden } from './harness.js';
+import {
+  demoFolder,
+  fixtureFolder,
+  fixtureNames,
+  Harness,
+  largest,
+  logSoftmax,
+  readGolden,
+} from './harness.js';
 import { readTensors, referenceLogits, writeRandomCheckpoint } from './reference.js';
 
 const temporary = mkdtempSync(path.join(tmpdir(), 'twostroke-reference-'));
 afterAll(() => rmSync(temporary, { recursive: true }));
 
-describe.each(['llama', 'qwen2', 'qwen3', 'mistral-swa', 'qwen3-moe', 'gemma2', 'phi3'])('reference of %s', (name) => {
-  it('agrees with the golden', () => {
-    const folder = fixtureFolder(name);
-    const golden = readGolden(folder).cases.find((each) => each.name === 'len33')!;
-    const ids = [...golden.prompt_ids, ...golden.continuation_ids.slice(0, 8)];
-    const rows = referenceLogits(readModelConfig(folder), readTensors(path.join(folder, 'model.safetensors')), ids);
-    for (const [i, { ids: top, logprobs }] of golden.top5.entries()) {
-      const row = logSoftmax(Float32Array.from(at(rows, golden.prompt_ids.length - 1 + i)));
-      expect(largest(top.map((id, rank) => Math.abs(at(row, id) - at(logprobs, rank))))).toBeLessThan(2e-4);
-    }
-  });
-});
+describe.each(['llama', 'qwen2', 'qwen3', 'mistral-swa', 'qwen3-moe', 'gemma2', 'phi3'])(
+  'reference of %s',
+  (name) => {
+    it('agrees with the golden', () => {
+      const folder = fixtureFolder(name);
+      const golden = readGolden(folder).cases.find((each) => each.name === 'len33')!;
+      const ids = [...golden.prompt_ids, ...golden.continuation_ids.slice(0, 8)];
+      const rows = referenceLogits(
+        readModelConfig(folder),
+        readTensors(path.join(folder, 'model.safetensors')),
+        ids,
+      );
+      for (const [i, { ids: top, logprobs }] of golden.top5.entries()) {
+        const row = logSoftmax(Float32Array.from(at(rows, golden.prompt_ids.length - 1 + i)));
+        expect(largest(top.map((id, rank) => Math.abs(at(row, id) - at(logprobs, rank))))).toBeLessThan(2e-4);
+      }
+    });
+  },
+);
 
 const base = {
   vocab_size: 96,
@@ -45,11 +61,21 @@ describe('shapes without a golden', () => {
       { architectures: ['LlamaForCausalLM'], attention_bias: true, mlp_bias: true, head_dim: 16 },
       'F32',
     ],
-    ['llama with heads of 8', { architectures: ['LlamaForCausalLM'], tie_word_embeddings: true, hidden_size: 32 }, 'F32'],
+    [
+      'llama with heads of 8',
+      { architectures: ['LlamaForCausalLM'], tie_word_embeddings: true, hidden_size: 32 },
+      'F32',
+    ],
     ['llama from f16', { architectures: ['LlamaForCausalLM'], head_dim: 24 }, 'F16'],
     [
       'qwen2 from bf16 with windows from layer 1',
-      { architectures: ['Qwen2ForCausalLM'], hidden_size: 64, use_sliding_window: true, sliding_window: 7, max_window_layers: 1 },
+      {
+        architectures: ['Qwen2ForCausalLM'],
+        hidden_size: 64,
+        use_sliding_window: true,
+        sliding_window: 7,
+        max_window_layers: 1,
+      },
       'BF16',
     ],
     [
@@ -103,7 +129,9 @@ describe('shapes without a golden', () => {
     const expected = referenceLogits(config, readTensors(path.join(folder, 'model.safetensors')), ids);
     const spread = largest(expected.flatMap((row) => [...row].map(Math.abs)));
     expect(spread).toBeGreaterThan(0.5); // not a model that says nothing
-    const errors = found.flatMap((row, t) => [...row].map((logit, i) => Math.abs(logit - at(at(expected, t), i))));
+    const errors = found.flatMap((row, t) =>
+      [...row].map((logit, i) => Math.abs(logit - at(at(expected, t), i))),
+    );
     expect(largest(errors)).toBeLessThan(2e-5 * Math.max(1, spread));
   });
 });
@@ -117,19 +145,28 @@ describe.each([...fixtureNames.map(fixtureFolder), demoFolder])('hidden states o
     const rowBytes = hidden * 4;
     const copies = harness.device.allocateHost(rowBytes * harness.model.config.layerCount);
     const ids = debug.prompt_ids;
-    const rows = await harness.step([{ sequence: harness.start(ids.length), ids, logits: 'last' }], (layer) => {
-      harness.stream.copy(
-        (copies.pointer + layer * rowBytes) as never,
-        (residual.pointer + (ids.length - 1) * rowBytes) as never,
-        rowBytes,
-      );
-    });
+    const rows = await harness.step(
+      [{ sequence: harness.start(ids.length), ids, logits: 'last' }],
+      (layer) => {
+        harness.stream.copy(
+          (copies.pointer + layer * rowBytes) as never,
+          (residual.pointer + (ids.length - 1) * rowBytes) as never,
+          rowBytes,
+        );
+      },
+    );
     for (const { index, first8, rms } of debug.hidden_states.slice(0, -1)) {
       const state = new Float32Array(copies.bytes.buffer, copies.bytes.byteOffset + index * rowBytes, hidden);
-      expect(largest(first8.map((value, i) => Math.abs(value - at(state, i))))).toBeLessThan(2e-5 * Math.max(1, rms));
-      expect(Math.abs(Math.sqrt(state.reduce((sum, v) => sum + v * v, 0) / hidden) - rms)).toBeLessThan(2e-5 * Math.max(1, rms));
+      expect(largest(first8.map((value, i) => Math.abs(value - at(state, i))))).toBeLessThan(
+        2e-5 * Math.max(1, rms),
+      );
+      expect(Math.abs(Math.sqrt(state.reduce((sum, v) => sum + v * v, 0) / hidden) - rms)).toBeLessThan(
+        2e-5 * Math.max(1, rms),
+      );
     }
-    expect(largest(debug.logits_first16.map((value, i) => Math.abs(value - at(at(rows, 0), i))))).toBeLessThan(2e-4);
+    expect(
+      largest(debug.logits_first16.map((value, i) => Math.abs(value - at(at(rows, 0), i)))),
+    ).toBeLessThan(2e-4);
     harness.device.releaseHost(copies);
     await harness.close();
   });

@@ -1,5 +1,6 @@
-/** The forward pass as plain loops in float64, without cache, batch or packed weights: what the paper says and nothing else. Checked
- *  against the goldens itself, it then judges shapes that no golden covers. Also makes random checkpoints for them. */
+/** The forward pass as plain loops in float64, without cache, batch or packed weights: what the paper says
+ *  and nothing else. Checked against the goldens itself, it then judges shapes that no golden covers. Also
+ *  makes random checkpoints for them. */
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { at } from '../../src/base/assert.js';
@@ -34,7 +35,8 @@ export function referenceLogits(config: ModelConfig, tensors: Tensors, ids: read
   );
   for (const layer of config.layers.keys()) {
     const prefix = `model.layers.${layer}`;
-    const sandwich = (update: Vector, name: string) => (config.sandwichNorms ? norm(update, `${prefix}.${name}.weight`) : update);
+    const sandwich = (update: Vector, name: string) =>
+      config.sandwichNorms ? norm(update, `${prefix}.${name}.weight`) : update;
     const attended = attention(
       config,
       tensors,
@@ -50,10 +52,17 @@ export function referenceLogits(config: ModelConfig, tensors: Tensors, ids: read
   }
   const head = tensors(config.tiedEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight');
   const cap = config.finalSoftcap;
-  return stream.map((x) => multiply(head, norm(x, 'model.norm.weight')).map((v) => (cap > 0 ? cap * Math.tanh(v / cap) : v)));
+  return stream.map((x) =>
+    multiply(head, norm(x, 'model.norm.weight')).map((v) => (cap > 0 ? cap * Math.tanh(v / cap) : v)),
+  );
 }
 
-function attention(config: ModelConfig, tensors: Tensors, layer: number, inputs: readonly Vector[]): Vector[] {
+function attention(
+  config: ModelConfig,
+  tensors: Tensors,
+  layer: number,
+  inputs: readonly Vector[],
+): Vector[] {
   const { headCount, kvHeadCount, headDim } = config;
   const { scale, softcap } = config.attention;
   const { window } = at(config.layers, layer);
@@ -64,14 +73,19 @@ function attention(config: ModelConfig, tensors: Tensors, layer: number, inputs:
       config.projections === 'fused'
         ? multiply(tensors(`${prefix}.qkv_proj.weight`), x)
         : joined(
-            ['q', 'k', 'v'].map((name) => project(tensors, `${prefix}.${name}_proj`, x, config.attention.queryKeyValueBias)),
+            ['q', 'k', 'v'].map((name) =>
+              project(tensors, `${prefix}.${name}_proj`, x, config.attention.queryKeyValueBias),
+            ),
           );
     const head = (index: number) => all.slice(index * headDim, (index + 1) * headDim);
     const turned = (index: number, name: string) => {
       const x = config.attention.queryKeyNorm
         ? rmsNorm(head(index), tensors(`${prefix}.${name}_norm.weight`), config.normEps, 0)
         : head(index);
-      return rotate(x, table.subarray(position * config.rope.rotaryCount, (position + 1) * config.rope.rotaryCount));
+      return rotate(
+        x,
+        table.subarray(position * config.rope.rotaryCount, (position + 1) * config.rope.rotaryCount),
+      );
     };
     return {
       queries: Array.from({ length: headCount }, (_, h) => turned(h, 'q')),
@@ -100,12 +114,17 @@ function attention(config: ModelConfig, tensors: Tensors, layer: number, inputs:
 function feedForward(config: ModelConfig, tensors: Tensors, layer: number, x: Vector): Vector {
   const prefix = `model.layers.${layer}.mlp`;
   const { moe } = config;
-  if (at(config.layers, layer).feedForward === 'dense' || moe === null) return dense(config, tensors, prefix, x);
+  if (at(config.layers, layer).feedForward === 'dense' || moe === null)
+    return dense(config, tensors, prefix, x);
   const shares = softmax([...multiply(tensors(`${prefix}.gate.weight`), x)]);
-  const chosen = [...shares.keys()].sort((a, b) => at(shares, b) - at(shares, a) || a - b).slice(0, moe.expertsPerToken);
+  const chosen = [...shares.keys()]
+    .sort((a, b) => at(shares, b) - at(shares, a) || a - b)
+    .slice(0, moe.expertsPerToken);
   const total = moe.normalise === 'topk' ? chosen.reduce((sum, expert) => sum + at(shares, expert), 0) : 1;
   return chosen
-    .map((expert) => dense(config, tensors, `${prefix}.experts.${expert}`, x).map((v) => (v * at(shares, expert)) / total))
+    .map((expert) =>
+      dense(config, tensors, `${prefix}.experts.${expert}`, x).map((v) => (v * at(shares, expert)) / total),
+    )
     .reduce(add);
 }
 
@@ -167,8 +186,14 @@ function dot(a: Vector, b: Vector): number {
 const add = (a: Vector, b: Vector) => a.map((v, i) => v + at(b, i));
 const joined = (parts: readonly Vector[]) => Float64Array.from(parts.flatMap((part) => [...part]));
 
-/** Writes model.safetensors with random values for every tensor `config` needs. Norms are near 1 (or 0 where offset). */
-export function writeRandomCheckpoint(folder: string, config: ModelConfig, dtype: 'F32' | 'F16' | 'BF16', seed: number): void {
+/** Writes model.safetensors with random values for every tensor `config` needs. Norms are near 1 (or 0 where
+ *  offset). */
+export function writeRandomCheckpoint(
+  folder: string,
+  config: ModelConfig,
+  dtype: 'F32' | 'F16' | 'BF16',
+  seed: number,
+): void {
   const prng = new Prng(seed);
   const bytesPer = dtype === 'F32' ? 4 : 2;
   let end = 0;
@@ -203,7 +228,9 @@ function toF16(value: number): number {
   const magnitude = Math.abs(value);
   if (magnitude < 2 ** -14) return 0;
   const exponent = Math.floor(Math.log2(magnitude));
-  return (value < 0 ? 0x8000 : 0) | ((exponent + 15) << 10) | Math.floor((magnitude / 2 ** exponent - 1) * 1024);
+  return (
+    (value < 0 ? 0x8000 : 0) | ((exponent + 15) << 10) | Math.floor((magnitude / 2 ** exponent - 1) * 1024)
+  );
 }
 
 function tensorShapes(config: ModelConfig): [string, number[]][] {
@@ -223,7 +250,9 @@ function tensorShapes(config: ModelConfig): [string, number[]][] {
     const { moe } = config;
     const bias = config.attention.queryKeyValueBias;
     return [
-      ...['input_layernorm', 'post_attention_layernorm'].flatMap((name) => linear(`${prefix}.${name}`, hiddenCount, 1, false)),
+      ...['input_layernorm', 'post_attention_layernorm'].flatMap((name) =>
+        linear(`${prefix}.${name}`, hiddenCount, 1, false),
+      ),
       ...linear(`${prefix}.self_attn.q_proj`, queryCount, hiddenCount, bias),
       ...linear(`${prefix}.self_attn.k_proj`, kvHeadCount * headDim, hiddenCount, bias),
       ...linear(`${prefix}.self_attn.v_proj`, kvHeadCount * headDim, hiddenCount, bias),

@@ -1,5 +1,6 @@
-/** Cuts, normal forms and ids against Hugging Face's Rust library: every pre-tokenizer and normalizer over characters on which JavaScript and Rust
- *  disagree, and whole tokenizers with added tokens, unknown characters and byte fallback. */
+/** Cuts, normal forms and ids against Hugging Face's Rust library: every pre-tokenizer and normalizer over
+ *  characters on which JavaScript and Rust disagree, and whole tokenizers with added tokens, unknown
+ *  characters and byte fallback. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -23,7 +24,9 @@ interface RustGolden {
   }[];
 }
 
-const golden = JSON.parse(readFileSync(path.join(fixtureFolder('rust-tokenizer'), 'golden.json'), 'utf8')) as RustGolden;
+const golden = JSON.parse(
+  readFileSync(path.join(fixtureFolder('rust-tokenizer'), 'golden.json'), 'utf8'),
+) as RustGolden;
 const temporary = mkdtempSync(path.join(tmpdir(), 'twostroke-rust-'));
 afterAll(() => rmSync(temporary, { recursive: true }));
 
@@ -35,16 +38,21 @@ describe('as the Rust library', () => {
     const preTokenize = readPreTokenizer(kind === 'pre_tokenizer' ? fields : null);
     const normalize = readNormalizer(kind === 'normalizer' ? fields : null);
     for (const [text, pieces] of cases) {
-      const found = preTokenize({ text: normalize(text), isFirst: true }).filter((piece) => piece.text !== '');
+      const found = preTokenize({ text: normalize(text), isFirst: true }).filter(
+        (piece) => piece.text !== '',
+      );
       expect(found.map((piece) => piece.text)).toEqual(pieces);
     }
   });
 
-  it.each(golden.wholes.map((whole, index) => ({ ...whole, index })))('whole tokenizer $index', ({ tokenizer, cases }) => {
-    writeFileSync(path.join(temporary, 'tokenizer.json'), JSON.stringify(tokenizer));
-    const loaded = loadTokenizer(temporary);
-    for (const [text, special, ids] of cases) {
-      expect(loaded.encode(text, { addSpecialTokens: special ? 'auto' : 'none' })).toEqual(ids);
-    }
-  });
+  it.each(golden.wholes.map((whole, index) => ({ ...whole, index })))(
+    'whole tokenizer $index',
+    ({ tokenizer, cases }) => {
+      writeFileSync(path.join(temporary, 'tokenizer.json'), JSON.stringify(tokenizer));
+      const loaded = loadTokenizer(temporary);
+      for (const [text, special, ids] of cases) {
+        expect(loaded.encode(text, { addSpecialTokens: special ? 'auto' : 'none' })).toEqual(ids);
+      }
+    },
+  );
 });

@@ -5,7 +5,9 @@ import { StopMatcher } from '../../src/model/stop-matcher.js';
 
 it('finds what a search of the whole text finds, however it is cut', () => {
   const letters = fc.string({ unit: fc.constantFrom('a', 'b'), maxLength: 40 });
-  const stops = fc.array(fc.string({ unit: fc.constantFrom('a', 'b'), minLength: 1, maxLength: 6 }), { maxLength: 4 });
+  const stops = fc.array(fc.string({ unit: fc.constantFrom('a', 'b'), minLength: 1, maxLength: 6 }), {
+    maxLength: 4,
+  });
   fc.assert(
     fc.property(letters, stops, fc.integer({ min: 1, max: 7 }), (text, stopStrings, pieceLength) => {
       const matcher = new StopMatcher(stopStrings);
@@ -14,7 +16,9 @@ it('finds what a search of the whole text finds, however it is cut', () => {
         const seen = text.slice(0, start + piece.length);
         const ends = Array.from(piece, (_, index) => start + index + 1);
         const completed = (end: number) =>
-          stopStrings.filter((stop) => text.slice(0, end).endsWith(stop)).sort((a, b) => b.length - a.length)[0];
+          stopStrings
+            .filter((stop) => text.slice(0, end).endsWith(stop))
+            .sort((a, b) => b.length - a.length)[0];
         const end = ends.find((at) => completed(at) !== undefined);
         const found = matcher.push(piece);
         expect(found).toEqual(end === undefined ? null : { stopString: completed(end), end: end - start });

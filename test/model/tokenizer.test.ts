@@ -23,7 +23,9 @@ interface TokenizerGolden {
   }[];
 }
 
-const golden = JSON.parse(readFileSync(path.join(demoFolder, 'tokenizer_golden.json'), 'utf8')) as TokenizerGolden;
+const golden = JSON.parse(
+  readFileSync(path.join(demoFolder, 'tokenizer_golden.json'), 'utf8'),
+) as TokenizerGolden;
 const tokenizer = loadTokenizer(demoFolder);
 const temporary = mkdtempSync(path.join(tmpdir(), 'twostroke-tokenizer-'));
 afterAll(() => rmSync(temporary, { recursive: true }));
@@ -37,7 +39,11 @@ function folderWith(files: Record<string, unknown>): string {
   return folder;
 }
 
-function streamed(by: Tokenizer, ids: readonly number[], options: ConstructorParameters<typeof TextStream>[1]): string {
+function streamed(
+  by: Tokenizer,
+  ids: readonly number[],
+  options: ConstructorParameters<typeof TextStream>[1],
+): string {
   const stream = new TextStream(by, options);
   return ids.map((id) => stream.push(id).text).join('') + stream.flush();
 }
@@ -61,7 +67,9 @@ describe('tokenizer goldens', () => {
   });
 
   it.each(golden.chat)('chat $text', ({ messages, add_generation_prompt, text, ids }) => {
-    const rendered = loadChatTemplate(demoFolder).render(messages, { addGenerationPrompt: add_generation_prompt });
+    const rendered = loadChatTemplate(demoFolder).render(messages, {
+      addGenerationPrompt: add_generation_prompt,
+    });
     expect(rendered).toBe(text);
     expect(tokenizer.encode(rendered, { addSpecialTokens: 'auto' })).toEqual(ids);
   });
@@ -93,13 +101,16 @@ describe('text streams', () => {
   it('never give out a part of a character', () => {
     const text = '日本 👨‍👩‍👧‍👦 é';
     const stream = new TextStream(tokenizer, plain);
-    for (const id of tokenizer.encode(text, { addSpecialTokens: 'none' })) expect(stream.push(id).text).not.toContain('\ufffd');
+    for (const id of tokenizer.encode(text, { addSpecialTokens: 'none' }))
+      expect(stream.push(id).text).not.toContain('\ufffd');
   });
 
   /** What a reader one character at a time would do. */
   function untilStop(text: string, stops: readonly string[]): { text: string; stop: string | undefined } {
     for (let end = 1; end <= text.length; end++) {
-      const matches = stops.filter((stop) => text.slice(0, end).endsWith(stop)).sort((a, b) => b.length - a.length);
+      const matches = stops
+        .filter((stop) => text.slice(0, end).endsWith(stop))
+        .sort((a, b) => b.length - a.length);
       if (matches[0] !== undefined) return { text: text.slice(0, end - matches[0].length), stop: matches[0] };
     }
     return { text, stop: undefined };
@@ -107,11 +118,16 @@ describe('text streams', () => {
 
   it('stop where a reader one character at a time would, however tokens cut the text', () => {
     const letters = fc.string({ unit: fc.constantFrom('a', 'b', 'é', '🦊'), maxLength: 24 });
-    const stops = fc.array(fc.string({ unit: fc.constantFrom('a', 'b', 'é', '🦊'), minLength: 1, maxLength: 4 }), {
-      maxLength: 3,
-    });
+    const stops = fc.array(
+      fc.string({ unit: fc.constantFrom('a', 'b', 'é', '🦊'), minLength: 1, maxLength: 4 }),
+      {
+        maxLength: 3,
+      },
+    );
     const bytes = [...Array(256).keys()];
-    const idOfByte = new Map(bytes.map((byte) => [byte, bytes.find((id) => tokenizer.tokenBytes(id + 3)[0] === byte)! + 3]));
+    const idOfByte = new Map(
+      bytes.map((byte) => [byte, bytes.find((id) => tokenizer.tokenBytes(id + 3)[0] === byte)! + 3]),
+    );
     fc.assert(
       fc.property(letters, stops, fc.boolean(), (text, stopStrings, cutBytes) => {
         const ids = cutBytes
@@ -159,7 +175,15 @@ describe('SentencePiece-style tokenizers', () => {
     'tokenizer.json': {
       version: '1.0',
       added_tokens: [
-        { id: 1, content: '<s>', special: true, normalized: false, lstrip: false, rstrip: false, single_word: false },
+        {
+          id: 1,
+          content: '<s>',
+          special: true,
+          normalized: false,
+          lstrip: false,
+          rstrip: false,
+          single_word: false,
+        },
       ],
       normalizer: {
         type: 'Sequence',
@@ -184,7 +208,15 @@ describe('SentencePiece-style tokenizers', () => {
           { type: 'Strip', content: ' ', start: 1, stop: 0 },
         ],
       },
-      model: { type: 'BPE', vocab, merges: [], unk_token: '<unk>', byte_fallback: true, fuse_unk: true, ignore_merges: true },
+      model: {
+        type: 'BPE',
+        vocab,
+        merges: [],
+        unk_token: '<unk>',
+        byte_fallback: true,
+        fuse_unk: true,
+        ignore_merges: true,
+      },
     },
   });
   const loaded = loadTokenizer(folder);
@@ -199,7 +231,9 @@ describe('SentencePiece-style tokenizers', () => {
     expect(loaded.decode(ids, { special: 'skip' })).toBe('Hello world日!');
     expect(loaded.decode(ids, { special: 'skip', position: 'continuation' })).toBe(' Hello world日!');
     expect(streamed(loaded, ids, { ...plain, special: 'skip' })).toBe('Hello world日!');
-    expect(streamed(loaded, ids, { ...plain, special: 'skip', position: 'continuation' })).toBe(' Hello world日!');
+    expect(streamed(loaded, ids, { ...plain, special: 'skip', position: 'continuation' })).toBe(
+      ' Hello world日!',
+    );
     expect(loaded.decode([9, 2], { special: 'skip' })).toBe('  Hello');
   });
 
@@ -248,8 +282,13 @@ describe('Metaspace decoders', () => {
 
 describe('tokenizer_config.json', () => {
   /** A byte-level tokenizer of single bytes: a token id is its byte, added tokens follow. */
-  const byteLevel = (added: readonly object[], preTokenizer: object = { type: 'ByteLevel', add_prefix_space: false }) => {
-    const vocab = Object.fromEntries(Array.from({ length: 256 }, (_, byte) => [byteLevelCharacters[byte], byte]));
+  const byteLevel = (
+    added: readonly object[],
+    preTokenizer: object = { type: 'ByteLevel', add_prefix_space: false },
+  ) => {
+    const vocab = Object.fromEntries(
+      Array.from({ length: 256 }, (_, byte) => [byteLevelCharacters[byte], byte]),
+    );
     return {
       ...{ added_tokens: added, normalizer: null, pre_tokenizer: preTokenizer, post_processor: null },
       ...{ decoder: { type: 'ByteLevel' }, model: { type: 'BPE', vocab, merges: [] } },
@@ -294,8 +333,14 @@ describe('tokenizer_config.json', () => {
   it('makes special what it names, where the vocabulary has it', () => {
     const tokenizer = byteLevel([]);
     Object.assign(tokenizer.model.vocab, { '</s>': 256, '<tool>': 257 });
-    const config = { eos_token: '</s>', pad_token: '[nowhere]', additional_special_tokens: ['<tool>', { content: 'x' }] };
-    const loaded = loadTokenizer(folderWith({ 'tokenizer.json': tokenizer, 'tokenizer_config.json': config }));
+    const config = {
+      eos_token: '</s>',
+      pad_token: '[nowhere]',
+      additional_special_tokens: ['<tool>', { content: 'x' }],
+    };
+    const loaded = loadTokenizer(
+      folderWith({ 'tokenizer.json': tokenizer, 'tokenizer_config.json': config }),
+    );
     expect(encode(loaded, 'a</s><tool>x[')).toEqual([97, 256, 257, 120, 91]);
     expect(loaded.decode([97, 256, 257, 120, 91], { special: 'skip' })).toBe('a[');
     expect(loaded.vocabCount).toBe(258);
@@ -330,20 +375,28 @@ describe('chat templates', () => {
   const messages = [{ role: 'user', content: 'Hi' }];
   const render = (template: string, options = {}) =>
     loadChatTemplate(
-      folderWith({ 'chat_template.jinja': template, 'tokenizer_config.json': { bos_token: { content: '<s>' } } }),
+      folderWith({
+        'chat_template.jinja': template,
+        'tokenizer_config.json': { bos_token: { content: '<s>' } },
+      }),
     ).render(messages, { addGenerationPrompt: true, ...options });
 
   it('renders special tokens, tools and extra variables', () => {
     const tools = [{ type: 'function', function: { name: 'f', parameters: { a: '<é>' } } }];
     expect(
-      render('{{ bos_token }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ mode }}', { tools, extra: { mode: 'x' } }),
+      render('{{ bos_token }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ mode }}', {
+        tools,
+        extra: { mode: 'x' },
+      }),
     ).toBe('<s>{"type": "function", "function": {"name": "f", "parameters": {"a": "<é>"}}}x');
     expect(render('{% if tools is none %}none{% endif %}')).toBe('none');
     expect(render("{{ strftime_now('%Y') }}")).toMatch(/^\d{4}$/);
   });
 
   it('trims blocks as transformers does', () => {
-    expect(render('{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\n')).toBe('Hi\n');
+    expect(
+      render('{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\n'),
+    ).toBe('Hi\n');
   });
 
   it('turns what the template refuses into a request error', () => {

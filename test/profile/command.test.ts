@@ -29,12 +29,25 @@ describe('twostroke profile', () => {
     const [{ path: file, workers: measured, readable, rule }] = profiles;
     expect(measured).toEqual(['w0', 'w1']);
     for (const value of Object.values(readable)) expect(value).toBeGreaterThan(0);
-    expect(rule.transferMsPerToken * rule.interferencePerTransfer).toBeCloseTo(readable.interferenceMsPerToken, 9);
+    expect(rule.transferMsPerToken * rule.interferencePerTransfer).toBeCloseTo(
+      readable.interferenceMsPerToken,
+      9,
+    );
     const profile = readProfile(file);
     expect(path.basename(file)).toBe(profileFileName(profile.key));
-    expect(profile.samples.some(({ prefillTokenCount, decodeCount }) => prefillTokenCount > 16 && decodeCount === 0)).toBe(true);
-    expect(profile.samples.some(({ prefillTokenCount, decodeCount }) => prefillTokenCount === 0 && decodeCount > 1)).toBe(true);
-    expect(profile.linkSamples.every(({ bytes, ms, connector }) => bytes > 0 && ms > 0 && connector !== 'unknown')).toBe(true);
+    expect(
+      profile.samples.some(
+        ({ prefillTokenCount, decodeCount }) => prefillTokenCount > 16 && decodeCount === 0,
+      ),
+    ).toBe(true);
+    expect(
+      profile.samples.some(
+        ({ prefillTokenCount, decodeCount }) => prefillTokenCount === 0 && decodeCount > 1,
+      ),
+    ).toBe(true);
+    expect(
+      profile.linkSamples.every(({ bytes, ms, connector }) => bytes > 0 && ms > 0 && connector !== 'unknown'),
+    ).toBe(true);
     expect(profile.linkSamples.length).toBeGreaterThan(0);
 
     const server = await serve(...workers, '--profile', file);
@@ -49,7 +62,9 @@ describe('twostroke profile', () => {
   ])('ends at once on Ctrl-C while %s, and writes nothing', async (_, delayMs) => {
     const empty = mkdtempSync(path.join(folder, 'empty-'));
     const tmp = mkdtempSync(path.join(folder, 'tmp-'));
-    const running = new Running(['profile', ...workers, '--duration', '60', '--out', `${empty}/`], { env: { TMPDIR: tmp } });
+    const running = new Running(['profile', ...workers, '--duration', '60', '--out', `${empty}/`], {
+      env: { TMPDIR: tmp },
+    });
     while (!running.stderr.includes('loading')) await systemClock.sleep(20);
     await systemClock.sleep(delayMs);
     running.child.kill('SIGINT');
@@ -63,7 +78,17 @@ describe('twostroke profile', () => {
     'serve measures shortly where no file fits, and is ready all the same',
     async () => {
       const home = mkdtempSync(path.join(folder, 'home-'));
-      const args = ['serve', ...workers, '--kv-cache-dtype', 'f32', '--port', '0', '--json', '--log-level', 'debug'];
+      const args = [
+        'serve',
+        ...workers,
+        '--kv-cache-dtype',
+        'f32',
+        '--port',
+        '0',
+        '--json',
+        '--log-level',
+        'debug',
+      ];
       const server = new Running(args, { env: { HOME: home } });
       while (!server.stdout.includes('"url"')) await systemClock.sleep(50);
       server.child.kill('SIGTERM');

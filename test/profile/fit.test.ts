@@ -1,4 +1,5 @@
-/** The fit against devices whose cost is known: times are made from a formula, with scatter and disturbed steps. */
+/** The fit against devices whose cost is known: times are made from a formula, with scatter and disturbed
+ *  steps. */
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import { fitLinks } from '../../src/profile/fit-link.js';
@@ -17,7 +18,8 @@ function worksOf(prng: Prng, count: number): StepWork[] {
   return Array.from({ length: count }, () => {
     const kind = prng.pick(['prefill', 'decode', 'decode', 'mixed'] as const);
     const decodeCount = kind === 'prefill' ? 0 : 2 ** prng.integer(0, 6);
-    const tokenCount = kind === 'decode' ? 0 : Math.min(512 - decodeCount, Math.round(2 ** (3 + 6 * prng.uniform())));
+    const tokenCount =
+      kind === 'decode' ? 0 : Math.min(512 - decodeCount, Math.round(2 ** (3 + 6 * prng.uniform())));
     return {
       decodeCount,
       decodeKvTokenCount: decodeCount * prng.pick([32, 256, 1024]),
@@ -78,22 +80,27 @@ describe('the fit of a step', () => {
     ['a CPU', formula(cpu), 0.1, 0.05, 0.03],
     ['a CPU, noisy', formula(cpu), 0.2, 0.1, 0.05],
     ['a roofline', roofline, 0.03, 0.02, 0.03],
-  ] as const)('finds %s under scatter and disturbed steps', (_, device, scatter, disturbedShare, medianMax) => {
-    const { cost, error } = fitStep(measured(device, { scatter, disturbedShare }, 2));
-    const truth = worksOf(new Prng(3), 400).map((work) => ({ ...work, ms: device(work) }));
-    const off = errorOf(cost, truth);
-    expect(off.median).toBeLessThan(medianMax); // a disturbed step still pulls by 1.3 deviations
-    expect(off.p90).toBeLessThan(0.1);
-    expect(error.median).toBeLessThan(1.2 * scatter); // what it says of itself is the scatter, not more
-    expect(error.median).toBeGreaterThan(0.4 * scatter);
-  });
+  ] as const)(
+    'finds %s under scatter and disturbed steps',
+    (_, device, scatter, disturbedShare, medianMax) => {
+      const { cost, error } = fitStep(measured(device, { scatter, disturbedShare }, 2));
+      const truth = worksOf(new Prng(3), 400).map((work) => ({ ...work, ms: device(work) }));
+      const off = errorOf(cost, truth);
+      expect(off.median).toBeLessThan(medianMax); // a disturbed step still pulls by 1.3 deviations
+      expect(off.p90).toBeLessThan(0.1);
+      expect(error.median).toBeLessThan(1.2 * scatter); // what it says of itself is the scatter, not more
+      expect(error.median).toBeGreaterThan(0.4 * scatter);
+    },
+  );
 
   it('never falls with the rows and never pays for work', () => {
     for (let seed = 0; seed < 2; seed++) {
       const { cost } = fitStep(measured(() => 1, { scatter: 0.5, disturbedShare: 0.2 }, seed));
       const times = cost.rowKnots.map(({ ms }) => ms);
       expect([...times].sort((a, b) => a - b)).toEqual(times);
-      expect(Math.min(cost.msPerSampledRow, cost.msPerDecodeKvToken, cost.msPerPrefillPair)).toBeGreaterThanOrEqual(0);
+      expect(
+        Math.min(cost.msPerSampledRow, cost.msPerDecodeKvToken, cost.msPerPrefillPair),
+      ).toBeGreaterThanOrEqual(0);
     }
   });
 
@@ -131,7 +138,14 @@ describe('samples', () => {
       ...{ decodeCount, prefillTokenCount, ms },
       ...{ decodeKvTokenCount: 10 * decodeCount, prefillPairCount: 0 },
     });
-    const samples = [step(0, 512, 20), step(4, 508, 12), step(0, 512, 12), step(3, 0, 5), step(3, 0, 5), step(0, 2048, 42)];
+    const samples = [
+      step(0, 512, 20),
+      step(4, 508, 12),
+      step(0, 512, 12),
+      step(3, 0, 5),
+      step(3, 0, 5),
+      step(0, 2048, 42),
+    ];
     expect(warmSteps(samples)).toEqual(samples.slice(1));
     expect(warmSteps([])).toEqual([]);
   });
@@ -140,7 +154,9 @@ describe('samples', () => {
     const samples = measured(formula(cpu), { scatter: 0, disturbedShare: 0 }, 4);
     const kept = thinned(samples, 2);
     expect(kept.length).toBeLessThan(samples.length / 2);
-    expect(new Set(kept.map(({ decodeCount }) => decodeCount))).toEqual(new Set(samples.map(({ decodeCount }) => decodeCount)));
+    expect(new Set(kept.map(({ decodeCount }) => decodeCount))).toEqual(
+      new Set(samples.map(({ decodeCount }) => decodeCount)),
+    );
     const alike = Array.from({ length: 12 }, (_, i) => ({ ...samples[0]!, ms: i }));
     expect(thinned(alike, 2).map(({ ms }) => ms)).toEqual([2, 8]);
     expect(thinned(alike.slice(0, 2), 2)).toEqual(alike.slice(0, 2));
@@ -194,7 +210,12 @@ describe('the five parameters', () => {
     expect(readable.prefillMsPerToken).toBeCloseTo((340 + 4.3e-4 * 512 * 256.5) / 512, 6);
     expect(readable.decodeMsPerStep).toBeCloseTo(9.5 + 0.16 + 1.1e-3 * 256, 6);
     const decodeMs = (count: number) =>
-      stepMs(cpu, { decodeCount: count, decodeKvTokenCount: 256 * count, prefillTokenCount: 0, prefillPairCount: 0 });
+      stepMs(cpu, {
+        decodeCount: count,
+        decodeKvTokenCount: 256 * count,
+        prefillTokenCount: 0,
+        prefillPairCount: 0,
+      });
     expect(decodeMs(readable.batchThreshold)).toBeGreaterThanOrEqual(1.5 * readable.decodeMsPerStep);
     expect(decodeMs(readable.batchThreshold - 1)).toBeLessThan(1.5 * readable.decodeMsPerStep);
     expect(readable.linkGBPerSecond).toBe(1);
@@ -213,6 +234,8 @@ describe('the five parameters', () => {
     const slow = { connector: 'tcp', latencyMs: 2, bytesPerSecond: 0.1e9 };
     const both = { ...parameters, links: [slow, ...parameters.links] };
     expect(readableOf(both)).toEqual(readableOf(parameters));
-    expect(separationRule(both, readableOf(both))).toEqual(separationRule(parameters, readableOf(parameters)));
+    expect(separationRule(both, readableOf(both))).toEqual(
+      separationRule(parameters, readableOf(parameters)),
+    );
   });
 });

@@ -1,10 +1,17 @@
-/** Profile files: what is written is what is read; a file for other workers, or one that is none, is not taken. */
+/** Profile files: what is written is what is read; a file for other workers, or one that is none, is not
+ *  taken. */
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { type Burst, burstsFor } from '../../src/profile/bursts.js';
-import { findProfile, profileFolders, readProfile, withStepLimits, writeProfile } from '../../src/profile/profile-file.js';
+import {
+  findProfile,
+  profileFolders,
+  readProfile,
+  withStepLimits,
+  writeProfile,
+} from '../../src/profile/profile-file.js';
 import { profileFileName, profileKeyOf } from '../../src/profile/profile-key.js';
 import type { ProfileFile, ProfileKey } from '../../src/router/cost-parameters.js';
 
@@ -83,7 +90,11 @@ describe('a profile file', () => {
   });
 
   it('takes the step limits of the server that uses it', () => {
-    const { parameters } = withStepLimits(profile, { tokenBudget: 64, prefillChunkTokenCount: 32, sequenceCountMax: 8 });
+    const { parameters } = withStepLimits(profile, {
+      tokenBudget: 64,
+      prefillChunkTokenCount: 32,
+      sequenceCountMax: 8,
+    });
     expect([parameters.tokenBudget, parameters.prefillChunkTokenCount]).toEqual([64, 32]);
   });
 
@@ -97,14 +108,20 @@ describe('a profile file', () => {
   it('of a batch-invariant GPU is another one; a CPU always is batch-invariant', () => {
     const key = (kind: 'cpu' | 'cuda', batchInvariant: 'on' | 'off') => {
       const device = { name: 'NVIDIA H200', threadCount: 0, kind } as never;
-      return profileKeyOf({ device, kv: { modelName: 'm', dtype: 'bf16' } as never, weightFormat: 'bf16', batchInvariant });
+      return profileKeyOf({
+        device,
+        kv: { modelName: 'm', dtype: 'bf16' } as never,
+        weightFormat: 'bf16',
+        batchInvariant,
+      });
     };
     const [usual, invariant] = [key('cuda', 'off'), key('cuda', 'on')];
     expect(profileFileName(invariant)).toBe('nvidia-h200-m-bf16-kv-bf16-batch-invariant.json');
     const own = path.join(folder, 'invariant');
     writeProfile(path.join(own, profileFileName(usual)), { ...profile, key: usual });
     expect(findProfile(invariant, [own])).toBeNull();
-    writeProfile(path.join(own, profileFileName(usual)), { ...profile, key: invariant }); // a file of the wrong name
+    // a file of the wrong name
+    writeProfile(path.join(own, profileFileName(usual)), { ...profile, key: invariant });
     expect(findProfile(usual, [own])).toBeNull();
     writeProfile(path.join(own, profileFileName(invariant)), { ...profile, key: invariant });
     expect(findProfile(invariant, [own])?.key).toEqual(invariant);
@@ -121,31 +138,40 @@ describe('a profile file', () => {
 
 describe('bursts', () => {
   const tokensOf = ({ crowd, guests }: Burst) =>
-    [...crowd, ...guests].map(({ promptTokenCount, outputTokenCount }) => promptTokenCount + outputTokenCount);
+    [...crowd, ...guests].map(
+      ({ promptTokenCount, outputTokenCount }) => promptTokenCount + outputTokenCount,
+    );
 
   it.each([
-    { tokenBudget: 512, seatCount: 64, contextTokenCount: 4096, kvTokenCount: 13_000 },
-    { tokenBudget: 2048, seatCount: 256, contextTokenCount: 40_960, kvTokenCount: 500_000 },
-    { tokenBudget: 16, seatCount: 2, contextTokenCount: 64, kvTokenCount: 100 },
+    { tokenBudget: 512, batchSlotCount: 64, contextTokenCount: 4096, kvTokenCount: 13_000 },
+    { tokenBudget: 2048, batchSlotCount: 256, contextTokenCount: 40_960, kvTokenCount: 500_000 },
+    { tokenBudget: 16, batchSlotCount: 2, contextTokenCount: 64, kvTokenCount: 100 },
   ])('fit into %o', (limits) => {
     const bursts = burstsFor(limits);
     expect(bursts.length).toBeGreaterThan(1);
     for (const burst of bursts) {
       expect(Math.max(...tokensOf(burst))).toBeLessThanOrEqual(limits.contextTokenCount);
       expect(tokensOf(burst).reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(limits.kvTokenCount);
-      expect(burst.crowd.length).toBeLessThanOrEqual(limits.seatCount);
+      expect(burst.crowd.length).toBeLessThanOrEqual(limits.batchSlotCount);
     }
   });
 
   it('let all of a deep batch decode together, however long its prompts take', () => {
-    const limits = { tokenBudget: 2048, seatCount: 64, contextTokenCount: 4096, kvTokenCount: 500_000 };
-    const deepest = burstsFor(limits).filter(({ crowd }) => crowd.length === 64 && crowd[0]!.promptTokenCount === 1024);
+    const limits = { tokenBudget: 2048, batchSlotCount: 64, contextTokenCount: 4096, kvTokenCount: 500_000 };
+    const deepest = burstsFor(limits).filter(
+      ({ crowd }) => crowd.length === 64 && crowd[0]!.promptTokenCount === 1024,
+    );
     expect(deepest).toHaveLength(1);
     expect(deepest[0]!.crowd[0]!.outputTokenCount).toBeGreaterThan((64 * 1024) / 2048);
   });
 
   it('reach every part of the formula', () => {
-    const bursts = burstsFor({ tokenBudget: 512, seatCount: 64, contextTokenCount: 4096, kvTokenCount: 50_000 });
+    const bursts = burstsFor({
+      tokenBudget: 512,
+      batchSlotCount: 64,
+      contextTokenCount: 4096,
+      kvTokenCount: 50_000,
+    });
     expect(bursts.some(({ guests }) => guests.length > 0)).toBe(true);
     expect(bursts.some(({ crowd }) => crowd.length === 64)).toBe(true);
     expect(bursts.some(({ crowd }) => crowd.some(({ cachedTokenCount }) => cachedTokenCount > 0))).toBe(true);

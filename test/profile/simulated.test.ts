@@ -1,4 +1,5 @@
-/** The whole measurement against workers whose costs are known: gateway, workers, engines and hand-overs are the real ones, on virtual time. */
+/** The whole measurement against workers whose costs are known: gateway, workers, engines and hand-overs are
+ *  the real ones, on virtual time. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -40,7 +41,11 @@ interface Measured {
 }
 
 /** `budgetMs` of virtual time. */
-async function profileSimulated(budgetMs: number, workers = 'any:cpu*2', link = times.link): Promise<Measured> {
+async function profileSimulated(
+  budgetMs: number,
+  workers = 'any:cpu*2',
+  link = times.link,
+): Promise<Measured> {
   const clock = new VirtualClock();
   const processes = new SimulatedWorkers({
     clock,
@@ -61,7 +66,14 @@ async function profileSimulated(budgetMs: number, workers = 'any:cpu*2', link = 
       },
       settings: {
         ...settings,
-        ...{ modelFolder: '', loadFormat: 'dummy', dtype: 'auto', kvDtype: 'auto', quantize: 'none', gpuMemoryShare: 1 },
+        ...{
+          modelFolder: '',
+          loadFormat: 'dummy',
+          dtype: 'auto',
+          kvDtype: 'auto',
+          quantize: 'none',
+          gpuMemoryShare: 1,
+        },
         connector: 'peer',
       },
     });
@@ -100,7 +112,8 @@ describe('a profile of simulated workers', () => {
     expect(off.p90).toBeLessThan(0.06);
     const { arrivalMs, tokenMs, handOverMs } = file.parameters.request;
     expect(arrivalMs + tokenMs).toBeCloseTo(request.arrivalMs + request.tokenMs, 1);
-    expect(Math.abs(handOverMs - request.handOverMs)).toBeLessThan(0.3); // of which the link's latency is told apart
+    // of which the link's latency is told apart
+    expect(Math.abs(handOverMs - request.handOverMs)).toBeLessThan(0.3);
     expect(file.parameters.kvBytesPerToken).toBe(4096);
     expect(file.readable.linkGBPerSecond).toBeGreaterThan(1);
     expect(tookMs).toBeLessThan(11_000);
@@ -122,9 +135,16 @@ describe('a profile of simulated workers', () => {
   it('asks every pair of kinds for a hand-over, however little time there is', async () => {
     const kinds = [1, 2, 3, 4].map((threadCount) => `any:cpu?threads=${threadCount}`);
     const slow = { ...times.link, drawLatency: () => 100 };
-    const { profiles } = await profileSimulated(1900, `prefill:cpu?threads=7,${kinds},decode:cpu?threads=8`, slow);
-    expect(profiles.map(({ workers }) => workers)).toEqual(['w0', 'w1', 'w2', 'w3', 'w4', 'w5'].map((id) => [id]));
-    expect(profiles.map(({ file }) => file.linkSamples.length)).toEqual([5, 4, 4, 4, 4, 0]); // each to all that decode but itself
+    const { profiles } = await profileSimulated(
+      1900,
+      `prefill:cpu?threads=7,${kinds},decode:cpu?threads=8`,
+      slow,
+    );
+    expect(profiles.map(({ workers }) => workers)).toEqual(
+      ['w0', 'w1', 'w2', 'w3', 'w4', 'w5'].map((id) => [id]),
+    );
+    // each to all that decode but itself
+    expect(profiles.map(({ file }) => file.linkSamples.length)).toEqual([5, 4, 4, 4, 4, 0]);
     for (const { file } of profiles) {
       const { links, request: costs } = file.parameters;
       expect(Math.abs(costs.handOverMs - request.handOverMs)).toBeLessThan(0.5); // the decode worker's too

@@ -40,7 +40,11 @@ describe('with a prefill-first worker', () => {
   it('beyond that its first token decides: beside decodes if it comes earlier there', () => {
     const request = facts({ promptTokenCount: 300, ...slo(700) });
     const behindAQueue = ofTwo({ queuedTokenCount: 4000 }, { decodingCount: 4 }, request);
-    expect(behindAQueue).toMatchObject({ path: 'collocated', worker: 'd', reason: 'first token is earlier beside decodes' });
+    expect(behindAQueue).toMatchObject({
+      path: 'collocated',
+      worker: 'd',
+      reason: 'first token is earlier beside decodes',
+    });
     expect(behindAQueue.other?.workers).toEqual(['p', 'd']);
     expect(behindAQueue.other!.estimate.ttftUse).toBeGreaterThan(behindAQueue.estimate.ttftUse);
   });
@@ -55,18 +59,30 @@ describe('with a prefill-first worker', () => {
   it('when the decode worker cannot keep its TPOT, the prefill-first worker takes it whole', () => {
     const full = { decodingCount: 240, kvTokensEach: 60 };
     const spilled = ofTwo({}, full, facts(slo(400, 20)));
-    expect(spilled).toMatchObject({ path: 'collocated', worker: 'p', reason: 'no decode worker can keep its TPOT' });
+    expect(spilled).toMatchObject({
+      path: 'collocated',
+      worker: 'p',
+      reason: 'no decode worker can keep its TPOT',
+    });
     expect(spilled.other!.estimate.tpotUse).toBeGreaterThan(1);
   });
 
   it('a worker of role prefill takes nothing whole', () => {
     const workers = [worker('p', 'prefill'), worker('d', 'decode', { decodingCount: 240, kvTokensEach: 60 })];
-    expect(route(workers, facts(slo(400, 20)))).toMatchObject({ path: 'disaggregated', prefillWorker: 'p', decodeWorker: 'd' });
+    expect(route(workers, facts(slo(400, 20)))).toMatchObject({
+      path: 'disaggregated',
+      prefillWorker: 'p',
+      decodeWorker: 'd',
+    });
   });
 
   it('when nothing keeps its SLO, it goes where that is missed least', () => {
     const request = facts({ promptTokenCount: 2000, ...slo(20) });
-    const least = ofTwo({ queuedTokenCount: 3000, queuedDueMs: 0 }, { queuedTokenCount: 500, queuedDueMs: 0 }, request);
+    const least = ofTwo(
+      { queuedTokenCount: 3000, queuedDueMs: 0 },
+      { queuedTokenCount: 500, queuedDueMs: 0 },
+      request,
+    );
     expect(least).toMatchObject({ path: 'collocated', worker: 'd', reason: 'its SLO is missed least' });
     const behind = { queuedTokenCount: 3000, queuedDueMs: 0, decodingCount: 1 };
     const other = ofTwo({ queuedTokenCount: 500, queuedDueMs: 0 }, behind, request);
@@ -106,19 +122,30 @@ describe('a pair', () => {
   ];
 
   it('decodes where a step with one more row takes least', () => {
-    expect(route(workers({}, { decodingCount: 2 }), facts(), 'disaggregated')).toMatchObject({ decodeWorker: 'd' });
-    expect(route(workers({ decodingCount: 9 }, { decodingCount: 2 }), facts(), 'disaggregated')).toMatchObject({
+    expect(route(workers({}, { decodingCount: 2 }), facts(), 'disaggregated')).toMatchObject({
+      decodeWorker: 'd',
+    });
+    expect(
+      route(workers({ decodingCount: 9 }, { decodingCount: 2 }), facts(), 'disaggregated'),
+    ).toMatchObject({
       decodeWorker: 'd2',
     });
   });
 
   it('prefills where the first token comes first: on the idle one, the one that holds the prefix, the faster one', () => {
     const sources = (p: object, p2: object, request = facts()) =>
-      route([worker('p', 'prefill', p), worker('p2', 'prefill', p2), worker('d', 'decode')], request, 'disaggregated');
+      route(
+        [worker('p', 'prefill', p), worker('p2', 'prefill', p2), worker('d', 'decode')],
+        request,
+        'disaggregated',
+      );
     expect(sources({ queuedTokenCount: 800 }, {})).toMatchObject({ prefillWorker: 'p2' });
     const prefixed = facts({ promptTokenCount: 2000, ...held('p', 1984) });
     expect(sources({ queuedTokenCount: 800 }, {}, prefixed)).toMatchObject({ prefillWorker: 'p' });
-    const step = { ...costs.step, rowKnots: costs.step.rowKnots.map(({ rowCount, ms }) => ({ rowCount, ms: 3 * ms })) };
+    const step = {
+      ...costs.step,
+      rowKnots: costs.step.rowKnots.map(({ rowCount, ms }) => ({ rowCount, ms: 3 * ms })),
+    };
     const slow = { costs: { ...costs, step } };
     expect(sources(slow, {})).toMatchObject({ prefillWorker: 'p2' });
     expect(sources(slow, { queuedTokenCount: 2000 })).toMatchObject({ prefillWorker: 'p' }); // slow, but sooner
@@ -135,7 +162,9 @@ describe('a pair', () => {
     const slow = { ...costs, links: [{ connector: 'tcp', latencyMs: 50, bytesPerSecond: 1e7 }] };
     const request = facts({ promptTokenCount: 3000, ...slo(900) });
     const on = (kept: typeof costs) =>
-      route([worker('p', 'any', { costs: kept }), worker('d', 'any', { costs: kept })], request, 'adaptive', ['p']);
+      route([worker('p', 'any', { costs: kept }), worker('d', 'any', { costs: kept })], request, 'adaptive', [
+        'p',
+      ]);
     expect(on(costs)).toMatchObject({ path: 'disaggregated' });
     expect(on(slow)).toMatchObject({ path: 'collocated' });
   });
@@ -146,18 +175,23 @@ describe('KV memory and batch slots', () => {
   const full = { decodingCount: 10, kvTokensEach: 800, remainingEach: 800 };
   const roomy = { decodingCount: 12, kvTokensEach: 800, remainingEach: 40 };
 
-  it.each(['collocated', 'disaggregated', 'adaptive'] as const)('%s passes by who has no room', (strategy) => {
-    const isWhole = strategy === 'collocated';
-    const workers = [
-      worker('p', isWhole ? 'any' : 'prefill', isWhole ? full : {}),
-      worker('a', 'any', full),
-      worker('b', 'any', roomy),
-    ];
-    expect(workersOf(route(workers, facts(), strategy)).at(-1)).toBe('b');
-  });
+  it.each(['collocated', 'disaggregated', 'adaptive'] as const)(
+    '%s passes by who has no room',
+    (strategy) => {
+      const isWhole = strategy === 'collocated';
+      const workers = [
+        worker('p', isWhole ? 'any' : 'prefill', isWhole ? full : {}),
+        worker('a', 'any', full),
+        worker('b', 'any', roomy),
+      ];
+      expect(workersOf(route(workers, facts(), strategy)).at(-1)).toBe('b');
+    },
+  );
 
   it('when nobody has room, the least used one is waited for', () => {
-    expect(route([worker('a', 'any', { ...full, decodingCount: 11 }), worker('b', 'any', full)], facts())).toMatchObject({
+    expect(
+      route([worker('a', 'any', { ...full, decodingCount: 11 }), worker('b', 'any', full)], facts()),
+    ).toMatchObject({
       worker: 'b',
     });
   });
@@ -167,9 +201,10 @@ describe('KV memory and batch slots', () => {
       worker(`w${i}`, 'any', i === 33 ? { ...roomy, decodingCount: 10 } : full),
     );
     const sole = workers.map((each, i) =>
-      i === 33 ? each : worker(`w${i}`, 'any', { ...full, decodingCount: 9, seatCount: 9 }),
+      i === 33 ? each : worker(`w${i}`, 'any', { ...full, decodingCount: 9, batchSlotCount: 9 }),
     );
-    for (const crowdOf of [workers, sole]) expect(workersOf(route(crowdOf, facts(), 'collocated'))).toEqual(['w33']);
+    for (const crowdOf of [workers, sole])
+      expect(workersOf(route(crowdOf, facts(), 'collocated'))).toEqual(['w33']);
   });
 });
 
@@ -193,14 +228,19 @@ describe('a place that is given', () => {
   ];
 
   it('is taken, whatever it costs', () => {
-    expect(pinnedRoute(facts(), workers, { path: 'collocated', worker: b })).toMatchObject({ worker: 'b', reason: 'as asked' });
+    expect(pinnedRoute(facts(), workers, { path: 'collocated', worker: b })).toMatchObject({
+      worker: 'b',
+      reason: 'as asked',
+    });
     const pair = pinnedRoute(facts(), workers, { path: 'disaggregated', prefillWorker: b, decodeWorker: a });
     expect(pair).toMatchObject({ prefillWorker: 'b', decodeWorker: 'a', reason: 'as asked' });
   });
 
   it('is refused while one of its workers is not live', () => {
     expect(pinnedRoute(facts(), workers, { path: 'collocated', worker: c })).toBeNull();
-    expect(pinnedRoute(facts(), workers, { path: 'disaggregated', prefillWorker: a, decodeWorker: c })).toBeNull();
+    expect(
+      pinnedRoute(facts(), workers, { path: 'disaggregated', prefillWorker: a, decodeWorker: c }),
+    ).toBeNull();
   });
 });
 
@@ -228,7 +268,10 @@ it('any live set and any load gives a route to live workers that the roles allow
     const live = workers.filter((each) => each.isLive);
     expect(plan === null).toBe(live.length === 0);
     if (plan === null) continue;
-    const request = facts({ promptTokenCount: prng.integer(1, 4000), ...slo(prng.integer(1, 2000), prng.integer(1, 80)) });
+    const request = facts({
+      promptTokenCount: prng.integer(1, 4000),
+      ...slo(prng.integer(1, 2000), prng.integer(1, 80)),
+    });
     const chosen = chooseRoute(request, plan);
     const roleOf = (id: string) => live.find((each) => each.id === id)?.role;
     expect(chosen.reason.length).toBeGreaterThan(5);

@@ -1,4 +1,5 @@
-/** A profile that is wrong is put right by what steps and requests take; a guess becomes one; nothing leaves its bounds. */
+/** A profile that is wrong is put right by what steps and requests take; a guess becomes one; nothing leaves
+ *  its bounds. */
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
@@ -11,7 +12,14 @@ import { WorkerCosts } from '../../src/router/worker-costs.js';
 import { costs } from './workers.js';
 
 const id = workerId('w0');
-const key = { deviceName: 'test', threadCount: 1, modelName: 'test', weightFormat: 'f32', kvDtype: 'f32', version: 1 } as const;
+const key = {
+  deviceName: 'test',
+  threadCount: 1,
+  modelName: 'test',
+  weightFormat: 'f32',
+  kvDtype: 'f32',
+  version: 1,
+} as const;
 
 function randomWork(prng: Prng): StepWork {
   const decodeCount = prng.integer(0, 40);
@@ -24,7 +32,8 @@ function randomWork(prng: Prng): StepWork {
   };
 }
 
-/** The real device: α (rows beyond the first), β (the base) and γ (keys) off by these factors from `costs`. */
+/** The real device: α (rows beyond the first), β (the base) and γ (keys) off by these factors from
+ *  `costs`. */
 function deviceOff(alpha: number, beta: number, gamma: number): StepCost {
   const { rowKnots, ...rest } = costs.step;
   const knots = rowKnots.map(({ rowCount, ms }) => ({ rowCount, ms: 10 * beta + (ms - 10) * alpha }));
@@ -47,7 +56,13 @@ function medianError(worker: WorkerCosts, device: StepCost, prng: Prng): number 
 
 function profiled(): WorkerCosts {
   const worker = new WorkerCosts();
-  const readable = { prefillMsPerToken: 1, decodeMsPerStep: 1, batchThreshold: 1, interferenceMsPerToken: 1, linkGBPerSecond: 1 };
+  const readable = {
+    prefillMsPerToken: 1,
+    decodeMsPerStep: 1,
+    batchThreshold: 1,
+    interferenceMsPerToken: 1,
+    linkGBPerSecond: 1,
+  };
   const profile: Omit<ProfileFile, 'readable' | 'samples' | 'linkSamples'> = {
     ...{ key, measuredAt: 'never', parameters: costs, fitError: { median: 0, p90: 0 } },
   };
@@ -108,7 +123,11 @@ it('requests teach what steps do not tell: prompts and steps that take longer', 
       prefillMs: prefillMs * corrections.prefill,
       stepMs: stepMsNow * corrections.step,
       transferMs: 0,
-      real: { ttftMs: 4 + waitMs + 1.2 * prefillMs, stepMs: 13 * Math.exp(0.1 * prng.normal()), transferMs: null },
+      real: {
+        ttftMs: 4 + waitMs + 1.2 * prefillMs,
+        stepMs: 13 * Math.exp(0.1 * prng.normal()),
+        transferMs: null,
+      },
     });
   }
   const learned = worker.correctionsOf(id);
@@ -125,7 +144,13 @@ it('a request on two workers teaches each what it did itself', () => {
     const { wait, prefill, step, messages, transfer } = worker.correctionsFor([id, other]);
     worker.observeRequest([id, other], {
       corrections: { wait, prefill, step, messages, transfer },
-      ...{ messagesMs: messages, waitMs: 0, prefillMs: 50 * prefill, stepMs: 10 * step, transferMs: 5 * transfer },
+      ...{
+        messagesMs: messages,
+        waitMs: 0,
+        prefillMs: 50 * prefill,
+        stepMs: 10 * step,
+        transferMs: 5 * transfer,
+      },
       real: { ttftMs: 51, stepMs: 20, transferMs: 10 },
     });
   }
@@ -136,7 +161,14 @@ it('a request on two workers teaches each what it did itself', () => {
 });
 
 it('factors stay within their bounds, whatever is measured', () => {
-  const filter = new FactorFilter({ partCount: 2, doubt: 0.3, kinship: 0.5, scatter: 0.1, factorMin: 0.5, factorMax: 2 });
+  const filter = new FactorFilter({
+    partCount: 2,
+    doubt: 0.3,
+    kinship: 0.5,
+    scatter: 0.1,
+    factorMin: 0.5,
+    factorMax: 2,
+  });
   const prng = new Prng(1);
   for (let i = 0; i < 2000; i++) {
     filter.observe([prng.uniform(), prng.uniform()], prng.uniform() < 0.5 ? 1e9 : 1e-9);

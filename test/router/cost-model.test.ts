@@ -1,4 +1,5 @@
-/** The cost model against numbers worked out by hand, and against the engine itself on a device that takes what the costs say. */
+/** The cost model against numbers worked out by hand, and against the engine itself on a device that takes
+ *  what the costs say. */
 import { describe, expect, it } from 'vitest';
 import { at } from '../../src/base/assert.js';
 import { requestId } from '../../src/base/ids.js';
@@ -6,7 +7,7 @@ import { Prng } from '../../src/base/prng.js';
 import type { GenerationRequest } from '../../src/engine/engine.js';
 import type { CostParameters } from '../../src/router/cost-parameters.js';
 import { estimateRoute } from '../../src/router/estimate.js';
-import { decodeForecast, prefillForecast } from '../../src/router/forecast.js';
+import { predictDecode, predictPrefill } from '../../src/router/prediction.js';
 import { prefillPairCountOf } from '../../src/router/step-work.js';
 import { WorkerLoad } from '../../src/router/worker-load.js';
 import { asked, cost, TimedEngine } from '../engine/timed-engine.js';
@@ -17,12 +18,12 @@ type Worker = ReturnType<typeof worker>;
 
 const whole = (request: Facts, on: Worker) => pair(request, on, on);
 function pair(request: Facts, prefillWorker: Worker, decodeWorker: Worker) {
-  const prefill = prefillForecast(request, prefillWorker);
+  const prefill = predictPrefill(request, prefillWorker);
   const beside = prefillWorker === decodeWorker ? 'its_prefill' : 'other_prompts';
   return estimateRoute(request, {
     prefill,
     prefillWorker,
-    decode: decodeForecast(request, decodeWorker, 0, beside),
+    decode: predictDecode(request, decodeWorker, 0, beside),
     decodeWorker,
   });
 }
@@ -40,17 +41,18 @@ describe('by hand', () => {
   });
 
   it('a queue of 1,024 tokens: what is due before goes first, less what the steps in flight take of it', () => {
-    // a step that runs is a full one, and half of the time over; the one behind it is planned: together they take 768 tokens
+    // a step that runs is a full one, and half of the time over; the one behind it is planned: together they
+    // take 768 tokens
     const queued = worker('a', 'any', { queuedTokenCount: 1024 });
     const fullMs = 59.6 + (512 / 1024) * prefillPairCountOf(0, 1024) * 1e-6;
     const restMs = 10 + 0.1 * 240 + (256 / 1024) * prefillPairCountOf(0, 1024) * 1e-6;
-    expect(prefillForecast(facts(), queued).waitMs).toBeCloseTo(1.5 * fullMs + restMs, 6);
+    expect(predictPrefill(facts(), queued).waitMs).toBeCloseTo(1.5 * fullMs + restMs, 6);
   });
 
   it('of a queue only what is due before; unpaced, all of it', () => {
     const due = { queuedTokenCount: 3000, queuedDueMs: 900 };
     const waitOf = (ttftMs: number, more: object = {}) =>
-      prefillForecast(facts({ slo: { ttftMs, tpotMs: 40 } }), worker('a', 'any', { ...due, ...more })).waitMs;
+      predictPrefill(facts({ slo: { ttftMs, tpotMs: 40 } }), worker('a', 'any', { ...due, ...more })).waitMs;
     expect(waitOf(800)).toBeLessThan(100); // steps in flight are not to be had back
     expect(waitOf(1000)).toBeGreaterThan(300);
     expect(waitOf(800, { pacing: 'off' })).toBeCloseTo(waitOf(1000), 6);
@@ -60,11 +62,14 @@ describe('by hand', () => {
     const crowd = worker('a', 'any', { decodingCount: 8 });
     const step = 10 + 8 * 0.05 + 1600 * 1e-4;
     // 38.8 ms: 288 tokens make rows(296) = 38; 304 would make 39.6
-    const paced = prefillForecast(facts({ promptTokenCount: 576, slo: { ttftMs: 1000, tpotMs: 40 } }), crowd);
+    const paced = predictPrefill(facts({ promptTokenCount: 576, slo: { ttftMs: 1000, tpotMs: 40 } }), crowd);
     expect(paced.prefillMs).toBeCloseTo(2 * (38 + 8 * 0.05 + 0.16) + prefillPairCountOf(0, 576) * 1e-6, 6);
     expect(paced.addedMs).toBeCloseTo(paced.prefillMs - 2 * step, 6);
     expect(paced.waitMs).toBeCloseTo(1.5 * step, 6);
-    const unpaced = prefillForecast(facts({ promptTokenCount: 504 }), worker('a', 'any', { decodingCount: 8, pacing: 'off' }));
+    const unpaced = predictPrefill(
+      facts({ promptTokenCount: 504 }),
+      worker('a', 'any', { decodingCount: 8, pacing: 'off' }),
+    );
     expect(unpaced.prefillMs).toBeCloseTo(59.6 + 8 * 0.05 + 0.16 + prefillPairCountOf(0, 504) * 1e-6, 6);
   });
 
@@ -79,15 +84,18 @@ describe('by hand', () => {
   });
 
   it('prefix hits shorten the prompt, not its keys', () => {
-    const forecast = prefillForecast(facts({ promptTokenCount: 1000, ...held('a', 960) }), worker('a', 'any'));
-    expect(forecast.tokenCount).toBe(40);
-    expect(forecast.prefillMs).toBeCloseTo(10 + 0.1 * 24 + prefillPairCountOf(960, 40) * 1e-6, 6);
+    const prediction = predictPrefill(
+      facts({ promptTokenCount: 1000, ...held('a', 960) }),
+      worker('a', 'any'),
+    );
+    expect(prediction.tokenCount).toBe(40);
+    expect(prediction.prefillMs).toBeCloseTo(10 + 0.1 * 24 + prefillPairCountOf(960, 40) * 1e-6, 6);
   });
 
   it('a full batch makes it wait for ends', () => {
-    const full = worker('a', 'any', { decodingCount: 8, remainingEach: 40, seatCount: 8 });
+    const full = worker('a', 'any', { decodingCount: 8, remainingEach: 40, batchSlotCount: 8 });
     const step = 10 + 0.4 + 0.16;
-    expect(prefillForecast(facts(), full).roomWaitMs).toBeCloseTo((40 * step) / 8, 6);
+    expect(predictPrefill(facts(), full).roomWaitMs).toBeCloseTo((40 * step) / 8, 6);
   });
 });
 
@@ -115,7 +123,7 @@ describe('against the engine, step by step', () => {
       const nowMs = this.timed.clock.nowMs();
       const request = asked({ promptTokenCount, outputTokenCount, ttftMs, tpotMs });
       const known = facts({ promptTokenCount, nowMs, slo: { ttftMs, tpotMs } });
-      const { prefillMs } = prefillForecast(known, this.worker);
+      const { prefillMs } = predictPrefill(known, this.worker);
       const pairCount = prefillPairCountOf(0, promptTokenCount);
       this.load.addPrompt(
         request.id,
@@ -131,10 +139,15 @@ describe('against the engine, step by step', () => {
         const atMs = this.timed.clock.nowMs();
         if (event.kind === 'cached') this.load.startPrompt(request.id, atMs);
         if (event.kind !== 'tokens') return;
-        if (!isFirst) return this.load.changeDecoding({ rowCount: 0, kvTokenCount: 1, remainingTokenCount: -1 }, atMs);
+        if (!isFirst)
+          return this.load.changeDecoding({ rowCount: 0, kvTokenCount: 1, remainingTokenCount: -1 }, atMs);
         isFirst = false;
         this.load.removePrompt(request.id);
-        this.load.changeExpected({ rowCount: -1, kvTokenCount: -promptTokenCount, remainingTokenCount: -outputTokenCount });
+        this.load.changeExpected({
+          rowCount: -1,
+          kvTokenCount: -promptTokenCount,
+          remainingTokenCount: -outputTokenCount,
+        });
         this.load.changeDecoding(work, atMs);
       };
       return this.timed.comes(0, request);
@@ -151,14 +164,20 @@ describe('against the engine, step by step', () => {
       const told = new Told(pacing);
       for (let i = prng.integer(0, 40); i > 0; i--) told.ask(16, 1000);
       await told.timed.run(60 + 30 * prng.uniform());
-      for (const endMs = told.timed.clock.nowMs() + 100 + 300 * prng.uniform(); told.timed.clock.nowMs() < endMs; ) {
-        told.ask(prng.uniform() < 0.5 ? prng.integer(16, 256) : prng.integer(256, 2500), prng.integer(300, 1500));
+      for (
+        const endMs = told.timed.clock.nowMs() + 100 + 300 * prng.uniform();
+        told.timed.clock.nowMs() < endMs;
+      ) {
+        told.ask(
+          prng.uniform() < 0.5 ? prng.integer(16, 256) : prng.integer(256, 2500),
+          prng.integer(300, 1500),
+        );
         await told.timed.run(prng.exponential(60));
       }
       const [promptTokenCount, ttftMs] = [prng.integer(16, 4000), prng.integer(300, 1500)];
       const nowMs = told.timed.clock.nowMs();
       const known = facts({ promptTokenCount, nowMs, slo: { ttftMs, tpotMs } });
-      const { waitMs, prefillMs } = prefillForecast(known, told.worker);
+      const { waitMs, prefillMs } = predictPrefill(known, told.worker);
       const own = told.ask(promptTokenCount, ttftMs);
       while (Number.isNaN(told.timed.firstMs(own))) await told.timed.run(5);
       errors.push(Math.abs((waitMs + prefillMs) / (told.timed.firstMs(own) - nowMs) - 1));
@@ -166,7 +185,8 @@ describe('against the engine, step by step', () => {
     return errors.sort((a, b) => a - b);
   }
 
-  // measured: 4 and 12 % paced, 5 and 14 % without; half a step in flight is not known better, nor what comes later and is due before
+  // measured: 4 and 12 % paced, 5 and 14 % without; half a step in flight is not known better, nor what comes
+  // later and is due before
   it.each(['on', 'off'] as const)(
     'first token at any moment under any load, pacing %s: half within 7 percent, nine in ten within 20',
     async (pacing) => {
@@ -190,9 +210,15 @@ describe('against the engine, step by step', () => {
       await told.timed.run(100);
       const own = told.ask(promptTokenCount, 1000, outputTokenCount);
       while (told.timed.tokensMs.get(own.id)![0]!.length < outputTokenCount) await told.timed.run(50);
-      const on = worker('a', 'any', { load: loadOf({ decodingCount, kvTokensEach: 300, remainingEach: 100_000 }), costs: quiet });
-      const later = facts({ promptTokenCount, expectedTokenCount: outputTokenCount, nowMs: 1e6 }); // the load has long been so
-      expect(Math.abs(decodeForecast(later, on, 0, 'its_prefill').stepMs / told.timed.tpotMs(own) - 1)).toBeLessThan(0.005);
+      const on = worker('a', 'any', {
+        load: loadOf({ decodingCount, kvTokensEach: 300, remainingEach: 100_000 }),
+        costs: quiet,
+      });
+      // the load has long been so
+      const later = facts({ promptTokenCount, expectedTokenCount: outputTokenCount, nowMs: 1e6 });
+      expect(
+        Math.abs(predictDecode(later, on, 0, 'its_prefill').stepMs / told.timed.tpotMs(own) - 1),
+      ).toBeLessThan(0.005);
     }
   }, 120_000);
 
@@ -204,7 +230,12 @@ describe('against the engine, step by step', () => {
       load.removePrompt(requestId(`p${i}`));
     }
     const on = worker('a', 'any', { load });
-    const { stepMs, aloneMs } = decodeForecast(facts({ expectedTokenCount: 1000, nowMs: 400_500 }), on, 0, 'its_prefill');
+    const { stepMs, aloneMs } = predictDecode(
+      facts({ expectedTokenCount: 1000, nowMs: 400_500 }),
+      on,
+      0,
+      'its_prefill',
+    );
     expect(aloneMs).toBeCloseTo(10 + 5 * 0.05 + (4 * 200 + 600) * 1e-4, 6);
     expect(stepMs / aloneMs).toBeCloseTo(1 / 0.95, 1);
   });
@@ -213,10 +244,11 @@ describe('against the engine, step by step', () => {
     const load = new WorkerLoad();
     load.changeExpected({ rowCount: 50, kvTokenCount: 50 * 200, remainingTokenCount: 50 * 20 });
     const on = worker('d', 'any', { load });
-    const soon = decodeForecast(facts({ expectedTokenCount: 20 }), on, 1, 'other_prompts');
-    const late = decodeForecast(facts({ expectedTokenCount: 20 }), on, 20_000, 'other_prompts');
-    const none = decodeForecast(facts({ expectedTokenCount: 20 }), worker('d', 'any'), 0, 'other_prompts');
+    const soon = predictDecode(facts({ expectedTokenCount: 20 }), on, 1, 'other_prompts');
+    const late = predictDecode(facts({ expectedTokenCount: 20 }), on, 20_000, 'other_prompts');
+    const none = predictDecode(facts({ expectedTokenCount: 20 }), worker('d', 'any'), 0, 'other_prompts');
     expect(soon.aloneMs - none.aloneMs).toBeGreaterThan(20 * 0.05);
-    expect(late.aloneMs - none.aloneMs).toBeLessThan(1 * 0.07); // one after the other in 20 s, each there for 0.2 s
+    // one after the other in 20 s, each there for 0.2 s
+    expect(late.aloneMs - none.aloneMs).toBeLessThan(1 * 0.07);
   });
 });

@@ -1,15 +1,15 @@
 /** Both halves of a route put together, and what share of an SLO that is. */
 import { describe, expect, it } from 'vitest';
 import { estimateRoute } from '../../src/router/estimate.js';
-import { decodeForecast, prefillForecast } from '../../src/router/forecast.js';
+import { predictDecode, predictPrefill } from '../../src/router/prediction.js';
 import { uncorrected } from '../../src/router/request-correction.js';
 import type { RequestFacts, WorkerSnapshot } from '../../src/router/snapshot.js';
 import { facts, worker } from './workers.js';
 
 function estimate(request: RequestFacts, prefillWorker: WorkerSnapshot, decodeWorker = prefillWorker) {
-  const prefill = prefillForecast(request, prefillWorker);
+  const prefill = predictPrefill(request, prefillWorker);
   const beside = prefillWorker === decodeWorker ? 'its_prefill' : 'other_prompts';
-  const decode = decodeForecast(request, decodeWorker, prefill.waitMs + prefill.prefillMs, beside);
+  const decode = predictDecode(request, decodeWorker, prefill.waitMs + prefill.prefillMs, beside);
   return estimateRoute(request, { prefill, prefillWorker, decode, decodeWorker });
 }
 
@@ -39,11 +39,14 @@ describe('an estimate', () => {
     const { ttftMs } = of(1000, 1e6);
     expect(of(1000, 1e6).ttftUse).toBeCloseTo(ttftMs / 1000, 9);
     expect(of(2000, 1e6).ttftUse).toBeLessThan(of(1000, 1e6).ttftUse);
-    expect(of(1000, 20).tpotUse / of(1000, 40).tpotUse).toBeCloseTo(2, 1); // steps are paced by it, which moves when it decodes
+    // steps are paced by it, which moves when it decodes
+    expect(of(1000, 20).tpotUse / of(1000, 40).tpotUse).toBeCloseTo(2, 1);
   });
 
   it('of TPOT counts no prompts beside it: they are paced', () => {
-    const [calm, queued] = [{ decodingCount: 12 }, busy].map((load) => estimate(facts(), worker('a', 'any', load)));
+    const [calm, queued] = [{ decodingCount: 12 }, busy].map((load) =>
+      estimate(facts(), worker('a', 'any', load)),
+    );
     expect(queued!.tpotUse / calm!.tpotUse).toBeCloseTo(1, 1);
     expect(queued!.ttftUse).toBeGreaterThan(1.5 * calm!.ttftUse);
   });

@@ -12,8 +12,15 @@ import { WorkerCosts } from '../../src/router/worker-costs.js';
 import { WorkerLoad } from '../../src/router/worker-load.js';
 import { costs, facts, held, worker } from './workers.js';
 
-/** Rounds in which every worker reports: noise of which one report tells the next, and a slowness of its own. */
-function report(deviations: Deviations<number>, prng: Prng, rounds: number, slowness: readonly number[], likeness = 0): void {
+/** Rounds in which every worker reports: noise of which one report tells the next, and a slowness of its
+ *  own. */
+function report(
+  deviations: Deviations<number>,
+  prng: Prng,
+  rounds: number,
+  slowness: readonly number[],
+  likeness = 0,
+): void {
   const noise = slowness.map(() => prng.normal());
   for (let round = 0; round < rounds; round++) {
     for (const [id, slow] of slowness.entries()) {
@@ -24,18 +31,21 @@ function report(deviations: Deviations<number>, prng: Prng, rounds: number, slow
 }
 
 describe('what a worker has of its own', () => {
-  it.each([0, 0.8])('is hardly anything between equal workers, whose reports resemble each other by %f', (likeness) => {
-    const prng = new Prng(1);
-    let toldApart = 0;
-    for (let run = 0; run < 200; run++) {
-      const deviations = new Deviations<number>();
-      report(deviations, prng, prng.integer(2, 200), [1, 1], likeness);
-      const factor = deviations.factorOf(0);
-      expect(Math.abs(Math.log(factor))).toBeLessThan(0.15);
-      if (factor !== 1) toldApart++;
-    }
-    expect(toldApart).toBeLessThan(0.15 * 200);
-  });
+  it.each([0, 0.8])(
+    'is hardly anything between equal workers, whose reports resemble each other by %f',
+    (likeness) => {
+      const prng = new Prng(1);
+      let toldApart = 0;
+      for (let run = 0; run < 200; run++) {
+        const deviations = new Deviations<number>();
+        report(deviations, prng, prng.integer(2, 200), [1, 1], likeness);
+        const factor = deviations.factorOf(0);
+        expect(Math.abs(Math.log(factor))).toBeLessThan(0.15);
+        if (factor !== 1) toldApart++;
+      }
+      expect(toldApart).toBeLessThan(0.15 * 200);
+    },
+  );
 
   it('is found within ten reports when it is half as much again', () => {
     const deviations = new Deviations<number>();
@@ -73,7 +83,14 @@ describe('costs', () => {
   const profile = { key: { deviceName: 'test' }, parameters: costs } as unknown as ProfileFile;
   const any = { kind: 'one kind', use: 'any' } as const;
   /** First tokens that take three times as long as they should. */
-  const lateTimes = { corrections: uncorrected, messagesMs: 1, waitMs: 20, prefillMs: 20, stepMs: 5, transferMs: 0 };
+  const lateTimes = {
+    corrections: uncorrected,
+    messagesMs: 1,
+    waitMs: 20,
+    prefillMs: 20,
+    stepMs: 5,
+    transferMs: 0,
+  };
   const late = { ...lateTimes, real: { ttftMs: 120, stepMs: 10, transferMs: null } };
 
   it('workers that are described alike learn together, others by themselves', () => {
@@ -117,7 +134,10 @@ describe('costs', () => {
       all.observe(w0, [{ ...work, ms: realMs * noisy() }]);
       all.observe(w1, [{ ...work, ms: 1.5 * realMs * noisy() }]);
     }
-    const [fastMs, slowMs] = [w0, w1].map((id) => stepMs(all.parametersOf(id).step, work)) as [number, number];
+    const [fastMs, slowMs] = [w0, w1].map((id) => stepMs(all.parametersOf(id).step, work)) as [
+      number,
+      number,
+    ];
     expect(slowMs / fastMs).toBeCloseTo(1.5, 1);
     expect(all.statusOf(w1).slowness / all.statusOf(w0).slowness).toBeCloseTo(1.5, 1);
     expect(all.unloadedOf(w1)).toBe(all.unloadedOf(w0));
@@ -132,7 +152,8 @@ describe('equal workers', () => {
     const route = chooseRoute(facts({ slo, ...more }), alone(workers, 'collocated'));
     return workers.find(({ id }) => route.path === 'collocated' && id === route.worker)!;
   };
-  const idle = (count: number) => Array.from({ length: count }, (_, i) => worker(`w${i}`, 'any', { load: new WorkerLoad() }));
+  const idle = (count: number) =>
+    Array.from({ length: count }, (_, i) => worker(`w${i}`, 'any', { load: new WorkerLoad() }));
 
   it.each([3, 64])('take turns: %i of them', (count) => {
     const workers = idle(count);

@@ -1,4 +1,5 @@
-/** The output-length predictor: each piece against a definition written out, the whole for calibration, censoring, drift and hierarchy. */
+/** The output-length predictor: each piece against a definition written out, the whole for calibration,
+ *  censoring, drift and hierarchy. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
@@ -7,7 +8,11 @@ import { Cells } from '../../src/router/length-cells.js';
 import { LengthCounts } from '../../src/router/length-counts.js';
 import { LengthDistribution } from '../../src/router/length-distribution.js';
 import { levelOptions, samplePrefixes } from '../../src/router/length-levels.js';
-import { type LengthFacts, type LengthObservation, LengthPredictor } from '../../src/router/length-predictor.js';
+import {
+  type LengthFacts,
+  type LengthObservation,
+  LengthPredictor,
+} from '../../src/router/length-predictor.js';
 import { RecentMap } from '../../src/router/recent-map.js';
 
 describe('bins', () => {
@@ -23,7 +28,8 @@ describe('bins', () => {
   });
 });
 
-/** P(length = n) for n from 0, by the definition: the lengths of a bin are equally likely; what is above the limit is at the limit. */
+/** P(length = n) for n from 0, by the definition: the lengths of a bin are equally likely; what is above the
+ *  limit is at the limit. */
 function spelledOut(mass: Float64Array, limit: number): number[] {
   const byLength: number[] = new Array(Math.min(limit, longestTokenCount) + 1).fill(0);
   for (let bin = 0; bin < binCount; bin++) {
@@ -70,7 +76,10 @@ describe('LengthDistribution', () => {
     for (const generated of [0, 5, 31, 50, 120, 200]) {
       const later = p.map((each, n) => (n > generated ? each : 0));
       const left = sum(later);
-      expect(lengths.remainingMean(generated)).toBeCloseTo(sum(later.map((each, n) => each * (n - generated))) / left, 6);
+      expect(lengths.remainingMean(generated)).toBeCloseTo(
+        sum(later.map((each, n) => each * (n - generated))) / left,
+        6,
+      );
       const quantile = lengths.quantile(0.9, generated);
       expect(quantile).toBeGreaterThan(generated);
       expect(sum(later.slice(0, quantile + 1)) / left).toBeGreaterThan(0.9 - 1e-9);
@@ -95,7 +104,9 @@ function hazardRecursion(cells: Cells, strength: number): number[] {
     const later = from(cells.ended, k + 1) + from(cells.cut, k + 1);
     const atRisk = later + cells.ended[k]! + cells.exposure[k]!;
     const isLast = k === cells.cellCount - 1;
-    const hazard = isLast ? 1 : (strength * cells.parent[k]! + cells.ended[k]!) / (strength * from(cells.parent, k) + atRisk);
+    const hazard = isLast
+      ? 1
+      : (strength * cells.parent[k]! + cells.ended[k]!) / (strength * from(cells.parent, k) + atRisk);
     const mass = survival * hazard;
     survival -= mass;
     return mass;
@@ -104,8 +115,14 @@ function hazardRecursion(cells: Cells, strength: number): number[] {
 
 describe('Cells', () => {
   const cellCount = 6;
-  const weights = fc.array(fc.double({ min: 0, max: 20, noNaN: true }), { minLength: cellCount, maxLength: cellCount });
-  const parents = fc.array(fc.double({ min: 0.01, max: 1, noNaN: true }), { minLength: cellCount, maxLength: cellCount });
+  const weights = fc.array(fc.double({ min: 0, max: 20, noNaN: true }), {
+    minLength: cellCount,
+    maxLength: cellCount,
+  });
+  const parents = fc.array(fc.double({ min: 0.01, max: 1, noNaN: true }), {
+    minLength: cellCount,
+    maxLength: cellCount,
+  });
   const fill = (parent: readonly number[], ended: readonly number[], cut: readonly number[]) => {
     const cells = new Cells(cellCount);
     const total = parent.reduce((a, b) => a + b, 0);
@@ -123,18 +140,24 @@ describe('Cells', () => {
 
   it('is the hazard recursion, sums to 1, and its likelihoods are its masses', () => {
     fc.assert(
-      fc.property(parents, weights, weights, fc.double({ min: 0.1, max: 100, noNaN: true }), (parent, ended, cut, strength) => {
-        const cells = fill(parent, ended, cut);
-        const actual = masses(cells, strength);
-        const expected = hazardRecursion(cells, strength);
-        expect(actual.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 9);
-        for (let k = 0; k < cellCount; k++) {
-          expect(actual[k]).toBeCloseTo(expected[k]!, 9);
-          expect(cells.likelihood(strength, k, false, 0)).toBeCloseTo(expected[k]!, 9);
-          const left = expected.slice(k).reduce((a, b) => a + b, 0) - 0.25 * expected[k]!;
-          expect(cells.likelihood(strength, k, true, 0.25)).toBeCloseTo(left, 9);
-        }
-      }),
+      fc.property(
+        parents,
+        weights,
+        weights,
+        fc.double({ min: 0.1, max: 100, noNaN: true }),
+        (parent, ended, cut, strength) => {
+          const cells = fill(parent, ended, cut);
+          const actual = masses(cells, strength);
+          const expected = hazardRecursion(cells, strength);
+          expect(actual.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 9);
+          for (let k = 0; k < cellCount; k++) {
+            expect(actual[k]).toBeCloseTo(expected[k]!, 9);
+            expect(cells.likelihood(strength, k, false, 0)).toBeCloseTo(expected[k]!, 9);
+            const left = expected.slice(k).reduce((a, b) => a + b, 0) - 0.25 * expected[k]!;
+            expect(cells.likelihood(strength, k, true, 0.25)).toBeCloseTo(left, 9);
+          }
+        },
+      ),
       { numRuns: 200, seed: 1 },
     );
   });
@@ -195,8 +218,8 @@ interface Arrival {
 type Cut = (tokenCount: number) => LengthObservation;
 const whole: Cut = (tokenCount) => ({ tokenCount, isCensored: false });
 
-/** Shares of lengths at or below p10, p50 and p90 (ends shared out by their probability), and mean pinball losses; the first tenth only
- *  teaches. */
+/** Shares of lengths at or below p10, p50 and p90 (ends shared out by their probability), and mean pinball
+ *  losses; the first tenth only teaches. */
 function replay(arrivals: readonly Arrival[], cut: Cut = whole, predictor = new LengthPredictor()) {
   const below = { p10: 0, p50: 0, p90: 0 };
   let loss50 = 0;
@@ -229,22 +252,35 @@ function replay(arrivals: readonly Arrival[], cut: Cut = whole, predictor = new 
 }
 
 const promptTokenCountOf = (prng: Prng) => Math.max(1, Math.round(Math.exp(6.5 + 1.2 * prng.normal())));
-const arrivalsOf = (count: number, lengthOf: (prng: Prng, index: number, promptTokenCount: number) => number, seed = 1) => {
+const arrivalsOf = (
+  count: number,
+  lengthOf: (prng: Prng, index: number, promptTokenCount: number) => number,
+  seed = 1,
+) => {
   const prng = new Prng(seed);
   return Array.from({ length: count }, (_, index): Arrival => {
     const promptTokenCount = promptTokenCountOf(prng);
-    return { facts: { promptTokenCount }, tokenCount: Math.max(1, Math.round(lengthOf(prng, index, promptTokenCount))) };
+    return {
+      facts: { promptTokenCount },
+      tokenCount: Math.max(1, Math.round(lengthOf(prng, index, promptTokenCount))),
+    };
   });
 };
 const workloads = {
   logNormal: arrivalsOf(3000, (prng) => Math.exp(5 + 0.9 * prng.normal())),
-  bimodal: arrivalsOf(3000, (prng) => (prng.uniform() < 0.6 ? 8 + prng.integer(0, 4) : Math.exp(6 + 0.4 * prng.normal()))),
+  bimodal: arrivalsOf(3000, (prng) =>
+    prng.uniform() < 0.6 ? 8 + prng.integer(0, 4) : Math.exp(6 + 0.4 * prng.normal()),
+  ),
   drifting: arrivalsOf(3000, (prng, index) => Math.exp(4 + index / 3000 + 0.6 * prng.normal())),
   byPrompt: arrivalsOf(3000, (prng, _, prompt) => Math.exp(0.6 * Math.log(prompt) + 1 + 0.5 * prng.normal())),
 };
-/** p50 has a standard error of 0.01 here. Under drift it also lags: with a half-life of 128 the mean age is 185 requests, in which the
- *  drift above moves the median by 185 / 3000 of a log unit, 0.1 σ, worth 0.04 of probability. */
-const aims = (scores: { readonly p50: number; readonly p90: number; readonly coverage80: number }, workload: string) => {
+/** p50 has a standard error of 0.01 here. Under drift it also lags: with a half-life of 128 the mean age is
+ *  185 requests, in which the drift above moves the median by 185 / 3000 of a log unit, 0.1 σ, worth 0.04 of
+ *  probability. */
+const aims = (
+  scores: { readonly p50: number; readonly p90: number; readonly coverage80: number },
+  workload: string,
+) => {
   expect(scores.coverage80).toBeGreaterThan(0.77);
   expect(scores.coverage80).toBeLessThan(0.83);
   expect(Math.abs(scores.p50 - 0.5)).toBeLessThan(workload === 'drifting' ? 0.07 : 0.03);
@@ -252,22 +288,31 @@ const aims = (scores: { readonly p50: number; readonly p90: number; readonly cov
 };
 
 describe('LengthPredictor', () => {
-  it.each(Object.entries(workloads))('is calibrated on %s lengths', (name, arrivals) => aims(replay(arrivals), name));
+  it.each(Object.entries(workloads))('is calibrated on %s lengths', (name, arrivals) =>
+    aims(replay(arrivals), name),
+  );
 
-  it.each(Object.entries(workloads))('stays calibrated on %s lengths when three in ten are cut', (name, arrivals) => {
-    const prng = new Prng(9);
-    const limits = arrivals.map((each) => each.tokenCount);
-    const cut: Cut = (tokenCount) => {
-      const limit = prng.uniform() < 0.6 ? prng.pick(limits) : Number.POSITIVE_INFINITY;
-      return limit < tokenCount ? { tokenCount: limit, isCensored: true } : { tokenCount, isCensored: false };
-    };
-    aims(replay(arrivals, cut), name);
-  });
+  it.each(Object.entries(workloads))(
+    'stays calibrated on %s lengths when three in ten are cut',
+    (name, arrivals) => {
+      const prng = new Prng(9);
+      const limits = arrivals.map((each) => each.tokenCount);
+      const cut: Cut = (tokenCount) => {
+        const limit = prng.uniform() < 0.6 ? prng.pick(limits) : Number.POSITIVE_INFINITY;
+        return limit < tokenCount
+          ? { tokenCount: limit, isCensored: true }
+          : { tokenCount, isCensored: false };
+      };
+      aims(replay(arrivals, cut), name);
+    },
+  );
 
   it('needs to be told that a length was cut', () => {
     const prng = new Prng(9);
     const limits = workloads.logNormal.map((each) => each.tokenCount);
-    const scores = replay(workloads.logNormal, (tokenCount) => whole(Math.min(tokenCount, prng.pick(limits))));
+    const scores = replay(workloads.logNormal, (tokenCount) =>
+      whole(Math.min(tokenCount, prng.pick(limits))),
+    );
     expect(scores.p50).toBeLessThan(0.4);
   });
 
@@ -291,7 +336,9 @@ describe('LengthPredictor', () => {
 
   it('gains by a prompt length that tells something', () => {
     const alone = new LengthPredictor(levelOptions.filter((each) => each.name === 'all'));
-    expect(replay(workloads.byPrompt).pinball50).toBeLessThan(0.8 * replay(workloads.byPrompt, whole, alone).pinball50);
+    expect(replay(workloads.byPrompt).pinball50).toBeLessThan(
+      0.8 * replay(workloads.byPrompt, whole, alone).pinball50,
+    );
   });
 
   it('tells clients apart, and takes a new one for an average one', () => {
@@ -299,7 +346,10 @@ describe('LengthPredictor', () => {
     const predictor = new LengthPredictor();
     for (let i = 0; i < 400; i++) {
       predictor.observe({ promptTokenCount: promptTokenCountOf(prng), client: 'labels' }, whole(3));
-      predictor.observe({ promptTokenCount: promptTokenCountOf(prng), client: 'essays' }, whole(900 + prng.integer(0, 200)));
+      predictor.observe(
+        { promptTokenCount: promptTokenCountOf(prng), client: 'essays' },
+        whole(900 + prng.integer(0, 200)),
+      );
     }
     expect(predictor.predict({ promptTokenCount: 500, client: 'labels' }).quantile(0.8)).toBe(3);
     expect(predictor.predict({ promptTokenCount: 500, client: 'essays' }).quantile(0.2)).toBeGreaterThan(850);

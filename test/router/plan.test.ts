@@ -1,4 +1,5 @@
-/** A plan says who may do what: roles, strategies, splits, dead roles and prefill-first workers all come down to it. */
+/** A plan says who may do what: roles, strategies, splits, dead roles and prefill-first workers all come down
+ *  to it. */
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { alone, effectiveRoles, type Plan, planOf, validateStrategy } from '../../src/router/plan.js';
@@ -23,7 +24,12 @@ describe('what a strategy allows', () => {
 
   it('collocated: workers of role any, each from prompt to end', () => {
     const workers = [...two, worker('p', 'prefill')];
-    expect(told(planOf(workers, 'collocated'))).toEqual({ name: 'collocated', collocated: ['a', 'b'], prefill: [], decode: [] });
+    expect(told(planOf(workers, 'collocated'))).toEqual({
+      name: 'collocated',
+      collocated: ['a', 'b'],
+      prefill: [],
+      decode: [],
+    });
   });
 
   it('disaggregated: prompts on one side, decodes on the other', () => {
@@ -43,7 +49,12 @@ describe('what a strategy allows', () => {
   });
 
   it('adaptive: collocated until some are prefill-first, who then compute prompts for the others', () => {
-    expect(told(planOf(two, 'adaptive'))).toEqual({ name: 'collocated', collocated: ['a', 'b'], prefill: [], decode: [] });
+    expect(told(planOf(two, 'adaptive'))).toEqual({
+      name: 'collocated',
+      collocated: ['a', 'b'],
+      prefill: [],
+      decode: [],
+    });
     expect(told(planOf(two, 'adaptive', new Set([workerId('b')])))).toEqual({
       name: 'prefill-first 1:1',
       collocated: ['a'],
@@ -103,7 +114,11 @@ it('a route that is one worker from the beginning has a plan as well', () => {
 describe('roles', () => {
   it('a split divides any workers', () => {
     const any3: WorkerRole[] = ['any', 'any', 'any'];
-    expect(effectiveRoles(any3, 'disaggregated', { prefillCount: 2, decodeCount: 1 })).toEqual(['prefill', 'prefill', 'decode']);
+    expect(effectiveRoles(any3, 'disaggregated', { prefillCount: 2, decodeCount: 1 })).toEqual([
+      'prefill',
+      'prefill',
+      'decode',
+    ]);
     expect(effectiveRoles(any3, 'disaggregated', undefined)).toEqual(['prefill', 'decode', 'decode']);
     expect(effectiveRoles(['any', 'any'], 'adaptive', undefined)).toEqual(['any', 'any']);
     expect(effectiveRoles(['any', 'decode'], 'disaggregated', undefined)).toEqual(['any', 'decode']);
@@ -122,7 +137,9 @@ describe('roles', () => {
     const any2: WorkerRole[] = ['any', 'any'];
     const one = { prefillCount: 1, decodeCount: 1 };
     expect(() => validateStrategy(any2, 'adaptive', one)).toThrow(/not adaptive/);
-    expect(() => validateStrategy(any2, 'disaggregated', { prefillCount: 2, decodeCount: 1 })).toThrow(/every one of the 2/);
+    expect(() => validateStrategy(any2, 'disaggregated', { prefillCount: 2, decodeCount: 1 })).toThrow(
+      /every one of the 2/,
+    );
     expect(() => validateStrategy(['any', 'decode'], 'disaggregated', one)).toThrow(/any, decode/);
     expect(() => validateStrategy(any2, 'disaggregated', one)).not.toThrow();
   });

@@ -1,11 +1,13 @@
-/** The planner: Little's law gives the decodes, their steps give the room for prompts, and the count with the most room is taken, seldom. */
+/** The planner: Little's law gives the decodes, their steps give the room for prompts, and the count with the
+ *  most room is taken, seldom. */
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { Planner } from '../../src/router/planner.js';
 import type { RequestFacts, WorkerSnapshot } from '../../src/router/snapshot.js';
 import { facts, worker } from './workers.js';
 
-const many = (count: number, more: object = {}) => Array.from({ length: count }, (_, i) => worker(`w${i}`, 'any', more));
+const many = (count: number, more: object = {}) =>
+  Array.from({ length: count }, (_, i) => worker(`w${i}`, 'any', more));
 
 /** Traffic: one request every `gapMs` with so many tokens out. */
 interface Traffic {
@@ -21,7 +23,11 @@ class Watched {
   readonly changes: [atMs: number, count: number][] = [];
   #last: ReadonlySet<string> = new Set();
 
-  run({ gapMs, outputTokenCount }: Traffic, forMs: number, workers: readonly WorkerSnapshot[]): ReadonlySet<string> {
+  run(
+    { gapMs, outputTokenCount }: Traffic,
+    forMs: number,
+    workers: readonly WorkerSnapshot[],
+  ): ReadonlySet<string> {
     for (const untilMs = this.nowMs + forMs; this.nowMs < untilMs; this.nowMs += gapMs) {
       this.planner.observe(request({ expectedTokenCount: outputTokenCount, nowMs: this.nowMs }));
       const now = this.planner.prefillFirst(workers, this.nowMs);
@@ -32,7 +38,8 @@ class Watched {
   }
 }
 
-const request = (more: Partial<RequestFacts>) => facts({ promptTokenCount: 1000, slo: { ttftMs: 1000, tpotMs: 20 }, ...more });
+const request = (more: Partial<RequestFacts>) =>
+  facts({ promptTokenCount: 1000, slo: { ttftMs: 1000, tpotMs: 20 }, ...more });
 
 /** 12 rows at a TPOT of 20 ms. */
 const light: Traffic = { gapMs: 100, outputTokenCount: 60 };
@@ -45,8 +52,9 @@ describe('the choice', () => {
   });
 
   it('Little by hand: tokens a second times TPOT are under way, and the best division of them is taken', () => {
-    // 10 requests/s of 60 tokens at 20 ms are 12 rows of 1,030 keys. On one worker they take 11.8 of the 19.4 ms that a step may take, which
-    // leaves 64 prompt tokens, 3.6 a ms; a worker without decodes computes 8.6 a ms. Six on each of two: 4.7 a ms twice.
+    // 10 requests/s of 60 tokens at 20 ms are 12 rows of 1,030 keys. On one worker they take 11.8 of the 19.4
+    // ms that a step may take, which leaves 64 prompt tokens, 3.6 a ms; a worker without decodes computes 8.6
+    // a ms. Six on each of two: 4.7 a ms twice.
     expect(new Watched().run(light, 60_000, many(2)).size).toBe(1);
   });
 
@@ -56,7 +64,8 @@ describe('the choice', () => {
   });
 
   it('more workers are prefill-first the fewer rows there are, and never all who decode', () => {
-    const countOf = (outputTokenCount: number) => new Watched().run({ gapMs: 20, outputTokenCount }, 60_000, many(8)).size;
+    const countOf = (outputTokenCount: number) =>
+      new Watched().run({ gapMs: 20, outputTokenCount }, 60_000, many(8)).size;
     const counts = [10, 40, 80, 200, 280].map(countOf); // as many rows
     expect(counts).toEqual([...counts].sort((a, b) => b - a));
     expect(counts[0]).toBe(7);
@@ -86,11 +95,15 @@ describe('changes', () => {
     const counts = new Set<number>();
     for (let outputTokenCount = 10; outputTokenCount < 160; outputTokenCount += 4) {
       const watched = new Watched();
-      const wobble = (sign: number) => ({ gapMs: 20, outputTokenCount: outputTokenCount * (1 + 0.03 * sign) });
+      const wobble = (sign: number) => ({
+        gapMs: 20,
+        outputTokenCount: outputTokenCount * (1 + 0.03 * sign),
+      });
       watched.run(wobble(0), 100_000, many(4));
       const settled = watched.changes.length;
       for (let i = 0; i < 8; i++) watched.run(wobble(i % 2 === 0 ? 1 : -1), 60_000, many(4));
-      expect(watched.changes.length - settled).toBeLessThanOrEqual(1); // it may settle on the better of two equals
+      // it may settle on the better of two equals
+      expect(watched.changes.length - settled).toBeLessThanOrEqual(1);
       counts.add(watched.changes.at(-1)?.[1] ?? 0);
     }
     expect(counts.size).toBeGreaterThan(1); // there were borders on the way

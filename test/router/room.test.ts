@@ -1,17 +1,19 @@
-/** KV memory in estimates and loads: what a request is expected to hold to its end, and how long it waits for that. */
+/** KV memory in estimates and loads: what a request is expected to hold to its end, and how long it waits for
+ *  that. */
 import { describe, expect, it } from 'vitest';
 import { requestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import { chooseRoute } from '../../src/router/choose-route.js';
-import { decodeForecast, roomWaitMs } from '../../src/router/forecast.js';
 import { demandOf, type KvClaim, tokensFor } from '../../src/router/kv-growth.js';
 import { LengthPredictor } from '../../src/router/length-predictor.js';
 import { Placement } from '../../src/router/placement.js';
 import { planOf } from '../../src/router/plan.js';
+import { predictDecode, roomWaitMs } from '../../src/router/prediction.js';
 import { WorkerLoad } from '../../src/router/worker-load.js';
 import { facts, kvTokensNeeded, worker } from './workers.js';
 
-/** 16,000 tokens, all claimed by ten sequences that are half done: they hold 800 each, and 800 are to come. */
+/** 16,000 tokens, all claimed by ten sequences that are half done: they hold 800 each, and 800 are to
+ *  come. */
 const full = { decodingCount: 10, kvTokensEach: 800, remainingEach: 800 };
 /** The same crowd with little to come. */
 const roomy = { decodingCount: 10, kvTokensEach: 800, remainingEach: 40 };
@@ -22,7 +24,10 @@ describe('the wait for room', () => {
     const leaveMs = (800 * stepMs) / 10;
     expect(roomWaitMs(facts(), worker('a', 'any', roomy))).toBe(0);
     expect(roomWaitMs(facts(), worker('a', 'any', full))).toBeCloseTo(leaveMs, 6); // 150 tokens missing: one that ends
-    expect(roomWaitMs(facts({ promptTokenCount: 3000 }), worker('a', 'any', full))).toBeCloseTo(2 * leaveMs, 6);
+    expect(roomWaitMs(facts({ promptTokenCount: 3000 }), worker('a', 'any', full))).toBeCloseTo(
+      2 * leaveMs,
+      6,
+    );
     expect(roomWaitMs(facts({ promptTokenCount: 20_000 }), worker('a', 'any'))).toBe(0); // who holds nobody takes anybody
     const doubtful = facts({ growth: { tokenCount: 50, variance: 8000 ** 2 } });
     expect(roomWaitMs(doubtful, worker('a', 'any', roomy))).toBeGreaterThan(0);
@@ -30,11 +35,14 @@ describe('the wait for room', () => {
 
   it('is of the decode side, whichever side computes the prompt', () => {
     const crowd = worker('d', 'decode', full);
-    expect(decodeForecast(facts(), crowd, 0, 'other_prompts').roomWaitMs).toBe(roomWaitMs(facts(), crowd));
+    expect(predictDecode(facts(), crowd, 0, 'other_prompts').roomWaitMs).toBe(roomWaitMs(facts(), crowd));
     const [route, free] = [full, roomy].map((load) =>
       chooseRoute(facts(), planOf([worker('p', 'prefill'), worker('d', 'decode', load)], 'disaggregated')!),
     );
-    expect((route?.estimate.ttftMs ?? 0) - (free?.estimate.ttftMs ?? 0)).toBeCloseTo(roomWaitMs(facts(), crowd), 6);
+    expect((route?.estimate.ttftMs ?? 0) - (free?.estimate.ttftMs ?? 0)).toBeCloseTo(
+      roomWaitMs(facts(), crowd),
+      6,
+    );
   });
 });
 
@@ -64,7 +72,9 @@ describe('what is claimed', () => {
     expect(decode.expected.rowCount).toBe(0); // nobody was let in yet
     expect(prefill.waitingForKv.tokenCount).toBe(3000);
     for (const { placement } of open) placement.onAdmitted(0);
-    expect([prefill.claimed.tokenCount, prefill.waitingForKv.promptCount, decode.expected.rowCount]).toEqual([3000, 0, 30]);
+    expect([prefill.claimed.tokenCount, prefill.waitingForKv.promptCount, decode.expected.rowCount]).toEqual([
+      3000, 0, 30,
+    ]);
     for (const { claim, placement } of open) {
       for (let count = prng.integer(1, 200); count > 0; count--) {
         claim.generatedTokenCount++;
@@ -84,9 +94,12 @@ describe('what is claimed', () => {
     const placement = claimed(load, load, claim, 'gone');
     placement.leave(0);
     placement.onAdmitted(1);
-    expect([load.claimCount, load.waitingForKv.promptCount, load.queued.promptCount, load.expected.rowCount]).toEqual([
-      0, 0, 0, 0,
-    ]);
+    expect([
+      load.claimCount,
+      load.waitingForKv.promptCount,
+      load.queued.promptCount,
+      load.expected.rowCount,
+    ]).toEqual([0, 0, 0, 0]);
   });
 });
 

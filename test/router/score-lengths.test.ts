@@ -1,4 +1,5 @@
-/** The numbers that score:lengths prints: its scores, rivals, cuts and trace readers against answers known by hand. */
+/** The numbers that score:lengths prints: its scores, rivals, cuts and trace readers against answers known by
+ *  hand. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -23,7 +24,9 @@ interface TraceRequest {
 }
 
 const load = async <Module>(file: string) =>
-  (await import(pathToFileURL(path.resolve(import.meta.dirname, '../../scripts/score-lengths', file)).href)) as Module;
+  (await import(
+    pathToFileURL(path.resolve(import.meta.dirname, '../../scripts/score-lengths', file)).href
+  )) as Module;
 const { insideShare, pinball, Score } = await load<{
   insideShare(cumulative: (n: number) => number, actual: number): number;
   pinball(predicted: number, actual: number, fraction: number): number;
@@ -48,7 +51,7 @@ describe('scores', () => {
     expect(pinball(20, 10, 0.9)).toBeCloseTo(1);
   });
 
-  it('gives a right forecast of whole numbers a coverage of exactly 0.8', () => {
+  it('gives a right prediction of whole numbers a coverage of exactly 0.8', () => {
     const mass = [0.15, 0.3, 0.2, 0.05, 0.3];
     const cumulative = (n: number) => mass.slice(0, n + 1).reduce((a, b) => a + b, 0);
     const covered = mass.reduce((sum, share, n) => sum + share * insideShare(cumulative, n), 0);
@@ -91,26 +94,34 @@ describe('rivals', () => {
     for (let i = 0; i < 500; i++) predictor.observe(facts, whole(1e6));
     for (let i = 1; i <= 1000; i++) predictor.observe(facts, whole(i));
     const prediction = predictor.predict(facts);
-    expect([prediction.point, prediction.quantile(0.9), prediction.cumulative(250)]).toEqual([500, 900, 0.25]);
+    expect([prediction.point, prediction.quantile(0.9), prediction.cumulative(250)]).toEqual([
+      500, 900, 0.25,
+    ]);
   });
 });
 
 describe('cuts', () => {
-  const requests = Array.from({ length: 10_000 }, (_, i) => ({ facts: { promptTokenCount: 1 }, tokenCount: 1 + (i % 500) }));
+  const requests = Array.from({ length: 10_000 }, (_, i) => ({
+    facts: { promptTokenCount: 1 },
+    tokenCount: 1 + (i % 500),
+  }));
 
-  it.each(['uniform', 'independent'] as const)('%s: about the wanted share, always short of the truth', (cut) => {
-    const observe = censorer(requests, { censor: 0.3, cut }, new Prng(3));
-    let cutCount = 0;
-    for (const { tokenCount } of requests) {
-      const observation = observe(tokenCount);
-      if (observation.isCensored) {
-        cutCount++;
-        expect(observation.tokenCount).toBeLessThan(tokenCount);
-      } else expect(observation.tokenCount).toBe(tokenCount);
-    }
-    expect(cutCount / requests.length).toBeGreaterThan(0.28);
-    expect(cutCount / requests.length).toBeLessThan(0.32);
-  });
+  it.each(['uniform', 'independent'] as const)(
+    '%s: about the wanted share, always short of the truth',
+    (cut) => {
+      const observe = censorer(requests, { censor: 0.3, cut }, new Prng(3));
+      let cutCount = 0;
+      for (const { tokenCount } of requests) {
+        const observation = observe(tokenCount);
+        if (observation.isCensored) {
+          cutCount++;
+          expect(observation.tokenCount).toBeLessThan(tokenCount);
+        } else expect(observation.tokenCount).toBe(tokenCount);
+      }
+      expect(cutCount / requests.length).toBeGreaterThan(0.28);
+      expect(cutCount / requests.length).toBeLessThan(0.32);
+    },
+  );
 });
 
 describe('traces', () => {
@@ -128,7 +139,9 @@ describe('traces', () => {
   };
 
   it('reads the Azure format, also with a byte-order mark and Windows lines', async () => {
-    const requests = await read('\uFEFFTIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:17:03.97,4808,10\r\n');
+    const requests = await read(
+      '\uFEFFTIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:17:03.97,4808,10\r\n',
+    );
     expect(requests).toEqual([{ facts: { promptTokenCount: 4808 }, tokenCount: 10 }]);
   });
 
@@ -136,12 +149,16 @@ describe('traces', () => {
     const requests = await read(
       '{"timestamp": 0, "input_length": 2290, "output_length": 316, "hash_ids": [0, 42, 43, 44, 45]}\n',
     );
-    expect(requests).toEqual([{ facts: { promptTokenCount: 2290, prefixIds: [0, 42, 44, 45] }, tokenCount: 316 }]);
+    expect(requests).toEqual([
+      { facts: { promptTokenCount: 2290, prefixIds: [0, 42, 44, 45] }, tokenCount: 316 },
+    ]);
   });
 
   it('names the line of what it cannot read', async () => {
     await expect(read('a,b\n1,2\n')).rejects.toThrow(/line 1: neither/);
-    await expect(read('TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,2.5\n')).rejects.toThrow(/line 2: GeneratedTokens is "2.5"/);
+    await expect(read('TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,2.5\n')).rejects.toThrow(
+      /line 2: GeneratedTokens is "2.5"/,
+    );
     await expect(read('{"input_length": 3}\n')).rejects.toThrow(/line 1: output_length/);
   });
 });

@@ -1,9 +1,9 @@
 /** What an operator may say of SLOs, and what it becomes for one request. */
 import { expect, it } from 'vitest';
-import { parseSloTargets, sloOfTargets, usualSloTargets } from '../../src/router/slo-targets.js';
+import { parseSloSpec, sloFrom, usualSloSpec } from '../../src/router/slo-spec.js';
 
 const unloaded = { ttftMs: 40, tpotMs: 6 };
-const sloOf = (text: string) => sloOfTargets(parseSloTargets(text, '--slo'), unloaded);
+const sloOf = (text: string) => sloFrom(parseSloSpec(text, '--slo'), unloaded);
 
 it.each([
   ['ttft:500,tpot:50', { ttftMs: 500, tpotMs: 50 }],
@@ -14,11 +14,15 @@ it.each([
 ])('%s', (text, slo) => expect(sloOf(text)).toEqual(slo));
 
 it('is five and two times what a request takes alone by default', () =>
-  expect(sloOfTargets(usualSloTargets, unloaded)).toEqual({ ttftMs: 200, tpotMs: 12 }));
+  expect(sloFrom(usualSloSpec, unloaded)).toEqual({ ttftMs: 200, tpotMs: 12 }));
 
 it('what is not named is as in the base', () => {
-  const base = parseSloTargets('ttft:100,tpot:10,e2el:900', '--slo');
-  expect(sloOfTargets(parseSloTargets('tpot:3x', 'premium', base), unloaded)).toEqual({ ttftMs: 100, tpotMs: 18, e2elMs: 900 });
+  const base = parseSloSpec('ttft:100,tpot:10,e2el:900', '--slo');
+  expect(sloFrom(parseSloSpec('tpot:3x', 'premium', base), unloaded)).toEqual({
+    ttftMs: 100,
+    tpotMs: 18,
+    e2elMs: 900,
+  });
 });
 
 it.each([
@@ -36,5 +40,5 @@ it.each([
   'e2el:3x',
   'ttft:5 tpot:6',
 ])('refuses "%s" with a sentence', (text) =>
-  expect(() => parseSloTargets(text, '--slo')).toThrow(/^--slo .*expected ttft:MS,tpot:MS,e2el:MS/),
+  expect(() => parseSloSpec(text, '--slo')).toThrow(/^--slo .*expected ttft:MS,tpot:MS,e2el:MS/),
 );

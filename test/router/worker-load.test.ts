@@ -1,4 +1,5 @@
-/** What is computed before a prompt: the prompts that are due before it, less what has been computed of them. */
+/** What is computed before a prompt: the prompts that are due before it, less what has been computed of
+ *  them. */
 import { describe, expect, it } from 'vitest';
 import { requestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
@@ -15,7 +16,8 @@ const prompt = (tokenCount: number, dueMs: number, prefillMs = 10) => ({
 
 function loadOf(...prompts: [tokenCount: number, dueMs: number][]): WorkerLoad {
   const load = new WorkerLoad();
-  for (const [i, [tokenCount, dueMs]] of prompts.entries()) load.addPrompt(requestId(`p${i}`), prompt(tokenCount, dueMs), 0);
+  for (const [i, [tokenCount, dueMs]] of prompts.entries())
+    load.addPrompt(requestId(`p${i}`), prompt(tokenCount, dueMs), 0);
   return load;
 }
 
@@ -75,14 +77,19 @@ it('sums by deadline are those of a list, however prompts come, begin and go', (
       expect(sums.remove(gone!)).toBe(true);
       expect(sums.remove(gone!)).toBe(false);
     } else {
-      const item = prompt(prng.integer(1, 100), nowMs + prng.integer(-3, 40)); // many are due at one moment, some are late
+      // many are due at one moment, some are late
+      const item = prompt(prng.integer(1, 100), nowMs + prng.integer(-3, 40));
       list.push(item);
       sums.add(item);
     }
     const untilMs = nowMs + prng.integer(-2, 40);
     const wanted = list.filter(({ dueMs }) => dueMs >= nowMs && dueMs <= untilMs);
     const tokenCount = wanted.reduce((sum, each) => sum + each.tokenCount, 0);
-    expect(sums.dueBetween(nowMs, untilMs)).toEqual({ promptCount: wanted.length, tokenCount, pairCount: 10 * tokenCount });
+    expect(sums.dueBetween(nowMs, untilMs)).toEqual({
+      promptCount: wanted.length,
+      tokenCount,
+      pairCount: 10 * tokenCount,
+    });
     expect(sums.all.tokenCount).toBe(list.reduce((sum, each) => sum + each.tokenCount, 0));
     expect(sums.isEmpty).toBe(list.length === 0);
   }

@@ -57,7 +57,10 @@ export function loadOf({
     const kvTokenCount = decodingCount * kvTokensEach;
     const tokenCount = kvTokensEach + remainingEach;
     for (let i = 0; i < decodingCount; i++) load.changeClaim(null, { tokenCount, variance: 0 });
-    load.changeDecoding({ rowCount: decodingCount, kvTokenCount, remainingTokenCount: decodingCount * remainingEach }, 0);
+    load.changeDecoding(
+      { rowCount: decodingCount, kvTokenCount, remainingTokenCount: decodingCount * remainingEach },
+      0,
+    );
   }
   return load;
 }
@@ -92,11 +95,17 @@ export const facts = (more: Partial<RequestFacts> = {}): RequestFacts => ({
   ...more,
 });
 
-export const held = (id: string, count: number) => ({ prefixTokenCounts: new Map<WorkerId, number>([[workerId(id), count]]) });
+export const held = (id: string, count: number) => ({
+  prefixTokenCounts: new Map<WorkerId, number>([[workerId(id), count]]),
+});
 
 /** What admission counts with when all these are let in. */
 export function kvTokensNeeded(claims: readonly KvClaim[], blockTokenCount: number): number {
   const demands = claims.map((claim) => demandOf(claim, blockTokenCount));
-  const sum = (pick: (demand: KvDemand) => number) => demands.reduce((total, demand) => total + pick(demand), 0);
-  return tokensFor({ tokenCount: sum(({ tokenCount }) => tokenCount), variance: sum(({ variance }) => variance) });
+  const sum = (pick: (demand: KvDemand) => number) =>
+    demands.reduce((total, demand) => total + pick(demand), 0);
+  return tokensFor({
+    tokenCount: sum(({ tokenCount }) => tokenCount),
+    variance: sum(({ variance }) => variance),
+  });
 }

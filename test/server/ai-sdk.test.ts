@@ -12,7 +12,8 @@ beforeAll(async () => {
 });
 afterAll(() => test.close());
 
-const model = () => createOpenAICompatible({ name: 'twostroke', baseURL: `${test.url}/v1`, includeUsage: true })('demo');
+const model = () =>
+  createOpenAICompatible({ name: 'twostroke', baseURL: `${test.url}/v1`, includeUsage: true })('demo');
 
 it('generates text', async () => {
   const result = await generateText({
@@ -27,7 +28,10 @@ it('generates text', async () => {
 });
 
 it('streams text with usage', async () => {
-  const result = streamText({ model: model(), messages: [{ role: 'user', content: 'What is the capital of France?' }] });
+  const result = streamText({
+    model: model(),
+    messages: [{ role: 'user', content: 'What is the capital of France?' }],
+  });
   const parts: string[] = [];
   for await (const part of result.textStream) parts.push(part);
   expect(parts.join('')).toBe(answerText);

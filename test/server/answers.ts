@@ -1,4 +1,5 @@
-/** The parts of answers that tests look at, typed. What a given endpoint does not send is simply undefined at run time. */
+/** The parts of answers that tests look at, typed. What a given endpoint does not send is simply undefined at
+ *  run time. */
 
 export interface AnswerChoice {
   readonly index: number;

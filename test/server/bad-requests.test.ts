@@ -70,14 +70,22 @@ const cases: readonly (readonly [readonly [string, unknown], string | null, RegE
   [chat({ messages: [] }), 'messages', /at least one message/],
   [chat({ messages: 'Hi' }), 'messages', /expected array/],
   [chat({ messages: [{ role: 'king', content: 'Hi' }] }), 'messages[0].role', /"system"\|/],
-  [chat({ messages: [{ role: 'user', content: 3 }] }), 'messages[0].content', /a string or a list of text parts/],
+  [
+    chat({ messages: [{ role: 'user', content: 3 }] }),
+    'messages[0].content',
+    /a string or a list of text parts/,
+  ],
   [chat({ messages: [{ role: 'user', content: 'a', colour: 1 }] }), 'messages[0].colour', /unknown field/],
   [
     chat({ messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }] }),
     'messages[0].content[0].type',
     /only content parts of type "text"/,
   ],
-  [chat({ messages: [{ role: 'assistant', content: 'a', tool_calls: [{}] }] }), 'messages[0].tool_calls', /not supported yet/],
+  [
+    chat({ messages: [{ role: 'assistant', content: 'a', tool_calls: [{}] }] }),
+    'messages[0].tool_calls',
+    /not supported yet/,
+  ],
   [text({ prompt: undefined }), 'prompt', /required, but missing|expected/],
   [text({ prompt: '' }), 'prompt', /empty/],
   [text({ prompt: [] }), 'prompt', /./],
@@ -113,8 +121,16 @@ it.each(cases)('refuses %j', async ([path, body], param, message) => {
 
 /** What clients that shorten a conversation and try again look for. */
 const tooLong: typeof cases = [
-  [chat({ max_tokens: contextTokenCount }), 'max_tokens', /maximum context length is 512 tokens, but \d+ were asked for/],
-  [chat({ max_completion_tokens: contextTokenCount }), 'max_completion_tokens', /maximum context length is 512 tokens, but/],
+  [
+    chat({ max_tokens: contextTokenCount }),
+    'max_tokens',
+    /maximum context length is 512 tokens, but \d+ were asked for/,
+  ],
+  [
+    chat({ max_completion_tokens: contextTokenCount }),
+    'max_completion_tokens',
+    /maximum context length is 512 tokens, but/,
+  ],
   [
     chat({ messages: [{ role: 'user', content: longText }] }),
     'messages',
@@ -132,7 +148,12 @@ it.each(tooLong)('says that a context is too small (case %#)', async ([path, bod
   const { error } = (await response.json()) as ErrorBody;
   expect(error.message).toMatch(message);
   expect(response.status).toBe(400);
-  expect(error).toEqual({ message: error.message, type: 'invalid_request_error', param, code: 'context_length_exceeded' });
+  expect(error).toEqual({
+    message: error.message,
+    type: 'invalid_request_error',
+    param,
+    code: 'context_length_exceeded',
+  });
 });
 
 describe('other statuses', () => {
@@ -141,7 +162,10 @@ describe('other statuses', () => {
   it('404 for unknown paths and models, 405 with Allow for unknown methods', async () => {
     const nowhere = await fetch(`${test.url}/v1/embeddings`);
     expect(nowhere.status).toBe(404);
-    expect(await errorOf(nowhere)).toMatchObject({ code: 'not_found', message: expect.stringContaining('/v1/embeddings') });
+    expect(await errorOf(nowhere)).toMatchObject({
+      code: 'not_found',
+      message: expect.stringContaining('/v1/embeddings'),
+    });
     const unknownModel = await test.post('/v1/chat/completions', { messages, model: 'gpt-9' });
     expect(unknownModel.status).toBe(404);
     expect(await errorOf(unknownModel)).toMatchObject({ code: 'model_not_found', param: 'model' });
@@ -154,7 +178,10 @@ describe('other statuses', () => {
   it('413 for a body over the limit, 415 for another content type', async () => {
     const huge = await test.post('/v1/completions', { prompt: 'x'.repeat(70_000) });
     expect(huge.status).toBe(413);
-    expect(await errorOf(huge)).toMatchObject({ code: 'too_large', message: expect.stringContaining('65536 bytes') });
+    expect(await errorOf(huge)).toMatchObject({
+      code: 'too_large',
+      message: expect.stringContaining('65536 bytes'),
+    });
     const xml = await test.post('/v1/completions', '<a/>', { 'content-type': 'application/xml' });
     expect(xml.status).toBe(415);
   });
@@ -203,7 +230,8 @@ describe('api keys', () => {
   it('asks for the right key, except on open paths', async () => {
     const guarded = await startTestServer(say('hello'), { http: { apiKeys: ['sesame', 'second'] } });
     try {
-      const ask = (headers: Record<string, string>) => guarded.post('/v1/chat/completions', { messages }, headers);
+      const ask = (headers: Record<string, string>) =>
+        guarded.post('/v1/chat/completions', { messages }, headers);
       for (const headers of [
         {},
         { authorization: 'Bearer wrong' },
@@ -219,10 +247,13 @@ describe('api keys', () => {
       }
       expect((await ask({ authorization: 'Bearer sesame' })).status).toBe(200);
       expect((await ask({ authorization: 'bearer second' })).status).toBe(200);
-      for (const path of ['/health', '/version', '/']) expect((await fetch(guarded.url + path)).status).toBe(200);
+      for (const path of ['/health', '/version', '/'])
+        expect((await fetch(guarded.url + path)).status).toBe(200);
       for (const path of ['/v1/models', '/metrics', '/workers', '/routes'])
         expect((await fetch(guarded.url + path)).status).toBe(401);
-      const metrics = await (await fetch(`${guarded.url}/metrics`, { headers: { authorization: 'Bearer second' } })).text();
+      const metrics = await (
+        await fetch(`${guarded.url}/metrics`, { headers: { authorization: 'Bearer second' } })
+      ).text();
       const refused = [...metrics.matchAll(/http_responses_total\{.*status="401".*\} (\d+)/g)];
       expect(refused.reduce((sum, [, count]) => sum + Number(count), 0)).toBeGreaterThanOrEqual(3);
     } finally {
@@ -236,10 +267,21 @@ describe('without a tokenizer', () => {
     const bare = await startTestServer(() => [70, 71], { model: { tokenizer: null, text: null } });
     try {
       const ids = [...tokenizer.encode('Hi', { addSpecialTokens: 'none' })];
-      const answer = (await (await bare.post('/v1/completions', { prompt: ids })).json()) as { choices: object[] };
-      expect(answer.choices[0]).toMatchObject({ text: '', token_ids: [70, 71, 2], prompt_token_ids: ids, finish_reason: 'stop' });
+      const answer = (await (await bare.post('/v1/completions', { prompt: ids })).json()) as {
+        choices: object[];
+      };
+      expect(answer.choices[0]).toMatchObject({
+        text: '',
+        token_ids: [70, 71, 2],
+        prompt_token_ids: ids,
+        finish_reason: 'stop',
+      });
       const streamed = await (await bare.post('/v1/completions', { prompt: ids, stream: true })).text();
-      expect(streamed.match(/"token_ids":\[\d+\]/g)).toEqual(['"token_ids":[70]', '"token_ids":[71]', '"token_ids":[2]']);
+      expect(streamed.match(/"token_ids":\[\d+\]/g)).toEqual([
+        '"token_ids":[70]',
+        '"token_ids":[71]',
+        '"token_ids":[2]',
+      ]);
       for (const [path, body] of [
         ['/v1/completions', { prompt: 'Hi' }],
         ['/v1/chat/completions', { messages }],

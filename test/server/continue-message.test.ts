@@ -24,12 +24,18 @@ describe('continue_final_message', () => {
   it('ends the prompt with the last message', async () => {
     expect(await promptOf({})).toMatch(/One, two<\|im_end\|>\n<\|im_start\|>assistant\n$/);
     expect(await promptOf({ continue_final_message: true })).toMatch(/<\|im_start\|>assistant\nOne, two$/);
-    expect(await promptOf({ continue_final_message: true, add_generation_prompt: false })).toMatch(/One, two$/);
+    expect(await promptOf({ continue_final_message: true, add_generation_prompt: false })).toMatch(
+      /One, two$/,
+    );
     expect(await promptOf({ add_generation_prompt: false })).toMatch(/One, two<\|im_end\|>\n$/);
   });
 
   it('generates from there', async () => {
-    const answer = await server.post('/v1/chat/completions', { model: 'demo', messages, continue_final_message: true });
+    const answer = await server.post('/v1/chat/completions', {
+      model: 'demo',
+      messages,
+      continue_final_message: true,
+    });
     const { choices } = (await answer.json()) as { choices: { message: { content: string } }[] };
     expect(choices[0]?.message.content).toBe(' more');
     const { promptIds = [] } = server.gateway.submitted.at(-1) ?? {};

@@ -1,4 +1,5 @@
-/** Starts the real HTTP server on a free port, with the demo model's text side and a fake gateway behind it. */
+/** Starts the real HTTP server on a free port, with the demo model's text side and a fake gateway behind
+ *  it. */
 import path from 'node:path';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { silentLogger } from '../../src/base/log.js';

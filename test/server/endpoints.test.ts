@@ -1,10 +1,17 @@
-/** /tokenize, /detokenize, /metrics, /workers, /routes, /version, /, CORS: everything that does not generate; and what a request's
- *  fields become on their way to the engine. */
+/** /tokenize, /detokenize, /metrics, /workers, /routes, /version, /, CORS: everything that does not generate;
+ *  and what a request's fields become on their way to the engine. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { requestId, workerId } from '../../src/base/ids.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import { answerOf, choiceOf } from './answers.js';
-import { contextTokenCount, demoModel, say, startTestServer, type TestServer, tokenizer } from './demo-server.js';
+import {
+  contextTokenCount,
+  demoModel,
+  say,
+  startTestServer,
+  type TestServer,
+  tokenizer,
+} from './demo-server.js';
 
 let test: TestServer;
 beforeAll(async () => {
@@ -23,19 +30,31 @@ describe('tokenize', () => {
     const text = 'The capital of France 😀';
     const ids = tokenizer.encode(text, { addSpecialTokens: 'auto' });
     const plain = await (await test.post('/tokenize', { model: 'demo', prompt: text })).json();
-    expect(plain).toEqual({ count: ids.length, max_model_len: contextTokenCount, tokens: ids, token_strs: null });
-    const strings = (await (await test.post('/tokenize', { prompt: text, return_token_strs: true })).json()) as {
+    expect(plain).toEqual({
+      count: ids.length,
+      max_model_len: contextTokenCount,
+      tokens: ids,
+      token_strs: null,
+    });
+    const strings = (await (
+      await test.post('/tokenize', { prompt: text, return_token_strs: true })
+    ).json()) as {
       token_strs: string[];
     };
     expect(strings.token_strs).toEqual(ids.map((id) => tokenizer.tokenText(id)));
-    expect(await (await test.post('/tokenize', { prompt: '' })).json()).toMatchObject({ count: 0, tokens: [] });
+    expect(await (await test.post('/tokenize', { prompt: '' })).json()).toMatchObject({
+      count: 0,
+      tokens: [],
+    });
   });
 
   it('renders chats as a chat completion would', async () => {
     const { tokens } = (await (await test.post('/tokenize', { messages })).json()) as { tokens: number[] };
     await test.post('/v1/chat/completions', { messages });
     expect(tokens).toEqual(lastInput()?.promptIds);
-    const bare = (await (await test.post('/tokenize', { messages, add_generation_prompt: false })).json()) as {
+    const bare = (await (
+      await test.post('/tokenize', { messages, add_generation_prompt: false })
+    ).json()) as {
       tokens: number[];
     };
     expect(tokens.slice(0, bare.tokens.length)).toEqual(bare.tokens);
@@ -44,7 +63,9 @@ describe('tokenize', () => {
 
   it('and detokenize are inverse', async () => {
     const text = 'héllo 😀 <|im_end|>\n x';
-    const { tokens } = (await (await test.post('/tokenize', { prompt: text })).json()) as { tokens: number[] };
+    const { tokens } = (await (await test.post('/tokenize', { prompt: text })).json()) as {
+      tokens: number[];
+    };
     expect(await (await test.post('/detokenize', { tokens })).json()).toEqual({ prompt: text });
   });
 });
@@ -140,11 +161,18 @@ describe('chat messages', () => {
         ],
       },
     ];
-    await test.post('/v1/chat/completions', { messages: [{ role: 'developer', content: 'Be brief.' }, ...parts] });
+    await test.post('/v1/chat/completions', {
+      messages: [{ role: 'developer', content: 'Be brief.' }, ...parts],
+    });
     const prompt = tokenizer.decode(lastInput()?.promptIds ?? [], { special: 'keep' });
-    expect(prompt).toBe('<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n');
+    expect(prompt).toBe(
+      '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n',
+    );
     const echoed = await choiceOf(
-      await test.post('/v1/chat/completions', { messages: [...messages, { role: 'assistant', content: 'Well, ' }], echo: true }),
+      await test.post('/v1/chat/completions', {
+        messages: [...messages, { role: 'assistant', content: 'Well, ' }],
+        echo: true,
+      }),
     );
     expect(echoed.message.content).toBe('Well, hello');
   });
@@ -157,7 +185,8 @@ describe('chat messages', () => {
     const ids = lastInput()?.promptIds ?? [];
     expect(scored).toHaveLength(ids.length);
     expect(scored[0]).toBeNull();
-    for (const [index, entry] of scored.entries()) if (entry !== null) expect(entry[String(ids[index])]?.logprob).toBe(-0.25);
+    for (const [index, entry] of scored.entries())
+      if (entry !== null) expect(entry[String(ids[index])]?.logprob).toBe(-0.25);
   });
 });
 
@@ -189,8 +218,12 @@ describe('metrics', () => {
       expect(value('vllm:num_preemptions_total')).toBe(3);
       expect(value('vllm:time_per_output_token_seconds_count')).toBe(usage.completion_tokens - 1);
       expect(text).toContain('twostroke_kv_blocks{worker="fake-0",state="owned",model_name="demo"} 8');
-      expect(text).toContain('twostroke_http_responses_total{route="/v1/chat/completions",status="200",model_name="demo"} 1');
-      expect(text).toContain('twostroke_http_responses_total{route="/v1/chat/completions",status="400",model_name="demo"} 1');
+      expect(text).toContain(
+        'twostroke_http_responses_total{route="/v1/chat/completions",status="200",model_name="demo"} 1',
+      );
+      expect(text).toContain(
+        'twostroke_http_responses_total{route="/v1/chat/completions",status="400",model_name="demo"} 1',
+      );
       expect(text).toMatch(/^# HELP vllm:num_requests_running /m);
     } finally {
       await fresh.close();
@@ -200,20 +233,29 @@ describe('metrics', () => {
 
 describe('looking at the server', () => {
   it('shows workers, routes, version and a hint', async () => {
-    const workers = (await (await fetch(`${test.url}/workers`)).json()) as { status: string; workers: { id: string }[] };
+    const workers = (await (await fetch(`${test.url}/workers`)).json()) as {
+      status: string;
+      workers: { id: string }[];
+    };
     expect(workers.status).toBe('ok');
     expect(workers.workers[0]).toMatchObject({ id: 'fake-0', role: 'any', snapshot: { ownedBlockCount: 8 } });
     expect(await (await fetch(`${test.url}/version`)).json()).toEqual({ version: '0.0.0-test' });
     expect(await (await fetch(test.url)).text()).toContain('POST /v1/chat/completions');
-    for (let i = 0; i < 3; i++) test.gateway.recordListeners.forEach((listen) => void listen(record(`r${i}`)));
-    const { requests } = (await (await fetch(`${test.url}/routes?count=2`)).json()) as { requests: RequestRecord[] };
+    for (let i = 0; i < 3; i++)
+      test.gateway.recordListeners.forEach((listen) => void listen(record(`r${i}`)));
+    const { requests } = (await (await fetch(`${test.url}/routes?count=2`)).json()) as {
+      requests: RequestRecord[];
+    };
     expect(requests.map(({ id }) => id)).toEqual(['r2', 'r1']);
   });
 
   it('answers browsers of the allowed origin', async () => {
     const preflight = await fetch(`${test.url}/v1/chat/completions`, {
       method: 'OPTIONS',
-      headers: { 'access-control-request-headers': 'authorization,content-type', origin: 'https://app.example' },
+      headers: {
+        'access-control-request-headers': 'authorization,content-type',
+        origin: 'https://app.example',
+      },
     });
     expect(preflight.status).toBe(204);
     expect(preflight.headers.get('access-control-allow-headers')).toBe('authorization,content-type');
@@ -239,7 +281,14 @@ function record(id: string): RequestRecord {
     isMeasurement: false,
     isLate: false,
     routes: [
-      { path: 'collocated', plan: 'collocated', workers: [workerId('fake-0')], inputs: {}, reason: 'only one', estimates: {} },
+      {
+        path: 'collocated',
+        plan: 'collocated',
+        workers: [workerId('fake-0')],
+        inputs: {},
+        reason: 'only one',
+        estimates: {},
+      },
     ],
     promptTokenCount: 1,
     cachedTokenCount: 0,

@@ -1,4 +1,5 @@
-/** How exchanges end when something else ends first: the socket, the server, the client's patience to send. Raw sockets throughout. */
+/** How exchanges end when something else ends first: the socket, the server, the client's patience to send.
+ *  Raw sockets throughout. */
 import net from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Clock, systemClock } from '../../src/base/clock.js';
@@ -70,7 +71,14 @@ describe('a socket that is gone', () => {
 
   it('ends also those of a pipeline that have more to say than fits', async () => {
     test.gateway.script = () => [70];
-    const large = post('/v1/completions', { prompt: 'a', stream: true, ignore_eos: true, max_tokens: 400, n: 50, logprobs: 20 });
+    const large = post('/v1/completions', {
+      prompt: 'a',
+      stream: true,
+      ignore_eos: true,
+      max_tokens: 400,
+      n: 50,
+      logprobs: 20,
+    });
     const client = new Client();
     client.socket.pause();
     client.send(large + large);
@@ -88,7 +96,8 @@ describe('a client that wants the connection closed', () => {
     ['streamed, HTTP/1.0', true, { version: '1.0' }],
     ['whole, HTTP/1.0', false, { version: '1.0' }],
   ] as const)('has it closed after its answer: %s', async (_name, stream, shape) => {
-    const received = await new Client().send(post(chatPath, { ...endless, max_tokens: 3, stream }, shape)).closed;
+    const received = await new Client().send(post(chatPath, { ...endless, max_tokens: 3, stream }, shape))
+      .closed;
     expect(received).toMatch(/^HTTP\/1\.1 200 OK/);
     expect(received).toMatch(/\r\nconnection: close\r\n/i);
     expect(received).toContain(stream ? 'data: [DONE]\n\n' : '"finish_reason":"length"');
@@ -112,7 +121,8 @@ describe('the end of the server', () => {
     await expect.poll(() => test.gateway.eventCount, patient).toBeGreaterThan(3);
     await test.server.close(50);
     const received = await client.closed;
-    const error = '{"error":{"message":"The server is shutting down","type":"server_error","param":null,"code":"unavailable"}}';
+    const error =
+      '{"error":{"message":"The server is shutting down","type":"server_error","param":null,"code":"unavailable"}}';
     if (stream) expect(received).toMatch(/^HTTP\/1\.1 200/);
     else expect(received).toMatch(/^HTTP\/1\.1 503/);
     expect(received).toContain(stream ? `data: ${error}\n\n\r\n` : error);
@@ -122,7 +132,14 @@ describe('the end of the server', () => {
 
   it('does not wait for one that reads nothing, whose stream waits behind another', async () => {
     test.gateway.script = () => [70];
-    const large = post('/v1/completions', { prompt: 'a', stream: true, ignore_eos: true, max_tokens: 400, n: 50, logprobs: 20 });
+    const large = post('/v1/completions', {
+      prompt: 'a',
+      stream: true,
+      ignore_eos: true,
+      max_tokens: 400,
+      n: 50,
+      logprobs: 20,
+    });
     const client = new Client();
     client.socket.pause();
     client.send(large + large);
@@ -133,7 +150,8 @@ describe('the end of the server', () => {
   });
 });
 
-/** Sends everything, as clients do that look at the answer only then; slowly enough for the server to have answered long before. */
+/** Sends everything, as clients do that look at the answer only then; slowly enough for the server to have
+ *  answered long before. */
 async function insist(head: string, byteCount: number): Promise<Client> {
   const client = new Client({ allowHalfOpen: true }).send(head);
   const piece = Buffer.alloc(1 << 18, 'x');

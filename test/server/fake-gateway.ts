@@ -1,5 +1,6 @@
-/** A gateway without workers for fast server tests: answers with scripted tokens, one per choice and turn of the event loop.
- *  Keeps what was submitted and cancelled so that tests can check it; `activeCount` must be 0 when a test ends. */
+/** A gateway without workers for fast server tests: answers with scripted tokens, one per choice and turn of
+ *  the event loop. Keeps what was submitted and cancelled so that tests can check it; `activeCount` must be 0
+ *  when a test ends. */
 import { systemClock } from '../../src/base/clock.js';
 import { type ErrorCode, TwostrokeError, toWire } from '../../src/base/errors.js';
 import { type TokenId, workerId } from '../../src/base/ids.js';
@@ -14,14 +15,16 @@ import type { EngineSnapshot } from '../../src/engine/engine-options.js';
 import type { TokenEvent, TokenLogprob, TokenOutput } from '../../src/engine/token-event.js';
 import type { ServerGateway } from '../../src/server/exchange.js';
 
-/** The tokens a choice gives before it ends by itself with an end token; cycled when the request ignores the end. */
+/** The tokens a choice gives before it ends by itself with an end token; cycled when the request ignores the
+ *  end. */
 export type Script = (input: RequestInput, choiceIndex: number) => readonly TokenId[];
 
 export class FakeGateway implements ServerGateway {
   script: Script;
   healthNow: Health = { status: 'ok', detail: 'fake' };
   /** Emitted before any token, instead of one, or after this many events. */
-  failure: { readonly code: ErrorCode; readonly message: string; readonly afterEventCount: number } | null = null;
+  failure: { readonly code: ErrorCode; readonly message: string; readonly afterEventCount: number } | null =
+    null;
   cachedTokenCount = 0;
   /** Milliseconds between steps; 0: the next turn of the event loop. */
   stepMs = 0;
@@ -109,7 +112,10 @@ export class FakeGateway implements ServerGateway {
     return [fakeWorker(this.activeCount)];
   }
 
-  async *#events(input: RequestInput, state: { isCancelled: boolean; stopped: Set<number> }): AsyncGenerator<TokenEvent> {
+  async *#events(
+    input: RequestInput,
+    state: { isCancelled: boolean; stopped: Set<number> },
+  ): AsyncGenerator<TokenEvent> {
     const requestId = input.id;
     try {
       let sentCount = 0;
@@ -118,7 +124,11 @@ export class FakeGateway implements ServerGateway {
         await (this.stepMs > 0 ? systemClock.sleep(this.stepMs) : systemClock.yield());
         if (state.isCancelled) return;
         if (this.failure !== null && sentCount >= this.failure.afterEventCount) {
-          yield { kind: 'failed', requestId, error: toWire(new TwostrokeError(this.failure.code, this.failure.message)) };
+          yield {
+            kind: 'failed',
+            requestId,
+            error: toWire(new TwostrokeError(this.failure.code, this.failure.message)),
+          };
           return;
         }
         sentCount += 1;
@@ -135,7 +145,11 @@ export class FakeGateway implements ServerGateway {
     yield { kind: 'cached', requestId, cachedTokenCount: this.cachedTokenCount };
     if (sampling.promptLogprobCount !== null) {
       const count = sampling.promptLogprobCount;
-      yield { kind: 'promptLogprobs', requestId, logprobs: promptIds.slice(1).map((id) => fakeLogprob(id, count)) };
+      yield {
+        kind: 'promptLogprobs',
+        requestId,
+        logprobs: promptIds.slice(1).map((id) => fakeLogprob(id, count)),
+      };
     }
     const scripts = Array.from({ length: sampling.choiceCount }, (_, index) => this.script(input, index));
     const running = new Set(scripts.keys());
@@ -162,10 +176,14 @@ function tokensEvent(
   const { sampling } = input;
   const endId = sampling.endTokenIds[0];
   const tokenId = script[step] ?? endId ?? script[step % script.length] ?? 0;
-  const isStop = step + 1 > sampling.minTokenCount && [...sampling.endTokenIds, ...sampling.stopTokenIds].includes(tokenId);
+  const isStop =
+    step + 1 > sampling.minTokenCount &&
+    [...sampling.endTokenIds, ...sampling.stopTokenIds].includes(tokenId);
   const finishReason = isStop ? 'stop' : step + 1 >= sampling.maxTokenCount ? 'length' : undefined;
   const token: TokenOutput =
-    sampling.topLogprobCount === null ? { tokenId } : { tokenId, logprob: fakeLogprob(tokenId, sampling.topLogprobCount) };
+    sampling.topLogprobCount === null
+      ? { tokenId }
+      : { tokenId, logprob: fakeLogprob(tokenId, sampling.topLogprobCount) };
   return {
     kind: 'tokens',
     requestId: input.id,
@@ -178,7 +196,10 @@ function tokensEvent(
 
 /** The token itself first, then its successors in the vocabulary. */
 export function fakeLogprob(tokenId: TokenId, topCount: number): TokenLogprob {
-  return { logprob: -0.25, top: Array.from({ length: topCount }, (_, rank) => [tokenId + rank, -0.25 - rank] as const) };
+  return {
+    logprob: -0.25,
+    top: Array.from({ length: topCount }, (_, rank) => [tokenId + rank, -0.25 - rank] as const),
+  };
 }
 
 function fakeWorker(runningCount: number): WorkerStatus {

@@ -1,4 +1,5 @@
-/** The benchmark field `forced_output_tokens`: refused unless the server allows it, carried to the engine as a field of its own. */
+/** The benchmark field `forced_output_tokens`: refused unless the server allows it, carried to the engine as
+ *  a field of its own. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { say, startTestServer, type TestServer } from './demo-server.js';
 
@@ -31,11 +32,15 @@ describe.each(forms)('%s', (route, fields) => {
     expect(error.param).toBe('forced_output_tokens');
     expect(error.message).toMatch(/--allow-forced-length/);
     expect(refusing.gateway.submitted).toHaveLength(0);
-    expect((await refusing.post(route, { ...fields, max_tokens: 20, forced_output_tokens: null })).status).toBe(200);
+    expect(
+      (await refusing.post(route, { ...fields, max_tokens: 20, forced_output_tokens: null })).status,
+    ).toBe(200);
   });
 
   it('hands it on beside max_tokens, which stays as it was', async () => {
-    expect((await allowing.post(route, { ...fields, max_tokens: 20, forced_output_tokens: 5 })).status).toBe(200);
+    expect((await allowing.post(route, { ...fields, max_tokens: 20, forced_output_tokens: 5 })).status).toBe(
+      200,
+    );
     const [input] = allowing.gateway.submitted.slice(-1);
     expect(input?.sampling.forcedTokenCount).toBe(5);
     expect(input?.sampling.maxTokenCount).toBe(20);

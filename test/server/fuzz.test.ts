@@ -1,4 +1,5 @@
-/** Properties over random requests: no body makes the server fail, and a streamed answer always equals the whole one. Seeded. */
+/** Properties over random requests: no body makes the server fail, and a streamed answer always equals the
+ *  whole one. Seeded. */
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { chatSchema } from '../../src/server/chat-schema.js';
@@ -30,7 +31,11 @@ function strangeBody(fieldNames: readonly string[], base: object): fc.Arbitrary<
 }
 
 it.each([
-  ['/v1/chat/completions', Object.keys(chatSchema.shape), { messages: [{ role: 'user', content: 'Hi' }], max_tokens: 20 }],
+  [
+    '/v1/chat/completions',
+    Object.keys(chatSchema.shape),
+    { messages: [{ role: 'user', content: 'Hi' }], max_tokens: 20 },
+  ],
   ['/v1/completions', Object.keys(completionSchema.shape), { prompt: 'Hi', max_tokens: 20 }],
 ] as const)('%s answers anything with 200 or a 4xx that says something', async (path, fieldNames, base) => {
   await fc.assert(
@@ -56,7 +61,10 @@ it('streams exactly what it would answer whole, whatever the tokens and stop str
     fc.array(token, { minLength: 1, maxLength: 30 }),
     text.filter((ids) => ids.length > 0),
   );
-  const stop = fc.oneof(fc.string({ minLength: 1, maxLength: 3 }), fc.constantFrom('e', 't', ' ', 'a', '\uFFFD'));
+  const stop = fc.oneof(
+    fc.string({ minLength: 1, maxLength: 3 }),
+    fc.constantFrom('e', 't', ' ', 'a', '\uFFFD'),
+  );
   const options = fc.record({
     stop: fc.array(stop, { maxLength: 3 }),
     n: fc.integer({ min: 1, max: 3 }),
@@ -69,14 +77,20 @@ it('streams exactly what it would answer whole, whatever the tokens and stop str
       test.gateway.script = (_input, choiceIndex) => scripts[choiceIndex] ?? [];
       const body = { prompt: 'a', ...fields, return_token_ids: true };
       const whole = await answerOf(await test.post('/v1/completions', body));
-      const streamed = await streamedChoices({ ...body, stream: true, stream_options: { include_usage: true } }, fields.n);
+      const streamed = await streamedChoices(
+        { ...body, stream: true, stream_options: { include_usage: true } },
+        fields.n,
+      );
       expect(streamed.usage).toEqual(whole.usage);
       for (const choice of whole.choices) {
         const { text, token_ids, finish_reason, stop_reason } = choice;
         expect(streamed.choices[choice.index]).toEqual({ text, token_ids, finish_reason, stop_reason });
-        if (!fields.include_stop_str_in_output) for (const stopString of fields.stop) expect(text).not.toContain(stopString);
+        if (!fields.include_stop_str_in_output)
+          for (const stopString of fields.stop) expect(text).not.toContain(stopString);
       }
-      expect(whole.usage.completion_tokens).toBe(whole.choices.reduce((sum, { token_ids }) => sum + token_ids.length, 0));
+      expect(whole.usage.completion_tokens).toBe(
+        whole.choices.reduce((sum, { token_ids }) => sum + token_ids.length, 0),
+      );
     }),
     { numRuns: runCount, seed },
   );
@@ -92,7 +106,9 @@ async function streamedChoices(body: object, choiceCount: number) {
     finish_reason: null as string | null,
     stop_reason: undefined as string | number | null | undefined,
   }));
-  for (const { index, text, token_ids, finish_reason, stop_reason } of chunks.flatMap((chunk) => chunk.choices)) {
+  for (const { index, text, token_ids, finish_reason, stop_reason } of chunks.flatMap(
+    (chunk) => chunk.choices,
+  )) {
     const choice = choices[index];
     if (choice === undefined) throw new Error(`choice ${index} of ${choiceCount}`);
     choice.text += text;

@@ -1,4 +1,5 @@
-/** One request in the many forms that clients and proxies give it: content types, encodings, paths, methods, HTTP/1.0. */
+/** One request in the many forms that clients and proxies give it: content types, encodings, paths, methods,
+ *  HTTP/1.0. */
 import { once } from 'node:events';
 import net from 'node:net';
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
@@ -14,7 +15,11 @@ beforeAll(async () => {
 afterAll(() => test.close());
 
 const json = JSON.stringify({ prompt: 'Hi' });
-function send(body: string | Uint8Array<ArrayBuffer>, headers: Record<string, string>, path = '/tokenize'): Promise<Response> {
+function send(
+  body: string | Uint8Array<ArrayBuffer>,
+  headers: Record<string, string>,
+  path = '/tokenize',
+): Promise<Response> {
   return fetch(test.url + path, { method: 'POST', headers, body });
 }
 const typed = { 'content-type': 'application/json' };
@@ -60,7 +65,12 @@ describe('content types', () => {
 });
 
 describe('content encodings', () => {
-  const encoders = { gzip: gzipSync, 'x-gzip': gzipSync, deflate: deflateSync, br: brotliCompressSync } as const;
+  const encoders = {
+    gzip: gzipSync,
+    'x-gzip': gzipSync,
+    deflate: deflateSync,
+    br: brotliCompressSync,
+  } as const;
   const names = Object.keys(encoders) as (keyof typeof encoders)[];
 
   it.each(names)('%s is read', async (name) => {
@@ -89,7 +99,8 @@ describe('content encodings', () => {
   });
 
   it('identity and nothing are the body as it is', async () => {
-    for (const name of ['identity', '']) expect((await send(json, { ...typed, 'content-encoding': name })).status).toBe(200);
+    for (const name of ['identity', ''])
+      expect((await send(json, { ...typed, 'content-encoding': name })).status).toBe(200);
   });
 
   it.each(['zstd', 'gzip, gzip', 'compress'])('%s is 415 with what is known', async (name) => {
@@ -100,18 +111,24 @@ describe('content encodings', () => {
 });
 
 describe('paths', () => {
-  it.each(['/tokenize/', '//tokenize', '/tokenize//', '/%74okenize', '/tokenize/?x=1'])('%s is /tokenize', async (path) => {
-    expect((await send(json, typed, path)).status).toBe(200);
-  });
+  it.each(['/tokenize/', '//tokenize', '/tokenize//', '/%74okenize', '/tokenize/?x=1'])(
+    '%s is /tokenize',
+    async (path) => {
+      expect((await send(json, typed, path)).status).toBe(200);
+    },
+  );
 
   it.each(['/v1//chat/completions/', '//v1/chat/completions'])('%s generates', async (path) => {
     const body = JSON.stringify({ messages: [{ role: 'user', content: 'Hi' }] });
     expect((await send(body, typed, path)).status).toBe(200);
   });
 
-  it.each(['/health/', '/v1/models/', '/v1/models/demo/', '/v1/models/d%65mo', '/'])('GET %s is served', async (path) => {
-    expect((await fetch(test.url + path)).status).toBe(200);
-  });
+  it.each(['/health/', '/v1/models/', '/v1/models/demo/', '/v1/models/d%65mo', '/'])(
+    'GET %s is served',
+    async (path) => {
+      expect((await fetch(test.url + path)).status).toBe(200);
+    },
+  );
 
   it.each(['/%', '/%ff', '/%00', '/tokenize/x'])('%s is 404', async (path) => {
     expect((await fetch(test.url + path)).status).toBe(404);
@@ -120,9 +137,17 @@ describe('paths', () => {
   it('keys are asked for however a path is written', async () => {
     const guarded = await startTestServer(say('hello'), { http: { apiKeys: ['sesame'] } });
     try {
-      for (const path of ['/v1/models', '/v1/models/', '//v1/models', '/v1/%6dodels', '/health/../v1/models', '/routes/'])
+      for (const path of [
+        '/v1/models',
+        '/v1/models/',
+        '//v1/models',
+        '/v1/%6dodels',
+        '/health/../v1/models',
+        '/routes/',
+      ])
         expect((await fetch(guarded.url + path)).status).toBe(401);
-      for (const path of ['/health', '/health/', '//health']) expect((await fetch(guarded.url + path)).status).toBe(200);
+      for (const path of ['/health', '/health/', '//health'])
+        expect((await fetch(guarded.url + path)).status).toBe(200);
     } finally {
       await guarded.close();
     }

@@ -17,12 +17,17 @@ async function startWith(http: Partial<HttpServerOptions>): Promise<TestServer> 
 const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
 
 /** The salt that the engine is given. */
-async function saltOf(server: TestServer, key: string | null, fields: object = {}): Promise<string | undefined> {
+async function saltOf(
+  server: TestServer,
+  key: string | null,
+  fields: object = {},
+): Promise<string | undefined> {
   const headers = key === null ? {} : bearer(key);
   const paths = ['/v1/completions', '/v1/chat/completions'] as const;
   const salts = new Set<string | undefined>();
   for (const path of paths) {
-    const body = path === '/v1/completions' ? { prompt: 'a' } : { messages: [{ role: 'user', content: 'a' }] };
+    const body =
+      path === '/v1/completions' ? { prompt: 'a' } : { messages: [{ role: 'user', content: 'a' }] };
     expect((await server.post(path, { ...body, ...fields }, headers)).status).toBe(200);
     salts.add(server.gateway.submitted.at(-1)?.cacheSalt);
   }
@@ -39,9 +44,13 @@ describe('the prefix cache', () => {
     expect(new Set(salts).size).toBe(9);
     expect(salts).not.toContain(undefined);
     expect(await saltOf(server, 'a')).toBe(salts[0]);
-    for (const salt of salts) expect(salt).toMatch(/^[0-9a-f]{64}$/); // no key in it, nor a salt of any length
+    // no key in it, nor a salt of any length
+    for (const salt of salts) expect(salt).toMatch(/^[0-9a-f]{64}$/);
     // Nor does UTF-8 make one of two texts that it has no bytes for.
-    const halves = [await saltOf(server, 'a', { cache_salt: '\ud800' }), await saltOf(server, 'a', { cache_salt: '\ud801' })];
+    const halves = [
+      await saltOf(server, 'a', { cache_salt: '\ud800' }),
+      await saltOf(server, 'a', { cache_salt: '\ud801' }),
+    ];
     expect(halves[0]).not.toBe(halves[1]);
     expect(await saltOf(server, 'a', { cache_salt: 'x'.repeat(500_000) })).toMatch(/^[0-9a-f]{64}$/);
     // A salt that looks like another key's gets nobody into that key's cache.
@@ -68,11 +77,17 @@ describe('the prefix cache', () => {
 
 /** Tells the server that everything submitted has ended, and one measurement of its own. */
 function endAll({ gateway }: TestServer): void {
-  for (const { id, owner } of gateway.submitted) tell(gateway, { id, ...(owner === undefined ? {} : { owner }) });
+  for (const { id, owner } of gateway.submitted)
+    tell(gateway, { id, ...(owner === undefined ? {} : { owner }) });
   tell(gateway, { id: 'measurement' as RequestRecord['id'] });
 }
 function tell(gateway: TestServer['gateway'], facts: Pick<RequestRecord, 'id' | 'owner'>): void {
-  const record = { ...facts, routes: [], outcome: 'finished', handOverFailures: [] } as unknown as RequestRecord;
+  const record = {
+    ...facts,
+    routes: [],
+    outcome: 'finished',
+    handOverFailures: [],
+  } as unknown as RequestRecord;
   for (const listen of gateway.recordListeners) listen(record);
 }
 
@@ -126,7 +141,8 @@ describe('looking at the server', () => {
 
   it('needs a key where keys are set', async () => {
     const server = await startWith({ apiKeys: ['a'] });
-    for (const path of closed) expect([await status(server, path), await status(server, path, 'a')]).toEqual([401, 200]);
+    for (const path of closed)
+      expect([await status(server, path), await status(server, path, 'a')]).toEqual([401, 200]);
     for (const path of open) expect(await status(server, path)).toBe(200);
     expect((await routesOf(server, 'a')).routing).not.toBeNull();
   });
@@ -136,7 +152,10 @@ describe('looking at the server', () => {
     for (const path of ['/metrics', '/workers']) {
       const response = await fetch(server.url + path, { headers: bearer('a') });
       expect(response.status).toBe(403);
-      expect((await answerOf(response)).error).toMatchObject({ code: 'forbidden', message: expect.stringMatching(/admin key/) });
+      expect((await answerOf(response)).error).toMatchObject({
+        code: 'forbidden',
+        message: expect.stringMatching(/admin key/),
+      });
       for (const key of ['root', 'root2']) expect(await status(server, path, key)).toBe(200);
       expect(await status(server, path)).toBe(401);
     }
@@ -145,7 +164,8 @@ describe('looking at the server', () => {
 
   it('an admin key alone closes the API too, and opens it', async () => {
     const server = await startWith({ adminKeys: ['root'] });
-    for (const path of closed) expect([await status(server, path), await status(server, path, 'root')]).toEqual([401, 200]);
+    for (const path of closed)
+      expect([await status(server, path), await status(server, path, 'root')]).toEqual([401, 200]);
     expect((await server.post('/v1/completions', { prompt: 'a' })).status).toBe(401);
     expect((await server.post('/v1/completions', { prompt: 'a' }, bearer('root'))).status).toBe(200);
   });

@@ -1,4 +1,5 @@
-/** Log-probabilities of tokens whose text alone says too little: parts of characters, and tokens that look the same. */
+/** Log-probabilities of tokens whose text alone says too little: parts of characters, and tokens that look
+ *  the same. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Tokenizer } from '../../src/model/tokenizer.js';
 import { CompletionLogprobWriter } from '../../src/server/logprobs.js';
@@ -19,7 +20,11 @@ interface Scored {
         readonly tokens: readonly string[];
         readonly top_logprobs: readonly (Readonly<Record<string, number>> | null)[];
         readonly text_offset: readonly number[];
-        readonly content: readonly { token: string; bytes: number[]; top_logprobs: { token: string; bytes: number[] }[] }[];
+        readonly content: readonly {
+          token: string;
+          bytes: number[];
+          top_logprobs: { token: string; bytes: number[] }[];
+        }[];
       };
     },
   ];
@@ -60,7 +65,11 @@ describe('completions', () => {
   });
 
   it('tell tokens of one text apart by id; the token itself keeps its text', () => {
-    const alike = { tokenText: () => 'A', tokenBytes: () => Uint8Array.of(65), isSpecial: () => false } as unknown as Tokenizer;
+    const alike = {
+      tokenText: () => 'A',
+      tokenBytes: () => Uint8Array.of(65),
+      isSpecial: () => false,
+    } as unknown as Tokenizer;
     const top = [7, 8, 9].map((id) => [id, -id] as const);
     const [entry] = new CompletionLogprobWriter(alike, 3, 'text').write([
       { tokenId: 8, logprob: { logprob: -8, top } },
@@ -70,7 +79,12 @@ describe('completions', () => {
 });
 
 describe('chat', () => {
-  const body = { messages: [{ role: 'user', content: 'Hi' }], logprobs: true, top_logprobs: 5, max_tokens: 2 };
+  const body = {
+    messages: [{ role: 'user', content: 'Hi' }],
+    logprobs: true,
+    top_logprobs: 5,
+    max_tokens: 2,
+  };
 
   it('tells the exact bytes of parts of characters', async () => {
     const { choices } = await scored('/v1/chat/completions', body);
@@ -82,7 +96,9 @@ describe('chat', () => {
   it('names tokens by id when asked to', async () => {
     const { choices } = await scored('/v1/chat/completions', { ...body, return_tokens_as_token_ids: true });
     const [first] = choices[0].logprobs.content;
-    expect(first?.top_logprobs.map(({ token }) => token)).toEqual([97, 98, 99, 100, 101].map((id) => `token_id:${id}`));
+    expect(first?.top_logprobs.map(({ token }) => token)).toEqual(
+      [97, 98, 99, 100, 101].map((id) => `token_id:${id}`),
+    );
   });
 
   it('scores a prompt with an entry for every alternative', async () => {

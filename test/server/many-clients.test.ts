@@ -93,9 +93,13 @@ describe('the room for bodies', () => {
   });
 
   it('reads compressed bodies of many clients at once', async () => {
-    const body = gzipSync(JSON.stringify({ prompt: 'Hi', metadata: 'x'.repeat(500_000) })) as Uint8Array<ArrayBuffer>;
+    const body = gzipSync(
+      JSON.stringify({ prompt: 'Hi', metadata: 'x'.repeat(500_000) }),
+    ) as Uint8Array<ArrayBuffer>;
     const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' };
-    const asked = Array.from({ length: 20 }, () => fetch(`${test.url}/tokenize`, { method: 'POST', headers, body }));
+    const asked = Array.from({ length: 20 }, () =>
+      fetch(`${test.url}/tokenize`, { method: 'POST', headers, body }),
+    );
     expect((await Promise.all(asked)).map(({ status }) => status)).toEqual(Array(20).fill(200));
   });
 });
@@ -153,7 +157,8 @@ describe('more connections than there may be', () => {
   });
 
   it('are as many as the open-file limit leaves beside what the server needs itself', () => {
-    const limits = (soft: string) => `Limit  Soft Limit  Hard Limit  Units\nMax open files            ${soft}  1048576   files\n`;
+    const limits = (soft: string) =>
+      `Limit  Soft Limit  Hard Limit  Units\nMax open files            ${soft}  1048576   files\n`;
     expect(connectionCountMax(limits('1024'))).toBe(768);
     expect(connectionCountMax(limits('200'))).toBe(100);
     expect(connectionCountMax(limits('unlimited'))).toBe(Number.POSITIVE_INFINITY);

@@ -1,4 +1,5 @@
-/** Requests that ask for much at once: refused before work is done on them, or answered prompt by prompt; and nothing of them keeps running. */
+/** Requests that ask for much at once: refused before work is done on them, or answered prompt by prompt; and
+ *  nothing of them keeps running. */
 import net from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { OverloadedError } from '../../src/control/admission.js';
@@ -27,7 +28,8 @@ describe('a client that leaves', () => {
       signal: controller.signal,
     });
     const outcome = asked.then((response) => response.text()).catch((error: Error) => error.name);
-    await expect.poll(() => test.gateway.eventCount, { interval: 1 }).toBeGreaterThan(6); // well before the end
+    // well before the end
+    await expect.poll(() => test.gateway.eventCount, { interval: 1 }).toBeGreaterThan(6);
     controller.abort();
     expect(await outcome).toBe('AbortError');
     await expect.poll(() => test.gateway.activeCount).toBe(0);
@@ -50,7 +52,9 @@ it('prompts take turns in the place that their request has', async () => {
     most = Math.max(most, test.gateway.activeCount);
     return [70, 71];
   };
-  const answer = (await (await completion({ prompt: ['a', 'b', 'c', 'd', 'e'] })).json()) as { choices: { index: number }[] };
+  const answer = (await (await completion({ prompt: ['a', 'b', 'c', 'd', 'e'] })).json()) as {
+    choices: { index: number }[];
+  };
   expect(answer.choices.map(({ index }) => index)).toEqual([0, 1, 2, 3, 4]);
   expect(most).toBe(2);
 });
@@ -60,13 +64,18 @@ describe('what is too much', () => {
     test.gateway.choiceCountMax = 128;
     const response = await completion({ prompt: Array(1024).fill('a'), n: 64, max_tokens: 400 });
     expect(response.status).toBe(400);
-    expect(await response.text()).toMatch(/1024 prompts × n 64 × max_tokens 400 are 26214400 tokens.*at most 65536/);
+    expect(await response.text()).toMatch(
+      /1024 prompts × n 64 × max_tokens 400 are 26214400 tokens.*at most 65536/,
+    );
     expect(test.gateway.submitted).toHaveLength(0);
   });
 
   it.each([
     ['prompt scores', { prompt: Array(150).fill('a b c '.repeat(80)), prompt_logprobs: 20, max_tokens: 1 }],
-    ['prompt scores by echo', { prompt: Array(150).fill('a b c '.repeat(80)), echo: true, logprobs: 20, max_tokens: 0 }],
+    [
+      'prompt scores by echo',
+      { prompt: Array(150).fill('a b c '.repeat(80)), echo: true, logprobs: 20, max_tokens: 0 },
+    ],
     ['output scores', { prompt: Array(16).fill('a'), n: 8, logprobs: 20, max_tokens: 400 }],
   ])('of %s is a 400 before anything is submitted', async (_, fields) => {
     const response = await completion(fields);
@@ -77,7 +86,13 @@ describe('what is too much', () => {
 
   it('is not the longest answer of one choice, nor one that streams', async () => {
     expect((await completion({ prompt: 'a', logprobs: 20, max_tokens: 500 })).status).toBe(200);
-    const streamed = await completion({ prompt: Array(16).fill('a'), n: 8, logprobs: 20, max_tokens: 400, stream: true });
+    const streamed = await completion({
+      prompt: Array(16).fill('a'),
+      n: 8,
+      logprobs: 20,
+      max_tokens: 400,
+      stream: true,
+    });
     expect(streamed.status).toBe(200);
     await streamed.text();
   });
@@ -104,17 +119,23 @@ describe('what is too much', () => {
     expect(await response.text()).toMatch(/too many values/);
   });
 
-  it.each(['chat_template_kwargs', 'metadata', 'a_field_that_nobody_knows'])('of depth is a 400, in %s too', async (field) => {
-    const nested = (depth: number) => `{"a":${'['.repeat(depth)}"[{"${']'.repeat(depth)}}`;
-    const ask = (depth: number) =>
-      test.post('/v1/chat/completions', `{"messages":[{"role":"user","content":"Hi"}],"${field}":${nested(depth)}}`);
-    expect((await ask(254)).status).toBe(200);
-    for (const depth of [255, 3000, 100_000]) {
-      const response = await ask(depth);
-      expect(response.status).toBe(400);
-      expect(await response.text()).toMatch(/more than 256 deep/);
-    }
-  });
+  it.each(['chat_template_kwargs', 'metadata', 'a_field_that_nobody_knows'])(
+    'of depth is a 400, in %s too',
+    async (field) => {
+      const nested = (depth: number) => `{"a":${'['.repeat(depth)}"[{"${']'.repeat(depth)}}`;
+      const ask = (depth: number) =>
+        test.post(
+          '/v1/chat/completions',
+          `{"messages":[{"role":"user","content":"Hi"}],"${field}":${nested(depth)}}`,
+        );
+      expect((await ask(254)).status).toBe(200);
+      for (const depth of [255, 3000, 100_000]) {
+        const response = await ask(depth);
+        expect(response.status).toBe(400);
+        expect(await response.text()).toMatch(/more than 256 deep/);
+      }
+    },
+  );
 
   it('is not a long text, whatever is written in it', async () => {
     const text = '[{"a":1,"b\\\\":2},'.repeat(50_000);
@@ -161,6 +182,7 @@ it('bytes that are no UTF-8 are found wherever they are', async () => {
       body: bytes,
     });
     const [, found] = /first bad byte at (\d+)/.exec(await response.text()) ?? [];
-    expect(Math.abs(Number(found) - place)).toBeLessThanOrEqual(1); // a character cut short by it begins a byte before
+    // a character cut short by it begins a byte before
+    expect(Math.abs(Number(found) - place)).toBeLessThanOrEqual(1);
   }
 });

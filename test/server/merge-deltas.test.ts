@@ -1,4 +1,5 @@
-/** Many prompts of one request: each delta takes the same work however many there are, they take turns, and none is left running. */
+/** Many prompts of one request: each delta takes the same work however many there are, they take turns, and
+ *  none is left running. */
 import { describe, expect, it } from 'vitest';
 import type { RequestInput } from '../../src/control/gateway-api.js';
 import type { Generation as GenerationType } from '../../src/server/generation.js';
@@ -46,7 +47,9 @@ class Prompts {
   say(index: number, end: 'goes on' | 'ends' = 'goes on'): void {
     const finish = end === 'ends' ? { finishReason: 'length' as const } : {};
     const tokens = [{ tokenId: 7 }];
-    this.queues.get(`p${index}`)?.push({ kind: 'tokens', requestId: requestId(`p${index}`), choiceIndex: 0, tokens, ...finish });
+    this.queues
+      .get(`p${index}`)
+      ?.push({ kind: 'tokens', requestId: requestId(`p${index}`), choiceIndex: 0, tokens, ...finish });
   }
 
   #submit({ id }: RequestInput) {
@@ -126,7 +129,11 @@ it('a delta takes the same work however many prompts there are', async () => {
   const counts = [2, 2, 64, 4096]; // the first makes what is made once
   for (const promptCount of counts) {
     const prompts = new Prompts(promptCount);
-    const body = { prompt: 'x', stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } };
+    const body = {
+      prompt: 'x',
+      stream: true,
+      stream_options: { include_usage: true, continuous_usage_stats: true },
+    };
     const context = { model: demoModel, clock: systemClock } as never;
     const texts = prompts.generations.map(() => ({ ids: [1], text: null }));
     const format = new CompletionFormat('id', context, body as never, texts, prompts.generations);
@@ -148,5 +155,6 @@ it('a delta takes the same work however many prompts there are', async () => {
   }
   const [, least = 0, ...more] = works;
   expect(least).toBeGreaterThan(deltaCount);
-  for (const work of more) expect(work, `work for ${counts.join(', ')} prompts: ${works.join(', ')}`).toBeLessThan(1.1 * least);
+  for (const work of more)
+    expect(work, `work for ${counts.join(', ')} prompts: ${works.join(', ')}`).toBeLessThan(1.1 * least);
 });

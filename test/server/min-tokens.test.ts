@@ -1,4 +1,5 @@
-/** Stop strings and `min_tokens`: a stop string counts once a token beyond the minimum completes it, as in vLLM. */
+/** Stop strings and `min_tokens`: a stop string counts once a token beyond the minimum completes it, as in
+ *  vLLM. */
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type AnswerChoice, answerOf, choiceOf } from './answers.js';
@@ -42,7 +43,9 @@ describe('a stop string', () => {
 
   it('counts for each choice by its own tokens', async () => {
     test.gateway.script = say('The cat is here.', answerText);
-    const { choices } = await answerOf(await ask({ stop: 'is', min_tokens: 3, n: 2, return_token_ids: true }));
+    const { choices } = await answerOf(
+      await ask({ stop: 'is', min_tokens: 3, n: 2, return_token_ids: true }),
+    );
     expect(choices.map(({ text }) => text)).toEqual(['The cat is here.', 'The capital of France ']);
     for (const { token_ids: ids } of choices) expect(ids.length).toBeGreaterThanOrEqual(3);
   });
@@ -50,12 +53,18 @@ describe('a stop string', () => {
   it('ends neither a chat before it', async () => {
     test.gateway.script = say(answerText);
     const body = { messages: [{ role: 'user', content: 'Hi' }], stop: ['The', 'Paris'], min_tokens: 2 };
-    expect((await choiceOf(await test.post('/v1/chat/completions', body))).message.content).toBe('The capital of France is ');
+    expect((await choiceOf(await test.post('/v1/chat/completions', body))).message.content).toBe(
+      'The capital of France is ',
+    );
   });
 });
 
 /** vLLM's rule, token by token over the whole text. */
-function reference(ids: readonly number[], stops: readonly string[], minTokens: number): { text: string; tokenCount: number } {
+function reference(
+  ids: readonly number[],
+  stops: readonly string[],
+  minTokens: number,
+): { text: string; tokenCount: number } {
   let text = '';
   for (const [index, id] of ids.entries()) {
     const before = text.length;
@@ -78,7 +87,13 @@ it('holds for any text, stop strings and minimum, whole and streamed', async () 
   await fc.assert(
     fc.asyncProperty(script, stops, fc.integer({ min: 0, max: 8 }), async (ids, stop, minTokens) => {
       test.gateway.script = () => ids;
-      const fields = { stop, min_tokens: minTokens, max_tokens: ids.length, ignore_eos: true, return_token_ids: true };
+      const fields = {
+        stop,
+        min_tokens: minTokens,
+        max_tokens: ids.length,
+        ignore_eos: true,
+        return_token_ids: true,
+      };
       const expected = reference(ids, stop, minTokens);
       if (minTokens > ids.length) return;
       const choice = await choiceOf(await ask(fields));
@@ -91,6 +106,8 @@ it('holds for any text, stop strings and minimum, whole and streamed', async () 
 
 async function streamedText(fields: object): Promise<string> {
   const events = (await (await ask(fields)).text()).split('\n\n').slice(0, -2);
-  const chunks = events.map((event) => JSON.parse(event.slice('data: '.length)) as { choices: AnswerChoice[] });
+  const chunks = events.map(
+    (event) => JSON.parse(event.slice('data: '.length)) as { choices: AnswerChoice[] },
+  );
   return chunks.flatMap(({ choices }) => choices.map(({ text }) => text)).join('');
 }

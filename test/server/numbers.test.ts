@@ -1,4 +1,5 @@
-/** Numbers at the ends of their ranges: accepted or refused by name, and exact on their way to the device's 32- and 64-bit fields. */
+/** Numbers at the ends of their ranges: accepted or refused by name, and exact on their way to the device's
+ *  32- and 64-bit fields. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { SamplingParams } from '../../src/engine/sampling-params.js';
 import { answerOf } from './answers.js';
@@ -11,7 +12,8 @@ beforeAll(async () => {
 afterAll(() => test.close());
 
 /** Bodies are written by hand where JavaScript's own numbers would round them. */
-const post = (fields: string, prompt = '"a"') => test.post('/v1/completions', `{"prompt": ${prompt}, ${fields}}`);
+const post = (fields: string, prompt = '"a"') =>
+  test.post('/v1/completions', `{"prompt": ${prompt}, ${fields}}`);
 async function samplingOf(fields: string): Promise<SamplingParams> {
   const response = await post(fields);
   expect([response.status, await response.text()]).toEqual([200, expect.anything()]);
@@ -37,7 +39,8 @@ describe('seeds', () => {
   });
 
   it('that are usual stay as they are', async () => {
-    for (const seed of [0, 1, 42, 2 ** 31, 2 ** 40 + 1]) expect((await samplingOf(`"seed": ${seed}`)).seed).toBe(seed);
+    for (const seed of [0, 1, 42, 2 ** 31, 2 ** 40 + 1])
+      expect((await samplingOf(`"seed": ${seed}`)).seed).toBe(seed);
   });
 
   it('that differ draw differently, and so do all choices of all prompts', async () => {
@@ -45,7 +48,10 @@ describe('seeds', () => {
     for (const seed of extremes) seeds.add((await samplingOf(`"seed": ${seed}`)).seed);
     expect(seeds.size).toBe(extremes.length - 1); // 2^63 - 1 and 2^63 are one number in JSON readers
     for (const seed of ['-1', '-9223372036854775808', '9223372036854775807', '4503599627370495']) {
-      const response = await post(`"seed": ${seed}, "n": 4, "max_tokens": 1`, JSON.stringify(['a', 'b', 'c', 'd']));
+      const response = await post(
+        `"seed": ${seed}, "n": 4, "max_tokens": 1`,
+        JSON.stringify(['a', 'b', 'c', 'd']),
+      );
       expect(response.status).toBe(200);
       const draws = test.gateway.submitted
         .slice(-4)
@@ -58,7 +64,10 @@ describe('seeds', () => {
   it.each(['1.5', '9223372036854777856', '-9223372036854777856', '1e300'])('%s is refused', async (seed) => {
     const response = await post(`"seed": ${seed}`);
     expect(response.status).toBe(400);
-    expect((await answerOf(response)).error).toMatchObject({ param: 'seed', message: expect.stringMatching(/^seed: /) });
+    expect((await answerOf(response)).error).toMatchObject({
+      param: 'seed',
+      message: expect.stringMatching(/^seed: /),
+    });
   });
 });
 
@@ -82,11 +91,14 @@ describe('other whole numbers', () => {
     expect([response.status, (await answerOf(response)).error.param]).toEqual([400, param]);
   });
 
-  it.each(['[4294967301]', '[9007199254740993]', '[[4294967301]]'])('a prompt %s is refused', async (prompt) => {
-    const response = await post('"max_tokens": 1', prompt);
-    expect(response.status).toBe(400);
-    expect((await answerOf(response)).error.param).toMatch(/^prompt/);
-  });
+  it.each(['[4294967301]', '[9007199254740993]', '[[4294967301]]'])(
+    'a prompt %s is refused',
+    async (prompt) => {
+      const response = await post('"max_tokens": 1', prompt);
+      expect(response.status).toBe(400);
+      expect((await answerOf(response)).error.param).toMatch(/^prompt/);
+    },
+  );
 
   it('one bias is left for each token', async () => {
     expect((await samplingOf('"logit_bias": {"7": 1, "007": 2}')).logitBias).toEqual([[7, 2]]);
@@ -106,11 +118,16 @@ describe('top_p', () => {
   });
 
   it('is what it was otherwise', async () => {
-    expect(await samplingOf('"top_p": 0.01, "temperature": 0.7')).toMatchObject({ topP: 0.01, temperature: 0.7 });
+    expect(await samplingOf('"top_p": 0.01, "temperature": 0.7')).toMatchObject({
+      topP: 0.01,
+      temperature: 0.7,
+    });
   });
 
   it('of 0 in the generation config is greedy too', async () => {
-    const other = await startTestServer(say('x'), { model: { defaults: { ...demoModel.defaults, topP: 0 } } });
+    const other = await startTestServer(say('x'), {
+      model: { defaults: { ...demoModel.defaults, topP: 0 } },
+    });
     try {
       await other.post('/v1/completions', { prompt: 'a' });
       expect(other.gateway.submitted.at(-1)?.sampling.temperature).toBe(0);

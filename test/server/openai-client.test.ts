@@ -51,7 +51,9 @@ describe('chat completions', () => {
     expect(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? '').join('')).toBe(answerText);
     expect(chunks.at(-2)?.choices[0]?.finish_reason).toBe('stop');
     expect(chunks.at(-1)?.choices).toEqual([]);
-    expect(chunks.at(-1)?.usage?.completion_tokens).toBe(tokenizer.encode(answerText, { addSpecialTokens: 'none' }).length + 1);
+    expect(chunks.at(-1)?.usage?.completion_tokens).toBe(
+      tokenizer.encode(answerText, { addSpecialTokens: 'none' }).length + 1,
+    );
     expect(chunks.slice(0, -1).every((chunk) => chunk.usage === null)).toBe(true);
     expect(new Set(chunks.map((chunk) => chunk.id)).size).toBe(1);
   });
@@ -64,9 +66,18 @@ describe('chat completions', () => {
   it('gives n choices, whole and streamed', async () => {
     test.gateway.script = say('one', 'two words', 'three little words');
     const whole = await client.chat.completions.create({ model: 'demo', messages, n: 3 });
-    expect(whole.choices.map((choice) => choice.message.content)).toEqual(['one', 'two words', 'three little words']);
+    expect(whole.choices.map((choice) => choice.message.content)).toEqual([
+      'one',
+      'two words',
+      'three little words',
+    ]);
     const texts = ['', '', ''];
-    for await (const chunk of await client.chat.completions.create({ model: 'demo', messages, n: 3, stream: true })) {
+    for await (const chunk of await client.chat.completions.create({
+      model: 'demo',
+      messages,
+      n: 3,
+      stream: true,
+    })) {
       for (const choice of chunk.choices) texts[choice.index] += choice.delta.content ?? '';
     }
     expect(texts).toEqual(['one', 'two words', 'three little words']);
@@ -74,7 +85,12 @@ describe('chat completions', () => {
   });
 
   it('scores tokens', async () => {
-    const result = await client.chat.completions.create({ model: 'demo', messages, logprobs: true, top_logprobs: 3 });
+    const result = await client.chat.completions.create({
+      model: 'demo',
+      messages,
+      logprobs: true,
+      top_logprobs: 3,
+    });
     const content = result.choices[0]?.logprobs?.content ?? [];
     expect(
       content
@@ -93,8 +109,14 @@ describe('chat completions', () => {
 
   it('streams log-probabilities for every token exactly once', async () => {
     const tokens: string[] = [];
-    const stream = await client.chat.completions.create({ model: 'demo', messages, logprobs: true, stream: true });
-    for await (const chunk of stream) tokens.push(...(chunk.choices[0]?.logprobs?.content ?? []).map(({ token }) => token));
+    const stream = await client.chat.completions.create({
+      model: 'demo',
+      messages,
+      logprobs: true,
+      stream: true,
+    });
+    for await (const chunk of stream)
+      tokens.push(...(chunk.choices[0]?.logprobs?.content ?? []).map(({ token }) => token));
     expect(tokens.slice(0, -1).join('')).toBe(answerText);
   });
 
@@ -103,7 +125,9 @@ describe('chat completions', () => {
       status: 404,
       code: 'model_not_found',
     });
-    await expect(client.chat.completions.create({ model: 'demo', messages, temperature: -1 })).rejects.toMatchObject({
+    await expect(
+      client.chat.completions.create({ model: 'demo', messages, temperature: -1 }),
+    ).rejects.toMatchObject({
       status: 400,
       param: 'temperature',
       type: 'invalid_request_error',
@@ -164,7 +188,13 @@ describe('completions', () => {
   it('echoes and scores the prompt', async () => {
     const prompt = 'The 2 cats';
     const ids = tokenizer.encode(prompt, { addSpecialTokens: 'auto' });
-    const result = await client.completions.create({ model: 'demo', prompt, echo: true, logprobs: 2, max_tokens: 3 });
+    const result = await client.completions.create({
+      model: 'demo',
+      prompt,
+      echo: true,
+      logprobs: 2,
+      max_tokens: 3,
+    });
     const [choice] = result.choices;
     expect(choice?.text.startsWith(prompt)).toBe(true);
     const logprobs = choice?.logprobs;
@@ -180,7 +210,13 @@ describe('completions', () => {
   });
 
   it('scores a prompt alone with max_tokens 0', async () => {
-    const result = await client.completions.create({ model: 'demo', prompt: 'The cat', echo: true, logprobs: 1, max_tokens: 0 });
+    const result = await client.completions.create({
+      model: 'demo',
+      prompt: 'The cat',
+      echo: true,
+      logprobs: 1,
+      max_tokens: 0,
+    });
     expect(result.choices[0]?.text).toBe('The cat');
     expect(result.choices[0]?.logprobs?.tokens?.join('')).toBe('The cat');
     expect(result.usage?.completion_tokens).toBe(0);

@@ -1,5 +1,6 @@
-/** What comes over a socket and is no decent HTTP, from many clients at once that leave when they like: whatever it is, the server goes on
- *  answering others, says nothing of an error of its own, and keeps nothing. Seeded. */
+/** What comes over a socket and is no decent HTTP, from many clients at once that leave when they like:
+ *  whatever it is, the server goes on answering others, says nothing of an error of its own, and keeps
+ *  nothing. Seeded. */
 import net from 'node:net';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
@@ -61,7 +62,11 @@ const headers = [
 
 function request(prng: Prng): string {
   const body = prng.pick(bodies);
-  const lines = [prng.pick(heads), 'host: x', ...Array.from({ length: prng.integer(0, 3) }, () => prng.pick(headers))];
+  const lines = [
+    prng.pick(heads),
+    'host: x',
+    ...Array.from({ length: prng.integer(0, 3) }, () => prng.pick(headers)),
+  ];
   const isHonest = prng.uniform() < 0.6;
   const chunked = `${body.length.toString(16)};ext\r\n${body}\r\n0\r\ntrailer: x\r\n\r\n`;
   if (isHonest) lines.push('content-type: application/json', `content-length: ${Buffer.byteLength(body)}`);
@@ -70,11 +75,16 @@ function request(prng: Prng): string {
 
 /** What came back until the client left or was left. */
 function client(prng: Prng): Promise<string> {
-  const bytes = Buffer.from(Array.from({ length: prng.integer(1, 4) }, () => request(prng)).join(''), 'latin1');
-  if (prng.uniform() < 0.2) bytes[prng.integer(0, bytes.length - 1)] = prng.integer(0, 255);
-  const cuts = [0, prng.integer(0, bytes.length), prng.uniform() < 0.8 ? bytes.length : prng.integer(0, bytes.length)].sort(
-    (a, b) => a - b,
+  const bytes = Buffer.from(
+    Array.from({ length: prng.integer(1, 4) }, () => request(prng)).join(''),
+    'latin1',
   );
+  if (prng.uniform() < 0.2) bytes[prng.integer(0, bytes.length - 1)] = prng.integer(0, 255);
+  const cuts = [
+    0,
+    prng.integer(0, bytes.length),
+    prng.uniform() < 0.8 ? bytes.length : prng.integer(0, bytes.length),
+  ].sort((a, b) => a - b);
   const patienceMs = prng.integer(0, 120);
   const leave = prng.pick(['end', 'destroy', 'resetAndDestroy'] as const);
   return new Promise((resolve) => {
@@ -96,10 +106,13 @@ it('keeps answering, and keeps nothing', { timeout: 600_000 }, async () => {
   const statuses = new Set<string>();
   for (let done = 0; done < clientCount; done += atOnce) {
     const answers = await Promise.all(Array.from({ length: atOnce }, () => client(prng)));
-    for (const text of answers) for (const [, status = ''] of text.matchAll(/HTTP\/1\.1 (\d+)/g)) statuses.add(status);
+    for (const text of answers)
+      for (const [, status = ''] of text.matchAll(/HTTP\/1\.1 (\d+)/g)) statuses.add(status);
     expect((await fetch(`${test.url}/health`)).status).toBe(200);
   }
   expect([...statuses].filter((status) => status >= '500')).toEqual([]);
   expect([...statuses]).toEqual(expect.arrayContaining(['200', '400']));
-  await vi.waitFor(() => expect([test.gateway.activeCount, test.gateway.placeCount]).toEqual([0, 0]), { timeout: 15_000 });
+  await vi.waitFor(() => expect([test.gateway.activeCount, test.gateway.placeCount]).toEqual([0, 0]), {
+    timeout: 15_000,
+  });
 });

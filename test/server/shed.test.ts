@@ -1,4 +1,5 @@
-/** A request that the router refuses, since its first token cannot be in time, is refused over HTTP before any header is sent. */
+/** A request that the router refuses, since its first token cannot be in time, is refused over HTTP before
+ *  any header is sent. */
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { OverloadedError } from '../../src/control/admission.js';
 import type { RequestInput } from '../../src/control/gateway-api.js';
@@ -35,7 +36,11 @@ it.each([
   expect(response.headers.get('retry-after')).toBe('3');
   expect(response.headers.get('content-type')).toMatch(/json/);
   expect(await response.json()).toMatchObject({
-    error: { message: 'the first token would take 2300 ms; retry in 3 s', type: 'rate_limit_error', code: 'rate_limit_exceeded' },
+    error: {
+      message: 'the first token would take 2300 ms; retry in 3 s',
+      type: 'rate_limit_error',
+      code: 'rate_limit_exceeded',
+    },
   });
   expect(test.gateway.placeCount).toBe(0);
 });

@@ -1,4 +1,5 @@
-/** SLOs over HTTP: what a request says in headers and body, what is refused, refusals before anything is sent, and the metrics. */
+/** SLOs over HTTP: what a request says in headers and body, what is refused, refusals before anything is
+ *  sent, and the metrics. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { requestId } from '../../src/base/ids.js';
 import { OverloadedError } from '../../src/control/admission.js';
@@ -46,7 +47,9 @@ describe.each(endpoints)('%s', (route, body) => {
       expect(response.status).toBe(400);
       const { error } = await answerOf(response);
       expect(error).toMatchObject({ param: 'x-slo-tpot-ms', type: 'invalid_request_error' });
-      expect(error.message).toMatch(/^x-slo-tpot-ms: expected milliseconds above 0 and up to 3600000, not ".{0,33}"$/);
+      expect(error.message).toMatch(
+        /^x-slo-tpot-ms: expected milliseconds above 0 and up to 3600000, not ".{0,33}"$/,
+      );
       expect(test.gateway.submitted).toHaveLength(countBefore);
     },
   );
@@ -119,8 +122,22 @@ describe('classes', () => {
 
 it('counts what was judged, met, late and refused, and tells it at /routes', async () => {
   const made: RequestRecord = {
-    ...{ id: requestId('a'), outcome: 'finished', isMeasurement: false, isLate: false, routes: [], promptTokenCount: 5 },
-    ...{ cachedTokenCount: 0, outputTokenCount: 2, finishReasons: ['stop'], arrivalMs: 0, firstTokenMs: 5, doneMs: 9 },
+    ...{
+      id: requestId('a'),
+      outcome: 'finished',
+      isMeasurement: false,
+      isLate: false,
+      routes: [],
+      promptTokenCount: 5,
+    },
+    ...{
+      cachedTokenCount: 0,
+      outputTokenCount: 2,
+      finishReasons: ['stop'],
+      arrivalMs: 0,
+      firstTokenMs: 5,
+      doneMs: 9,
+    },
     ...{ transferBytes: 0, exposedTransferMs: 0, reservationWaitMs: 0, handOverFailures: [], lossCount: 0 },
     ...{ slo: { ttftMs: 10, tpotMs: 3 }, sloMet: { ttft: true, tpot: false, e2el: true, all: false } },
   };
@@ -137,18 +154,23 @@ it('counts what was judged, met, late and refused, and tells it at /routes', asy
   ];
   const { sloMet: _, ...unjudged } = made;
   const ofClass = { ...made, serviceClass: 'premium' };
-  for (const record of [ofClass, ...records, unjudged]) for (const listen of test.gateway.recordListeners) listen(record);
+  for (const record of [ofClass, ...records, unjudged])
+    for (const listen of test.gateway.recordListeners) listen(record);
   const text = await (await fetch(`${test.url}/metrics`)).text();
   const value = (name: string, labels = '') => {
     const line = text.split('\n').find((each) => each.startsWith(`twostroke_${name}{class="none"${labels}`));
     return Number(line?.split(' ').at(-1));
   };
   expect(value('slo_judged_total')).toBe(3);
-  expect(['ttft', 'tpot', 'e2el', 'all'].map((slo) => value('slo_met_total', `,slo="${slo}"`))).toEqual([2, 1, 2, 1]);
+  expect(['ttft', 'tpot', 'e2el', 'all'].map((slo) => value('slo_met_total', `,slo="${slo}"`))).toEqual([
+    2, 1, 2, 1,
+  ]);
   expect(value('requests_late_total')).toBe(1);
   expect(value('requests_shed_total')).toBe(1);
   expect(text).toMatch(/^twostroke_slo_met_total{class="premium",slo="ttft",.*} 1$/m);
   expect(text).toMatch(/twostroke_inter_token_latency_seconds_bucket/);
-  const { requests } = (await (await fetch(`${test.url}/routes?count=4`)).json()) as { requests: RequestRecord[] };
+  const { requests } = (await (await fetch(`${test.url}/routes?count=4`)).json()) as {
+    requests: RequestRecord[];
+  };
   expect(requests[1]).toMatchObject({ slo: { ttftMs: 10, tpotMs: 3 }, isLate: true, sloMet: { all: false } });
 });

@@ -1,4 +1,5 @@
-/** What the bytes of a stream look like, and what happens when the reader is slow or gone. Raw sockets where `fetch` hides too much. */
+/** What the bytes of a stream look like, and what happens when the reader is slow or gone. Raw sockets where
+ *  `fetch` hides too much. */
 import net from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { assert } from '../../src/base/assert.js';
@@ -16,7 +17,8 @@ afterEach(async () => {
   await expect.poll(() => test.gateway.activeCount).toBe(0);
 });
 
-/** The JSON payloads of an event stream, which must consist of nothing but `data:` lines and end with [DONE]. */
+/** The JSON payloads of an event stream, which must consist of nothing but `data:` lines and end with
+ *  [DONE]. */
 async function payloads(response: Response): Promise<Answer[]> {
   expect(response.status).toBe(200);
   const events = (await response.text()).split('\n\n');
@@ -29,7 +31,9 @@ async function payloads(response: Response): Promise<Answer[]> {
 }
 
 async function chatText(fields: object): Promise<{ text: string; last: Answer; chunks: Answer[] }> {
-  const chunks = await payloads(await test.post('/v1/chat/completions', { messages, stream: true, ...fields }));
+  const chunks = await payloads(
+    await test.post('/v1/chat/completions', { messages, stream: true, ...fields }),
+  );
   const last = chunks.at(-1);
   assert(last !== undefined, 'a stream without chunks');
   return { text: chunks.map((chunk) => chunk.choices[0]?.delta.content ?? '').join(''), last, chunks };
@@ -37,7 +41,11 @@ async function chatText(fields: object): Promise<{ text: string; last: Answer; c
 
 describe('format', () => {
   it('has the headers that keep proxies from buffering, the route and the request id', async () => {
-    const response = await test.post('/v1/chat/completions', { messages, stream: true }, { 'x-request-id': 'mine-1' });
+    const response = await test.post(
+      '/v1/chat/completions',
+      { messages, stream: true },
+      { 'x-request-id': 'mine-1' },
+    );
     expect(Object.fromEntries(response.headers)).toMatchObject({
       'content-type': 'text/event-stream; charset=utf-8',
       'cache-control': 'no-cache, no-transform',
@@ -49,7 +57,9 @@ describe('format', () => {
   });
 
   it('counts usage in every chunk when asked to', async () => {
-    const { chunks } = await chatText({ stream_options: { include_usage: true, continuous_usage_stats: true } });
+    const { chunks } = await chatText({
+      stream_options: { include_usage: true, continuous_usage_stats: true },
+    });
     const counts = chunks.map((chunk) => chunk.usage.completion_tokens);
     expect(counts).toEqual([...counts].sort((a, b) => a - b));
     expect(counts.at(-1)).toBe(tokenizer.encode('hello there', { addSpecialTokens: 'none' }).length + 1);
@@ -114,15 +124,23 @@ describe('text', () => {
     if (found) expect(test.gateway.stoppedChoices).toHaveLength(1);
     const whole = await answerOf(await test.post('/v1/chat/completions', { messages, stop }));
     expect(firstChoice(whole).message.content).toBe(expected);
-    expect(whole.usage.completion_tokens).toBe(chunks.flatMap((chunk) => chunk.choices[0]?.token_ids ?? []).length);
-    const kept = await answerOf(await test.post('/v1/chat/completions', { messages, stop, include_stop_str_in_output: true }));
-    expect(firstChoice(kept).message.content).toBe(found ? expected + firstChoice(last).stop_reason : expected);
+    expect(whole.usage.completion_tokens).toBe(
+      chunks.flatMap((chunk) => chunk.choices[0]?.token_ids ?? []).length,
+    );
+    const kept = await answerOf(
+      await test.post('/v1/chat/completions', { messages, stop, include_stop_str_in_output: true }),
+    );
+    expect(firstChoice(kept).message.content).toBe(
+      found ? expected + firstChoice(last).stop_reason : expected,
+    );
   });
 
   it('tells a stop token of the request from the end of the model', async () => {
     const ids = tokenizer.encode('one two three', { addSpecialTokens: 'none' });
     test.gateway.script = () => ids;
-    const stopped = await answerOf(await test.post('/v1/chat/completions', { messages, stop_token_ids: [ids[1]] }));
+    const stopped = await answerOf(
+      await test.post('/v1/chat/completions', { messages, stop_token_ids: [ids[1]] }),
+    );
     expect(firstChoice(stopped)).toMatchObject({ finish_reason: 'stop', stop_reason: ids[1] });
     expect(firstChoice(stopped).message.content).toBe(tokenizer.decode(ids.slice(0, 1), { special: 'skip' }));
     const ended = await answerOf(await test.post('/v1/chat/completions', { messages }));
@@ -177,7 +195,9 @@ describe('failures', () => {
       expect((await answerOf(response)).error).toEqual(expected);
     }
     test.gateway.failure = { ...test.gateway.failure, afterEventCount: 2 };
-    const chunks = await payloads(await test.post('/v1/completions', { prompt: 'a', max_tokens: 4, stream: true }));
+    const chunks = await payloads(
+      await test.post('/v1/completions', { prompt: 'a', max_tokens: 4, stream: true }),
+    );
     expect(chunks.at(-1)?.error).toEqual(expected);
   });
 
@@ -259,7 +279,14 @@ describe('clients that leave', () => {
   it('but stay connected without reading, hold their generation back and cost nothing', async () => {
     const longToken = 70;
     test.gateway.script = () => [longToken];
-    const body = JSON.stringify({ prompt: 'a', stream: true, ignore_eos: true, max_tokens: 500, n: 100, logprobs: 20 });
+    const body = JSON.stringify({
+      prompt: 'a',
+      stream: true,
+      ignore_eos: true,
+      max_tokens: 500,
+      n: 100,
+      logprobs: 20,
+    });
     const socket = net.connect({ port: test.server.port, host: '127.0.0.1' });
     socket.pause();
     socket.write(
@@ -284,11 +311,20 @@ describe('clients that leave', () => {
 
   it('are cut when they have taken nothing for ten minutes', async () => {
     const patient = await startTestServer(() => [70], { clock: hasty });
-    const body = JSON.stringify({ prompt: 'a', stream: true, ignore_eos: true, max_tokens: 500, n: 100, logprobs: 20 });
+    const body = JSON.stringify({
+      prompt: 'a',
+      stream: true,
+      ignore_eos: true,
+      max_tokens: 500,
+      n: 100,
+      logprobs: 20,
+    });
     const socket = net.connect({ port: patient.server.port, host: '127.0.0.1' });
     try {
       socket.pause().on('error', () => undefined);
-      socket.write(`POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+      socket.write(
+        `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+      );
       await expect.poll(() => patient.gateway.cancelledIds.length, { timeout: 10_000 }).toBe(1);
       await expect.poll(() => patient.gateway.activeCount).toBe(0);
     } finally {
@@ -321,13 +357,22 @@ describe('bodies on the wire', () => {
   it('may be cut anywhere, also within a character', async () => {
     const body = Buffer.from(JSON.stringify({ prompt: 'a😀b' }));
     const at = body.indexOf(0xf0) + 2;
-    const received = await exchange([head(`content-length: ${body.length}`), body.subarray(0, at), body.subarray(at)]);
+    const received = await exchange([
+      head(`content-length: ${body.length}`),
+      body.subarray(0, at),
+      body.subarray(at),
+    ]);
     const expected = tokenizer.encode('a😀b', { addSpecialTokens: 'auto' });
     expect(received).toContain(`"tokens":${JSON.stringify(expected)}`);
   });
 
   it('may be chunked', async () => {
-    const received = await exchange([head('transfer-encoding: chunked'), 'c\r\n{"prompt":"H\r\n', '3\r\ni"}\r\n', '0\r\n\r\n']);
+    const received = await exchange([
+      head('transfer-encoding: chunked'),
+      'c\r\n{"prompt":"H\r\n',
+      '3\r\ni"}\r\n',
+      '0\r\n\r\n',
+    ]);
     expect(received).toContain('HTTP/1.1 200 OK');
   });
 
@@ -363,7 +408,12 @@ describe('shutdown', () => {
     await new Promise((resolve) => idle.on('connect', resolve));
     test.gateway.script = () => [70];
     test.gateway.stepMs = 5;
-    const endless = test.post('/v1/completions', { prompt: 'a', stream: true, ignore_eos: true, max_tokens: 500 });
+    const endless = test.post('/v1/completions', {
+      prompt: 'a',
+      stream: true,
+      ignore_eos: true,
+      max_tokens: 500,
+    });
     await (await endless).body?.getReader().read();
     await test.server.close(100);
     await expect.poll(() => test.gateway.activeCount).toBe(0);
@@ -375,6 +425,8 @@ describe('shutdown', () => {
     await new Promise((resolve) => silent.on('connect', resolve));
     await (await fetch(`${test.url}/health`)).text();
     const waitedTooLong = systemClock.sleep(20_000).then(() => 'waited for the deadline');
-    expect(await Promise.race([test.server.close(60_000).then(() => 'closed'), waitedTooLong])).toBe('closed');
+    expect(await Promise.race([test.server.close(60_000).then(() => 'closed'), waitedTooLong])).toBe(
+      'closed',
+    );
   });
 });

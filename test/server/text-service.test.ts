@@ -1,5 +1,6 @@
-/** The text threads (from the build, since threads run JavaScript): same ids as on the caller's thread; hostile templates and
- *  tokenizers end by their limits, take nobody with them and never hold up the event loop. */
+/** The text threads (from the build, since threads run JavaScript): same ids as on the caller's thread;
+ *  hostile templates and tokenizers end by their limits, take nobody with them and never hold up the event
+ *  loop. */
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -36,8 +37,10 @@ async function serve(options: Partial<TextServiceOptions>): Promise<TestServer> 
 /** The demo model with another chat template or pre-tokenizer. */
 function folderWith(changes: { template?: string; pattern?: string }): string {
   const folder = mkdtempSync(path.join(temporary, 'model-'));
-  for (const name of ['tokenizer.json', 'tokenizer_config.json']) cpSync(path.join(demoFolder, name), path.join(folder, name));
-  if (changes.template !== undefined) writeFileSync(path.join(folder, 'chat_template.jinja'), changes.template);
+  for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+    cpSync(path.join(demoFolder, name), path.join(folder, name));
+  if (changes.template !== undefined)
+    writeFileSync(path.join(folder, 'chat_template.jinja'), changes.template);
   if (changes.pattern !== undefined) {
     const file = path.join(folder, 'tokenizer.json');
     const json = JSON.parse(readFileSync(file, 'utf8'));
@@ -58,7 +61,8 @@ const auto = { addSpecialTokens: 'auto' } as const;
 const none = { addSpecialTokens: 'none' } as const;
 const longText = 'The quick brown fox 😀 jumps over the lazy dog. '.repeat(4000);
 const hi = { messages: [{ role: 'user', content: 'Hi' }] };
-const endlessLoop = '{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}{{ messages[0].content }}';
+const endlessLoop =
+  '{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}{{ messages[0].content }}';
 
 it('gives the same ids and texts as the caller’s own tokenizer, asked in any order', async () => {
   const text = await startText();
@@ -71,7 +75,10 @@ it('gives the same ids and texts as the caller’s own tokenizer, asked in any o
   const direct = new DirectText(loadText(demoFolder));
   const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
   expect(await text.encodeChat(chat, none, 1000)).toEqual(await direct.encodeChat(chat, none, 1000));
-  await expect(text.encodeChat(chat, none, 3)).rejects.toMatchObject({ code: 'context_length_exceeded', param: 'messages' });
+  await expect(text.encodeChat(chat, none, 3)).rejects.toMatchObject({
+    code: 'context_length_exceeded',
+    param: 'messages',
+  });
 });
 
 it('brings the whole vocabulary over, without the tokenizer', async () => {
@@ -100,9 +107,19 @@ it('leaves the event loop free while a long text is encoded, and short ones over
 });
 
 it.each([
-  ['a template that loops for ever', { template: endlessLoop }, '/v1/chat/completions', { model: 'demo', ...hi }],
+  [
+    'a template that loops for ever',
+    { template: endlessLoop },
+    '/v1/chat/completions',
+    { model: 'demo', ...hi },
+  ],
   ['a template that nests large ranges', { template: '{{ range(1000000000) | list }}' }, null, null],
-  ['a pre-tokenizer that backtracks', { pattern: '(a+)+$' }, '/v1/completions', { model: 'demo', prompt: `${'a'.repeat(60)}!` }],
+  [
+    'a pre-tokenizer that backtracks',
+    { pattern: '(a+)+$' },
+    '/v1/completions',
+    { model: 'demo', prompt: `${'a'.repeat(60)}!` },
+  ],
   ['the same by /tokenize', { pattern: '(a+)+$' }, '/tokenize', { prompt: `${'a'.repeat(60)}!` }],
 ] as const)('%s is stopped, while /health and others are served', async (_, changes, route, body) => {
   const runLimitMs = 1500;
@@ -141,7 +158,8 @@ it('keeps a kind of job that was stopped away from the others', async () => {
   await expect(text.encodeChat(chat, none, 1000)).rejects.toMatchObject({ code: 'deadline_exceeded' });
   let stoppedCount = 0;
   const hostile = [1, 2].map(() => text.encodeChat(chat, none, 1000).catch(() => stoppedCount++));
-  for (let index = 0; index < 20; index++) expect(lists(await text.encode(['b'], none))).toEqual([tokenizer.encode('b', none)]);
+  for (let index = 0; index < 20; index++)
+    expect(lists(await text.encode(['b'], none))).toEqual([tokenizer.encode('b', none)]);
   expect(stoppedCount).toBe(0);
   await Promise.all(hostile);
   expect(stoppedCount).toBe(2);
@@ -158,27 +176,34 @@ it('keeps jobs of that kind away that waited when the first was stopped', async 
 });
 
 it.each([
-  ['a field of a message', { messages: [{ ...hi.messages[0], role: 'user', name: 'x'.repeat(100_000) }], extra: {} }],
-  ['a list of empty messages', { messages: Array.from({ length: 5000 }, () => ({ role: 'user', content: '' })), extra: {} }],
+  [
+    'a field of a message',
+    { messages: [{ ...hi.messages[0], role: 'user', name: 'x'.repeat(100_000) }], extra: {} },
+  ],
+  [
+    'a list of empty messages',
+    { messages: Array.from({ length: 5000 }, () => ({ role: 'user', content: '' })), extra: {} },
+  ],
   ['a variable for the template', { messages: hi.messages, extra: { a: [{ b: 'x'.repeat(100_000) }] } }],
 ])('%s counts as much as a text of its size', (_, { messages, extra }) => {
   const chat = { messages, options: { addGenerationPrompt: true, extra } };
   expect(unitCountOf({ kind: 'chat', chat, options: none, unitCountMax: 1000 })).toBeGreaterThan(20_000);
 });
 
-it.each(['{{ raise_exception("x" * 10**6) }}', '{{ {}["x" * 10**6].a }}', '{{ ("{" ~ "x" * 10**6 ~ "}").format() }}'])(
-  'tells of %s in a message of bounded length',
-  async (template) => {
-    const text = await startText({ folder: folderWith({ template }) });
-    const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
-    const error: Error = await text.encodeChat(chat, none, 1000).then(
-      () => new Error('no'),
-      (reason) => reason,
-    );
-    expect(error.message).toMatch(/refuses these messages.*xxx/);
-    expect(error.message.length).toBeLessThan(3000);
-  },
-);
+it.each([
+  '{{ raise_exception("x" * 10**6) }}',
+  '{{ {}["x" * 10**6].a }}',
+  '{{ ("{" ~ "x" * 10**6 ~ "}").format() }}',
+])('tells of %s in a message of bounded length', async (template) => {
+  const text = await startText({ folder: folderWith({ template }) });
+  const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
+  const error: Error = await text.encodeChat(chat, none, 1000).then(
+    () => new Error('no'),
+    (reason) => reason,
+  );
+  expect(error.message).toMatch(/refuses these messages.*xxx/);
+  expect(error.message.length).toBeLessThan(3000);
+});
 
 it('goes on when a job cannot be given to a thread', async () => {
   const text = await startText({ runLimitMs: 300 });
@@ -191,8 +216,13 @@ it('goes on when a job cannot be given to a thread', async () => {
 });
 
 it('stops a template that fills the memory, and goes on', async () => {
-  const grow = '{% set ns = namespace(l=["x"]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}{% endfor %}';
-  const text = await startText({ folder: folderWith({ template: grow }), memoryLimitMb: 128, runLimitMs: 30_000 });
+  const grow =
+    '{% set ns = namespace(l=["x"]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}{% endfor %}';
+  const text = await startText({
+    folder: folderWith({ template: grow }),
+    memoryLimitMb: 128,
+    runLimitMs: 30_000,
+  });
   const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
   await expect(text.encodeChat(chat, none, 1000)).rejects.toThrow(/needed more than 128 MiB/);
   expect(lists(await text.encode(['b'], none))).toEqual([tokenizer.encode('b', none)]);
@@ -203,12 +233,16 @@ it('refuses what comes after close', async () => {
   const running = text.encode(['one'], { addSpecialTokens: 'none' }).catch((error) => error);
   await text.close();
   expect(await running).toMatchObject({ code: 'unavailable' });
-  await expect(text.encode(['two'], { addSpecialTokens: 'none' })).rejects.toMatchObject({ code: 'unavailable' });
+  await expect(text.encode(['two'], { addSpecialTokens: 'none' })).rejects.toMatchObject({
+    code: 'unavailable',
+  });
 });
 
 it('says at the start what cannot be loaded, in bounded time', async () => {
   const deaf = entryOf(`setInterval(() => {}, 1000);`);
-  await expect(ThreadedText.start({ folder: demoFolder, entry: deaf, loadLimitMs: 300 })).rejects.toMatchObject({
+  await expect(
+    ThreadedText.start({ folder: demoFolder, entry: deaf, loadLimitMs: 300 }),
+  ).rejects.toMatchObject({
     code: 'model_error',
     message: expect.stringContaining('did not finish within 0.3 s'),
   });
@@ -223,7 +257,9 @@ it('says at the start what cannot be loaded, in bounded time', async () => {
   delete json.model.vocab[token];
   json.model.vocab['x'.repeat(100_000)] = 300;
   writeFileSync(file, JSON.stringify(json));
-  await expect(ThreadedText.start({ folder: swollen, entry })).rejects.toThrow(/token 300 is 100000 bytes long/);
+  await expect(ThreadedText.start({ folder: swollen, entry })).rejects.toThrow(
+    /token 300 is 100000 bytes long/,
+  );
   const broken = folderWith({ template: '{% for %}' });
   await expect(ThreadedText.start({ folder: broken, entry })).rejects.toMatchObject({
     code: 'model_error',
@@ -257,7 +293,11 @@ it('takes the prompts of one body as one job', async () => {
   const encode = vi.spyOn(text, 'encode');
   const server = await startTestServer(say('yes'));
   closing.push(() => server.close());
-  const answer = await server.post('/v1/completions', { model: 'demo', prompt: ['a', 'b', 'c'], max_tokens: 1 });
+  const answer = await server.post('/v1/completions', {
+    model: 'demo',
+    prompt: ['a', 'b', 'c'],
+    max_tokens: 1,
+  });
   expect(answer.status).toBe(200);
   expect(encode).toHaveBeenCalledTimes(1);
   encode.mockRestore();

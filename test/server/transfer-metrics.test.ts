@@ -10,21 +10,32 @@ it('tells bytes, times, retries and failures by pair and connector', async () =>
     { name: 'peer', speed: { bytesPerSecond: 9e9, latencyMs: 0.1 } },
     { name: 'tcp', error: 'nobody listens' },
   ];
-  const counts = { pushedBytes: 300, transferCount: 3, landedBytes: 200, landedMs: 1500, retryCount: 1, failureCount: 2 };
+  const counts = {
+    pushedBytes: 300,
+    transferCount: 3,
+    landedBytes: 200,
+    landedMs: 1500,
+    retryCount: 1,
+    failureCount: 2,
+  };
   const connectors = [{ peer: 'w1', name: 'peer', trials, ...counts }];
   const workers = [
     { id: 'w0', connectors, quarantinedBlockCount: 0, stepBoundaryWaits: { count: 0, totalMs: 0 } },
     { id: 'w1', connectors: [], quarantinedBlockCount: 7, stepBoundaryWaits: { count: 4, totalMs: 6 } },
   ];
   const listeners: ((record: Pick<RequestRecord, 'handOverFailures'>) => void)[] = [];
-  const gateway = { workers: () => workers, onRequestDone: (listener: (typeof listeners)[number]) => listeners.push(listener) };
+  const gateway = {
+    workers: () => workers,
+    onRequestDone: (listener: (typeof listeners)[number]) => listeners.push(listener),
+  };
   const registry = new Registry();
   registerTransferMetrics(registry, gateway as unknown as ServerGateway);
   for (const listen of listeners) {
     listen({ handOverFailures: ['lease_expired', 'transfer'] });
     listen({ handOverFailures: ['lease_expired'] });
   }
-  const scrape = async () => (await registry.metrics()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  const scrape = async () =>
+    (await registry.metrics()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   const pair = '{worker="w0",peer="w1",connector="peer"}';
   const expected = [
     `twostroke_kv_link_pushed_bytes_total${pair} 300`,

@@ -23,12 +23,16 @@ async function ignored(path: string, body: object): Promise<string | null> {
 
 describe('an unknown field', () => {
   it('is ignored, and named in a header', async () => {
-    expect(await ignored('/v1/chat/completions', { messages, temprature: 1, foo: null })).toBe('temprature, foo');
+    expect(await ignored('/v1/chat/completions', { messages, temprature: 1, foo: null })).toBe(
+      'temprature, foo',
+    );
     expect(await ignored('/v1/completions', { prompt: 'a', bar: { deep: [1] } })).toBe('bar');
     expect(await ignored('/tokenize', { prompt: 'a', x: 1 })).toBe('x');
     expect(await ignored('/tokenize', { messages, x: 1 })).toBe('x');
     expect(await ignored('/detokenize', { tokens: [5], x: 1 })).toBe('x');
-    expect(await ignored('/v1/chat/completions', { messages, user: 'known', metadata: { any: 1 } })).toBeNull();
+    expect(
+      await ignored('/v1/chat/completions', { messages, user: 'known', metadata: { any: 1 } }),
+    ).toBeNull();
   });
 
   it('deeper in the body too, once for all items of a list', async () => {
@@ -71,7 +75,14 @@ describe('an unknown field', () => {
   });
 
   it('that would change the answer and is known to others is refused by name', async () => {
-    for (const field of ['bad_words', 'allowed_token_ids', 'logits_processors', 'truncate_prompt_tokens', 'regex', 'ebnf']) {
+    for (const field of [
+      'bad_words',
+      'allowed_token_ids',
+      'logits_processors',
+      'truncate_prompt_tokens',
+      'regex',
+      'ebnf',
+    ]) {
       const response = await test.post('/v1/completions', { prompt: 'a', [field]: ['x'] });
       expect([response.status, (await answerOf(response)).error.param]).toEqual([400, field]);
     }
@@ -109,7 +120,11 @@ it('a strict server refuses it by name, with its exact place', async () => {
     ] as const) {
       const response = await strict.post('/v1/chat/completions', body);
       const { error } = await answerOf(response);
-      expect([response.status, error.param, error.message]).toEqual([400, param, expect.stringContaining('unknown field')]);
+      expect([response.status, error.param, error.message]).toEqual([
+        400,
+        param,
+        expect.stringContaining('unknown field'),
+      ]);
     }
     expect(strict.gateway.submitted).toHaveLength(0);
   } finally {

@@ -13,13 +13,21 @@ import type { WorkerTimes } from '../../src/sim/simulated-workers.js';
 import type { SimulatedSettings, SimulationOptions } from '../../src/sim/simulation.js';
 
 export const settings: SimulatedSettings = {
-  ...{ blockTokenCount: 16, blockCount: 4096, tokenBudget: 512, prefillChunkTokenCount: 512, sequenceCountMax: 64 },
+  ...{
+    blockTokenCount: 16,
+    blockCount: 4096,
+    tokenBudget: 512,
+    prefillChunkTokenCount: 512,
+    sequenceCountMax: 64,
+  },
   ...{ maxModelTokenCount: 4096, prefixCaching: 'on', depth: 2, vocabCount: 1000 },
 };
 
 /** 0.02 ms a prompt token, 2 ms a decode step; 1 GB/s. */
 export const plainTimes = (): WorkerTimes => ({
-  steps: { draw: ({ prefillTokenCount, decodeCount }) => 0.02 * prefillTokenCount + (decodeCount > 0 ? 2 : 0) },
+  steps: {
+    draw: ({ prefillTokenCount, decodeCount }) => 0.02 * prefillTokenCount + (decodeCount > 0 ? 2 : 0),
+  },
   link: { drawLatency: () => 0.1, draw: (bytes) => bytes / 1e6 },
   request: { arrivalMs: 0.5, tokenMs: 0.25, handOverMs: 1, handOverMsPerToken: 0 },
   kvBytesPerToken: 1024,
@@ -30,10 +38,21 @@ export const load = {
   ...{ drainMs: 600_000, durationMs: Number.POSITIVE_INFINITY },
 };
 
-export function poisson(name: WorkloadName, ratePerSecond: number, requestCountMax: number, seed = 1): Iterable<PlannedRequest> {
+export function poisson(
+  name: WorkloadName,
+  ratePerSecond: number,
+  requestCountMax: number,
+  seed = 1,
+): Iterable<PlannedRequest> {
   const workload = createWorkload({
     ...{ name, seed, contentSeed: seed, tokenIdPool: Array.from({ length: 256 }, (_, i) => i + 3) },
-    ...{ inputTokenCount: 100, outputTokenCount: 32, rangeRatio: 0, outputShape: 'lognormal', lengthScale: 1 },
+    ...{
+      inputTokenCount: 100,
+      outputTokenCount: 32,
+      rangeRatio: 0,
+      outputShape: 'lognormal',
+      lengthScale: 1,
+    },
   });
   const options = {
     outputLength: 'forced',
@@ -41,21 +60,44 @@ export function poisson(name: WorkloadName, ratePerSecond: number, requestCountM
     requestCountMax,
     durationMs: Number.POSITIVE_INFINITY,
   } as const;
-  return planRequests(arrivals({ ratePerSecond, burstiness: 1, seed }), workload, options, { shortenedCount: 0 });
+  return planRequests(arrivals({ ratePerSecond, burstiness: 1, seed }), workload, options, {
+    shortenedCount: 0,
+  });
 }
 
 /** One request at a time of its own. */
-export function requestAt(at: number, promptTokenCount: number, wantedTokenCount: number, index = 0): PlannedRequest {
+export function requestAt(
+  at: number,
+  promptTokenCount: number,
+  wantedTokenCount: number,
+  index = 0,
+): PlannedRequest {
   const ids = Array.from({ length: promptTokenCount }, (_, i) => 3 + ((i * 31 + index * 7 + (i >> 3)) % 500));
-  return { index, at, prompt: { kind: 'ids', ids }, promptTokenCount, wantedTokenCount, maxTokenCount: 4 * wantedTokenCount };
+  return {
+    index,
+    at,
+    prompt: { kind: 'ids', ids },
+    promptTokenCount,
+    wantedTokenCount,
+    maxTokenCount: 4 * wantedTokenCount,
+  };
 }
 
-export function cluster(workers: string, strategy: Strategy, more: Partial<SimulationOptions> = {}): SimulationOptions {
+export function cluster(
+  workers: string,
+  strategy: Strategy,
+  more: Partial<SimulationOptions> = {},
+): SimulationOptions {
   return { workers: parseWorkerSpecs(workers), strategy, settings, timesOf: plainTimes, ...more };
 }
 
-/** What measuring a worker of that kind would give: decode over batch × length, prefill over lengths and cached prefixes, mixed steps. */
-export function syntheticSamples(msOf: (work: StepWork) => number, scatter: number, seed: number): readonly StepSample[] {
+/** What measuring a worker of that kind would give: decode over batch × length, prefill over lengths and
+ *  cached prefixes, mixed steps. */
+export function syntheticSamples(
+  msOf: (work: StepWork) => number,
+  scatter: number,
+  seed: number,
+): readonly StepSample[] {
   const prng = new Prng(seed);
   const works: StepWork[] = [];
   for (const decodeCount of [0, 1, 2, 4, 8, 16, 32, 64]) {
@@ -64,7 +106,12 @@ export function syntheticSamples(msOf: (work: StepWork) => number, scatter: numb
         for (const startPosition of [0, 512]) {
           if (decodeCount + prefillTokenCount === 0) continue;
           const prefillPairCount = prefillPairCountOf(startPosition, prefillTokenCount);
-          works.push({ decodeCount, decodeKvTokenCount: decodeCount * keyCount, prefillTokenCount, prefillPairCount });
+          works.push({
+            decodeCount,
+            decodeKvTokenCount: decodeCount * keyCount,
+            prefillTokenCount,
+            prefillPairCount,
+          });
         }
       }
     }
@@ -82,7 +129,14 @@ export function syntheticProfile(): ProfileFile {
     ...{ msPerSampledRow: 0.03, msPerDecodeKvToken: 1e-5, msPerPrefillPair: 1e-6 },
   };
   return {
-    key: { deviceName: 'synthetic', threadCount: 1, modelName: 'synthetic', weightFormat: 'bf16', kvDtype: 'bf16', version: 1 },
+    key: {
+      deviceName: 'synthetic',
+      threadCount: 1,
+      modelName: 'synthetic',
+      weightFormat: 'bf16',
+      kvDtype: 'bf16',
+      version: 1,
+    },
     measuredAt: 'never',
     parameters: {
       step,

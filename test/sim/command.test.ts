@@ -48,7 +48,12 @@ describe.concurrent('twostroke simulate', () => {
   });
 
   it('replays a trace, and routes on wrong beliefs', async () => {
-    const { stdout, exitCode } = await simulate('--trace', file('trace.jsonl'), '--router-error', '1.3,0.7,1.3');
+    const { stdout, exitCode } = await simulate(
+      '--trace',
+      file('trace.jsonl'),
+      '--router-error',
+      '1.3,0.7,1.3',
+    );
     expect(stdout).toMatch(/Completed +2/);
     expect(stdout).toMatch(/w0 +computed \d+ prompts/);
     expect(exitCode).toBe(0);
@@ -68,7 +73,8 @@ describe.concurrent('twostroke simulate', () => {
       '80',
       '--json',
     ];
-    const run = async (...more: string[]) => JSON.parse((await simulate(...args, ...more)).stdout) as Record<string, number>;
+    const run = async (...more: string[]) =>
+      JSON.parse((await simulate(...args, ...more)).stdout) as Record<string, number>;
     const [late, shed, lenient, unpaced, own] = await Promise.all([
       run('--slo', 'ttft:200'),
       run('--slo', 'ttft:200', '--on-overload', 'shed'),

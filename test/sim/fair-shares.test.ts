@@ -1,5 +1,5 @@
-/** Equal workers get equal shares of a load, whatever noise their steps have; a slower one is found and gets less. Simulated, so the same
- *  every time. */
+/** Equal workers get equal shares of a load, whatever noise their steps have; a slower one is found and gets
+ *  less. Simulated, so the same every time. */
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
@@ -9,7 +9,9 @@ import { timesFromProfiles } from '../../src/sim/profile-times.js';
 import { simulate } from '../../src/sim/simulation.js';
 import { cluster, load, poisson } from './clusters.js';
 
-const file = readProfile(path.resolve(import.meta.dirname, '../../profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json'));
+const file = readProfile(
+  path.resolve(import.meta.dirname, '../../profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json'),
+);
 const measured = timesFromProfiles([file]);
 const requestCount = 1000;
 
@@ -30,7 +32,12 @@ async function sharesOf(each: Case) {
   const late: Record<string, number> = { w0: 0, w1: 0 };
   let doneCount = 0;
   const options = cluster(workers, strategy, {
-    settings: { ...cluster(workers, strategy).settings, blockCount: 16_384, tokenBudget: 2048, prefillChunkTokenCount: 2048 },
+    settings: {
+      ...cluster(workers, strategy).settings,
+      blockCount: 16_384,
+      tokenBudget: 2048,
+      prefillChunkTokenCount: 2048,
+    },
     timesOf: (index) => {
       const prng = new Prng(1000 * seed + index);
       let drift = 0; // what a device is off by for a while, a tenth: noise of which one step tells the next

@@ -6,8 +6,15 @@ import { simulate } from '../../src/sim/simulation.js';
 import { VirtualClock } from '../../src/sim/virtual-clock.js';
 import { cluster, load, requestAt } from './clusters.js';
 
-/** When `stepMs` of computing on each of `count` streams, begun at 0, has been done; a loop runs for `loopMs` at 1 ms. */
-async function endMsOf(coreCount: number, count: number, stepMs: number, loopMs = 0, neighbourSlowdown = 0): Promise<number> {
+/** When `stepMs` of computing on each of `count` streams, begun at 0, has been done; a loop runs for `loopMs`
+ *  at 1 ms. */
+async function endMsOf(
+  coreCount: number,
+  count: number,
+  stepMs: number,
+  loopMs = 0,
+  neighbourSlowdown = 0,
+): Promise<number> {
   const clock = new VirtualClock();
   const cores = new SharedCores(clock, { coreCount, neighbourSlowdown });
   const loop = cores.addLoop();
@@ -60,7 +67,11 @@ describe('a host', () => {
   };
   const ttftsOf = async (host?: HostCosts) => {
     const plan = [requestAt(0, 100, 2), requestAt(0, 100, 2, 1)];
-    const { records } = await simulate(cluster('any:cpu', 'collocated', host === undefined ? {} : { host }), plan, load);
+    const { records } = await simulate(
+      cluster('any:cpu', 'collocated', host === undefined ? {} : { host }),
+      plan,
+      load,
+    );
     return records.map(ttftMsOf);
   };
 
@@ -70,13 +81,16 @@ describe('a host', () => {
 
   it('keeps a request waiting for the one before, and computing for both', async () => {
     const [first = 0, second = 0] = await ttftsOf(costs);
-    expect(first).toBeCloseTo(1 + 0.5 + 2 + 3 + 0.25, 1); // front, message, 100 tokens and the second one's 3 ms of the only core, message
+    // front, message, 100 tokens and the second one's 3 ms of the only core, message
+    expect(first).toBeCloseTo(1 + 0.5 + 2 + 3 + 0.25, 1);
     expect(second).toBeGreaterThan(first);
   });
 
   it('is read from JSON, or refused with the file and what is missing', () => {
     expect(parseHost(JSON.stringify(costs), 'host.json')).toEqual(costs);
-    expect(() => parseHost('{"coreCount":2}', 'host.json')).toThrow(/host\.json .*neighbourSlowdown, frontMs, gateway/);
+    expect(() => parseHost('{"coreCount":2}', 'host.json')).toThrow(
+      /host\.json .*neighbourSlowdown, frontMs, gateway/,
+    );
     expect(() => parseHost('oops', 'host.json')).toThrow(/host\.json/);
   });
 });

@@ -1,14 +1,17 @@
-/** More than the workers can serve in time, on virtual time: who is served, who is refused, and when it is told to come back. */
+/** More than the workers can serve in time, on virtual time: who is served, who is refused, and when it is
+ *  told to come back. */
 import { describe, expect, it } from 'vitest';
 import type { PlannedRequest } from '../../src/bench/request-record.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
-import { parseSloTargets } from '../../src/router/slo-targets.js';
+import { parseSloSpec } from '../../src/router/slo-spec.js';
 import { timesFromProfiles } from '../../src/sim/profile-times.js';
 import { type SimulationOptions, simulate } from '../../src/sim/simulation.js';
 import { cluster, load, requestAt, settings, syntheticProfile } from './clusters.js';
 
 const tokenCount = 3000; // a prompt of about 66 ms
-const burst = (count: number) => Array.from({ length: count }, (_, index) => requestAt(2 * index, tokenCount, 2, index)); // faster than they can be served
+// faster than they can be served
+const burst = (count: number) =>
+  Array.from({ length: count }, (_, index) => requestAt(2 * index, tokenCount, 2, index));
 
 async function run(options: Partial<SimulationOptions>, plan: readonly PlannedRequest[]) {
   const done = new Map<string, RequestRecord>();
@@ -28,7 +31,7 @@ async function run(options: Partial<SimulationOptions>, plan: readonly PlannedRe
   return { records, served, refused, done: [...done.values()] };
 }
 
-const slo = parseSloTargets('ttft:1000,tpot:100', '--slo');
+const slo = parseSloSpec('ttft:1000,tpot:100', '--slo');
 
 describe('beyond what can be served in time', () => {
   it('shed refuses the rest, and who is served is in time', async () => {
@@ -37,7 +40,9 @@ describe('beyond what can be served in time', () => {
     expect(refused.length).toBeGreaterThan(30);
     const met = done.filter(({ sloMet }) => sloMet?.ttft === true).length;
     expect(met).toBeGreaterThanOrEqual(0.9 * served.length);
-    expect(done.filter(({ errorCode }) => errorCode === 'overloaded').every(({ sloMet }) => sloMet?.all === false)).toBe(true);
+    expect(
+      done.filter(({ errorCode }) => errorCode === 'overloaded').every(({ sloMet }) => sloMet?.all === false),
+    ).toBe(true);
   });
 
   it('late serves all, those who can be in time first', async () => {
@@ -56,14 +61,20 @@ describe('beyond what can be served in time', () => {
     const { done } = await run({ onOverload: 'late', slo }, burst(60));
     const errors = done
       .filter(({ isLate }) => isLate)
-      .map(({ routes, firstTokenMs = Number.NaN, arrivalMs }) => (routes[0]?.estimates.ttftMs ?? 0) / (firstTokenMs - arrivalMs));
+      .map(
+        ({ routes, firstTokenMs = Number.NaN, arrivalMs }) =>
+          (routes[0]?.estimates.ttftMs ?? 0) / (firstTokenMs - arrivalMs),
+      );
     const sorted = errors.sort((a, b) => a - b);
     expect(sorted[Math.floor(sorted.length / 2)]).toBeGreaterThan(0.7);
     expect(sorted[Math.floor(sorted.length / 2)]).toBeLessThan(1.4);
   });
 
   it('late refuses who would wait longer than the bound, and nobody taken in waits much longer', async () => {
-    const { served, refused } = await run({ onOverload: 'late', slo, limits: { waitMsMax: 2000 } }, burst(100));
+    const { served, refused } = await run(
+      { onOverload: 'late', slo, limits: { waitMsMax: 2000 } },
+      burst(100),
+    );
     expect(refused.length).toBeGreaterThan(40);
     expect(served.length).toBeGreaterThan(20);
     const longest = Math.max(...served.map(({ firstTokenMs = 0, sentMs }) => firstTokenMs - sentMs));
@@ -80,15 +91,25 @@ describe('beyond what can be served in time', () => {
 
 it('who comes back when it was told to is in time, and who comes sooner is not', async () => {
   const patient = burst(60).map((each) => ({ ...each, slo: { ttftMs: 60_000 } }));
-  const probe = (at: number, index: number) => ({ ...requestAt(at, tokenCount, 2, index), slo: { ttftMs: 1000 } });
-  const pacing = { settings: { ...settings, prefixCaching: 'off', pacing: 'off', blockCount: 65_536 } } as const;
+  const probe = (at: number, index: number) => ({
+    ...requestAt(at, tokenCount, 2, index),
+    slo: { ttftMs: 1000 },
+  });
+  const pacing = {
+    settings: { ...settings, prefixCaching: 'off', pacing: 'off', blockCount: 65_536 },
+  } as const;
   const options = { ...pacing, onOverload: 'shed', slo } as const;
   const first = await run(options, [...patient, probe(1, 100)]);
   const [refusal] = first.refused;
   expect(first.refused).toHaveLength(1);
   const retryMs = 1000 * Number(/retry in (\d+) s/.exec(refusal?.error ?? '')?.[1]);
   expect(retryMs).toBeGreaterThan(1000);
-  const { done } = await run(options, [...patient, probe(1, 100), probe(retryMs - 1500, 101), probe(1 + retryMs, 102)]);
+  const { done } = await run(options, [
+    ...patient,
+    probe(1, 100),
+    probe(retryMs - 1500, 101),
+    probe(1 + retryMs, 102),
+  ]);
   const outcomeOf = (id: string) => done.find((record) => record.id === id);
   expect(outcomeOf('r101')?.errorCode).toBe('overloaded');
   expect(outcomeOf('r102')?.sloMet).toMatchObject({ ttft: true });
@@ -110,7 +131,12 @@ describe('at three times what can be served', () => {
     'a class within its reservation is never refused, and served in time: $what',
     async ({ onOverload, blockCount }) => {
       const serving = { ...settings, prefixCaching: 'off', sequenceCountMax: 16, blockCount } as const;
-      const options = { onOverload, slo: parseSloTargets('ttft:1000,tpot:100', '--slo'), settings: serving, classOf } as const;
+      const options = {
+        onOverload,
+        slo: parseSloSpec('ttft:1000,tpot:100', '--slo'),
+        settings: serving,
+        classOf,
+      } as const;
       const { refused, done } = await run({ ...options, limits: { requestCountMax: null } }, plan);
       expect(refused.filter(({ index }) => !isPremium(index)).length).toBeGreaterThan(100);
       expect(refused.filter(({ index }) => isPremium(index))).toEqual([]);

@@ -22,7 +22,10 @@ describe('simulation', () => {
         ...plainTimes(),
         steps: new MeasuredSteps(samples).timesFor(new Prng(seed + index)),
       });
-      const options = cluster('any:cpu,prefill:cpu,decode:cpu', 'adaptive', { timesOf, onLogLine: (line) => lines.push(line) });
+      const options = cluster('any:cpu,prefill:cpu,decode:cpu', 'adaptive', {
+        timesOf,
+        onLogLine: (line) => lines.push(line),
+      });
       await simulate(options, poisson('mixed', 40, 60, seed), load);
       return lines.join('\n');
     };
@@ -38,7 +41,11 @@ describe('simulation', () => {
       { promptTokenCount: 100, stepCount: 1 },
       { promptTokenCount: 1300, stepCount: 3 },
     ])('one worker, $promptTokenCount prompt tokens', async ({ promptTokenCount }) => {
-      const { records } = await simulate(cluster('any:cpu', 'collocated'), [requestAt(0, promptTokenCount, 11)], load);
+      const { records } = await simulate(
+        cluster('any:cpu', 'collocated'),
+        [requestAt(0, promptTokenCount, 11)],
+        load,
+      );
       const ttftMs = 0.5 + 0.02 * promptTokenCount + 0.25;
       expect(records).toHaveLength(1);
       expect(records[0]?.firstTokenMs).toBeCloseTo(ttftMs, 1);
@@ -62,7 +69,8 @@ describe('simulation', () => {
         load,
       );
       const prefillMs = 0.02 * promptTokenCount;
-      const copyMs = (promptTokenCount * 1024) / 1e6; // of which what is felt lies between the last of 4 layers and all of it
+      // of which what is felt lies between the last of 4 layers and all of it
+      const copyMs = (promptTokenCount * 1024) / 1e6;
       const [record] = records;
       expect(record?.firstTokenMs).toBeCloseTo(0.5 + prefillMs + 0.25, 1);
       const restMs = 0.1 + 1 + 2; // link latency, hand-over, step; the token's own way is in both times
@@ -95,20 +103,34 @@ describe('simulation', () => {
 
   it('goes on elsewhere when a worker is killed', async () => {
     const faults = [
-      { atMs: 200, strike: (workers: { kill(id: ReturnType<typeof workerId>): void }) => workers.kill(workerId('w0')) },
+      {
+        atMs: 200,
+        strike: (workers: { kill(id: ReturnType<typeof workerId>): void }) => workers.kill(workerId('w0')),
+      },
     ];
-    const { records } = await simulate(cluster('any:cpu*2', 'collocated', { faults }), poisson('mixed', 50, 60), load);
-    expect(records).toHaveLength(60);
-    expect(records.every((record) => record.outcome === 'completed' && record.outputTokenCount === record.wantedTokenCount)).toBe(
-      true,
+    const { records } = await simulate(
+      cluster('any:cpu*2', 'collocated', { faults }),
+      poisson('mixed', 50, 60),
+      load,
     );
+    expect(records).toHaveLength(60);
+    expect(
+      records.every(
+        (record) => record.outcome === 'completed' && record.outputTokenCount === record.wantedTokenCount,
+      ),
+    ).toBe(true);
   });
 
   it('finds a block that somebody keeps', async () => {
     const keep = {
       atMs: 10,
-      strike: (workers: { engines: readonly { engine: { reserve(request: object, growthTokenCount: number): unknown } }[] }) => {
-        workers.engines[0]?.engine.reserve({ id: requestId('keeper'), promptIds: [1, 2, 3], sampling: greedy }, 0);
+      strike: (workers: {
+        engines: readonly { engine: { reserve(request: object, growthTokenCount: number): unknown } }[];
+      }) => {
+        workers.engines[0]?.engine.reserve(
+          { id: requestId('keeper'), promptIds: [1, 2, 3], sampling: greedy },
+          0,
+        );
       },
     };
     const options = cluster('any:cpu', 'collocated', { faults: [keep as never] });

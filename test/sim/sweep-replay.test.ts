@@ -1,4 +1,5 @@
-/** A real sweep on virtual time once more. The "real" one is simulated here too, with times that are known. */
+/** A real sweep on virtual time once more. The "real" one is simulated here too, with times that are
+ *  known. */
 import { describe, expect, it } from 'vitest';
 import type { RequestRecord } from '../../src/bench/request-record.js';
 import type { Stage, SweepData, SweepRun } from '../../src/bench/sweep-file.js';
@@ -11,18 +12,35 @@ import { cluster, load, plainTimes, poisson, requestAt } from './clusters.js';
 const modes: readonly Strategy[] = ['collocated', 'disaggregated'];
 const clusterOf = (mode: string, slowness = 1) => {
   const { steps, ...times } = plainTimes();
-  const timesOf = () => ({ ...times, steps: { draw: (work: Parameters<typeof steps.draw>[0]) => slowness * steps.draw(work) } });
+  const timesOf = () => ({
+    ...times,
+    steps: { draw: (work: Parameters<typeof steps.draw>[0]) => slowness * steps.draw(work) },
+  });
   return cluster('any:cpu*2', mode as Strategy, { timesOf });
 };
 
-/** Each mode's server: everything at once, then a point at 20 requests a second, measured from the tenth on. A/A is the same run again. */
+/** Each mode's server: everything at once, then a point at 20 requests a second, measured from the tenth on.
+ *  A/A is the same run again. */
 async function sweep(): Promise<SweepData> {
   const runs: SweepRun[] = [];
   const records = new Map<number, readonly RequestRecord[]>();
-  const add = (stage: Stage, mode: string, ratePerSecond: number | null, made: readonly RequestRecord[] = []) => {
+  const add = (
+    stage: Stage,
+    mode: string,
+    ratePerSecond: number | null,
+    made: readonly RequestRecord[] = [],
+  ) => {
     records.set(runs.length, made);
     runs.push({
-      ...{ runIndex: runs.length, stage, mode, workload: 'mixed', repetition: 0, ratePerSecond, rateFraction: null },
+      ...{
+        runIndex: runs.length,
+        stage,
+        mode,
+        workload: 'mixed',
+        repetition: 0,
+        ratePerSecond,
+        rateFraction: null,
+      },
       ...{ coreShare: 0, shortenedCount: 0 },
     });
   };
@@ -36,7 +54,16 @@ async function sweep(): Promise<SweepData> {
     add('point', mode, 20, point?.records);
   }
   add('repeat', 'collocated', 20, records.get(1));
-  const facts = { date: '', machine: '', model: '', seed: 0, targets: {}, candidate: 'adaptive', ttftFactor: 5, tpotFactor: 2 };
+  const facts = {
+    date: '',
+    machine: '',
+    model: '',
+    seed: 0,
+    targets: {},
+    candidate: 'adaptive',
+    ttftFactor: 5,
+    tpotFactor: 2,
+  };
   return { header: { ...facts, runs }, records };
 }
 
@@ -44,12 +71,16 @@ describe('replaySweep', () => {
   it('finds what it replays where steps take what they took, to a turn of the event loop', async () => {
     const data = await sweep();
     const { rows, saturations } = accuracyOf(data, [await replaySweep(data, (mode) => clusterOf(mode))]);
-    expect(rows.map(({ mode, requestCount }) => [mode, requestCount])).toEqual(modes.map((mode) => [mode, 30]));
+    expect(rows.map(({ mode, requestCount }) => [mode, requestCount])).toEqual(
+      modes.map((mode) => [mode, 30]),
+    );
     for (const row of rows) {
-      for (const { error } of [row.ttftP50, row.ttftP99, row.tpotP50, row.tpotP99]) expect(error).toBeLessThan(0.01);
+      for (const { error } of [row.ttftP50, row.ttftP99, row.tpotP50, row.tpotP99])
+        expect(error).toBeLessThan(0.01);
       expect(row.fraction).toBeGreaterThan(0);
     }
-    for (const { realPerSecond, virtualPerSecond } of saturations) expect(virtualPerSecond / realPerSecond).toBeCloseTo(1, 1);
+    for (const { realPerSecond, virtualPerSecond } of saturations)
+      expect(virtualPerSecond / realPerSecond).toBeCloseTo(1, 1);
     expect(rows.map(({ repeatErrors }) => repeatErrors?.ttftP50)).toEqual([0, undefined]);
   });
 
@@ -66,7 +97,9 @@ describe('replaySweep', () => {
   it('refuses a sweep without requests', async () => {
     const data = await sweep();
     const bare = { ...data, records: new Map() };
-    await expect(replaySweep(bare, (mode) => clusterOf(mode))).rejects.toThrow(/run 0 of the sweep has no records/);
+    await expect(replaySweep(bare, (mode) => clusterOf(mode))).rejects.toThrow(
+      /run 0 of the sweep has no records/,
+    );
   });
 });
 
@@ -77,7 +110,8 @@ describe('simulateRuns', () => {
       { plan, load },
       { plan, load, idleMs: 5000 },
     ]);
-    const ttftMs = (records: readonly RequestRecord[] = []) => (records[0]?.firstTokenMs ?? 0) - (records[0]?.sentMs ?? 0);
+    const ttftMs = (records: readonly RequestRecord[] = []) =>
+      (records[0]?.firstTokenMs ?? 0) - (records[0]?.sentMs ?? 0);
     expect(ttftMs(first?.records)).toBeGreaterThan(0.02 * 500);
     expect(ttftMs(second?.records)).toBeLessThan(0.02 * 100); // its prompt is in the prefix cache
     expect((second?.simulatedMs ?? 0) - (first?.simulatedMs ?? 0)).toBeGreaterThan(5000);

@@ -8,13 +8,21 @@ import { cluster, settings } from './clusters.js';
 
 const mode = (name: Strategy) => ({
   name,
-  simulation: () => cluster('any:cpu*2', name, { settings: { ...settings, vocabCount: simulatedVocabCount } }),
+  simulation: () =>
+    cluster('any:cpu*2', name, { settings: { ...settings, vocabCount: simulatedVocabCount } }),
 });
 
 describe('simulateSweep', () => {
   it('asks every mode for the same at each point, the first static one twice', async () => {
     const data = await simulateSweep({
-      ...{ name: 'test', candidate: 'adaptive', seed: 1, rateFractions: [0.5], repetitionCount: 2, requestCount: 30 },
+      ...{
+        name: 'test',
+        candidate: 'adaptive',
+        seed: 1,
+        rateFractions: [0.5],
+        repetitionCount: 2,
+        requestCount: 30,
+      },
       ...{ settleMs: 500, warmupMs: 100, saturation: { concurrency: 8, requestCount: 40 } },
       modes: (['collocated', 'disaggregated', 'adaptive'] as const).map(mode),
       workloads: [
@@ -22,7 +30,14 @@ describe('simulateSweep', () => {
           name: 'short',
           load: (seed) => ({
             workload: {
-              ...{ name: 'short', seed, contentSeed: seed, inputTokenCount: 1, outputTokenCount: 8, rangeRatio: 0 },
+              ...{
+                name: 'short',
+                seed,
+                contentSeed: seed,
+                inputTokenCount: 1,
+                outputTokenCount: 8,
+                rangeRatio: 0,
+              },
               ...{ outputShape: 'lognormal', lengthScale: 1 },
             },
             ...{ durationMs: Number.POSITIVE_INFINITY, contextTokenCount: 4096 },
@@ -31,16 +46,17 @@ describe('simulateSweep', () => {
       ],
     });
     const { runs } = data.header;
-    const prepared = ['collocated', 'disaggregated'].flatMap((name) => [`${name} unloaded`, `${name} saturation`]);
+    const prepared = ['collocated', 'disaggregated'].flatMap((name) => [
+      `${name} unloaded`,
+      `${name} saturation`,
+    ]);
     const measured = ['collocated', 'disaggregated', 'adaptive'].flatMap((name) =>
       ['warmup 0', 'point 0', 'point 1'].map((each) => `${name} ${each}`),
     );
     const again = ['warmup 0', 'repeat 0', 'repeat 1'].map((each) => `collocated ${each}`);
-    expect(runs.map((run) => `${run.mode} ${run.stage}${run.ratePerSecond === null ? '' : ` ${run.repetition}`}`)).toEqual([
-      ...prepared,
-      ...measured,
-      ...again,
-    ]);
+    expect(
+      runs.map((run) => `${run.mode} ${run.stage}${run.ratePerSecond === null ? '' : ` ${run.repetition}`}`),
+    ).toEqual([...prepared, ...measured, ...again]);
 
     const arrivals = (stage: string, repetition: number) =>
       runs

@@ -9,7 +9,10 @@ import { syntheticSamples } from './clusters.js';
 
 /** Flat up to 64 rows, then rising: a roofline. */
 const roofline = ({ decodeCount, decodeKvTokenCount, prefillTokenCount, prefillPairCount }: StepWork) =>
-  5 + 0.03 * Math.max(0, decodeCount + prefillTokenCount - 64) + 2e-5 * decodeKvTokenCount + 1e-6 * prefillPairCount;
+  5 +
+  0.03 * Math.max(0, decodeCount + prefillTokenCount - 64) +
+  2e-5 * decodeKvTokenCount +
+  1e-6 * prefillPairCount;
 
 describe('step times', () => {
   const works: readonly StepWork[] = [
@@ -27,7 +30,9 @@ describe('step times', () => {
   it('scatter as the samples do', () => {
     const times = new MeasuredSteps(syntheticSamples(roofline, 0.2, 1)).timesFor(new Prng(1));
     for (const work of works) {
-      const ratios = Array.from({ length: 400 }, () => times.draw(work) / roofline(work)).sort((a, b) => a - b);
+      const ratios = Array.from({ length: 400 }, () => times.draw(work) / roofline(work)).sort(
+        (a, b) => a - b,
+      );
       expect(percentile(ratios, 0.5)).toBeGreaterThan(0.8);
       expect(percentile(ratios, 0.5)).toBeLessThan(1.25);
       expect(percentile(ratios, 1) / percentile(ratios, 0)).toBeGreaterThan(1.2);

@@ -1,5 +1,6 @@
-/** 64 clients at once, mixed requests, random aborts, against the real server with prefill and decode workers: no error, no leaked
- *  block, memory flat. 10 seconds by default, 2 minutes with TWOSTROKE_TEST=full. The seed is printed on failure through the names. */
+/** 64 clients at once, mixed requests, random aborts, against the real server with prefill and decode
+ *  workers: no error, no leaked block, memory flat. 10 seconds by default, 2 minutes with
+ *  TWOSTROKE_TEST=full. The seed is printed on failure through the names. */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
@@ -10,12 +11,14 @@ const isFull = process.env.TWOSTROKE_TEST === 'full';
 const durationMs = isFull ? 120_000 : 10_000;
 const clientCount = 64;
 const seed = 20_260_101;
-/** Growth from the first third to the end that is noise: heaps that have not been collected, KV pages touched for the first time. */
+/** Growth from the first third to the end that is noise: heaps that have not been collected, KV pages touched
+ *  for the first time. */
 const growthBytesMax = 96 * 2 ** 20;
 
 let serving: Serving;
 beforeAll(async () => {
-  // Few blocks, so that requests wait and are preempted; they are touched early, so that memory can be compared.
+  // Few blocks, so that requests wait and are preempted; they are touched early, so that memory can be
+  // compared.
   const few = ['--num-blocks', '600', '--max-num-seqs', '32', '--max-queue', '4096'];
   serving = await serve('--model', 'demo', '--workers', 'prefill:cpu,decode:cpu', ...few);
 });
@@ -29,9 +32,14 @@ interface Tally {
   readonly problems: string[];
 }
 
-const questions = ['What is the capital of France?', 'Count from 1 to 20.', 'Tell me a short story about a fox named Pip.'];
+const questions = [
+  'What is the capital of France?',
+  'Count from 1 to 20.',
+  'Tell me a short story about a fox named Pip.',
+];
 
-/** [path, body]: chats and completions, short and long, greedy and sampled, with every feature that keeps state somewhere. */
+/** [path, body]: chats and completions, short and long, greedy and sampled, with every feature that keeps
+ *  state somewhere. */
 function mixedRequest(prng: Prng): readonly [string, object] {
   const common = {
     stream: prng.uniform() < 0.6,
@@ -44,7 +52,10 @@ function mixedRequest(prng: Prng): readonly [string, object] {
   };
   if (prng.uniform() < 0.5) {
     const logprobs = prng.uniform() < 0.2 ? { logprobs: true, top_logprobs: 3 } : {};
-    return ['/v1/chat/completions', { ...common, ...logprobs, messages: [{ role: 'user', content: prng.pick(questions) }] }];
+    return [
+      '/v1/chat/completions',
+      { ...common, ...logprobs, messages: [{ role: 'user', content: prng.pick(questions) }] },
+    ];
   }
   const prompt = () => `${prng.pick(questions)} `.repeat(prng.pick([1, 1, 3, 20, 120]));
   return ['/v1/completions', { ...common, prompt: prng.uniform() < 0.2 ? [prompt(), prompt()] : prompt() }];
@@ -56,7 +67,8 @@ async function client(index: number, deadlineMs: number, tally: Tally): Promise<
   while (systemClock.nowMs() < deadlineMs) {
     const [path, body] = mixedRequest(prng);
     const controller = new AbortController();
-    const abort = prng.uniform() < 0.33 ? systemClock.after(prng.integer(0, 1500), () => controller.abort()) : null;
+    const abort =
+      prng.uniform() < 0.33 ? systemClock.after(prng.integer(0, 1500), () => controller.abort()) : null;
     try {
       const response = await fetch(serving.url + path, {
         method: 'POST',
@@ -81,7 +93,9 @@ async function client(index: number, deadlineMs: number, tally: Tally): Promise<
 /** Resident bytes of the gateway and each worker. */
 async function residentBytes(): Promise<readonly number[]> {
   const pids = [serving.child.pid ?? 0, ...(await workersOf(serving.url)).map(({ pid }) => pid ?? 0)];
-  return pids.map((pid) => Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024);
+  return pids.map(
+    (pid) => Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024,
+  );
 }
 
 it(
@@ -89,7 +103,9 @@ it(
   async () => {
     const startMs = systemClock.nowMs();
     const tally: Tally = { finishedCount: 0, abortedCount: 0, problems: [] };
-    const clients = Array.from({ length: clientCount }, (_, index) => client(index, startMs + durationMs, tally));
+    const clients = Array.from({ length: clientCount }, (_, index) =>
+      client(index, startMs + durationMs, tally),
+    );
     await systemClock.sleep(durationMs / 3);
     const earlyBytes = await residentBytes();
     await Promise.all(clients);
@@ -100,8 +116,10 @@ it(
     await expect.poll(() => busyCount(serving.url), { timeout: 20_000, interval: 200 }).toBe(0);
     const workers = await workersOf(serving.url);
     expect(workers.map(({ restartCount }) => restartCount)).toEqual([0, 0]);
-    for (const { snapshot } of workers) expect((snapshot?.freeBlockCount ?? 0) + (snapshot?.cachedBlockCount ?? 0)).toBe(600);
-    for (const [index, late] of lateBytes.entries()) expect(late - (earlyBytes[index] ?? 0)).toBeLessThan(growthBytesMax);
+    for (const { snapshot } of workers)
+      expect((snapshot?.freeBlockCount ?? 0) + (snapshot?.cachedBlockCount ?? 0)).toBe(600);
+    for (const [index, late] of lateBytes.entries())
+      expect(late - (earlyBytes[index] ?? 0)).toBeLessThan(growthBytesMax);
     if (isFull) console.log({ ...tally, earlyBytes, lateBytes });
   },
   durationMs + 120_000,

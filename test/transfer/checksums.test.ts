@@ -1,4 +1,5 @@
-/** CRC-32C of blocks: the standard's values, equal on every instruction set, and a flipped bit anywhere is seen. */
+/** CRC-32C of blocks: the standard's values, equal on every instruction set, and a flipped bit anywhere is
+ *  seen. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type BlockId, blockId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
@@ -75,8 +76,15 @@ describe('BlockChecksums', () => {
 
   it('gives one per block, in the order asked, also many at once', async () => {
     const bytes = await side.bytes();
-    const expected = all.map((block) => crc32c(bytes.subarray(block * layout.blockBytes, (block + 1) * layout.blockBytes)));
-    const answers = await Promise.all([checksums.of(all), checksums.of([]), checksums.of(all.slice(1)), checksums.of(all)]);
+    const expected = all.map((block) =>
+      crc32c(bytes.subarray(block * layout.blockBytes, (block + 1) * layout.blockBytes)),
+    );
+    const answers = await Promise.all([
+      checksums.of(all),
+      checksums.of([]),
+      checksums.of(all.slice(1)),
+      checksums.of(all),
+    ]);
     expect(answers).toEqual([expected, [], expected.slice(1), expected]);
     expect(new Set(expected).size).toBe(4);
   });
@@ -87,7 +95,10 @@ describe('BlockChecksums', () => {
     const host = side.device.allocateHost(1);
     for (let trial = 0; trial < 30; trial++) {
       const index = prng.integer(0, 3);
-      const place = offsetPointer(side.cache.pointer, all[index]! * layout.blockBytes + prng.integer(0, layout.blockBytes - 1));
+      const place = offsetPointer(
+        side.cache.pointer,
+        all[index]! * layout.blockBytes + prng.integer(0, layout.blockBytes - 1),
+      );
       const flip = async (bit: number) => {
         side.stream.copy(host.pointer, place, 1);
         await side.stream.wait();
@@ -106,8 +117,8 @@ describe('BlockChecksums', () => {
   });
 
   it('refuses blocks that are none', () => {
-    expect(() => side.stream.checksumBlocks(side.cache.pointer, { base: side.cache.pointer, blockBytes: 8 }, [-1])).toThrow(
-      /block -1/,
-    );
+    expect(() =>
+      side.stream.checksumBlocks(side.cache.pointer, { base: side.cache.pointer, blockBytes: 8 }, [-1]),
+    ).toThrow(/block -1/);
   });
 });

@@ -1,4 +1,5 @@
-/** What every KvConnector must show. Called with each member of the family; runs on the real CPU device, caches full of random bytes. */
+/** What every KvConnector must show. Called with each member of the family; runs on the real CPU device,
+ *  caches full of random bytes. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { type BlockId, blockId, requestId } from '../../src/base/ids.js';
@@ -8,7 +9,14 @@ import { KvLayout, type KvShape } from '../../src/kv/kv-layout.js';
 import type { KvConnector, KvPiece } from '../../src/transfer/connector.js';
 import { type Member, reachable, Side } from './side.js';
 
-const shape: KvShape = { modelName: 'contract', layerCount: 3, kvHeadCount: 2, headDim: 32, blockTokenCount: 16, dtype: 'bf16' };
+const shape: KvShape = {
+  modelName: 'contract',
+  layerCount: 3,
+  kvHeadCount: 2,
+  headDim: 32,
+  blockTokenCount: 16,
+  dtype: 'bf16',
+};
 const blockCount = 24;
 const ids = (...indices: number[]): BlockId[] => indices.map(blockId);
 
@@ -46,13 +54,17 @@ export function connectorContract(member: Member): void {
       source = new Side(layout, blockCount);
       target = await reachable(member, new Side(layout, blockCount), 'w1');
       landed = await member.land?.(source);
-      connector = member.make({ ...source.source(), ...(landed === undefined ? {} : { landing: landed.landing }) });
+      connector = member.make({
+        ...source.source(),
+        ...(landed === undefined ? {} : { landing: landed.landing }),
+      });
       await source.fill(11);
       await target.fill(22);
     });
     afterEach(async () => {
       await connector.close();
-      for (const { close } of target.listeners.splice(0)) await close(); // whom we pull from has channels to us
+      // whom we pull from has channels to us
+      for (const { close } of target.listeners.splice(0)) await close();
       await landed?.close();
       await source.close();
       await target.close();
@@ -136,7 +148,9 @@ export function connectorContract(member: Member): void {
 
     it('refuses another protocol version, and a cache too small for its blocks', async () => {
       const { kv, ...rest } = target.target();
-      await expect(connector.open({ ...rest, kv: { ...kv, protocolVersion: 2 } })).rejects.toThrow(/protocolVersion differs/);
+      await expect(connector.open({ ...rest, kv: { ...kv, protocolVersion: 2 } })).rejects.toThrow(
+        /protocolVersion differs/,
+      );
       await expect(connector.open({ ...rest, kv, blockCount: blockCount + 1 })).rejects.toMatchObject({
         code: 'layout_mismatch',
       });
@@ -145,7 +159,9 @@ export function connectorContract(member: Member): void {
     it('refuses a handle of another layout', async () => {
       const transfer = (await connector.open(target.target())).begin(requestId('r'), 1);
       transfer.push([whole(ids(1), ids(1))], source.recorded());
-      await expect(transfer.finish(handle('r', { layoutHash: 'ffff' }))).rejects.toMatchObject({ code: 'layout_mismatch' });
+      await expect(transfer.finish(handle('r', { layoutHash: 'ffff' }))).rejects.toMatchObject({
+        code: 'layout_mismatch',
+      });
       await transfer.abort();
     });
 
@@ -166,8 +182,11 @@ export function connectorContract(member: Member): void {
       await aborting;
       const after = await target.bytes();
       for (let block = 0; block < blockCount; block++) {
-        const of = (bytes: Buffer) => bytes.subarray(block * layout.blockBytes, (block + 1) * layout.blockBytes);
-        expect(of(after).equals(of(before)) || of(after).equals(of(from)), `block ${block} is whole`).toBe(true);
+        const of = (bytes: Buffer) =>
+          bytes.subarray(block * layout.blockBytes, (block + 1) * layout.blockBytes);
+        expect(of(after).equals(of(before)) || of(after).equals(of(from)), `block ${block} is whole`).toBe(
+          true,
+        );
       }
       await source.fill(44);
       transfer.push([all], source.recorded());
@@ -207,7 +226,11 @@ export function connectorContract(member: Member): void {
           transfer.push([{ ...pieces[i]!, firstLayer: layer, layerEnd: layer + 1 }], source.recorded());
         }
       }
-      await Promise.all([transfers[0].finish(handle('a')), transfers[1].finish(handle('b')), transfers[2].finish(handle('c'))]);
+      await Promise.all([
+        transfers[0].finish(handle('a')),
+        transfers[1].finish(handle('b')),
+        transfers[2].finish(handle('c')),
+      ]);
       expect((await target.bytes()).equals(expected(before, from, [pieces[0], pieces[1]]))).toBe(true);
       expect((await third.bytes()).equals(expected(beforeThird, from, [pieces[2]]))).toBe(true);
       expect([channel.transferCount, otherChannel.transferCount]).toEqual([2, 1]);
@@ -241,7 +264,12 @@ export function connectorContract(member: Member): void {
       const piece = whole(ids(...Array(blockCount).keys()), ids(...Array(blockCount).keys()));
       const count = (blockCount * layout.blockBytes) / 4;
       for (let round = 0; round < 30; round++) {
-        source.stream.random({ pointer: source.cache.pointer, shape: [count], dtype: 'f32' }, 100 + round, 1, 0);
+        source.stream.random(
+          { pointer: source.cache.pointer, shape: [count], dtype: 'f32' },
+          100 + round,
+          1,
+          0,
+        );
         transfer.push([piece], source.recorded());
       }
       await transfer.finish(handle('r'));
@@ -360,7 +388,9 @@ export function connectorContract(member: Member): void {
       ] as const) {
         expect(() => transfer.push([whole(ids(from), ids(to))], after)).toThrow(/block/);
       }
-      expect(() => transfer.push([{ ...whole(ids(0), ids(0)), layerEnd: shape.layerCount + 1 }], after)).toThrow(/layers/);
+      expect(() =>
+        transfer.push([{ ...whole(ids(0), ids(0)), layerEnd: shape.layerCount + 1 }], after),
+      ).toThrow(/layers/);
       expect(() => transfer.push([whole(ids(0, 1), ids(0))], after)).toThrow(/pairs/);
       await transfer.finish(handle('r'));
       expect((await target.bytes()).equals(before)).toBe(true);
@@ -369,7 +399,8 @@ export function connectorContract(member: Member): void {
     it('a transfer that outlives its channel settles all the same, finished or not', async () => {
       const channel = await connector.open(target.target());
       const [finished, open] = [channel.begin(requestId('a'), 1), channel.begin(requestId('b'), 1)];
-      for (const transfer of [finished, open]) transfer.push([whole(ids(1, 2), ids(3, 4))], source.recorded());
+      for (const transfer of [finished, open])
+        transfer.push([whole(ids(1, 2), ids(3, 4))], source.recorded());
       await finished.finish(handle('a'));
       await channel.close(); // its worker died
       await finished.abort();

@@ -1,5 +1,6 @@
-/** Hand-overs between caches that are not laid out alike, and in a smaller dtype on the way, over every connector. The oracle is the same op
- *  within one process; the op itself has its oracle in test/device/move-kv.test.ts. */
+/** Hand-overs between caches that are not laid out alike, and in a smaller dtype on the way, over every
+ *  connector. The oracle is the same op within one process; the op itself has its oracle in
+ *  test/device/move-kv.test.ts. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { blockId, requestId, workerId } from '../../src/base/ids.js';
@@ -13,7 +14,14 @@ import { TcpConnector } from '../../src/transfer/tcp.js';
 import { Side } from './side.js';
 import { listenOn, quickLimits } from './tcp-member.js';
 
-const shape: KvShape = { modelName: 'tp', layerCount: 3, kvHeadCount: 4, headDim: 32, blockTokenCount: 16, dtype: 'bf16' };
+const shape: KvShape = {
+  modelName: 'tp',
+  layerCount: 3,
+  kvHeadCount: 4,
+  headDim: 32,
+  blockTokenCount: 16,
+  dtype: 'bf16',
+};
 const members: Record<string, (source: KvSource) => KvConnector> = {
   peer: (source) => new PeerConnector(source),
   'host-relay': (source) => new HostRelayConnector(source, quickLimits),
@@ -52,9 +60,19 @@ async function handOver(
 ): Promise<number> {
   const [rank, side] = to;
   const receiver = await listenOn(side, 'w1', { identity: identityOf(rank) });
-  const connector = make({ device: from[1].device, cache: from[1].cache, identity: identityOf(from[0]), clock: systemClock });
+  const connector = make({
+    device: from[1].device,
+    cache: from[1].cache,
+    identity: identityOf(from[0]),
+    clock: systemClock,
+  });
   try {
-    const target = { ...side.target(), workerId: workerId('w1'), kv: identityOf(rank), receiver: receiver.address };
+    const target = {
+      ...side.target(),
+      workerId: workerId('w1'),
+      kv: identityOf(rank),
+      receiver: receiver.address,
+    };
     const transfer = (await connector.open(target)).begin(requestId('r'), 1);
     const [sourceBlocks, targetBlocks] = [lists.source.map(blockId), lists.target.map(blockId)];
     for (const [firstLayer, layerEnd] of [
@@ -63,7 +81,13 @@ async function handOver(
     ] as const)
       transfer.push([{ sourceBlocks, targetBlocks, firstLayer, layerEnd }], from[1].recorded());
     const layoutHash = identityOf(rank).layoutHash;
-    await transfer.finish({ requestId: requestId('r'), epoch: 1, layoutHash, tokenCount: 1, firstTokens: [1] });
+    await transfer.finish({
+      requestId: requestId('r'),
+      epoch: 1,
+      layoutHash,
+      tokenCount: 1,
+      firstTokens: [1],
+    });
     return transfer.pushedBytes;
   } finally {
     await connector.close();
@@ -82,8 +106,14 @@ const shuffled = (prng: Prng, blockCount: number, count: number) =>
     .map(({ i }) => i)
     .slice(0, count);
 
-/** What the target should hold: the same tokens, moved within one process, through `wireDtype` when it is lossy. */
-async function expected(from: [Rank, Side], to: [Rank, Side], lists: Lists, wireDtype: 'i8' | 'fp8' | null): Promise<Buffer> {
+/** What the target should hold: the same tokens, moved within one process, through `wireDtype` when it is
+ *  lossy. */
+async function expected(
+  from: [Rank, Side],
+  to: [Rank, Side],
+  lists: Lists,
+  wireDtype: 'i8' | 'fp8' | null,
+): Promise<Buffer> {
   const [source, target] = [from[1], to[1]];
   const other = new Side(target.cache.layout, target.cache.blockCount);
   open.push(other);
@@ -96,10 +126,21 @@ async function expected(from: [Rank, Side], to: [Rank, Side], lists: Lists, wire
     lists.target.length * to[0].shape.blockTokenCount,
   );
   const firstHead = Math.max(from[0].firstHead, to[0].firstHead);
-  const headEnd = Math.min(from[0].firstHead + from[0].shape.kvHeadCount, to[0].firstHead + to[0].shape.kvHeadCount);
+  const headEnd = Math.min(
+    from[0].firstHead + from[0].shape.kvHeadCount,
+    to[0].firstHead + to[0].shape.kvHeadCount,
+  );
   const { headDim, layerCount } = shape;
   const heads = { firstHead, headCount: headEnd - firstHead, headDim };
-  const range = { targetStart: 0, sourceStart: 0, tokenCount, targetLayer: 0, sourceLayer: 0, layerCount, ...heads };
+  const range = {
+    targetStart: 0,
+    sourceStart: 0,
+    tokenCount,
+    targetLayer: 0,
+    sourceLayer: 0,
+    layerCount,
+    ...heads,
+  };
   const sourcePlace = source.cache.layout.place(source.cache.pointer, lists.source, from[0].firstHead);
   const targetPlace = other.cache.layout.place(other.cache.pointer, lists.target, to[0].firstHead);
   if (wireDtype === null) other.stream.moveKv(targetPlace, sourcePlace, range);
@@ -130,7 +171,8 @@ describe.each(Object.keys(members))('conversions over %s', (name) => {
         firstHead: 0,
       })) as [Rank, Rank];
       const [source, target] = [await sideOf(from, 512, seed), await sideOf(to, 512, 100 + seed)];
-      const tokenCount = prng.integer(1, 400); // the last block of each side is filled as far as the other has one
+      // the last block of each side is filled as far as the other has one
+      const tokenCount = prng.integer(1, 400);
       const lists = {
         source: shuffled(prng, 512 / fromSize, Math.ceil(tokenCount / fromSize)),
         target: shuffled(prng, 512 / toSize, Math.ceil(tokenCount / toSize)),
@@ -157,8 +199,10 @@ describe.each(Object.keys(members))('conversions over %s', (name) => {
     }
     const { blockBytes } = source.cache.layout;
     const [sent, received] = [await source.bytes(), await result.bytes()];
-    const block = (bytes: Buffer, index: number) => bytes.subarray(index * blockBytes, (index + 1) * blockBytes);
-    for (const index of lists.source) expect(block(received, index).equals(block(sent, index)), `block ${index}`).toBe(true);
+    const block = (bytes: Buffer, index: number) =>
+      bytes.subarray(index * blockBytes, (index + 1) * blockBytes);
+    for (const index of lists.source)
+      expect(block(received, index).equals(block(sent, index)), `block ${index}`).toBe(true);
   });
 
   it.runIf(name !== 'peer').each(['fp8', 'int8'] as const)(
@@ -167,7 +211,12 @@ describe.each(Object.keys(members))('conversions over %s', (name) => {
       const rank: Rank = { shape, firstHead: 0, transferDtype };
       const [source, target] = [await sideOf(rank, 256, 1), await sideOf(rank, 256, 2)];
       const lists = { source: [3, 1, 15, 4, 0], target: [9, 2, 6, 5, 8] };
-      const wanted = await expected([rank, source], [rank, target], lists, transferDtype === 'fp8' ? 'fp8' : 'i8');
+      const wanted = await expected(
+        [rank, source],
+        [rank, target],
+        lists,
+        transferDtype === 'fp8' ? 'fp8' : 'i8',
+      );
       const bytes = await handOver(make, [rank, source], [rank, target], lists);
       expect((await target.bytes()).equals(wanted)).toBe(true);
       const vectorCount = 5 * 16 * shape.layerCount * 2 * shape.kvHeadCount;
@@ -181,12 +230,19 @@ describe.each(Object.keys(members))('conversions over %s', (name) => {
     const to = (other: Partial<Rank>) =>
       handOver(make, [rank, source], [{ ...rank, ...other }, target], { source: [0], target: [0] });
     await expect(to({ shape: { ...shape, headDim: 64 } })).rejects.toThrow(/layoutHash differs/);
-    await expect(to({ shape: { ...shape, layerCount: 2 } })).rejects.toMatchObject({ code: 'layout_mismatch' });
-    await expect(to({ firstHead: 8, shape: { ...shape, blockTokenCount: 32 } })).rejects.toThrow(/no head is on both sides/);
-    await expect(to({ transferDtype: 'fp8' })).rejects.toThrow(/transferDtype differs \(auto here, fp8 there\)/);
+    await expect(to({ shape: { ...shape, layerCount: 2 } })).rejects.toMatchObject({
+      code: 'layout_mismatch',
+    });
+    await expect(to({ firstHead: 8, shape: { ...shape, blockTokenCount: 32 } })).rejects.toThrow(
+      /no head is on both sides/,
+    );
+    await expect(to({ transferDtype: 'fp8' })).rejects.toThrow(
+      /transferDtype differs \(auto here, fp8 there\)/,
+    );
     const lossy: Rank = { ...rank, transferDtype: 'int8' };
     const both = handOver(make, [lossy, source], [lossy, target], { source: [0], target: [0] });
-    if (name === 'peer') await expect(both).rejects.toThrow(/peer writes KV as it is, int8 needs host-relay or tcp/);
+    if (name === 'peer')
+      await expect(both).rejects.toThrow(/peer writes KV as it is, int8 needs host-relay or tcp/);
     else await both;
   });
 });

@@ -1,5 +1,6 @@
-/** A source process that is killed in the middle of its copies: once it has been reaped and the receiver has been fenced, its target's blocks
- *  may be given to someone else. Needs the built JavaScript (npm test builds). */
+/** A source process that is killed in the middle of its copies: once it has been reaped and the receiver has
+ *  been fenced, its target's blocks may be given to someone else. Needs the built JavaScript (npm test
+ *  builds). */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -13,12 +14,20 @@ import { slotBytes } from '../../src/transfer/wire.js';
 import { Side } from './side.js';
 import { listenOn } from './tcp-member.js';
 
-const shape: KvShape = { modelName: 'killed', layerCount: 4, kvHeadCount: 2, headDim: 64, blockTokenCount: 16, dtype: 'bf16' };
+const shape: KvShape = {
+  modelName: 'killed',
+  layerCount: 4,
+  kvHeadCount: 2,
+  headDim: 64,
+  blockTokenCount: 16,
+  dtype: 'bf16',
+};
 const layout = new KvLayout(shape);
 const blockCount = 256;
 const dist = path.resolve(import.meta.dirname, '../../dist/src');
 
-/** Pushes every block again and again, from one half of its cache and then from the other; says so when the first round has landed. */
+/** Pushes every block again and again, from one half of its cache and then from the other; says so when the
+ *  first round has landed. */
 const script = (connector: string, target: KvTarget, seed: number) => `
   import { systemClock as clock } from '${dist}/base/clock.js';
   import { openDevice } from '${dist}/device/native.js';
@@ -50,9 +59,11 @@ const script = (connector: string, target: KvTarget, seed: number) => `
 `;
 
 /** Blocks this process, so that nothing is received. */
-const doNothing = (durationMs: number) => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, durationMs);
+const doNothing = (durationMs: number) =>
+  void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, durationMs);
 
-/** Bytes that the kernel holds for sockets of that port and nobody has read; its table of sockets has hexadecimal numbers. */
+/** Bytes that the kernel holds for sockets of that port and nobody has read; its table of sockets has
+ *  hexadecimal numbers. */
 function unreadBytes(port: number): number {
   const local = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
   const rows = readFileSync('/proc/net/tcp', 'utf8')
@@ -64,7 +75,8 @@ function unreadBytes(port: number): number {
 
 /** Until at least a frame waits on each of both lanes; a busy machine may not get that far. */
 function fillSockets(port: number, carries: 'payload' | 'words'): void {
-  for (let i = 0; i < 100 && unreadBytes(port) < (carries === 'payload' ? 3 * slotBytes : 1); i++) doNothing(3);
+  for (let i = 0; i < 100 && unreadBytes(port) < (carries === 'payload' ? 3 * slotBytes : 1); i++)
+    doNothing(3);
 }
 
 /** Kills and waits without receiving anything meanwhile: a zombie runs and maps nothing any more. */
@@ -89,9 +101,13 @@ describe.each(['peer', 'host-relay', 'tcp'])('a source killed mid-copy, %s', (co
       const prng = new Prng(seed);
       reserved.value = true;
       const before = await target.bytes();
-      const child = spawn(process.execPath, ['--input-type=module', '-e', script(connector, target.target(), seed + 9)], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      });
+      const child = spawn(
+        process.execPath,
+        ['--input-type=module', '-e', script(connector, target.target(), seed + 9)],
+        {
+          stdio: ['ignore', 'pipe', 'inherit'],
+        },
+      );
       const exited = once(child, 'exit');
       await once(child.stdout, 'data');
       await systemClock.sleep(prng.exponential(8));
@@ -110,6 +126,7 @@ describe.each(['peer', 'host-relay', 'tcp'])('a source killed mid-copy, %s', (co
       await systemClock.sleep(30);
       expect((await target.bytes()).equals(owned)).toBe(true);
     }
-    if (connector !== 'peer') expect(receiver.refusedFrameCount, 'something was left on the way').toBeGreaterThan(0);
+    if (connector !== 'peer')
+      expect(receiver.refusedFrameCount, 'something was left on the way').toBeGreaterThan(0);
   });
 });

@@ -1,4 +1,5 @@
-/** What the owner of blocks asks of whoever pulls them over tcp, and what the puller hears when it gets nothing. */
+/** What the owner of blocks asks of whoever pulls them over tcp, and what the puller hears when it gets
+ *  nothing. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { blockId, requestId } from '../../src/base/ids.js';
 import { KvLayout } from '../../src/kv/kv-layout.js';
@@ -15,7 +16,13 @@ const layout = new KvLayout({
   blockTokenCount: 16,
   dtype: 'bf16',
 });
-const handle = { requestId: requestId('r'), epoch: 1, layoutHash: layout.hash, tokenCount: 16, firstTokens: [1] };
+const handle = {
+  requestId: requestId('r'),
+  epoch: 1,
+  layoutHash: layout.hash,
+  tokenCount: 16,
+  firstTokens: [1],
+};
 const piece = { sourceBlocks: [blockId(1)], targetBlocks: [blockId(2)], firstLayer: 0, layerEnd: 2 };
 
 const closers: (() => Promise<void>)[] = [];

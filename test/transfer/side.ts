@@ -1,4 +1,5 @@
-/** One side of a hand-over in one process, and what a connector's test needs of it. Used by the tests of transfer/ and worker/.
+/** One side of a hand-over in one process, and what a connector's test needs of it. Used by the tests of
+ *  transfer/ and worker/.
  *  Invariant: everything of it is closed with it. */
 import { systemClock } from '../../src/base/clock.js';
 import { workerId } from '../../src/base/ids.js';
@@ -6,7 +7,14 @@ import type { EventHandle, Stream } from '../../src/device/device.js';
 import { openDevice } from '../../src/device/native.js';
 import { KvCache } from '../../src/kv/kv-cache.js';
 import type { KvLayout } from '../../src/kv/kv-layout.js';
-import type { KvConnector, KvIdentity, KvLanding, KvSource, KvTarget, ReceiverAddress } from '../../src/transfer/connector.js';
+import type {
+  KvConnector,
+  KvIdentity,
+  KvLanding,
+  KvSource,
+  KvTarget,
+  ReceiverAddress,
+} from '../../src/transfer/connector.js';
 
 /** One connector of the family, and what its target side needs. */
 export interface Member {
@@ -74,7 +82,12 @@ export class Side {
   }
 
   source(): KvSource {
-    return { device: this.device, cache: this.cache, identity: identityOf(this.cache.layout), clock: systemClock };
+    return {
+      device: this.device,
+      cache: this.cache,
+      identity: identityOf(this.cache.layout),
+      clock: systemClock,
+    };
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,5 @@
-/** Whoever reaches a KV receiver's port without its token: costs next to nothing, learns nothing, and keeps nobody out. */
+/** Whoever reaches a KV receiver's port without its token: costs next to nothing, learns nothing, and keeps
+ *  nobody out. */
 import { once } from 'node:events';
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -12,7 +13,14 @@ import { encodeMessage } from '../../src/transfer/wire.js';
 import { Side } from './side.js';
 import { listenOn, quickLimits } from './tcp-member.js';
 
-const layout = new KvLayout({ modelName: 'tcp', layerCount: 2, kvHeadCount: 1, headDim: 32, blockTokenCount: 16, dtype: 'bf16' });
+const layout = new KvLayout({
+  modelName: 'tcp',
+  layerCount: 2,
+  kvHeadCount: 1,
+  headDim: 32,
+  blockTokenCount: 16,
+  dtype: 'bf16',
+});
 
 describe('a receiver', () => {
   let source: Side;
@@ -66,7 +74,8 @@ describe('a receiver', () => {
     expect(await channel.probe(1024)).toBeGreaterThan(0);
     for (let i = 0; i < 100; i++) await stranger(address.port, announced);
     await until(() => open() <= 64);
-    expect(await channel.probe(1024)).toBeGreaterThan(0); // the newest strangers push out the oldest, never a source
+    // the newest strangers push out the oldest, never a source
+    expect(await channel.probe(1024)).toBeGreaterThan(0);
     await connector.close();
   });
 
@@ -143,8 +152,12 @@ describe('the handshake', () => {
       };
       deliver(source, toSource, '');
       rests.receiver = deliver(receiver, toReceiver, 'hello');
-      rests.source = deliver(source, toSource, 'welcome');
-      expect([source.isDone, receiver.isDone, rests]).toEqual([true, true, { source: 'welcome', receiver: 'hello' }]);
+      rests.source = deliver(source, toSource, 'accepted');
+      expect([source.isDone, receiver.isDone, rests]).toEqual([
+        true,
+        true,
+        { source: 'accepted', receiver: 'hello' },
+      ]);
     }
   });
 

@@ -11,7 +11,11 @@ import { identityOf, type Member, type Side } from './side.js';
 
 export const quickLimits: TcpLimits = { helloMs: 1000, reconnectMs: 500, stallMs: 500 };
 
-export function listenOn(side: Side, workerName: string, more: Partial<ReceiverOptions> = {}): Promise<KvReceiver> {
+export function listenOn(
+  side: Side,
+  workerName: string,
+  more: Partial<ReceiverOptions> = {},
+): Promise<KvReceiver> {
   return KvReceiver.listen({
     device: side.device,
     cache: side.cache,
@@ -26,7 +30,11 @@ export function listenOn(side: Side, workerName: string, more: Partial<ReceiverO
 }
 
 /** `mayRead`: whether pulls are served. */
-export function member(name: string, make: (source: KvSource) => KvConnector, mayRead: () => boolean = () => true): Member {
+export function member(
+  name: string,
+  make: (source: KvSource) => KvConnector,
+  mayRead: () => boolean = () => true,
+): Member {
   return {
     ...{ name, make },
     async listen(side, workerName) {

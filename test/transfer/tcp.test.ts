@@ -1,4 +1,5 @@
-/** The tcp connector, and host-relay which shares its lanes: the contract of the family, and what only a network has: dropped connections, deaf and false peers, stale bytes. */
+/** The tcp connector, and host-relay which shares its lanes: the contract of the family, and what only a
+ *  network has: dropped connections, deaf and false peers, stale bytes. */
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
@@ -18,13 +19,26 @@ import { listenOn, quickLimits, tcpMember } from './tcp-member.js';
 
 connectorContract(tcpMember);
 
-const layout = new KvLayout({ modelName: 'tcp', layerCount: 4, kvHeadCount: 2, headDim: 64, blockTokenCount: 16, dtype: 'bf16' });
+const layout = new KvLayout({
+  modelName: 'tcp',
+  layerCount: 4,
+  kvHeadCount: 2,
+  headDim: 64,
+  blockTokenCount: 16,
+  dtype: 'bf16',
+});
 const blockCount = 64;
 const pieces = (prng: Prng): KvPiece[] => {
-  const order = () => Array.from({ length: blockCount }, (_, i) => blockId(i)).sort(() => prng.uniform() - 0.5);
+  const order = () =>
+    Array.from({ length: blockCount }, (_, i) => blockId(i)).sort(() => prng.uniform() - 0.5);
   const count = prng.integer(1, blockCount);
   const [sourceBlocks, targetBlocks] = [order().slice(0, count), order().slice(0, count)];
-  return Array.from({ length: 4 }, (_, layer) => ({ sourceBlocks, targetBlocks, firstLayer: layer, layerEnd: layer + 1 }));
+  return Array.from({ length: 4 }, (_, layer) => ({
+    sourceBlocks,
+    targetBlocks,
+    firstLayer: layer,
+    layerEnd: layer + 1,
+  }));
 };
 const handle = (id: string): KvHandle => ({
   requestId: requestId(id),
@@ -64,7 +78,12 @@ describe.each([
     const [from, expected] = [await source.bytes(), Buffer.from(before)];
     const { sourceBlocks, targetBlocks } = moved[0]!;
     for (const [i, block] of sourceBlocks.entries()) {
-      from.copy(expected, targetBlocks[i]! * layout.blockBytes, block * layout.blockBytes, (block + 1) * layout.blockBytes);
+      from.copy(
+        expected,
+        targetBlocks[i]! * layout.blockBytes,
+        block * layout.blockBytes,
+        (block + 1) * layout.blockBytes,
+      );
     }
     expect((await target.bytes()).equals(expected)).toBe(true);
   }
@@ -198,7 +217,13 @@ describe.each([
     const channel = await connector.open(target.target());
     const prng = new Prng(3);
     const garbage = (count: number) => Buffer.from(Array.from({ length: count }, () => prng.integer(0, 255)));
-    const stranger = { requestId: requestId('r'), epoch: 1, blocks: [blockId(0)], offset: 0, bytes: layout.blockBytes };
+    const stranger = {
+      requestId: requestId('r'),
+      epoch: 1,
+      blocks: [blockId(0)],
+      offset: 0,
+      bytes: layout.blockBytes,
+    };
     const texts = [
       garbage(3000),
       Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'),
@@ -208,7 +233,8 @@ describe.each([
       Buffer.concat([Buffer.from('0100000000001000', 'hex'), garbage(100)]), // announces 1 MiB
     ];
     for (const text of texts) {
-      const padded = Buffer.concat([text, Buffer.alloc(Math.max(0, 64 - text.length))]); // what is shorter is waited for
+      // what is shorter is waited for
+      const padded = Buffer.concat([text, Buffer.alloc(Math.max(0, 64 - text.length))]);
       await expectDropped(receiver.address.port, padded);
       await expectDropped(receiver.address.port, text, receiver.address.token);
     }
@@ -246,7 +272,7 @@ async function deafReceiver(token: string) {
     const handshake = new ReceiverHandshake(token, (bytes) => socket.write(bytes));
     socket.on('data', (bytes) => {
       if (!handshake.isDone) return void handshake.push(bytes);
-      socket.write(encodeMessage('welcome', { receivedThrough: 0 }));
+      socket.write(encodeMessage('accepted', { receivedThrough: 0 }));
       socket.pause();
     });
   });

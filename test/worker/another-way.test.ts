@@ -1,4 +1,5 @@
-/** A way that breaks under hand-overs: the same blocks go over another connector, and only when there is none is the hand-over given up. */
+/** A way that breaks under hand-overs: the same blocks go over another connector, and only when there is none
+ *  is the hand-over given up. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { blockId, requestId } from '../../src/base/ids.js';
@@ -14,7 +15,14 @@ import { packTokens } from '../../src/worker/token-list.js';
 import { Side } from '../transfer/side.js';
 import { listenOn, quickLimits } from '../transfer/tcp-member.js';
 
-const layout = new KvLayout({ modelName: 'm', layerCount: 3, kvHeadCount: 2, headDim: 32, blockTokenCount: 16, dtype: 'bf16' });
+const layout = new KvLayout({
+  modelName: 'm',
+  layerCount: 3,
+  kvHeadCount: 2,
+  headDim: 32,
+  blockTokenCount: 16,
+  dtype: 'bf16',
+});
 const blockCount = 32;
 
 let from: Side;
@@ -43,7 +51,9 @@ function sourceWith(other: KvConnector | null): HandOverSource {
   const connector: KvConnector = {
     name: 'both',
     open: (target, { avoid = [] }: OpenOptions = {}) =>
-      avoid.includes('tcp') ? new BestConnector(other === null ? [] : [other]).open(target) : tcp.open(target),
+      avoid.includes('tcp')
+        ? new BestConnector(other === null ? [] : [other]).open(target)
+        : tcp.open(target),
     close: async () => {
       await tcp.close();
       await peer.close();
@@ -54,7 +64,11 @@ function sourceWith(other: KvConnector | null): HandOverSource {
     layout,
     device: from.device,
     clock: systemClock,
-    events: { prefillStarted: () => {}, landed: (body) => landed.push(body), handOverFailed: (body) => failed.push(body) },
+    events: {
+      prefillStarted: () => {},
+      landed: (body) => landed.push(body),
+      handOverFailed: (body) => failed.push(body),
+    },
   });
 }
 
@@ -64,7 +78,8 @@ const table = (index: number) => Array.from({ length: 10 }, (_, i) => index * 10
 
 async function handOverThree(source: HandOverSource, afterOpening: () => Promise<void>): Promise<void> {
   const promptIds = packTokens(new Array<number>(160).fill(1));
-  for (const id of ids) source.add({ id, promptIds, sampling: greedy, outputs: [], priority: 0, endedChoices: [] });
+  for (const id of ids)
+    source.add({ id, promptIds, sampling: greedy, outputs: [], priority: 0, endedChoices: [] });
   const target = to.target();
   for (const [i, id] of ids.entries()) {
     const blockIds = table(i).map((block) => blockId(31 - block));
@@ -78,7 +93,9 @@ async function handOverThree(source: HandOverSource, afterOpening: () => Promise
     });
     source.onLayer(layer, chunks, from.stream);
   }
-  source.onTokens(ids.map((id) => ({ kind: 'tokens', requestId: id, choiceIndex: 0, tokens: [{ tokenId: 5 }] })));
+  source.onTokens(
+    ids.map((id) => ({ kind: 'tokens', requestId: id, choiceIndex: 0, tokens: [{ tokenId: 5 }] })),
+  );
   while (landed.length + failed.length < 3) await systemClock.sleep(5);
 }
 
@@ -96,9 +113,13 @@ describe('a way that breaks', () => {
     expect(failed).toEqual([]);
     expect(landed.map(({ handle }) => handle.requestId).sort()).toEqual(['a', 'b', 'c']);
     const [sent, received] = [await from.bytes(), await to.bytes()];
-    const of = (bytes: Buffer, block: number) => bytes.subarray(block * layout.blockBytes, (block + 1) * layout.blockBytes);
-    for (let block = 0; block < 30; block++) expect(of(received, 31 - block).equals(of(sent, block))).toBe(true);
-    expect(source.status()).toMatchObject([{ name: 'peer', transferCount: 3, retryCount: 3, failureCount: 0 }]);
+    const of = (bytes: Buffer, block: number) =>
+      bytes.subarray(block * layout.blockBytes, (block + 1) * layout.blockBytes);
+    for (let block = 0; block < 30; block++)
+      expect(of(received, 31 - block).equals(of(sent, block))).toBe(true);
+    expect(source.status()).toMatchObject([
+      { name: 'peer', transferCount: 3, retryCount: 3, failureCount: 0 },
+    ]);
     for (const id of ids) await source.release(id);
     await source.close();
   });
@@ -108,7 +129,11 @@ describe('a way that breaks', () => {
     const source = sourceWith(null);
     await handOverThree(source, () => receiver.close());
     expect(landed).toEqual([]);
-    expect(failed.map(({ error }) => error.code)).toEqual(['transfer_error', 'transfer_error', 'transfer_error']);
+    expect(failed.map(({ error }) => error.code)).toEqual([
+      'transfer_error',
+      'transfer_error',
+      'transfer_error',
+    ]);
     for (const id of ids) await source.release(id);
     await source.close();
   });
@@ -125,7 +150,10 @@ describe('a way that breaks', () => {
     });
     await done;
     expect(failed).toEqual([]);
-    expect(landed.flatMap(({ handle }) => (handle === undefined ? [] : [handle.requestId])).sort()).toEqual(['a', 'c']);
+    expect(landed.flatMap(({ handle }) => (handle === undefined ? [] : [handle.requestId])).sort()).toEqual([
+      'a',
+      'c',
+    ]);
     for (const id of ids) await source.release(id);
     await source.close();
   });

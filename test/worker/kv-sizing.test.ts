@@ -1,4 +1,5 @@
-/** KV memory of GPU workers: what the largest step needs is seen before the cache is made, and workers of one GPU end up with equal parts. */
+/** KV memory of GPU workers: what the largest step needs is seen before the cache is made, and workers of one
+ *  GPU end up with equal parts. */
 import { describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { DeviceError } from '../../src/base/errors.js';
@@ -22,7 +23,15 @@ class MeteredDevice extends FakeDevice {
 
   constructor(totalBytes: number) {
     super(new FakeMemory(32 << 20));
-    this.info = { name: 'fake', isa: '', kind: 'cuda', index: 3, threadCount: 0, totalBytes, freeBytes: totalBytes };
+    this.info = {
+      name: 'fake',
+      isa: '',
+      kind: 'cuda',
+      index: 3,
+      threadCount: 0,
+      totalBytes,
+      freeBytes: totalBytes,
+    };
   }
 
   readFreeBytes(): number {
@@ -30,7 +39,8 @@ class MeteredDevice extends FakeDevice {
   }
 
   use(bytes: number): void {
-    if (this.usedBytes + bytes > this.info.totalBytes) throw new DeviceError(`alloc: ${bytes} bytes wanted`, 3);
+    if (this.usedBytes + bytes > this.info.totalBytes)
+      throw new DeviceError(`alloc: ${bytes} bytes wanted`, 3);
     this.usedBytes += bytes;
     this.peakBytes = Math.max(this.peakBytes, this.usedBytes);
   }
@@ -119,7 +129,15 @@ describe('warm-up', () => {
 });
 
 describe('the share of a GPU', () => {
-  const info: DeviceInfo = { name: '', isa: '', kind: 'cuda', index: 0, threadCount: 0, totalBytes: 1000, freeBytes: 1000 };
+  const info: DeviceInfo = {
+    name: '',
+    isa: '',
+    kind: 'cuda',
+    index: 0,
+    threadCount: 0,
+    totalBytes: 1000,
+    freeBytes: 1000,
+  };
 
   it('is divided evenly among workers that load one after the other, and the same again after a restart', () => {
     const own = 100; // of each worker, its cache aside

@@ -29,7 +29,11 @@ afterEach(() => vi.restoreAllMocks());
 it.each([
   { what: 'a model that is not there', wrong: { modelFolder: '/nowhere' }, modelCount: 0 },
   { what: 'a KV cache that is too small', wrong: { blockCount: 2 }, modelCount: 0 },
-  { what: 'a KV cache that is too large, found when the model is loaded', wrong: { blockCount: 2 ** 40 }, modelCount: 1 },
+  {
+    what: 'a KV cache that is too large, found when the model is loaded',
+    wrong: { blockCount: 2 ** 40 },
+    modelCount: 1,
+  },
 ])('$what', async ({ wrong, modelCount }) => {
   const device = vi.spyOn(NativeDevice.prototype, 'close');
   const model = vi.spyOn(Decoder.prototype, 'close');

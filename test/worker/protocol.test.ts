@@ -1,5 +1,5 @@
-/** What a worker does when its gateway is of another version or talks rubbish. The gateway is a script; the worker is the real one, up to its
- *  engine. */
+/** What a worker does when its gateway is of another version or talks rubbish. The gateway is a script; the
+ *  worker is the real one, up to its engine. */
 import { describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { TwostrokeError } from '../../src/base/errors.js';
@@ -16,7 +16,7 @@ import { WorkerService } from '../../src/worker/worker-service.js';
 import { kvTarget, requestBodyOf } from '../control/messages.js';
 import { settings } from '../control/real-cluster.js';
 
-const welcome = {
+const helloReply = {
   ...settings,
   protocolVersion,
   role: 'any',
@@ -45,14 +45,15 @@ describe('the answer to a hello', () => {
       parentPid: () => 1,
       clock: systemClock,
       logger: silentLogger,
-      connect: async (_address, _options, handlers) => bus.connect({ clock: systemClock, delayMs: () => 0 }, handlers),
+      connect: async (_address, _options, handlers) =>
+        bus.connect({ clock: systemClock, delayMs: () => 0 }, handlers),
       load: () => Promise.reject(loaded),
     });
     return hellos[0];
   }
 
   it('of this version is taken, and the hello says which that is', async () => {
-    expect(await greeted(welcome)).toEqual({ protocolVersion, workerId: 'w0', pid: 7 });
+    expect(await greeted(helloReply)).toEqual({ protocolVersion, workerId: 'w0', pid: 7 });
   });
 
   it.each([
@@ -61,10 +62,14 @@ describe('the answer to a hello', () => {
       { protocolVersion: 1, mode: 'new' },
       /the gateway speaks protocol 1 and this process protocol \d+; stop it all, install one/,
     ],
-    ['of no version', { ...welcome, protocolVersion: undefined }, /the gateway speaks no protocol that it names/],
+    [
+      'of no version',
+      { ...helloReply, protocolVersion: undefined },
+      /the gateway speaks no protocol that it names/,
+    ],
     ['nothing at all', null, /the gateway speaks no protocol that it names/],
-    ['a missing field', { ...welcome, role: undefined }, /a bad answer to 'hello': body\.role is missing/],
-    ['a field of another type', { ...welcome, depth: 3 }, /body\.depth is a number, not one of 1, 2/],
+    ['a missing field', { ...helloReply, role: undefined }, /a bad answer to 'hello': body\.role is missing/],
+    ['a field of another type', { ...helloReply, depth: 3 }, /body\.depth is a number, not one of 1, 2/],
   ])('%s is refused', async (_what, answer, reason) => {
     const told: unknown[] = [];
     await expect(greeted(answer, told)).rejects.toThrow(reason);

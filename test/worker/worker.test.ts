@@ -1,4 +1,5 @@
-/** The parts of a worker, each on its own: what is pushed and when, what is taken over and what refused, how the loop rests. */
+/** The parts of a worker, each on its own: what is pushed and when, what is taken over and what refused, how
+ *  the loop rests. */
 import { describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { type BlockId, blockId, requestId, workerId } from '../../src/base/ids.js';
@@ -19,7 +20,14 @@ import { packTokens, unpackTokens } from '../../src/worker/token-list.js';
 
 const layerCount = 3;
 const blockTokenCount = 8;
-const layout = new KvLayout({ modelName: 'm', layerCount, kvHeadCount: 1, headDim: 4, blockTokenCount, dtype: 'f32' });
+const layout = new KvLayout({
+  modelName: 'm',
+  layerCount,
+  kvHeadCount: 1,
+  headDim: 4,
+  blockTokenCount,
+  dtype: 'f32',
+});
 
 const bodyOf = (id: string, promptTokenCount: number, choiceCount = 1): RequestBody => ({
   id: requestId(id),
@@ -40,7 +48,8 @@ describe('token lists', () => {
   });
 });
 
-/** A stream of positions: an event remembers what had been computed when it was recorded; a push copies what it finds behind its event. */
+/** A stream of positions: an event remembers what had been computed when it was recorded; a push copies what
+ *  it finds behind its event. */
 class FakeGpu {
   /** [layer] positions whose K and V are in the source cache. */
   readonly computed = new Array<number>(layerCount).fill(0);
@@ -94,7 +103,10 @@ class FakeConnector implements KvConnector, KvChannel, KvTransfer {
       for (let layer = firstLayer; layer < layerEnd; layer++) {
         for (const [i, source] of sourceBlocks.entries()) {
           const firstPosition = (source - 100) * blockTokenCount; // the source table is 100, 101, …
-          this.pushed.set(`${layer}/${targetBlocks[i]}`, Math.min(computed[layer]!, firstPosition + blockTokenCount));
+          this.pushed.set(
+            `${layer}/${targetBlocks[i]}`,
+            Math.min(computed[layer]!, firstPosition + blockTokenCount),
+          );
           this.pushedBytes++;
         }
       }
@@ -144,13 +156,22 @@ const firstToken = (id: string, tokenId: number, choiceIndex = 0): TokenEvent =>
 
 describe('outgoing hand-over', () => {
   /** One prompt in seeded chunks; the reservation comes before moment `reserveAt`, of chunks × layers + 2. */
-  async function run(seed: number, promptTokenCount: number, cachedAtSource: number, cachedAtTarget: number, reserveAt: number) {
+  async function run(
+    seed: number,
+    promptTokenCount: number,
+    cachedAtSource: number,
+    cachedAtTarget: number,
+    reserveAt: number,
+  ) {
     const prng = new Prng(seed);
     const all = makeSource();
     const { gpu, source } = all;
     const id = requestId('r');
     source.add(bodyOf('r', promptTokenCount));
-    const blockIds: BlockId[] = Array.from({ length: Math.ceil(promptTokenCount / blockTokenCount) }, (_, i) => blockId(100 + i));
+    const blockIds: BlockId[] = Array.from(
+      { length: Math.ceil(promptTokenCount / blockTokenCount) },
+      (_, i) => blockId(100 + i),
+    );
     const targetBlocks = blockIds.map((block) => blockId(block - 60)).reverse();
     let moment = 0;
     const step = async () => {
@@ -199,12 +220,20 @@ describe('outgoing hand-over', () => {
       const cachedAtTarget = prng.integer(0, Math.max(0, blockCount - 1)) * blockTokenCount;
       const { moments } = await run(seed, promptTokenCount, cachedAtSource, cachedAtTarget, 0);
       for (let reserveAt = 0; reserveAt <= moments; reserveAt++) {
-        const { connector, targetBlocks, landed } = await run(seed, promptTokenCount, cachedAtSource, cachedAtTarget, reserveAt);
+        const { connector, targetBlocks, landed } = await run(
+          seed,
+          promptTokenCount,
+          cachedAtSource,
+          cachedAtTarget,
+          reserveAt,
+        );
         for (let layer = 0; layer < layerCount; layer++) {
           for (const [i, block] of targetBlocks.entries()) {
             const end = Math.min(promptTokenCount, (i + 1) * blockTokenCount);
             const isHeld = i < cachedAtTarget / blockTokenCount;
-            expect(connector.pushed.get(`${layer}/${block}`), `seed ${seed}, at ${reserveAt}`).toBe(isHeld ? undefined : end);
+            expect(connector.pushed.get(`${layer}/${block}`), `seed ${seed}, at ${reserveAt}`).toBe(
+              isHeld ? undefined : end,
+            );
           }
         }
         expect(landed).toHaveLength(1);
@@ -226,7 +255,13 @@ describe('outgoing hand-over', () => {
     expect(started).toEqual([{ id: 'r', cachedTokenCount: 0 }]);
     const reservation = { blockIds: [blockId(0)], cachedTokenCount: 0, epoch: 1 };
     await source.pushTo({ id: requestId('r'), target: target('w1'), reservation });
-    const chunk = { requestId: requestId('r'), firstToken: 0, endToken: 4, blockIds: [blockId(100)], isLast: true };
+    const chunk = {
+      requestId: requestId('r'),
+      firstToken: 0,
+      endToken: 4,
+      blockIds: [blockId(100)],
+      isLast: true,
+    };
     for (let layer = 0; layer < layerCount; layer++) source.onLayer(layer, [chunk], gpu.stream);
     source.onTokens([firstToken('r', 5, 1)]);
     await systemClock.yield();
@@ -246,7 +281,13 @@ describe('outgoing hand-over', () => {
     });
     await source.release(requestId('r'));
     expect(connector.abortCount).toBe(1);
-    const chunk = { requestId: requestId('r'), firstToken: 0, endToken: 4, blockIds: [blockId(100)], isLast: true };
+    const chunk = {
+      requestId: requestId('r'),
+      firstToken: 0,
+      endToken: 4,
+      blockIds: [blockId(100)],
+      isLast: true,
+    };
     for (let layer = 0; layer < layerCount; layer++) source.onLayer(layer, [chunk], gpu.stream);
     source.onTokens([firstToken('r', 6)]);
     await source.pushTo({
@@ -255,7 +296,9 @@ describe('outgoing hand-over', () => {
       reservation: { blockIds: [blockId(0)], cachedTokenCount: 0, epoch: 2 },
     });
     await systemClock.yield();
-    expect([connector.pushed.size, landed.length, failed.length, connector.transferCount]).toEqual([0, 0, 0, 1]);
+    expect([connector.pushed.size, landed.length, failed.length, connector.transferCount]).toEqual([
+      0, 0, 0, 1,
+    ]);
   });
 
   it('a peer that dies while its channel opens is a transfer error', async () => {
@@ -281,8 +324,14 @@ describe('outgoing hand-over', () => {
     await push('c', target('w1', 2));
     expect([connector.opened.length, connector.closeCount]).toEqual([2, 1]);
     await expect(push('late', target('w1', 1))).rejects.toThrow(/has been restarted/);
-    await Promise.all([push('x', target('w3')), source.openPeer(target('w3', 2)), push('y', target('w3', 2))]);
-    expect(connector.opened.filter(({ workerId: id, incarnation }) => id === 'w3' && incarnation === 2)).toHaveLength(1);
+    await Promise.all([
+      push('x', target('w3')),
+      source.openPeer(target('w3', 2)),
+      push('y', target('w3', 2)),
+    ]);
+    expect(
+      connector.opened.filter(({ workerId: id, incarnation }) => id === 'w3' && incarnation === 2),
+    ).toHaveLength(1);
     await source.forgetPeer(workerId('w3'), 2);
     expect(connector.closeCount).toBe(3);
     connector.closeCount = 1;
@@ -328,7 +377,10 @@ describe('incoming hand-over', () => {
 
   it('takes over what was reserved, once', () => {
     const { incoming, log } = make();
-    expect(incoming.reserve({ request: bodyOf('r', 20, 2), growthTokenCount: 32 })).toMatchObject({ epoch: 1, blockIds: [3] });
+    expect(incoming.reserve({ request: bodyOf('r', 20, 2), growthTokenCount: 32 })).toMatchObject({
+      epoch: 1,
+      blockIds: [3],
+    });
     incoming.resume(resumeBody());
     expect(log).toEqual(['reserve r 20+32', 'resume r [[7],[8]] 20', 'stop r 1']);
     expect(() => incoming.resume(resumeBody())).toThrow(/nothing is reserved/);
@@ -384,14 +436,18 @@ describe('incoming hand-over', () => {
 
   it('takes writes for what is reserved, until it has landed or is released', () => {
     const { incoming } = make();
-    const write = (block: number, epoch: number) => ({ requestId: requestId('r'), epoch, blocks: [blockId(block)] });
+    const write = (block: number, epoch: number) => ({
+      requestId: requestId('r'),
+      epoch,
+      blocks: [blockId(block)],
+    });
     expect(incoming.accepts(write(3, 1))).toBe(false);
     incoming.reserve({ request: bodyOf('r', 20, 2), growthTokenCount: 0 });
-    expect([incoming.accepts(write(3, 1)), incoming.accepts(write(4, 1)), incoming.accepts(write(3, 2))]).toEqual([
-      true,
-      false,
-      false,
-    ]);
+    expect([
+      incoming.accepts(write(3, 1)),
+      incoming.accepts(write(4, 1)),
+      incoming.accepts(write(3, 2)),
+    ]).toEqual([true, false, false]);
     expect(incoming.quarantinedBlockCount).toBe(1);
     incoming.resume(resumeBody());
     expect([incoming.accepts(write(3, 1)), incoming.quarantinedBlockCount]).toEqual([false, 0]);

@@ -1,5 +1,5 @@
-/** The buffers one forward pass writes, allocated once for the most rows a step may have. Used by decoder.ts; every step overwrites
- *  them, so steps of one model must follow each other on one stream. */
+/** The buffers one forward pass writes, allocated once for the most rows a step may have. Used by decoder.ts;
+ *  every step overwrites them, so steps of one model must follow each other on one stream. */
 import type { Device } from '../../device/device.js';
 import type { Dtype } from '../../device/dtype.js';
 import { byteCount, type Tensor } from '../../device/tensor.js';

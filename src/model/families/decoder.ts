@@ -1,13 +1,15 @@
-/** The forward pass of a decoder-only transformer, op by op: llama, mistral, qwen2, qwen3, qwen3_moe, phi3 and gemma2 are one shape with
- *  different switches (see ModelConfig). Made by load.ts, run by engine/model-runner.
+/** The forward pass of a decoder-only transformer, op by op: llama, mistral, qwen2, qwen3, qwen3_moe, phi3
+ *  and gemma2 are one shape with different switches (see ModelConfig). Made by load.ts, run by
+ *  engine/model-runner.
  *
  *    residual = embedding
  *    per layer:  residual += [norm] attention(norm(residual))
  *                residual += [norm] feedForward(norm(residual))      [norm]: gemma2 only
  *    logits = head(norm(residual))
  *
- *  The invariant: a row's result depends on that row and on its sequence's cached keys and values alone, never on what else is in
- *  the batch or how the prompt was cut into chunks (native/pd.h keeps it within each op). */
+ *  The invariant: a row's result depends on that row and on its sequence's cached keys and values alone,
+ *  never on what else is in the batch or how the prompt was cut into chunks (native/pd.h keeps it within each
+ *  op). */
 import type { Ops, Stream } from '../../device/device.js';
 import type { Dtype } from '../../device/dtype.js';
 import type { Tensor } from '../../device/tensor.js';
@@ -16,9 +18,16 @@ import type { Batch, OnLayer } from '../batch.js';
 import type { ModelConfig } from '../config.js';
 import type { Model } from '../model.js';
 import type { Activations, ExpertActivations } from './activations.js';
-import type { DecoderParameters, DenseParameters, LayerParameters, Linear, MoeParameters } from './parameters.js';
+import type {
+  DecoderParameters,
+  DenseParameters,
+  LayerParameters,
+  Linear,
+  MoeParameters,
+} from './parameters.js';
 
-/** The rows a part of the pass works on: all of them, or after the last attention only those whose logits are wanted. */
+/** The rows a part of the pass works on: all of them, or after the last attention only those whose logits are
+ *  wanted. */
 interface Rows {
   readonly count: number;
   readonly residual: Tensor;
@@ -31,7 +40,8 @@ export class Decoder implements Model {
   readonly activationBytes: number;
   readonly weightFormat: Dtype;
   readonly logits: Tensor;
-  /** [rowCountMax, hidden]; in `onLayer(i)` of a forward pass it holds the residual stream as layer i reads it. For tests. */
+  /** [rowCountMax, hidden]; in `onLayer(i)` of a forward pass it holds the residual stream as layer i reads
+   *  it. For tests. */
   readonly residual: Tensor;
   readonly #parameters: DecoderParameters;
   readonly #activations: Activations;
@@ -73,15 +83,25 @@ export class Decoder implements Model {
 
       this.#attend(ops, index, layer, batch, cache, () => onLayer?.(index));
       if (index === layers.length - 1) rows = this.#keepLogitRows(ops, batch);
-      if (rows.count === 0) return; // a prompt chunk that is not the last: its keys and values are all that was wanted
+      // a prompt chunk that is not the last: its keys and values are all that was wanted
+      if (rows.count === 0) return;
 
       linear(ops, update, rows.attended, layer.attention.output, rows.count);
-      if (layer.attentionOutputNorm !== null) ops.rmsnorm(update, update, layer.attentionOutputNorm, rows.count, normEps);
+      if (layer.attentionOutputNorm !== null)
+        ops.rmsnorm(update, update, layer.attentionOutputNorm, rows.count, normEps);
       ops.addRmsnorm(normed, rows.residual, update, layer.feedForwardNorm, rows.count, normEps);
 
       this.#feedForward(ops, layer, rows.count);
-      if (layer.feedForwardOutputNorm !== null) ops.rmsnorm(update, update, layer.feedForwardOutputNorm, rows.count, normEps);
-      ops.addRmsnorm(normed, rows.residual, update, layers[index + 1]?.attentionNorm ?? finalNorm, rows.count, normEps);
+      if (layer.feedForwardOutputNorm !== null)
+        ops.rmsnorm(update, update, layer.feedForwardOutputNorm, rows.count, normEps);
+      ops.addRmsnorm(
+        normed,
+        rows.residual,
+        update,
+        layers[index + 1]?.attentionNorm ?? finalNorm,
+        rows.count,
+        normEps,
+      );
     }
     ops.linear(logits, normed, head, null, rows.count);
     if (finalSoftcap > 0) ops.softcap(logits, rows.count, finalSoftcap);
@@ -92,17 +112,35 @@ export class Decoder implements Model {
   }
 
   /** normed → attended; this step's keys and values are in the cache when `onStored` is called. */
-  #attend(ops: Ops, index: number, layer: LayerParameters, batch: Batch, cache: KvCache, onStored: () => void): void {
+  #attend(
+    ops: Ops,
+    index: number,
+    layer: LayerParameters,
+    batch: Batch,
+    cache: KvCache,
+    onStored: () => void,
+  ): void {
     const { normed, queryKeyValue, attended } = this.#activations;
     const { headCount, normEps, attention } = this.config;
     const { queryNorm, keyNorm } = layer.attention;
     const view = cache.layers[index];
     if (view === undefined) throw new RangeError(`the cache has no layer ${index}`);
     linear(ops, queryKeyValue, normed, layer.attention.queryKeyValue, batch.view.rowCount);
-    ops.ropeStore(queryKeyValue, view, batch.view, { headCount, queryNorm, keyNorm, eps: normEps, rope: this.#parameters.rope });
+    ops.ropeStore(queryKeyValue, view, batch.view, {
+      headCount,
+      queryNorm,
+      keyNorm,
+      eps: normEps,
+      rope: this.#parameters.rope,
+    });
     onStored();
     const { scale, softcap } = attention;
-    ops.pagedAttention(attended, queryKeyValue, view, batch.view, { headCount, scale, window: layer.window, softcap });
+    ops.pagedAttention(attended, queryKeyValue, view, batch.view, {
+      headCount,
+      scale,
+      window: layer.window,
+      softcap,
+    });
   }
 
   /** No later row depends on the others after the last attention: carry on with the wanted ones alone. */

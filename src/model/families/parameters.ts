@@ -1,6 +1,7 @@
-/** The parameters of a decoder by their names in a Hugging Face checkpoint. Used by decoder.ts, which reads the structure made here;
- *  what differs between families (fused projections, biases, extra norms, experts, tied head) comes from ModelConfig alone.
- *  q, k and v become one matrix, gate and up another, so that each is one product. */
+/** The parameters of a decoder by their names in a Hugging Face checkpoint. Used by decoder.ts, which reads
+ *  the structure made here; what differs between families (fused projections, biases, extra norms, experts,
+ *  tied head) comes from ModelConfig alone. q, k and v become one matrix, gate and up another, so that each
+ *  is one product. */
 import type { Weight } from '../../device/device.js';
 import type { Dtype } from '../../device/dtype.js';
 import type { Tensor } from '../../device/tensor.js';
@@ -52,14 +53,19 @@ export interface DecoderParameters {
   readonly head: Weight; // [vocab, hidden]
 }
 
-/** Declares every parameter. @throws ModelError naming the first tensor that is missing or has another shape. */
+/** Declares every parameter. @throws ModelError naming the first tensor that is missing or has another
+ *  shape. */
 export function declareDecoder(
   config: ModelConfig,
   store: ParameterStore,
   options: { readonly embeddingDtype: Dtype; readonly routerFormat: Dtype; readonly positionCount: number },
 ): DecoderParameters {
   const { vocabCount, hiddenCount, rope } = config;
-  const embedding = store.table('model.embed_tokens.weight', [vocabCount, hiddenCount], options.embeddingDtype);
+  const embedding = store.table(
+    'model.embed_tokens.weight',
+    [vocabCount, hiddenCount],
+    options.embeddingDtype,
+  );
   const layers = config.layers.map((_, layer) => declareLayer(config, store, layer, options.routerFormat));
   const headName = config.tiedEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
   return {
@@ -67,13 +73,21 @@ export function declareDecoder(
     layers,
     finalNorm: store.norm('model.norm.weight', hiddenCount, config.normOffset),
     head: store.matrix([{ name: headName, rowCount: vocabCount }], hiddenCount),
-    rope: store.constant([options.positionCount, rope.rotaryCount], () => ropeTable(rope, options.positionCount)),
+    rope: store.constant([options.positionCount, rope.rotaryCount], () =>
+      ropeTable(rope, options.positionCount),
+    ),
   };
 }
 
-function declareLayer(config: ModelConfig, store: ParameterStore, layer: number, routerFormat: Dtype): LayerParameters {
+function declareLayer(
+  config: ModelConfig,
+  store: ParameterStore,
+  layer: number,
+  routerFormat: Dtype,
+): LayerParameters {
   const prefix = `model.layers.${layer}`;
-  const norm = (name: string) => store.norm(`${prefix}.${name}.weight`, config.hiddenCount, config.normOffset);
+  const norm = (name: string) =>
+    store.norm(`${prefix}.${name}.weight`, config.hiddenCount, config.normOffset);
   // Llama calls the norm before feed-forward "post_attention_layernorm"; Gemma 2 has a real one of that name.
   const { sandwichNorms } = config;
   const { window = 0, feedForward = 'dense' } = config.layers[layer] ?? {};
@@ -103,7 +117,8 @@ function declareAttention(config: ModelConfig, store: ParameterStore, prefix: st
           { name: `${prefix}.k_proj`, rowCount: keyCount },
           { name: `${prefix}.v_proj`, rowCount: keyCount },
         ];
-  const headNorm = (name: string) => (attention.queryKeyNorm ? store.norm(`${prefix}.${name}.weight`, headDim, 0) : null);
+  const headNorm = (name: string) =>
+    attention.queryKeyNorm ? store.norm(`${prefix}.${name}.weight`, headDim, 0) : null;
   return {
     queryKeyValue: declareLinear(store, parts, hiddenCount, attention.queryKeyValueBias ? 'bias' : 'no bias'),
     output: declareLinear(
@@ -134,7 +149,12 @@ function declareDense(config: ModelConfig, store: ParameterStore, prefix: string
   };
 }
 
-function declareMoe(config: ModelConfig, store: ParameterStore, prefix: string, routerFormat: Dtype): MoeParameters {
+function declareMoe(
+  config: ModelConfig,
+  store: ParameterStore,
+  prefix: string,
+  routerFormat: Dtype,
+): MoeParameters {
   const { expertCount = 0, interCount = 0 } = config.moe ?? {};
   const { hiddenCount } = config;
   const experts = (projections: readonly string[], rowCount: number) =>
@@ -143,14 +163,26 @@ function declareMoe(config: ModelConfig, store: ParameterStore, prefix: string, 
     );
   return {
     kind: 'moe',
-    router: store.matrix([{ name: `${prefix}.gate.weight`, rowCount: expertCount }], hiddenCount, routerFormat),
+    router: store.matrix(
+      [{ name: `${prefix}.gate.weight`, rowCount: expertCount }],
+      hiddenCount,
+      routerFormat,
+    ),
     gateUp: store.matrixStack(experts(['gate_proj', 'up_proj'], interCount), hiddenCount),
     down: store.matrixStack(experts(['down_proj'], hiddenCount), interCount),
   };
 }
 
 /** `parts` name modules: their `.weight` and, where there is one, `.bias`. */
-function declareLinear(store: ParameterStore, parts: readonly MatrixPart[], k: number, bias: 'bias' | 'no bias'): Linear {
+function declareLinear(
+  store: ParameterStore,
+  parts: readonly MatrixPart[],
+  k: number,
+  bias: 'bias' | 'no bias',
+): Linear {
   const named = (suffix: string) => parts.map((part) => ({ ...part, name: `${part.name}.${suffix}` }));
-  return { weight: store.matrix(named('weight'), k), bias: bias === 'bias' ? store.bias(named('bias')) : null };
+  return {
+    weight: store.matrix(named('weight'), k),
+    bias: bias === 'bias' ? store.bias(named('bias')) : null,
+  };
 }

@@ -1,4 +1,5 @@
-/** `value.name`, `value[key]` and slices, as jinja2's sandbox resolves them. Used by render.ts, filters and str-format.ts. */
+/** `value.name`, `value[key]` and slices, as jinja2's sandbox resolves them. Used by render.ts, filters and
+ *  str-format.ts. */
 import { wholeNumber } from './arguments.js';
 import { objectMethod } from './object-methods.js';
 import { strFormat } from './str-format.js';
@@ -23,7 +24,8 @@ import {
 /** An attribute, else an item. The sandbox hides every name that begins with an underscore. */
 export function attributeOf(value: Value, name: string): Value {
   if (value instanceof Undefined) return value.fail();
-  if (name.startsWith('_')) return new Undefined(`access to attribute '${name}' of '${typeName(value)}' object is unsafe.`);
+  if (name.startsWith('_'))
+    return new Undefined(`access to attribute '${name}' of '${typeName(value)}' object is unsafe.`);
   return orElse(ownAttribute(value, name), () => orElse(itemIn(value, name), () => missing(value, name)));
 }
 
@@ -41,7 +43,8 @@ function missing(value: Value, key: Value): Undefined {
 }
 
 export function ownAttribute(value: Value, name: string): Value | undefined {
-  if (typeof value === 'string' && name === 'format') return new Callable(name, (given) => strFormat(value, given, fieldPart));
+  if (typeof value === 'string' && name === 'format')
+    return new Callable(name, (given) => strFormat(value, given, fieldPart));
   if (typeof value === 'string') return stringMethod(value, name);
   if (value instanceof PyObject || isList(value)) {
     return objectMethod(value, name) ?? (isList(value) ? undefined : value.attribute(name));
@@ -52,7 +55,9 @@ export function ownAttribute(value: Value, name: string): Value | undefined {
 /** `.name` or `[key]` within a field of str.format. */
 function fieldPart(value: Value, part: string): Value {
   const key = part.slice(1, -1);
-  const found = part.startsWith('.') ? attributeOf(value, part.slice(1)) : itemOf(value, /^\d+$/.test(key) ? BigInt(key) : key);
+  const found = part.startsWith('.')
+    ? attributeOf(value, part.slice(1))
+    : itemOf(value, /^\d+$/.test(key) ? BigInt(key) : key);
   return found instanceof Undefined ? found.fail() : found;
 }
 
@@ -69,7 +74,8 @@ function itemIn(value: Value, key: Value): Value | undefined {
 
 export function sliceOf(value: Value, bounds: readonly (Value | undefined)[]): Value {
   if (value instanceof Undefined) value.fail();
-  if (typeof value === 'string') return cut(hasSurrogates(value) ? Array.from(value) : value.split(''), bounds).join('');
+  if (typeof value === 'string')
+    return cut(hasSurrogates(value) ? Array.from(value) : value.split(''), bounds).join('');
   if (isList(value)) return cut(value, bounds);
   if (value instanceof Tuple) return new Tuple(cut(value.items, bounds));
   if (value instanceof Range) return cutRange(value, bounds);
@@ -104,7 +110,10 @@ function sliceBounds(length: number, [from, to, by]: readonly (Value | undefined
 
 /** "a.b.0", as the attribute= of filters is written. `fallback` stands in at each part that is not there. */
 export function pathOf(value: Value, path: Value, fallback: Value | undefined = undefined): Value {
-  const parts = typeof path === 'string' ? path.split('.').map((part) => (/^\d+$/.test(part) ? BigInt(part) : part)) : [path];
+  const parts =
+    typeof path === 'string'
+      ? path.split('.').map((part) => (/^\d+$/.test(part) ? BigInt(part) : part))
+      : [path];
   return parts.reduce<Value>((from, part) => {
     const found = itemOf(from, part);
     return found instanceof Undefined ? (fallback ?? found) : found;

@@ -7,7 +7,8 @@ export function positional(...values: Value[]): Arguments {
   return { positional: values, named: noArguments.named };
 }
 
-/** The arguments in the order of `names`; undefined for one that was left out. The first `requiredCount` must be there. */
+/** The arguments in the order of `names`; undefined for one that was left out. The first `requiredCount` must
+ *  be there. */
 export function bind(
   what: string,
   given: Arguments,

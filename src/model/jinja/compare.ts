@@ -14,15 +14,21 @@ import {
 } from './values.js';
 
 export function isEqual(a: Value, b: Value): boolean {
-  // biome-ignore lint/suspicious/noDoubleEquals: an int and a float of one value are equal, whatever their size
-  if (isNumeric(a) && isNumeric(b)) return (typeof a === 'boolean' ? BigInt(a) : a) == (typeof b === 'boolean' ? BigInt(b) : b);
+  if (isNumeric(a) && isNumeric(b)) {
+    const [left, right] = [a, b].map((each) => (typeof each === 'boolean' ? BigInt(each) : each));
+    // biome-ignore lint/suspicious/noDoubleEquals: an int and a float of one value are equal, of any size
+    return left == right;
+  }
   if (isList(a) && isList(b)) return areEqual(a, b);
   if (a instanceof Tuple && b instanceof Tuple) return areEqual(a.items, b.items);
   if (a instanceof Range && b instanceof Range) return areEqual(a.list(), b.list());
-  if (a instanceof DictView && b instanceof DictView) return a.typeName === b.typeName && areEqual(a.values, b.values);
+  if (a instanceof DictView && b instanceof DictView)
+    return a.typeName === b.typeName && areEqual(a.values, b.values);
   if (a instanceof Undefined && b instanceof Undefined) return true;
   if (!(a instanceof Dict && b instanceof Dict)) return a === b;
-  return a.size === b.size && a.entries().every(([key, value]) => b.has(key) && isEqual(value, b.get(key) ?? null));
+  return (
+    a.size === b.size && a.entries().every(([key, value]) => b.has(key) && isEqual(value, b.get(key) ?? null))
+  );
 }
 
 function areEqual(a: readonly Value[], b: readonly Value[]): boolean {

@@ -1,7 +1,8 @@
 /** What a template expects a message's content to be, read off its syntax tree. Used by template.ts. */
 import type { Statement } from './nodes.js';
 
-/** string: a text. parts: it goes through a list of {"type": "text", …}. either: it asks which one it was given. */
+/** string: a text. parts: it goes through a list of {"type": "text", …}. either: it asks which one it was
+ *  given. */
 export type ContentFormat = 'string' | 'parts' | 'either';
 
 type Node = Readonly<Record<string, unknown>>;
@@ -10,10 +11,13 @@ export function contentFormatOf(body: readonly Statement[]): ContentFormat {
   const nodes = nodesIn(body);
   const names = new Set(['content']);
   for (const { kind, target, value } of nodes) {
-    if (kind === 'set' && isNode(target) && target.kind === 'name' && isContent(value, names)) names.add(String(target.name));
+    if (kind === 'set' && isNode(target) && target.kind === 'name' && isContent(value, names))
+      names.add(String(target.name));
   }
   if (!nodes.some(({ kind, over }) => kind === 'for' && isContent(over, names))) return 'string';
-  return nodes.some(({ kind, name, of }) => kind === 'test' && name === 'string' && isContent(of, names)) ? 'either' : 'parts';
+  return nodes.some(({ kind, name, of }) => kind === 'test' && name === 'string' && isContent(of, names))
+    ? 'either'
+    : 'parts';
 }
 
 /** `message.content`, `message["content"]` or a variable that was set to it, filtered or sliced or not. */

@@ -6,7 +6,18 @@ import type { Call, Expression } from './nodes.js';
 import { arithmetic, concatenated, isCompared, negated } from './operators.js';
 import type { Scope } from './scope.js';
 import { isPassed } from './tests.js';
-import { type Arguments, Dict, fail, isTrue, iterate, orElse, Tuple, typeName, Undefined, type Value } from './values.js';
+import {
+  type Arguments,
+  Dict,
+  fail,
+  isTrue,
+  iterate,
+  orElse,
+  Tuple,
+  typeName,
+  Undefined,
+  type Value,
+} from './values.js';
 
 const context = {
   filter: (name: string, value: Value, given: Arguments): Value => applyFilter(name, value, given, context),
@@ -25,7 +36,9 @@ export function evaluate(node: Expression, scope: Scope, input: Value = null): V
     case 'tuple':
       return new Tuple(node.items.map((item) => evaluate(item, scope)));
     case 'dict':
-      return Dict.of(node.entries.map(([key, value]) => [evaluate(key, scope), evaluate(value, scope)] as const));
+      return Dict.of(
+        node.entries.map(([key, value]) => [evaluate(key, scope), evaluate(value, scope)] as const),
+      );
     case 'attribute':
       return attributeOf(evaluate(node.of, scope), node.name);
     case 'item':
@@ -50,7 +63,9 @@ export function evaluate(node: Expression, scope: Scope, input: Value = null): V
       return compared(node, scope);
     case 'if':
       if (isTrue(evaluate(node.test, scope))) return evaluate(node.then, scope);
-      return node.else === null ? new Undefined('the inline if-expression has no else') : evaluate(node.else, scope);
+      return node.else === null
+        ? new Undefined('the inline if-expression has no else')
+        : evaluate(node.else, scope);
   }
 }
 

@@ -1,5 +1,5 @@
-/** Tokens → expressions, with jinja2's precedence: if, or, and, not, comparisons, + -, ~, * / // %, **, unary, postfix. Extended by
- *  parser.ts. */
+/** Tokens → expressions, with jinja2's precedence: if, or, and, not, comparisons, + -, ~, * / // %, **,
+ *  unary, postfix. Extended by parser.ts. */
 import { TemplateSyntaxError, type Token } from './lexer.js';
 import type { Call, Expression } from './nodes.js';
 
@@ -41,7 +41,8 @@ export class ExpressionParser {
 
   protected expect(kind: Token['kind'], text?: string): Token {
     const token = this.current;
-    if (token === undefined || !this.is(kind, text)) return this.fail(`expected ${text ?? kind}, got ${this.described()}`);
+    if (token === undefined || !this.is(kind, text))
+      return this.fail(`expected ${text ?? kind}, got ${this.described()}`);
     this.at++;
     return token;
   }
@@ -207,14 +208,21 @@ export class ExpressionParser {
   tuple(options: { isParenthesised?: boolean; withoutIf?: boolean; endsAt?: string } = {}): Expression {
     const items: Expression[] = [];
     let isTuple = false;
-    while (!(this.is('end') || this.is('operator', ')') || (options.endsAt !== undefined && this.is('name', options.endsAt)))) {
+    while (
+      !(
+        this.is('end') ||
+        this.is('operator', ')') ||
+        (options.endsAt !== undefined && this.is('name', options.endsAt))
+      )
+    ) {
       items.push(options.withoutIf === true ? this.or() : this.expression());
       if (!this.skip('operator', ',')) break;
       isTuple = true;
     }
     const [only] = items;
     if (!isTuple && only !== undefined) return only;
-    if (!isTuple && options.isParenthesised !== true) this.fail(`expected an expression, got ${this.described()}`);
+    if (!isTuple && options.isParenthesised !== true)
+      this.fail(`expected an expression, got ${this.described()}`);
     return { kind: 'tuple', items };
   }
 
@@ -311,7 +319,8 @@ export class ExpressionParser {
         const name = this.expect('name').text;
         this.at++;
         named.push([name, this.expression()]);
-      } else if (named.length > 0 || doubleStar !== null) this.fail('invalid syntax for function call expression');
+      } else if (named.length > 0 || doubleStar !== null)
+        this.fail('invalid syntax for function call expression');
       else positional.push(this.expression());
     }
     this.expect('operator', ')');

@@ -22,21 +22,28 @@ const range = (given: Arguments): Value => {
   const [first, second, third] = bind('range', given, ['start', 'stop', 'step'], 1);
   const whole = (value: Value | undefined, fallback: number) => BigInt(wholeNumber(value, fallback));
   const made =
-    second === undefined ? new Range(0n, whole(first, 0), 1n) : new Range(whole(first, 0), whole(second, 0), whole(third, 1));
+    second === undefined
+      ? new Range(0n, whole(first, 0), 1n)
+      : new Range(whole(first, 0), whole(second, 0), whole(third, 1));
   if (made.step === 0n) fail('range() arg 3 must not be zero');
-  return made.length <= rangeMax ? made : fail(`Range too big. The sandbox blocks ranges larger than MAX_RANGE (${rangeMax}).`);
+  return made.length <= rangeMax
+    ? made
+    : fail(`Range too big. The sandbox blocks ranges larger than MAX_RANGE (${rangeMax}).`);
 };
 
 /** dict(mapping or pairs, **names). */
 function made(given: Arguments): (readonly [Value, Value])[] {
   const [source] = given.positional;
-  const own = source === undefined ? [] : source instanceof Dict ? source.entries() : iterate(source).map(pair);
+  const own =
+    source === undefined ? [] : source instanceof Dict ? source.entries() : iterate(source).map(pair);
   return [...own, ...given.named];
 }
 
 function pair(value: Value): readonly [Value, Value] {
   const [key, item, ...rest] = iterate(value);
-  return key === undefined || item === undefined || rest.length > 0 ? fail('dict() needs pairs') : [key, item];
+  return key === undefined || item === undefined || rest.length > 0
+    ? fail('dict() needs pairs')
+    : [key, item];
 }
 
 const namespace = (given: Arguments): Value =>
@@ -86,7 +93,9 @@ export function globals(now: () => Date): ReadonlyMap<string, Value> {
     lipsum: () => fail('lipsum is not available in a chat template'),
     raise_exception: (given) => {
       const message = bind('raise_exception', given, ['message'], 1)[0] ?? null;
-      throw new TemplateError(message instanceof Undefined || message instanceof Tuple ? 'raise_exception' : text(message));
+      throw new TemplateError(
+        message instanceof Undefined || message instanceof Tuple ? 'raise_exception' : text(message),
+      );
     },
     strftime_now: (given) => strftime(text(bind('strftime_now', given, ['format'], 1)[0]), now()),
   };

@@ -1,4 +1,5 @@
-/** json.dumps, as the `tojson` filter of transformers calls it: nothing is escaped for HTML. Used by filters. */
+/** json.dumps, as the `tojson` filter of transformers calls it: nothing is escaped for HTML. Used by
+ *  filters. */
 import { bind } from './arguments.js';
 import { compare } from './compare.js';
 import { floatText } from './text.js';
@@ -16,8 +17,10 @@ export function toJson(value: Value, given: Arguments): string {
   const [isAscii = false, indent = null, separators = null, sortKeys = false] = bind('tojson', given, [
     ...['ensure_ascii', 'indent', 'separators', 'sort_keys'],
   ]);
-  const step = typeof indent === 'string' ? indent : indent === null ? null : ' '.repeat(Math.max(0, Number(indent)));
-  const [between, afterKey] = separators instanceof Tuple ? separators.items : isList(separators) ? separators : [];
+  const step =
+    typeof indent === 'string' ? indent : indent === null ? null : ' '.repeat(Math.max(0, Number(indent)));
+  const [between, afterKey] =
+    separators instanceof Tuple ? separators.items : isList(separators) ? separators : [];
   return write(
     value,
     {
@@ -50,7 +53,9 @@ function write(value: Value, style: Style, line: string): string {
     );
   if (!(value instanceof Dict)) return fail(`Object of type ${typeName(value)} is not JSON serializable`);
   const entries = style.sortsKeys ? value.entries().sort(([a], [b]) => compare(a, b)) : value.entries();
-  const parts = entries.map(([key, item]) => quoted(keyText(key), style.isAscii) + style.afterKey + write(item, style, inner));
+  const parts = entries.map(
+    ([key, item]) => quoted(keyText(key), style.isAscii) + style.afterKey + write(item, style, inner),
+  );
   return body('{', '}', parts);
 }
 

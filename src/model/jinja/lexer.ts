@@ -1,5 +1,5 @@
-/** A template's source → text and tokens, with white space taken off as trim_blocks, lstrip_blocks and the signs in tags say.
- *  Used by parser.ts; follows jinja2's lexer. */
+/** A template's source → text and tokens, with white space taken off as trim_blocks, lstrip_blocks and the
+ *  signs in tags say. Used by parser.ts; follows jinja2's lexer. */
 import { TemplateError } from './values.js';
 
 export type Token =
@@ -111,10 +111,12 @@ class Lexer {
     for (;;) {
       const space = this.#match(/\s+/y, this.#at);
       this.#at += space?.length ?? 0;
-      if (this.#at >= this.#source.length) throw new TemplateSyntaxError('unexpected end of template', this.#line(start));
+      if (this.#at >= this.#source.length)
+        throw new TemplateSyntaxError('unexpected end of template', this.#line(start));
       if (open.length === 0) {
         const sign = /[-+]/.test(this.#source[this.#at] ?? '') ? (this.#source[this.#at] ?? '') : '';
-        const isClosed = this.#source.startsWith(closer, this.#at + sign.length) && !(sign === '+' && kind === 'variable');
+        const isClosed =
+          this.#source.startsWith(closer, this.#at + sign.length) && !(sign === '+' && kind === 'variable');
         if (isClosed) {
           this.#push({ kind: 'end', text: kind, line: this.#line(this.#at) });
           this.#close(this.#at + sign.length, sign, kind === 'block');
@@ -172,7 +174,19 @@ class Lexer {
 }
 
 const simpleEscapes: Readonly<Record<string, string>> = {
-  ...{ '\n': '', '\\': '\\', "'": "'", '"': '"', a: '\x07', b: '\b', f: '\f', n: '\n', r: '\r', t: '\t', v: '\v' },
+  ...{
+    '\n': '',
+    '\\': '\\',
+    "'": "'",
+    '"': '"',
+    a: '\x07',
+    b: '\b',
+    f: '\f',
+    n: '\n',
+    r: '\r',
+    t: '\t',
+    v: '\v',
+  },
 };
 
 /** As Python reads a literal; an escape it does not know stays as it is. */

@@ -36,9 +36,13 @@ export class Macro extends Callable {
 export function bindMacro({ name, names, defaults, reads }: MacroBody, given: Arguments, inner: Scope): void {
   const rest = given.positional.slice(names.length);
   const known = new Set(names.slice(given.positional.length));
-  const unknown = [...given.named].filter(([key]) => !known.has(key) && !(key === 'caller' && reads.has('caller')));
-  if (rest.length > 0 && !reads.has('varargs')) fail(`macro '${name}' takes not more than ${names.length} argument(s)`);
-  if (unknown.length > 0 && !reads.has('kwargs')) fail(`macro '${name}' takes no keyword argument '${unknown[0]?.[0]}'`);
+  const unknown = [...given.named].filter(
+    ([key]) => !known.has(key) && !(key === 'caller' && reads.has('caller')),
+  );
+  if (rest.length > 0 && !reads.has('varargs'))
+    fail(`macro '${name}' takes not more than ${names.length} argument(s)`);
+  if (unknown.length > 0 && !reads.has('kwargs'))
+    fail(`macro '${name}' takes no keyword argument '${unknown[0]?.[0]}'`);
   if (reads.has('varargs')) inner.set('varargs', new Tuple(rest));
   if (reads.has('kwargs')) inner.set('kwargs', Dict.of(unknown));
   inner.set('caller', given.named.get('caller') ?? new Undefined('No caller defined'));
@@ -46,7 +50,9 @@ export function bindMacro({ name, names, defaults, reads }: MacroBody, given: Ar
     const fallback = defaults[index - (names.length - defaults.length)];
     const value = index < given.positional.length ? given.positional[index] : given.named.get(parameter);
     const otherwise = () =>
-      fallback === undefined ? new Undefined(`parameter '${parameter}' was not provided`) : evaluate(fallback, inner);
+      fallback === undefined
+        ? new Undefined(`parameter '${parameter}' was not provided`)
+        : evaluate(fallback, inner);
     inner.set(parameter, orElse(value, otherwise));
   }
 }

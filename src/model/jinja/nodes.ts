@@ -20,10 +20,24 @@ export type Expression =
   | { readonly kind: 'filter'; readonly of: Expression | null; readonly name: string; readonly call: Call }
   | { readonly kind: 'test'; readonly of: Expression; readonly name: string; readonly call: Call }
   | { readonly kind: 'unary'; readonly operator: 'not' | '-' | '+'; readonly of: Expression }
-  | { readonly kind: 'binary'; readonly operator: string; readonly left: Expression; readonly right: Expression }
+  | {
+      readonly kind: 'binary';
+      readonly operator: string;
+      readonly left: Expression;
+      readonly right: Expression;
+    }
   | { readonly kind: 'concat'; readonly items: readonly Expression[] }
-  | { readonly kind: 'compare'; readonly first: Expression; readonly rest: readonly (readonly [string, Expression])[] }
-  | { readonly kind: 'if'; readonly test: Expression; readonly then: Expression; readonly else: Expression | null };
+  | {
+      readonly kind: 'compare';
+      readonly first: Expression;
+      readonly rest: readonly (readonly [string, Expression])[];
+    }
+  | {
+      readonly kind: 'if';
+      readonly test: Expression;
+      readonly then: Expression;
+      readonly else: Expression | null;
+    };
 
 export type Target =
   | { readonly kind: 'name'; readonly name: string }
@@ -69,9 +83,17 @@ export type Statement =
       readonly filter: Expression | null;
       readonly body: readonly Statement[];
     }
-  | { readonly kind: 'with'; readonly targets: readonly (readonly [Target, Expression])[]; readonly body: readonly Statement[] }
+  | {
+      readonly kind: 'with';
+      readonly targets: readonly (readonly [Target, Expression])[];
+      readonly body: readonly Statement[];
+    }
   | { readonly kind: 'macro'; readonly macro: MacroBody }
-  | { readonly kind: 'callBlock'; readonly of: Extract<Expression, { kind: 'call' }>; readonly caller: MacroBody }
+  | {
+      readonly kind: 'callBlock';
+      readonly of: Extract<Expression, { kind: 'call' }>;
+      readonly caller: MacroBody;
+    }
   | { readonly kind: 'filterBlock'; readonly filter: Expression; readonly body: readonly Statement[] }
   | { readonly kind: 'scope'; readonly body: readonly Statement[] }
   | { readonly kind: 'break' | 'continue' };

@@ -1,7 +1,19 @@
-/** Methods of lists, tuples and dicts; those that change one do not exist in the sandbox. Used by access.ts. */
+/** Methods of lists, tuples and dicts; those that change one do not exist in the sandbox. Used by
+ *  access.ts. */
 import { bind } from './arguments.js';
 import { isEqual } from './compare.js';
-import { type Arguments, Callable, Dict, DictView, fail, isList, orElse, Range, Tuple, type Value } from './values.js';
+import {
+  type Arguments,
+  Callable,
+  Dict,
+  DictView,
+  fail,
+  isList,
+  orElse,
+  Range,
+  Tuple,
+  type Value,
+} from './values.js';
 
 export function objectMethod(value: Value, name: string): Callable | undefined {
   const run = value instanceof Dict ? dictMethod(value, name) : sequenceMethod(value, name);
@@ -44,7 +56,13 @@ function dictMethod(dict: Dict, name: string): Run | undefined {
 }
 
 function sequenceMethod(value: Value, name: string): Run | undefined {
-  const items = isList(value) ? value : value instanceof Tuple ? value.items : value instanceof Range ? value.list() : null;
+  const items = isList(value)
+    ? value
+    : value instanceof Tuple
+      ? value.items
+      : value instanceof Range
+        ? value.list()
+        : null;
   if (items === null) return undefined;
   const wanted = (given: Arguments) => bind(name, given, ['value'], 1)[0] ?? null;
   if (name === 'copy' && isList(value)) return () => [...items];

@@ -3,7 +3,18 @@
 import { compare, isEqual } from './compare.js';
 import { percentFormat } from './percent-format.js';
 import { str } from './text.js';
-import { Dict, fail, isList, isNumeric, isTrue, iterate, Tuple, typeName, Undefined, type Value } from './values.js';
+import {
+  Dict,
+  fail,
+  isList,
+  isNumeric,
+  isTrue,
+  iterate,
+  Tuple,
+  typeName,
+  Undefined,
+  type Value,
+} from './values.js';
 
 /** Where Python would go on to fill the memory: more bits than any template needs. */
 const exponentMax = 10_000n;
@@ -38,7 +49,8 @@ function repeated(value: Value, times: number): Value {
 function numeric(operator: string, left: boolean | bigint | number, right: boolean | bigint | number): Value {
   const isFloat = typeof left === 'number' || typeof right === 'number';
   if (['/', '//', '%'].includes(operator) && Number(right) === 0) fail('division by zero');
-  if (operator === '**' && Number(left) === 0 && Number(right) < 0) fail('0.0 cannot be raised to a negative power');
+  if (operator === '**' && Number(left) === 0 && Number(right) < 0)
+    fail('0.0 cannot be raised to a negative power');
   if (operator === '/') return quotient(left, right);
   if (operator === '**' && !isFloat && BigInt(right as bigint) < 0n) return Number(left) ** Number(right);
   return isFloat

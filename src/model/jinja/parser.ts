@@ -33,7 +33,9 @@ class Parser extends ExpressionParser {
         statements.push(statement);
       }
     }
-    return ends.length === 0 ? statements : this.fail(`unexpected end of the template, looking for ${ends.join(' or ')}`);
+    return ends.length === 0
+      ? statements
+      : this.fail(`unexpected end of the template, looking for ${ends.join(' or ')}`);
   }
 
   /** The body after a tag's head, and the tag that closes it. */
@@ -139,7 +141,9 @@ class Parser extends ExpressionParser {
     this.#loopDepth = 0;
     const body = this.#closed(end);
     this.#loopDepth = loopDepth;
-    const special = ['varargs', 'kwargs', 'caller'].filter((word) => this.namesRead.indexOf(word, start) >= 0);
+    const special = ['varargs', 'kwargs', 'caller'].filter(
+      (word) => this.namesRead.indexOf(word, start) >= 0,
+    );
     return { name, ...signature, body, reads: new Set(special) };
   }
 
@@ -176,7 +180,8 @@ class Parser extends ExpressionParser {
     const first = this.#oneTarget(takesNamespace);
     if (!this.is('operator', ',')) return first;
     const items = [first];
-    while (this.skip('operator', ',') && !this.is('name', 'in') && !this.is('operator', '=')) items.push(this.#oneTarget(false));
+    while (this.skip('operator', ',') && !this.is('name', 'in') && !this.is('operator', '='))
+      items.push(this.#oneTarget(false));
     return { kind: 'tuple', items };
   }
 
@@ -187,7 +192,8 @@ class Parser extends ExpressionParser {
       return inner;
     }
     const name = this.expect('name').text;
-    if (['true', 'false', 'none', 'True', 'False', 'None'].includes(name)) this.fail(`can't assign to '${name}'`);
+    if (['true', 'false', 'none', 'True', 'False', 'None'].includes(name))
+      this.fail(`can't assign to '${name}'`);
     if (!takesNamespace || !this.skip('operator', '.')) return { kind: 'name', name };
     return { kind: 'namespace', name, attribute: this.expect('name').text };
   }

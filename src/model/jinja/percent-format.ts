@@ -12,14 +12,18 @@ export function percentFormat(format: string, values: Value): string {
     if (at >= items.length) fail('not enough arguments for format string');
     return items[at++] ?? null;
   };
-  const width = (text: string | undefined) => (text === '*' ? Number(next()) : text === undefined ? undefined : Number(text));
-  const result = format.replace(directive, (...[, key, flags = '', widthText, precisionText, , kind]: (string | undefined)[]) => {
-    if (kind === '%') return '%';
-    const fieldWidth = width(widthText);
-    const precision = width(precisionText);
-    const value = key === undefined ? next() : named(values, key);
-    return one(value, kind ?? fail('incomplete format'), flags, fieldWidth ?? 0, precision);
-  });
+  const width = (text: string | undefined) =>
+    text === '*' ? Number(next()) : text === undefined ? undefined : Number(text);
+  const result = format.replace(
+    directive,
+    (...[, key, flags = '', widthText, precisionText, , kind]: (string | undefined)[]) => {
+      if (kind === '%') return '%';
+      const fieldWidth = width(widthText);
+      const precision = width(precisionText);
+      const value = key === undefined ? next() : named(values, key);
+      return one(value, kind ?? fail('incomplete format'), flags, fieldWidth ?? 0, precision);
+    },
+  );
   if (at < items.length && !isMapping(values)) fail('not all arguments converted during string formatting');
   return result;
 }
@@ -34,7 +38,13 @@ function named(values: Value, key: string): Value {
   return orElse(values.get(key), () => fail(`KeyError: '${key}'`));
 }
 
-function one(value: Value, kind: string, flags: string, width: number, precision: number | undefined): string {
+function one(
+  value: Value,
+  kind: string,
+  flags: string,
+  width: number,
+  precision: number | undefined,
+): string {
   const isLeft = flags.includes('-') || width < 0;
   const pad = (text: string) => padded(text, Math.abs(width), isLeft ? '<' : '>', ' ');
   if (kind === 's' || kind === 'r' || kind === 'a') {
@@ -48,7 +58,12 @@ function one(value: Value, kind: string, flags: string, width: number, precision
   const number = isWhole
     ? BigInt(Math.trunc(Number(value)) === Number(value) ? (value as bigint) : Math.trunc(Number(value)))
     : Number(value);
-  const { sign, prefix, digits } = spelled(number, kind === 'i' || kind === 'u' ? 'd' : kind, precision, flags.includes('#'));
+  const { sign, prefix, digits } = spelled(
+    number,
+    kind === 'i' || kind === 'u' ? 'd' : kind,
+    precision,
+    flags.includes('#'),
+  );
   const signText = sign || (flags.includes('+') ? '+' : flags.includes(' ') ? ' ' : '');
   const least = isWhole && precision !== undefined ? digits.padStart(precision, '0') : digits;
   if (!flags.includes('0') || isLeft) return pad(signText + prefix + least);

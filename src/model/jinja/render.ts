@@ -153,14 +153,16 @@ function assign(target: Target, value: Value, scope: Scope): void {
   if (target.kind === 'name') scope.set(target.name, value);
   else if (target.kind === 'namespace') {
     const space = scope.get(target.name);
-    if (!(space instanceof Attributes) || space.typeName !== 'Namespace') fail('cannot assign attribute on non-namespace object');
+    if (!(space instanceof Attributes) || space.typeName !== 'Namespace')
+      fail('cannot assign attribute on non-namespace object');
     else space.values.set(target.attribute, value);
   } else unpack(target.items, value, scope);
 }
 
 function unpack(targets: readonly Target[], value: Value, scope: Scope): void {
   const items = iterate(value);
-  if (items.length < targets.length) fail(`not enough values to unpack (expected ${targets.length}, got ${items.length})`);
+  if (items.length < targets.length)
+    fail(`not enough values to unpack (expected ${targets.length}, got ${items.length})`);
   if (items.length > targets.length) fail(`too many values to unpack (expected ${targets.length})`);
   for (const [index, inner] of targets.entries()) assign(inner, items[index] ?? null, scope);
 }

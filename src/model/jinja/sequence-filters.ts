@@ -24,11 +24,13 @@ type Key = (item: Value) => Value;
 
 const lowered: Key = (value) => (typeof value === 'string' ? value.toLowerCase() : value);
 
-/** What items are compared by: an attribute path ("a.b", for sort also "a,b"), case ignored unless asked for. */
+/** What items are compared by: an attribute path ("a.b", for sort also "a,b"), case ignored unless asked
+ *  for. */
 function keyOf(attribute: Value | undefined, isCaseSensitive: boolean): Key {
   const shown: Key = isCaseSensitive ? (value) => value : lowered;
   if (attribute === undefined || attribute === null) return shown;
-  if (typeof attribute !== 'string' || !attribute.includes(',')) return (item) => shown(pathOf(item, attribute));
+  if (typeof attribute !== 'string' || !attribute.includes(','))
+    return (item) => shown(pathOf(item, attribute));
   const paths = attribute.split(',').map((path) => path.trim());
   return (item) => paths.map((path) => shown(pathOf(item, path)));
 }
@@ -40,7 +42,11 @@ function sorted(items: readonly Value[], key: Key, isReversed: boolean): Value[]
 }
 
 const sort: Filter = (value, given) => {
-  const [reverse = false, isCaseSensitive = false, attribute] = bind('sort', given, ['reverse', 'case_sensitive', 'attribute']);
+  const [reverse = false, isCaseSensitive = false, attribute] = bind('sort', given, [
+    'reverse',
+    'case_sensitive',
+    'attribute',
+  ]);
   return sorted(iterate(value), keyOf(attribute, isTrue(isCaseSensitive)), isTrue(reverse));
 };
 
@@ -98,9 +104,14 @@ class Group extends Tuple {
 }
 
 const dictSort: Filter = (value, given) => {
-  const [isCaseSensitive = false, by = 'key', reverse = false] = bind('dictsort', given, ['case_sensitive', 'by', 'reverse']);
+  const [isCaseSensitive = false, by = 'key', reverse = false] = bind('dictsort', given, [
+    'case_sensitive',
+    'by',
+    'reverse',
+  ]);
   if (!(value instanceof Dict)) return fail(`'${typeName(value)}' has no items`);
-  const position = by === 'key' ? 0 : by === 'value' ? 1 : fail('You can only sort by either "key" or "value"');
+  const position =
+    by === 'key' ? 0 : by === 'value' ? 1 : fail('You can only sort by either "key" or "value"');
   const key = keyOf(undefined, isTrue(isCaseSensitive));
   const pairs = value.entries().map((entry) => new Tuple(entry));
   return sorted(pairs, (pair) => key((pair as Tuple).items[position] ?? null), isTrue(reverse));
@@ -113,7 +124,8 @@ const batch: Filter = (value, given) => {
   const rows: Value[][] = [];
   for (let at = 0; at < items.length; at += size) rows.push(items.slice(at, at + size));
   const last = rows.at(-1);
-  while (last !== undefined && filler !== undefined && filler !== null && last.length < size) last.push(filler);
+  while (last !== undefined && filler !== undefined && filler !== null && last.length < size)
+    last.push(filler);
   return new Generator(rows);
 };
 
@@ -143,8 +155,12 @@ const select =
     const [name, ...others] = isAttribute ? rest : given.positional;
     const looked: Key = isAttribute ? (item) => pathOf(item, path ?? null) : (item) => item;
     const passes = (item: Value) =>
-      name === undefined ? isTrue(item) : context.test(str(name), item, { positional: others, named: given.named });
-    return new Generator(isTrue(value) ? iterate(value).filter((item) => passes(looked(item)) === keeps) : []);
+      name === undefined
+        ? isTrue(item)
+        : context.test(str(name), item, { positional: others, named: given.named });
+    return new Generator(
+      isTrue(value) ? iterate(value).filter((item) => passes(looked(item)) === keeps) : [],
+    );
   };
 
 const map: Filter = (value, given, context) => {
@@ -154,7 +170,8 @@ const map: Filter = (value, given, context) => {
 
 function mapping(given: Arguments, context: FilterContext): Key {
   const [name, ...rest] = given.positional;
-  if (name !== undefined) return (item) => context.filter(str(name), item, { positional: rest, named: given.named });
+  if (name !== undefined)
+    return (item) => context.filter(str(name), item, { positional: rest, named: given.named });
   const [attribute, fallback] = bind('map', given, ['attribute', 'default']);
   if (attribute === undefined) return fail('map requires a filter argument');
   return (item) => pathOf(item, attribute, fallback);
@@ -170,7 +187,8 @@ const join: Filter = (value, given) => {
 
 const sum: Filter = (value, given) => {
   const [attribute, start = 0n] = bind('sum', given, ['attribute', 'start']);
-  const shown: Key = attribute === undefined || attribute === null ? (item) => item : (item) => pathOf(item, attribute);
+  const shown: Key =
+    attribute === undefined || attribute === null ? (item) => item : (item) => pathOf(item, attribute);
   return iterate(value).reduce((total, item) => arithmetic('+', total, shown(item)), start);
 };
 
@@ -178,7 +196,10 @@ const end =
   (side: 'first' | 'last'): Filter =>
   (value) => {
     const items = iterate(value);
-    return orElse(side === 'first' ? items[0] : items.at(-1), () => new Undefined(`No ${side} item, sequence was empty.`));
+    return orElse(
+      side === 'first' ? items[0] : items.at(-1),
+      () => new Undefined(`No ${side} item, sequence was empty.`),
+    );
   };
 
 const reverse: Filter = (value) => {
@@ -206,7 +227,10 @@ const items: Filter = (value) => {
 /** An attribute only, never an item. */
 const attribute: Filter = (value, given) => {
   const name = str(bind('attr', given, ['name'], 1)[0] ?? '');
-  return orElse(name.startsWith('_') ? undefined : ownAttribute(value, name), () => new Undefined(`no attribute '${name}'`));
+  return orElse(
+    name.startsWith('_') ? undefined : ownAttribute(value, name),
+    () => new Undefined(`no attribute '${name}'`),
+  );
 };
 
 export const sequenceFilters: readonly (readonly [string, Filter])[] = [

@@ -1,17 +1,24 @@
-/** `"{} {name!r:>8}".format(…)`, as Python does it. Used by access.ts, which says what `.name` and `[key]` mean. */
+/** `"{} {name!r:>8}".format(…)`, as Python does it. Used by access.ts, which says what `.name` and `[key]`
+ *  mean. */
 import { spelled } from './number-format.js';
 import { padded } from './percent-format.js';
 import { floatText, repr, str } from './text.js';
 import { type Arguments, fail, isNumeric, typeName, type Value } from './values.js';
 
-export function strFormat(format: string, given: Arguments, step: (value: Value, part: string) => Value): string {
+export function strFormat(
+  format: string,
+  given: Arguments,
+  step: (value: Value, part: string) => Value,
+): string {
   let nextIndex = 0;
   const field = (name: string): Value => {
     const [first = '', ...rest] = name.split(/(?=[.[])/);
     const index = first === '' ? nextIndex++ : /^\d+$/.test(first) ? Number(first) : null;
     const start = index === null ? given.named.get(first) : given.positional[index];
     if (start === undefined)
-      return fail(index === null ? `KeyError: '${first}'` : 'Replacement index out of range for positional arguments');
+      return fail(
+        index === null ? `KeyError: '${first}'` : 'Replacement index out of range for positional arguments',
+      );
     return rest.reduce(step, start);
   };
   const fill = (text: string, depth: number): string => {
@@ -93,5 +100,7 @@ function number(
 }
 
 function grouped(digits: string, group: string | undefined): string {
-  return group === undefined ? digits : digits.replace(/^\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, group));
+  return group === undefined
+    ? digits
+    : digits.replace(/^\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, group));
 }

@@ -2,7 +2,20 @@
 
 const days = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
 const months = [
-  ...['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September', 'October', 'November', 'December'],
+  ...[
+    'January',
+    'February',
+    'March',
+    'April',
+    'May',
+    'June',
+    'July',
+    'August',
+    'September',
+    'October',
+    'November',
+    'December',
+  ],
 ];
 const padded = (value: number, width = 2, fill = '0') => String(value).padStart(width, fill);
 
@@ -14,7 +27,9 @@ export function strftime(format: string, at: Date): string {
 }
 
 const dayOfYear = (at: Date) =>
-  Math.round((Date.UTC(at.getFullYear(), at.getMonth(), at.getDate()) - Date.UTC(at.getFullYear(), 0)) / 86_400_000);
+  Math.round(
+    (Date.UTC(at.getFullYear(), at.getMonth(), at.getDate()) - Date.UTC(at.getFullYear(), 0)) / 86_400_000,
+  );
 const hour12 = (at: Date) => at.getHours() % 12 || 12;
 
 const fields: Readonly<Record<string, (at: Date) => string>> = {

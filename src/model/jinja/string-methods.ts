@@ -1,7 +1,17 @@
 /** Python's str methods. Used by access.ts and filters. Positions count code points, as in Python. */
 import { bind, text, wholeNumber } from './arguments.js';
 import { padded } from './percent-format.js';
-import { type Arguments, Callable, fail, hasSurrogates, isTrue, iterate, Tuple, typeName, type Value } from './values.js';
+import {
+  type Arguments,
+  Callable,
+  fail,
+  hasSurrogates,
+  isTrue,
+  iterate,
+  Tuple,
+  typeName,
+  type Value,
+} from './values.js';
 
 type Method = (self: string, given: Arguments) => Value;
 
@@ -13,7 +23,11 @@ export function stringMethod(self: string, name: string): Callable | undefined {
 /** White space as str.isspace has it; JavaScript's lacks some controls and has U+FEFF. */
 const space = '[\\t-\\r\\x1c-\\x1f \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]';
 
-export function stripped(self: string, side: 'both' | 'left' | 'right', characters: Value | undefined): string {
+export function stripped(
+  self: string,
+  side: 'both' | 'left' | 'right',
+  characters: Value | undefined,
+): string {
   const codes = Array.from(self);
   const isOff =
     characters === undefined || characters === null
@@ -35,7 +49,12 @@ const strip =
     stripped(self, side, bind('strip', given, ['chars'])[0]);
 
 /** `separator` absent: runs of white space. A negative `countMax`: all. */
-function split(self: string, separator: Value | undefined, countMax: number, from: 'left' | 'right'): string[] {
+function split(
+  self: string,
+  separator: Value | undefined,
+  countMax: number,
+  from: 'left' | 'right',
+): string[] {
   const most = countMax < 0 ? Number.POSITIVE_INFINITY : countMax;
   if (separator === undefined || separator === null) return splitAtSpaces(self, most, from);
   const by = text(separator);
@@ -73,7 +92,11 @@ const partition =
   };
 
 /** self[start:end] and where it begins, in code points. null: start lies beyond the end. */
-function window(self: string, start: Value | undefined, end: Value | undefined): { part: string; offset: number } | null {
+function window(
+  self: string,
+  start: Value | undefined,
+  end: Value | undefined,
+): { part: string; offset: number } | null {
   if (start === undefined && end === undefined) return { part: self, offset: 0 };
   const codes = Array.from(self);
   const bound = (value: Value | undefined, fallback: number) => {
@@ -90,7 +113,12 @@ const find =
   (self, given) => {
     const [sub, start, end] = bind('find', given, ['sub', 'start', 'end'], 1);
     const within = window(self, start, end);
-    const at = within === null ? -1 : from === 'left' ? within.part.indexOf(text(sub)) : within.part.lastIndexOf(text(sub));
+    const at =
+      within === null
+        ? -1
+        : from === 'left'
+          ? within.part.indexOf(text(sub))
+          : within.part.lastIndexOf(text(sub));
     if (within === null || at < 0) return isStrict ? fail('substring not found') : -1n;
     const before = within.part.slice(0, at);
     return BigInt(within.offset + (hasSurrogates(before) ? Array.from(before).length : at));
@@ -104,7 +132,9 @@ const affix =
     const words = wanted instanceof Tuple ? wanted.items : [wanted];
     return (
       within !== null &&
-      words.some((word) => (side === 'start' ? within.part.startsWith(text(word)) : within.part.endsWith(text(word))))
+      words.some((word) =>
+        side === 'start' ? within.part.startsWith(text(word)) : within.part.endsWith(text(word)),
+      )
     );
   };
 
@@ -186,7 +216,9 @@ function zeroFilled(self: string, width: number): string {
 function joined(self: string, items: Value): string {
   return iterate(items)
     .map((item, index) =>
-      typeof item === 'string' ? item : fail(`sequence item ${index}: expected str instance, ${typeName(item)} found`),
+      typeof item === 'string'
+        ? item
+        : fail(`sequence item ${index}: expected str instance, ${typeName(item)} found`),
     )
     .join(self);
 }
@@ -250,12 +282,20 @@ const methods: ReadonlyMap<string, Method> = new Map<string, Method>([
   ['casefold', plain((self) => self.toUpperCase().toLowerCase())],
   ['title', plain(titled)],
   ['capitalize', plain(capitalized)],
-  ['swapcase', plain((self) => Array.from(self, (c) => (c === c.toUpperCase() ? c.toLowerCase() : c.toUpperCase())).join(''))],
+  [
+    'swapcase',
+    plain((self) =>
+      Array.from(self, (c) => (c === c.toUpperCase() ? c.toLowerCase() : c.toUpperCase())).join(''),
+    ),
+  ],
   ['center', pad('^')],
   ['ljust', pad('<')],
   ['rjust', pad('>')],
   ['zfill', (self, given) => zeroFilled(self, wholeNumber(bind('zfill', given, ['width'], 1)[0], 0))],
-  ['expandtabs', (self, given) => expandTabs(self, wholeNumber(bind('expandtabs', given, ['tabsize'])[0], 8))],
+  [
+    'expandtabs',
+    (self, given) => expandTabs(self, wholeNumber(bind('expandtabs', given, ['tabsize'])[0], 8)),
+  ],
   ['isdigit', matches(/^[\p{Nd}\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2080-\u2089\u2460-\u2468]+$/u)],
   ['isdecimal', matches(/^\p{Nd}+$/u)],
   ['isnumeric', matches(/^\p{N}+$/u)],

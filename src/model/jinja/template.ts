@@ -1,6 +1,7 @@
-/** A chat template as Hugging Face transformers sets up Python's jinja2: its sandbox, trim_blocks and lstrip_blocks, break and
- *  continue, the generation tag, raise_exception, strftime_now and a `tojson` that escapes nothing. Used by chat-template.ts. The
- *  invariant: the text is jinja2's, to the byte; test/fixtures/jinja holds what Python made. Nothing here bounds time: callers do. */
+/** A chat template as Hugging Face transformers sets up Python's jinja2: its sandbox, trim_blocks and
+ *  lstrip_blocks, break and continue, the generation tag, raise_exception, strftime_now and a `tojson` that
+ *  escapes nothing. Used by chat-template.ts. The invariant: the text is jinja2's, to the byte;
+ *  test/fixtures/jinja holds what Python made. Nothing here bounds time: callers do. */
 import { type ContentFormat, contentFormatOf } from './content-format.js';
 import { globals } from './globals.js';
 import type { Statement } from './nodes.js';

@@ -54,7 +54,10 @@ const tests: ReadonlyMap<string, Test> = new Map<string, Test>([
   ['escaped', alone(() => false)],
   ['odd', alone((value) => isEqual(arithmetic('%', value, 2n), 1n))],
   ['even', alone((value) => isEqual(arithmetic('%', value, 2n), 0n))],
-  ['divisibleby', (value, given) => isEqual(arithmetic('%', value, bind('divisibleby', given, ['num'], 1)[0] ?? null), 0n)],
+  [
+    'divisibleby',
+    (value, given) => isEqual(arithmetic('%', value, bind('divisibleby', given, ['num'], 1)[0] ?? null), 0n),
+  ],
   ['lower', alone((value) => /\p{Cased}/u.test(str(value)) && str(value) === str(value).toLowerCase())],
   ['upper', alone((value) => /\p{Cased}/u.test(str(value)) && str(value) === str(value).toUpperCase())],
   ['in', (value, given) => isIn(value, bind('in', given, ['seq'], 1)[0] ?? null)],
@@ -68,7 +71,9 @@ const tests: ReadonlyMap<string, Test> = new Map<string, Test>([
       ['>', 'gt', 'greaterthan'],
       ['>=', 'ge'],
     ],
-  ].flatMap(([operator = '', ...names]) => [operator, ...names].map((name) => [name, compared(operator)] as [string, Test])),
+  ].flatMap(([operator = '', ...names]) =>
+    [operator, ...names].map((name) => [name, compared(operator)] as [string, Test]),
+  ),
 ]);
 
 /** A generator is looked at, not read. */

@@ -18,14 +18,19 @@ const onText =
 const escaped = (self: string) =>
   self.replace(
     /[&<>'"]/g,
-    (character) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', "'": '&#39;', '"': '&#34;' })[character] ?? character,
+    (character) =>
+      ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', "'": '&#39;', '"': '&#34;' })[character] ?? character,
   );
 
 /** jinja2's title: words begin after white space and ( { [ < -, not after an apostrophe. */
 function titled(self: string): string {
   return self
     .split(/([-\s({[<]+)/)
-    .map((part) => (part === '' ? '' : Array.from(part)[0]?.toUpperCase() + Array.from(part).slice(1).join('').toLowerCase()))
+    .map((part) =>
+      part === ''
+        ? ''
+        : Array.from(part)[0]?.toUpperCase() + Array.from(part).slice(1).join('').toLowerCase(),
+    )
     .join('');
 }
 
@@ -34,12 +39,19 @@ const indent: Filter = (value, given) => {
   if (typeof value !== 'string') return fail(`can't indent ${typeName(value)}`);
   const prefix = typeof width === 'string' ? width : ' '.repeat(wholeNumber(width, 4));
   const [head = '', ...rest] = value.split('\n');
-  const shown = [head, ...rest.map((line) => (isTrue(blank) || line !== '' ? prefix + line : line))].join('\n');
+  const shown = [head, ...rest.map((line) => (isTrue(blank) || line !== '' ? prefix + line : line))].join(
+    '\n',
+  );
   return isTrue(first) ? prefix + shown : shown;
 };
 
 const truncate: Filter = (value, given) => {
-  const [length, kill = false, end, leeway] = bind('truncate', given, ['length', 'killwords', 'end', 'leeway']);
+  const [length, kill = false, end, leeway] = bind('truncate', given, [
+    'length',
+    'killwords',
+    'end',
+    'leeway',
+  ]);
   const most = wholeNumber(length, 255);
   const tail = text(end, '...');
   const codes = iterate(value);
@@ -53,7 +65,12 @@ const truncate: Filter = (value, given) => {
 
 /** textwrap.wrap of every line, with jinja2's defaults. */
 const wordwrap: Filter = (value, given) => {
-  const [width, breaks = true, joint] = bind('wordwrap', given, ['width', 'break_long_words', 'wrapstring', 'break_on_hyphens']);
+  const [width, breaks = true, joint] = bind('wordwrap', given, [
+    'width',
+    'break_long_words',
+    'wrapstring',
+    'break_on_hyphens',
+  ]);
   const most = wholeNumber(width, 79);
   if (most < 1) fail(`invalid width ${most} (must be > 0)`);
   const by = text(joint, '\n');
@@ -131,7 +148,11 @@ function parsedFloat(written: string): number | null {
   if (/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(plain)) return Number(plain);
   const [, sign, name] = /^([-+]?)(inf|infinity|nan)$/i.exec(plain) ?? [];
   if (name === undefined) return null;
-  return name.toLowerCase() === 'nan' ? Number.NaN : sign === '-' ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
+  return name.toLowerCase() === 'nan'
+    ? Number.NaN
+    : sign === '-'
+      ? Number.NEGATIVE_INFINITY
+      : Number.POSITIVE_INFINITY;
 }
 
 const toFloat: Filter = (value, given) => {
@@ -152,7 +173,9 @@ const absolute: Filter = (value) => {
 const fileSize: Filter = (value, given) => {
   const isBinary = isTrue(bind('filesizeformat', given, ['binary'])[0] ?? false);
   const base = isBinary ? 1024 : 1000;
-  const bytes = isNumeric(value) ? Number(value) : (parsedFloat(text(value)) ?? fail(`'${text(value)}' is no number`));
+  const bytes = isNumeric(value)
+    ? Number(value)
+    : (parsedFloat(text(value)) ?? fail(`'${text(value)}' is no number`));
   if (bytes === 1) return '1 Byte';
   if (bytes < base) return `${Math.trunc(bytes)} Bytes`;
   const units = isBinary
@@ -166,7 +189,8 @@ const percentEncoded = (self: string) =>
   encodeURIComponent(self).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 
 const urlEncode: Filter = (value) => {
-  if (typeof value === 'string' || !(value instanceof Dict)) return percentEncoded(str(value)).replaceAll('%2F', '/');
+  if (typeof value === 'string' || !(value instanceof Dict))
+    return percentEncoded(str(value)).replaceAll('%2F', '/');
   const part = (item: Value) => percentEncoded(str(item)).replaceAll('%20', '+');
   return value
     .entries()
@@ -183,7 +207,8 @@ const xmlAttributes: Filter = (value, given) => {
 };
 
 const format: Filter = (value, given) => {
-  if (given.positional.length > 0 && given.named.size > 0) fail("can't handle positional and keyword arguments at the same time");
+  if (given.positional.length > 0 && given.named.size > 0)
+    fail("can't handle positional and keyword arguments at the same time");
   return percentFormat(str(value), given.named.size > 0 ? Dict.of(given.named) : new Tuple(given.positional));
 };
 
@@ -206,7 +231,10 @@ export const textFilters: readonly (readonly [string, Filter])[] = [
     ),
   ],
   ['trim', (value, given) => stripped(str(value), 'both', bind('trim', given, ['chars'])[0])],
-  ['center', (value, given) => centered(str(value), wholeNumber(bind('center', given, ['width'])[0], 80), ' ')],
+  [
+    'center',
+    (value, given) => centered(str(value), wholeNumber(bind('center', given, ['width'])[0], 80), ' '),
+  ],
   [
     'replace',
     (value, given) => {

@@ -1,5 +1,16 @@
 /** Values as Python prints them: str(), repr() and the formatting of numbers. Used by all of jinja/. */
-import { Attributes, Callable, Dict, DictView, isList, type PyObject, Range, Tuple, Undefined, type Value } from './values.js';
+import {
+  Attributes,
+  Callable,
+  Dict,
+  DictView,
+  isList,
+  type PyObject,
+  Range,
+  Tuple,
+  Undefined,
+  type Value,
+} from './values.js';
 
 export function str(value: Value): string {
   if (typeof value === 'string') return value;
@@ -17,17 +28,20 @@ export function repr(value: Value): string {
 }
 
 function objectText(value: PyObject): string {
-  if (value instanceof Tuple) return `(${value.items.map(repr).join(', ')}${value.items.length === 1 ? ',' : ''})`;
+  if (value instanceof Tuple)
+    return `(${value.items.map(repr).join(', ')}${value.items.length === 1 ? ',' : ''})`;
   if (value instanceof Dict)
     return `{${value
       .entries()
       .map(([key, entry]) => `${repr(key)}: ${repr(entry)}`)
       .join(', ')}}`;
   if (value instanceof DictView) return `${value.typeName}([${value.values.map(repr).join(', ')}])`;
-  if (value instanceof Range) return `range(${value.start}, ${value.stop}${value.step === 1n ? '' : `, ${value.step}`})`;
+  if (value instanceof Range)
+    return `range(${value.start}, ${value.stop}${value.step === 1n ? '' : `, ${value.step}`})`;
   if (value instanceof Undefined) return 'Undefined';
   if (value instanceof Callable) return `<${value.typeName} ${value.name}>`;
-  if (value instanceof Attributes && value.typeName === 'Namespace') return `<Namespace ${repr(Dict.of(value.values))}>`;
+  if (value instanceof Attributes && value.typeName === 'Namespace')
+    return `<Namespace ${repr(Dict.of(value.values))}>`;
   return `<${value.typeName} object>`;
 }
 
@@ -39,7 +53,10 @@ export function floatText(value: number): string {
   const [digits = '', exponent = '0'] = value.toExponential().split('e');
   const size = Number(exponent);
   if (value !== 0 && (size < -4 || size >= 16)) return `${digits}e${exponentText(size)}`;
-  const text = size < 0 ? value.toFixed(Math.min(100, -size + digits.replace(/[-.]/g, '').length - 1)) : value.toString();
+  const text =
+    size < 0
+      ? value.toFixed(Math.min(100, -size + digits.replace(/[-.]/g, '').length - 1))
+      : value.toString();
   return text.includes('.') ? text : `${text}.0`;
 }
 

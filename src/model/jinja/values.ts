@@ -1,5 +1,6 @@
-/** Python's values as a chat template sees them, and what Python does with them: truth, length, iteration. Used by all of
- *  jinja/. int is a bigint and float a number, so that 3 and 3.0 stay apart and integers never lose digits; None is null. */
+/** Python's values as a chat template sees them, and what Python does with them: truth, length, iteration.
+ *  Used by all of jinja/. int is a bigint and float a number, so that 3 and 3.0 stay apart and integers never
+ *  lose digits; None is null. */
 
 export class TemplateError extends Error {}
 
@@ -175,10 +176,12 @@ export function typeName(value: Value): string {
   return { boolean: 'bool', bigint: 'int', number: 'float', string: 'str' }[typeof value as 'string'];
 }
 
-/** JSON-like JavaScript data → Python's. A whole number is an int: JSON's 3 and 3.0 are one number in JavaScript. */
+/** JSON-like JavaScript data → Python's. A whole number is an int: JSON's 3 and 3.0 are one number in
+ *  JavaScript. */
 export function fromJs(value: unknown): Value {
   if (value === null || value === undefined) return null;
-  if (typeof value === 'number') return Number.isSafeInteger(value) && !Object.is(value, -0) ? BigInt(value) : value;
+  if (typeof value === 'number')
+    return Number.isSafeInteger(value) && !Object.is(value, -0) ? BigInt(value) : value;
   if (typeof value === 'string' || typeof value === 'boolean' || typeof value === 'bigint') return value;
   if (value instanceof PyObject) return value;
   if (Array.isArray(value)) return value.map(fromJs);
@@ -233,7 +236,8 @@ function hashKey(key: Value): unknown {
   if (typeof key === 'boolean') return BigInt(key);
   if (typeof key === 'number') return Number.isInteger(key) ? BigInt(key) : key;
   if (isList(key) || key instanceof Dict) return fail(`unhashable type: '${typeName(key)}'`);
-  if (key instanceof Tuple) return `\0tuple(${key.items.map((item) => `${typeof item}:${String(hashKey(item))}`).join('\0')})`;
+  if (key instanceof Tuple)
+    return `\0tuple(${key.items.map((item) => `${typeof item}:${String(hashKey(item))}`).join('\0')})`;
   return key;
 }
 

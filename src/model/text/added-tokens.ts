@@ -1,7 +1,7 @@
 /** Tokens that are found in a text as they are, before the model sees it: those of tokenizer.json and, as
  *  transformers adds them, those that only tokenizer_config.json names. Used by tokenizer.ts (encoding) and
- *  token-table.ts (decoding). Found as the Rust tokenizers library finds them: leftmost, of those the longest;
- *  `single_word`, `lstrip` and `rstrip` honoured. */
+ *  token-table.ts (decoding). Found as the Rust tokenizers library finds them: leftmost, of those the
+ *  longest; `single_word`, `lstrip` and `rstrip` honoured. */
 import { ModelError } from '../../base/errors.js';
 import type { TokenId } from '../../base/ids.js';
 import { isTokenId, tokenIdMax } from '../config-fields.js';
@@ -24,18 +24,21 @@ export interface AddedToken {
 /** tokenizer.json's "added_tokens". @throws ModelError */
 export function readAddedTokens(file: string, value: JsonValue | undefined): readonly AddedToken[] {
   if (value === undefined || value === null) return [];
-  if (!Array.isArray(value)) throw new ModelError(`${file}: "added_tokens" must be a list, got ${describeJson(value)}`);
+  if (!Array.isArray(value))
+    throw new ModelError(`${file}: "added_tokens" must be a list, got ${describeJson(value)}`);
   return (value as readonly JsonValue[]).map((token) => {
     if (!isJsonObject(token) || !isTokenId(token.id) || typeof token.content !== 'string') {
-      throw new ModelError(`${file}: "added_tokens" holds ${describeJson(token)}, which has no id and content`);
+      throw new ModelError(
+        `${file}: "added_tokens" holds ${describeJson(token)}, which has no id and content`,
+      );
     }
     return addedToken(token.id, token.content, token);
   });
 }
 
-/** As transformers: tokenizer_config.json's "added_tokens_decoder" is added token by token, then what it names
- *  as `eos_token` and the like. A token that is known keeps its id and gets these flags, another gets the next
- *  free id, whatever id it stands under. @throws ModelError */
+/** As transformers: tokenizer_config.json's "added_tokens_decoder" is added token by token, then what it
+ *  names as `eos_token` and the like. A token that is known keeps its id and gets these flags, another gets
+ *  the next free id, whatever id it stands under. @throws ModelError */
 export function withConfigTokens(
   file: string,
   config: JsonObject,
@@ -49,12 +52,14 @@ export function withConfigTokens(
   );
   for (const { content, flags } of decoderTokens(file, config.added_tokens_decoder)) {
     const id = tokens.get(content)?.id ?? vocabulary.get(content) ?? nextId++;
-    if (id > tokenIdMax) throw new ModelError(`${file}: "added_tokens_decoder" needs token id ${id} (at most ${tokenIdMax})`);
+    if (id > tokenIdMax)
+      throw new ModelError(`${file}: "added_tokens_decoder" needs token id ${id} (at most ${tokenIdMax})`);
     tokens.set(content, addedToken(id, content, flags));
   }
   for (const content of namedTokens(config)) {
     const id = vocabulary.get(content);
-    if (id !== undefined && !tokens.has(content)) tokens.set(content, addedToken(id, content, { special: true }));
+    if (id !== undefined && !tokens.has(content))
+      tokens.set(content, addedToken(id, content, { special: true }));
   }
   return [...tokens.values()];
 }
@@ -67,20 +72,35 @@ interface ConfigToken {
 /** Ordered by the ids they stand under. */
 function decoderTokens(file: string, value: JsonValue | undefined): readonly ConfigToken[] {
   if (value === undefined || value === null) return [];
-  if (!isJsonObject(value)) throw new ModelError(`${file}: "added_tokens_decoder" must be an object, got ${describeJson(value)}`);
+  if (!isJsonObject(value))
+    throw new ModelError(`${file}: "added_tokens_decoder" must be an object, got ${describeJson(value)}`);
   const entries = Object.entries(value).sort(([a], [b]) => Number(a) - Number(b));
   const tokens = entries.map(([, token]) => {
-    if (isJsonObject(token) && typeof token.content === 'string') return { content: token.content, flags: token };
-    throw new ModelError(`${file}: "added_tokens_decoder" holds ${describeJson(token)}, which has no content`);
+    if (isJsonObject(token) && typeof token.content === 'string')
+      return { content: token.content, flags: token };
+    throw new ModelError(
+      `${file}: "added_tokens_decoder" holds ${describeJson(token)}, which has no content`,
+    );
   });
   return tokens.filter(({ content }) => content !== '');
 }
 
-const specialNames = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
+const specialNames = [
+  'bos_token',
+  'eos_token',
+  'unk_token',
+  'sep_token',
+  'pad_token',
+  'cls_token',
+  'mask_token',
+];
 
 function namedTokens(config: JsonObject): readonly string[] {
   const more = config.additional_special_tokens;
-  const values = [...specialNames.map((name) => config[name]), ...(Array.isArray(more) ? (more as readonly JsonValue[]) : [])];
+  const values = [
+    ...specialNames.map((name) => config[name]),
+    ...(Array.isArray(more) ? (more as readonly JsonValue[]) : []),
+  ];
   return values.flatMap((value) => tokenText(value) ?? []);
 }
 

@@ -1,5 +1,5 @@
-/** The parts of @huggingface/tokenizers that this folder uses, with their types: the package's own declarations
- *  lack file extensions and do not resolve here. */
+/** The parts of @huggingface/tokenizers that this folder uses, with their types: the package's own
+ *  declarations lack file extensions and do not resolve here. */
 import * as library from '@huggingface/tokenizers';
 
 interface LibraryModel {
@@ -18,4 +18,5 @@ interface Library {
 }
 
 export type { LibraryModel };
-export const { Tokenizer: LibraryTokenizerClass, SplitPreTokenizer: LibrarySplit } = library as unknown as Library;
+export const { Tokenizer: LibraryTokenizerClass, SplitPreTokenizer: LibrarySplit } =
+  library as unknown as Library;

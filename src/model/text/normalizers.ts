@@ -1,7 +1,7 @@
 /** What a tokenizer does to a text before it is cut, as the Rust tokenizers library does it. Used by
- *  tokenizer.ts in place of @huggingface/tokenizers' own, which (0.2.0) lowercase by context (a final Σ), trim
- *  JavaScript's white space, read `$&` in a replacement, prepend to nothing, miss ideographs beyond U+FFFF, and
- *  guess at Precompiled by NFKC. */
+ *  tokenizer.ts in place of @huggingface/tokenizers' own, which (0.2.0) lowercase by context (a final Σ),
+ *  trim JavaScript's white space, read `$&` in a replacement, prepend to nothing, miss ideographs beyond
+ *  U+FFFF, and guess at Precompiled by NFKC. */
 import { ModelError } from '../../base/errors.js';
 import type { ConfigFields } from '../config-fields.js';
 import { describeJson } from '../json-file.js';
@@ -48,7 +48,8 @@ export function readNormalizer(fields: ConfigFields | null): Normalizer {
   }
 }
 
-/** Unicode's own forms make at most 18 characters of one; a chain of replacements can double a text at each step. */
+/** Unicode's own forms make at most 18 characters of one; a chain of replacements can double a text at each
+ *  step. */
 const growthMax = 64;
 
 function checkedGrowth(file: string, before: string, after: string): string {
@@ -94,7 +95,9 @@ function prepend(fields: ConfigFields): Normalizer {
 const dropped = /(?![\0\t\n\f\r\u0080-\u008e\u0090-\u009e])\p{Cc}/gu;
 
 function nmt(text: string): string {
-  return text.replace(dropped, '').replace(/[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g, ' ');
+  return text
+    .replace(dropped, '')
+    .replace(/[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g, ' ');
 }
 
 function bert(fields: ConfigFields): Normalizer {
@@ -102,7 +105,8 @@ function bert(fields: ConfigFields): Normalizer {
   const steps: Normalizer[] = [];
   if (fields.flag('clean_text', true)) steps.push(cleaned);
   if (fields.flag('handle_chinese_chars', true)) steps.push((text) => text.replace(ideographs, ' $& '));
-  if (fields.flag('strip_accents', lowercases)) steps.push((text) => text.normalize('NFD').replace(/\p{Mn}/gu, ''));
+  if (fields.flag('strip_accents', lowercases))
+    steps.push((text) => text.normalize('NFD').replace(/\p{Mn}/gu, ''));
   if (lowercases) steps.push(lowercase);
   return (text) => steps.reduce((changed, step) => step(changed), text);
 }

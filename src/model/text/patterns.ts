@@ -1,6 +1,6 @@
-/** How the Rust tokenizers library cuts a text: a pattern finds matches, a behaviour says what becomes of them.
- *  Used by the pre-tokenizers. Character classes are Rust's, not JavaScript's: `\d`, `\s`, `\w`, `trim` and
- *  `toLowerCase` mean other characters there. */
+/** How the Rust tokenizers library cuts a text: a pattern finds matches, a behaviour says what becomes of
+ *  them. Used by the pre-tokenizers. Character classes are Rust's, not JavaScript's: `\d`, `\s`, `\w`, `trim`
+ *  and `toLowerCase` mean other characters there. */
 import type { ConfigFields } from '../config-fields.js';
 import { LibrarySplit } from './library.js';
 
@@ -15,7 +15,13 @@ export interface Part {
 const regexLengthMax = 2 ** 13;
 
 export type Behaviour = 'Removed' | 'Isolated' | 'MergedWithPrevious' | 'MergedWithNext' | 'Contiguous';
-const behaviours: readonly Behaviour[] = ['Removed', 'Isolated', 'MergedWithPrevious', 'MergedWithNext', 'Contiguous'];
+const behaviours: readonly Behaviour[] = [
+  'Removed',
+  'Isolated',
+  'MergedWithPrevious',
+  'MergedWithNext',
+  'Contiguous',
+];
 
 /** char::is_numeric */
 export const numeric = /\p{N}/gu;
@@ -59,7 +65,10 @@ function cutAll(parts: readonly Part[], behaviour: Behaviour): readonly Part[] {
     case 'MergedWithPrevious':
       return merged(parts, (part, previousIsMatch) => part.isMatch && !previousIsMatch);
     case 'MergedWithNext':
-      return merged([...parts].reverse(), (part, previousIsMatch) => part.isMatch && !previousIsMatch).reverse();
+      return merged(
+        [...parts].reverse(),
+        (part, previousIsMatch) => part.isMatch && !previousIsMatch,
+      ).reverse();
   }
 }
 
@@ -70,7 +79,12 @@ function merged(parts: readonly Part[], joins: (part: Part, previousIsMatch: boo
   for (const part of parts) {
     const last = pieces.at(-1);
     if (last === undefined || !joins(part, previousIsMatch)) pieces.push(part);
-    else pieces[pieces.length - 1] = { ...part, start: Math.min(last.start, part.start), end: Math.max(last.end, part.end) };
+    else
+      pieces[pieces.length - 1] = {
+        ...part,
+        start: Math.min(last.start, part.start),
+        end: Math.max(last.end, part.end),
+      };
     previousIsMatch = part.isMatch;
   }
   return pieces;
@@ -82,15 +96,18 @@ export function readBehaviour(fields: ConfigFields, fallback?: Behaviour): Behav
   return found ?? fields.fail('behavior', `one of ${behaviours.join(', ')}`);
 }
 
-/** `pattern`: { String } or { Regex }. The library rewrites Oniguruma's syntax and classes to JavaScript's. */
+/** `pattern`: { String } or { Regex }. The library rewrites Oniguruma's syntax and classes to
+ *  JavaScript's. */
 export function readPattern(fields: ConfigFields): RegExp {
   const pattern = fields.object('pattern') ?? fields.fail('pattern', 'an object with "String" or "Regex"');
   const literal = pattern.text('String');
   if (literal !== null) return new RegExp(literal.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'gu');
   const regex = pattern.text('Regex') ?? fields.fail('pattern', 'an object with "String" or "Regex"');
-  if (regex.length > regexLengthMax) fields.fail('pattern', `a regular expression of at most ${regexLengthMax} characters`);
+  if (regex.length > regexLengthMax)
+    fields.fail('pattern', `a regular expression of at most ${regexLengthMax} characters`);
   const compiled =
-    new LibrarySplit({ pattern: { Regex: regex }, invert: false }).pattern ?? fields.fail('pattern', 'a regular expression');
+    new LibrarySplit({ pattern: { Regex: regex }, invert: false }).pattern ??
+    fields.fail('pattern', 'a regular expression');
   compiled.test(''); // what is too large for the engine fails at its first use: here
   compiled.lastIndex = 0;
   return compiled;

@@ -40,7 +40,8 @@ function around(inner: Surroundings, outer: Surroundings): Surroundings {
 function readTemplate(fields: ConfigFields): Surroundings {
   const pieces = fields.objects('single');
   const index = pieces.findIndex((piece) => piece.has('Sequence'));
-  if (index < 0 || pieces.filter((piece) => piece.has('Sequence')).length > 1) fields.fail('single', 'a template with one text');
+  if (index < 0 || pieces.filter((piece) => piece.has('Sequence')).length > 1)
+    fields.fail('single', 'a template with one text');
   if (pieces.length > tokenCountMax) fields.fail('single', `a template of at most ${tokenCountMax} pieces`);
   const idsOf = (piece: ConfigFields) => specialIds(fields, piece);
   return { before: pieces.slice(0, index).flatMap(idsOf), after: pieces.slice(index + 1).flatMap(idsOf) };
@@ -48,7 +49,8 @@ function readTemplate(fields: ConfigFields): Surroundings {
 
 /** The ids that the template itself gives its special tokens. */
 function specialIds(fields: ConfigFields, piece: ConfigFields): readonly TokenId[] {
-  const name = piece.object('SpecialToken')?.text('id') ?? piece.fail('SpecialToken', 'a special token or a text');
+  const name =
+    piece.object('SpecialToken')?.text('id') ?? piece.fail('SpecialToken', 'a special token or a text');
   const tokens = fields.raw('special_tokens');
   if (!isJsonObject(tokens) || !Object.hasOwn(tokens, name))
     return fields.fail('special_tokens', `an object with ${describeJson(name)}`);
@@ -59,5 +61,7 @@ function specialIds(fields: ConfigFields, piece: ConfigFields): readonly TokenId
 function namedId(fields: ConfigFields, name: string): TokenId {
   const value = fields.raw(name);
   const id = Array.isArray(value) ? value[1] : undefined;
-  return typeof id === 'number' && Number.isInteger(id) && id >= 0 ? id : fields.fail(name, 'a text and a token id');
+  return typeof id === 'number' && Number.isInteger(id) && id >= 0
+    ? id
+    : fields.fail(name, 'a text and a token id');
 }

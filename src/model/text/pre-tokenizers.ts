@@ -1,6 +1,6 @@
-/** Cuts a normalised text into the words that the tokenizer's model sees, as the Rust tokenizers library does.
- *  Used by tokenizer.ts in place of @huggingface/tokenizers' own, which (0.2.0) use JavaScript's classes
- *  (Digits, Whitespace, ByteLevel), know one behaviour of Punctuation and two of Split, do not cut in
+/** Cuts a normalised text into the words that the tokenizer's model sees, as the Rust tokenizers library
+ *  does. Used by tokenizer.ts in place of @huggingface/tokenizers' own, which (0.2.0) use JavaScript's
+ *  classes (Digits, Whitespace, ByteLevel), know one behaviour of Punctuation and two of Split, do not cut in
  *  Metaspace, and count UTF-16 units in FixedLength. */
 import { ModelError } from '../../base/errors.js';
 import type { ConfigFields } from '../config-fields.js';
@@ -36,7 +36,10 @@ export function readPreTokenizer(fields: ConfigFields | null): PreTokenizer {
     case 'Sequence':
       return sequence(fields.objects('pretokenizers').map(readPreTokenizer));
     case 'Digits':
-      return splitting((text) => findParts(text, numeric), fields.flag('individual_digits', false) ? 'Isolated' : 'Contiguous');
+      return splitting(
+        (text) => findParts(text, numeric),
+        fields.flag('individual_digits', false) ? 'Isolated' : 'Contiguous',
+      );
     case 'Whitespace':
       return splitting((text) => inverted(findParts(text, word)), 'Removed');
     case 'WhitespaceSplit':
@@ -74,13 +77,19 @@ function sequence(steps: readonly PreTokenizer[]): PreTokenizer {
 
 function splitting(find: (text: string) => readonly Part[], behaviour: Behaviour): PreTokenizer {
   return ({ text, isFirst }) =>
-    cut(find(text), behaviour).map(({ start, end }) => ({ text: text.slice(start, end), isFirst: isFirst && start === 0 }));
+    cut(find(text), behaviour).map(({ start, end }) => ({
+      text: text.slice(start, end),
+      isFirst: isFirst && start === 0,
+    }));
 }
 
 function split(fields: ConfigFields): PreTokenizer {
   const pattern = readPattern(fields);
   const find = (text: string) => findParts(text, pattern);
-  return splitting(fields.flag('invert', false) ? (text) => inverted(find(text)) : find, readBehaviour(fields));
+  return splitting(
+    fields.flag('invert', false) ? (text) => inverted(find(text)) : find,
+    readBehaviour(fields),
+  );
 }
 
 function charDelimiterSplit(fields: ConfigFields): PreTokenizer {
@@ -96,16 +105,22 @@ function fixedLength(length: number): PreTokenizer {
 
 function metaspace(fields: ConfigFields): PreTokenizer {
   const replacement = oneCharacter(fields, 'replacement', '▁');
-  const scheme = fields.flag('add_prefix_space', true) ? (fields.text('prepend_scheme') ?? 'always') : 'never';
-  if (!['always', 'first', 'never'].includes(scheme)) fields.fail('prepend_scheme', '"always", "first" or "never"');
+  const scheme = fields.flag('add_prefix_space', true)
+    ? (fields.text('prepend_scheme') ?? 'always')
+    : 'never';
+  if (!['always', 'first', 'never'].includes(scheme))
+    fields.fail('prepend_scheme', '"always", "first" or "never"');
   const mark = new RegExp(escaped(replacement), 'gu');
   const cutting = fields.flag('split', true)
     ? splitting((text) => findParts(text, mark), 'MergedWithNext')
     : (piece: Piece) => [piece];
   return ({ text, isFirst }) => {
     const marked = text.replaceAll(' ', () => replacement);
-    const wantsMark = scheme === 'always' || (scheme === 'first' && isFirst);
-    return cutting({ text: wantsMark && !marked.startsWith(replacement) ? replacement + marked : marked, isFirst });
+    const needsReplacement = scheme === 'always' || (scheme === 'first' && isFirst);
+    return cutting({
+      text: needsReplacement && !marked.startsWith(replacement) ? replacement + marked : marked,
+      isFirst,
+    });
   };
 }
 
@@ -138,7 +153,9 @@ export const byteLevelCharacters: readonly string[] = (() => {
 
 function oneCharacter(fields: ConfigFields, name: string, fallback: string | null): string {
   const text = fields.text(name) ?? fallback;
-  return text !== null && text !== '' && text.length <= 2 && [...text].length === 1 ? text : fields.fail(name, 'one character');
+  return text !== null && text !== '' && text.length <= 2 && [...text].length === 1
+    ? text
+    : fields.fail(name, 'one character');
 }
 
 function escaped(text: string): string {

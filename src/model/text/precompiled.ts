@@ -1,4 +1,5 @@
-/** SentencePiece's compiled normalisation rules: a double-array trie from byte sequences to their replacements. Used by normalizers.ts.
+/** SentencePiece's compiled normalisation rules: a double-array trie from byte sequences to their
+ *  replacements. Used by normalizers.ts.
  *
  *    blob = u32 size of the trie | units of the trie, u32 each | replacements, each ended by a zero byte
  *
@@ -13,7 +14,8 @@ export function readPrecompiled(fields: ConfigFields): (text: string) => string 
   const blob = Buffer.from(fields.text('precompiled_charsmap') ?? '', 'base64');
   if (blob.length === 0) return (text) => text;
   const trieBytes = blob.length < 4 ? Number.NaN : blob.readUInt32LE(0);
-  if (!(trieBytes % 4 === 0 && trieBytes + 4 <= blob.length)) fields.fail('precompiled_charsmap', 'a trie and its replacements');
+  if (!(trieBytes % 4 === 0 && trieBytes + 4 <= blob.length))
+    fields.fail('precompiled_charsmap', 'a trie and its replacements');
   const units = Uint32Array.from({ length: trieBytes / 4 }, (_, i) => blob.readUInt32LE(4 + 4 * i));
   const replacements = blob.subarray(4 + trieBytes);
   const graphemes = new Intl.Segmenter('und', { granularity: 'grapheme' });

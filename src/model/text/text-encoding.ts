@@ -3,8 +3,8 @@
  *    text ─► added tokens ─► normalizer ─► added tokens ─► pre-tokenizer ─► model ─► post-processor
  *            (as written)                  (normalised)                     (BPE, Unigram, WordPiece)
  *
- *  The model is @huggingface/tokenizers'; the rest is this folder's, because there JavaScript's and Rust's notions of
- *  characters part. */
+ *  The model is @huggingface/tokenizers'; the rest is this folder's, because there JavaScript's and Rust's
+ *  notions of characters part. */
 import { ModelError } from '../../base/errors.js';
 import type { TokenId } from '../../base/ids.js';
 import { ConfigFields } from '../config-fields.js';
@@ -39,8 +39,12 @@ export class TextEncoding {
     const normalize = readNormalizer(fields.object('normalizer'));
     this.#normalize = normalize;
     this.#preTokenize = readPreTokenizer(fields.object('pre_tokenizer'));
-    this.#asWritten = new TokenFinder(added.filter(({ normalized }) => !normalized).map((token) => [token.content, token]));
-    const normalised = added.filter((token) => token.normalized).map((token) => [normalize(token.content), token] as const);
+    this.#asWritten = new TokenFinder(
+      added.filter(({ normalized }) => !normalized).map((token) => [token.content, token]),
+    );
+    const normalised = added
+      .filter((token) => token.normalized)
+      .map((token) => [normalize(token.content), token] as const);
     checkCharacters(
       file,
       'added tokens',
@@ -94,10 +98,12 @@ export class TextEncoding {
     }
   }
 
-  /** Without an unknown token the Rust library drops what no token covers before it merges, this one after. */
+  /** Without an unknown token the Rust library drops what no token covers before it merges, this one
+   *  after. */
   #tokensOf(word: string): readonly string[] {
     const tokens = this.#model([word]);
-    if (this.#unknown === 'kept' || tokens.reduce((sum, { length }) => sum + length, 0) === word.length) return tokens;
+    if (this.#unknown === 'kept' || tokens.reduce((sum, { length }) => sum + length, 0) === word.length)
+      return tokens;
     return this.#model([[...word].filter((character) => this.#model.tokens_to_ids.has(character)).join('')]);
   }
 
@@ -112,7 +118,9 @@ export class TextEncoding {
 
   /** One token per byte, if the vocabulary has them all. The library does this for BPE alone. */
   #byteIdsOf(token: string): readonly TokenId[] | null {
-    const bytes = [...Buffer.from(token)].map((byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
+    const bytes = [...Buffer.from(token)].map(
+      (byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`,
+    );
     const ids = bytes.flatMap((name) => this.#model.tokens_to_ids.get(name) ?? []);
     return ids.length === bytes.length ? ids : null;
   }
@@ -120,11 +128,14 @@ export class TextEncoding {
 
 /** The library counts on a list of merges. */
 function withMerges(model: JsonValue | undefined): JsonValue | undefined {
-  return isJsonObject(model) && model.type === 'BPE' && model.merges === undefined ? { ...model, merges: [] } : model;
+  return isJsonObject(model) && model.type === 'BPE' && model.merges === undefined
+    ? { ...model, merges: [] }
+    : model;
 }
 
 function checkTrieSize(file: string, added: readonly AddedToken[], model: JsonValue | undefined): void {
-  const vocabulary = isJsonObject(model) && Array.isArray(model.vocab) ? (model.vocab as readonly JsonValue[]) : [];
+  const vocabulary =
+    isJsonObject(model) && Array.isArray(model.vocab) ? (model.vocab as readonly JsonValue[]) : [];
   const pieces = vocabulary.map((entry) => (Array.isArray(entry) ? String(entry[0]) : ''));
   checkCharacters(file, 'tokens', pieces, vocabularyCharactersMax);
   const contents = added.map(({ content }) => content);

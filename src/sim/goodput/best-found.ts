@@ -1,10 +1,12 @@
-/** The best goodput that any of the tried policies reaches on modelled workers. Used by goodput-point.ts. No bound: a better one may exist. */
+/** The best goodput that any of the tried policies reaches on modelled workers. Used by goodput-point.ts. No
+ *  bound: a better one may exist. */
 import type { WorkerTimes } from '../simulated-workers.js';
 import { isGood, type ModelRequest, serve } from './cluster-model.js';
 import { policiesFor } from './policies.js';
 import type { Knowledge } from './step-policies.js';
 
-/** Requests of one seed. The first and the last are served and not counted: of those the system is not yet, or no longer, as full as in between. */
+/** Requests of one seed. The first and the last are served and not counted: of those the system is not yet,
+ *  or no longer, as full as in between. */
 export interface ModelLoad {
   readonly requests: readonly ModelRequest[];
   readonly firstCounted: number;

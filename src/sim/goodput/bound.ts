@@ -1,7 +1,9 @@
-/** The goodput that no policy exceeds in a steady state: without queues, first-token limits or scatter. Used by goodput-point.ts.
+/** The goodput that no policy exceeds in a steady state: without queues, first-token limits or scatter. Used
+ *  by goodput-point.ts.
  *
- *  A worker spends its time in steps of many shapes: u_j is the time that all workers together spend in shape j, which has d_j decodes and
- *  c_j prompt tokens and takes m_j ms. x_k requests a ms of class k (p_k prompt tokens, n_k further output tokens) are good only if
+ *  A worker spends its time in steps of many shapes: u_j is the time that all workers together spend in shape
+ *  j, which has d_j decodes and c_j prompt tokens and takes m_j ms. x_k requests a ms of class k (p_k prompt
+ *  tokens, n_k further output tokens) are good only if
  *
  *      Σ u_j            ≤ workers              there is no more time
  *      Σ u_j · c_j/m_j  ≥ x_k · p_k            their prompts are computed
@@ -9,8 +11,9 @@
  *      Σ u_j · d_j      ≤ x_k · n_k · TPOT_k   none decodes for longer than n · TPOT (Little's law)
  *      x_k              ≤ what arrives
  *
- *  for every class, sums over the shapes with prompts or decodes of that class. The largest Σ x_k is a linear program. Whoever computes what
- *  is left open, so it holds for collocated, disaggregated and everything between. */
+ *  for every class, sums over the shapes with prompts or decodes of that class. The largest Σ x_k is a linear
+ *  program. Whoever computes what is left open, so it holds for collocated, disaggregated and everything
+ *  between. */
 import { type LengthClass, lengthClassOf } from '../../bench/request-record.js';
 import type { StepWork } from '../../router/step-work.js';
 import type { ModelRequest } from './cluster-model.js';
@@ -52,7 +55,11 @@ export function boundWithoutQueues(
 ): number {
   const classes = classesOf(requests, ratePerSecond / 1000);
   const shapes = shapesOf(classes, knowledge);
-  const row = (ofShape: (shape: Shape) => number, ofClass: (each: RequestClass) => number, atMost: number) => ({
+  const row = (
+    ofShape: (shape: Shape) => number,
+    ofClass: (each: RequestClass) => number,
+    atMost: number,
+  ) => ({
     coefficients: [...shapes.map(ofShape), ...classes.map(ofClass)],
     atMost,
   });
@@ -72,7 +79,9 @@ export function boundWithoutQueues(
     () => 0,
     workerCount,
   );
-  return 1000 * maximum({ objective: [...shapes.map(() => 0), ...classes.map(() => 1)], rows: [time, ...rows] });
+  return (
+    1000 * maximum({ objective: [...shapes.map(() => 0), ...classes.map(() => 1)], rows: [time, ...rows] })
+  );
 }
 
 function classesOf(requests: readonly ModelRequest[], ratePerMs: number): readonly RequestClass[] {
@@ -82,14 +91,18 @@ function classesOf(requests: readonly ModelRequest[], ratePerMs: number): readon
     byClass.set(name, [...(byClass.get(name) ?? []), request]);
   }
   return [...byClass.values()].map((mine) => {
-    const mean = (ofEach: (request: ModelRequest) => number) => mine.reduce((sum, each) => sum + ofEach(each), 0) / mine.length;
+    const mean = (ofEach: (request: ModelRequest) => number) =>
+      mine.reduce((sum, each) => sum + ofEach(each), 0) / mine.length;
     const promptTokenCount = mean((each) => each.promptTokenCount);
     const furtherTokenCount = mean((each) => each.outputTokenCount - 1);
-    const kvTokens = mean((each) => (each.outputTokenCount - 1) * (each.promptTokenCount + each.outputTokenCount / 2));
+    const kvTokens = mean(
+      (each) => (each.outputTokenCount - 1) * (each.promptTokenCount + each.outputTokenCount / 2),
+    );
     return {
       ratePerMs: (ratePerMs * mine.length) / requests.length,
       promptTokenCount,
-      pairsPerPromptToken: mean((each) => (each.promptTokenCount * (each.promptTokenCount + 1)) / 2) / promptTokenCount,
+      pairsPerPromptToken:
+        mean((each) => (each.promptTokenCount * (each.promptTokenCount + 1)) / 2) / promptTokenCount,
       furtherTokenCount,
       kvTokenCount: furtherTokenCount === 0 ? 0 : kvTokens / furtherTokenCount,
       decodeMsMax: mean((each) => (each.outputTokenCount - 1) * each.slo.tpotMs),
@@ -97,8 +110,12 @@ function classesOf(requests: readonly ModelRequest[], ratePerMs: number): readon
   });
 }
 
-/** With mixed classes of decodes, or of prompts, a step takes what lies between the pure ones: its time is linear in keys and pairs. */
-function shapesOf(classes: readonly RequestClass[], { predictMs, tokenBudget, sequenceCountMax }: Knowledge): readonly Shape[] {
+/** With mixed classes of decodes, or of prompts, a step takes what lies between the pure ones: its time is
+ *  linear in keys and pairs. */
+function shapesOf(
+  classes: readonly RequestClass[],
+  { predictMs, tokenBudget, sequenceCountMax }: Knowledge,
+): readonly Shape[] {
   const [anyClass] = classes;
   if (anyClass === undefined) return [];
   const shapes: Shape[] = [];

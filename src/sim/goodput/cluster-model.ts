@@ -1,7 +1,9 @@
-/** Workers as a discrete-event model: steps of measured length, two in flight, prompts in chunks, KV handed over; no gateway, no memory, no
- *  messages but their times. Thousands of requests a second, for policies that are tried rather than run. Used by best-found.ts.
- *  A policy knows everything: true output lengths, mean step times, what waits and runs where.
- *  Invariants: a sequence is in a step at most once; its tokens come in order, each one step after the last at the earliest. */
+/** Workers as a discrete-event model: steps of measured length, two in flight, prompts in chunks, KV handed
+ *  over; no gateway, no memory, no messages but their times. Thousands of requests a second, for policies
+ *  that are tried rather than run. Used by best-found.ts. A policy knows everything: true output lengths,
+ *  mean step times, what waits and runs where.
+ *  Invariants: a sequence is in a step at most once; its tokens come in order, each one step after the last
+ *  at the earliest. */
 import { assert, at } from '../../base/assert.js';
 import type { Slo } from '../../router/slo.js';
 import { prefillPairCountOf, type StepWork } from '../../router/step-work.js';
@@ -52,7 +54,11 @@ export interface ModelStep {
 export interface Policy {
   readonly name: string;
   /** Where the prompt is computed, and where it decodes. */
-  route(request: ModelRequest, workers: readonly ModelWorker[], nowMs: number): readonly [ModelWorker, ModelWorker];
+  route(
+    request: ModelRequest,
+    workers: readonly ModelWorker[],
+    nowMs: number,
+  ): readonly [ModelWorker, ModelWorker];
   /** An empty step: nothing to do now. `reject` gives a waiting prompt up. */
   step(worker: ModelWorker, startMs: number, reject: (sequence: ModelSequence) => void): ModelStep;
 }
@@ -68,7 +74,11 @@ export interface Served {
 /** Steps in flight on a worker, as the engine has them. */
 const depth = 2;
 
-export function serve(requests: readonly ModelRequest[], policy: Policy, times: readonly WorkerTimes[]): readonly Served[] {
+export function serve(
+  requests: readonly ModelRequest[],
+  policy: Policy,
+  times: readonly WorkerTimes[],
+): readonly Served[] {
   return new ClusterModel(policy, times).serve(requests);
 }
 
@@ -85,14 +95,23 @@ class ClusterModel {
   constructor(policy: Policy, times: readonly WorkerTimes[]) {
     this.#policy = policy;
     this.#times = times;
-    this.#workers = times.map((_, index) => ({ index, prompts: [], decoding: [], incoming: new Set(), stepEndsMs: [] }));
+    this.#workers = times.map((_, index) => ({
+      index,
+      prompts: [],
+      decoding: [],
+      incoming: new Set(),
+      stepEndsMs: [],
+    }));
   }
 
   serve(requests: readonly ModelRequest[]): readonly Served[] {
     const sequences: ModelSequence[] = [];
-    for (const request of requests) this.#events.at(request.atMs, () => sequences.push(this.#arrive(request)));
+    for (const request of requests)
+      this.#events.at(request.atMs, () => sequences.push(this.#arrive(request)));
     this.#events.run();
-    return sequences.map((sequence) => servedOf(sequence, this.#timesOf(sequence.prefillWorker).request.tokenMs));
+    return sequences.map((sequence) =>
+      servedOf(sequence, this.#timesOf(sequence.prefillWorker).request.tokenMs),
+    );
   }
 
   #timesOf(worker: ModelWorker): WorkerTimes {
@@ -102,7 +121,13 @@ class ClusterModel {
   #arrive(request: ModelRequest): ModelSequence {
     const { nowMs } = this.#events;
     const [prefillWorker, decodeWorker] = this.#policy.route(request, this.#workers, nowMs);
-    const counts = { computedCount: 0, drawnCount: 0, tokenCount: 0, firstStepMs: Number.POSITIVE_INFINITY, lastStepMs: 0 };
+    const counts = {
+      computedCount: 0,
+      drawnCount: 0,
+      tokenCount: 0,
+      firstStepMs: Number.POSITIVE_INFINITY,
+      lastStepMs: 0,
+    };
     const sequence = { request, prefillWorker, decodeWorker, ...counts, isRejected: false };
     if (prefillWorker !== decodeWorker) decodeWorker.incoming.add(sequence);
     this.#events.at(nowMs + this.#timesOf(prefillWorker).request.arrivalMs, () => {
@@ -144,7 +169,8 @@ class ClusterModel {
       if (sequence.decodeWorker !== worker) this.#handOver(sequence);
     }
     this.#launch(worker);
-    for (const other of this.#workers) if (other.prompts.length > 0) this.#launch(other); // they may have waited for room to decode here
+    // they may have waited for room to decode here
+    for (const other of this.#workers) if (other.prompts.length > 0) this.#launch(other);
   }
 
   #handOver(sequence: ModelSequence): void {
@@ -167,8 +193,14 @@ function reject(sequence: ModelSequence): void {
 }
 
 function workOf({ decodes, chunks }: ModelStep): StepWork {
-  const work = { decodeCount: decodes.length, decodeKvTokenCount: 0, prefillTokenCount: 0, prefillPairCount: 0 };
-  for (const { request, drawnCount } of decodes) work.decodeKvTokenCount += request.promptTokenCount + drawnCount;
+  const work = {
+    decodeCount: decodes.length,
+    decodeKvTokenCount: 0,
+    prefillTokenCount: 0,
+    prefillPairCount: 0,
+  };
+  for (const { request, drawnCount } of decodes)
+    work.decodeKvTokenCount += request.promptTokenCount + drawnCount;
   for (const { sequence, tokenCount } of chunks) {
     work.prefillTokenCount += tokenCount;
     work.prefillPairCount += prefillPairCountOf(sequence.computedCount, tokenCount);
@@ -189,12 +221,16 @@ function advance(worker: ModelWorker, { decodes, chunks }: ModelStep): readonly 
     sequence.drawnCount = 1;
     drawing.push(sequence);
     remove(worker.prompts, sequence);
-    if (sequence.decodeWorker === worker && sequence.request.outputTokenCount > 1) worker.decoding.push(sequence);
+    if (sequence.decodeWorker === worker && sequence.request.outputTokenCount > 1)
+      worker.decoding.push(sequence);
   }
   return drawing;
 }
 
-function servedOf({ request, tokenCount, firstStepMs, lastStepMs, isRejected }: ModelSequence, tokenMs: number): Served {
+function servedOf(
+  { request, tokenCount, firstStepMs, lastStepMs, isRejected }: ModelSequence,
+  tokenMs: number,
+): Served {
   assert(isRejected || tokenCount === request.outputTokenCount, 'a sequence ends with all its tokens');
   if (isRejected) return { request, ttftMs: Number.POSITIVE_INFINITY, tpotMs: 0 };
   const tpotMs = tokenCount > 1 ? (lastStepMs - firstStepMs) / (tokenCount - 1) : 0;

@@ -1,4 +1,5 @@
-/** Things to do at times of a model, in the order of their time; those of one instant in the order they were added. Used by cluster-model.ts. */
+/** Things to do at times of a model, in the order of their time; those of one instant in the order they were
+ *  added. Used by cluster-model.ts. */
 
 interface TimedEvent {
   readonly atMs: number;

@@ -1,8 +1,15 @@
-/** Goodput at one rate: of the real engine and router on virtual time under every strategy, of the best policy that was found on modelled
- *  workers, and the bound. Used by scripts/bench-goodput.mjs.
- *  Invariant: everything at a point gets the same requests at the same times; what came of them depends on the seeds alone. */
+/** Goodput at one rate: of the real engine and router on virtual time under every strategy, of the best
+ *  policy that was found on modelled workers, and the bound. Used by scripts/bench-goodput.mjs.
+ *  Invariant: everything at a point gets the same requests at the same times; what came of them depends on
+ *  the seeds alone. */
 import { percentile } from '../../base/percentiles.js';
-import { lengthClassOf, type PlannedRequest, type RequestRecord, tpotMsOf, ttftMsOf } from '../../bench/request-record.js';
+import {
+  lengthClassOf,
+  type PlannedRequest,
+  type RequestRecord,
+  tpotMsOf,
+  ttftMsOf,
+} from '../../bench/request-record.js';
 import { meetsItsClass } from '../../bench/slo.js';
 import type { OverloadPolicy } from '../../control/gateway-api.js';
 import { simulatedPlan } from '../simulated-load.js';
@@ -37,7 +44,8 @@ export interface RunSize {
   readonly countedMs: number;
 }
 
-/** What one mode did with the requests of all seeds. Latencies: p99 of those within their SLO; null: none was. */
+/** What one mode did with the requests of all seeds. Latencies: p99 of those within their SLO; null: none
+ *  was. */
 export interface ModeResult extends GoodputMode {
   readonly goodput: number;
   readonly requestCount: number;
@@ -62,8 +70,11 @@ export interface GoodputPoint {
   readonly ofSaturation: number;
   readonly ratePerSecond: number;
   readonly onOverload: OverloadPolicy;
-  /** Requests within their SLO a second; of a static strategy with and without pacing, whichever is better. */
-  readonly goodput: Readonly<Record<'collocated' | 'disaggregated' | 'adaptive' | 'bestFound' | 'bound', number>>;
+  /** Requests within their SLO a second; of a static strategy with and without pacing, whichever is
+   *  better. */
+  readonly goodput: Readonly<
+    Record<'collocated' | 'disaggregated' | 'adaptive' | 'bestFound' | 'bound', number>
+  >;
   /** The better static mode. */
   readonly reference: GoodputMode;
   readonly bestPolicy: string;
@@ -81,7 +92,13 @@ export const goodputModes: readonly GoodputMode[] = [
   { strategy: 'adaptive', pacing: 'on' },
 ];
 
-const publishedSize: RunSize = { settleMs: 6000, warmupMs: 2000, tailMs: 1000, countedMin: 400, countedMs: 3000 };
+const publishedSize: RunSize = {
+  settleMs: 6000,
+  warmupMs: 2000,
+  tailMs: 1000,
+  countedMin: 400,
+  countedMs: 3000,
+};
 const idleMs = 4000;
 const drainMs = 3_600_000;
 
@@ -90,13 +107,17 @@ export async function measurePoint(options: PointOptions): Promise<GoodputPoint>
   const ratePerSecond = ofSaturation * reference.saturationPerSecond;
   const modes: ModeResult[] = [];
   for (const mode of goodputModes) modes.push(await measureMode(options, mode, ratePerSecond));
-  const best = (strategy: GoodputMode['strategy']) => better(modes.filter((mode) => mode.strategy === strategy));
+  const best = (strategy: GoodputMode['strategy']) =>
+    better(modes.filter((mode) => mode.strategy === strategy));
   const [collocated, disaggregated, adaptive] = [best('collocated'), best('disaggregated'), best('adaptive')];
   const betterStatic = better([collocated, disaggregated]);
   const { share, policy } = bestOf(options, ratePerSecond);
   const [seed = 1] = seeds;
   const sample = modelled(requestsOf(options, seed, ratePerSecond), reference);
-  const pair = (name: 'ttftP99' | 'tpotP99' | 'itlP99') => ({ adaptive: adaptive[name], reference: betterStatic[name] });
+  const pair = (name: 'ttftP99' | 'tpotP99' | 'itlP99') => ({
+    adaptive: adaptive[name],
+    reference: betterStatic[name],
+  });
   return {
     workload: workload.name,
     ofSaturation,
@@ -121,7 +142,11 @@ function better(results: readonly ModeResult[]): ModeResult {
   return results.reduce((best, each) => (each.goodput > best.goodput ? each : best));
 }
 
-export async function measureMode(options: PointOptions, mode: GoodputMode, ratePerSecond: number): Promise<ModeResult> {
+export async function measureMode(
+  options: PointOptions,
+  mode: GoodputMode,
+  ratePerSecond: number,
+): Promise<ModeResult> {
   const { cluster, workload, reference, seeds, onOverload } = options;
   const { warmupCount, countedCount } = countsAt(options, ratePerSecond);
   const counted: RequestRecord[] = [];
@@ -129,7 +154,9 @@ export async function measureMode(options: PointOptions, mode: GoodputMode, rate
     const simulation = cluster.simulation(mode, seed, workload.load(seed).contextTokenCount);
     const results = await simulateRuns({ ...simulation, onOverload }, runsOf(options, seed, ratePerSecond));
     const records = results.at(-1)?.records ?? [];
-    counted.push(...records.filter(({ index }) => index >= warmupCount && index < warmupCount + countedCount));
+    counted.push(
+      ...records.filter(({ index }) => index >= warmupCount && index < warmupCount + countedCount),
+    );
   }
   const good = counted.filter((record) => meetsItsClass(record, reference.slos));
   const served = counted.filter(({ outcome }) => outcome === 'completed');
@@ -175,7 +202,11 @@ function countsAt({ size = publishedSize }: PointOptions, ratePerSecond: number)
   };
 }
 
-function total({ warmupCount, countedCount, tailCount }: Omit<ReturnType<typeof countsAt>, 'settleCount'>): number {
+function total({
+  warmupCount,
+  countedCount,
+  tailCount,
+}: Omit<ReturnType<typeof countsAt>, 'settleCount'>): number {
   return warmupCount + countedCount + tailCount;
 }
 
@@ -186,10 +217,17 @@ function requestsOf(
   requestCountMax = total(countsAt(options, ratePerSecond)),
 ): Iterable<PlannedRequest> {
   const { workload } = options;
-  return simulatedPlan({ ...workload.load(seed), arrival: { ratePerSecond, burstiness: 1 }, requestCountMax });
+  return simulatedPlan({
+    ...workload.load(seed),
+    arrival: { ratePerSecond, burstiness: 1 },
+    requestCountMax,
+  });
 }
 
-function* withSlo(plan: Iterable<PlannedRequest>, { slos }: GoodputReference): Generator<PlannedRequest, void, undefined> {
+function* withSlo(
+  plan: Iterable<PlannedRequest>,
+  { slos }: GoodputReference,
+): Generator<PlannedRequest, void, undefined> {
   for (const request of plan) yield { ...request, slo: slos[lengthClassOf(request.promptTokenCount)] };
 }
 

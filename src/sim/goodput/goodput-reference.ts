@@ -1,6 +1,7 @@
-/** What goodput is measured against: the SLO of each class of prompts, and the rate at which the better static mode is saturated. Published
- *  ones where there are some, so that results can be compared; else measured as in sweeps: 5 × the TTFT and 2 × the TPOT of requests that
- *  are alone. Used by scripts/bench-goodput.mjs, once for each profile and workload. */
+/** What goodput is measured against: the SLO of each class of prompts, and the rate at which the better
+ *  static mode is saturated. Published ones where there are some, so that results can be compared; else
+ *  measured as in sweeps: 5 × the TTFT and 2 × the TPOT of requests that are alone. Used by
+ *  scripts/bench-goodput.mjs, once for each profile and workload. */
 import { type LengthClass, lengthClasses } from '../../bench/request-record.js';
 import { summariseSweep } from '../../bench/sweep-summary.js';
 import type { ProfileFile } from '../../router/cost-parameters.js';
@@ -15,7 +16,11 @@ export interface GoodputReference {
 }
 
 /** Of docs/results/2026-11-22-sim, the deep profile's matrix: two H200, Qwen3-8B's shape. */
-const publishedModel = { deviceName: 'NVIDIA H200', modelName: 'qwen3/4096x36/151936', workerCount: 2 } as const;
+const publishedModel = {
+  deviceName: 'NVIDIA H200',
+  modelName: 'qwen3/4096x36/151936',
+  workerCount: 2,
+} as const;
 const publishedPerSecond = new Map([
   ['short', 141.9],
   ['long', 38.7],
@@ -23,18 +28,38 @@ const publishedPerSecond = new Map([
 ]);
 const publishedShort: Slo = { ttftMs: 55, tpotMs: 8.74 };
 const publishedLong: Slo = { ttftMs: 175, tpotMs: 9.05 };
-const publishedSlos = { short: publishedShort, medium: publishedLong, long: publishedLong, huge: publishedLong };
+const publishedSlos = {
+  short: publishedShort,
+  medium: publishedLong,
+  long: publishedLong,
+  huge: publishedLong,
+};
 
-export function publishedReference({ key }: ProfileFile, workerCount: number, workload: string): GoodputReference | null {
+export function publishedReference(
+  { key }: ProfileFile,
+  workerCount: number,
+  workload: string,
+): GoodputReference | null {
   const saturationPerSecond = publishedPerSecond.get(workload);
   const { deviceName, modelName } = publishedModel;
-  const isSame = key.deviceName === deviceName && key.modelName === modelName && workerCount === publishedModel.workerCount;
-  return isSame && saturationPerSecond !== undefined ? { saturationPerSecond, slos: publishedSlos, source: 'published' } : null;
+  const isSame =
+    key.deviceName === deviceName &&
+    key.modelName === modelName &&
+    workerCount === publishedModel.workerCount;
+  return isSame && saturationPerSecond !== undefined
+    ? { saturationPerSecond, slos: publishedSlos, source: 'published' }
+    : null;
 }
 
-const ofDevice = { cuda: { concurrency: 256, requestCount: 350 }, cpu: { concurrency: 32, requestCount: 200 } };
+const ofDevice = {
+  cuda: { concurrency: 256, requestCount: 350 },
+  cpu: { concurrency: 32, requestCount: 200 },
+};
 
-export async function measuredReference(cluster: GoodputCluster, workload: GoodputWorkload): Promise<GoodputReference> {
+export async function measuredReference(
+  cluster: GoodputCluster,
+  workload: GoodputWorkload,
+): Promise<GoodputReference> {
   const { contextTokenCount } = workload.load(0);
   const data = await simulateSweep({
     ...{ name: workload.name, candidate: 'adaptive', seed: 1, rateFractions: [], workloads: [workload] },
@@ -50,7 +75,8 @@ export async function measuredReference(cluster: GoodputCluster, workload: Goodp
   return { saturationPerSecond, slos: completed(slos[workload.name] ?? {}), source: 'measured' };
 }
 
-/** Classes that no request that was alone had are given the targets of the next shorter one that some had, or the next longer. */
+/** Classes that no request that was alone had are given the targets of the next shorter one that some had, or
+ *  the next longer. */
 function completed(measured: Readonly<Partial<Record<LengthClass, Partial<Slo>>>>): GoodputReference['slos'] {
   const nothing: Slo = { ttftMs: Number.POSITIVE_INFINITY, tpotMs: Number.POSITIVE_INFINITY };
   const known = lengthClasses.filter((each) => measured[each] !== undefined);

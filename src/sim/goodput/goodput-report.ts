@@ -42,11 +42,23 @@ export function goodputTable(points: readonly ProfiledPoint[]): string {
 }
 
 function rowText(point: ProfiledPoint): string {
-  const { workload, ofSaturation, ratePerSecond, goodput, reference, bestPolicy, ttftP99, tpotP99, itlP99, modes } = point;
+  const {
+    workload,
+    ofSaturation,
+    ratePerSecond,
+    goodput,
+    reference,
+    bestPolicy,
+    ttftP99,
+    tpotP99,
+    itlP99,
+    modes,
+  } = point;
   const pair = ({ adaptive, reference }: GoodputPoint['ttftP99'], digits: number) =>
     [adaptive, reference].map((ms) => (ms === null ? '–' : ms.toFixed(digits))).join(' / ');
   const adaptive = modes.find(({ strategy }) => strategy === 'adaptive');
-  const shed = adaptive === undefined ? '–' : `${((100 * adaptive.shedCount) / adaptive.requestCount).toFixed(0)} %`;
+  const shed =
+    adaptive === undefined ? '–' : `${((100 * adaptive.shedCount) / adaptive.requestCount).toFixed(0)} %`;
   const cells = [
     ...[workload, ofSaturation, ratePerSecond.toFixed(1)],
     ...seriesNames.map((name) => goodput[name].toFixed(1)),

@@ -1,5 +1,5 @@
-/** The largest c·x with A·x ≤ b and x ≥ 0, by the simplex method on a dense table. Used by bound.ts: some twenty rows, thousands of columns.
- *  b ≥ 0, so that x = 0 is where it starts. */
+/** The largest c·x with A·x ≤ b and x ≥ 0, by the simplex method on a dense table. Used by bound.ts: some
+ *  twenty rows, thousands of columns. b ≥ 0, so that x = 0 is where it starts. */
 import { assert } from '../../base/assert.js';
 
 interface LinearProgram {
@@ -25,7 +25,8 @@ export function maximum({ objective, rows }: LinearProgram): number {
     line[columnCount] = atMost;
     return line;
   });
-  const gains = new Float64Array(columnCount + 1); // what a unit of each column gains; the last: minus what has been gained
+  // what a unit of each column gains; the last: minus what has been gained
+  const gains = new Float64Array(columnCount + 1);
   gains.set(objective);
   const basis = rows.map((_, row) => objective.length + row); // the column that each row stands for
   let stalledTurns = 0;

@@ -1,8 +1,21 @@
-/** Policies that are tried on modelled workers: fixed token budgets and paced steps, whole requests, prompts apart from decodes, and
- *  prefill-first workers, as many of each as there can be. Used by best-found.ts. */
-import { aimedTpotShare, leastPromptTokenCount, promptRoomWithin, stepWith } from '../../router/paced-step.js';
+/** Policies that are tried on modelled workers: fixed token budgets and paced steps, collocated requests, prompts
+ *  apart from decodes, and prefill-first workers, as many of each as there can be. Used by best-found.ts. */
+import {
+  aimedTpotShare,
+  leastPromptTokenCount,
+  promptRoomWithin,
+  stepWith,
+} from '../../router/paced-step.js';
 import type { ModelRequest, ModelWorker, Policy } from './cluster-model.js';
-import { budgeted, dueMsOf, type Knowledge, largestPaced, paced, rowsOf, uncomputedOf } from './step-policies.js';
+import {
+  budgeted,
+  dueMsOf,
+  type Knowledge,
+  largestPaced,
+  paced,
+  rowsOf,
+  uncomputedOf,
+} from './step-policies.js';
 
 type Route = Policy['route'];
 
@@ -15,30 +28,46 @@ export function policiesFor(knowledge: Knowledge, workerCount: number): readonly
   const saving = paced(knowledge, { ...pacing, spend: 'answer' });
   const waiting = paced(knowledge, { ...pacing, late: 'waits' });
   const shortest = paced(knowledge, { ...pacing, spend: 'answer', order: 'shortest' });
-  const whole = looks.whole();
+  const collocated = looks.collocated();
   const ofCount = (count: number): readonly Policy[] => {
-    const split = looks.split(count);
+    const disaggregated = looks.disaggregated(count);
     const first = (comfortableUse: number) => looks.prefillFirst(count, comfortableUse);
     const name = (text: string) => (workerCount === 2 ? text : `${text}, ${count} prefill`);
     return [
-      { name: name('split, whole budget'), route: split, step: budgeted(knowledge, tokenBudget) },
-      { name: name('split, paced, hopeless rejected'), route: split, step: rejecting },
+      {
+        name: name('disaggregated, full budget'),
+        route: disaggregated,
+        step: budgeted(knowledge, tokenBudget),
+      },
+      { name: name('disaggregated, paced, hopeless rejected'), route: disaggregated, step: rejecting },
       { name: name('prefill-first, paced'), route: first(0.5), step: waiting },
       { name: name('prefill-first, paced, hopeless rejected'), route: first(0.5), step: rejecting },
       { name: name('prefill-first, paced at its TPOT, hopeless rejected'), route: first(0.5), step: tight },
-      { name: name('prefill-first from 30 % of TTFT, slack spent, hopeless rejected'), route: first(0.3), step: saving },
-      { name: name('prefill-first from 80 % of TTFT, slack spent, hopeless rejected'), route: first(0.8), step: saving },
+      {
+        name: name('prefill-first from 30 % of TTFT, slack spent, hopeless rejected'),
+        route: first(0.3),
+        step: saving,
+      },
+      {
+        name: name('prefill-first from 80 % of TTFT, slack spent, hopeless rejected'),
+        route: first(0.8),
+        step: saving,
+      },
       { name: name('prefill-first, shortest first, hopeless rejected'), route: first(0.5), step: shortest },
     ];
   };
   return [
-    { name: 'whole, whole budget', route: whole, step: budgeted(knowledge, tokenBudget) },
-    { name: 'whole, an eighth of the budget', route: whole, step: budgeted(knowledge, Math.ceil(tokenBudget / 8)) },
-    { name: 'whole, paced', route: whole, step: waiting },
-    { name: 'whole, paced, hopeless rejected', route: whole, step: rejecting },
-    { name: 'whole, paced at its TPOT, hopeless rejected', route: whole, step: tight },
-    { name: 'whole, slack spent, hopeless rejected', route: whole, step: saving },
-    { name: 'whole, shortest first, hopeless rejected', route: whole, step: shortest },
+    { name: 'collocated, full budget', route: collocated, step: budgeted(knowledge, tokenBudget) },
+    {
+      name: 'collocated, an eighth of the budget',
+      route: collocated,
+      step: budgeted(knowledge, Math.ceil(tokenBudget / 8)),
+    },
+    { name: 'collocated, paced', route: collocated, step: waiting },
+    { name: 'collocated, paced, hopeless rejected', route: collocated, step: rejecting },
+    { name: 'collocated, paced at its TPOT, hopeless rejected', route: collocated, step: tight },
+    { name: 'collocated, slack spent, hopeless rejected', route: collocated, step: saving },
+    { name: 'collocated, shortest first, hopeless rejected', route: collocated, step: shortest },
     ...Array.from({ length: workerCount - 1 }, (_, index) => ofCount(index + 1)).flat(),
   ];
 }
@@ -54,24 +83,25 @@ class Looks {
   }
 
   /** Where TTFT and TPOT together take the least share of their SLOs. */
-  whole(): Route {
+  collocated(): Route {
     return (request, workers, nowMs) => {
-      const use = (worker: ModelWorker) => this.#ttftUse(request, worker, nowMs) + this.#tpotUse(request, worker);
+      const use = (worker: ModelWorker) =>
+        this.#ttftUse(request, worker, nowMs) + this.#tpotUse(request, worker);
       const best = least(workers, use);
       return [best, best];
     };
   }
 
   /** The first `count` compute prompts, the rest decodes. */
-  split(count: number): Route {
+  disaggregated(count: number): Route {
     return (request, workers, nowMs) => [
       least(workers.slice(0, count), (worker) => this.#ttftUse(request, worker, nowMs)),
       least(workers.slice(count), (worker) => this.#tpotUse(request, worker)),
     ];
   }
 
-  /** Prompts on the first `count` while their first token takes at most that share of its TTFT, else where it comes first; decodes on the
-   *  others, while they keep their TPOT. */
+  /** Prompts on the first `count` while their first token takes at most that share of its TTFT, else where it
+   *  comes first; decodes on the others, while they keep their TPOT. */
   prefillFirst(count: number, comfortableUse: number): Route {
     return (request, workers, nowMs) => {
       const ttftUse = (worker: ModelWorker) => this.#ttftUse(request, worker, nowMs);

@@ -1,6 +1,12 @@
-/** What a modelled worker puts into its next step. Used by policies.ts. The paced ones are what engine/pacer.ts would do if it knew how long
- *  answers become and how long steps take on average. */
-import { aimedTpotShare, leastPromptTokenCount, type PredictMs, promptRoomWithin, stepWith } from '../../router/paced-step.js';
+/** What a modelled worker puts into its next step. Used by policies.ts. The paced ones are what
+ *  engine/pacer.ts would do if it knew how long answers become and how long steps take on average. */
+import {
+  aimedTpotShare,
+  leastPromptTokenCount,
+  type PredictMs,
+  promptRoomWithin,
+  stepWith,
+} from '../../router/paced-step.js';
 import type { ModelSequence, ModelStep, Policy } from './cluster-model.js';
 
 /** What is known of the workers; all are alike. */
@@ -12,7 +18,8 @@ export interface Knowledge {
   readonly sequenceCountMax: number;
 }
 
-/** Of a paced step, as a share of the budget: larger ones compute prompts hardly faster and make others wait. */
+/** Of a paced step, as a share of the budget: larger ones compute prompts hardly faster and make others
+ *  wait. */
 const largestShare = 1 / 4;
 
 export function largestPaced({ tokenBudget }: Knowledge): number {
@@ -32,7 +39,8 @@ export function budgeted({ sequenceCountMax }: Knowledge, tokenBudget: number): 
 interface Pacing {
   /** Of the TPOT, that steps aim at. */
   readonly aimedShare: number;
-  /** What a decode may be slowed by in a step: up to its TPOT, or all that it has saved and will not need until its end. */
+  /** What a decode may be slowed by in a step: up to its TPOT, or all that it has saved and will not need
+   *  until its end. */
   readonly spend: 'step' | 'answer';
   /** Who cannot have its first token in time: waits for all others, or is given up. */
   readonly late: 'waits' | 'rejected';
@@ -56,19 +64,30 @@ export function paced(knowledge: Knowledge, pacing: Pacing): PlanStep {
     const room = Math.max(block, fitting);
     const counted = Math.max(leastPromptTokenCount, room);
     const msPerToken = stepMs(counted) / counted;
-    const isLate = (sequence: ModelSequence) => startMs + uncomputedOf(sequence) * msPerToken > dueMsOf(sequence);
+    const isLate = (sequence: ModelSequence) =>
+      startMs + uncomputedOf(sequence) * msPerToken > dueMsOf(sequence);
     const late = worker.prompts.filter(isLate);
     if (pacing.late === 'rejected') for (const sequence of late) reject(sequence);
-    const inTime = late.length === 0 ? [...worker.prompts] : worker.prompts.filter((sequence) => !late.includes(sequence));
-    inTime.sort(pacing.order === 'due' ? (a, b) => dueMsOf(a) - dueMsOf(b) : (a, b) => uncomputedOf(a) - uncomputedOf(b));
+    const inTime =
+      late.length === 0 ? [...worker.prompts] : worker.prompts.filter((sequence) => !late.includes(sequence));
+    inTime.sort(
+      pacing.order === 'due'
+        ? (a, b) => dueMsOf(a) - dueMsOf(b)
+        : (a, b) => uncomputedOf(a) - uncomputedOf(b),
+    );
     const queue = pacing.late === 'rejected' ? inTime : [...inTime, ...late];
     return { decodes, chunks: fill(queue, room, (sequence) => mayBegin(sequence, knowledge)) };
   };
 }
 
-/** What the step may take: the least that any decode allows, and if all that it has saved were spent at once on a block that does not fit
- *  otherwise. Who cannot keep its TPOT any more allows anything. */
-function capsOf(decodes: readonly ModelSequence[], startMs: number, baseMs: number, { spend, aimedShare }: Pacing) {
+/** What the step may take: the least that any decode allows, and if all that it has saved were spent at once
+ *  on a block that does not fit otherwise. Who cannot keep its TPOT any more allows anything. */
+function capsOf(
+  decodes: readonly ModelSequence[],
+  startMs: number,
+  baseMs: number,
+  { spend, aimedShare }: Pacing,
+) {
   let capMs = Number.POSITIVE_INFINITY;
   let wholeMs = Number.POSITIVE_INFINITY;
   for (const { request, drawnCount, firstStepMs } of decodes) {
@@ -85,7 +104,10 @@ function capsOf(decodes: readonly ModelSequence[], startMs: number, baseMs: numb
 }
 
 /** Once begun it will decode: not before those who decode, or will, can keep their TPOT with it. */
-function mayBegin({ request, computedCount, decodeWorker }: ModelSequence, { predictMs, sequenceCountMax }: Knowledge): boolean {
+function mayBegin(
+  { request, computedCount, decodeWorker }: ModelSequence,
+  { predictMs, sequenceCountMax }: Knowledge,
+): boolean {
   if (computedCount > 0) return true;
   const others = [...decodeWorker.decoding, ...begun(decodeWorker.incoming), ...begun(decodeWorker.prompts)];
   if (others.length === 0) return true;
@@ -115,7 +137,10 @@ function fill(
   return chunks;
 }
 
-export function rowsOf(sequences: readonly ModelSequence[]): { readonly count: number; readonly kvTokenCount: number } {
+export function rowsOf(sequences: readonly ModelSequence[]): {
+  readonly count: number;
+  readonly kvTokenCount: number;
+} {
   let kvTokenCount = 0;
   for (const { request, drawnCount } of sequences) kvTokenCount += request.promptTokenCount + drawnCount;
   return { count: sequences.length, kvTokenCount };

@@ -1,4 +1,5 @@
-/** Adaptive against the better static mode, on a small form of `npm run bench:goodput`: counts of requests, the same every time. */
+/** Adaptive against the better static mode, on a small form of `npm run bench:goodput`: counts of requests,
+ *  the same every time. */
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readProfile } from '../../../src/profile/profile-file.js';
@@ -6,18 +7,32 @@ import { goodputModes, type ModeResult, measureMode } from '../../../src/sim/goo
 import { publishedReference } from '../../../src/sim/goodput/goodput-reference.js';
 import { goodputCluster, namedWorkload } from '../../../src/sim/goodput/goodput-setup.js';
 
-const file = path.resolve(import.meta.dirname, '../../../profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json');
+const file = path.resolve(
+  import.meta.dirname,
+  '../../../profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json',
+);
 const cluster = goodputCluster(readProfile(file), 2);
 const size = { settleMs: 2000, warmupMs: 1000, tailMs: 500, countedMin: 200, countedMs: 0 };
 /** Collocated without pacing has less than with it at these points. */
 const modes = goodputModes.filter(({ strategy, pacing }) => pacing === 'on' || strategy === 'disaggregated');
 
-async function measureAll(name: 'short' | 'long' | 'mixed', ofSaturation: number): Promise<readonly ModeResult[]> {
+async function measureAll(
+  name: 'short' | 'long' | 'mixed',
+  ofSaturation: number,
+): Promise<readonly ModeResult[]> {
   const workload = namedWorkload(name, cluster.profile);
   const reference = publishedReference(cluster.profile, 2, name)!;
   const results: ModeResult[] = [];
   for (const mode of modes) {
-    const options = { cluster, workload, reference, ofSaturation, seeds: [1], onOverload: 'shed', size } as const;
+    const options = {
+      cluster,
+      workload,
+      reference,
+      ofSaturation,
+      seeds: [1],
+      onOverload: 'shed',
+      size,
+    } as const;
     results.push(await measureMode(options, mode, ofSaturation * reference.saturationPerSecond));
   }
   return results;
@@ -35,7 +50,9 @@ describe('adaptive', () => {
     async (name, ofSaturation) => {
       const results = await measureAll(name, ofSaturation);
       const goodCounts = (isAdaptive: boolean) =>
-        results.filter(({ strategy }) => (strategy === 'adaptive') === isAdaptive).map(({ goodCount }) => goodCount);
+        results
+          .filter(({ strategy }) => (strategy === 'adaptive') === isAdaptive)
+          .map(({ goodCount }) => goodCount);
       const better = Math.max(...goodCounts(false));
       expect(better).toBeGreaterThan(0);
       expect(Math.max(...goodCounts(true))).toBeGreaterThanOrEqual(0.97 * better);

@@ -10,9 +10,15 @@ import type { Knowledge } from '../../../src/sim/goodput/step-policies.js';
 import { plainTimes } from '../clusters.js';
 
 /** 1 ms a step, 0.1 ms a decode, 0.02 ms a prompt token. */
-const predictMs = ({ decodeCount, prefillTokenCount }: StepWork) => 1 + 0.1 * decodeCount + 0.02 * prefillTokenCount;
+const predictMs = ({ decodeCount, prefillTokenCount }: StepWork) =>
+  1 + 0.1 * decodeCount + 0.02 * prefillTokenCount;
 const knowledge: Knowledge = { predictMs, tokenBudget: 1000, sequenceCountMax: 64 };
-const request: ModelRequest = { atMs: 0, promptTokenCount: 100, outputTokenCount: 11, slo: { ttftMs: 50, tpotMs: 2 } };
+const request: ModelRequest = {
+  atMs: 0,
+  promptTokenCount: 100,
+  outputTokenCount: 11,
+  slo: { ttftMs: 50, tpotMs: 2 },
+};
 
 describe('boundWithoutQueues', () => {
   it('is what arrives while there is time for it', () => {
@@ -59,7 +65,8 @@ function drawLoad(prng: Prng, meanGapMs: number): Drawn {
 }
 
 const times = () => [0, 1].map(() => ({ ...plainTimes(), steps: { draw: predictMs } }));
-const found = ({ requests }: Drawn) => bestFound([{ requests, firstCounted, countedCount, times }], knowledge, 2);
+const found = ({ requests }: Drawn) =>
+  bestFound([{ requests, firstCounted, countedCount, times }], knowledge, 2);
 const bound = ({ requests, ratePerSecond }: Drawn) =>
   boundWithoutQueues(requests.slice(firstCounted, firstCounted + countedCount), ratePerSecond, knowledge, 2);
 

@@ -21,7 +21,8 @@ const split = (step: Policy['step']): Policy => ({
   step,
 });
 
-// messages 0.5 ms there, 0.25 back; 0.02 ms a prompt token, 2 ms for decodes; a hand-over 0.25 + 1 + 0.1 ms, its bytes 1024 a token at 1 GB/s
+// messages 0.5 ms there, 0.25 back; 0.02 ms a prompt token, 2 ms for decodes; a hand-over 0.25 + 1 + 0.1 ms,
+// its bytes 1024 a token at 1 GB/s
 describe('serve', () => {
   it('times one request from prompt to end', () => {
     const [served] = serve([requestAt(0, 100, 5)], whole(budgeted(knowledge, 100)), [plainTimes()]);
@@ -30,7 +31,10 @@ describe('serve', () => {
   });
 
   it('times a hand-over between first and second token', () => {
-    const [served] = serve([requestAt(0, 100, 5)], split(budgeted(knowledge, 100)), [plainTimes(), plainTimes()]);
+    const [served] = serve([requestAt(0, 100, 5)], split(budgeted(knowledge, 100)), [
+      plainTimes(),
+      plainTimes(),
+    ]);
     expect(served?.ttftMs).toBeCloseTo(0.5 + 2 + 0.1024 + 0.25, 9);
     expect(served?.tpotMs).toBeCloseTo((1.35 + 4 * 2) / 4, 9);
   });
@@ -53,14 +57,19 @@ describe('serve', () => {
   });
 
   it('begins a prompt once the worker that will decode has room for it', () => {
-    const draw: Knowledge['predictMs'] = ({ decodeCount, prefillTokenCount }) => 2 * decodeCount + 0.02 * prefillTokenCount;
+    const draw: Knowledge['predictMs'] = ({ decodeCount, prefillTokenCount }) =>
+      2 * decodeCount + 0.02 * prefillTokenCount;
     const pacing = { aimedShare: 1, spend: 'step', late: 'waits', order: 'due' } as const;
-    const requests = [requestAt(0, 100, 5), requestAt(1, 100, 5)].map((each) => ({ ...each, slo: { ttftMs: 100, tpotMs: 3 } }));
+    const requests = [requestAt(0, 100, 5), requestAt(1, 100, 5)].map((each) => ({
+      ...each,
+      slo: { ttftMs: 100, tpotMs: 3 },
+    }));
     const times = () => ({ ...plainTimes(), steps: { draw } });
     const policy = split(paced({ ...knowledge, predictMs: draw }, pacing));
     const [first, second] = serve(requests, policy, [times(), times()]);
     const firstEndMs = (first?.ttftMs ?? 0) + 4 * (first?.tpotMs ?? 0);
-    expect(second?.ttftMs).toBeGreaterThan(firstEndMs - 1 - 3); // its last tokens are in steps that have been planned
+    // its last tokens are in steps that have been planned
+    expect(second?.ttftMs).toBeGreaterThan(firstEndMs - 1 - 3);
     expect(second?.tpotMs).toBeLessThanOrEqual(3);
   });
 
@@ -68,7 +77,9 @@ describe('serve', () => {
     const pacing = { aimedShare: 1, spend: 'step', late: 'waits', order: 'due' } as const;
     const requests = [requestAt(0, 25, 20), ...Array.from({ length: 10 }, () => requestAt(5, 100, 1))];
     const tight = requests.map((request) => ({ ...request, slo: { ttftMs: 100, tpotMs: 2.4 } }));
-    const [first, ...others] = serve(tight, whole(paced({ ...knowledge, tokenBudget: 400 }, pacing)), [plainTimes()]);
+    const [first, ...others] = serve(tight, whole(paced({ ...knowledge, tokenBudget: 400 }, pacing)), [
+      plainTimes(),
+    ]);
     const [hurried] = serve(tight, whole(budgeted(knowledge, 400)), [plainTimes()]);
     expect(first?.tpotMs).toBeLessThanOrEqual(2.4);
     expect(hurried?.tpotMs).toBeGreaterThan(2.4);

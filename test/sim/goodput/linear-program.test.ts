@@ -22,7 +22,9 @@ describe('maximum', () => {
   });
 
   it('is Infinity where nothing limits it, and 0 where nothing gains', () => {
-    expect(maximum({ objective: [1], rows: [{ coefficients: [-1], atMost: 1 }] })).toBe(Number.POSITIVE_INFINITY);
+    expect(maximum({ objective: [1], rows: [{ coefficients: [-1], atMost: 1 }] })).toBe(
+      Number.POSITIVE_INFINITY,
+    );
     expect(maximum({ objective: [-1], rows: [{ coefficients: [1], atMost: 1 }] })).toBe(0);
   });
 });

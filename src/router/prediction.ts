@@ -1,9 +1,16 @@
-/** The cost model's two halves: what a prompt meets on a worker, and what a decoding sequence does. Pure; put together by estimate.ts.
- *  It follows engine/scheduler.ts: a step holds one row for each sequence that decodes and as many prompt tokens as pacing allows beside
- *  them, of the prompts that are due first. docs/architecture/cost-model.md derives the formulas. All times are milliseconds. */
+/** The cost model's two halves: what a prompt meets on a worker, and what a decoding sequence does. Pure; put
+ *  together by estimate.ts. It follows engine/scheduler.ts: a step holds one row for each sequence that
+ *  decodes and as many prompt tokens as pacing allows beside them, of the prompts that are due first.
+ *  docs/architecture/cost-model.md derives the formulas. All times are milliseconds. */
 import type { CostParameters } from './cost-parameters.js';
 import { type KvDemand, tokensFor } from './kv-growth.js';
-import { aimedTpotShare, type Decodes, efficientChunk, leastPromptTokenCount, meanRoomWithin } from './paced-step.js';
+import {
+  aimedTpotShare,
+  type Decodes,
+  efficientChunk,
+  leastPromptTokenCount,
+  meanRoomWithin,
+} from './paced-step.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs, stepMs } from './step-cost.js';
 import { prefillPairCountOf, type StepWork } from './step-work.js';
@@ -15,7 +22,7 @@ const stepsBeforeNext = 1.5;
 const prefillShareMax = 0.95;
 
 /** A prompt's way to its first token on one worker. */
-export interface PrefillForecast {
+export interface PrefillPrediction {
   /** Prompt tokens to compute. */
   readonly tokenCount: number;
   /** For steps that run, and for prompts that came before. */
@@ -30,7 +37,7 @@ export interface PrefillForecast {
 }
 
 /** A sequence's time per token while it decodes on one worker. */
-export interface DecodeForecast {
+export interface DecodePrediction {
   /** With the prompts that share its steps. */
   readonly stepMs: number;
   /** Without prompts beside it. */
@@ -41,13 +48,16 @@ export interface DecodeForecast {
   readonly joinMs: number;
 }
 
-export function prefillForecast(facts: RequestFacts, worker: WorkerSnapshot): PrefillForecast {
+export function predictPrefill(facts: RequestFacts, worker: WorkerSnapshot): PrefillPrediction {
   const { corrections, load } = worker;
   const tokenCount = uncachedTokenCount(facts, worker);
   // a late prompt is computed beside decodes that are late too, or in what is left over
   const room = promptRoom(worker, facts.isLate === true ? Number.POSITIVE_INFINITY : facts.slo.tpotMs);
   const { inFlightMs, before } = ahead(facts, worker, room);
-  const together = { tokenCount: before.tokenCount + tokenCount, pairCount: before.pairCount + pairCountOf(facts, tokenCount) };
+  const together = {
+    tokenCount: before.tokenCount + tokenCount,
+    pairCount: before.pairCount + pairCountOf(facts, tokenCount),
+  };
   const beforeMs = promptsMs(worker, before, room);
   const prefillMs = Math.max(0, promptsMs(worker, together, room) - beforeMs);
   const stepCount = Math.ceil(together.tokenCount / room) - Math.ceil(before.tokenCount / room);
@@ -66,16 +76,26 @@ const noGrowth: KvDemand = { tokenCount: 0, variance: 0 };
 
 type PromptTokens = Pick<PromptSum, 'tokenCount' | 'pairCount'>;
 
-/** Before the step that can take this request's prompt: the steps in flight, and prompts that are due before and not in these. */
-function ahead(facts: RequestFacts, worker: WorkerSnapshot, room: number): { inFlightMs: number; before: PromptTokens } {
+/** Before the step that can take this request's prompt: the steps in flight, and prompts that are due before
+ *  and not in these. */
+function ahead(
+  facts: RequestFacts,
+  worker: WorkerSnapshot,
+  room: number,
+): { inFlightMs: number; before: PromptTokens } {
   const { load } = worker;
   const { nowMs, slo, priority = 0, isLate } = facts;
   const waitsForAll = worker.pacing === 'off' || isLate === true;
-  const due = waitsForAll ? load.queuedUpTo(nowMs, priority) : load.dueBefore(nowMs, nowMs + slo.ttftMs, priority);
+  const due = waitsForAll
+    ? load.queuedUpTo(nowMs, priority)
+    : load.dueBefore(nowMs, nowMs + slo.ttftMs, priority);
   const inFlight = upTo(due, stepsBeforeNext * room);
   return {
     inFlightMs: stepsBeforeNext * runningStepMs(worker, room),
-    before: { tokenCount: due.tokenCount - inFlight.tokenCount, pairCount: due.pairCount - inFlight.pairCount },
+    before: {
+      tokenCount: due.tokenCount - inFlight.tokenCount,
+      pairCount: due.pairCount - inFlight.pairCount,
+    },
   };
 }
 
@@ -85,16 +105,18 @@ function upTo({ tokenCount, pairCount }: PromptTokens, room: number): PromptToke
   return { tokenCount: share * tokenCount, pairCount: share * pairCount };
 }
 
-/** `startsInMs`: until it decodes there; `beside`: the worker's prompts queue before its own, or it computes its prompt elsewhere.
+/** `startsInMs`: until it decodes there; `beside`: the worker's prompts queue before its own, or it computes
+ *  its prompt elsewhere.
  *
- *  While it decodes, time goes by in steps of those who decode (d) and in what prompts add to them: a backlog B when it starts, and a share
- *  ρ of the time from then on. n tokens take t = n·d + B + ρ·t, but none takes longer than a step full of prompts. */
-export function decodeForecast(
+ *  While it decodes, time goes by in steps of those who decode (d) and in what prompts add to them: a backlog
+ *  B when it starts, and a share ρ of the time from then on. n tokens take t = n·d + B + ρ·t, but none takes
+ *  longer than a step full of prompts. */
+export function predictDecode(
   facts: RequestFacts,
   worker: WorkerSnapshot,
   startsInMs: number,
   beside: 'its_prefill' | 'other_prompts',
-): DecodeForecast {
+): DecodePrediction {
   const { load, costs, corrections } = worker;
   const { expectedTokenCount, promptTokenCount, choiceCount, nowMs } = facts;
   const lifeSteps = Math.max(1, expectedTokenCount);
@@ -103,14 +125,17 @@ export function decodeForecast(
   const atStart = rowsAtStart(worker, startsInMs, (paceSteps * decodeMsOfSome(worker)) / (1 - share));
   const otherRowCount = relaxed(atStart, load.decodingMean(nowMs), lifeSteps, paceSteps);
   const claimedCount = load.decoding.rowCount + load.expected.rowCount;
-  const kvPerRow = claimedCount === 0 ? 0 : (load.decoding.kvTokenCount + load.expected.kvTokenCount) / claimedCount;
+  const kvPerRow =
+    claimedCount === 0 ? 0 : (load.decoding.kvTokenCount + load.expected.kvTokenCount) / claimedCount;
   const ownKv = choiceCount * (promptTokenCount + lifeSteps / 2);
   const othersKv = otherRowCount * kvPerRow;
   const aloneMs = corrections.step * decodeMs(costs, otherRowCount + choiceCount, othersKv + ownKv);
   // prompts that queue there now have run when this sequence decodes if its own queues behind them
   const room = promptRoom(worker, facts.slo.tpotMs);
-  const queuedMs = beside === 'its_prefill' || load.queued.promptCount === 0 ? 0 : queuedPromptsMs(worker, room);
-  const backlogMs = beside === 'its_prefill' ? share * startsInMs : Math.max(0, queuedMs - (1 - share) * startsInMs);
+  const queuedMs =
+    beside === 'its_prefill' || load.queued.promptCount === 0 ? 0 : queuedPromptsMs(worker, room);
+  const backlogMs =
+    beside === 'its_prefill' ? share * startsInMs : Math.max(0, queuedMs - (1 - share) * startsInMs);
   const longestMs = Math.max(aloneMs, fullStepMs(worker, room));
   return {
     stepMs: Math.min(longestMs, (aloneMs + backlogMs / lifeSteps) / (1 - share)),
@@ -122,7 +147,8 @@ export function decodeForecast(
 
 export function uncachedTokenCount(facts: RequestFacts, worker: Pick<WorkerSnapshot, 'id'>): number {
   const { prefixTokenCounts } = facts;
-  const held = prefixTokenCounts.size === 0 ? 0 : (prefixTokenCounts.get(worker.id) ?? 0); // asked of every worker, and mostly nobody holds it
+  // asked of every worker, and mostly nobody holds it
+  const held = prefixTokenCounts.size === 0 ? 0 : (prefixTokenCounts.get(worker.id) ?? 0);
   return Math.max(1, facts.promptTokenCount + facts.outputTokenCount - held);
 }
 
@@ -131,7 +157,8 @@ function pairCountOf({ promptTokenCount, outputTokenCount }: RequestFacts, token
   return prefillPairCountOf(promptTokenCount + outputTokenCount - tokenCount, tokenCount);
 }
 
-/** From arrival to first token on a worker that holds nothing and has nothing else to do: what limits on TTFT are measured by. */
+/** From arrival to first token on a worker that holds nothing and has nothing else to do: what limits on TTFT
+ *  are measured by. */
 export type UnloadedFacts = Pick<RequestFacts, 'promptTokenCount' | 'outputTokenCount'>;
 
 export function unloadedTtftMs(facts: UnloadedFacts, { costs, unloaded }: WorkerSnapshot): number {
@@ -152,10 +179,16 @@ function fullStepMs(worker: WorkerSnapshot, prefillTokenCount: number): number {
   const { load, costs } = worker;
   const { rowCount, kvTokenCount } = load.decoding;
   const prefillPairCount = prefillPairCountOf(0, prefillTokenCount);
-  return stepMs(costs.step, { decodeCount: rowCount, decodeKvTokenCount: kvTokenCount, prefillTokenCount, prefillPairCount });
+  return stepMs(costs.step, {
+    decodeCount: rowCount,
+    decodeKvTokenCount: kvTokenCount,
+    prefillTokenCount,
+    prefillPairCount,
+  });
 }
 
-/** Rows there in `startsInMs`: of those who decode now some have ended, of those who are to come, one after the other, some as well. */
+/** Rows there in `startsInMs`: of those who decode now some have ended, of those who are to come, one after
+ *  the other, some as well. */
 function rowsAtStart({ load }: WorkerSnapshot, startsInMs: number, lifeMs: number): number {
   if (startsInMs === 0 || lifeMs === 0) return load.decoding.rowCount + load.expected.rowCount;
   const x = startsInMs / lifeMs;
@@ -177,14 +210,22 @@ function decodeMs({ step }: CostParameters, decodeCount: number, decodeKvTokenCo
 /** Prompt tokens that a step of this worker has room for, beside decodes that are to keep such a TPOT. */
 function promptRoom(worker: WorkerSnapshot, tpotMs: number): number {
   const { decoding, expected } = worker.load;
-  const decodes = { count: decoding.rowCount + expected.rowCount, kvTokenCount: decoding.kvTokenCount + expected.kvTokenCount };
+  const decodes = {
+    count: decoding.rowCount + expected.rowCount,
+    kvTokenCount: decoding.kvTokenCount + expected.kvTokenCount,
+  };
   return promptRoomBeside(decodes, worker, tpotMs);
 }
 
-export function promptRoomBeside(decodes: Decodes, { load, costs, pacing }: WorkerSnapshot, tpotMs: number): number {
+export function promptRoomBeside(
+  decodes: Decodes,
+  { load, costs, pacing }: WorkerSnapshot,
+  tpotMs: number,
+): number {
   const rowCount = decodes.count;
   const room = Math.max(leastPromptTokenCount, costs.tokenBudget - rowCount);
-  if (pacing === 'off') return load.queued.promptCount === 0 ? Math.min(room, costs.prefillChunkTokenCount) : room;
+  if (pacing === 'off')
+    return load.queued.promptCount === 0 ? Math.min(room, costs.prefillChunkTokenCount) : room;
   const predictMs = (work: StepWork) => stepMs(costs.step, work);
   const most = Math.min(room, efficientChunk(predictMs, costs.tokenBudget));
   if (rowCount === 0) return most;
@@ -209,29 +250,35 @@ function stepsMs(
   const fullMs = fullCount === 0 ? 0 : fullCount * rowsMs(step.rowKnots, decodeCount + room);
   const restMs = restCount === 0 ? 0 : rowsMs(step.rowKnots, decodeCount + restCount);
   const stepCount = fullCount + (restCount === 0 ? 0 : 1);
-  const besideMs = stepCount * (decodeCount * step.msPerSampledRow + decodeKvTokenCount * step.msPerDecodeKvToken);
+  const besideMs =
+    stepCount * (decodeCount * step.msPerSampledRow + decodeKvTokenCount * step.msPerDecodeKvToken);
   return fullMs + restMs + besideMs + pairCount * step.msPerPrefillPair;
 }
 
 /** What the queued prompts add to the steps of those who decode. */
 function queuedPromptsMs(worker: WorkerSnapshot, room: number): number {
   const { queued } = worker.load;
-  return Math.max(0, promptsMs(worker, queued, room) - Math.ceil(queued.tokenCount / room) * decodeMsOfSome(worker));
+  return Math.max(
+    0,
+    promptsMs(worker, queued, room) - Math.ceil(queued.tokenCount / room) * decodeMsOfSome(worker),
+  );
 }
 
-/** What of its seats and its memory is missing for this request and all who were routed there before; null: nothing. */
+/** What of its seats and its memory is missing for this request and all who were routed there before; null:
+ *  nothing. */
 function missingRoom(
   facts: RequestFacts,
-  { id, load, seatCount = Number.POSITIVE_INFINITY, blockTokenCount, blockCount }: WorkerSnapshot,
+  { id, load, batchSlotCount = Number.POSITIVE_INFINITY, blockTokenCount, blockCount }: WorkerSnapshot,
   growth: KvDemand,
-): { readonly seatsMissing: number; readonly tokensMissing: number } | null {
+): { readonly missingSlotCount: number; readonly tokensMissing: number } | null {
   const { decoding, expected, claimed } = load;
   const rowCount = decoding.rowCount + expected.rowCount;
   if (rowCount === 0) return null; // a worker that holds nobody takes anybody
-  const seatsMissing = Math.max(0, rowCount + facts.choiceCount - seatCount);
+  const missingSlotCount = Math.max(0, rowCount + facts.choiceCount - batchSlotCount);
   const tokenCount = claimed.tokenCount + uncachedTokenCount(facts, { id }) + growth.tokenCount;
-  const tokensMissing = tokensFor({ tokenCount, variance: claimed.variance + growth.variance }) - blockCount * blockTokenCount;
-  return seatsMissing === 0 && tokensMissing <= 0 ? null : { seatsMissing, tokensMissing };
+  const tokensMissing =
+    tokensFor({ tokenCount, variance: claimed.variance + growth.variance }) - blockCount * blockTokenCount;
+  return missingSlotCount === 0 && tokensMissing <= 0 ? null : { missingSlotCount, tokensMissing };
 }
 
 /** It would not wait for a seat or for memory there. */
@@ -239,19 +286,26 @@ export function hasRoom(facts: RequestFacts, worker: WorkerSnapshot): boolean {
   return missingRoom(facts, worker, facts.growth) === null;
 }
 
-/** Until there is a seat for each choice, and memory: for the request as well as for all who were routed there before. Those who are there
- *  leave one after the other. `growth`: what it will generate there. */
-export function roomWaitMs(facts: RequestFacts, worker: WorkerSnapshot, growth: KvDemand = facts.growth): number {
+/** Until there is a seat for each choice, and memory: for the request as well as for all who were routed
+ *  there before. Those who are there leave one after the other. `growth`: what it will generate there. */
+export function roomWaitMs(
+  facts: RequestFacts,
+  worker: WorkerSnapshot,
+  growth: KvDemand = facts.growth,
+): number {
   const missing = missingRoom(facts, worker, growth);
   if (missing === null) return 0;
-  const { seatsMissing, tokensMissing } = missing;
+  const { missingSlotCount, tokensMissing } = missing;
   const { load, costs } = worker;
   const { decoding, expected, claimed, claimCount } = load;
   const rowCount = decoding.rowCount + expected.rowCount;
-  const stepsMs = meanRemaining(worker) * decodeMs(costs, rowCount, decoding.kvTokenCount + expected.kvTokenCount);
-  const leaveMs = (queuedPromptsMs(worker, promptRoom(worker, facts.slo.tpotMs)) + stepsMs) / rowCount; // between two ends
-  const endCount = tokensMissing <= 0 || claimCount === 0 ? 0 : tokensMissing / (claimed.tokenCount / claimCount);
-  return Math.max(seatsMissing, Math.min(claimCount, Math.ceil(endCount))) * leaveMs;
+  const stepsMs =
+    meanRemaining(worker) * decodeMs(costs, rowCount, decoding.kvTokenCount + expected.kvTokenCount);
+  // between two ends
+  const leaveMs = (queuedPromptsMs(worker, promptRoom(worker, facts.slo.tpotMs)) + stepsMs) / rowCount;
+  const endCount =
+    tokensMissing <= 0 || claimCount === 0 ? 0 : tokensMissing / (claimed.tokenCount / claimCount);
+  return Math.max(missingSlotCount, Math.min(claimCount, Math.ceil(endCount))) * leaveMs;
 }
 
 function meanRemaining({ load }: WorkerSnapshot): number {
@@ -260,7 +314,8 @@ function meanRemaining({ load }: WorkerSnapshot): number {
   return rowCount === 0 ? 0 : Math.max(1, remaining / rowCount);
 }
 
-/** Mean over `steps` of a level that goes from `now` to `later` like e^(−step / pace). Nobody there (pace 0): at the pace of its own life. */
+/** Mean over `steps` of a level that goes from `now` to `later` like e^(−step / pace). Nobody there (pace 0):
+ *  at the pace of its own life. */
 function relaxed(now: number, later: number, steps: number, pace: number): number {
   const x = pace === 0 ? 1 : steps / pace;
   return later + ((now - later) * (1 - Math.exp(-x))) / x;
