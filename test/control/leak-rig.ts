@@ -102,7 +102,7 @@ async function countsOf(folder: string, pid: number): Promise<Counts> {
   const file = path.join(folder, `${pid}.json`);
   rmSync(file, { force: true });
   process.kill(pid, 'SIGUSR2');
-  const endMs = systemClock.nowMs() + 20_000;
+  const endMs = systemClock.nowMs() + 60_000;
   for (;;) {
     await systemClock.sleep(20);
     try {
