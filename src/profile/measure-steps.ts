@@ -52,8 +52,7 @@ async function runBursts(worker: WorkerStatus, startShare: number, measuring: St
     const first = msPerEffort === 0 ? measured[0] : undefined;
     const inTime =
       first ?? leastRun(rotated.filter(({ burst, ms }) => (ms ?? msPerEffort * effortOf(burst)) <= leftMs));
-    const next =
-      inTime ?? (measuring.isEnough(worker.id) ? undefined : leastRun(measured.slice(0, overtimeBurstCount)));
+    const next = inTime ?? overtime(measured, measuring.isEnough(worker.id));
     if (next === undefined || next.runCount >= runCountMax) return;
     const startMs = clock.nowMs();
     await runBurst(worker.id, next.burst, measuring.asker);
@@ -62,6 +61,12 @@ async function runBursts(worker: WorkerStatus, startShare: number, measuring: St
     msPerEffort = next.ms / effortOf(next.burst);
     onProgress();
   }
+}
+
+/** The cheapest bursts, of which one has a batch, once each; then more of them while the steps are not enough. */
+function overtime(measured: readonly Measured[], isEnough: boolean): Measured | undefined {
+  const next = leastRun(measured.slice(0, overtimeBurstCount));
+  return isEnough && (next?.runCount ?? 0) > 0 ? undefined : next;
 }
 
 function leastRun(all: readonly Measured[]): Measured | undefined {

@@ -3,8 +3,8 @@
  *  each. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
-import { OverloadedError } from '../../src/base/errors.js';
 import { requestId } from '../../src/base/ids.js';
+import { OverloadedError } from '../../src/control/admission.js';
 import { greedy } from '../../src/engine/sampling-params.js';
 import { FakeCluster } from './fake-cluster.js';
 import {
@@ -146,7 +146,8 @@ async function untilAdmitted(rig: Rig, ending: Ending): Promise<void> {
       if (!(error instanceof OverloadedError)) throw error;
       return error;
     });
-    const isRefused = typeof answer === 'string' ? answer.startsWith('HTTP/1.1 429') : answer instanceof OverloadedError;
+    const isRefused =
+      typeof answer === 'string' ? answer.startsWith('HTTP/1.1 429') : answer instanceof OverloadedError;
     if (!isRefused) return;
     await systemClock.sleep(5);
   }
