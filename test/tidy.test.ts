@@ -9,7 +9,7 @@ const layers = [
   ['device', 'bus', 'router'],
   ['kv'],
   ['model'],
-  ['engine', 'transfer', 'pool'],
+  ['engine', 'transfer', 'pool', 'hub'],
   ['worker'],
   ['control', 'bench'],
   ['profile'],

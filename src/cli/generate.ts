@@ -14,7 +14,7 @@ import {
 } from '../library/option-schemas.js';
 import type { ModelOptions, Prompt, TextChunk } from '../library/options.js';
 import { type EncodedPrompt, encoded } from '../library/prompt.js';
-import { findModel } from './model-option.js';
+import { modelOptionText, modelPath } from './model-option.js';
 import { realNumber, wholeNumber } from './option-values.js';
 import { standardOutput } from './output.js';
 import { listenForStop } from './signals.js';
@@ -42,7 +42,7 @@ export function generateCommand(): Command {
   return new Command('generate')
     .description('generate from one prompt, on this machine, without a server')
     .argument('<prompt>', 'the prompt; "-" reads it from stdin')
-    .requiredOption('--model <model>', 'a folder, a Hugging Face id that is in the cache, or "demo"')
+    .requiredOption('--model <model>', modelOptionText)
     .option('--device <device>', 'cpu or cuda:N', 'cpu')
     .option('--max-tokens <count>', 'most tokens to generate', wholeNumber(1), 512)
     .option(
@@ -77,9 +77,8 @@ export function generateCommand(): Command {
 async function generate(promptArgument: string, options: GenerateOptions): Promise<void> {
   const stop = listenForStop();
   const given = promptArgument === '-' ? await stop.orStopped(readAll(process.stdin)) : promptArgument;
-  const text = await stop.orStopped(
-    readModelText(findModel(options.model), { names: [options.model], tokenizer: 'load' }),
-  );
+  const folder = await stop.orStopped(modelPath(options.model, options.loadFormat, stop.signal));
+  const text = await stop.orStopped(readModelText(folder, { names: [options.model], tokenizer: 'load' }));
   const prompt = await stop.orStopped(encoded(text.served, promptOf(text, given, options)));
   const maxTokens = Math.min(options.maxTokens, roomBehind(prompt, text));
   const model = await stop.orStopped(load(text, prompt.ids.length + maxTokens, options));

@@ -6,6 +6,7 @@ import { packageVersion } from '../library/package-folder.js';
 import { benchCommand } from './bench.js';
 import { describeFailure, exitCodeOf, exitCodes } from './fail.js';
 import { generateCommand } from './generate.js';
+import { modelsCommand } from './models.js';
 import { standardOutput } from './output.js';
 import { profileCommand } from './profile.js';
 import { routeCommand } from './route.js';
@@ -21,6 +22,7 @@ const program = new Command('twostroke')
   .addCommand(generateCommand())
   .addCommand(profileCommand())
   .addCommand(benchCommand())
+  .addCommand(modelsCommand())
   .addCommand(workersCommand())
   .addCommand(routeCommand())
   .addCommand(simulateCommand());

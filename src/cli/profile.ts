@@ -16,7 +16,7 @@ import { profileFolders, writeProfile } from '../profile/profile-file.js';
 import { profileFileName } from '../profile/profile-key.js';
 import { exitCodes } from './fail.js';
 import { LoadDisplay } from './load-display.js';
-import { findModel } from './model-option.js';
+import { modelPath } from './model-option.js';
 import { realNumber } from './option-values.js';
 import { profileJson, profileText } from './profile-text.js';
 import { listenForStop } from './signals.js';
@@ -64,7 +64,7 @@ async function measure(
   signal: AbortSignal,
 ): Promise<readonly MeasuredProfile[]> {
   const logger = createLogger(options.logLevel, 'twostroke');
-  const folder = findModel(options.model);
+  const folder = await modelPath(options.model, options.loadFormat, signal);
   const config = readModelConfig(folder);
   const aborted = new Promise<never>((_, reject) => {
     signal.addEventListener('abort', () =>

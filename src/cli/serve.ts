@@ -7,7 +7,7 @@ import { type OpenServer, openServer, type ServerListeners } from '../library/op
 import { packageVersion } from '../library/package-folder.js';
 import { askFirstQuestion, type FirstAnswer } from './first-answer.js';
 import { LoadDisplay } from './load-display.js';
-import { findModel } from './model-option.js';
+import { modelPath } from './model-option.js';
 import { standardOutput } from './output.js';
 import { screenText } from './screen.js';
 import { type ServeOptions, serveCommand as serveOptions } from './serve-options.js';
@@ -23,7 +23,8 @@ async function serve(options: ServeOptions): Promise<void> {
   const logger = createLogger(options.logLevel, 'twostroke');
   const stop = listenForStop();
   const display = new StartDisplay();
-  const opening = openServer({ ...options, folder: findModel(options.model) }, logger, display.listeners);
+  const folder = await stop.orStopped(modelPath(options.model, options.loadFormat, stop.signal));
+  const opening = openServer({ ...options, folder }, logger, display.listeners);
   const server = await stop.orStopped(opening);
   try {
     const ready = server.ready.then(() => 'ready' as const).finally(() => display.close());

@@ -9,6 +9,7 @@ import {
   serverDefaults,
 } from '../library/option-schemas.js';
 import { defaultStepLimits, type StepLimits } from '../worker/step-limits.js';
+import { modelOptionText } from './model-option.js';
 import { blockTokenCount, byteCount, realNumber, wholeNumber } from './option-values.js';
 
 /** What commander gives, after the parsers below. */
@@ -36,7 +37,7 @@ export const count = (flags: string, text: string, min: number, max?: number) =>
 
 export function addWorkerOptions(command: Command): Command {
   return command
-    .requiredOption('--model <model>', 'a folder, a Hugging Face id that is in the cache, or "demo"')
+    .requiredOption('--model <model>', modelOptionText)
     .addOption(
       new Option(
         '--workers <spec>',

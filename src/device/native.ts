@@ -26,6 +26,22 @@ export interface NativeLibrary {
   check(status: number, what: string): void;
 }
 
+const [lockExclusive, lockNonBlocking] = [2, 4]; // LOCK_EX, LOCK_NB of <sys/file.h>
+let flock: Bound | null = null;
+
+/** flock(2), without waiting: false while the file is open and locked elsewhere. The lock ends with the
+ *  descriptor. Throws DeviceError where the file system has none. */
+export function tryLockFile(descriptor: number): boolean {
+  flock ??= koffi.load(null).func('flock', 'int', ['int', 'int']);
+  if (flock(descriptor, lockExclusive + lockNonBlocking) === 0) return true;
+  const error = koffi.errno();
+  if (error === koffi.os.errno.EAGAIN) return false;
+  throw new DeviceError(
+    `the file system has no locks (flock: error ${error}): use a cache folder on another one`,
+    5,
+  );
+}
+
 type Bound = ReturnType<ReturnType<typeof koffi.load>['func']>;
 
 const loaded = new Map<string, NativeLibrary>();

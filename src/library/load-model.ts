@@ -7,7 +7,7 @@
  *  Invariant: whatever is thrown is a TwostrokeError whose `code` says of what kind, and whose message says
  *  what to do. */
 import { asTwostrokeError, InvalidRequestError } from '../base/errors.js';
-import { resolveModelFolder } from '../model/model-folder.js';
+import { findLocalModel } from '../hub/find-model.js';
 import { LocalModel } from './local-model.js';
 import { readModelText } from './model-text.js';
 import { checkedModelOptions } from './option-schemas.js';
@@ -35,14 +35,14 @@ export interface Model extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** `model`: a folder with config.json, a Hugging Face id that is in the cache, or 'demo'. */
+/** `model`: a folder with config.json, org/name of a model in Hugging Face's cache, or 'demo'. */
 export async function loadModel(model: string, options: ModelOptions = {}): Promise<Model> {
   try {
     const checked = checkedModelOptions(options);
     if (typeof model !== 'string')
       throw new InvalidRequestError(`model: expected a folder or a name, not ${typeof model}`, 'model');
     const { maxModelLen } = checked;
-    const text = await readModelText(resolveModelFolder(model), {
+    const text = await readModelText(findLocalModel(model), {
       names: [model],
       maxModelLen,
       tokenizer: 'load',

@@ -18,7 +18,7 @@ interface TextOptions {
   readonly tokenizer: 'load' | 'none';
 }
 
-/** `folder`: as resolveModelFolder gives it. @throws ModelError for a folder that cannot be used. */
+/** `folder`: as findLocalModel gives it. @throws ModelError for a folder that cannot be used. */
 export async function readModelText(folder: string, options: TextOptions): Promise<ModelText> {
   const { names, maxModelLen, tokenizer } = options;
   const config = readModelConfig(folder);

@@ -23,7 +23,7 @@ import { readClassRules } from './qos-file.js';
 
 /** CheckedServerOptions with what is text there as values. */
 export interface OpenOptions extends Omit<CheckedServerOptions, 'workers' | 'split' | 'slo'> {
-  /** As resolveModelFolder gives it; `model` is what it was called. */
+  /** As findLocalModel gives it; `model` is what it was called. */
   readonly folder: string;
   readonly workers: WorkerOptions['workers'];
   readonly split?: Split | undefined;

@@ -102,7 +102,7 @@ export interface Completion extends TextChunk {
 }
 
 export interface ServerOptions extends EngineOptions {
-  /** A folder, a Hugging Face id that is in the cache, or 'demo'. */
+  /** A folder, org/name of a model in Hugging Face's cache, or 'demo'. */
   readonly model: string;
   /** role:device[*count][?threads=N&…], comma separated; roles any, prefill, decode. Default 'any:cpu'. */
   readonly workers?: string | undefined;

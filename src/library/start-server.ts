@@ -8,7 +8,7 @@
 import { asTwostrokeError } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
 import { parseWorkerSpecs } from '../control/worker-spec.js';
-import { resolveModelFolder } from '../model/model-folder.js';
+import { findLocalModel } from '../hub/find-model.js';
 import type { Split } from '../router/route.js';
 import { parseSloSpec } from '../router/slo-spec.js';
 import { openServer } from './open-server.js';
@@ -40,7 +40,7 @@ async function start(options: ServerOptions): Promise<Server> {
   const checked = checkedServerOptions(options);
   const logger = createLogger(checked.logLevel, 'twostroke');
   const workers = parseWorkerSpecs(checked.workers);
-  const folder = resolveModelFolder(checked.model);
+  const folder = findLocalModel(checked.model);
   const slo = parseSloSpec(checked.slo, 'slo');
   const parsed = { ...checked, folder, workers, slo, split: splitOf(checked.split) };
   const server = await openServer(parsed, logger, { tell: (line) => logger.warn(line) });

@@ -27,7 +27,7 @@ import type { PackedSteps } from './step-samples.js';
 export const protocolVersion = 2;
 
 export interface WorkerSettings {
-  /** A folder, as resolveModelFolder gives it. */
+  /** A folder, as findLocalModel gives it. */
   readonly modelFolder: string;
   readonly loadFormat: 'auto' | 'dummy';
   readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';

@@ -5,13 +5,13 @@ import { workerId } from '../../src/base/ids.js';
 import { LoadDisplay } from '../../src/cli/load-display.js';
 import { blockTokenCount, byteCount, realNumber, split, wholeNumber } from '../../src/cli/option-values.js';
 import { shortBytes, shortCount, table } from '../../src/cli/quantities.js';
+import { findLocalModel } from '../../src/hub/find-model.js';
 import { readModelConfig } from '../../src/model/config.js';
-import { resolveModelFolder } from '../../src/model/model-folder.js';
 import { parameterCount } from '../../src/model/parameter-count.js';
 
 it('counts the parameters that the model card states', () => {
   const stated = 5_771_264;
-  const counted = parameterCount(readModelConfig(resolveModelFolder('demo')));
+  const counted = parameterCount(readModelConfig(findLocalModel('demo')));
   expect(Math.abs(counted - stated) / stated).toBeLessThan(0.001);
 });
 

@@ -4,7 +4,7 @@ import { cpSync, mkdtempSync, rmSync, truncateSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { resolveModelFolder } from '../../src/model/model-folder.js';
+import { findLocalModel } from '../../src/hub/find-model.js';
 import { Running, serve, stop, workersOf } from './twostroke.js';
 
 const ask = (url: string, fields: object, path = '/v1/completions') =>
@@ -73,7 +73,7 @@ describe('start', () => {
     let folder: string;
     beforeAll(() => {
       folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-broken-'));
-      cpSync(resolveModelFolder('demo'), folder, { recursive: true });
+      cpSync(findLocalModel('demo'), folder, { recursive: true });
       truncateSync(path.join(folder, 'model.safetensors'), 5_000_000);
     });
     afterAll(() => rmSync(folder, { recursive: true }));

@@ -6,12 +6,12 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import golden from '../../models/demo-6m/golden.json' with { type: 'json' };
 import { systemClock } from '../../src/base/clock.js';
+import { findLocalModel } from '../../src/hub/find-model.js';
 import { loadModel, TwostrokeError } from '../../src/library/load-model.js';
 import { LocalModel } from '../../src/library/local-model.js';
 import { readModelText } from '../../src/library/model-text.js';
 import { checkedModelOptions } from '../../src/library/option-schemas.js';
 import type { GenerateOptions, Prompt, TextChunk } from '../../src/library/options.js';
-import { resolveModelFolder } from '../../src/model/model-folder.js';
 import { ThreadedText } from '../../src/server/text-service.js';
 
 const question = [{ role: 'user', content: 'What is the capital of France?' }] as const;
@@ -21,7 +21,7 @@ const greedy = { temperature: 0 };
 let model: LocalModel;
 
 beforeAll(async () => {
-  const text = await readModelText(resolveModelFolder('demo'), { names: ['demo'], tokenizer: 'load' });
+  const text = await readModelText(findLocalModel('demo'), { names: ['demo'], tokenizer: 'load' });
   model = await LocalModel.load(text, checkedModelOptions({ dtype: 'f32', maxNumSeqs: 4 }));
 });
 afterAll(() => model.close());
@@ -77,10 +77,7 @@ describe('text', () => {
   it('is the same of text and of its token ids, for the same seed', async () => {
     const options = { maxTokens: 12, seed: 7, temperature: 1 };
     const ofText = await model.complete('Once upon a time', options);
-    const { served } = await readModelText(resolveModelFolder('demo'), {
-      names: ['demo'],
-      tokenizer: 'load',
-    });
+    const { served } = await readModelText(findLocalModel('demo'), { names: ['demo'], tokenizer: 'load' });
     const [ids = new Int32Array()] = await served.text!.encode(['Once upon a time'], {
       addSpecialTokens: 'auto',
     });
@@ -182,7 +179,7 @@ describe('close', () => {
   ])(
     'of what could not be loaded, $what: its text threads have ended',
     async ({ broken, options, message }) => {
-      const demo = resolveModelFolder('demo');
+      const demo = findLocalModel('demo');
       const folder = mkdtempSync(path.join(os.tmpdir(), 'twostroke-library-'));
       const close = vi.spyOn(ThreadedText.prototype, 'close');
       try {

@@ -1,6 +1,5 @@
-/** config.json in both spellings, the rules of each family, rope tables, generation defaults and model
- *  folders. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+/** config.json in both spellings, the rules of each family, rope tables, generation defaults and model folders. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -8,7 +7,6 @@ import { at } from '../../src/base/assert.js';
 import { ModelError } from '../../src/base/errors.js';
 import { readModelConfig, readModelConfigFile } from '../../src/model/config.js';
 import { readGenerationConfig } from '../../src/model/generation-config.js';
-import { resolveModelFolder } from '../../src/model/model-folder.js';
 import { ropeTable, scaledFrequencies } from '../../src/model/rope.js';
 import { demoFolder, fixtureFolder, fixtureNames } from './harness.js';
 
@@ -418,28 +416,5 @@ describe('generation defaults', () => {
     expect(() => readGenerationConfig(folder, null)).toThrow(
       /generation_config.json: "top_k" must be a number, got "many"/,
     );
-  });
-});
-
-describe('model folders', () => {
-  const cache = path.join(temporary, 'hub');
-  const snapshot = path.join(cache, 'models--org--small', 'snapshots', 'abc');
-  mkdirSync(snapshot, { recursive: true });
-  mkdirSync(path.join(cache, 'models--org--small', 'refs'));
-  writeFileSync(path.join(snapshot, 'config.json'), '{}');
-  writeFileSync(path.join(cache, 'models--org--small', 'refs', 'main'), 'abc');
-
-  it('finds the demo, folders and cached models', () => {
-    expect(resolveModelFolder('demo')).toBe(demoFolder);
-    expect(resolveModelFolder(fixtureFolder('llama'))).toBe(fixtureFolder('llama'));
-    expect(resolveModelFolder('org/small', { hubCacheFolder: cache })).toBe(snapshot);
-  });
-
-  it('says where it looked', () => {
-    expect(() => resolveModelFolder('org/other', { hubCacheFolder: cache })).toThrow(
-      /org\/other: neither a folder nor in the Hugging Face cache/,
-    );
-    expect(() => resolveModelFolder('./nowhere')).toThrow(/no such folder/);
-    expect(() => resolveModelFolder(path.join(demoFolder, 'config.json'))).toThrow(/is a file/);
   });
 });

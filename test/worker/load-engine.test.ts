@@ -2,13 +2,13 @@
 import { afterEach, expect, it, vi } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
 import { NativeDevice } from '../../src/device/native-device.js';
+import { findLocalModel } from '../../src/hub/find-model.js';
 import { Decoder } from '../../src/model/families/decoder.js';
-import { resolveModelFolder } from '../../src/model/model-folder.js';
 import { loadEngine } from '../../src/worker/load-engine.js';
 import type { WorkerConfig } from '../../src/worker/messages.js';
 
 const config: WorkerConfig = {
-  modelFolder: resolveModelFolder('demo'),
+  modelFolder: findLocalModel('demo'),
   loadFormat: 'auto',
   dtype: 'auto',
   kvDtype: 'auto',
