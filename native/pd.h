@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 #define PD_API __attribute__((visibility("default")))
-#define PD_ABI_VERSION 2
+#define PD_ABI_VERSION 3
 #define PD_KEY_TILE 64   /* keys per softmax step */
 #define PD_TOP_MAX 20    /* most alternatives reported per sampled token */
 #define PD_TOKEN_FORBIDDEN (-1)  /* sampled: mask, bias and penalties leave nothing to draw from, or the target is no token */
@@ -34,6 +34,13 @@ extern "C" {
 
 typedef enum { PD_OK = 0, PD_UNSUPPORTED = 1, PD_INVALID = 2, PD_OUT_OF_MEMORY = 3, PD_NO_DEVICE = 4, PD_IO = 5, PD_INTERNAL = 6 } PdStatus;
 typedef enum { PD_F32 = 0, PD_BF16 = 1, PD_F16 = 2, PD_I8 = 3, PD_FP8_E4M3 = 4, PD_I32 = 5 } PdDtype;
+/* How a file writes the numbers of a matrix: a PdDtype, or one of these. */
+typedef enum {
+  PD_U4 = 16, PD_U8 = 17, PD_E2M1 = 18, /* in 32-bit words, the first number lowest; E2M1: +-{0, 0.5, 1, 1.5, 2, 3, 4, 6} */
+  PD_GGML = 32,                         /* + ggml's own number: blocks with their scales inside, along k */
+  PD_Q4_0 = 34, PD_Q4_1 = 35, PD_Q5_0 = 38, PD_Q5_1 = 39, PD_Q8_0 = 40, PD_Q2_K = 42, PD_Q3_K = 43, PD_Q4_K = 44, PD_Q5_K = 45, PD_Q6_K = 46,
+  PD_IQ4_NL = 52, PD_IQ4_XS = 55, PD_MXFP4 = 71
+} PdEncoding;
 typedef enum { PD_ISA_AUTO = 0, PD_ISA_SCALAR = 1, PD_ISA_AVX2 = 2, PD_ISA_AVX512 = 3 } PdIsa; /* cpu only */
 typedef enum { PD_SILU = 0, PD_GELU_TANH = 1 } PdActivation;
 typedef enum {
@@ -166,12 +173,31 @@ PD_API int pd_checksum_blocks(PdStream *stream, uint32_t *out, const void *base,
 
 /* ---- weights: matrices [n, k] packed once at load into what the GEMM likes ---------------------------------------------------- */
 
+typedef struct {            /* a matrix as a file stores it: value = (number - zero) * scale, or what a block says */
+  const void *data;         /* host or mapped memory, or what the device can read */
+  const float *scales;      /* [rows, group_count], host memory; NULL: 1 */
+  const float *zeros;       /* as scales; NULL: 0 */
+  const int32_t *groups;    /* [k] the group of each column; NULL: column / group_columns */
+  uint64_t data_bytes;      /* from data on: all that is read */
+  uint64_t row_stride;      /* in elements; of packed numbers in words, between the rows that words hold; of blocks in bytes */
+  uint64_t column_stride;   /* packed numbers only: in words, along k */
+  int32_t encoding;         /* PdDtype (not I32) or PdEncoding */
+  int32_t group_columns;    /* a multiple of 16 unless there is one group */
+  int32_t group_count;
+  int32_t word_rows;        /* packed numbers only: 1, and words go along k; else rows of a word, and they go along the rows */
+  int32_t is_interleaved;   /* packed numbers only: eight of a word lie in the order 0 4 1 5 2 6 3 7 (AWQ) */
+  int32_t paired_rows;      /* each so many rows are stored as pairs (i, i + half), as llama.cpp rotates them; 0: in order */
+} PdMatrix;
+
+/* Rows 0 .. row_count - 1 as plain float32, bfloat16 or float16, row-major. target: device memory. What source points to stays until it ran. */
+PD_API int pd_read_matrix(PdStream *stream, void *target, int32_t target_dtype, const PdMatrix *source, int32_t row_count, int32_t k);
+
 /* format: PD_F32, PD_BF16, PD_I8 (per-row scales, activations quantised per token on the fly), PD_FP8_E4M3 (cuda), PD_F16 (cuda).
    count > 1: a stack of equal matrices (experts). PD_BF16 on a cpu with AVX512-BF16: activations are rounded to bfloat16 for the product,
    elsewhere they stay float32 (docs/experiments/cpu-kernels.md). */
 PD_API int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int32_t format, PdWeight **weight);
-PD_API int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t first_row, int32_t row_count, const void *source,
-                          int32_t source_dtype, uint64_t source_row_stride); /* stride in elements; whole rows of k; source: host or mapped memory */
+PD_API int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t first_row, int32_t row_count,
+                          const PdMatrix *source); /* its row 0 becomes first_row; what it points to stays until it ran */
 PD_API int pd_weight_fill_random(PdStream *stream, PdWeight *weight, uint64_t seed, float standard_deviation);
 PD_API int pd_random(PdStream *stream, void *target, int32_t dtype, uint64_t count, uint64_t seed, float standard_deviation, float mean); /* plain tensors */
 PD_API int pd_weight_bytes(PdWeight *weight, uint64_t *bytes);

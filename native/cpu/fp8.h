@@ -5,7 +5,7 @@
 
 namespace pd {
 
-inline uint8_t float_to_e4m3(float f) {
+PD_HD inline uint8_t float_to_e4m3(float f) {
   const uint32_t bits = float_to_bits(f), magnitude = bits & 0x7FFFFFFFu;
   const uint32_t sign = bits >> 24 & 0x80u;
   /* below 2^-6 a unit is 2^-9: adding 2^14 leaves the units in the last mantissa bits */
@@ -17,7 +17,7 @@ inline uint8_t float_to_e4m3(float f) {
   return (uint8_t)(sign | code);
 }
 
-inline float e4m3_to_float(uint8_t code) {
+PD_HD inline float e4m3_to_float(uint8_t code) {
   const uint32_t magnitude = code & 0x7Fu;
   const float value = bits_to_float(magnitude << 20) * bits_to_float((127u + 120u) << 23);
   const uint32_t bits = magnitude == 0x7Fu ? 0x7FC00000u : float_to_bits(value);
@@ -25,7 +25,7 @@ inline float e4m3_to_float(uint8_t code) {
 }
 
 /* The smallest power of two s with largest <= 448 s; 1 for zeros. Scaling by it rounds nothing. Twin: cuda/fp8.cuh */
-inline float fp8_scale(float largest) {
+PD_HD inline float fp8_scale(float largest) {
   const uint32_t bits = float_to_bits(largest), exponent = (bits >> 23) + ((bits & 0x7FFFFFu) > 0x600000u ? 1 : 0); /* 448 = 1.75 * 2^8 */
   return largest == 0 ? 1.0f : bits_to_float((exponent > 9 ? exponent - 8 : 1u) << 23);
 }

@@ -54,17 +54,14 @@ int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int3
   return PD_OK;
 }
 
-int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t first_row, int32_t row_count, const void *source,
-                   int32_t source_dtype, uint64_t source_row_stride) {
-  if (source_dtype != PD_F32 && source_dtype != PD_BF16 && source_dtype != PD_F16)
-    return fail(PD_UNSUPPORTED, "weight_fill: source dtype %d is not float32, bfloat16 or float16", source_dtype);
+int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t first_row, int32_t row_count, const PdMatrix *source) {
   if (index < 0 || index >= weight->count || first_row < 0 || row_count < 0 || row_count > weight->n - first_row)
     return fail(PD_INVALID, "weight_fill: rows %d + %d of matrix %d do not fit a stack of %d with %d rows", first_row, row_count, index,
                 weight->count, weight->n);
-  if (row_count > 1 && source_row_stride < static_cast<uint64_t>(weight->k))
-    return fail(PD_INVALID, "weight_fill: row stride %llu is below k %d", static_cast<unsigned long long>(source_row_stride), weight->k);
+  if (const char *fault = matrix_fault(*source, row_count, weight->k))
+    return fail(PD_INVALID, "weight_fill: encoding %d, k %d: wrong %s", source->encoding, weight->k, fault);
   const PackPanel pack_panel = pack_panel_for(isa_of(stream));
-  const PackJob job = {weight, {source, source_dtype, source_row_stride, 0, 0.0f}, index, first_row, row_count};
+  const PackJob job = {weight, {*source, 0, 0.0f}, index, first_row, row_count};
   return enqueue(stream, [pack_panel, job](Pool &pool) { pack(pool, pack_panel, job); });
 }
 
@@ -72,7 +69,7 @@ int pd_weight_fill_random(PdStream *stream, PdWeight *weight, uint64_t seed, flo
   const PackPanel pack_panel = pack_panel_for(isa_of(stream));
   return enqueue(stream, [=](Pool &pool) {
     for (int32_t index = 0; index < weight->count; index++)
-      pack(pool, pack_panel, {weight, {nullptr, PD_F32, 0, seed, standard_deviation}, index, 0, weight->n});
+      pack(pool, pack_panel, {weight, {PdMatrix{}, seed, standard_deviation}, index, 0, weight->n});
   });
 }
 

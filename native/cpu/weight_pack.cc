@@ -25,14 +25,18 @@ static void draw(float *out, const RowSource &source, int64_t row, int64_t first
   }
 }
 
-PD_INLINE const void *element(const RowSource &source, int64_t row, int64_t first) {
-  return (const uint8_t *)source.data + ((uint64_t)row * source.stride + (uint64_t)first) * (source.dtype == PD_F32 ? 4 : 2);
+PD_INLINE const void *element(const PdMatrix &matrix, int64_t row, int64_t first) {
+  const uint64_t index = (uint64_t)stored_row(matrix, row) * matrix.row_stride + (uint64_t)first;
+  return (const uint8_t *)matrix.data + index * (matrix.encoding == PD_F32 ? 4 : 2);
 }
 
 /* row: of the source; drawn rows are numbered through the whole stack */
 static void fetch(float *out, const PackJob &job, int64_t row, int64_t first, int count) {
-  if (job.source.data != nullptr) widen(out, element(job.source, row, first), job.source.dtype, count);
-  else draw(out, job.source, (int64_t)job.index * job.weight->n + row, first, count);
+  const PdMatrix &matrix = job.source.matrix;
+  if (matrix.data == nullptr) draw(out, job.source, (int64_t)job.index * job.weight->n + row, first, count);
+  else if (is_plain_encoding(matrix.encoding)) widen(out, element(matrix, row, first), matrix.encoding, count);
+  else
+    for (int i = 0; i < count; i += kGroup) read_values(matrix, row, first + i, count - i < kGroup ? count - i : kGroup, out + i);
 }
 
 /* largest magnitude of a row; over bit patterns, so that a NaN is the largest */
@@ -54,9 +58,9 @@ static float largest_of(const PackJob &job, int64_t row) {
 /* words: units of `count` elements from `first` on, rounded to the format. Returns the sum of the int8 values. */
 static int32_t round_words(uint32_t *words, const PackJob &job, int64_t row, int64_t first, int count, float inverse) {
   const int32_t format = job.weight->format;
-  if (format == PD_BF16 && job.source.dtype == PD_BF16 && job.source.data != nullptr) {
+  if (format == PD_BF16 && job.source.matrix.encoding == PD_BF16 && job.source.matrix.data != nullptr) {
     words[(count - 1) / 2] = 0;
-    memcpy(words, element(job.source, row, first), (size_t)count * 2);
+    memcpy(words, element(job.source.matrix, row, first), (size_t)count * 2);
     return 0;
   }
   if (format == PD_F32) {

@@ -1,16 +1,15 @@
 /* Packing rows into panels (layout: weight.h). Implemented in weight_pack.cc, called by weight.cc. */
 #pragma once
 #include <cstdint>
+#include "../stored.h"
 #include "runtime.h"
 #include "weight.h"
 
 namespace pd {
 
-/* Where rows come from: memory (row r at data + r * stride elements), or the random generator when data is NULL. */
+/* Where rows come from: a file's matrix, or the random generator when its data is NULL. */
 struct RowSource {
-  const void *data;
-  int32_t dtype;
-  uint64_t stride;
+  PdMatrix matrix;
   uint64_t seed;
   float standard_deviation;
 };

@@ -5,6 +5,7 @@
 #include "convert.cuh"
 #include "gemm.h"
 #include "random.cuh"
+#include "stored.h"
 
 namespace pd {
 namespace {
@@ -47,6 +48,31 @@ int store_rows(PdStream *stream, const PdWeight *weight, uint64_t row_index, con
   return convert_rows(stream, target, weight->format, weight->k, source, source_dtype, weight->k, rows, weight->k);
 }
 
+/* Rows that need no reading: straight copies when the dtype fits, else staged and converted. */
+int fill_plain(PdStream *stream, const PdWeight *weight, uint64_t row_index, int32_t row_count, const PdMatrix &source) {
+  const size_t source_bytes = dtype_bytes(source.encoding), format_bytes = dtype_bytes(weight->format);
+  const uint64_t k = weight->k, stride = source.row_stride;
+  uint8_t *target = weight->data + row_index * k * format_bytes;
+  if (source.encoding == weight->format) {
+    if (stride == k || row_count == 1) return pd_copy(stream, target, source.data, row_count * k * format_bytes);
+    return check(cudaMemcpy2DAsync(target, k * format_bytes, source.data, stride * source_bytes, k * format_bytes, row_count, cudaMemcpyDefault,
+                                   stream->cuda), "weight_fill");
+  }
+  void *staging = nullptr;
+  if (int status = scratch(stream, Scratch::kConvert, kConvertPieceBytes, &staging)) return status;
+  const uint64_t rows_per_piece = kConvertPieceBytes / (k * source_bytes);
+  if (rows_per_piece == 0) return fail(PD_UNSUPPORTED, "weight_fill: a row of k %d does not fit the staging buffer", weight->k);
+  for (uint64_t row = 0; row < (uint64_t)row_count; row += rows_per_piece) {
+    const uint64_t rows = row_count - row < rows_per_piece ? row_count - row : rows_per_piece;
+    if (int status = check(cudaMemcpy2DAsync(staging, k * source_bytes, (const char *)source.data + row * stride * source_bytes,
+                                             stride * source_bytes, k * source_bytes, rows, cudaMemcpyDefault, stream->cuda),
+                           "weight_fill"))
+      return status;
+    if (int status = store_rows(stream, weight, row_index + row, staging, source.encoding, rows)) return status;
+  }
+  return PD_OK;
+}
+
 }  // namespace
 }  // namespace pd
 
@@ -73,39 +99,19 @@ extern "C" int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int3
   return PD_OK;
 }
 
-extern "C" int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t first_row, int32_t row_count, const void *source,
-                              int32_t source_dtype, uint64_t source_row_stride) {
+extern "C" int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t first_row, int32_t row_count, const PdMatrix *source) {
   if (int status = enter(stream->device)) return status;
-  if (source_dtype != PD_F32 && source_dtype != PD_BF16 && source_dtype != PD_F16)
-    return fail(PD_UNSUPPORTED, "weight_fill: source dtype %s is not f32, bf16 or f16", dtype_name(source_dtype));
   if (index < 0 || index >= weight->count || first_row < 0 || row_count < 0 || row_count > weight->n - first_row)
     return fail(PD_INVALID, "weight_fill: rows %d + %d of matrix %d do not fit a stack of %d with %d rows", first_row, row_count, index,
                 weight->count, weight->n);
-  if (row_count > 1 && source_row_stride < (uint64_t)weight->k)
-    return fail(PD_INVALID, "weight_fill: row stride %llu is below k %d", (unsigned long long)source_row_stride, weight->k);
-  const size_t source_bytes = dtype_bytes(source_dtype), format_bytes = dtype_bytes(weight->format);
-  const uint64_t k = weight->k;
-  const uint64_t row_index = (uint64_t)index * weight->n + first_row;
-  uint8_t *target = weight->data + row_index * k * format_bytes;
+  if (const char *fault = fault_of(*source, row_count, weight->k))
+    return fail(PD_INVALID, "weight_fill: encoding %d, k %d: wrong %s", source->encoding, weight->k, fault);
   if (row_count == 0) return PD_OK;
-  if (source_dtype == weight->format) {
-    if (source_row_stride == k || row_count == 1) return pd_copy(stream, target, source, row_count * k * format_bytes);
-    return check(cudaMemcpy2DAsync(target, k * format_bytes, source, source_row_stride * source_bytes, k * format_bytes, row_count,
-                                   cudaMemcpyDefault, stream->cuda), "weight_fill");
-  }
-  void *staging = nullptr;
-  if (int status = scratch(stream, Scratch::kConvert, kConvertPieceBytes, &staging)) return status;
-  const uint64_t rows_per_piece = kConvertPieceBytes / (k * source_bytes);
-  if (rows_per_piece == 0) return fail(PD_UNSUPPORTED, "weight_fill: a row of k %d does not fit the staging buffer", weight->k);
-  for (uint64_t row = 0; row < (uint64_t)row_count; row += rows_per_piece) {
-    const uint64_t rows = row_count - row < rows_per_piece ? row_count - row : rows_per_piece;
-    if (int status = check(cudaMemcpy2DAsync(staging, k * source_bytes, (const char *)source + row * source_row_stride * source_bytes,
-                                             source_row_stride * source_bytes, k * source_bytes, rows, cudaMemcpyDefault, stream->cuda),
-                           "weight_fill"))
-      return status;
-    if (int status = store_rows(stream, weight, row_index + row, staging, source_dtype, rows)) return status;
-  }
-  return PD_OK;
+  const uint64_t row_index = (uint64_t)index * weight->n + first_row;
+  if (is_plain_encoding_on_host(source->encoding) && source->paired_rows == 0) return fill_plain(stream, weight, row_index, row_count, *source);
+  return read_pieces(stream, *source, row_count, weight->k, [&](const float *rows, uint64_t first, uint64_t count) {
+    return store_rows(stream, weight, row_index + first, rows, PD_F32, count);
+  });
 }
 
 extern "C" int pd_weight_fill_random(PdStream *stream, PdWeight *weight, uint64_t seed, float standard_deviation) {

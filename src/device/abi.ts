@@ -66,7 +66,8 @@ export const symbols = {
   pd_move_kv: [P, B, B, B, B, B],
   pd_checksum_blocks: [P, P, P, U, B, I],
   pd_weight_create: [P, I, I, I, I, B],
-  pd_weight_fill: [P, P, I, I, I, P, I, U],
+  pd_read_matrix: [P, P, I, B, I, I],
+  pd_weight_fill: [P, P, I, I, I, B],
   pd_weight_fill_random: [P, P, U, F],
   pd_random: [P, P, I, U, U, F, F],
   pd_weight_bytes: [P, B],
@@ -96,7 +97,7 @@ export type BlockingFunctions = {
   readonly [Name in BlockingName]: (...values: Parameters<(typeof symbols)[Name]>) => Promise<number>;
 };
 
-export const abiVersion = 2;
+export const abiVersion = 3;
 
 /** The koffi types of a symbol's parameters. */
 export function parametersOf(name: SymbolName): string[] {

@@ -2,6 +2,7 @@
  *  over cpu or cuda. Every op enqueues on a stream and returns at once; only `wait` takes time, off the event
  *  loop. Shapes are checked here, once. */
 import type { Dtype } from './dtype.js';
+import type { PlainDtype, StoredMatrix } from './stored-matrix.js';
 import type { Pointer, Tensor } from './tensor.js';
 
 export type DeviceKind = 'cpu' | 'cuda';
@@ -240,11 +241,14 @@ export interface Stream {
   convert(target: Pointer, targetDtype: Dtype, source: Pointer, sourceDtype: Dtype, count: number): void;
   /** Plain tensor of N(mean, standardDeviation²). */
   random(target: Tensor, seed: number, standardDeviation: number, mean: number): void;
+  /** The source's row 0 becomes `firstRow`; what it points to must stay until this has run. */
   fillWeight(
     weight: Weight,
     place: { index: number; firstRow: number; rowCount: number },
-    source: { pointer: Pointer; dtype: Dtype; rowStride: number },
+    source: StoredMatrix,
   ): void;
+  /** Rows of a stored matrix as plain numbers; target: [rows, k], row-major. */
+  readMatrix(target: Tensor & { readonly dtype: PlainDtype }, source: StoredMatrix): void;
   fillWeightRandom(weight: Weight, seed: number, standardDeviation: number): void;
   copySlices(
     target: { base: Pointer; blockBytes: number },

@@ -19,7 +19,8 @@ import type { Dtype } from './dtype.js';
 import { dtypeCodes } from './dtype.js';
 import type { NativeLibrary } from './native.js';
 import { NativeOps } from './native-ops.js';
-import { kvPlaceStruct, kvRangeStruct, setUint64 } from './native-structs.js';
+import { kvPlaceStruct, kvRangeStruct, matrixStruct, setUint64 } from './native-structs.js';
+import type { PlainDtype, StoredMatrix } from './stored-matrix.js';
 import type { Pointer, Tensor } from './tensor.js';
 import { elementCount } from './tensor.js';
 
@@ -80,29 +81,33 @@ export class NativeStream implements Stream {
   fillWeight(
     weight: Weight,
     place: { index: number; firstRow: number; rowCount: number },
-    source: { pointer: Pointer; dtype: Dtype; rowStride: number },
+    source: StoredMatrix,
   ): void {
     const { index, firstRow, rowCount } = place;
     const what = `fill rows ${firstRow}..${firstRow + rowCount} of weight ${index} of [${weight.count}, ${weight.n}, ${weight.k}]`;
     const fits =
       index >= 0 && index < weight.count && firstRow >= 0 && rowCount >= 0 && firstRow + rowCount <= weight.n;
-    if (!fits || source.rowStride < weight.k)
-      throw new DeviceError(`${what}: out of range or row stride ${source.rowStride}`, pdInvalid);
+    if (!fits) throw new DeviceError(`${what}: out of range`, pdInvalid);
     const { call } = this.#library;
-    const dtype = dtypeCodes[source.dtype];
     this.#check(
-      call.pd_weight_fill(
-        this.#live,
-        weight.handle,
-        index,
-        firstRow,
-        rowCount,
-        source.pointer,
-        dtype,
-        source.rowStride,
-      ),
+      call.pd_weight_fill(this.#live, weight.handle, index, firstRow, rowCount, matrixStruct(source)),
       what,
     );
+  }
+
+  readMatrix(target: Tensor & { readonly dtype: PlainDtype }, source: StoredMatrix): void {
+    const [rowCount = 0, k = 0] = target.shape;
+    const { call } = this.#library;
+    const struct = matrixStruct(source);
+    const status = call.pd_read_matrix(
+      this.#live,
+      target.pointer,
+      dtypeCodes[target.dtype],
+      struct,
+      rowCount,
+      k,
+    );
+    this.#check(status, `read [${rowCount}, ${k}] stored as ${source.encoding}`);
   }
 
   fillWeightRandom(weight: Weight, seed: number, standardDeviation: number): void {

@@ -3,6 +3,7 @@
  *  Invariant: the callee copies a struct during the call, so the next call may overwrite it. */
 import type { BatchView, KvLayerView, KvPlace, KvRange } from './device.js';
 import { dtypeCodes } from './dtype.js';
+import { encodingCode, type StoredMatrix } from './stored-matrix.js';
 import type { Pointer } from './tensor.js';
 
 export const layerOffset = 0;
@@ -66,6 +67,33 @@ export function kvRangeStruct(range: KvRange): Int32Array {
       0,
     ],
   );
+}
+
+/** PdMatrix, 80 bytes. */
+export function matrixStruct(matrix: StoredMatrix): DataView {
+  const view = new DataView(new ArrayBuffer(80));
+  const { pointer, scales = 0, zeros = 0, groups = 0, byteCount, rowStride, columnStride = 0 } = matrix;
+  for (const [i, value] of [pointer, scales, zeros, groups, byteCount, rowStride, columnStride].entries())
+    setUint64(view, 8 * i, value);
+  const {
+    groupColumns = 0,
+    groupCount = 0,
+    wordsAlong = 'columns',
+    wordOrder = 'ascending',
+    pairedRows = 0,
+  } = matrix;
+  const wordRows = wordsAlong === 'rows' ? 8 : 1;
+  const isInterleaved = wordOrder === 'awq' ? 1 : 0;
+  const counts = [
+    encodingCode(matrix.encoding),
+    groupColumns,
+    groupCount,
+    wordRows,
+    isInterleaved,
+    pairedRows,
+  ];
+  for (const [i, value] of counts.entries()) view.setInt32(56 + 4 * i, value, true);
+  return view;
 }
 
 /** PdBatch, 64 bytes. */

@@ -1,79 +1,61 @@
-/** All tensors of a model folder, over one file or many shards. Used by weights.ts; the invariant: a tensor
- *  that is asked for exists with the shape the architecture needs, or a ModelError names file, tensor and
- *  both shapes. */
-import { existsSync } from 'node:fs';
-import path from 'node:path';
+/** The tensors of a model by their names in a Hugging Face checkpoint, whatever files they come from. Used
+ *  by weights.ts; made by open-checkpoint.ts. The invariant: a tensor that is asked for exists with the
+ *  shape the architecture needs, or a ModelError names file, tensor and both shapes. */
 import { ModelError } from '../base/errors.js';
-import { describeJson, isJsonObject, readJsonObject } from './json-file.js';
-import { readSafetensorsHeader, type TensorEntry } from './safetensors.js';
+import type { StoredMatrix } from '../device/stored-matrix.js';
 
-export class Checkpoint {
-  /** What a message about a missing tensor names: the file, or the index of the shards. */
+/** Bytes of a file. */
+export interface TensorEntry {
+  readonly name: string;
+  readonly file: string;
+  /** As in the file: 'BF16', 'Q4_K'. */
+  readonly fileDtype: string;
+  readonly shape: readonly number[];
+  /** From the start of the file. */
+  readonly byteOffset: number;
+  readonly byteCount: number;
+}
+
+/** What turns numbers into values, on the host: value = (number - zero) * scale. */
+export interface Scaling {
+  readonly scales: Float32Array<ArrayBuffer>; // [rows, groupCount]
+  readonly zeros: Float32Array<ArrayBuffer> | null; // [rows, groupCount]; null: 0
+  readonly groups: Int32Array<ArrayBuffer> | null; // [k] each column's group; null: column / groupColumns
+}
+
+/** How a matrix [rows, k] lies in the bytes of one entry: a StoredMatrix without addresses. */
+export interface StoredTensor {
+  readonly entry: TensorEntry;
+  readonly layout: Omit<StoredMatrix, 'pointer' | 'byteCount' | 'scales' | 'zeros' | 'groups'>;
+  /** Read when the matrix is filled; null: the numbers are the values, or blocks have their scales inside. */
+  readonly readScaling: (() => Scaling) | null;
+}
+
+export interface Checkpoint {
+  /** What a message about a missing tensor names. */
   readonly source: string;
-  readonly #entries: ReadonlyMap<string, TensorEntry>;
-
-  private constructor(source: string, entries: ReadonlyMap<string, TensorEntry>) {
-    this.source = source;
-    this.#entries = entries;
-  }
-
-  /** Reads headers only. @throws ModelError */
-  static open(folder: string): Checkpoint {
-    const single = path.join(folder, 'model.safetensors');
-    if (existsSync(single)) return new Checkpoint(single, readSafetensorsHeader(single));
-    const index = path.join(folder, 'model.safetensors.index.json');
-    if (existsSync(index)) return new Checkpoint(index, readShards(folder, index));
-    throw new ModelError(
-      `${folder}: no weights: neither model.safetensors nor model.safetensors.index.json is there. ` +
-        'Download the model as safetensors, or try it with random weights: --load-format dummy',
-    );
-  }
-
-  has(name: string): boolean {
-    return this.#entries.has(name);
-  }
-
-  /** @throws ModelError when missing or of another shape. */
-  find(name: string, shape: readonly number[]): TensorEntry {
-    const entry = this.#entries.get(name);
-    if (entry === undefined) throw new ModelError(`${this.source}: tensor "${name}" is missing`);
-    if (entry.shape.length !== shape.length || entry.shape.some((extent, i) => extent !== shape[i])) {
-      throw new ModelError(
-        `${entry.file}: tensor "${name}" has shape [${entry.shape.join(', ')}], config.json asks for [${shape.join(', ')}]`,
-      );
-    }
-    return entry;
-  }
+  has(name: string): boolean;
+  /** @throws ModelError when missing, of another shape, or stored in a way that is not supported. */
+  matrix(name: string, shape: readonly [rowCount: number, k: number]): StoredTensor;
+  /** Values of a small tensor: a norm, a bias. @throws ModelError as above. */
+  floats(name: string, shape: readonly number[]): Float32Array<ArrayBuffer>;
+  /** Whether it would be found: errors of `floats`, without reading. @throws ModelError */
+  check(name: string, shape: readonly number[]): void;
 }
 
-function readShards(folder: string, index: string): ReadonlyMap<string, TensorEntry> {
-  const weightMap = readJsonObject(index).weight_map;
-  if (!isJsonObject(weightMap))
-    throw new ModelError(`${index}: "weight_map" must be an object, got ${describeJson(weightMap)}`);
-  const headers = new Map<string, ReadonlyMap<string, TensorEntry>>();
-  const entries = new Map<string, TensorEntry>();
-  for (const [name, shard] of Object.entries(weightMap)) {
-    if (typeof shard !== 'string' || path.basename(shard) !== shard || ['', '.', '..'].includes(shard)) {
-      throw new ModelError(
-        `${index}: tensor ${describeJson(name)} must name a file of this folder, got ${describeJson(shard)}`,
-      );
-    }
-    const header = headers.get(shard) ?? openShard(path.join(folder, shard), index, name);
-    headers.set(shard, header);
-    const entry = header.get(name);
-    if (entry === undefined)
-      throw new ModelError(
-        `${path.join(folder, shard)}: tensor ${describeJson(name)} is missing (${index} says it is here)`,
-      );
-    entries.set(name, entry);
-  }
-  return entries;
-}
-
-function openShard(file: string, index: string, name: string): ReadonlyMap<string, TensorEntry> {
-  if (!existsSync(file))
+/** The entry of a checkpoint, with the shape that the architecture needs. @throws ModelError */
+export function findEntry(
+  entries: ReadonlyMap<string, TensorEntry>,
+  source: string,
+  name: string,
+  shape: readonly number[],
+): TensorEntry {
+  const entry = entries.get(name);
+  if (entry === undefined) throw new ModelError(`${source}: tensor "${name}" is missing`);
+  if (entry.shape.length !== shape.length || entry.shape.some((extent, i) => extent !== shape[i])) {
     throw new ModelError(
-      `${file}: this shard is missing (${index} has tensor ${describeJson(name)} in it); download it again`,
+      `${entry.file}: tensor "${name}" has shape [${entry.shape.join(', ')}], config.json asks for [${shape.join(', ')}]`,
     );
-  return readSafetensorsHeader(file);
+  }
+  return entry;
 }

@@ -104,11 +104,6 @@ export function readModelConfig(folder: string): ModelConfig {
 export function readModelConfigFile(file: string): ModelConfig {
   const fields = new ConfigFields(file, readJsonObject(file));
   const architecture = readArchitecture(fields);
-  if (fields.has('quantization_config')) {
-    throw new ModelError(
-      `${file}: "quantization_config": checkpoints that are already quantised are not supported; use bf16, f16 or f32 ones`,
-    );
-  }
   const isGemma = architecture === 'gemma2';
   const heads = readHeads(fields, architecture);
   const layerCount = fields.count('num_hidden_layers', undefined, largest.layers);

@@ -3,14 +3,17 @@
 import { ModelError } from '../base/errors.js';
 import type { Device } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
-import { Checkpoint } from './checkpoint.js';
+import type { PlainDtype } from '../device/stored-matrix.js';
+import { isPlainDtype } from '../device/stored-matrix.js';
+import type { Checkpoint } from './checkpoint.js';
 import { type ModelConfig, readModelConfig } from './config.js';
 import { allocateActivations } from './families/activations.js';
 import { Decoder } from './families/decoder.js';
 import { declareDecoder } from './families/parameters.js';
+import { roundToBf16 } from './half-floats.js';
 import { requireMemory, requireMemoryFor } from './memory-needs.js';
 import type { LoadOptions, Model } from './model.js';
-import { weightDtype } from './safetensors.js';
+import { openCheckpoint } from './open-checkpoint.js';
 import { ParameterStore } from './weights.js';
 
 /** Resolves when every weight is on the device. On failure nothing stays allocated.
@@ -26,7 +29,7 @@ export async function loadConfiguredModel(
   config: ModelConfig,
   options: LoadOptions,
 ): Promise<Decoder> {
-  const checkpoint = options.loadFormat === 'dummy' ? null : Checkpoint.open(folder);
+  const checkpoint = options.loadFormat === 'dummy' ? null : openCheckpoint(folder);
   const dtypes = chooseDtypes(config, checkpoint, options);
   const freeBytes = options.device.readFreeBytes();
   requireMemoryFor(config, { linear: dtypes.linear, positionCount: options.maxModelTokenCount, freeBytes });
@@ -68,7 +71,7 @@ interface ModelDtypes {
   readonly activation: Dtype;
   readonly linear: Dtype;
   readonly router: Dtype;
-  readonly embedding: Dtype;
+  readonly embedding: PlainDtype;
   readonly embeddingScale: number;
 }
 
@@ -92,16 +95,21 @@ function chooseDtypes(config: ModelConfig, checkpoint: Checkpoint | null, option
   };
 }
 
-function plainDtype(fileDtype: Dtype, device: Device): 'f32' | 'bf16' | 'f16' {
+function plainDtype(fileDtype: Dtype, device: Device): PlainDtype {
   if (fileDtype === 'f32') return 'f32';
   return fileDtype === 'f16' && device.supports('linear', 'f16') ? 'f16' : 'bf16';
 }
 
-function embeddingDtype(config: ModelConfig, checkpoint: Checkpoint): Dtype {
-  return weightDtype(checkpoint.find('model.embed_tokens.weight', [config.vocabCount, config.hiddenCount]));
+/** A quantised table is read into f16: its scales have as many digits. */
+function embeddingDtype(config: ModelConfig, checkpoint: Checkpoint): PlainDtype {
+  const { encoding } = checkpoint.matrix('model.embed_tokens.weight', [
+    config.vocabCount,
+    config.hiddenCount,
+  ]).layout;
+  return isPlainDtype(encoding) ? encoding : 'f16';
 }
 
-function dummyDtype(config: ModelConfig): Dtype {
+function dummyDtype(config: ModelConfig): PlainDtype {
   return config.dtype === 'f32' ? 'f32' : 'bf16';
 }
 
@@ -119,13 +127,4 @@ function requireSupport(
       `${asked}: the ${device.info.kind} device (${device.info.isa}) has no ${op} for this format; choose another`,
     );
   }
-}
-
-/** Round to nearest, ties to even. */
-function roundToBf16(value: number): number {
-  const view = new DataView(new ArrayBuffer(4));
-  view.setFloat32(0, value);
-  const bits = view.getUint32(0);
-  view.setUint32(0, (bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000);
-  return view.getFloat32(0);
 }

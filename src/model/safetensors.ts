@@ -9,8 +9,10 @@
  *  wild read. */
 import { readSync } from 'node:fs';
 import { ModelError } from '../base/errors.js';
-import type { Dtype } from '../device/dtype.js';
+import type { PlainDtype } from '../device/stored-matrix.js';
 import { elementCount } from '../device/tensor.js';
+import type { TensorEntry } from './checkpoint.js';
+import { bf16ToNumber, f16ToNumber } from './half-floats.js';
 import { describeJson, isJsonObject, type JsonValue, parseJson, withFile } from './json-file.js';
 
 /** The format's own limit: a header is at most 100 MB. Seven values a tensor: 150,000 tensors, more than the
@@ -19,7 +21,7 @@ const headerLimits = { byteCount: 100_000_000, valueCount: 2 ** 20 };
 /** No tensor's name is longer, no shape has more dimensions. */
 const nameLengthMax = 1024;
 const dimensionCountMax = 8;
-const supportedDtypes = new Map<string, Dtype>(Object.entries({ F32: 'f32', BF16: 'bf16', F16: 'f16' }));
+const supportedDtypes = new Map<string, PlainDtype>(Object.entries({ F32: 'f32', BF16: 'bf16', F16: 'f16' }));
 const knownDtypeBytes = new Map<string, number>(
   Object.entries({
     BOOL: 1,
@@ -42,17 +44,6 @@ const knownDtypeBytes = new Map<string, number>(
   }),
 );
 
-export interface TensorEntry {
-  readonly name: string;
-  readonly file: string;
-  /** As in the file: 'BF16'. */
-  readonly fileDtype: string;
-  readonly shape: readonly number[];
-  /** From the start of the file. */
-  readonly byteOffset: number;
-  readonly byteCount: number;
-}
-
 /** The entries of one file by name. Opens, reads the header, closes. @throws ModelError naming file and
  *  tensor. */
 export function readSafetensorsHeader(file: string): ReadonlyMap<string, TensorEntry> {
@@ -65,7 +56,7 @@ export function readSafetensorsHeader(file: string): ReadonlyMap<string, TensorE
 }
 
 /** The dtype kernels can convert from. @throws ModelError for one that cannot be a weight here. */
-export function weightDtype(entry: TensorEntry): Dtype {
+export function weightDtype(entry: TensorEntry): PlainDtype {
   const dtype = supportedDtypes.get(entry.fileDtype);
   if (dtype !== undefined) return dtype;
   throw new ModelError(
@@ -73,14 +64,20 @@ export function weightDtype(entry: TensorEntry): Dtype {
   );
 }
 
-/** Values of a small tensor (a norm, a bias) as float32. @throws ModelError */
+/** Values of a small tensor (a norm, a bias, scales) as float32. @throws ModelError */
 export function readFloats(entry: TensorEntry): Float32Array<ArrayBuffer> {
   const dtype = weightDtype(entry);
-  const bytes = new Uint8Array(entry.byteCount);
-  withFile(entry.file, (descriptor) => readExactly(descriptor, entry.file, bytes, entry.byteOffset));
+  const bytes = readTensorBytes(entry);
   if (dtype === 'f32') return new Float32Array(bytes.buffer);
   const halves = new Uint16Array(bytes.buffer);
   return Float32Array.from(halves, dtype === 'bf16' ? bf16ToNumber : f16ToNumber);
+}
+
+/** The bytes of a small tensor. @throws ModelError */
+export function readTensorBytes(entry: TensorEntry): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(entry.byteCount);
+  withFile(entry.file, (descriptor) => readExactly(descriptor, entry.file, bytes, entry.byteOffset));
+  return bytes;
 }
 
 interface Header {
@@ -176,19 +173,4 @@ function readExactly(descriptor: number, file: string, target: Uint8Array, posit
     if (count === 0) throw new ModelError(`${file}: truncated at byte ${position + done}; download it again`);
     done += count;
   }
-}
-
-const scratch = new DataView(new ArrayBuffer(4));
-
-function bf16ToNumber(bits: number): number {
-  scratch.setUint32(0, bits << 16);
-  return scratch.getFloat32(0);
-}
-
-function f16ToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }

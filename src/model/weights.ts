@@ -1,20 +1,26 @@
-/** A model's parameters on a device, filled straight from checkpoint files: mapped on the CPU, through pinned
- *  buffers elsewhere. Used by families/ (declares what it needs) and load.ts (fills and closes). Two phases,
- *  so that a wrong checkpoint fails before a byte moves:
+/** A model's parameters on a device, filled straight from checkpoint files: mapped on the CPU, through
+ *  pinned buffers elsewhere. Used by families/ (declares what it needs) and load.ts (fills and closes).
+ *  Two phases, so that a wrong checkpoint fails before a byte moves:
  *
- *    declare   store.matrix(…), store.vector(…), store.table(…)   checks names and shapes, allocates, queues a fill job
- *    fill      await store.fill(onProgress)                        runs the jobs, a few dozen MiB in flight at a time
+ *     declare   store.matrix(…), store.vector(…), store.table(…)   checks names and shapes, allocates, queues a fill job
+ *     fill      await store.fill(onProgress)                        runs the jobs, a few dozen MiB in flight at a time
  *
  *  The store owns everything it hands out: `close` gives it all back. Weight bytes never pass through
  *  JavaScript. */
 import { assert } from '../base/assert.js';
 import { ModelError } from '../base/errors.js';
-import type { Device, MappedFile, Stream, Weight } from '../device/device.js';
+import type { Device, HostBuffer, MappedFile, Stream, Weight } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
+import {
+  isPlainDtype,
+  type PlainDtype,
+  plainMatrix,
+  type StoredMatrix,
+  storedRowBytes,
+} from '../device/stored-matrix.js';
 import { byteCount, elementCount, offsetPointer, type Pointer, type Tensor } from '../device/tensor.js';
-import type { Checkpoint } from './checkpoint.js';
+import type { Checkpoint, StoredTensor, TensorEntry } from './checkpoint.js';
 import { defaultPieceLimits, type FilePiece, streamPieces } from './file-pieces.js';
-import { readFloats, type TensorEntry, weightDtype } from './safetensors.js';
 
 /** Rows of a packed matrix that come from one checkpoint tensor. */
 export interface MatrixPart {
@@ -72,8 +78,8 @@ export class ParameterStore {
     format: Dtype = this.#linearFormat,
   ): Weight {
     const n = (stack[0] ?? []).reduce((sum, part) => sum + part.rowCount, 0);
-    const entries = stack.map((parts) =>
-      parts.map((part) => this.#checkpoint?.find(part.name, [part.rowCount, k]) ?? null),
+    const tensors = stack.map((parts) =>
+      parts.map((part) => this.#checkpoint?.matrix(part.name, [part.rowCount, k]) ?? null),
     );
     const weight = this.#device.createWeight({ count: stack.length, n, k }, format);
     this.#weights.push(weight);
@@ -84,11 +90,12 @@ export class ParameterStore {
         run: (stream) => stream.fillWeightRandom(weight, seed, dummyDeviation),
       });
     }
-    for (const [index, parts] of entries.entries()) {
+    for (const [index, parts] of tensors.entries()) {
       let firstRow = 0;
-      for (const entry of parts) {
-        if (entry !== null) this.#queueRows(weight, index, firstRow, entry);
-        firstRow += entry?.shape[0] ?? 0;
+      for (const [i, tensor] of parts.entries()) {
+        const rowCount = stack[index]?.[i]?.rowCount ?? 0;
+        if (tensor !== null) this.#queueRows(weight, { index, firstRow, rowCount }, tensor);
+        firstRow += rowCount;
       }
     }
     return weight;
@@ -97,27 +104,36 @@ export class ParameterStore {
   /** Norm weights as f32, `offset` added to each (Gemma stores w - 1); ones when random. @throws
    *  ModelError */
   norm(name: string, count: number, offset: number): Tensor {
-    const entry = this.#checkpoint?.find(name, [count]) ?? null;
-    return this.constant([count], () =>
-      entry === null ? new Float32Array(count).fill(1) : readFloats(entry).map((value) => value + offset),
+    this.#checkpoint?.check(name, [count]);
+    return this.constant(
+      [count],
+      () =>
+        this.#checkpoint?.floats(name, [count]).map((value) => value + offset) ??
+        new Float32Array(count).fill(1),
     );
   }
 
   /** Biases as f32, laid end to end like the rows of the matrix they go with; zeros when random. @throws
    *  ModelError */
   bias(parts: readonly MatrixPart[]): Tensor {
-    const entries = parts.map((part) => this.#checkpoint?.find(part.name, [part.rowCount]) ?? null);
+    for (const { name, rowCount } of parts) this.#checkpoint?.check(name, [rowCount]);
     const count = parts.reduce((sum, part) => sum + part.rowCount, 0);
-    return this.constant([count], () =>
-      Float32Array.from(entries.flatMap((entry) => (entry === null ? [] : [...readFloats(entry)]))),
-    );
+    return this.constant([count], () => {
+      const values = new Float32Array(count);
+      let first = 0;
+      for (const { name, rowCount } of parts) {
+        if (this.#checkpoint !== null) values.set(this.#checkpoint.floats(name, [rowCount]), first);
+        first += rowCount;
+      }
+      return values;
+    });
   }
 
-  /** An embedding table [rows, columns], row-major, in the file's dtype unless `dtype` asks otherwise. On the
-   *  CPU it stays in the mapped file where that is aligned. @throws ModelError */
-  table(name: string, shape: readonly [number, number], dtype: Dtype): Tensor {
-    const entry = this.#checkpoint?.find(name, shape) ?? null;
-    if (entry === null) {
+  /** An embedding table [rows, columns], row-major, in the file's dtype unless `dtype` asks otherwise. On
+   *  the CPU it stays in the mapped file where that is aligned. @throws ModelError */
+  table(name: string, shape: readonly [number, number], dtype: PlainDtype): Tensor {
+    const stored = this.#checkpoint?.matrix(name, shape) ?? null;
+    if (stored === null) {
       const table = this.#allocate(shape, dtype);
       const seed = this.#dummySeed++;
       this.#jobs.push({
@@ -126,13 +142,17 @@ export class ParameterStore {
       });
       return table;
     }
-    const sourceDtype = weightDtype(entry);
-    const source = this.#readsMappedFiles ? this.#mapped(entry) : null;
+    const sourceDtype = plainDtypeOf(stored);
+    const source = sourceDtype !== null && this.#readsMappedFiles ? this.#mapped(stored.entry) : null;
     if (source !== null && sourceDtype === dtype && source % 4 === 0)
       return { pointer: source, shape, dtype };
     const table = this.#allocate(shape, dtype);
-    if (source === null) this.#queueTable(table, entry);
-    else {
+    if (sourceDtype === null) {
+      const run = (stream: Stream) => stream.readMatrix({ ...table, dtype }, this.#stored(stored));
+      this.#jobs.push({ bytes: byteCount(table), run });
+    } else if (source === null) {
+      this.#queueTable(table, stored.entry, sourceDtype);
+    } else {
       const run = (stream: Stream) =>
         stream.convert(table.pointer, dtype, source, sourceDtype, elementCount(shape));
       this.#jobs.push({ bytes: byteCount(table), run });
@@ -188,24 +208,29 @@ export class ParameterStore {
     this.#files.clear();
   }
 
-  #queueRows(weight: Weight, index: number, firstRow: number, entry: TensorEntry): void {
-    const rowCount = entry.shape[0] ?? 0;
-    if (!this.#readsMappedFiles) {
-      this.#queuePieces(entry, entry.byteCount / Math.max(1, rowCount), (stream, pointer, first, count) => {
-        const source = { pointer, dtype: weightDtype(entry), rowStride: weight.k };
-        stream.fillWeight(weight, { index, firstRow: firstRow + first, rowCount: count }, source);
+  /** Plain rows stream through pinned buffers where the device cannot read mapped files; others are read
+   *  from a mapping everywhere. */
+  #queueRows(
+    weight: Weight,
+    place: { readonly index: number; readonly firstRow: number; readonly rowCount: number },
+    tensor: StoredTensor,
+  ): void {
+    const { entry } = tensor;
+    const dtype = plainDtypeOf(tensor);
+    if (dtype !== null && !this.#readsMappedFiles) {
+      this.#queuePieces(entry, storedRowBytes(dtype, weight.k), (stream, pointer, first, count) => {
+        const source = plainMatrix(pointer, dtype, count, weight.k);
+        stream.fillWeight(weight, { ...place, firstRow: place.firstRow + first, rowCount: count }, source);
       });
       return;
     }
-    const source = { pointer: this.#mapped(entry), dtype: weightDtype(entry), rowStride: weight.k };
     this.#jobs.push({
       bytes: entry.byteCount,
-      run: (stream) => stream.fillWeight(weight, { index, firstRow, rowCount }, source),
+      run: (stream) => stream.fillWeight(weight, place, this.#stored(tensor)),
     });
   }
 
-  #queueTable(table: Tensor, entry: TensorEntry): void {
-    const sourceDtype = weightDtype(entry);
+  #queueTable(table: Tensor, entry: TensorEntry, sourceDtype: PlainDtype): void {
     const elementBytes = byteCount({ shape: [1], dtype: table.dtype });
     const columnCount = table.shape[1] ?? 1;
     this.#queuePieces(
@@ -250,6 +275,28 @@ export class ParameterStore {
     return offsetPointer(file.pointer, entry.byteOffset);
   }
 
+  /** With addresses: of the mapped bytes, and of what turns numbers into values, which stays until the
+   *  stream is waited for. */
+  #stored({ entry, layout, readScaling }: StoredTensor): StoredMatrix {
+    const matrix = { ...layout, pointer: this.#mapped(entry), byteCount: entry.byteCount };
+    if (readScaling === null) return matrix;
+    const { scales, zeros, groups } = readScaling();
+    return {
+      ...matrix,
+      scales: this.#stage(scales).pointer,
+      ...(zeros !== null && { zeros: this.#stage(zeros).pointer }),
+      ...(groups !== null && { groups: this.#stage(groups).pointer }),
+    };
+  }
+
+  /** In host memory until the next settling. */
+  #stage(values: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>): HostBuffer {
+    const staging = this.#device.allocateHost(values.byteLength);
+    this.#staging.push(() => this.#device.releaseHost(staging));
+    staging.bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+    return staging;
+  }
+
   #allocate(shape: readonly number[], dtype: Dtype): Tensor {
     const tensor = { pointer: this.#device.allocate(byteCount({ shape, dtype })), shape, dtype };
     this.#tensors.push(tensor);
@@ -260,9 +307,11 @@ export class ParameterStore {
     const bytes = byteCount(tensor);
     if (values.length === 0) return; // stays zero, as allocated
     assert(values.byteLength === bytes, `constant of ${bytes} bytes, ${values.byteLength} given`);
-    const staging = this.#device.allocateHost(bytes);
-    this.#staging.push(() => this.#device.releaseHost(staging));
-    staging.bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-    stream.copy(tensor.pointer, staging.pointer, bytes);
+    stream.copy(tensor.pointer, this.#stage(values).pointer, bytes);
   }
+}
+
+/** null: quantised, or rows are not in order. */
+function plainDtypeOf({ layout }: StoredTensor): PlainDtype | null {
+  return isPlainDtype(layout.encoding) && (layout.pairedRows ?? 0) === 0 ? layout.encoding : null;
 }

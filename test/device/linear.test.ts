@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import type { Isa, Weight } from '../../src/device/device.js';
 import type { Dtype } from '../../src/device/dtype.js';
+import { plainMatrix } from '../../src/device/stored-matrix.js';
 import type { Tensor } from '../../src/device/tensor.js';
 import { fromBf16, toBf16, toF16 } from './halves.js';
 import { expectSameBits } from './same-bits.js';
@@ -101,7 +102,7 @@ function weightOf(bench: Bench, format: Dtype, values: Float32Array, n: number, 
   bench.stream.fillWeight(
     weight,
     { index: 0, firstRow: 0, rowCount: n },
-    { pointer: source.pointer, dtype: 'f32', rowStride: k },
+    plainMatrix(source.pointer, 'f32', n, k),
   );
   return weight;
 }
@@ -197,7 +198,7 @@ describe('weights', () => {
           bench.stream.fillWeight(
             weight,
             { index: 0, firstRow, rowCount: end - firstRow },
-            { pointer, dtype, rowStride: stride },
+            plainMatrix(pointer, dtype, end - firstRow, stride),
           );
         }
         expectSameBits(await multiply(bench, weight, x), expected);
@@ -231,10 +232,16 @@ describe('weights', () => {
     expect(() => bench.device.createWeight({ n: 4, k: 1 << 18 }, 'i8')).toThrow(/too long/);
     const weight = bench.device.createWeight({ count: 2, n: 4, k: 4 }, 'f32');
     const source = bench.f32(new Float32Array(16));
-    const from = { pointer: source.pointer, dtype: 'f32', rowStride: 4 } as const;
+    const from = plainMatrix(source.pointer, 'f32', 3, 4);
     expect(() => bench.stream.fillWeight(weight, { index: 0, firstRow: 2, rowCount: 3 }, from)).toThrow(
       /out of range/,
     );
+    expect(() => bench.stream.fillWeight(weight, { index: 2, firstRow: 0, rowCount: 1 }, from)).toThrow(
+      /out of range/,
+    );
+    expect(() =>
+      bench.stream.ops.linear(bench.poisoned([1, 4]), bench.f32([1, 2, 3, 4], [1, 4]), weight, null, 1),
+    ).toThrow(/stack/);
     expect(() => bench.stream.fillWeight(weight, { index: 2, firstRow: 0, rowCount: 1 }, from)).toThrow(
       /out of range/,
     );
@@ -261,7 +268,7 @@ describe.each(isas)('moe linear on %s', (isa) => {
         bench.stream.fillWeight(
           stack,
           { index: e, firstRow: 0, rowCount: n },
-          { pointer, dtype: 'f32', rowStride: k },
+          plainMatrix(pointer, 'f32', n, k),
         );
         alone.push(weightOf(bench, format, w.subarray(e * n * k, (e + 1) * n * k), n, k));
       }

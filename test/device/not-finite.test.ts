@@ -3,6 +3,7 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
 import { type BatchView, type KvLayerView, tokenForbidden, tokenNotFinite } from '../../src/device/device.js';
+import { plainMatrix } from '../../src/device/stored-matrix.js';
 import type { Tensor } from '../../src/device/tensor.js';
 import { type Row, sample } from './sample-rows.js';
 import { availableIsas, Bench } from './tensors.js';
@@ -147,7 +148,7 @@ describe.each(availableIsas())('on %s', (isa) => {
   it('expert ids outside are clamped', async () => {
     const weight = b.device.createWeight({ count: 3, n: 5, k: 8 }, 'f32');
     for (let index = 0; index < 3; index++) {
-      const source = { pointer: b.f32(normals(40, index)).pointer, dtype: 'f32' as const, rowStride: 8 };
+      const source = plainMatrix(b.f32(normals(40, index)).pointer, 'f32', 5, 8);
       b.stream.fillWeight(weight, { index, firstRow: 0, rowCount: 5 }, source);
     }
     const x = b.f32(normals(32, 9), [4, 8]);
@@ -251,7 +252,7 @@ describe.each(availableIsas())('on %s', (isa) => {
       for (const rows of [3, 20]) {
         const [k, n] = [70, 33];
         const weight = b.device.createWeight({ n, k }, format);
-        const source = { pointer: b.f32(normals(n * k, 1)).pointer, dtype: 'f32' as const, rowStride: k };
+        const source = plainMatrix(b.f32(normals(n * k, 1)).pointer, 'f32', n, k);
         b.stream.fillWeight(weight, { index: 0, firstRow: 0, rowCount: n }, source);
         const multiply = async (x: Float32Array) => {
           const out = b.poisoned([rows, n]);

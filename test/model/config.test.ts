@@ -157,12 +157,6 @@ describe('configs', () => {
     ],
     ['layer types', 'qwen3', { layer_types: ['full_attention'] }, /"layer_types" must be a list of 3/],
     ['dtype', 'llama', { torch_dtype: 'float64' }, /"torch_dtype" must be "float32"/],
-    [
-      'quantised',
-      'llama',
-      { quantization_config: { quant_method: 'gptq' } },
-      /already quantised are not supported/,
-    ],
     ['end ids', 'llama', { eos_token_id: 'two' }, /"eos_token_id" must be a token id/],
   ])('refuses: %s', (_, fixture, changes, message) => {
     expect(() => changed(fixture, changes)).toThrow(ModelError);

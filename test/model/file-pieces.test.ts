@@ -8,8 +8,8 @@ import { Prng } from '../../src/base/prng.js';
 import type { Device } from '../../src/device/device.js';
 import { openDevice } from '../../src/device/native.js';
 import { offsetPointer } from '../../src/device/tensor.js';
-import { Checkpoint } from '../../src/model/checkpoint.js';
 import { type FilePiece, streamPieces } from '../../src/model/file-pieces.js';
+import { openCheckpoint } from '../../src/model/open-checkpoint.js';
 import { ParameterStore } from '../../src/model/weights.js';
 import { demoFolder } from './harness.js';
 
@@ -93,7 +93,7 @@ const remote = new Proxy(device, {
 
 describe('parameters', () => {
   it('are the same as from mapped files: stacked and fused matrices, tables kept and converted', async () => {
-    const checkpoint = Checkpoint.open(demoFolder);
+    const checkpoint = openCheckpoint(demoFolder);
     const name = (part: string) => `model.layers.0.self_attn.${part}_proj.weight`;
     const [hidden, queries, keys] = [256, 256, 128];
     const outputs = await Promise.all(

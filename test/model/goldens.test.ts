@@ -3,15 +3,13 @@
  *  cache. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { at } from '../../src/base/assert.js';
+import { best, runGreedy } from './agreement.js';
 import {
-  argmax,
   demoFolder,
   fixtureFolder,
   fixtureNames,
-  type GoldenCase,
   Harness,
   largest,
-  logSoftmax,
   readGolden,
   ropeFixtureNames,
 } from './harness.js';
@@ -75,30 +73,3 @@ describe.each(runs)('$folder $configName $isa', ({ folder, configName, isa, case
     expect(Math.abs(run.promptLogprob - golden.prompt_logprob)).toBeLessThan(1e-2);
   });
 });
-
-/** Greedy generation of the golden's length; `rows` are log-probabilities at each position of the
- *  continuation. */
-async function runGreedy(harness: Harness, golden: GoldenCase) {
-  const { prompt_ids: prompt, continuation_ids: continuation } = golden;
-  const sequence = harness.start(prompt.length + continuation.length);
-  const promptRows = await harness.prefill(sequence, prompt, 200, 'all');
-  const promptLogprob = prompt
-    .slice(1)
-    .reduce((sum, id, i) => sum + at(logSoftmax(at(promptRows, i)), id), 0);
-  const rows: Float64Array[] = [];
-  const ids: number[] = [];
-  let logits = at(promptRows, prompt.length - 1);
-  for (;;) {
-    const row = logSoftmax(logits);
-    rows.push(row);
-    ids.push(argmax(logits));
-    if (ids.length === continuation.length) break;
-    logits = at(await harness.step([{ sequence, ids: ids.slice(-1), logits: 'last' }]), 0);
-  }
-  return { ids, rows, promptLogprob, logprobs: ids.map((id, i) => at(at(rows, i), id)) };
-}
-
-/** The ids of the `count` largest, best first. */
-function best(row: Float64Array, count: number): number[] {
-  return [...row.keys()].sort((a, b) => at(row, b) - at(row, a)).slice(0, count);
-}

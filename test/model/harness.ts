@@ -31,6 +31,23 @@ export const fixtureNames = [
   'gemma2',
   'phi3',
 ] as const;
+/** Checkpoints that are quantised already. */
+export const quantisedFixtureNames = [
+  ...[
+    'llama-gptq-g128',
+    'llama-gptq-actorder-g64',
+    'qwen3-gptq-asym-actorder-g32',
+    'llama-awq-g128',
+    'qwen3-awq-g64',
+  ],
+  ...[
+    'llama-ct-w4a16-g128',
+    'qwen3-ct-w4a16-g32',
+    'qwen3-ct-fp8-dynamic',
+    'qwen3-fp8-block',
+    'llama-fp8-block',
+  ],
+];
 /** Contexts past the length before scaling. */
 export const ropeFixtureNames = ['qwen3-yarn', 'llama-linear'] as const;
 

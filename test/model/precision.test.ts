@@ -4,62 +4,9 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { at } from '../../src/base/assert.js';
-import {
-  argmax,
-  demoFolder,
-  fixtureFolder,
-  fixtureNames,
-  type GoldenCase,
-  Harness,
-  largest,
-  logSoftmax,
-  readGolden,
-} from './harness.js';
+import { casesOf, compare, isFull, maxTokenCountOf, median, most } from './agreement.js';
+import { argmax, demoFolder, fixtureFolder, fixtureNames, Harness, largest, logSoftmax } from './harness.js';
 import { readTensors, referenceLogits, type Tensors } from './reference.js';
-
-const isFull = process.env.TWOSTROKE_TEST === 'full';
-
-interface Agreement {
-  /** Positions with a gap of at least the threshold whose best token is another one. */
-  readonly wrongCount: number;
-  readonly checkedCount: number;
-  /** |log-probability - golden| of the top-5 entries above the floor, ascending. */
-  readonly errors: readonly number[];
-}
-
-async function compare(
-  harness: Harness,
-  cases: readonly GoldenCase[],
-  gapThreshold: number,
-  logprobFloor = Number.NEGATIVE_INFINITY,
-): Promise<Agreement> {
-  const errors: number[] = [];
-  let wrongCount = 0;
-  let checkedCount = 0;
-  for (const golden of cases) {
-    const { prompt_ids: prompt, continuation_ids: continuation } = golden;
-    const sequence = harness.start(prompt.length + continuation.length);
-    await harness.prefill(sequence, prompt.slice(0, -1), 512, 'last');
-    const rows = await harness.prefill(
-      sequence,
-      [...prompt.slice(-1), ...continuation.slice(0, -1)],
-      512,
-      'all',
-    );
-    for (const [position, row] of rows.entries()) {
-      if (at(golden.gaps, position) >= gapThreshold) {
-        checkedCount++;
-        if (argmax(row) !== at(continuation, position)) wrongCount++;
-      }
-      const { ids = [], logprobs = [] } = golden.top5[position] ?? {};
-      const found = ids.length > 0 ? logSoftmax(row) : row;
-      for (const [i, id] of ids.entries()) {
-        if (at(logprobs, i) > logprobFloor) errors.push(Math.abs(at(found, id) - at(logprobs, i)));
-      }
-    }
-  }
-  return { wrongCount, checkedCount, errors: errors.sort((a, b) => a - b) };
-}
 
 /** Round to nearest, ties to even. */
 function toNearestBf16(value: number): number {
@@ -67,13 +14,6 @@ function toNearestBf16(value: number): number {
   bits[0] = ((at(bits, 0) + 0x7fff + ((at(bits, 0) >>> 16) & 1)) >>> 16) << 16;
   return at(new Float32Array(bits.buffer), 0);
 }
-
-const median = (sorted: readonly number[]) => at(sorted, Math.floor(sorted.length / 2));
-const most = (sorted: readonly number[]) => at(sorted, sorted.length - 1);
-const casesOf = (folder: string) =>
-  readGolden(folder).cases.filter(({ prompt_ids }) => isFull || prompt_ids.length < 1500);
-const maxTokenCountOf = (cases: readonly GoldenCase[]) =>
-  Math.max(...cases.map(({ prompt_ids, continuation_ids }) => prompt_ids.length + continuation_ids.length));
 
 const bf16Runs = [...fixtureNames.map(fixtureFolder), demoFolder].flatMap((folder) => [
   { folder, dtype: 'bf16', kvDtype: 'bf16' } as const,

@@ -4,6 +4,7 @@
  *  is one product. */
 import type { Weight } from '../../device/device.js';
 import type { Dtype } from '../../device/dtype.js';
+import type { PlainDtype } from '../../device/stored-matrix.js';
 import type { Tensor } from '../../device/tensor.js';
 import type { ModelConfig } from '../config.js';
 import { ropeTable } from '../rope.js';
@@ -58,7 +59,11 @@ export interface DecoderParameters {
 export function declareDecoder(
   config: ModelConfig,
   store: ParameterStore,
-  options: { readonly embeddingDtype: Dtype; readonly routerFormat: Dtype; readonly positionCount: number },
+  options: {
+    readonly embeddingDtype: PlainDtype;
+    readonly routerFormat: Dtype;
+    readonly positionCount: number;
+  },
 ): DecoderParameters {
   const { vocabCount, hiddenCount, rope } = config;
   const embedding = store.table(
