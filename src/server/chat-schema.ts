@@ -4,6 +4,8 @@ import {
   ignoredFields,
   isEmptyArray,
   isTextFormat,
+  listOf,
+  recordOf,
   responseFields,
   samplingFields,
   schedulingFields,
@@ -30,7 +32,7 @@ const echoedFields = {
 const messageSchema = z.object({
   role: z.enum(['system', 'developer', 'user', 'assistant', 'tool']),
   content: z
-    .union([z.string(), z.array(textPart)], { error: 'expected a string or a list of text parts' })
+    .union([z.string(), listOf(textPart)], { error: 'expected a string or a list of text parts' })
     .nullish(),
   name: z.string().nullish(),
   tool_call_id: z.string().nullish(),
@@ -38,10 +40,10 @@ const messageSchema = z.object({
 });
 
 export const chatTemplateFields = {
-  messages: z.array(messageSchema).min(1, 'at least one message is needed'),
+  messages: listOf(messageSchema, { emptyMessage: 'at least one message is needed' }),
   add_generation_prompt: z.boolean().nullish(),
   continue_final_message: z.boolean().nullish(),
-  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  chat_template_kwargs: recordOf<unknown>(() => null).nullish(),
   chat_template: unsupported(),
   documents: unsupported(isEmptyArray),
 };

@@ -18,13 +18,13 @@ const seed = z
 
 /** What is wrong with a field, and where in it. */
 export interface Finding {
-  readonly path: readonly number[];
+  readonly path: readonly PropertyKey[];
   readonly message: string;
 }
 
 /** A field that `find` looks at: for lists of any length. zod would go on through all of a list that begins
  *  wrong, and make a finding of each of its items. */
-export function checked<Value>(find: (value: unknown) => Finding | null): z.ZodType<Value> {
+export function checked<Value>(find: (value: unknown) => Finding | null): z.ZodType<Value, Value> {
   return z.custom<Value>().superRefine((value, context) => {
     const finding = find(value);
     if (finding !== null)
@@ -39,6 +39,53 @@ export function wrongTokenIds(value: unknown, path: readonly number[] = []): Fin
   return index === -1 ? null : { path: [...path, index], message: messageOf(tokenId, value[index]) };
 }
 
+/** A list of which each item is parsed, up to the first that is wrong. `countMax` is checked before any of them is
+ *  looked at. */
+export function listOf<Item extends z.ZodType>(
+  item: Item,
+  { countMax = Number.POSITIVE_INFINITY, emptyMessage }: { countMax?: number; emptyMessage?: string } = {},
+): z.ZodType<z.output<Item>[], z.input<Item>[]> {
+  const list = z.unknown().transform((value, context): z.output<Item>[] => {
+    const refuse = (finding: Finding): z.output<Item>[] => {
+      context.addIssue({ code: 'custom', path: [...finding.path], message: finding.message });
+      return z.NEVER;
+    };
+    if (!Array.isArray(value)) return refuse({ path: [], message: messageOf(z.array(z.unknown()), value) });
+    if (value.length > countMax) return refuse({ path: [], message: tooMany(countMax) });
+    if (value.length === 0 && emptyMessage !== undefined) return refuse({ path: [], message: emptyMessage });
+    const items: z.output<Item>[] = [];
+    for (const [index, each] of value.entries()) {
+      const { data, error } = item.safeParse(each);
+      if (error === undefined) items.push(data);
+      else {
+        for (const issue of error.issues.slice(0, 1)) {
+          context.issues.push({ ...issue, path: [index, ...issue.path], input: each });
+        }
+        return z.NEVER;
+      }
+    }
+    return items;
+  });
+  return list as unknown as z.ZodType<z.output<Item>[], z.input<Item>[]>;
+}
+
+/** An object of any names, whose values `find` looks at up to the first that is wrong. */
+export function recordOf<Value>(
+  find: (value: unknown) => string | null,
+): z.ZodType<Readonly<Record<string, Value>>, Readonly<Record<string, Value>>> {
+  return checked((value) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      return { path: [], message: messageOf(z.record(z.string(), z.unknown()), value) };
+    for (const name of Object.keys(value)) {
+      const message = find((value as Readonly<Record<string, unknown>>)[name]);
+      if (message !== null) return { path: [name], message };
+    }
+    return null;
+  });
+}
+
+const tooMany = (countMax: number) => `Too big: expected array to have <=${countMax} items`;
+
 /** As zod says it. */
 export function messageOf(schema: z.ZodType, value: unknown): string {
   return schema.safeParse(value).error?.issues[0]?.message ?? 'not valid';
@@ -47,14 +94,16 @@ export function messageOf(schema: z.ZodType, value: unknown): string {
 export const tokenIds = checked<number[]>((value) => wrongTokenIds(value));
 
 /** At most so many, checked before any of them is looked at. */
-function fewTokenIds(countMax: number): z.ZodType<number[]> {
-  return checked((value) =>
+function fewTokenIds(countMax: number) {
+  return checked<number[]>((value) =>
     Array.isArray(value) && value.length > countMax
-      ? { path: [], message: `Too big: expected array to have <=${countMax} items` }
+      ? { path: [], message: tooMany(countMax) }
       : wrongTokenIds(value),
   );
 }
 
+const bias = z.number().min(-100).max(100);
+const isBias = (value: unknown) => typeof value === 'number' && value >= -100 && value <= 100;
 const stopString = z.string().min(1, 'a stop string must not be empty');
 
 /** How tokens are drawn, and the vLLM extras around it. */
@@ -67,11 +116,11 @@ export const samplingFields = {
   presence_penalty: z.number().min(-2).max(2).nullish(),
   frequency_penalty: z.number().min(-2).max(2).nullish(),
   repetition_penalty: z.number().gt(0).max(10).nullish(),
-  logit_bias: z.record(z.string(), z.number().min(-100).max(100)).nullish(),
+  logit_bias: recordOf<number>((value) => (isBias(value) ? null : messageOf(bias, value))).nullish(),
   seed: seed.nullish(),
   n: z.int().min(1).max(128).nullish(),
   stop: z
-    .union([stopString, z.array(stopString).max(stopCountMax)], {
+    .union([stopString, listOf(stopString, { countMax: stopCountMax })], {
       error: `expected a string, or a list of up to ${stopCountMax}, none of them empty`,
     })
     .nullish(),

@@ -3,6 +3,7 @@
 import net from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { OverloadedError } from '../../src/control/admission.js';
+import { chatSchema } from '../../src/server/chat-schema.js';
 import { completionSchema } from '../../src/server/completion-schema.js';
 import { validate } from '../../src/server/validation.js';
 import { startTestServer, type TestServer } from './demo-server.js';
@@ -158,16 +159,51 @@ describe('a list that is wrong', () => {
     return { list, reads };
   }
 
-  it.each([
-    ['prompt', -1, /prompt\[0\]: .*>=0/],
-    ['prompt', 1.5, /prompt\[0\]: expected int/],
-    ['prompt', [], /list of up to 1024|prompt\[0\]/],
-    ['prompt', '', /up to 1024/],
-    ['stop_token_ids', -1, /<=1024/],
-  ])('%s of many %j is looked at up to the first', (field, item, message) => {
+  const chat = (content: unknown) => ({ messages: [{ role: 'user', content }] });
+
+  it.each<[string, unknown, (list: unknown) => object, RegExp]>([
+    ['prompt', -1, (prompt) => ({ prompt }), /prompt\[0\]: .*>=0/],
+    ['prompt', 1.5, (prompt) => ({ prompt }), /prompt\[0\]: expected int/],
+    ['prompt', [], (prompt) => ({ prompt }), /list of up to 1024|prompt\[0\]/],
+    ['prompt', '', (prompt) => ({ prompt }), /up to 1024/],
+    ['stop_token_ids', -1, (list) => ({ prompt: 'a', stop_token_ids: list }), /<=1024/],
+    ['stop', 0, (stop) => ({ prompt: 'a', stop }), /list of up to 16/],
+    ['messages', 0, (messages) => ({ messages }), /messages\[0\]: expected object/],
+    ['messages', {}, (messages) => ({ messages }), /messages\[0\]\.role: /],
+    ['content', 0, chat, /messages\[0\]\.content\[0\]: expected a content part/],
+    ['content', { type: 'x' }, chat, /messages\[0\]\.content\[0\]\.type: only content parts/],
+  ])('%s of many %j is looked at up to the first', (_field, item, body, message) => {
     const { list, reads } = watched(Array(100_000).fill(item));
-    expect(() => validate(completionSchema, { prompt: 'a', [field]: list }, () => {})).toThrow(message);
+    const given = body(list);
+    const parse = () =>
+      'messages' in given
+        ? validate(chatSchema, given, () => {})
+        : validate(completionSchema, given, () => {});
+    expect(parse).toThrow(message);
     expect(reads.count).toBeLessThan(20);
+  });
+
+  it('logit_bias of many wrong values is looked at up to the first', () => {
+    const reads = { count: 0 };
+    const bias = Object.defineProperties(
+      {},
+      Object.fromEntries(
+        Array.from({ length: 10_000 }, (_, id) => [
+          id,
+          {
+            enumerable: true,
+            get: () => {
+              reads.count++;
+              return 'x';
+            },
+          },
+        ]),
+      ),
+    );
+    expect(() => validate(completionSchema, { prompt: 'a', logit_bias: bias }, () => {})).toThrow(
+      /logit_bias\.0: /,
+    );
+    expect(reads.count).toBeLessThanOrEqual(1);
   });
 });
 
