@@ -15,7 +15,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { isoDate, systemClock } from '../src/base/clock.js';
 import { messageOf } from '../src/base/errors.js';
-import { pathOf } from '../src/bench/request-record.js';
+import { pathOf } from '../src/bench/load-record.js';
 import { metricNames, resultJson } from '../src/bench/result-json.js';
 import { benchServer, type LoadResult } from '../src/bench/serve.js';
 import { ServerProcess } from '../src/bench/server-process.js';

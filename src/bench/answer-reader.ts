@@ -1,7 +1,8 @@
-/** Reads the payloads of a streamed completion or chat completion into an Answer. Used by http-client.ts.
+/** Reads the payloads of a streamed completion or chat completion into an CompletionAnswer. Used by
+ *  http-client.ts.
  *  Invariant: a stream counts as completed only when it said [DONE] or gave a finish reason, and no error. */
-import type { Answer } from './completion-client.js';
-import type { Outcome } from './request-record.js';
+import type { CompletionAnswer } from './completion-client.js';
+import type { Outcome } from './load-record.js';
 
 /** The fields of OpenAI's chunks that matter here. */
 interface Chunk {
@@ -52,7 +53,11 @@ export class AnswerReader {
   }
 
   /** E2EL ends with the last token, not with the usage chunk behind it. */
-  end(outcome: Outcome, nowMs: number, facts: Pick<Answer, 'status' | 'error' | 'route'>): Answer {
+  end(
+    outcome: Outcome,
+    nowMs: number,
+    facts: Pick<CompletionAnswer, 'status' | 'error' | 'route'>,
+  ): CompletionAnswer {
     const isBroken =
       outcome === 'completed' && (this.#error !== undefined || !(this.#isDone || this.#isFinished));
     const error = this.#error ?? facts.error ?? (isBroken ? 'the stream ended early' : undefined);

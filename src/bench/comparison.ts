@@ -1,6 +1,6 @@
 /** Is the candidate worse than the reference at a point? Goodput at least 0.97 ×, tail TTFT and TPOT at most
  *  1.10 ×, each with the 95 % bootstrap bound on the safe side. A request that was rejected, failed or never
- *  ended is a missed target with infinite latencies. Used by sweep-summary.ts. */
+ *  ended is a missed SLO with infinite latencies. Used by sweep-summary.ts. */
 import { assert } from '../base/assert.js';
 import { percentile } from '../base/percentiles.js';
 import type { Prng } from '../base/prng.js';
@@ -12,7 +12,7 @@ import {
   type Statistic,
   total,
 } from './bootstrap.js';
-import { type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import { type LoadRecord, tpotMsOf, ttftMsOf } from './load-record.js';
 import { meetsItsClass, type SloByClass, scaledSlo } from './slo.js';
 import { generatorDelayMsLimit } from './summary.js';
 
@@ -20,7 +20,7 @@ export const limits = { goodputRatioMin: 0.97, latencyRatioMax: 1.1 } as const;
 /** p99 of fewer requests is the fate of a handful. */
 const p99RequestCountMin = 1000;
 
-/** Where the reference itself keeps fewer within the targets, the ratio of the two is that of two handfuls
+/** Where the reference itself keeps fewer within the SLOs, the ratio of the two is that of two handfuls
  *  and is not judged. */
 export const tellingShareMin = 0.05;
 
@@ -37,7 +37,7 @@ export interface JudgedBounds extends Bounds {
 }
 
 export interface JudgedGoodput extends Bounds {
-  /** Requests of the reference that met the targets, of all. */
+  /** Requests of the reference that met their SLOs, of all. */
   readonly referenceShare: number;
   /** 'not judged': too few of them. */
   readonly verdict: Verdict | 'not judged';
@@ -46,7 +46,7 @@ export interface JudgedGoodput extends Bounds {
 export interface Comparison {
   readonly requestCount: number;
   readonly latencyPercentile: 'p90' | 'p99';
-  /** By target scale. */
+  /** By SLO scale. */
   readonly goodput: Readonly<Record<Scale, JudgedGoodput>>;
   readonly ttft: JudgedBounds;
   readonly tpot: JudgedBounds;
@@ -55,7 +55,7 @@ export interface Comparison {
   readonly verdict: Verdict | 'void';
 }
 
-type Repetitions = readonly (readonly RequestRecord[])[];
+type Repetitions = readonly (readonly LoadRecord[])[];
 
 /** The values of a comparison, pair by pair, from which its bounds are made. */
 export interface PointPairs {
@@ -70,14 +70,14 @@ export interface PointPairs {
 /** Pairs are requests with the same index of the same repetition. */
 export function pairPoint(candidate: Repetitions, reference: Repetitions, slos: SloByClass): PointPairs {
   const paired = pairs(candidate, reference);
-  const valuesOf = (value: (record: RequestRecord) => number) =>
+  const valuesOf = (value: (record: LoadRecord) => number) =>
     paired.map(([ours, theirs]) => ({
       candidate: Float64Array.from(ours, value),
       reference: Float64Array.from(theirs, value),
     }));
   const goodAt = (scale: Scale) => {
-    const targets = scaledSlo(slos, Number(scale));
-    return valuesOf((record) => (meetsItsClass(record, targets) ? 1 : 0));
+    const scaledSlos = scaledSlo(slos, Number(scale));
+    return valuesOf((record) => (meetsItsClass(record, scaledSlos) ? 1 : 0));
   };
   const goodput = { '0.5': goodAt('0.5'), '1': goodAt('1'), '2': goodAt('2') };
   const requestCount = paired.reduce((count, [ours]) => count + ours.length, 0);
@@ -147,7 +147,7 @@ function worstOf(verdicts: readonly JudgedGoodput['verdict'][]): Verdict {
   return verdicts.includes('undecided') ? 'undecided' : 'holds';
 }
 
-type Pair = readonly [readonly RequestRecord[], readonly RequestRecord[]];
+type Pair = readonly [readonly LoadRecord[], readonly LoadRecord[]];
 
 function pairs(candidate: Repetitions, reference: Repetitions): readonly Pair[] {
   return candidate.flatMap((ours, repetition) => {
@@ -158,14 +158,14 @@ function pairs(candidate: Repetitions, reference: Repetitions): readonly Pair[] 
   });
 }
 
-function partnerOf(records: ReadonlyMap<number, RequestRecord>, index: number): RequestRecord {
+function partnerOf(records: ReadonlyMap<number, LoadRecord>, index: number): LoadRecord {
   const record = records.get(index);
   assert(record !== undefined, 'pairs of requests');
   return record;
 }
 
 /** An answer of one token has no TPOT: 0 never makes a tail. */
-function latency(record: RequestRecord, value: (record: RequestRecord) => number | undefined): number {
+function latency(record: LoadRecord, value: (record: LoadRecord) => number | undefined): number {
   return record.outcome === 'completed' ? (value(record) ?? 0) : Number.POSITIVE_INFINITY;
 }
 

@@ -1,11 +1,11 @@
 /** What the load generator needs of a server: one streamed completion, with the times at which its tokens
  *  came. */
-import type { Outcome, PlannedRequest } from './request-record.js';
+import type { Outcome, PlannedRequest } from './load-record.js';
 
 /** A request made ready before its time, so that nothing but sending is left to do then. */
 export interface PreparedRequest {
   /** Sends now; never rejects. `signal` cuts it: the outcome is then 'unfinished'. */
-  send(signal: AbortSignal): Promise<Answer>;
+  send(signal: AbortSignal): Promise<CompletionAnswer>;
 }
 
 export interface CompletionClient {
@@ -13,7 +13,7 @@ export interface CompletionClient {
 }
 
 /** Times are those of the clock the client was made with. */
-export interface Answer {
+export interface CompletionAnswer {
   readonly outcome: Outcome;
   readonly sentMs: number;
   readonly endMs: number;

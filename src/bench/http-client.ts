@@ -12,8 +12,8 @@ import { request as httpsRequest, Agent as TlsAgent } from 'node:https';
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
 import { AnswerReader } from './answer-reader.js';
-import type { Answer, CompletionClient, PreparedRequest } from './completion-client.js';
-import type { Outcome, PlannedRequest } from './request-record.js';
+import type { CompletionAnswer, CompletionClient, PreparedRequest } from './completion-client.js';
+import type { Outcome, PlannedRequest } from './load-record.js';
 import { SseReader } from './sse-reader.js';
 
 export interface HttpClientOptions {
@@ -53,7 +53,7 @@ export class HttpCompletionClient implements CompletionClient {
     this.#agent.destroy();
   }
 
-  #send(body: Buffer, headers: OutgoingHttpHeaders, signal: AbortSignal): Promise<Answer> {
+  #send(body: Buffer, headers: OutgoingHttpHeaders, signal: AbortSignal): Promise<CompletionAnswer> {
     return new Promise((resolve) => {
       const reader = new AnswerReader(this.#clock.nowMs());
       let facts: { status?: number; route?: string } = {};

@@ -23,14 +23,14 @@ export interface ComparedPoint {
   readonly rateFraction: number | null;
   /** The static mode with the higher goodput. */
   readonly reference: string;
-  /** Of which targets: twice them where hardly anything is within them. */
+  /** Of which SLO scale: twice where hardly anything keeps it. */
   readonly referenceScale: Scale;
   readonly comparison: Comparison | null;
   /** A static mode against itself. */
   readonly noise: Comparison | null;
 }
 
-/** Geometric means over the points that are not void; goodput at target scale 1, where it is judged. null: no
+/** Geometric means over the points that are not void; goodput at SLO scale 1, where it is judged. null: no
  *  such point. */
 export interface Overall {
   readonly goodput: JudgedBounds | null;
@@ -47,7 +47,7 @@ export interface VerdictCounts {
   readonly undecidedCount: number;
   readonly failsCount: number;
   readonly voidCount: number;
-  /** Goodput at target scale 1 above the reference's beyond noise. */
+  /** Goodput at SLO scale 1 above the reference's beyond noise. */
   readonly betterCount: number;
   /** A point's verdict is that of its worst metric: here each on its own. */
   readonly byMetric: Readonly<Record<Metric, Readonly<Record<Verdict, number>>>>;
@@ -55,7 +55,7 @@ export interface VerdictCounts {
 }
 
 export interface NeverWorse extends VerdictCounts {
-  /** Over all points that are not void, target scale 1, where it is judged; null: no such point. */
+  /** Over all points that are not void, SLO scale 1, where it is judged; null: no such point. */
   readonly goodputRatioMin: number | null;
   readonly ttftP99RatioMax: number | null;
   readonly tpotP99RatioMax: number | null;

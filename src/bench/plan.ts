@@ -2,7 +2,7 @@
  *  Used by run.ts.
  *  Invariant: max_tokens says nothing about the answer's length: it is one number for the whole workload, at
  *  least twice its longest answer, lowered only where the context ends. */
-import { lengthClassOf, type PlannedRequest } from './request-record.js';
+import { lengthClassOf, type PlannedRequest } from './load-record.js';
 import type { SloByClass } from './slo.js';
 import type { Sample, Workload } from './workload.js';
 
@@ -10,7 +10,7 @@ interface PlanOptions {
   /** 'forced': the server ends the answer at the wanted length, max_tokens is far above. 'limit': max_tokens
    *  is the wanted length. */
   readonly outputLength: 'forced' | 'limit';
-  /** Prompt and answer together; null: not known. */
+  /** LoadPrompt and answer together; null: not known. */
   readonly contextTokenCount: number | null;
   readonly requestCountMax: number;
   /** No arrival after this. */

@@ -19,7 +19,7 @@ const shapes = ['circle', 'square', 'triangle-up', 'diamond', 'cross', 'triangle
 /** A line to compare with rather than a strategy: grey. */
 export const everyRequest = 'every request';
 
-/** The same mode has the same colour and mark in every plot. */
+/** The same mode has the same colour and point in every plot. */
 export function modeColor(modes: readonly string[], title: string | null = 'strategy') {
   return {
     field: 'mode',

@@ -37,10 +37,10 @@ const throughput: RateFigure = {
 };
 const goodput: RateFigure = {
   name: 'goodput',
-  title: 'Goodput: requests within their latency targets',
+  title: 'Goodput: requests within their SLOs',
   axisTitle: 'good requests/s',
   caption:
-    'Requests that met both TTFT and TPOT targets of their length class. A line below "every request" by how many missed them.',
+    'Requests that met both the TTFT and TPOT SLO of their length class. A line below "every request" by how many missed them.',
   value: (row) => row.goodRequestsPerSecond['1'] ?? 0,
 };
 

@@ -3,7 +3,7 @@
  *  so that none is blamed for the length predictor; E2EL with the predicted length, as the router used it, is
  *  the fifth row. */
 import { percentile } from '../base/percentiles.js';
-import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import { e2elMsOf, type LoadRecord, tpotMsOf, ttftMsOf } from './load-record.js';
 
 export const predictionNames = ['ttft', 'transfer', 'tpot', 'e2el', 'e2elOfPredictedLength'] as const;
 type PredictionName = (typeof predictionNames)[number];
@@ -27,10 +27,10 @@ interface PredictionError {
   readonly p90: number;
 }
 
-export type PredictionErrors = Readonly<Partial<Record<PredictionName, PredictionError>>>;
+export type ErrorsByName = Readonly<Partial<Record<PredictionName, PredictionError>>>;
 
 /** undefined: nothing was predicted, or nothing came to compare it with. */
-export function predictionOf(record: RequestRecord, name: PredictionName): Prediction | undefined {
+export function predictionOf(record: LoadRecord, name: PredictionName): Prediction | undefined {
   const { predicted, outcome } = record;
   if (predicted === undefined || outcome !== 'completed') return undefined;
   const predictedMs = predictedMsOf(record, predicted, name);
@@ -40,10 +40,10 @@ export function predictionOf(record: RequestRecord, name: PredictionName): Predi
   return { predictedMs, realMs };
 }
 
-/** After the first token come the transfer and joining a step, felt once, and one step a token. */
+/** After the first token come the transfer and joining a step, exposed once, and one step a token. */
 function predictedMsOf(
-  { outputTokenCount }: RequestRecord,
-  { ttftMs, transferMs = 0, joinMs = 0, stepMs, e2elMs }: NonNullable<RequestRecord['predicted']>,
+  { outputTokenCount }: LoadRecord,
+  { ttftMs, transferMs = 0, joinMs = 0, stepMs, e2elMs }: NonNullable<LoadRecord['predicted']>,
   name: PredictionName,
 ): number | undefined {
   const furtherCount = outputTokenCount - 1;
@@ -55,14 +55,14 @@ function predictedMsOf(
   return e2elMs;
 }
 
-function realMsOf(record: RequestRecord, name: PredictionName): number | undefined {
+function realMsOf(record: LoadRecord, name: PredictionName): number | undefined {
   if (name === 'ttft') return ttftMsOf(record);
   if (name === 'transfer') return record.transferMs;
   return name === 'tpot' ? tpotMsOf(record) : e2elMsOf(record);
 }
 
 /** Names without a single judged request are left out. */
-export function predictionErrors(records: readonly RequestRecord[]): PredictionErrors {
+export function predictionErrors(records: readonly LoadRecord[]): ErrorsByName {
   const entries = predictionNames.flatMap((name): [PredictionName, PredictionError][] => {
     const errors = records.flatMap((record) => {
       const prediction = predictionOf(record, name);

@@ -2,7 +2,7 @@
 import { scales } from './comparison.js';
 import { escaped, percent, pointName } from './html-text.js';
 import type { Plot } from './plot-style.js';
-import { type PredictionErrors, predictionNames, predictionTitles } from './predictions.js';
+import { type ErrorsByName, predictionNames, predictionTitles } from './predictions.js';
 import type { SweepHeader } from './sweep-file.js';
 import type { SweepPoint, SweepSummary } from './sweep-summary.js';
 import { figure } from './text-table.js';
@@ -25,11 +25,11 @@ ${predictionTable(summary, header)}
 ${handOverTable(summary)}
 ${unloadedTable(summary)}
 <h2>How it was run</h2>
-<p>Every strategy got the same arrivals and lengths at a point and repetition, one after the other, in turning order. Targets: TTFT ≤
+<p>Every strategy got the same arrivals and lengths at a point and repetition, one after the other, in turning order. SLOs: TTFT ≤
 ${header.ttftFactor} × and TPOT ≤ ${header.tpotFactor} × the unloaded p50 of the request's length class in the better static mode${
-    header.sentSlo === true ? '; each request told its server these targets' : ''
+    header.sentSlo === true ? '; each request carried these SLOs to its server' : ''
   }.
-A request that was rejected, failed or never ended misses its targets with infinite latencies. A point whose generator was more than
+A request that was rejected, failed or never ended misses its SLO with infinite latencies. A point whose generator was more than
 5 ms late at p99 is void.</p>
 <table><tr><th>strategy</th><th>server</th></tr>${Object.entries(header.targets)
     .map(([mode, text]) => `<tr><td>${escaped(mode)}</td><td><code>${escaped(text)}</code></td></tr>`)
@@ -102,14 +102,14 @@ function unloadedTable({ unloaded, saturation }: SweepSummary): string {
   const full = saturation.map(({ workload, mode, requestsPerSecond, outputTokensPerSecond }) =>
     row([`${escaped(workload)}, ${escaped(mode)}`, figure(requestsPerSecond), figure(outputTokensPerSecond)]),
   );
-  return `<h2>One request at a time</h2><p>Milliseconds, p50 / p99. The targets come from the better static mode of these.</p>
+  return `<h2>One request at a time</h2><p>Milliseconds, p50 / p99. The SLOs come from the better static mode of these.</p>
 <table><tr><th>requests</th><th>count</th><th>TTFT</th><th>TPOT</th><th>E2EL</th></tr>${single.join('')}</table>
 <h2>Saturation</h2><p>As many requests open as was asked for; filling and emptying are in the figures.</p>
 <table><tr><th>workload</th><th>req/s</th><th>tok/s</th></tr>${full.join('')}</table>`;
 }
 
 function predictionTable({ points, predictionErrors }: SweepSummary, { candidate }: SweepHeader): string {
-  const cells = (errors: PredictionErrors) =>
+  const cells = (errors: ErrorsByName) =>
     predictionNames
       .map((name) => errors[name])
       .map((error) =>
@@ -138,5 +138,5 @@ function sloTable({ slos }: SweepSummary): string {
         `<tr><td>${escaped(workload)}</td><td>${lengthClass}</td><td>${figure(ttftMs ?? Number.NaN)}</td><td>${figure(tpotMs ?? Number.NaN)}</td></tr>`,
     ),
   );
-  return `<table><tr><th>workload</th><th>class</th><th>TTFT target (ms)</th><th>TPOT target (ms)</th></tr>${rows.join('')}</table>`;
+  return `<table><tr><th>workload</th><th>class</th><th>TTFT SLO (ms)</th><th>TPOT SLO (ms)</th></tr>${rows.join('')}</table>`;
 }

@@ -1,9 +1,9 @@
 /** Plots of single requests rather than of runs: distributions, predictions, routes. Pure. Used by
  *  plots.ts. */
 import { Prng } from '../base/prng.js';
+import { e2elMsOf, type LoadRecord, pathOf, tpotMsOf, ttftMsOf } from './load-record.js';
 import { modeColor, type Plot, smallMultiples } from './plot-style.js';
 import { predictionNames, predictionOf, predictionTitles } from './predictions.js';
-import { e2elMsOf, pathOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
 import type { SweepData } from './sweep-file.js';
 import type { SweepSummary } from './sweep-summary.js';
 
@@ -11,7 +11,7 @@ interface PointRecord {
   readonly workload: string;
   readonly mode: string;
   readonly rate: number;
-  readonly record: RequestRecord;
+  readonly record: LoadRecord;
 }
 
 export function requestPlots(
@@ -105,7 +105,7 @@ function cdfPlot(
   ];
 }
 
-function cdf(entries: readonly PointRecord[], value: (record: RequestRecord) => number | undefined) {
+function cdf(entries: readonly PointRecord[], value: (record: LoadRecord) => number | undefined) {
   const times = entries
     .filter(({ record }) => record.outcome === 'completed')
     .map(({ record }) => value(record))

@@ -4,8 +4,8 @@
  *  an answer unless a limit on concurrency was asked for. */
 import { setMaxListeners } from 'node:events';
 import type { Clock } from '../base/clock.js';
-import type { Answer, CompletionClient, PreparedRequest } from './completion-client.js';
-import { lengthClassOf, type PlannedRequest, type RequestRecord } from './request-record.js';
+import type { CompletionAnswer, CompletionClient, PreparedRequest } from './completion-client.js';
+import { type LoadRecord, lengthClassOf, type PlannedRequest } from './load-record.js';
 
 export interface RunOptions {
   readonly clock: Clock;
@@ -29,7 +29,7 @@ export interface RunProgress {
   readonly sentCount: number;
   readonly inFlightCount: number;
   /** Since the start; newest last. */
-  readonly records: readonly RequestRecord[];
+  readonly records: readonly LoadRecord[];
 }
 
 /** An arrival at the very end of the duration may be sent this much later. */
@@ -40,7 +40,7 @@ export async function runLoad(
   plan: Iterable<PlannedRequest>,
   client: CompletionClient,
   options: RunOptions,
-): Promise<readonly RequestRecord[]> {
+): Promise<readonly LoadRecord[]> {
   const run = new Run(client, options);
   await run.sendAll(plan);
   return run.finish();
@@ -53,7 +53,7 @@ class Run {
   readonly #cut = new AbortController();
   readonly #stop = () => this.#cut.abort();
   readonly #open = new Set<Promise<void>>();
-  readonly #records: RequestRecord[] = [];
+  readonly #records: LoadRecord[] = [];
   /** Called at every end; whoever waits for one puts its own in place. */
   #ended: () => void = () => {};
   readonly #whenCut: Promise<void>;
@@ -111,7 +111,7 @@ class Run {
     });
   }
 
-  async finish(): Promise<readonly RequestRecord[]> {
+  async finish(): Promise<readonly LoadRecord[]> {
     const { clock, drainMs } = this.#options;
     const timer = clock.after(drainMs, () => this.#cut.abort());
     await Promise.all(this.#open);
@@ -141,9 +141,9 @@ class Run {
 
   #record(
     planned: PlannedRequest,
-    answer: Answer,
+    answer: CompletionAnswer,
     { dueMs, readyMs, inFlightCount }: { dueMs: number; readyMs: number; inFlightCount: number },
-  ): RequestRecord {
+  ): LoadRecord {
     const { warmupMs, warmupRequestCount } = this.#options;
     const { chunkMs, status, error, id, route } = answer;
     const since = (ms: number) => rounded(ms - this.#startMs);

@@ -3,10 +3,10 @@
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { arrivals } from './arrivals.js';
+import type { LoadRecord } from './load-record.js';
 import { type PlanCounts, planRequests } from './plan.js';
 import { raisePriority } from './priority.js';
 import { ProgressLine } from './progress.js';
-import type { RequestRecord } from './request-record.js';
 import { runLoad } from './run.js';
 import { readRouted, type ServerFacts, withRouted } from './server-facts.js';
 import { type ClientSettings, openClient, openServer, openWorkload, type WorkloadSettings } from './setup.js';
@@ -30,7 +30,7 @@ export interface LoadSettings {
 }
 
 export interface LoadResult {
-  readonly records: readonly RequestRecord[];
+  readonly records: readonly LoadRecord[];
   /** Requests shortened to fit the context. */
   readonly shortenedCount: number;
   /** CPU time of this process over wall time; 1 is one core. */

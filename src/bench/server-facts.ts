@@ -1,8 +1,8 @@
 /** What a load test must know of a server before it starts: model, context length, usable token ids, texts
  *  made into tokens. Used by setup.ts. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
+import { type LoadRecord, predictedNames } from './load-record.js';
 import { fallbackTokenIds, sampleText } from './prompts.js';
-import { predictedNames, type RequestRecord } from './request-record.js';
 
 export interface ServerAddress {
   readonly baseUrl: string;
@@ -67,7 +67,7 @@ export async function textOf(
 }
 
 /** What only the server knows of a request. */
-export type RoutedFacts = Pick<RequestRecord, 'predicted' | 'transferMs'>;
+export type RoutedFacts = Pick<LoadRecord, 'predicted' | 'transferMs'>;
 
 /** A request as the server tells of it at /routes. */
 interface ReportedRequest {
@@ -109,9 +109,9 @@ function rounded(ms: number): number {
 }
 
 export function withRouted(
-  records: readonly RequestRecord[],
+  records: readonly LoadRecord[],
   routed: ReadonlyMap<string, RoutedFacts>,
-): readonly RequestRecord[] {
+): readonly LoadRecord[] {
   return records.map((record) => ({ ...record, ...(record.id === undefined ? {} : routed.get(record.id)) }));
 }
 

@@ -1,30 +1,30 @@
-/** Latency targets and whether a request met them. A request that was rejected, failed or never ended has
- *  missed every target. */
+/** SLOs and whether a request met them. A request that was rejected, failed or never ended has missed its
+ *  SLO. */
 import { InvalidRequestError } from '../base/errors.js';
 import {
   e2elMsOf,
   type LengthClass,
+  type LoadRecord,
   lengthClasses,
-  type RequestRecord,
   tpotMsOf,
   ttftMsOf,
-} from './request-record.js';
+} from './load-record.js';
 
-/** An absent target is met by every completed request. */
-export interface Slo {
+/** What is absent is met by every completed request. */
+export interface GoodputSlo {
   readonly ttftMs?: number;
   readonly tpotMs?: number;
   readonly e2elMs?: number;
 }
 
-/** Targets per class of prompt length; classes that are absent have none. */
-export type SloByClass = Readonly<Partial<Record<LengthClass, Slo>>>;
+/** One per class of prompt length; classes that are absent have none. */
+export type SloByClass = Readonly<Partial<Record<LengthClass, GoodputSlo>>>;
 
 /** `ttft:500 tpot:50 long.ttft:2000`: the form of vLLM's --goodput, milliseconds; with a class before the dot
- *  the target is that class's own, in place of the general one. */
+ *  it is that class's own, in place of the general one. */
 export function parseGoodput(pairs: readonly string[]): SloByClass {
-  const general: Targets = {};
-  const own: Record<LengthClass, Targets> = { short: {}, medium: {}, long: {}, huge: {} };
+  const general: MutableSlo = {};
+  const own: Record<LengthClass, MutableSlo> = { short: {}, medium: {}, long: {}, huge: {} };
   for (const pair of pairs) {
     const [, name, metric = '', value = ''] = /^(?:(\w+)\.)?(\w+):(.+)$/.exec(pair) ?? [];
     const ms = Number(value);
@@ -37,21 +37,21 @@ export function parseGoodput(pairs: readonly string[]): SloByClass {
         'goodput',
       );
     }
-    const targets = lengthClass === undefined ? general : own[lengthClass];
-    targets[`${metric}Ms`] = ms;
+    const slo = lengthClass === undefined ? general : own[lengthClass];
+    slo[`${metric}Ms`] = ms;
   }
   return Object.fromEntries(
     lengthClasses.map((lengthClass) => [lengthClass, { ...general, ...own[lengthClass] }]),
   );
 }
 
-type Targets = { -readonly [Metric in keyof Slo]: Slo[Metric] };
+type MutableSlo = { -readonly [Metric in keyof GoodputSlo]: GoodputSlo[Metric] };
 
 /** An answer of one token has no TPOT and cannot miss it. */
-export function meets(record: RequestRecord, slo: Slo): boolean {
+export function meets(record: LoadRecord, slo: GoodputSlo): boolean {
   if (record.outcome !== 'completed') return false;
-  const within = (value: number | undefined, limit: number | undefined) =>
-    limit === undefined || value === undefined || value <= limit;
+  const within = (value: number | undefined, most: number | undefined) =>
+    most === undefined || value === undefined || value <= most;
   const ttftMs = ttftMsOf(record);
   if (ttftMs === undefined) return false;
   return (
@@ -60,19 +60,19 @@ export function meets(record: RequestRecord, slo: Slo): boolean {
 }
 
 export function scaledSlo(slos: SloByClass, factor: number): SloByClass {
-  const scaled = (limit: number | undefined) => (limit === undefined ? undefined : limit * factor);
+  const scaled = (most: number | undefined) => (most === undefined ? undefined : most * factor);
   return Object.fromEntries(
     Object.entries(slos).map(([lengthClass, slo]) => [
       lengthClass,
       Object.fromEntries(
         Object.entries(slo)
-          .map(([metric, limit]) => [metric, scaled(limit)])
-          .filter(([, limit]) => limit !== undefined),
+          .map(([metric, most]) => [metric, scaled(most)])
+          .filter(([, most]) => most !== undefined),
       ),
     ]),
   );
 }
 
-export function meetsItsClass(record: RequestRecord, slos: SloByClass): boolean {
+export function meetsItsClass(record: LoadRecord, slos: SloByClass): boolean {
   return meets(record, slos[record.lengthClass] ?? {});
 }

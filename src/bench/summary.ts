@@ -1,8 +1,8 @@
 /** The figures of one run, derived from its records and nothing else. Latencies are over completed requests,
- *  as in vLLM's benchmark; rejected, failed and unfinished ones are counted beside them, and miss every
- *  target of goodput. */
+ *  as in vLLM's benchmark; rejected, failed and unfinished ones are counted beside them, and miss their
+ *  SLO. */
 import { percentile } from '../base/percentiles.js';
-import { e2elMsOf, type RequestRecord, tpotMsOf, ttftMsOf } from './request-record.js';
+import { e2elMsOf, type LoadRecord, tpotMsOf, ttftMsOf } from './load-record.js';
 import { meetsItsClass, type SloByClass } from './slo.js';
 
 export interface Distribution {
@@ -29,9 +29,9 @@ export interface RunSummary {
   readonly requestsPerSecond: number;
   readonly outputTokensPerSecond: number;
   readonly totalTokensPerSecond: number;
-  /** null: no targets given. */
+  /** null: no SLO given. */
   readonly goodRequestsPerSecond: number | null;
-  /** Share of measured requests that met their targets. */
+  /** Share of measured requests that met their SLO. */
   readonly sloAttainment: number | null;
   readonly ttftMs: Distribution;
   readonly tpotMs: Distribution;
@@ -48,10 +48,10 @@ export interface RunSummary {
 /** A point whose generator was later than this at p99 is void. */
 export const generatorDelayMsLimit = 5;
 
-export function summariseRun(records: readonly RequestRecord[], slos: SloByClass | null): RunSummary {
+export function summariseRun(records: readonly LoadRecord[], slos: SloByClass | null): RunSummary {
   const measured = records.filter(({ phase }) => phase === 'measured');
   const completed = measured.filter(({ outcome }) => outcome === 'completed');
-  const count = (outcome: RequestRecord['outcome']) =>
+  const count = (outcome: LoadRecord['outcome']) =>
     measured.filter((record) => record.outcome === outcome).length;
   const durationSeconds = spanSeconds(measured);
   const promptTokenCount = sum(completed.map((record) => record.promptTokenCount));
@@ -84,7 +84,7 @@ export function summariseRun(records: readonly RequestRecord[], slos: SloByClass
   };
 }
 
-function spanSeconds(records: readonly RequestRecord[]): number {
+function spanSeconds(records: readonly LoadRecord[]): number {
   const start = records.reduce(
     (min, { scheduledMs }) => Math.min(min, scheduledMs),
     Number.POSITIVE_INFINITY,

@@ -4,8 +4,8 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidRequestError, messageOf } from '../base/errors.js';
+import type { LoadRecord } from './load-record.js';
 import { appendRecords, readRecords, writeRecords } from './records-file.js';
-import type { RequestRecord } from './request-record.js';
 
 /** 'warmup': the saturation load once, on every server, so that none is measured cold, and a point's rate
  *  before its first repetition; 'unloaded': one request at a time; 'saturation': as many as the server takes;
@@ -38,7 +38,7 @@ export interface SweepHeader {
   readonly targets: Readonly<Record<string, string>>;
   /** The mode under test; the others are what it is held against. */
   readonly candidate: string;
-  /** The servers were told the targets of each request. Absent: they were not. */
+  /** The servers got the SLO of each request. Absent: they were not. */
   readonly sentSlo?: boolean;
   readonly ttftFactor: number;
   readonly tpotFactor: number;
@@ -48,7 +48,7 @@ export interface SweepHeader {
 export interface SweepData {
   readonly header: SweepHeader;
   /** By runIndex. */
-  readonly records: ReadonlyMap<number, readonly RequestRecord[]>;
+  readonly records: ReadonlyMap<number, readonly LoadRecord[]>;
 }
 
 interface RunLine {
@@ -106,7 +106,7 @@ export function packSweep(folder: string): void {
   rmSync(path.join(folder, sweepFileNames.records), { force: true });
 }
 
-function lineOf(run: number, records: readonly RequestRecord[]): RunLine {
+function lineOf(run: number, records: readonly LoadRecord[]): RunLine {
   const rows = records.map((record): Readonly<Record<string, unknown>> => {
     const { predicted = {}, ...fields } = shortened(record);
     return {
@@ -124,7 +124,7 @@ function lineOf(run: number, records: readonly RequestRecord[]): RunLine {
   };
 }
 
-function recordsOf({ requestCount, columns }: RunLine): readonly RequestRecord[] {
+function recordsOf({ requestCount, columns }: RunLine): readonly LoadRecord[] {
   return Array.from({ length: requestCount }, (_, index) => {
     const fields = Object.entries(columns)
       .map(([name, column]): [string, unknown] => [name, column[index]])
@@ -137,7 +137,7 @@ function recordsOf({ requestCount, columns }: RunLine): readonly RequestRecord[]
     return {
       ...record,
       ...(predicted.length === 0 ? {} : { predicted: Object.fromEntries(predicted) }),
-    } as unknown as RequestRecord;
+    } as unknown as LoadRecord;
   });
 }
 
@@ -145,7 +145,7 @@ const predictedPrefix = 'predicted.';
 
 /** Without what only joins files while they are made; times to 10 µs, gaps, which are most of the bytes, to
  *  100 µs, estimates to three digits. */
-function shortened({ id: _, predicted, ...record }: RequestRecord): RequestRecord {
+function shortened({ id: _, predicted, ...record }: LoadRecord): LoadRecord {
   return {
     ...record,
     scheduledMs: rounded(record.scheduledMs, 100),
@@ -175,9 +175,7 @@ export function readSweep(folder: string): SweepData {
   } catch (error) {
     throw new InvalidRequestError(`no sweep in ${folder}: ${messageOf(error)}`);
   }
-  const records = new Map<number, readonly RequestRecord[]>(
-    header.runs.map(({ runIndex }) => [runIndex, []]),
-  );
+  const records = new Map<number, readonly LoadRecord[]>(header.runs.map(({ runIndex }) => [runIndex, []]));
   const packed = path.join(folder, sweepFileNames.packed);
   for (const line of readRecords<RunLine>(
     existsSync(packed) ? packed : path.join(folder, sweepFileNames.records),

@@ -1,6 +1,6 @@
-/** From the records of a sweep to its figures: targets, one row per point and mode, and whether the candidate
+/** From the records of a sweep to its figures: SLOs, one row per point and mode, and whether the candidate
  *  is ever worse. Used by the sweep at its end and by `bench report --recompute`, which must give the same.
- *  Targets: TTFT ≤ ttftFactor ×, TPOT ≤ tpotFactor × the unloaded p50 of the request's length class, in the
+ *  SLOs: TTFT ≤ ttftFactor ×, TPOT ≤ tpotFactor × the unloaded p50 of the request's length class, in the
  *  better static mode. */
 import { Prng } from '../base/prng.js';
 import {
@@ -11,17 +11,17 @@ import {
   scales,
   tellingShareMin,
 } from './comparison.js';
-import { type ComparedPoint, type NeverWorse, neverWorse } from './never-worse.js';
-import { type PredictionErrors, predictionErrors } from './predictions.js';
 import {
   type LengthClass,
+  type LoadRecord,
   lengthClasses,
   pathOf,
-  type RequestRecord,
   tpotMsOf,
   ttftMsOf,
-} from './request-record.js';
-import { type Slo, type SloByClass, scaledSlo } from './slo.js';
+} from './load-record.js';
+import { type ComparedPoint, type NeverWorse, neverWorse } from './never-worse.js';
+import { type ErrorsByName, predictionErrors } from './predictions.js';
+import { type GoodputSlo, type SloByClass, scaledSlo } from './slo.js';
 import { type Distribution, distribution, type RunSummary, summariseRun } from './summary.js';
 import type { Stage, SweepData, SweepHeader, SweepRun } from './sweep-file.js';
 
@@ -29,11 +29,11 @@ interface ModeRow {
   readonly mode: string;
   /** All repetitions together; rates are their means. */
   readonly summary: RunSummary;
-  /** By target scale 0.5, 1, 2: requests per second within the targets, over the time of the arrivals. */
+  /** By SLO scale 0.5, 1, 2: requests per second within the SLOs, over the time of the arrivals. */
   readonly goodRequestsPerSecond: Readonly<Record<Scale, number>>;
-  /** Of requests whose path the server told; null: it told none. */
+  /** Of requests whose path the server reported; null: it reported none. */
   readonly disaggregatedShare: number | null;
-  readonly predictionErrors: PredictionErrors;
+  readonly predictionErrors: ErrorsByName;
   /** Of requests that were handed over. */
   readonly exposedTransferMs: Distribution;
   readonly coreShare: number;
@@ -65,7 +65,7 @@ export interface SweepSummary {
   readonly points: readonly SweepPoint[];
   readonly neverWorse: NeverWorse;
   /** Of the candidate, all its points together. */
-  readonly predictionErrors: PredictionErrors;
+  readonly predictionErrors: ErrorsByName;
 }
 
 export function summariseSweep(data: SweepData): SweepSummary {
@@ -118,7 +118,7 @@ function saturationRow(data: SweepData, { runIndex, workload, mode }: SweepRun):
   return { workload, mode, requestsPerSecond, outputTokensPerSecond };
 }
 
-/** Of a sweep what its targets are made of. */
+/** Of a sweep what its SLOs are made of. */
 export interface SloBasis {
   readonly header: Pick<SweepHeader, 'candidate' | 'ttftFactor' | 'tpotFactor' | 'runs'>;
   readonly records: SweepData['records'];
@@ -131,7 +131,7 @@ export function unloadedSlos(data: SloBasis, workload: string): SloByClass {
   const byMode = runsOf(data, 'unloaded', workload)
     .filter(({ mode }) => mode !== data.header.candidate)
     .map(({ runIndex }) => measuredOf(data, runIndex));
-  const lowest = (lengthClass: LengthClass, value: (record: RequestRecord) => number | undefined) =>
+  const lowest = (lengthClass: LengthClass, value: (record: LoadRecord) => number | undefined) =>
     byMode
       .map(
         (records) =>
@@ -139,7 +139,7 @@ export function unloadedSlos(data: SloBasis, workload: string): SloByClass {
       )
       .filter((p50) => !Number.isNaN(p50))
       .reduce((min, p50) => Math.min(min, p50), Number.POSITIVE_INFINITY);
-  const entries = lengthClasses.map((lengthClass): [LengthClass, Slo] => {
+  const entries = lengthClasses.map((lengthClass): [LengthClass, GoodputSlo] => {
     const ttftMs = ttftFactor * lowest(lengthClass, ttftMsOf);
     const tpotMs = tpotFactor * lowest(lengthClass, tpotMsOf);
     return [
@@ -150,12 +150,12 @@ export function unloadedSlos(data: SloBasis, workload: string): SloByClass {
   return Object.fromEntries(entries.filter(([, slo]) => slo.ttftMs !== undefined));
 }
 
-function measuredOf({ records }: Pick<SloBasis, 'records'>, runIndex: number): readonly RequestRecord[] {
+function measuredOf({ records }: Pick<SloBasis, 'records'>, runIndex: number): readonly LoadRecord[] {
   return (records.get(runIndex) ?? []).filter(({ phase }) => phase === 'measured');
 }
 
 /** Pairs are made by index: a request that one mode never sent is no pair. */
-function byRepetition(data: SweepData, runs: readonly SweepRun[]): readonly (readonly RequestRecord[])[] {
+function byRepetition(data: SweepData, runs: readonly SweepRun[]): readonly (readonly LoadRecord[])[] {
   return [...runs]
     .sort((a, b) => a.repetition - b.repetition)
     .map(({ runIndex }) => [...measuredOf(data, runIndex)].sort((a, b) => a.index - b.index));
@@ -249,13 +249,13 @@ function modeRow(data: SweepData, mode: string, runs: readonly SweepRun[], slos:
   };
 }
 
-function disaggregatedShareOf(records: readonly RequestRecord[]): number | null {
+function disaggregatedShareOf(records: readonly LoadRecord[]): number | null {
   const paths = records.map(pathOf).filter((path) => path !== 'unknown');
   return paths.length === 0 ? null : paths.filter((path) => path === 'disaggregated').length / paths.length;
 }
 
 /** Over the arrivals' own span, which paired runs share, so that the last answer's end does not decide. */
-function goodPerArrivalSecond(records: readonly RequestRecord[], slos: SloByClass): number {
+function goodPerArrivalSecond(records: readonly LoadRecord[], slos: SloByClass): number {
   const times = records.map(({ scheduledMs }) => scheduledMs);
   const spanSeconds = (Math.max(...times) - Math.min(...times)) / 1000;
   return ((summariseRun(records, slos).sloAttainment ?? 0) * records.length) / spanSeconds;

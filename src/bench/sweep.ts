@@ -8,7 +8,7 @@
 import { at } from '../base/assert.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { TargetSpec } from './command-line.js';
-import type { RequestRecord } from './request-record.js';
+import type { LoadRecord } from './load-record.js';
 import { type LoadContext, type LoadSettings, loadServer } from './serve.js';
 import type { ServerFacts } from './server-facts.js';
 import { ServerProcess } from './server-process.js';
@@ -42,7 +42,7 @@ export interface SweepSettings {
   readonly load: Pick<LoadSettings, 'drainMs' | 'warmupMs' | 'warmupRequestCount' | 'seed'>;
   readonly burstiness: number;
   readonly readyMs: number;
-  /** The targets that points are judged by are sent along with their requests, as multiples of what requests
+  /** The SLOs that points are judged by are sent along with their requests, as multiples of what requests
    *  take alone. null: the servers go by their own. */
   readonly sentSlo: Pick<SweepHeader, 'ttftFactor' | 'tpotFactor'> | null;
 }
@@ -50,7 +50,7 @@ export interface SweepSettings {
 export interface SweepOutcome {
   readonly model: string;
   readonly runs: readonly SweepRun[];
-  readonly records: ReadonlyMap<number, readonly RequestRecord[]>;
+  readonly records: ReadonlyMap<number, readonly LoadRecord[]>;
 }
 
 interface OpenTarget {
@@ -108,7 +108,7 @@ class Sweep {
   readonly #context: LoadContext;
   readonly #listener: SweepListener;
   readonly #runs: SweepRun[] = [];
-  readonly #records = new Map<number, readonly RequestRecord[]>();
+  readonly #records = new Map<number, readonly LoadRecord[]>();
 
   constructor(
     settings: SweepSettings,
@@ -231,11 +231,7 @@ class Sweep {
   }
 
   /** After a stop: nothing is sent and no run is listed. */
-  async #run(
-    target: OpenTarget,
-    settings: WorkloadSettings,
-    point: Point,
-  ): Promise<readonly RequestRecord[]> {
+  async #run(target: OpenTarget, settings: WorkloadSettings, point: Point): Promise<readonly LoadRecord[]> {
     if (this.#isStopped) return [];
     const { client, load, saturationConcurrency, burstiness } = this.#settings;
     const runIndex = this.#runs.length;
@@ -294,7 +290,7 @@ interface Point {
   readonly rate: Rate | null;
 }
 
-function endLine(records: readonly RequestRecord[]): string {
+function endLine(records: readonly LoadRecord[]): string {
   const { completedCount, requestCount, requestsPerSecond, ttftMs, tpotMs, generatorDelayMsP99, isVoid } =
     summariseRun(records, null);
   const late = isVoid ? `, VOID: generator ${generatorDelayMsP99.toFixed(1)} ms late` : '';

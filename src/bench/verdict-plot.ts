@@ -8,7 +8,7 @@ import type { SweepSummary } from './sweep-summary.js';
 const [ratioMin, ratioMax] = [0.25, 4];
 
 const panels = {
-  goodput: 'goodput, 1 × targets (right is better)',
+  goodput: 'goodput, 1 × SLOs (right is better)',
   ttft: 'tail TTFT (left is better)',
   tpot: 'tail TPOT (left is better)',
 };

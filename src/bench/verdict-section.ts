@@ -29,7 +29,7 @@ ${countsRow(`points that hold / undecided / fail, ${name}`, it)}${countsRow('the
 <p class="dim">Ratios to the better static mode with one-sided 95 % bounds over repetitions. <b>holds</b>: the bound on the unsafe side is within the limit
 (goodput ≥ ${limits.goodputRatioMin}, tails ≤ ${limits.latencyRatioMax}); <b>fails</b>: the bound on the safe side is past it too; <b>undecided</b>: the limit
 lies between the bounds; a point's verdict is that of its worst figure. Read strictly, what is undecided has failed. Goodput in brackets is not judged: the reference kept less than 5 % of the
-requests within those targets. The last rows are geometric means over the points.</p>
+requests within those SLOs. The last rows are geometric means over the points.</p>
 ${points.map((point) => whyWorse(candidate, point)).join('')}`;
 }
 
@@ -100,7 +100,7 @@ function whyWorse(candidate: string, point: SweepPoint): string {
   if (row === undefined || comparison === null || comparison.verdict !== 'fails') return '';
   const { goodput, ttft, tpot, latencyPercentile } = comparison;
   const lost = [
-    ...scales.flatMap((scale) => lostText(goodput[scale], `goodput at ${scale} × the targets`)),
+    ...scales.flatMap((scale) => lostText(goodput[scale], `goodput at ${scale} × the SLOs`)),
     ...lostText(ttft, `TTFT ${latencyPercentile}`),
     ...lostText(tpot, `TPOT ${latencyPercentile}`),
   ];

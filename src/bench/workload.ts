@@ -4,9 +4,9 @@
 import { at } from '../base/assert.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { Prng } from '../base/prng.js';
-import { type LengthDistribution, lognormalLength, rangeLength, uniformLength } from './lengths.js';
+import { lognormalLength, rangeLength, type TokenLengths, uniformLength } from './lengths.js';
+import type { LoadPrompt } from './load-record.js';
 import { mix, randomIds, sharedIds } from './prompts.js';
-import type { Prompt } from './request-record.js';
 import type { TraceEntry } from './trace.js';
 
 export const workloadNames = ['random', 'short', 'long', 'mixed', 'trace', 'sharegpt'] as const;
@@ -40,7 +40,7 @@ export interface Conversation {
 }
 
 export interface Sample {
-  readonly prompt: Prompt;
+  readonly prompt: LoadPrompt;
   readonly promptTokenCount: number;
   readonly outputTokenCount: number;
 }
@@ -78,7 +78,7 @@ function missing(name: WorkloadName): never {
   throw new InvalidRequestError(`--dataset-name ${name} needs --dataset-path`);
 }
 
-function drawn(options: WorkloadOptions, promptLengths: (prng: Prng) => LengthDistribution): Workload {
+function drawn(options: WorkloadOptions, promptLengths: (prng: Prng) => TokenLengths): Workload {
   const outputs =
     options.outputShape === 'range'
       ? rangeLength(options.outputTokenCount, options.rangeRatio)

@@ -4,7 +4,7 @@
  *  the connection's end; nothing queues without a bound. KV bytes never go over the bus. What the messages
  *  are is said by a type, and checked, in protocol.ts. */
 import { TwostrokeError } from '../base/errors.js';
-import type { Answer, AnyMessages, Asked, Messages } from './protocol.js';
+import type { AnswerBody, AnyMessages, Asked, Messages } from './protocol.js';
 
 /** Plain data: what survives JSON. */
 export type Body = object | null;
@@ -42,7 +42,7 @@ export interface BusConnection<Theirs extends Messages = AnyMessages> {
     kind: K,
     body: Asked<Theirs['requests'], K>,
     deadlineMs: number,
-  ): Promise<Answer<Theirs['requests'], K>>;
+  ): Promise<AnswerBody<Theirs['requests'], K>>;
   /** One-way; dropped silently when the connection has ended. */
   send<K extends keyof Theirs['events'] & string>(kind: K, body: Theirs['events'][K]): void;
   readonly isCongested: boolean;

@@ -77,7 +77,7 @@ export function shape<T extends object>(fields: Fields<T>): Check<T> {
   };
 }
 
-/** Objects that are told apart by `kind`. */
+/** Objects that differ by `kind`. */
 export function byKind<T extends { readonly kind: string }>(
   checks: {
     readonly [K in T['kind']]: Check<Extract<T, { readonly kind: K }>>;

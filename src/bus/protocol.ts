@@ -11,7 +11,7 @@ import { TwostrokeError } from '../base/errors.js';
 import type { Body, BusConnection, BusHandlers } from './bus.js';
 import type { Check } from './check.js';
 
-/** What one side can be asked (kind → [body, answer]) and told (kind → body). */
+/** What one side can be asked (kind → [body, answer]) and sent as an event (kind → body). */
 export interface Messages {
   readonly requests: object;
   readonly events: object;
@@ -27,18 +27,21 @@ type Kind<Kinds> = keyof Kinds & string;
 export type Asked<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [infer Asking, unknown]
   ? Asking
   : never;
-export type Answer<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [unknown, infer Given]
+export type AnswerBody<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [
+  unknown,
+  infer Given,
+]
   ? Given
   : never;
 
 export type RequestHandlers<Requests> = {
   readonly [K in Kind<Requests>]: (
     body: Asked<Requests, K>,
-  ) => Answer<Requests, K> | Promise<Answer<Requests, K>>;
+  ) => AnswerBody<Requests, K> | Promise<AnswerBody<Requests, K>>;
 };
 export type EventHandlers<Events> = { readonly [K in Kind<Events>]: (body: Events[K]) => void };
 export type RequestChecks<Requests> = { readonly [K in Kind<Requests>]: Check<Asked<Requests, K>> };
-export type AnswerChecks<Requests> = { readonly [K in Kind<Requests>]: Check<Answer<Requests, K>> };
+export type AnswerChecks<Requests> = { readonly [K in Kind<Requests>]: Check<AnswerBody<Requests, K>> };
 export type EventChecks<Events> = { readonly [K in Kind<Events>]: Check<Events[K]> };
 
 /** The other side has sent what no message is. */
@@ -63,11 +66,11 @@ export class CheckedConnection<Theirs extends Messages> implements BusConnection
     kind: K,
     body: Asked<Theirs['requests'], K>,
     deadlineMs: number,
-  ): Promise<Answer<Theirs['requests'], K>> {
+  ): Promise<AnswerBody<Theirs['requests'], K>> {
     const answer = await this.#bus.request(kind, body as Body, deadlineMs);
     const wrong = this.#answers[kind](answer);
     if (wrong !== null) throw new BusProtocolError(`a bad answer to '${kind}': body${wrong}`);
-    return answer as Answer<Theirs['requests'], K>;
+    return answer as AnswerBody<Theirs['requests'], K>;
   }
 
   send<K extends Kind<Theirs['events']>>(kind: K, body: Theirs['events'][K]): void {
@@ -112,7 +115,7 @@ export function answering<Requests extends object>(
   };
 }
 
-/** `refuse` is told of an event that is not known, or is wrong: nobody can answer it. */
+/** `refuse` is called with an event that is not known, or is wrong: nobody can answer it. */
 export function hearing<Events extends object>(
   checks: EventChecks<Events>,
   handlers: EventHandlers<Events>,

@@ -27,7 +27,7 @@ interface ConnectionOptions {
   readonly limits: BusLimits;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Told when it is known who is at the other end. Null: it is. */
+  /** Called when it is known who is at the other end. Null: it is. */
   readonly onIdentified: (() => void) | null;
 }
 

@@ -1,7 +1,7 @@
 /** GET of one JSON document from a running server, for the commands that look at it. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
 
-export interface ServerAddress {
+export interface QueriedServer {
   readonly url: string;
   readonly apiKey?: string;
   /** Sent instead of the other, if given. */
@@ -10,7 +10,7 @@ export interface ServerAddress {
 
 /** @throws TwostrokeError when nothing answers there, or not as twostroke does. */
 export async function askServer<Answer>(
-  { url, apiKey, adminKey }: ServerAddress,
+  { url, apiKey, adminKey }: QueriedServer,
   path: string,
 ): Promise<Answer> {
   const response = await get(new URL(path, url).href, adminKey ?? apiKey);

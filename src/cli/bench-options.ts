@@ -118,10 +118,10 @@ export const datasetOption = () =>
 export const sendSloOption = () =>
   new Option(
     '--send-slo',
-    'tell the server the targets of --goodput with each request (x-slo-… headers): it paces by what it knows',
+    'tell the server the SLOs of --goodput with each request (x-slo-… headers): it paces by what it knows',
   ).default(false);
 
-/** Null: no targets. Throws when there are none to send. */
+/** Null: no SLOs. Throws when there are none to send. */
 export function goodputOf({
   goodput,
   sendSlo,
@@ -130,7 +130,7 @@ export function goodputOf({
   sendSlo: boolean;
 }): SloByClass | null {
   if (goodput !== undefined) return parseGoodput(goodput);
-  if (sendSlo) throw new InvalidRequestError('--send-slo needs --goodput: the targets to send', 'send-slo');
+  if (sendSlo) throw new InvalidRequestError('--send-slo needs --goodput: the SLOs to send', 'send-slo');
   return null;
 }
 

@@ -5,8 +5,8 @@ import path from 'node:path';
 import { Command } from 'commander';
 import { isoDate, systemClock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
+import type { LoadRecord } from '../bench/load-record.js';
 import { writeRecords } from '../bench/records-file.js';
-import type { RequestRecord } from '../bench/request-record.js';
 import { type MetricName, metricNames, resultJson } from '../bench/result-json.js';
 import { benchServer, type LoadResult, type LoadSettings } from '../bench/serve.js';
 import { type RunSummary, summariseRun } from '../bench/summary.js';
@@ -86,7 +86,7 @@ function oneServerOptions(command: Command): Command {
     .option('--base-url <url>', 'server to test', serverUrl, 'http://127.0.0.1:8000')
     .addOption(datasetOption())
     .option(
-      '--goodput <target...>',
+      '--goodput <slo...>',
       'ttft:MS tpot:MS e2el:MS, long.ttft:MS for one class: requests within all count as good',
     )
     .addOption(sendSloOption())
@@ -177,7 +177,7 @@ function toJson(
 }
 
 /** Requests by the path and workers that the server named; empty where it names none. */
-function routeCounts(records: readonly RequestRecord[]): Readonly<Record<string, number>> {
+function routeCounts(records: readonly LoadRecord[]): Readonly<Record<string, number>> {
   const counts = new Map<string, number>();
   for (const { route } of records) if (route !== undefined) counts.set(route, (counts.get(route) ?? 0) + 1);
   return Object.fromEntries([...counts].sort(([a], [b]) => a.localeCompare(b)));

@@ -111,7 +111,7 @@ export function benchSweepCommand(): Command {
       realNumber(0, 3600),
       6,
     )
-    .option('--unloaded-prompts <count>', 'one at a time, for the latency targets', wholeNumber(1), 30)
+    .option('--unloaded-prompts <count>', 'one at a time, for the SLOs', wholeNumber(1), 30)
     .option(
       '--saturation-concurrency <count>',
       'open requests while saturation is measured',
@@ -133,9 +133,9 @@ export function benchSweepCommand(): Command {
     .option('--no-twin', 'without the A/A row, which needs a second server of the first static target')
     .option('--warmup-prompts <count>', 'first requests of a run: sent, not measured', wholeNumber(0), 5)
     .option('--burstiness <shape>', 'of gamma-distributed gaps; 1: Poisson', positiveOrInf, 1)
-    .option('--ttft-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 5)
-    .option('--tpot-factor <factor>', 'target over the unloaded p50', realNumber(1, 1000), 2)
-    .option('--no-send-slo', 'do not tell the servers these targets: they go by their own')
+    .option('--ttft-factor <factor>', 'SLO over the unloaded p50', realNumber(1, 1000), 5)
+    .option('--tpot-factor <factor>', 'SLO over the unloaded p50', realNumber(1, 1000), 2)
+    .option('--no-send-slo', 'do not tell the servers these SLOs: they go by their own')
     .option('--ready-timeout <seconds>', 'for a server to start', realNumber(1, 36000), 300)
     .option('--result-dir <folder>', 'where records and report go', 'bench-result')
     .option('--metadata <key=value...>', 'kept with the result and shown in the report', withPair, {})

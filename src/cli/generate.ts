@@ -91,7 +91,7 @@ async function generate(promptArgument: string, options: GenerateOptions): Promi
   }
 }
 
-/** A chat where the model has a template, unless told otherwise. */
+/** A chat where the model has a template, unless asked otherwise. */
 function promptOf({ served }: ModelText, content: string, { raw, system }: GenerateOptions): Prompt {
   if (raw || served.text?.hasChatTemplate !== true) return content;
   const user = { role: 'user', content } as const;

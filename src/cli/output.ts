@@ -5,8 +5,8 @@
  *    stdout cannot be written (a full disk)  one line on stderr, exit code 1
  *    stderr, either                          nothing: there is nobody to tell
  *
- *  Invariant: a broken output never ends a command in the middle: it is told at `flushed`, and `signal` is
- *  aborted before. */
+ *  Invariant: a broken output never ends a command in the middle: it is reported at `flushed`, and `signal`
+ *  is aborted before. */
 import { systemClock } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 import { systemReason } from './system-error.js';
@@ -39,7 +39,7 @@ export class Output {
    *  written. */
   async flushed(): Promise<void> {
     if (this.#error === null) await new Promise<void>((resolve) => this.#stream.write('', resolve));
-    await systemClock.yield(); // a failed write is told after its own turn
+    await systemClock.yield(); // a failed write is reported after its own turn
     if (this.#error === null || this.#error.code === 'EPIPE') return;
     throw new TwostrokeError('unavailable', `cannot write to standard output: ${systemReason(this.#error)}`, {
       cause: this.#error,

@@ -22,9 +22,9 @@ import { profileJson, profileText } from './profile-text.js';
 import { listenForStop } from './signals.js';
 import { measuringText, StatusLine } from './status-line.js';
 import { checkFolder, writing } from './system-error.js';
-import { addWorkerOptions, type WorkerOptions } from './worker-options.js';
+import { addWorkerOptions, type WorkerFlags } from './worker-options.js';
 
-interface ProfileCommandOptions extends WorkerOptions {
+interface ProfileCommandOptions extends WorkerFlags {
   readonly out?: string;
   readonly duration: number;
   readonly json: boolean;

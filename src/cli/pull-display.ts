@@ -23,7 +23,7 @@ export class PullDisplay {
   readonly #clock: Clock;
   #samples: Sample[] = [];
   #shownMs = Number.NEGATIVE_INFINITY;
-  #toldPercent = -1;
+  #shownPercent = -1;
 
   constructor(target: LineTarget, name: string, clock: Clock) {
     this.#target = target;
@@ -43,8 +43,8 @@ export class PullDisplay {
     }
     const percent =
       plainStepPercent * Math.floor((100 * progress.doneBytes) / progress.totalBytes / plainStepPercent);
-    if (percent <= this.#toldPercent) return;
-    this.#toldPercent = percent;
+    if (percent <= this.#shownPercent) return;
+    this.#shownPercent = percent;
     this.#target.write(`${this.#text(progress, ms)}\n`);
   }
 

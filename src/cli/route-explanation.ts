@@ -45,10 +45,10 @@ export function sloText({ sloMet, isLate }: RequestRecord): string {
 function sloLines(record: RequestRecord): readonly string[] {
   const { slo, isLate } = record;
   if (slo === undefined) return [];
-  const limits = [`TTFT ${rounded(slo.ttftMs)} ms`, `TPOT ${rounded(slo.tpotMs)} ms`];
-  if (slo.e2elMs !== undefined) limits.push(`E2EL ${rounded(slo.e2elMs)} ms`);
-  const late = isLate ? '; foreseen to be late when it came: served after all who could be in time' : '';
-  return [`SLO: ${limits.join(', ')}: ${sloText({ ...record, isLate: false })}${late}`];
+  const goals = [`TTFT ${rounded(slo.ttftMs)} ms`, `TPOT ${rounded(slo.tpotMs)} ms`];
+  if (slo.e2elMs !== undefined) goals.push(`E2EL ${rounded(slo.e2elMs)} ms`);
+  const late = isLate ? '; predicted to be late when it came: served after all who could be in time' : '';
+  return [`SLO: ${goals.join(', ')}: ${sloText({ ...record, isLate: false })}${late}`];
 }
 
 /** Who may do what now. */

@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import { TwostrokeError } from '../base/errors.js';
 import type { RequestRecord } from '../control/request-record.js';
-import { askServer, type ServerAddress } from './ask-server.js';
+import { askServer, type QueriedServer } from './ask-server.js';
 import { wholeNumber } from './option-values.js';
 import { table } from './quantities.js';
 import { explanationText, planLine, type RoutesAnswer, sloText } from './route-explanation.js';
@@ -24,7 +24,7 @@ export function routeCommand(): Command {
     .action(showRoutes);
 }
 
-interface RouteOptions extends ServerAddress {
+interface RouteOptions extends QueriedServer {
   readonly count: number;
   readonly explain?: string | true;
   readonly json: boolean;

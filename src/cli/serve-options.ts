@@ -1,13 +1,13 @@
 /** The options of `twostroke serve`: their texts, their parsing, their defaults. Used by serve.ts. */
 import { Command, Option } from 'commander';
-import type { OpenOptions } from '../library/open-server.js';
+import type { OpenServerOptions } from '../library/open-server.js';
 import { choices, serverDefaults } from '../library/option-schemas.js';
 import { byteCount, collect, collectKeys, split } from './option-values.js';
 import { addSloOptions } from './slo-options.js';
 import { addWorkerOptions, choice, count } from './worker-options.js';
 
 /** What commander gives, after the parsers below. */
-export interface ServeOptions extends Omit<OpenOptions, 'folder'> {
+export interface ServeOptions extends Omit<OpenServerOptions, 'folder'> {
   readonly json: boolean;
 }
 

@@ -95,7 +95,7 @@ async function showReady(options: ServeOptions, server: OpenServer): Promise<voi
   );
 }
 
-/** For the demo model only: others may not know, or take long. A failure is told and does not stop the
+/** For the demo model only: others may not know, or take long. A failure is reported and does not stop the
  *  server. */
 async function answerOnce(options: ServeOptions, { served, http }: OpenServer): Promise<FirstAnswer | null> {
   if (options.model !== 'demo' || options.loadFormat === 'dummy' || served.text?.hasChatTemplate !== true)

@@ -16,7 +16,7 @@ import type { Split, Strategy } from '../router/route.js';
 import { parseHost } from '../sim/host.js';
 import { forWorker, type RouterError, timesFromProfiles, withRouterError } from '../sim/profile-times.js';
 import { type RoutesTaken, routesTaken } from '../sim/routes-taken.js';
-import { type LoadOptions, simulatedPlan, simulatedVocabCount } from '../sim/simulated-load.js';
+import { type SimulatedLoadOptions, simulatedPlan, simulatedVocabCount } from '../sim/simulated-load.js';
 import {
   type SimulatedSettings,
   type SimulationOptions,
@@ -118,7 +118,7 @@ export function simulateCommand(): Command {
     .option('--input-len <tokens>', 'prompts of the random workload', wholeNumber(1), 512)
     .option('--output-len <tokens>', 'mean answer', wholeNumber(1), 128)
     .option('--warmup <count>', 'first requests: sent, not measured', wholeNumber(0), 0)
-    .option('--goodput <target...>', 'ttft:MS tpot:MS e2el:MS: requests within all of them count as good')
+    .option('--goodput <slo...>', 'ttft:MS tpot:MS e2el:MS: requests within all of them count as good')
     .addOption(sendSloOption())
     .addOption(
       new Option('--block-size <tokens>', 'tokens per KV block').argParser(blockTokenCount).default(16),
@@ -147,13 +147,13 @@ async function run(options: SimulateOptions): Promise<void> {
     throw new InvalidRequestError('--rate is missing: requests per second', 'rate');
   const slos = goodputOf(options);
   const { routerProfile } = options;
-  const believed = typeof routerProfile === 'string' ? [readProfile(routerProfile)] : null;
-  const profiles = options.profile.map(readProfile).map((profile) => withLinks(profile, believed?.[0]));
+  const given = typeof routerProfile === 'string' ? [readProfile(routerProfile)] : null;
+  const profiles = options.profile.map(readProfile).map((profile) => withLinks(profile, given?.[0]));
   const log = options.log === undefined ? null : openLog(options.log);
   const startMs = systemClock.nowMs();
   try {
     const result = await simulate(
-      simulationOptions(options, profiles, believed ?? profiles, log),
+      simulationOptions(options, profiles, given ?? profiles, log),
       simulatedPlan(loadOptions(options, slos)),
       {
         ...{
@@ -189,7 +189,7 @@ function simulationOptions(
   log: EventLog | null,
 ): SimulationOptions {
   const { workers, strategy, routerError: error, seed } = options;
-  const believed = (index: number): ProfileFile => {
+  const routerProfile = (index: number): ProfileFile => {
     const profile = forWorker(routerProfiles, index);
     return error === undefined
       ? profile
@@ -205,7 +205,7 @@ function simulationOptions(
       timesOf: timesFromProfiles(profiles)(seed),
     },
     ...(options.split === undefined ? {} : { split: options.split }),
-    ...(options.routerProfile === false ? {} : { profileOf: believed }),
+    ...(options.routerProfile === false ? {} : { profileOf: routerProfile }),
     ...(options.host === undefined ? {} : { host: parseHost(readText(options.host, 'host'), options.host) }),
     ...(log === null ? {} : { onLogLine: (line: string) => log.write(line) }),
   };
@@ -231,7 +231,7 @@ function settingsOf(options: SimulateOptions): SimulatedSettings {
   };
 }
 
-function loadOptions(options: SimulateOptions, slos: SloByClass | null): LoadOptions {
+function loadOptions(options: SimulateOptions, slos: SloByClass | null): SimulatedLoadOptions {
   const { seed, workload, trace: file, rate, burstiness, timeScale, requests, duration } = options;
   const trace = file === undefined ? undefined : parseTrace(readText(file, 'trace'), file);
   return {

@@ -1,16 +1,16 @@
-/** What `serve` and `simulate` are told of SLOs and overload. */
+/** Options of `serve` and `simulate` for SLOs and overload. */
 import { type Command, Option } from 'commander';
-import type { OpenOptions } from '../library/open-server.js';
+import type { OpenServerOptions } from '../library/open-server.js';
 import { choices, serverDefaults } from '../library/option-schemas.js';
 import { parseSloSpec } from '../router/slo-spec.js';
 
-export type SloOptions = Pick<OpenOptions, 'slo' | 'pacing' | 'onOverload'>;
+export type SloOptions = Pick<OpenServerOptions, 'slo' | 'pacing' | 'onOverload'>;
 
 export function addSloOptions(command: Command): Command {
   return command
     .addOption(
       new Option(
-        '--slo <targets>',
+        '--slo <slo>',
         'for requests that do not say: ttft:MS,tpot:MS,e2el:MS, or multiples of what a request takes alone; steps are paced by the first two',
       )
         .argParser((text) => parseSloSpec(text, '--slo'))

@@ -13,9 +13,7 @@ import { modelOptionText } from './model-option.js';
 import { blockTokenCount, byteCount, realNumber, wholeNumber } from './option-values.js';
 
 /** What commander gives, after the parsers below. */
-export interface WorkerOptions
-  extends GatewayWorkerOptions,
-    Pick<CheckedServerOptions, 'model' | 'logLevel'> {}
+export interface WorkerFlags extends GatewayWorkerOptions, Pick<CheckedServerOptions, 'model' | 'logLevel'> {}
 
 export const logLevelOption = () =>
   new Option('--log-level <level>', 'what goes to stderr')

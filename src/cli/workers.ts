@@ -1,7 +1,7 @@
 /** `twostroke workers`: the workers of a running server, as a table or JSON. */
 import { Command, Option } from 'commander';
 import type { Health, WorkerStatus } from '../control/worker-status.js';
-import { askServer, type ServerAddress } from './ask-server.js';
+import { askServer, type QueriedServer } from './ask-server.js';
 import { exitCodes } from './fail.js';
 import { key, serverUrl } from './option-values.js';
 import { grouped, table } from './quantities.js';
@@ -28,7 +28,7 @@ export function workersCommand(): Command {
     .action(showWorkers);
 }
 
-async function showWorkers(options: ServerAddress & { readonly json: boolean }): Promise<void> {
+async function showWorkers(options: QueriedServer & { readonly json: boolean }): Promise<void> {
   const answer = await askServer<WorkersAnswer>(options, '/workers');
   process.stdout.write(options.json ? `${JSON.stringify(answer)}\n` : workersText(answer));
   if (answer.status !== 'ok') process.exitCode = exitCodes.failed;

@@ -35,7 +35,7 @@ export interface Bundle {
 }
 
 interface AdmissionOptions {
-  /** As told; null: what the workers can hold, twice, and no more KV memory than that. */
+  /** As given; null: what the workers can hold, twice, and no more KV memory than that. */
   readonly choiceCountMax: number | null;
   readonly capacity: () => Capacity;
   /** KV memory that is expected to be needed by all that were routed and have not ended. */

@@ -202,7 +202,7 @@ export class Coordinator {
     return { route, worker, claim, admitted };
   }
 
-  /** Waits for memory to decode in, as far as can be foreseen. */
+  /** Waits for memory to decode in, as far as can be predicted. */
   async #enter({ route, worker, claim, admitted }: Entry, request: Request): Promise<void> {
     const { clock } = this.#options;
     const startMs = clock.nowMs();

@@ -53,12 +53,12 @@ async function handOver(
     const prefilling = prefill.prefill(request, () => place.granted()); // reserved at the first chunk
     const landed = await request.orSettled(place.leased(prefilling));
     if (landed === null) return;
-    request.mark('landedMs');
+    request.stamp('landedMs');
     request.transferBytes += landed.pushedBytes;
     request.onStopChoice = (choiceIndex) => decode.stopChoice(request.id, choiceIndex);
     request.suspicion.movedTo(decode.id);
     await decode.resume(request, landed);
-    request.mark('resumedMs');
+    request.stamp('resumedMs');
   } finally {
     await prefill.release(request.id);
   }

@@ -1,7 +1,7 @@
 /** How far the router's predictions were off: |predicted − real| / real over the last requests, median and
  *  90th percentile, for metrics, GET /routes and people. TTFT, transfer, TPOT and E2EL are judged with the
- *  output's real length (nobody can route by it); E2EL with the length that was expected is told beside them.
- *  Used by coordinator.ts. Bounded. */
+ *  output's real length (nobody can route by it); E2EL with the length that was expected is reported beside
+ *  them. Used by coordinator.ts. Bounded. */
 import type { WorkerId } from '../base/ids.js';
 import { percentile } from '../base/percentiles.js';
 import type { Corrections, RequestOutcomeTimes } from '../router/request-correction.js';

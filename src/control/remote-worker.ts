@@ -7,7 +7,7 @@ import { fromWire, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import { type NextChange, Signal } from '../base/signal.js';
 import { BusClosedError, type BusConnection, BusDeadlineError } from '../bus/bus.js';
-import { type Answer, type Asked, BusProtocolError } from '../bus/protocol.js';
+import { type AnswerBody, type Asked, BusProtocolError } from '../bus/protocol.js';
 import type { StepCost } from '../router/step-cost.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type {
@@ -188,7 +188,7 @@ export class RemoteWorker implements WorkerClient {
   onPrefillStarted(body: PrefillStartedBody): void {
     const prefilling = this.#prefillings.get(body.id);
     if (prefilling === undefined) return; // released meanwhile
-    prefilling.request.mark('prefillStartedMs');
+    prefilling.request.stamp('prefillStartedMs');
     void this.#sendReservation(prefilling).catch(prefilling.reject);
   }
 
@@ -226,7 +226,7 @@ export class RemoteWorker implements WorkerClient {
     kind: K,
     body: Asked<Asks, K>,
     deadlineMs = this.#options.limits.replyDeadlineMs,
-  ): Promise<Answer<Asks, K>> {
+  ): Promise<AnswerBody<Asks, K>> {
     try {
       return await this.orLost(this.#options.connection.request(kind, body, deadlineMs));
     } catch (error) {

@@ -31,7 +31,7 @@ export interface RequestRecord {
   /** Its name; absent: the server has no classes. */
   readonly serviceClass?: string;
   readonly outcome: RequestOutcome;
-  /** Made to measure the workers, not asked by anybody: no part of what is learned from, or told about,
+  /** Made to measure the workers, not asked by anybody: no part of what is learned from, or reported about,
    *  requests. */
   readonly isMeasurement: boolean;
   readonly errorCode?: ErrorCode;
@@ -39,7 +39,7 @@ export interface RequestRecord {
   readonly routes: readonly RouteSummary[];
   /** What it was to be served within; absent: it was never routed. */
   readonly slo?: Slo;
-  /** Its first token was foreseen to come too late when it came: it was refused, or served behind all who
+  /** Its first token was predicted to come too late when it came: it was refused, or served behind all who
    *  could be in time. */
   readonly isLate: boolean;
   /** Absent: not known, or nothing was promised. */

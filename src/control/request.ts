@@ -52,9 +52,9 @@ export class Request {
   readonly suspicion = new Suspicion();
   /** Why hand-overs came to nothing: after one, it stays on one worker. */
   readonly handOverFailures: HandOverFailure[] = [];
-  /** Told when a choice is stopped from outside; set by whoever drives the request now. */
+  /** Called when a choice is stopped from outside; set by whoever drives the request now. */
   onStopChoice: ((choiceIndex: number) => void) | null = null;
-  /** Told of every token, when it has been appended; set by the coordinator. */
+  /** Called with every token count, when it has been appended; set by the coordinator. */
   onStarted: (() => void) | null = null;
   onTokens: ((tokenCount: number) => void) | null = null;
   readonly #clock: Clock;
@@ -197,12 +197,12 @@ export class Request {
   routed(summary: RouteSummary): void {
     this.routes.push(summary);
     delete this.times.prefillStartedMs; // of an attempt that came to nothing
-    this.mark('routedMs');
+    this.stamp('routedMs');
     this.#resolveRoute(summary);
   }
 
   /** The first time counts. */
-  mark(name: keyof Times): void {
+  stamp(name: keyof Times): void {
     this.times[name] ??= this.#clock.nowMs();
   }
 
@@ -280,7 +280,7 @@ export class Request {
     const output = at(this.outputs, choiceIndex);
     for (const { tokenId } of tokens) output.push(tokenId);
     this.outputTokenCount += tokens.length;
-    this.mark('firstTokenMs');
+    this.stamp('firstTokenMs');
     this.suspicion.tokens(tokens.length);
     this.onTokens?.(tokens.length);
     this.#queue.push(event);

@@ -1,5 +1,5 @@
-/** A decision as it is told: what was known, both estimates, the choice. For headers, logs, GET /routes and
- *  `twostroke route --explain`. Made by routing.ts. */
+/** A decision as it is reported: what was known, both estimates, the choice. For headers, logs, GET /routes
+ *  and `twostroke route --explain`. Made by routing.ts. */
 import type { WorkerId } from '../base/ids.js';
 import type { RouteEstimate } from '../router/estimate.js';
 import { type Route, workersOf } from '../router/route.js';

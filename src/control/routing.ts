@@ -110,7 +110,7 @@ export class Routing {
     return attempt;
   }
 
-  /** Null: no worker is live. The request is told, and counted, before this returns. */
+  /** Null: no worker is live. The request knows its route, and is counted, before this returns. */
   choose(attempt: Attempt): Route | null {
     const { request } = attempt;
     const workers = this.#snapshots();

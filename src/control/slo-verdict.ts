@@ -16,7 +16,7 @@ export interface SloVerdict {
   readonly all: boolean;
 }
 
-/** Null: it cannot be told, since its client left before it was late. */
+/** Null: nobody can know, since its client left before it was late. */
 export function sloVerdictOf(record: RequestRecord, slo: Slo): SloVerdict | null {
   const { outcome, arrivalMs, doneMs } = record;
   const { ttftMs, tpotMs = 0, e2elMs } = realTimesOf(record);

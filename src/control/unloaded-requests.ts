@@ -1,4 +1,4 @@
-/** Requests that have the whole system to themselves, and what they took over what the costs say: limits are
+/** Requests that have the whole system to themselves, and what they took over what the costs say: SLOs are
  *  multiples of that. Used by routing.ts. Invariant: a request counts as alone only if no other was there at
  *  any moment of its life. */
 import { unloadedTpotMs } from '../router/default-slo.js';
@@ -10,7 +10,7 @@ import { asCosted } from '../router/unloaded-ratios.js';
 import type { RequestRecord } from './request-record.js';
 import { sidesOf } from './route-summary.js';
 
-/** Who is there, as far as it matters. */
+/** Finds requests that no other overlaps. */
 export class LoneRequests {
   #count = 0;
   #alone: object | null = null;
@@ -47,7 +47,7 @@ export function unloadedCostsOf(
   return { ttftMs: unloadedTtftMs(facts, prefill) / prefill.unloaded.ttft, tpotMs };
 }
 
-/** Real over costed. A prompt that was cached is not what limits are made for. */
+/** Real over costed. A prompt that was cached is not what SLOs are made for. */
 export function unloadedRatiosOf(
   { ttftMs, tpotMs }: UnloadedCosts,
   { real }: RequestOutcomeTimes,

@@ -8,7 +8,7 @@
  *  it. */
 import { at } from '../base/assert.js';
 import { sampleRowBytes } from '../device/device.js';
-import type { StepPlan, StepSample } from './step-plan.js';
+import type { SampleTask, StepPlan } from './step-plan.js';
 import type { StepShape } from './step-shape.js';
 
 const sampleRowWords = sampleRowBytes / 4;
@@ -229,7 +229,7 @@ interface SamplePlace {
 
 /** PdSampleRow, field by field in the order of native/pd.h. */
 function packSampleRow(
-  { choice, task }: StepSample,
+  { choice, task }: SampleTask,
   start: number,
   { i32, u32, f32 }: Words,
   place: SamplePlace,

@@ -8,7 +8,7 @@ import type { RequestState } from './request-state.js';
 import type { Scheduler } from './scheduler.js';
 import type { Sequence } from './sequence.js';
 import type { SequenceMemory } from './sequence-memory.js';
-import type { StepPlan, StepSample } from './step-plan.js';
+import type { SampleTask, StepPlan } from './step-plan.js';
 import type { TokenEvent, TokenLogprob, TokenOutput } from './token-event.js';
 
 /** One value (or topLogprobsMax of them) for each sample of the plan; valid until its runner launches
@@ -46,7 +46,7 @@ export function commitStep(plan: StepPlan, result: StepResult, parts: CommitPart
 }
 
 function commitSample(
-  sample: StepSample,
+  sample: SampleTask,
   index: number,
   result: StepResult,
   parts: CommitParts,
@@ -101,7 +101,7 @@ function commitSample(
 /** The sampler gave no token. Other requests go on, and none of them reads what this one may have computed of
  *  NaN. */
 function failRequest(
-  { choice, task }: StepSample,
+  { choice, task }: SampleTask,
   index: number,
   result: StepResult,
   parts: CommitParts,

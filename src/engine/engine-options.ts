@@ -8,7 +8,7 @@ import type { Model } from '../model/model.js';
 import type { StepSample } from '../router/step-work.js';
 import type { StepTimeModel } from './pacer.js';
 
-export interface EngineOptions {
+export interface EngineConfig {
   readonly device: Device;
   /** For this engine alone: its activations serve one stream. */
   readonly model: Model;
@@ -17,8 +17,8 @@ export interface EngineOptions {
   readonly tokenBudget: number;
   /** Most prompt tokens of one sequence per step. */
   readonly prefillChunkTokenCount: number;
-  /** Most sequences (choices) with a seat in the batch. Lowered to tokenBudget and the model's logit rows
-   *  where those are smaller. */
+  /** Most sequences (choices) with a batch slot in the batch. Lowered to tokenBudget and the model's logit
+   *  rows where those are smaller. */
   readonly sequenceCountMax: number;
   readonly maxModelTokenCount: number;
   readonly prefixCaching: 'on' | 'off';

@@ -14,7 +14,7 @@ import { KvCache } from '../kv/kv-cache.js';
 import { KvLayout } from '../kv/kv-layout.js';
 import { PrefixHasher } from '../kv/prefix-index.js';
 import { commitStep } from './commit.js';
-import type { EngineHooks, EngineOptions, EngineSnapshot, Reservation } from './engine-options.js';
+import type { EngineConfig, EngineHooks, EngineSnapshot, Reservation } from './engine-options.js';
 import { collectResults } from './generate.js';
 import type { GenerationRequest, GenerationResult, TokenDeadlines } from './generation-request.js';
 import { abortRequest, reserveRequest, resumeRequest, stopChoiceOf } from './hand-over.js';
@@ -31,8 +31,8 @@ import type { TokenEvent } from './token-event.js';
 
 // The types its methods speak.
 export type {
+  EngineConfig,
   EngineHooks,
-  EngineOptions,
   EngineSnapshot,
   PrefillChunk,
   Reservation,
@@ -41,7 +41,7 @@ export type { ChoiceResult, GenerationRequest, GenerationResult } from './genera
 
 export class Engine {
   readonly cache: KvCache;
-  readonly #options: EngineOptions;
+  readonly #options: EngineConfig;
   readonly #hooks: EngineHooks;
   readonly #batchSlotCount: number;
   readonly #memory: SequenceMemory;
@@ -58,7 +58,7 @@ export class Engine {
 
   /** Allocates the KV cache; throws DeviceError when the device has no room for it. Device and model stay the
    *  caller's. */
-  constructor(options: EngineOptions, hooks: EngineHooks = {}) {
+  constructor(options: EngineConfig, hooks: EngineHooks = {}) {
     const { device, model, kv, tokenBudget, prefillChunkTokenCount, depth } = options;
     const { config } = model;
     this.#options = options;
@@ -112,8 +112,8 @@ export class Engine {
     this.#scheduler.enqueue(this.#register(request, 'prefill'));
   }
 
-  /** Decode side of a hand-over: owns seats for all choices and blocks for the prompt and `growthTokenCount`
-   *  tokens ahead; null when there is no room now, or a queued sequence comes first. */
+  /** Decode side of a hand-over: owns batch slots for all choices and blocks for the prompt and
+   *  `growthTokenCount` tokens ahead; null when there is no room now, or a queued sequence comes first. */
   reserve(request: GenerationRequest, growthTokenCount: number): Reservation | null {
     const state = this.#register(request, 'reserved');
     const reservation = reserveRequest(state, growthTokenCount, this.#scheduler, this.#memory);
@@ -176,7 +176,7 @@ export class Engine {
     );
   }
 
-  /** One iteration: choose work, launch it, record what an earlier launch produced. Up to `depth` steps are
+  /** One step: choose work, launch it, record what an earlier launch produced. Up to `depth` steps are
    *  in flight. */
   async step(): Promise<readonly TokenEvent[]> {
     assert(!this.#isStepping && !this.#isClosed, 'step() called while stepping or after close()');
@@ -187,7 +187,7 @@ export class Engine {
       if (plan !== null && this.#inFlight.length < this.#options.depth) return this.#takeEvents([]);
       const oldest = this.#inFlight[0];
       if (oldest !== undefined) return this.#takeEvents(await this.#commit(oldest));
-      // blocked: others hold the memory or the seats
+      // blocked: others hold the memory or the batch slots
       if (this.#scheduler.events.length === 0 && this.hasWork) await this.#options.clock.sleep(1);
       return this.#takeEvents([]);
     } finally {
@@ -211,7 +211,7 @@ export class Engine {
     return [...this.#requests.keys()];
   }
 
-  /** Throws AssertionError when a block, seat or sequence is accounted for wrongly. */
+  /** Throws AssertionError when a block, batch slot or sequence is accounted for wrongly. */
   checkIntegrity(): void {
     checkAccounting(this.#requests, this.#scheduler, this.#memory, {
       batchSlotCount: this.#batchSlotCount,

@@ -4,7 +4,7 @@ import type { RequestId, TokenId } from '../base/ids.js';
 import type { SamplingParams } from './sampling-params.js';
 import type { FinishReason, TokenLogprob, TokenOutput } from './token-event.js';
 
-/** By when the tokens of a request are due, told as durations, since no two processes share a clock. */
+/** By when the tokens of a request are due, given as durations, since no two processes share a clock. */
 export interface TokenDeadlines {
   /** From now; negative when it is over. */
   readonly firstTokenInMs: number;

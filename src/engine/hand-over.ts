@@ -9,10 +9,10 @@ import type { Scheduler } from './scheduler.js';
 import type { SequenceMemory } from './sequence-memory.js';
 import { compareOrder } from './sequence-queue.js';
 
-/** Seats for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when there is
- *  no room now, or not enough for whoever comes first in the queue as well (a preempted sequence must not be
- *  overtaken by one reservation after the other). Who waits there for its turn alone, its prompt behind
- *  others, is not in the way. */
+/** Batch slots for all choices, and blocks for the tokens there are and `growthTokenCount` more; null when
+ *  there is no room now, or not enough for whoever comes first in the queue as well (a preempted sequence
+ *  must not be overtaken by one reservation after the other). Who waits there for its turn alone, its prompt
+ *  behind others, is not in the way. */
 export function reserveRequest(
   request: RequestState,
   growthTokenCount: number,
@@ -98,7 +98,7 @@ export function resumeRequest(
     if (request.stopped.has(choice.choiceIndex) || choice.end() !== undefined) scheduler.end(choice);
 }
 
-/** Ends every choice; nothing is told about the request any more. */
+/** Ends every choice; nothing is reported of the request any more. */
 export function abortRequest(request: RequestState, scheduler: Scheduler): void {
   const { events } = scheduler;
   for (let i = events.length - 1; i >= 0; i--) if (events[i]?.requestId === request.id) events.splice(i, 1);

@@ -74,7 +74,7 @@ function checkBatchSlots(
   assert(new Set(taken).size === taken.length, 'two sequences on one batchSlot');
   assert(
     taken.length + scheduler.freeBatchSlotCount === batchSlotCount,
-    `${taken.length} seats taken, ${scheduler.freeBatchSlotCount} free of ${batchSlotCount}`,
+    `${taken.length} batch slots taken, ${scheduler.freeBatchSlotCount} free of ${batchSlotCount}`,
   );
 }
 

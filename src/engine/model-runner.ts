@@ -47,7 +47,7 @@ export class ModelRunner {
   readonly stream: Stream;
   readonly #options: ModelRunnerOptions;
   readonly #lanes: readonly Lane[];
-  /** [batchSlotCount] i32: the token each seat sampled last. */
+  /** [batchSlotCount] i32: the token each batch slot sampled last. */
   readonly #lastTokens: Pointer;
   #launchCount = 0;
 

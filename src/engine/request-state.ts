@@ -38,7 +38,7 @@ export class RequestState {
   leader: Sequence | undefined;
   /** Choices that wait for the leader to compute the prompt. */
   forks: Sequence[] = [];
-  /** Filled while the prompt is computed; undefined when not asked for or already told. */
+  /** Filled while the prompt is computed; undefined when not asked for or already reported. */
   promptLogprobs: TokenLogprob[] | undefined;
   isCachedReported = false;
   /** Its logits were no numbers: K and V of its tokens are not to be read by others. */
@@ -68,7 +68,7 @@ export class RequestState {
       ...this.#biases,
       ...[...this.stopIds].map((id) => [id, Number.NEGATIVE_INFINITY] as const),
     ]);
-    // then the prompt's part has been told before
+    // then the prompt's part has been reported before
     const hasTokens = request.outputs?.some((ids) => ids.length > 0) === true;
     this.promptLogprobs = request.sampling.promptLogprobCount === null || hasTokens ? undefined : [];
     this.choices = Array.from(

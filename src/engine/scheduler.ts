@@ -32,8 +32,8 @@ interface SchedulerOptions extends StepPlanLimits {
 
 /** A late prompt waits for what others leave until it is late by so many times what it was allowed; */
 const agingTtfts = 4;
-/** from then on it is first in line for seats, memory and rows, and this share of a step's prompt tokens is
- *  left to it. */
+/** from then on it is first in line for batch slots, memory and rows, and this share of a step's prompt
+ *  tokens is left to it. */
 const agedShare = 1 / 8;
 
 export class Scheduler {
@@ -62,7 +62,7 @@ export class Scheduler {
     );
   }
 
-  /** Nobody overtakes it for seats, memory or rows. */
+  /** Nobody overtakes it for batch slots, memory or rows. */
   get firstInLine(): Sequence | undefined {
     const { first } = this.late;
     return first !== undefined && this.#options.pacer?.hasAged(first, agingTtfts) === true
@@ -222,7 +222,7 @@ export class Scheduler {
   }
 
   /** Admits one that has aged, to be planned with those that run late; false: it holds up all who wait for
-   *  seats, memory or rows. One that runs late already goes before it. */
+   *  batch slots, memory or rows. One that runs late already goes before it. */
   #admitAged(head: Sequence, late: Sequence[]): boolean {
     if (late.length > 0) return true;
     if (!this.#mayJoin(head) || !this.#admit(head)) return false;

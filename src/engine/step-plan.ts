@@ -12,7 +12,7 @@ interface StepEntry {
 }
 
 /** One row of logits and what is done with it. */
-export interface StepSample {
+export interface SampleTask {
   /** Whose token it is: the entry's sequence, or a choice that forks from it. */
   readonly choice: Sequence;
   /** Query row of the step whose logits are read. */
@@ -32,7 +32,7 @@ export class StepPlan {
   readonly number: number;
   readonly entries: StepEntry[] = [];
   /** Ascending by row. */
-  readonly samples: StepSample[] = [];
+  readonly samples: SampleTask[] = [];
   /** Copy-on-write, done before the forward pass. */
   readonly copies: { target: BlockId; source: BlockId }[] = [];
   /** References this plan holds until it has run: sources of copies. */

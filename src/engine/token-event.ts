@@ -26,8 +26,8 @@ export type TokenEvent =
       readonly choiceIndex: number;
       readonly tokens: readonly TokenOutput[];
       readonly finishReason?: FinishReason;
-      /** On 'stop': the id that ended it, so that a request's own stop id can be told from the model's
-       *  end. */
+      /** On 'stop': the id that ended it, so that a request's own stop id can be distinguished from the
+       *  model's end. */
       readonly stopTokenId?: TokenId;
     }
   /** Log-probabilities of prompt tokens 1..n-1 (the first has none), once, before the first tokens. */

@@ -1,5 +1,5 @@
 /** HTTP to a hub: one GET, its redirects, and what the answer means. Used by pull.ts and file-download.ts.
- *  Invariants: the token goes to the endpoint's own origin and nowhere else; redirects lead to http or https,
+ *  Invariants: the token goes to the endpoint's own origin and nowhere else; redirects go to http or https,
  *  never from https to http; an answer's text is bounded before it is parsed. */
 import { type Dispatcher, EnvHttpProxyAgent } from 'undici';
 import { messageOf, TwostrokeError } from '../base/errors.js';

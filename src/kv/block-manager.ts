@@ -126,19 +126,19 @@ export class BlockManager {
   /** `expected[block]`, when given: how many references the caller knows of. */
   checkIntegrity(expected?: Int32Array): void {
     const seen = new Uint8Array(this.blockCount);
-    const mark = (block: number, state: string) => {
+    const count = (block: number, state: string) => {
       assert(seen[block] === 0, `block ${block} is ${state} and something else`);
       assert(this.#referenceCounts[block] === 0, `block ${block} is ${state} but has references`);
       seen[block] = 1;
     };
     for (let i = 0; i < this.#freeCount; i++) {
       const block = this.#freeStack[i] ?? none;
-      mark(block, 'free');
+      count(block, 'free');
       assert(!this.#index.holds(blockId(block)), `block ${block} is free but named`);
     }
     let listedCount = 0;
     for (let block = this.#oldest; block !== none; block = this.#newer[block] ?? none) {
-      mark(block, 'cached');
+      count(block, 'cached');
       assert(this.#index.holds(blockId(block)), `block ${block} is cached without a name`);
       const after = this.#newer[block] ?? none;
       assert(

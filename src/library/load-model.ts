@@ -11,32 +11,32 @@ import { findLocalModel } from '../hub/find-model.js';
 import { LocalModel } from './local-model.js';
 import { readModelText } from './model-text.js';
 import { checkedModelOptions } from './option-schemas.js';
-import type { Completion, GenerateOptions, ModelOptions, Prompt, TextChunk } from './options.js';
+import type { CompletedText, GenerateOptions, ModelOptions, Prompt, TextChunk } from './options.js';
 
 export { type ErrorCode, TwostrokeError } from '../base/errors.js';
 export type {
   ChatMessage,
-  Completion,
+  CompletedText,
   EngineOptions,
   GenerateOptions,
   ModelOptions,
   Prompt,
   TextChunk,
-  Usage,
+  TokenUsage,
 } from './options.js';
 
 /** A loaded model. Requests may run at the same time: they share each step of the device. */
-export interface Model extends AsyncDisposable {
+export interface TextModel extends AsyncDisposable {
   /** Text as it becomes certain. Leaving the loop ends the generation. */
   generate(prompt: Prompt, options?: GenerateOptions): AsyncIterable<TextChunk>;
   /** The whole text at once. */
-  complete(prompt: Prompt, options?: GenerateOptions): Promise<Completion>;
+  complete(prompt: Prompt, options?: GenerateOptions): Promise<CompletedText>;
   /** Ends what still runs, with an error, and gives back all memory. May be called again. */
   close(): Promise<void>;
 }
 
 /** `model`: a folder with config.json, org/name of a model in Hugging Face's cache, or 'demo'. */
-export async function loadModel(model: string, options: ModelOptions = {}): Promise<Model> {
+export async function loadModel(model: string, options: ModelOptions = {}): Promise<TextModel> {
   try {
     const checked = checkedModelOptions(options);
     if (typeof model !== 'string')

@@ -22,7 +22,7 @@ import {
   type CheckedModelOptions,
   checkedGenerateOptions,
 } from './option-schemas.js';
-import type { Completion, GenerateOptions, Prompt, TextChunk } from './options.js';
+import type { CompletedText, GenerateOptions, Prompt, TextChunk } from './options.js';
 import { type EncodedPrompt, encoded } from './prompt.js';
 import { maxTokenCountOf, workerSettings } from './worker-settings.js';
 
@@ -70,7 +70,7 @@ export class LocalModel {
     }
   }
 
-  async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
+  async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<CompletedText> {
     const chunks: TextChunk[] = [];
     for await (const chunk of this.generate(prompt, options)) chunks.push(chunk);
     const last = chunks.at(-1);

@@ -22,7 +22,7 @@ import { packageVersion } from './package-folder.js';
 import { readClassRules } from './qos-file.js';
 
 /** CheckedServerOptions with what is text there as values. */
-export interface OpenOptions extends Omit<CheckedServerOptions, 'workers' | 'split' | 'slo'> {
+export interface OpenServerOptions extends Omit<CheckedServerOptions, 'workers' | 'split' | 'slo'> {
   /** As findLocalModel gives it; `model` is what it was called. */
   readonly folder: string;
   readonly workers: WorkerOptions['workers'];
@@ -45,7 +45,7 @@ export interface ServerListeners extends LearnListeners {
 
 /** Resolves when it listens; the workers may still load. */
 export async function openServer(
-  options: OpenOptions,
+  options: OpenServerOptions,
   logger: Logger,
   listeners: ServerListeners = {},
 ): Promise<OpenServer> {
@@ -74,7 +74,7 @@ export async function openServer(
 }
 
 interface OpenParts {
-  readonly options: OpenOptions;
+  readonly options: OpenServerOptions;
   readonly text: ModelText;
   readonly gateway: Gateway;
   readonly http: HttpServer;
@@ -98,13 +98,17 @@ function opened({ options: { strategy }, text, gateway, http, given, listeners }
 }
 
 /** A path's last part; an id or "demo" as it is. */
-function namesOf({ model, servedModelName }: OpenOptions): ServedModel['names'] {
+function namesOf({ model, servedModelName }: OpenServerOptions): ServedModel['names'] {
   const isPath = path.isAbsolute(model) || model.startsWith('.');
   const [name = isPath ? path.basename(path.resolve(model)) : model, ...aliases] = servedModelName ?? [];
   return [name, ...aliases];
 }
 
-function startGateway(options: OpenOptions, { folder, served }: ModelText, logger: Logger): Promise<Gateway> {
+function startGateway(
+  options: OpenServerOptions,
+  { folder, served }: ModelText,
+  logger: Logger,
+): Promise<Gateway> {
   const common = gatewayOptions(options, folder, served.maxModelTokenCount, logger);
   return Gateway.start({
     ...common,
@@ -119,7 +123,7 @@ function startGateway(options: OpenOptions, { folder, served }: ModelText, logge
 }
 
 function listen(
-  options: OpenOptions,
+  options: OpenServerOptions,
   classRules: readonly ClassRule[],
   model: ServedModel,
   gateway: Gateway,

@@ -79,7 +79,7 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface Usage {
+export interface TokenUsage {
   readonly promptTokens: number;
   /** Of them, those whose KV was found in the prefix cache. */
   readonly cachedTokens: number;
@@ -94,10 +94,10 @@ export interface TextChunk {
    *  did. */
   readonly finishReason: 'stop' | 'length' | null;
   /** So far. */
-  readonly usage: Usage;
+  readonly usage: TokenUsage;
 }
 
-export interface Completion extends TextChunk {
+export interface CompletedText extends TextChunk {
   readonly finishReason: 'stop' | 'length';
 }
 

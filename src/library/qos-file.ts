@@ -55,8 +55,8 @@ function rulesOf({ scheduler, request_router: { routes } }: QosFile, slo: SloSpe
   const classes = new Map<string, ServiceClass>();
   for (const { name, reserved_fraction: reservedShare, priority, slo: own } of scheduler.qos_classes) {
     if (classes.has(name)) throw new InvalidRequestError(`two classes are named ${name}`);
-    const targets = own === undefined ? {} : { slo: parseSloSpec(own, `slo of ${name}:`, slo) };
-    classes.set(name, { name, reservedShare, priority, ...targets });
+    const classSlo = own === undefined ? {} : { slo: parseSloSpec(own, `slo of ${name}:`, slo) };
+    classes.set(name, { name, reservedShare, priority, ...classSlo });
   }
   const reserved = [...classes.values()].reduce((sum, { reservedShare }) => sum + reservedShare, 0);
   if (reserved > 1 + 1e-9)

@@ -21,7 +21,7 @@ export interface TextPart {
   readonly text: string;
 }
 
-export interface ChatMessage {
+export interface TemplateMessage {
   readonly role: string;
   /** Text, parts, or nothing: given to the template in the form that it takes. */
   readonly content?: string | readonly TextPart[] | null;
@@ -48,7 +48,7 @@ export class ChatTemplate {
   }
 
   /** @throws InvalidRequestError when the template refuses these messages (unknown role, wrong order, …). */
-  render(messages: readonly ChatMessage[], options: RenderOptions): string {
+  render(messages: readonly TemplateMessage[], options: RenderOptions): string {
     const template = this.#choose(options.tools);
     const variables = {
       ...this.#specialTokens,
@@ -84,7 +84,7 @@ function rendered(template: Template, variables: Readonly<Record<string, unknown
 
 /** As vLLM: parts become one text for a template that takes texts, and a text one part for a template that
  *  takes parts. */
-function inFormat(message: ChatMessage, { contentFormat }: Template): ChatMessage {
+function inFormat(message: TemplateMessage, { contentFormat }: Template): TemplateMessage {
   const { content } = message;
   if (content === undefined || content === null || contentFormat === 'either') return message;
   if (contentFormat === 'string')
@@ -100,7 +100,7 @@ export function joinedText(content: string | readonly TextPart[] | null | undefi
 
 /** As transformers' continue_final_message: cut behind the last message's content; what the template trims
  *  off it stays off. */
-function continued(text: string, last: ChatMessage | undefined): string {
+function continued(text: string, last: TemplateMessage | undefined): string {
   const content = typeof last?.content === 'string' ? last.content : last?.content?.at(-1)?.text;
   if (content === undefined)
     throw new InvalidRequestError('continue_final_message: the last message has no text', 'messages');

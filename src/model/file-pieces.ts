@@ -58,7 +58,7 @@ export async function streamPieces(
     if (failed !== undefined) throw failed.reason;
     await stream.wait();
   } finally {
-    // a failure is told above; here nothing may read the buffers any more
+    // a failure is reported above; here nothing may read the buffers any more
     await stream.wait().catch(() => undefined);
     for (const { buffer, event } of lanes) {
       device.releaseHost(buffer);

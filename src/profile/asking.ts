@@ -59,7 +59,7 @@ export class Asker {
       ...this.#commonPrompt.slice(0, cachedTokenCount),
       ...this.#randomPrompt(promptTokenCount - cachedTokenCount),
     ];
-    const told = new Promise<RequestRecord>((resolve) => this.#waiting.set(id, resolve));
+    const reported = new Promise<RequestRecord>((resolve) => this.#waiting.set(id, resolve));
     const sampling = { ...greedy, maxTokenCount: outputTokenCount };
     const stream = this.#options.gateway.submit({ id, promptIds, sampling, measuredRoute: route });
     this.#open.add(stream);
@@ -71,7 +71,7 @@ export class Asker {
       for await (const event of stream) if (event.kind === 'tokens') sawFirst();
     };
     const record = read()
-      .then(() => told)
+      .then(() => reported)
       .finally(() => {
         sawFirst();
         this.#open.delete(stream);

@@ -63,7 +63,8 @@ async function runBursts(worker: WorkerStatus, startShare: number, measuring: St
   }
 }
 
-/** The cheapest bursts, of which one has a batch, once each; then more of them while the steps are not enough. */
+/** The cheapest bursts, of which one has a batch, once each; then more of them while the steps are not
+ *  enough. */
 function overtime(measured: readonly Measured[], isEnough: boolean): Measured | undefined {
   const next = leastRun(measured.slice(0, overtimeBurstCount));
   return isEnough && (next?.runCount ?? 0) > 0 ? undefined : next;

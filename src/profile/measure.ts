@@ -1,5 +1,5 @@
 /** Measures the workers of a running gateway: steps under load, what a request costs beside them, hand-overs.
- *  Used by profile.ts. Takes about as long as it is told, whatever the model: a slow one gets fewer points,
+ *  Used by profile.ts. Takes about as long as it is given, whatever the model: a slow one gets fewer points,
  *  though never too few for a fit. */
 
 import { assert } from '../base/assert.js';

@@ -67,8 +67,8 @@ function profileOf(
   const { ready, stepLimits } = at(workers, 0);
   const warm = ids.map((id) => warmSteps(steps.get(id) ?? []));
   const fit = fitStep(warm.flatMap(fittedOf));
-  const told = warm.slice(0, keptWorkerCountMax);
-  const kept = { perKind: keptPerKind / told.length, count: Math.floor(keptCountMax / told.length) };
+  const reported = warm.slice(0, keptWorkerCountMax);
+  const kept = { perKind: keptPerKind / reported.length, count: Math.floor(keptCountMax / reported.length) };
   const { links, handOver } = linksOf(kind, all, handOvers);
   const ownOverheads = ids.flatMap((id) => overheadsMs.get(id) ?? []);
   const overheadMs = medianOf(ownOverheads.length > 0 ? ownOverheads : [...overheadsMs.values()].flat());
@@ -92,7 +92,7 @@ function profileOf(
     parameters,
     readable: readableOf(parameters),
     fitError: fit.error,
-    samples: told.flatMap((samples) => thinned(samples, kept.perKind).slice(-kept.count)),
+    samples: reported.flatMap((samples) => thinned(samples, kept.perKind).slice(-kept.count)),
     linkSamples: handOversFrom(workers, handOvers).map(({ connector, bytes, exposedMs }) => ({
       connector,
       bytes,

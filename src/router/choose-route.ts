@@ -6,9 +6,9 @@
  *    2. Its prompt goes to the prefill-first worker with the earliest first token while that is due within
  *       half of its TTFT: there it slows nobody's tokens. Beyond that, wherever the first token comes first,
  *       beside decodes too: steps are paced, so that these keep their TPOT.
- *    3. When neither way keeps its SLO, a prefill-first worker takes it whole if that does; else it goes
- *       where its SLO is missed least.
- *  Where every worker takes whole requests, it goes where TTFT and TPOT together take the least share of
+ *    3. When neither way keeps its SLO, a prefill-first worker computes both phases if that does; else it
+ *       goes where its SLO is missed least.
+ *  Where every worker computes both phases, it goes where TTFT and TPOT together take the least share of
  *  their SLOs. Of equals the one goes first that has been given nothing for longest. A small difference is no
  *  tie: it is what evens out the load. */
 import { at } from '../base/assert.js';

@@ -10,7 +10,7 @@
  *  and the standard error knows that observations in a row resemble each other. What a worker has shown ages
  *  with what any of its kind show, so one that is asked no more is taken for one of its kind again, and
  *  asked.
- *  Invariants: equal workers are told apart in one case of twenty and then hardly; O(workers) an
+ *  Invariants: equal workers are held to differ in one case of twenty and then hardly; O(workers) an
  *  observation. */
 
 /** Observations of one worker that are remembered: reports of its steps, one in 100 ms while it is busy. */

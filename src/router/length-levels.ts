@@ -20,7 +20,7 @@ export interface LengthFacts {
   readonly prefixIds?: readonly ContextKey[];
 }
 
-/** Of the ids of a prompt's blocks, each standing for all up to it, the 1st, 2nd, 4th, 8th … and the last:
+/** Of the ids of a prompt's blocks, each for all up to it, the 1st, 2nd, 4th, 8th … and the last:
  *  prefixIds for a prompt of any length, in O(log) of it. */
 export function samplePrefixes<Id extends ContextKey>(blockIds: readonly Id[]): Id[] {
   const indices: number[] = [];
@@ -61,7 +61,7 @@ export interface LevelOptions {
 /** Context classes per octave of a prompt's length or a limit. */
 const classesPerOctave = 2;
 const classOf = (count: number) => Math.round(classesPerOctave * Math.log2(1 + count));
-/** Earlier lengths are told apart to a quarter of an octave, and one earlier output from several. */
+/** Earlier lengths are distinguished to a quarter of an octave, and one earlier output from several. */
 const historyClass = (history: History | undefined) =>
   history === undefined ? undefined : 2 * Math.round(4 * history.meanLog2) + (history.count > 1 ? 1 : 0);
 

@@ -18,7 +18,8 @@ import type { PromptSum } from './worker-load.js';
 
 /** A step that runs has half of itself left on average, and the one behind it has been planned already. */
 const stepsBeforeNext = 1.5;
-/** A share of the time near 1 is one that was measured too short: a queue that never ends is not foreseen. */
+/** A share of the time near 1 is one that was measured too short: a queue that never ends is not
+ *  predicted. */
 const prefillShareMax = 0.95;
 
 /** A prompt's way to its first token on one worker. */
@@ -27,7 +28,7 @@ export interface PrefillPrediction {
   readonly tokenCount: number;
   /** For steps that run, and for prompts that came before. */
   readonly waitMs: number;
-  /** For a seat and for memory, if it goes elsewhere when it is done. */
+  /** For a batch slot and for memory, if it goes elsewhere when it is done. */
   readonly roomWaitMs: number;
   /** Prompts of those who wait for KV: before its own if it has to wait as well. */
   readonly waitingForKvMs: number;
@@ -42,7 +43,7 @@ export interface DecodePrediction {
   readonly stepMs: number;
   /** Without prompts beside it. */
   readonly aloneMs: number;
-  /** For a seat and for memory: it is let in, and its prompt begun, when it has them. */
+  /** For a batch slot and for memory: it is let in, and its prompt begun, when it has them. */
   readonly roomWaitMs: number;
   /** From its KV's arrival until a step can take it; 0 where its prompt was computed. */
   readonly joinMs: number;
@@ -157,8 +158,8 @@ function pairCountOf({ promptTokenCount, outputTokenCount }: RequestFacts, token
   return prefillPairCountOf(promptTokenCount + outputTokenCount - tokenCount, tokenCount);
 }
 
-/** From arrival to first token on a worker that holds nothing and has nothing else to do: what limits on TTFT
- *  are measured by. */
+/** From arrival to first token on a worker that holds nothing and has nothing else to do: what the SLO of
+ *  TTFT is a multiple of. */
 export type UnloadedFacts = Pick<RequestFacts, 'promptTokenCount' | 'outputTokenCount'>;
 
 export function unloadedTtftMs(facts: UnloadedFacts, { costs, unloaded }: WorkerSnapshot): number {
@@ -264,8 +265,8 @@ function queuedPromptsMs(worker: WorkerSnapshot, room: number): number {
   );
 }
 
-/** What of its seats and its memory is missing for this request and all who were routed there before; null:
- *  nothing. */
+/** What of its batch slots and its memory is missing for this request and all who were routed there before;
+ *  null: nothing. */
 function missingRoom(
   facts: RequestFacts,
   { id, load, batchSlotCount = Number.POSITIVE_INFINITY, blockTokenCount, blockCount }: WorkerSnapshot,
@@ -281,13 +282,14 @@ function missingRoom(
   return missingSlotCount === 0 && tokensMissing <= 0 ? null : { missingSlotCount, tokensMissing };
 }
 
-/** It would not wait for a seat or for memory there. */
+/** It would not wait for a batch slot or for memory there. */
 export function hasRoom(facts: RequestFacts, worker: WorkerSnapshot): boolean {
   return missingRoom(facts, worker, facts.growth) === null;
 }
 
-/** Until there is a seat for each choice, and memory: for the request as well as for all who were routed
- *  there before. Those who are there leave one after the other. `growth`: what it will generate there. */
+/** Until there is a batch slot for each choice, and memory: for the request as well as for all who were
+ *  routed there before. Those who are there leave one after the other. `growth`: what it will generate
+ *  there. */
 export function roomWaitMs(
   facts: RequestFacts,
   worker: WorkerSnapshot,

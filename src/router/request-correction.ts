@@ -1,7 +1,7 @@
 /** What requests really took against what was predicted of them: factors that keep predictions true where
  *  steps alone do not tell (messages, event loops, processors that are shared). Used by worker-costs.ts, one
- *  for each kind of worker: how far a prediction is off depends on the requests as well, and a worker that had
- *  got others than its peers would be blamed for them, and sent more of the same. */
+ *  for each kind of worker: how far a prediction is off depends on the requests as well, and a worker that
+ *  had got others than its peers would be blamed for them, and sent more of the same. */
 import { FactorFilter } from './factor-filter.js';
 
 /** By what predictions of steps and messages are multiplied. */
@@ -12,13 +12,13 @@ export interface Corrections {
   readonly prefill: number;
   /** Of each further token. */
   readonly step: number;
-  /** Of KV on its way, as far as it is felt. */
+  /** Of KV on its way, as far as it is exposed. */
   readonly transfer: number;
 }
 
 export const uncorrected: Corrections = { messages: 1, wait: 1, prefill: 1, step: 1, transfer: 1 };
 
-/** Predicted parts as they were told, with the corrections that were in them, and what came of it.
+/** Predicted parts as they were reported, with the corrections that were in them, and what came of it.
  *  Milliseconds. */
 export interface RequestOutcomeTimes {
   readonly corrections: Corrections;

@@ -1,4 +1,4 @@
-/** What a request is to be served within: a service level objective. Told by the client or made by
+/** What a request is to be served within: a service level objective. Given by the client or made by
  *  default-slo.ts; paced by the engine, weighed by the router, judged by metrics. */
 
 /** Milliseconds. */

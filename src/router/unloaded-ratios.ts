@@ -1,7 +1,7 @@
 /** What a request took that had the whole system to itself, against what the costs say of an idle worker:
- *  whoever states limits in multiples of the one gets the other from the profile, and between them lie event
+ *  whoever states SLOs in multiples of the one gets the other from the profile, and between them lie event
  *  loops, clients and processors that wake up. Used by worker-costs.ts, one for each kind of worker; read by
- *  the limits in estimate.ts.
+ *  default-slo.ts.
  *  Invariant: bounded memory; a median moves by no single request, and stays within its bounds. */
 import { percentile } from '../base/percentiles.js';
 
@@ -16,7 +16,7 @@ export const asCosted: UnloadedRatios = { ttft: 1, tpot: 1 };
 /** The last ones that were alone; fewer say nothing yet. */
 const recentCount = 32;
 const recentCountMin = 4;
-/** Beyond these the costs are wrong, not the system: limits do not follow. */
+/** Beyond these the costs are wrong, not the system: SLOs do not follow. */
 const [ratioMin, ratioMax] = [0.8, 2];
 
 export class UnloadedTimes {

@@ -58,7 +58,7 @@ export interface WorkerCostStatus {
   /** |predicted − real| / real of its last steps. */
   readonly stepError: { readonly count: number; readonly median: number; readonly p90: number };
   readonly corrections: Corrections;
-  /** By what requests that were alone took longer than these costs say: limits are multiples of what they
+  /** By what requests that were alone took longer than these costs say: SLOs are multiples of what they
    *  took. */
   readonly unloaded: UnloadedRatios;
 }
@@ -121,8 +121,11 @@ class WorkerCost {
   readonly profile: ProfileFile | null;
   readonly stepErrors: number[] = [];
   readonly #id: WorkerId;
-  #parameters: { readonly step: StepCost; readonly slowness: number; readonly whole: CostParameters } | null =
-    null;
+  #parameters: {
+    readonly step: StepCost;
+    readonly slowness: number;
+    readonly corrected: CostParameters;
+  } | null = null;
 
   constructor(id: WorkerId, kind: KindCost, profile: ProfileFile | null) {
     this.#id = id;
@@ -138,8 +141,8 @@ class WorkerCost {
   parameters(shape: Partial<WorkerShape>): CostParameters {
     const [{ base, step }, slowness] = [this.kind, this.slowness];
     if (this.#parameters?.step !== step || this.#parameters.slowness !== slowness)
-      this.#parameters = { step, slowness, whole: { ...base, step: slower(step, slowness), ...shape } };
-    return this.#parameters.whole;
+      this.#parameters = { step, slowness, corrected: { ...base, step: slower(step, slowness), ...shape } };
+    return this.#parameters.corrected;
   }
 
   observe(samples: readonly StepSample[]): void {

@@ -155,7 +155,7 @@ export class WorkerLoad implements WorkerLoadView {
     for (const [id, { work, startedMs }] of this.#started) {
       const doneShare = doneShareOf(nowMs - startedMs, work.prefillMs);
       if (doneShare === 1)
-        this.#started.delete(id); // whatever it still takes is not foreseen
+        this.#started.delete(id); // whatever it still takes is not predicted
       else if ((work.priority ?? 0) <= priority && isCounted(work))
         addPrompts(sum, { promptCount: 1, ...work }, 1 - doneShare, 1);
     }

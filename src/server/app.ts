@@ -33,7 +33,7 @@ export interface AppOptions extends KeyOptions {
   readonly strictFields: boolean;
   /** Absent: requests are of no class. */
   readonly classRules?: readonly ClassRule[];
-  /** True once shutdown began: open connections are told to go elsewhere. */
+  /** True once shutdown began: open connections are asked to go elsewhere. */
   readonly isStopping: () => boolean;
   readonly connections: Connections;
 }

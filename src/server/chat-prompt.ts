@@ -1,7 +1,7 @@
 /** Chat messages → prompt ids, by the model's template and tokenizer. Used by chat.ts and tokenize.ts. */
 import { InvalidRequestError } from '../base/errors.js';
-import { joinedText, type ChatMessage as TemplateMessage } from '../model/chat-template.js';
-import type { ChatBody, ChatMessage } from './chat-schema.js';
+import { joinedText, type TemplateMessage } from '../model/chat-template.js';
+import type { ChatBody, ParsedMessage } from './chat-schema.js';
 import { unitCountMaxOf } from './prompt.js';
 import { requireText, type ServedModel } from './served-model.js';
 
@@ -37,7 +37,7 @@ export async function encodeChat(model: ServedModel, body: ChatFields): Promise<
   return text.encodeChat({ messages, options }, { addSpecialTokens }, unitCountMaxOf(model));
 }
 
-function templateMessage({ role, content, name, tool_call_id }: ChatMessage): TemplateMessage {
+function templateMessage({ role, content, name, tool_call_id }: ParsedMessage): TemplateMessage {
   return {
     role: role === 'developer' ? 'system' : role,
     content: content ?? '',
@@ -46,6 +46,6 @@ function templateMessage({ role, content, name, tool_call_id }: ChatMessage): Te
   };
 }
 
-export function contentText({ content }: ChatMessage): string {
+export function contentText({ content }: ParsedMessage): string {
   return joinedText(content);
 }

@@ -70,5 +70,5 @@ export const chatSchema = z.object({
   web_search_options: unsupported(),
 });
 
-export type ChatMessage = z.output<typeof messageSchema>;
+export type ParsedMessage = z.output<typeof messageSchema>;
 export type ChatBody = z.output<typeof chatSchema>;

@@ -37,7 +37,7 @@ export class ChoiceText {
   readonly #options: TextOptions;
   readonly #stream: TextStream | null;
   readonly #choiceIndex: number;
-  /** Tokens whose text is held back, told with the next text. */
+  /** Tokens whose text is held back, sent with the next text. */
   #heldTokens: TokenOutput[] = [];
   #isFinished = false;
 

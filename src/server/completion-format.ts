@@ -8,7 +8,7 @@ import type { CompletionBody } from './completion-schema.js';
 import type { ResponseFormat, ServerContext, WholeChoice } from './exchange.js';
 import type { Generation } from './generation.js';
 import { CompletionLogprobWriter, promptLogprobs, type ScoredToken } from './logprobs.js';
-import type { Prompt } from './prompt.js';
+import type { TokenizedPrompt } from './prompt.js';
 import { tokenFormOf } from './request-options.js';
 import { UsageSoFar, usageOf } from './usage.js';
 
@@ -22,7 +22,7 @@ export class CompletionFormat implements ResponseFormat {
   };
   readonly #context: ServerContext;
   readonly #body: CompletionBody;
-  readonly #prompts: readonly Prompt[];
+  readonly #prompts: readonly TokenizedPrompt[];
   readonly #generations: readonly Generation[];
   /** By index of the choice in the response. */
   readonly #writers = new Map<number, CompletionLogprobWriter>();
@@ -33,7 +33,7 @@ export class CompletionFormat implements ResponseFormat {
     id: string,
     context: ServerContext,
     body: CompletionBody,
-    prompts: readonly Prompt[],
+    prompts: readonly TokenizedPrompt[],
     generations: readonly Generation[],
   ) {
     const { model, clock } = context;
@@ -92,7 +92,7 @@ export class CompletionFormat implements ResponseFormat {
     return { ...this.#frame, choices: flat, usage: this.#usage() };
   }
 
-  /** With max_tokens 0 one token was generated to score the prompt, and is not told. */
+  /** With max_tokens 0 one token was generated to score the prompt, and is not reported. */
   #choice(
     promptIndex: number,
     index: number,

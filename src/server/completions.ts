@@ -10,7 +10,7 @@ import { type CompletionBody, completionSchema } from './completion-schema.js';
 import { admitted, answer, type Exchange, type ServerContext } from './exchange.js';
 import { withForcedLength } from './forced-length.js';
 import { Generation } from './generation.js';
-import { type Prompt, promptItemsOf, promptsOf } from './prompt.js';
+import { promptItemsOf, promptsOf, type TokenizedPrompt } from './prompt.js';
 import { notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
@@ -82,7 +82,7 @@ async function answerPrompts(
 function samplingOf(
   context: ServerContext,
   body: CompletionBody,
-  prompts: readonly Prompt[],
+  prompts: readonly TokenizedPrompt[],
 ): SamplingParams {
   const tokenCount = prompts.reduce((longest, { ids }) => Math.max(longest, ids.length), 0);
   const isPromptScored = body.echo === true && (body.logprobs ?? null) !== null;
@@ -100,7 +100,7 @@ function maxTokenCountOf({ model }: ServerContext, body: CompletionBody, promptT
   return Math.max(1, body.max_tokens ?? Math.min(defaultMaxTokenCount, room));
 }
 
-/** What is kept of an answer until it is told is bounded: by the longest answers of all that may be in
+/** What is kept of an answer until it is sent is bounded: by the longest answers of all that may be in
  *  flight, since so much one prompt after the other may ask for anyway. */
 function checkAnswer(
   { model, gateway }: ServerContext,

@@ -1,7 +1,7 @@
-/** What is under way on each connection of a server, and who is told when it ends before its time. Made by
- *  http-server.ts; exchanges listen through app.ts. It counts itself, because Node's closeIdleConnections
+/** What is under way on each connection of a server, and who is notified when it ends before its time. Made
+ *  by http-server.ts; exchanges listen through app.ts. It counts itself, because Node's closeIdleConnections
  *  leaves those open that never sent a request.
- *  Invariants: when a socket is gone or the server ends, everybody who listens on it is told, once; also
+ *  Invariants: when a socket is gone or the server ends, everybody who listens on it is notified, once; also
  *  whose answer waits behind another one of the same connection, where Node closes only the response that is
  *  being written. Nothing is kept of who has stopped listening. A connection has so many requests under way
  *  and no more, and holds up no other by their number. */
@@ -10,7 +10,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 
-/** Told why. */
+/** Called with the reason. */
 export type OnCut = (error: TwostrokeError) => void;
 
 /** Requests of one connection without an answer: more than any client has reason to send ahead. Those that
@@ -65,7 +65,7 @@ export class Connections {
     return () => void listeners?.delete(listen);
   }
 
-  /** From now on everything that is under way is told `error`. The connections stay. */
+  /** From now on everything that is under way gets `error`. The connections stay. */
   cutAll(error: TwostrokeError): void {
     this.#endError ??= error;
     for (const connection of this.#open.values()) cut(connection, error);
@@ -81,7 +81,7 @@ export class Connections {
     for (const [socket, { responses }] of this.#open) if (responses.size === 0) socket.destroySoon();
   }
 
-  /** Also one that has not sent its request yet: nobody else can be told from it. */
+  /** Also one that has not sent its request yet: it looks like any other idle one. */
   #endOldestIdle(): void {
     for (const [socket, { responses }] of this.#open) {
       if (responses.size > 0) continue;
@@ -99,9 +99,9 @@ export class Connections {
 }
 
 function cut({ listeners }: Connection, error: TwostrokeError): void {
-  const told = [...listeners];
+  const notified = [...listeners];
   listeners.clear();
-  for (const listen of told) listen(error);
+  for (const listen of notified) listen(error);
 }
 
 function goneError(): TwostrokeError {

@@ -1,6 +1,7 @@
 /** The listening server: HTTP in front of createApp, and an orderly end. Used by library/open-server.ts and
  *  the tests.
- *  Invariant: close() ends, whatever clients do: what is still open at the deadline is told so, and cut. */
+ *  Invariant: close() ends, whatever clients do: what is still open at the deadline gets an error, and is
+ *  cut. */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
@@ -38,7 +39,7 @@ const listenerOptions = { overrideGlobalObjects: false, hostname: 'localhost', a
 /** For the last words to reach those who read. */
 const farewellMs = 1000;
 /** Connections that wait to be accepted while the event loop is busy; the kernel lowers it to what it allows.
- *  With fewer, a burst is reset instead of being told when to come back. */
+ *  With fewer, a burst is reset instead of refused with a time to come back. */
 const backlogMax = 4096;
 
 /** Throws TwostrokeError 'unavailable' when the port is taken or may not be used. */

@@ -38,7 +38,7 @@ export interface ScoredToken {
   readonly logprob?: TokenLogprob | undefined;
 }
 
-/** Keeps the text offset of one choice from chunk to chunk. Tokens are told apart even where their texts are
+/** Keeps the text offset of one choice from chunk to chunk. Tokens are kept apart even where their texts are
  *  equal. */
 export class CompletionLogprobWriter {
   readonly #tokenizer: Detokenizer;

@@ -5,9 +5,9 @@ import type { CompletionBody } from './completion-schema.js';
 import { checkedTokenIds, checkPromptFits } from './sampling.js';
 import { requireText, type ServedModel } from './served-model.js';
 
-export interface Prompt {
+export interface TokenizedPrompt {
   readonly ids: readonly TokenId[];
-  /** null: given as ids, and not to be told again, or to a server without a tokenizer. */
+  /** null: given as ids, and not to be echoed, or to a server without a tokenizer. */
   readonly text: string | null;
 }
 
@@ -54,7 +54,7 @@ export function promptItemsOf({
 }
 
 /** The prompts of a completions body, whichever of its four forms was used. */
-export async function promptsOf(model: ServedModel, body: PromptBody): Promise<readonly Prompt[]> {
+export async function promptsOf(model: ServedModel, body: PromptBody): Promise<readonly TokenizedPrompt[]> {
   const { prompt } = body;
   const items = typeof prompt === 'string' ? [prompt] : prompt;
   return isTexts(items)
@@ -66,7 +66,7 @@ async function textPrompts(
   model: ServedModel,
   body: PromptBody,
   texts: readonly string[],
-): Promise<readonly Prompt[]> {
+): Promise<readonly TokenizedPrompt[]> {
   const encoded = await encodeTexts(
     model,
     texts,
@@ -80,7 +80,7 @@ async function idPrompts(
   model: ServedModel,
   body: PromptBody,
   lists: readonly (readonly TokenId[])[],
-): Promise<readonly Prompt[]> {
+): Promise<readonly TokenizedPrompt[]> {
   for (const ids of lists) {
     checkPromptFits(model, ids.length, 'prompt');
     checkedTokenIds(model, ids, 'prompt');

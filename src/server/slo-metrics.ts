@@ -1,6 +1,6 @@
-/** Metrics of SLOs: how many requests were judged, how many met which part, how many were foreseen to be late
- *  or refused for it. Registered by metrics.ts, fed by the records of ended requests. Attainment over any
- *  window: rate(slo_met_total{slo="all"}) / rate(slo_judged_total). */
+/** Metrics of SLOs: how many requests were judged, how many met which part, how many were predicted to be
+ *  late or refused for it. Registered by metrics.ts, fed by the records of ended requests. Attainment over
+ *  any window: rate(slo_met_total{slo="all"}) / rate(slo_judged_total). */
 import { Counter, type Registry } from 'prom-client';
 import type { ServerGateway } from './exchange.js';
 
@@ -13,7 +13,7 @@ export function registerSloMetrics(registry: Registry, gateway: Pick<ServerGatew
     new Counter({ name: `twostroke_${name}`, help, labelNames, registers: [registry] });
   const judged = counter(
     'slo_judged_total',
-    'Requests that had an SLO and ended so that it can be told whether it was met.',
+    'Requests that had an SLO and ended in a way that shows whether it was met.',
     ['class'],
   );
   const met = counter('slo_met_total', 'Of these those that met this part of their SLO; all: goodput.', [
@@ -22,7 +22,7 @@ export function registerSloMetrics(registry: Registry, gateway: Pick<ServerGatew
   ]);
   const late = counter(
     'requests_late_total',
-    'Requests whose first token was foreseen to come too late when they came.',
+    'Requests whose first token was predicted to come too late when they came.',
     ['class'],
   );
   const shed = counter(

@@ -3,16 +3,16 @@
 import { ContextLengthError, InvalidRequestError, toWire, type WireError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import {
-  type ChatMessage,
   type ChatTemplate,
   findChatTemplate,
   type RenderOptions,
+  type TemplateMessage,
 } from '../model/chat-template.js';
 import { type PackedTokens, packTokens } from '../model/detokenizer.js';
 import { type EncodeOptions, loadTokenizer, type Tokenizer } from '../model/tokenizer.js';
 
 export interface Chat {
-  readonly messages: readonly ChatMessage[];
+  readonly messages: readonly TemplateMessage[];
   readonly options: RenderOptions;
 }
 

@@ -92,7 +92,7 @@ export interface TextServiceOptions {
 /** About 5 ms of work at 1 µs a character. */
 const shortUnitCount = 4096;
 const unitsPerMs = 1000;
-/** Of waiting jobs together, about half a minute of work: what comes on top is told to come again. */
+/** Of waiting jobs together, about half a minute of work: what comes on top is refused and may come again. */
 const waitingUnitsMax = 2 ** 25;
 /** What a job costs however short it is. */
 const jobUnitsMin = 256;

@@ -3,7 +3,8 @@
 import type { Usage } from './api-types.js';
 import type { Generation } from './generation.js';
 
-/** `output`: not told where a token was generated only because scoring a prompt needs one (max_tokens 0). */
+/** `output`: not reported where a token was generated only because scoring a prompt needs one (max_tokens
+ *  0). */
 type Output = 'reported' | 'not reported';
 type Counted = Pick<Generation, 'promptTokenCount' | 'cachedTokenCount' | 'completionTokenCount'>;
 
@@ -19,7 +20,7 @@ export function usageOf(generations: readonly Counted[], output: Output = 'repor
   );
 }
 
-/** The usage of many prompts while their deltas are told, without a look at all of them for each. */
+/** The usage of many prompts while their deltas are sent, without a look at all of them for each. */
 export class UsageSoFar {
   readonly #generations: readonly Counted[];
   readonly #output: Output;

@@ -6,7 +6,7 @@ import { pathText } from './unknown-fields.js';
 
 type Issue = z.core.$ZodIssue;
 
-/** Told what was given and what the schema has kept of it. */
+/** Called with what was given and what the schema has kept of it. */
 export type OnParsed = (given: unknown, known: unknown) => void;
 
 /** The parsed value, or InvalidRequestError about the first problem. */

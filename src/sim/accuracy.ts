@@ -1,6 +1,6 @@
 /** How far simulated figures are from real ones: rows of a table, and how many are within the aim. Used by
  *  scripts/simulate-accuracy.mjs. */
-import type { RequestRecord } from '../bench/request-record.js';
+import type { LoadRecord } from '../bench/load-record.js';
 import { type RunSummary, summariseRun } from '../bench/summary.js';
 import type { SweepData, SweepRun } from '../bench/sweep-file.js';
 
@@ -58,7 +58,7 @@ interface Accuracy {
   readonly saturations: readonly SaturationRow[];
 }
 
-type RecordsByRun = ReadonlyMap<number, readonly RequestRecord[]>;
+type RecordsByRun = ReadonlyMap<number, readonly LoadRecord[]>;
 
 /** Of a real sweep and its replays (sweep-replay.ts), which differ in what was drawn: repetitions of a point
  *  count together, and so do replays. */

@@ -3,8 +3,8 @@
 import type { Clock } from '../base/clock.js';
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
-import type { Answer, CompletionClient, PreparedRequest } from '../bench/completion-client.js';
-import type { PlannedRequest } from '../bench/request-record.js';
+import type { CompletionAnswer, CompletionClient, PreparedRequest } from '../bench/completion-client.js';
+import type { PlannedRequest } from '../bench/load-record.js';
 import type { GatewayApi } from '../control/gateway-api.js';
 import type { RouteSummary } from '../control/request-record.js';
 import type { ServiceClass } from '../control/service-class.js';
@@ -31,7 +31,7 @@ export class GatewayClient implements CompletionClient {
     return { send: (signal) => this.#send(request, signal) };
   }
 
-  async #send(planned: PlannedRequest, signal: AbortSignal): Promise<Answer> {
+  async #send(planned: PlannedRequest, signal: AbortSignal): Promise<CompletionAnswer> {
     const { index, prompt, wantedTokenCount, maxTokenCount, slo } = planned;
     const serviceClass = this.#classOf(planned);
     const sentMs = this.#clock.nowMs();
@@ -40,7 +40,7 @@ export class GatewayClient implements CompletionClient {
     let outputTokenCount = 0;
     let route: RouteSummary | null = null;
     let cancel = () => {};
-    const ended = (outcome: Answer['outcome'], error?: string): Answer => ({
+    const ended = (outcome: CompletionAnswer['outcome'], error?: string): CompletionAnswer => ({
       ...{
         outcome,
         sentMs,

@@ -27,7 +27,7 @@ interface InProcessLink {
   readonly clock: Clock;
   /** Milliseconds a message is on its way, handling on both sides included. */
   readonly delayMs: (message: Message, body: unknown) => number;
-  /** Told of every message as it arrives. */
+  /** Called with every message as it arrives. */
   readonly onDelivery?: (message: Message, body: unknown) => void;
 }
 

@@ -1,5 +1,5 @@
 /** Requests per path and per worker, from the records of a run. Used by cli/simulate.ts and scripts. */
-import type { RequestRecord } from '../bench/request-record.js';
+import type { LoadRecord } from '../bench/load-record.js';
 
 export interface RoutesTaken {
   /** By path, and `none` for requests that were never routed. */
@@ -8,7 +8,7 @@ export interface RoutesTaken {
   readonly workers: Readonly<Record<string, { readonly prefillCount: number; readonly decodeCount: number }>>;
 }
 
-export function routesTaken(records: readonly RequestRecord[]): RoutesTaken {
+export function routesTaken(records: readonly LoadRecord[]): RoutesTaken {
   const paths: Record<string, number> = {};
   const workers: Record<string, { prefillCount: number; decodeCount: number }> = {};
   const countOf = (id: string) => {

@@ -20,7 +20,7 @@ export interface CoresOptions {
   readonly neighbourSlowdown: number;
 }
 
-interface Mark {
+interface Waiter {
   readonly workMs: number;
   readonly pass: () => void;
 }
@@ -38,7 +38,7 @@ export class SharedCores {
   #debtMs = 0;
   #computingCount = 0;
   /** Ascending. */
-  readonly #marks: Mark[] = [];
+  readonly #waiters: Waiter[] = [];
   #timer: { readonly dueMs: number; readonly handle: TimerHandle } | null = null;
   readonly #loops = new Set<EventLoop>();
 
@@ -61,10 +61,10 @@ export class SharedCores {
 
   /** Calls `pass` when work time has come to `workMs`; later than now, always. */
   when(workMs: number, pass: () => void): void {
-    const marks = this.#marks;
-    let index = marks.length;
-    while (index > 0 && at(marks, index - 1).workMs > workMs) index--;
-    marks.splice(index, 0, { workMs, pass });
+    const waiters = this.#waiters;
+    let index = waiters.length;
+    while (index > 0 && at(waiters, index - 1).workMs > workMs) index--;
+    waiters.splice(index, 0, { workMs, pass });
     if (index === 0) this.#arm();
   }
 
@@ -100,7 +100,7 @@ export class SharedCores {
 
   /** A timer that comes too early, since loops have taken time meanwhile, sets itself again. */
   #arm(): void {
-    const first = this.#marks[0];
+    const first = this.#waiters[0];
     if (first === undefined) return;
     const waitMs = this.#debtMs + Math.max(0, first.workMs - this.workMs()) / this.#rate;
     const dueMs = this.#clock.nowMs() + waitMs;
@@ -112,10 +112,10 @@ export class SharedCores {
   #pass(): void {
     this.#timer = null;
     const reachedMs = this.workMs() + toleranceMs;
-    while (this.#marks.length > 0 && at(this.#marks, 0).workMs <= reachedMs) {
-      const mark = this.#marks.shift();
-      this.#workMs = Math.max(this.#workMs, mark?.workMs ?? 0);
-      mark?.pass();
+    while (this.#waiters.length > 0 && at(this.#waiters, 0).workMs <= reachedMs) {
+      const waiter = this.#waiters.shift();
+      this.#workMs = Math.max(this.#workMs, waiter?.workMs ?? 0);
+      waiter?.pass();
     }
     this.#arm();
   }

@@ -2,12 +2,12 @@
  *  cli/simulate.ts and sweep.ts. */
 import { InvalidRequestError } from '../base/errors.js';
 import { arrivals } from '../bench/arrivals.js';
+import type { PlannedRequest } from '../bench/load-record.js';
 import { planRequests } from '../bench/plan.js';
-import type { PlannedRequest } from '../bench/request-record.js';
 import type { SloByClass } from '../bench/slo.js';
 import { createWorkload, type WorkloadOptions } from '../bench/workload.js';
 
-export interface LoadOptions {
+export interface SimulatedLoadOptions {
   readonly workload: Omit<WorkloadOptions, 'tokenIdPool' | 'conversations'>;
   /** Requests per second, with gamma-distributed gaps; 'trace': the trace's own times, this much faster. */
   readonly arrival:
@@ -25,7 +25,7 @@ export interface LoadOptions {
 const tokenIdPool: readonly number[] = Array.from({ length: 4096 }, (_, i) => i + 3);
 export const simulatedVocabCount = 8192;
 
-export function* simulatedPlan(options: LoadOptions): Generator<PlannedRequest, void, undefined> {
+export function* simulatedPlan(options: SimulatedLoadOptions): Generator<PlannedRequest, void, undefined> {
   const { arrival, requestCountMax, durationMs, contextTokenCount, sentSlos } = options;
   const workload = createWorkload({ ...options.workload, tokenIdPool });
   const sent = sentSlos === undefined ? {} : { sentSlos };
@@ -36,7 +36,7 @@ export function* simulatedPlan(options: LoadOptions): Generator<PlannedRequest, 
 }
 
 function arrivalTimes(
-  arrival: LoadOptions['arrival'],
+  arrival: SimulatedLoadOptions['arrival'],
   seed: number,
   traceMs: readonly number[] | undefined,
 ): Iterator<number | 'asap'> {

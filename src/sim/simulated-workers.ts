@@ -141,7 +141,7 @@ export class SimulatedWorkers implements WorkerProcesses {
     times: WorkerTimes,
   ): LoadedEngine {
     const { blockCount } = config;
-    assert(blockCount !== undefined, 'a simulated worker has as many blocks as it is told');
+    assert(blockCount !== undefined, 'a simulated worker has as many blocks as it is given');
     const { onStep, vocabCount, host } = this.#options;
     const time = new MortalComputeTime(host.cores, clock);
     const device = new TimedDevice({

@@ -7,7 +7,7 @@ import type { Clock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
 import { workerId } from '../base/ids.js';
 import { silentLogger } from '../base/log.js';
-import type { PlannedRequest, RequestRecord } from '../bench/request-record.js';
+import type { LoadRecord, PlannedRequest } from '../bench/load-record.js';
 import { type RunOptions, runLoad } from '../bench/run.js';
 import { type RoutedFacts, routedFactsOf, withRouted } from '../bench/server-facts.js';
 import { Gateway } from '../control/gateway.js';
@@ -83,7 +83,7 @@ export interface SimulatedRun {
 
 export interface SimulationResult {
   /** As a load test of a real server has them. */
-  readonly records: readonly RequestRecord[];
+  readonly records: readonly LoadRecord[];
   /** Of each worker at the end. */
   readonly engines: readonly (EngineSnapshot & { readonly id: string })[];
   /** Virtual time at the end. */

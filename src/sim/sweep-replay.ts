@@ -4,8 +4,8 @@
  *  Invariant: nothing of what the real server answered is read, but for how long it took, which is how long
  *  the others rested. */
 import { InvalidRequestError } from '../base/errors.js';
+import type { LoadRecord, PlannedRequest } from '../bench/load-record.js';
 import { fallbackTokenIds, mix, randomIds } from '../bench/prompts.js';
-import type { PlannedRequest, RequestRecord } from '../bench/request-record.js';
 import type { SweepData, SweepRun } from '../bench/sweep-file.js';
 import { type SimulatedRun, type SimulationOptions, simulateRuns } from './simulation.js';
 
@@ -18,8 +18,8 @@ const drainMs = 3_600_000;
 export async function replaySweep(
   data: SweepData,
   simulationOf: (mode: string) => SimulationOptions,
-): Promise<ReadonlyMap<number, readonly RequestRecord[]>> {
-  const replayed = new Map<number, readonly RequestRecord[]>();
+): Promise<ReadonlyMap<number, readonly LoadRecord[]>> {
+  const replayed = new Map<number, readonly LoadRecord[]>();
   for (const mode of new Set(data.header.runs.map((run) => run.mode))) {
     const runs = data.header.runs.filter((run) => run.mode === mode && run.stage !== 'repeat');
     const results = await simulateRuns(
@@ -37,7 +37,7 @@ export async function replaySweep(
   return replayed;
 }
 
-function recordsOf({ records }: SweepData, { runIndex }: SweepRun): readonly RequestRecord[] {
+function recordsOf({ records }: SweepData, { runIndex }: SweepRun): readonly LoadRecord[] {
   const found = records.get(runIndex) ?? [];
   if (found.length === 0) throw new InvalidRequestError(`run ${runIndex} of the sweep has no records`);
   return found;
@@ -45,7 +45,7 @@ function recordsOf({ records }: SweepData, { runIndex }: SweepRun): readonly Req
 
 /** Requests at the times they were really sent; where there were no arrival times, as many open as there
  *  were. */
-function runOf(real: readonly RequestRecord[], { ratePerSecond, runIndex }: SweepRun): SimulatedRun {
+function runOf(real: readonly LoadRecord[], { ratePerSecond, runIndex }: SweepRun): SimulatedRun {
   const openCountMax = 1 + real.reduce((max, { inFlightCount }) => Math.max(max, inFlightCount), 0);
   const isOpenLoop = ratePerSecond !== null;
   return {
@@ -64,7 +64,7 @@ function runOf(real: readonly RequestRecord[], { ratePerSecond, runIndex }: Swee
 }
 
 /** No two prompts begin alike, as in the real sweep. */
-function plannedOf(record: RequestRecord, runIndex: number, isOpenLoop: boolean): PlannedRequest {
+function plannedOf(record: LoadRecord, runIndex: number, isOpenLoop: boolean): PlannedRequest {
   const { index, promptTokenCount, wantedTokenCount, maxTokenCount, sentMs } = record;
   const ids = randomIds(fallbackTokenIds, mix(runIndex, 1), index, promptTokenCount);
   return {
@@ -85,10 +85,7 @@ function restMs({ header, records }: SweepData, previous: SweepRun | undefined, 
 }
 
 /** What was measured of the real run is what is measured of the simulated one. */
-function inPhases(
-  simulated: readonly RequestRecord[],
-  real: readonly RequestRecord[],
-): readonly RequestRecord[] {
+function inPhases(simulated: readonly LoadRecord[], real: readonly LoadRecord[]): readonly LoadRecord[] {
   const phases = new Map(real.map(({ index, phase }) => [index, phase]));
   return simulated.map((record) => ({ ...record, phase: phases.get(record.index) ?? 'warmup' }));
 }

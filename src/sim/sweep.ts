@@ -1,12 +1,12 @@
-/** Rates × workloads × strategies on virtual time, with the load generator's own rules: targets from unloaded
+/** Rates × workloads × strategies on virtual time, with the load generator's own rules: SLOs from unloaded
  *  runs, rates from saturation, paired arrivals, A/A, the same summary. Used by scripts/simulate-sweep.mjs.
  *  Invariants: at one point and repetition every strategy gets the same requests at the same times;
  *  repetitions of a point follow each other on one cluster, which rests between them for as long as the
  *  others would be asked. */
-import type { RequestRecord } from '../bench/request-record.js';
+import type { LoadRecord } from '../bench/load-record.js';
 import { summariseRun } from '../bench/summary.js';
 import type { Stage, SweepData, SweepRun } from '../bench/sweep-file.js';
-import { type LoadOptions, simulatedPlan } from './simulated-load.js';
+import { type SimulatedLoadOptions, simulatedPlan } from './simulated-load.js';
 import {
   type SimulatedRun,
   type SimulationOptions,
@@ -27,7 +27,7 @@ interface SimulatedSweepOptions {
   readonly modes: readonly SweepMode[];
   readonly workloads: readonly {
     readonly name: string;
-    readonly load: (seed: number) => Omit<LoadOptions, 'arrival' | 'requestCountMax'>;
+    readonly load: (seed: number) => Omit<SimulatedLoadOptions, 'arrival' | 'requestCountMax'>;
   }[];
   /** Of the saturation of the better static mode. */
   readonly rateFractions: readonly number[];
@@ -60,7 +60,7 @@ type Point = Pick<SweepRun, 'stage' | 'repetition' | 'ratePerSecond' | 'rateFrac
 class SimulatedSweep {
   readonly #options: SimulatedSweepOptions;
   readonly #listed: SweepRun[] = [];
-  readonly #records = new Map<number, readonly RequestRecord[]>();
+  readonly #records = new Map<number, readonly LoadRecord[]>();
 
   constructor(options: SimulatedSweepOptions) {
     this.#options = options;
@@ -110,7 +110,7 @@ class SimulatedSweep {
     mode: SweepMode,
     workload: Workload,
     points: readonly Point[],
-  ): Promise<readonly (readonly RequestRecord[])[]> {
+  ): Promise<readonly (readonly LoadRecord[])[]> {
     const { seed } = this.#options;
     const isTwin = points.some(({ stage }) => stage === 'repeat');
     const results = await simulateRuns(

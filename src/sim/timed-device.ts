@@ -27,7 +27,7 @@ interface TimedDeviceOptions {
   readonly info: DeviceInfo;
   readonly steps: StepTimes;
   readonly link: LinkTimes;
-  /** Told of every step as it is launched, with the time it will take. */
+  /** Called with every step as it is launched, with the time it will take. */
   readonly onStep?: (work: StepWork, ms: number) => void;
 }
 
@@ -256,7 +256,7 @@ export class TimedStream {
   }
 
   /** One forward pass over `view`, whose words begin at `ids`. `onLayer(i)` is called with the stream
-   *  standing at the end of layer i. */
+   *  at the end of layer i. */
   forward(
     ids: Pointer,
     view: BatchView,

@@ -6,7 +6,7 @@
  *    source → receiver   nonce s, HMAC-SHA256(token, "source" r s)
  *    receiver → source   HMAC-SHA256(token, "receiver" s r)       then messages, see wire.ts
  *
- *  Invariant: who does not know the token costs 64 bytes and is told nothing. */
+ *  Invariant: who does not know the token costs 64 bytes and learns nothing. */
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { TwostrokeError } from '../base/errors.js';
 import { freshNonce } from '../base/prng.js';

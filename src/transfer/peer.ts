@@ -206,30 +206,30 @@ class PeerChannel implements KvChannel {
     }
   }
 
-  /** Moves `mark` (a new one for null) behind everything enqueued up to now. It belongs to the caller until
+  /** Moves `event` (a new one for null) behind everything enqueued up to now. It belongs to the caller until
    *  `settled` has it. */
-  mark(mark: EventHandle | null): EventHandle {
-    const event = mark ?? this.#device.createEvent();
-    this.#stream.record(event);
-    return event;
+  record(event: EventHandle | null): EventHandle {
+    const recorded = event ?? this.#device.createEvent();
+    this.#stream.record(recorded);
+    return recorded;
   }
 
-  forget(mark: EventHandle): void {
-    this.#device.destroyEvent(mark);
+  forget(event: EventHandle): void {
+    this.#device.destroyEvent(event);
   }
 
-  /** What is before `mark` has run; without one, everything enqueued up to now. Waits one after another: a
+  /** What is before `event` has run; without one, everything enqueued up to now. Waits one after another: a
    *  channel occupies one waiting thread at most. */
-  settled(mark: EventHandle | null = null): Promise<void> {
-    const event = mark ?? this.mark(null);
+  settled(event: EventHandle | null = null): Promise<void> {
+    const last = event ?? this.record(null);
     const wait = this.#waiting.then(async () => {
       try {
-        if (!(await this.#isReachedSoon(event))) await this.#device.waitEvent(event);
+        if (!(await this.#isReachedSoon(last))) await this.#device.waitEvent(last);
       } catch (error) {
         this.isBroken = true;
         throw error;
       } finally {
-        this.#device.destroyEvent(event);
+        this.#device.destroyEvent(last);
       }
     });
     this.#waiting = wait.catch(() => {});
@@ -269,7 +269,7 @@ class PeerTransfer implements KvTransfer {
    *  again. */
   #isFinished = false;
   /** Behind its own last push: what others have pushed meanwhile may wait for a step that has not begun. */
-  #mark: EventHandle | null = null;
+  #event: EventHandle | null = null;
   #aborting: Promise<void> | null = null;
   pushedBytes = 0;
 
@@ -283,18 +283,18 @@ class PeerTransfer implements KvTransfer {
   push(pieces: readonly KvPiece[], after: EventHandle): void {
     if (this.#aborting !== null) return;
     this.pushedBytes += this.#channel.copy(pieces, after);
-    this.#mark = this.#channel.mark(this.#mark);
+    this.#event = this.#channel.record(this.#event);
   }
 
   pull(pieces: readonly KvPiece[]): void {
     if (this.#aborting !== null) return;
     this.#channel.fetch(pieces);
-    this.#mark = this.#channel.mark(this.#mark);
+    this.#event = this.#channel.record(this.#event);
   }
 
   async finish(handle: KvHandle): Promise<void> {
     checkHandle(handle, this.#requestId, this.#layoutHash);
-    await (this.#aborting ?? this.#channel.settled(this.#takeMark()));
+    await (this.#aborting ?? this.#channel.settled(this.#takeEvent()));
     if (this.#aborting !== null)
       throw new TwostrokeError('cancelled', `the transfer of ${this.#requestId} was aborted`);
     this.#isFinished = true;
@@ -303,8 +303,8 @@ class PeerTransfer implements KvTransfer {
 
   async abort(): Promise<void> {
     if (this.#isFinished) return; // everything has landed
-    const mark = this.#takeMark();
-    if (mark !== null) this.#channel.forget(mark);
+    const event = this.#takeEvent();
+    if (event !== null) this.#channel.forget(event);
     // a copy that failed has ended too: its error is finish's to tell
     this.#aborting ??= this.#channel
       .settled()
@@ -313,9 +313,9 @@ class PeerTransfer implements KvTransfer {
     await this.#aborting;
   }
 
-  #takeMark(): EventHandle | null {
-    const mark = this.#mark;
-    this.#mark = null;
-    return mark;
+  #takeEvent(): EventHandle | null {
+    const event = this.#event;
+    this.#event = null;
+    return event;
   }
 }

@@ -1,7 +1,7 @@
 /** The sending end of one socket of the tcp connector. Frames get a sequence number when they are sent and
  *  are kept until the receiver says that they have landed; after a dropped connection it connects again and
  *  sends on from where the receiver is. Used by tcp.ts.
- *  Invariant: every frame is told its end exactly once: landed, refused, or lost with the lane. */
+ *  Invariant: every frame learns its end exactly once: landed, refused, or lost with the lane. */
 import { createConnection, type Socket } from 'node:net';
 import { assert } from '../base/assert.js';
 import type { Clock, TimerHandle } from '../base/clock.js';

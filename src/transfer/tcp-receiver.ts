@@ -222,7 +222,7 @@ export class KvReceiver {
     return served;
   }
 
-  /** Throws when it is not one of ours; an honest one is told why. */
+  /** Throws when it is not one of ours; an honest one learns why. */
   #identify(inbox: Inbox, who: Pick<HelloMeta, 'workerId' | 'protocolVersion' | 'layoutHash'>): void {
     const { identity, workerId } = this.#options;
     const wrong =

@@ -47,7 +47,7 @@ interface BlockWish {
   /** Wins over everything. */
   readonly blockCount?: number;
   readonly kvBytes?: number;
-  /** Without a wish, but not more than every seat with a full context needs. */
+  /** Without a wish, but not more than every batch slot with a full context needs. */
   readonly automaticBytes: number;
   readonly sequenceCountMax: number;
   readonly maxModelTokenCount: number;

@@ -102,7 +102,7 @@ export interface ReadyBody {
   readonly blockBytes: number;
   readonly weightBytes: number;
   readonly weightFormat: Dtype;
-  /** As the worker was told. */
+  /** As the worker was asked. */
   readonly batchInvariant: 'on' | 'off';
   readonly maxModelTokenCount: number;
   readonly loadMs: number;
@@ -207,7 +207,7 @@ export interface ConnectorStatus {
   readonly failureCount: number;
 }
 
-/** Answer to `integrity`: whose requests are kept here, and by what. */
+/** AnswerBody to `integrity`: whose requests are kept here, and by what. */
 export type HeldBody = Readonly<
   Record<'engine' | 'handOvers' | 'pushes' | 'reservations', readonly RequestId[]>
 >;
@@ -232,7 +232,7 @@ export interface ForgetPeerBody {
   readonly incarnation: number;
 }
 
-/** What a worker can be asked, kind → [body, answer], and told. */
+/** What a worker can be asked, kind → [body, answer], and the events it takes. */
 export interface WorkerMessages {
   readonly requests: {
     readonly generate: readonly [RequestBody, null];
@@ -252,7 +252,7 @@ export interface WorkerMessages {
   };
 }
 
-/** What the gateway can be asked and told. */
+/** What the gateway can be asked, and the events it takes. */
 export interface GatewayMessages {
   readonly requests: {
     readonly hello: readonly [HelloBody, HelloReply];

@@ -1,4 +1,4 @@
-/** What this worker believes its steps take: the gateway's profile once it has told it, a guess until then,
+/** What this worker predicts its steps to take: by the gateway's profile once it has it, a guess until then,
  *  both corrected by the real steps. Used by worker.ts, for the engine's pacer. */
 import type { StepTimeModel } from '../engine/pacer.js';
 import { StepCorrection } from '../router/step-correction.js';

@@ -2,7 +2,7 @@
  *  that is left. Used by load-engine.ts. It also has kernels loaded and matrix products chosen before the
  *  first request comes.
  *
- *    one wide step     every seat and every row of the budget, all of the sampler      → activations, workspaces, sampling
+ *    one wide step     every batch slot and every row of the budget, all of the sampler      → activations, workspaces, sampling
  *    single prompts    of several lengths                                              → the products of prefill steps
  *    a shrinking batch two decode steps of every size that graphs are recorded for     → graphs of both lanes
  *
@@ -10,7 +10,7 @@
 import { DeviceError, ModelError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
 import { Engine } from '../engine/engine.js';
-import type { EngineOptions } from '../engine/engine-options.js';
+import type { EngineConfig } from '../engine/engine-options.js';
 import type { GenerationRequest } from '../engine/generation-request.js';
 import { graphCountMax } from '../engine/model-runner.js';
 import { greedy, type SamplingParams } from '../engine/sampling-params.js';
@@ -24,8 +24,8 @@ interface PeakMemory {
   readonly graphBytes: number;
 }
 
-type WarmUpOptions = Omit<EngineOptions, 'kv' | 'prefixCaching'> & {
-  readonly kv: Omit<EngineOptions['kv'], 'blockCount'>;
+type WarmUpOptions = Omit<EngineConfig, 'kv' | 'prefixCaching'> & {
+  readonly kv: Omit<EngineConfig['kv'], 'blockCount'>;
 };
 
 const outOfMemory = 3; // PD_OUT_OF_MEMORY

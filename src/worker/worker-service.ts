@@ -62,7 +62,7 @@ export class WorkerService implements BusHandlers {
     wake: () => void;
     /** What its steps take is known now. */
     onStepCost: (cost: StepCost) => void;
-    /** The gateway has told something that no message is. */
+    /** The gateway has sent something that no message is. */
     refuse: (error: BusProtocolError) => void;
   }) {
     this.#engine = parts.engine;

@@ -45,7 +45,7 @@ interface WorkerOptions {
    *  simulator has others. */
   readonly connect?: typeof connectUnix;
   readonly load?: typeof loadEngine;
-  /** Memory of this process, told in every snapshot. */
+  /** Memory of this process, reported in every snapshot. */
   readonly residentBytes?: () => number;
 }
 

@@ -5,7 +5,7 @@ import { percentile } from '../../src/base/percentiles.js';
 import { Prng } from '../../src/base/prng.js';
 import { bootstrapMeanRatio, bootstrapRatio, percentileAt, ratio, total } from '../../src/bench/bootstrap.js';
 import { comparePoint, pairPoint } from '../../src/bench/comparison.js';
-import type { RequestRecord } from '../../src/bench/request-record.js';
+import type { LoadRecord } from '../../src/bench/load-record.js';
 import { type RecordShape, record } from './records.js';
 
 const slos = { short: { ttftMs: 100, tpotMs: 20 } };
@@ -15,7 +15,7 @@ function repetitions(
   seed: number,
   count: number,
   change: (shape: RecordShape) => RecordShape = (shape) => shape,
-): RequestRecord[][] {
+): LoadRecord[][] {
   const prng = new Prng(seed);
   return Array.from({ length: 5 }, () =>
     Array.from({ length: count }, (_, index) => {
@@ -24,7 +24,7 @@ function repetitions(
     }),
   );
 }
-const compare = (ours: RequestRecord[][], theirs: RequestRecord[][]) =>
+const compare = (ours: LoadRecord[][], theirs: LoadRecord[][]) =>
   comparePoint(pairPoint(ours, theirs, slos), new Prng(1));
 
 describe('comparePoint', () => {

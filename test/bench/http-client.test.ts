@@ -1,9 +1,9 @@
 /** The HTTP client against every kind of answer a server may give. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
-import type { Answer } from '../../src/bench/completion-client.js';
+import type { CompletionAnswer } from '../../src/bench/completion-client.js';
 import { type HttpClientOptions, HttpCompletionClient } from '../../src/bench/http-client.js';
-import type { PlannedRequest } from '../../src/bench/request-record.js';
+import type { PlannedRequest } from '../../src/bench/load-record.js';
 import { SseReader } from '../../src/bench/sse-reader.js';
 import {
   type CompletionScript,
@@ -30,7 +30,7 @@ async function ask(
   options: Partial<HttpClientOptions> = {},
   request = planned,
   signal?: AbortSignal,
-): Promise<Answer> {
+): Promise<CompletionAnswer> {
   server = await startFakeOpenAi(script);
   const client = new HttpCompletionClient(
     {

@@ -2,7 +2,7 @@
  *  strategies of a pair get the same arrivals and work. What is not shared is noise: of single requests, and
  *  of a run as a whole (what the machine did meanwhile). */
 import { Prng } from '../../src/base/prng.js';
-import type { RequestRecord } from '../../src/bench/request-record.js';
+import type { LoadRecord } from '../../src/bench/load-record.js';
 import type { SloByClass } from '../../src/bench/slo.js';
 import { record } from './records.js';
 
@@ -26,7 +26,7 @@ const idleGapMs = 7;
 export const queueSlos: SloByClass = { short: { ttftMs: 5 * workMs, tpotMs: 20 } };
 
 /** `workSeed`: what pairs share. `noiseSeed`: of this strategy alone. */
-export function queueRepetitions(shape: QueueShape, workSeed: number, noiseSeed: number): RequestRecord[][] {
+export function queueRepetitions(shape: QueueShape, workSeed: number, noiseSeed: number): LoadRecord[][] {
   const work = new Prng(workSeed);
   const noise = new Prng(noiseSeed);
   return Array.from({ length: shape.repetitionCount }, () => {

@@ -1,5 +1,5 @@
 /** Records and sweeps made up by the tests. */
-import { lengthClassOf, type RequestRecord } from '../../src/bench/request-record.js';
+import { type LoadRecord, lengthClassOf } from '../../src/bench/load-record.js';
 import type { SweepData, SweepRun } from '../../src/bench/sweep-file.js';
 
 export interface RecordShape {
@@ -10,11 +10,11 @@ export interface RecordShape {
   readonly delayMs?: number;
   readonly ttftMs?: number;
   readonly gapMs?: number;
-  readonly outcome?: RequestRecord['outcome'];
-  readonly extra?: Partial<RequestRecord>;
+  readonly outcome?: LoadRecord['outcome'];
+  readonly extra?: Partial<LoadRecord>;
 }
 
-export function record(shape: RecordShape = {}): RequestRecord {
+export function record(shape: RecordShape = {}): LoadRecord {
   const {
     index = 0,
     promptTokenCount = 100,
@@ -55,10 +55,10 @@ export function sweepData(
   shapeOf: (mode: string, rate: number, repetition: number, index: number) => RecordShape,
 ): SweepData {
   const runs: SweepRun[] = [];
-  const records = new Map<number, readonly RequestRecord[]>();
+  const records = new Map<number, readonly LoadRecord[]>();
   const add = (
     run: Omit<SweepRun, 'runIndex' | 'workload' | 'coreShare' | 'shortenedCount'>,
-    list: readonly RequestRecord[],
+    list: readonly LoadRecord[],
   ) => {
     const runIndex = runs.length;
     runs.push({ ...run, runIndex, workload: 'short', coreShare: 0.1, shortenedCount: 0 });

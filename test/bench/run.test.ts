@@ -1,6 +1,6 @@
 /** The load generator on virtual time: when requests leave, what is recorded, and that nothing is lost. */
 import { describe, expect, it } from 'vitest';
-import { lengthClassOf, type PlannedRequest, tpotMsOf, ttftMsOf } from '../../src/bench/request-record.js';
+import { lengthClassOf, type PlannedRequest, tpotMsOf, ttftMsOf } from '../../src/bench/load-record.js';
 import { type RunOptions, runLoad } from '../../src/bench/run.js';
 import { FakeClient, type FakeService, VirtualClock } from './virtual-clock.js';
 

@@ -1,8 +1,8 @@
 /** A clock that jumps to the next timer when nothing else is left to do, and a completion client that answers
  *  on it. */
 import type { Clock } from '../../src/base/clock.js';
-import type { Answer, CompletionClient } from '../../src/bench/completion-client.js';
-import type { Outcome, PlannedRequest } from '../../src/bench/request-record.js';
+import type { CompletionAnswer, CompletionClient } from '../../src/bench/completion-client.js';
+import type { Outcome, PlannedRequest } from '../../src/bench/load-record.js';
 
 export class VirtualClock implements Clock {
   #nowMs = 1000;
@@ -73,7 +73,7 @@ export class FakeClient implements CompletionClient {
     return { send: (signal: AbortSignal) => this.#answer(request, signal) };
   }
 
-  async #answer(request: PlannedRequest, signal: AbortSignal): Promise<Answer> {
+  async #answer(request: PlannedRequest, signal: AbortSignal): Promise<CompletionAnswer> {
     const sentMs = this.#clock.nowMs();
     this.sent.push({ index: request.index, atMs: sentMs });
     const { ttftMs, gapMs, outcome = 'completed' } = this.#service(request);

@@ -168,7 +168,7 @@ export class FakeWorker implements WorkerClient {
   async #prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody> {
     await this.#stage('prefill', request);
     const held = this.#hold(request, null);
-    request.mark('prefillStartedMs');
+    request.stamp('prefillStartedMs');
     request.accept({ kind: 'cached', requestId: request.id, cachedTokenCount: 0 });
     const reserving = reserve();
     reserving.catch(() => {});

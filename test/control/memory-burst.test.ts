@@ -1,7 +1,7 @@
 /** Many requests at once, on workers whose memory holds a part of them: what waits, waits before anything is
  *  computed. */
 import { describe, expect, it } from 'vitest';
-import type { PlannedRequest } from '../../src/bench/request-record.js';
+import type { PlannedRequest } from '../../src/bench/load-record.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import { readProfile } from '../../src/profile/profile-file.js';
 import type { Strategy } from '../../src/router/route.js';

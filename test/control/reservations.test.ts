@@ -111,7 +111,7 @@ describe('asking', () => {
     const waiting = ['a', 'b'].map((name) => open(name, 'just_in_time'));
     const outcomes = waiting.map(({ place }) => outcomeOf(place));
     await later(5500);
-    for (const { request } of waiting) request.mark('firstTokenMs');
+    for (const { request } of waiting) request.stamp('firstTokenMs');
     const ended = Promise.all(outcomes).then((each) => ({ each, atMs: clock.nowMs() }));
     await later(3000);
     expect(await ended).toEqual({ each: ['no_room', 'no_room'], atMs: 6500 });
@@ -131,9 +131,9 @@ describe('a lease', () => {
       reasonOf(place.leased(never)).then((reason) => [reason, clock.nowMs()]),
     );
     await later(9000);
-    slow.request.mark('prefillStartedMs');
+    slow.request.stamp('prefillStartedMs');
     await later(2500);
-    slow.request.mark('firstTokenMs');
+    slow.request.stamp('firstTokenMs');
     await later(60_000);
     expect(await Promise.all(ends)).toEqual([
       ['lease_expired', 10_000],

@@ -9,8 +9,8 @@ import type { Device } from '../../src/device/device.js';
 import { openDevice } from '../../src/device/native.js';
 import {
   Engine,
+  type EngineConfig,
   type EngineHooks,
-  type EngineOptions,
   type GenerationRequest,
 } from '../../src/engine/engine.js';
 import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
@@ -54,7 +54,7 @@ export async function openRig(threadCount: number): Promise<Rig> {
 
 export type Shape = Partial<
   Pick<
-    EngineOptions,
+    EngineConfig,
     'depth' | 'prefillChunkTokenCount' | 'prefixCaching' | 'sequenceCountMax' | 'tokenBudget'
   >
 > & {
@@ -67,7 +67,7 @@ export function openEngine(
   { blockCount = 512, kvDtype = 'f32', ...shape }: Shape = {},
   hooks: EngineHooks = {},
 ): Engine {
-  const options: EngineOptions = {
+  const options: EngineConfig = {
     ...{ device, model, clock: systemClock, maxModelTokenCount: 4096, depth: 2, prefixCaching: 'on' },
     ...{
       kv: { blockTokenCount: 16, blockCount, dtype: kvDtype },

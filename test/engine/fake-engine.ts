@@ -4,8 +4,8 @@ import { type RequestId, requestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import {
   Engine,
+  type EngineConfig,
   type EngineHooks,
-  type EngineOptions,
   type GenerationRequest,
 } from '../../src/engine/engine.js';
 import type { StepTimeModel } from '../../src/engine/pacer.js';
@@ -42,7 +42,7 @@ export interface FakeEngineOptions {
 export function fakeEngine(options: FakeEngineOptions = {}): { engine: Engine; device: FakeDevice } {
   const device = new FakeDevice(options.memory ?? new FakeMemory(4 << 20));
   const tokenBudget = options.tokenBudget ?? 32;
-  const engineOptions: EngineOptions = {
+  const engineOptions: EngineConfig = {
     device: device.asDevice(),
     model: fakeModel(device, { logitRowCountMax: options.logitRowCountMax ?? tokenBudget }),
     kv: { blockTokenCount: options.blockTokenCount ?? 8, blockCount: options.blockCount ?? 64, dtype: 'f32' },

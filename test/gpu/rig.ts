@@ -8,8 +8,8 @@ import type { Device, DeviceKind } from '../../src/device/device.js';
 import { openDevice } from '../../src/device/native.js';
 import {
   Engine,
+  type EngineConfig,
   type EngineHooks,
-  type EngineOptions,
   type GenerationRequest,
 } from '../../src/engine/engine.js';
 import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
@@ -78,7 +78,7 @@ export function ask(one: GoldenCase, sampling: Partial<SamplingParams> = {}): Ge
 
 export type Shape = Partial<
   Pick<
-    EngineOptions,
+    EngineConfig,
     | 'depth'
     | 'prefillChunkTokenCount'
     | 'prefixCaching'
@@ -90,7 +90,7 @@ export type Shape = Partial<
 >;
 
 export function openEngine(device: Device, model: Model, shape: Shape, hooks: EngineHooks = {}): Engine {
-  const options: EngineOptions = {
+  const options: EngineConfig = {
     ...{ device, model, clock: systemClock, maxModelTokenCount: 4096, depth: 2, prefixCaching: 'on' },
     ...{
       kv: { blockTokenCount: 16, blockCount: 1024, dtype: 'f32' },

@@ -2,12 +2,12 @@
  *  package that has installed it. */
 import {
   type ChatMessage,
-  type Completion,
+  type CompletedText,
   type GenerateOptions,
   loadModel,
-  type Model,
   type ModelOptions,
   type TextChunk,
+  type TextModel,
   TwostrokeError,
 } from 'twostroke';
 import type {
@@ -30,10 +30,10 @@ const sampling: GenerateOptions = {
 };
 
 export async function local(): Promise<string> {
-  await using model: Model = await loadModel('demo', options);
+  await using model: TextModel = await loadModel('demo', options);
   let text = '';
   for await (const chunk of model.generate(messages, sampling)) text += textOf(chunk);
-  const whole: Completion = await model.complete([1, 2, 3]);
+  const whole: CompletedText = await model.complete([1, 2, 3]);
   const reason: 'stop' | 'length' = whole.finishReason;
   return `${text}${whole.text}${reason}${whole.usage.completionTokens}`;
 }

@@ -117,7 +117,8 @@ describe('text', () => {
 
 describe('an end before the end', () => {
   const endless = { maxTokens: 2000, ignoreEos: true, ...greedy };
-  /** Steps in flight, and those until the abort is heard: how many is the machine's business, but not the whole answer. */
+  /** Steps in flight, and those until the abort is heard: how many is the machine's business, but not the
+   *  whole answer. */
   const stepCountMax = endless.maxTokens / 4;
 
   it('by the signal: the iteration throws, and the device computes no more', async () => {

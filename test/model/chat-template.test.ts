@@ -2,12 +2,12 @@
  *  it. */
 import { describe, expect, it } from 'vitest';
 import { InvalidRequestError } from '../../src/base/errors.js';
-import { type ChatMessage, ChatTemplate, type RenderOptions } from '../../src/model/chat-template.js';
+import { ChatTemplate, type RenderOptions, type TemplateMessage } from '../../src/model/chat-template.js';
 import { Template } from '../../src/model/jinja/template.js';
 
 function render(
   template: string,
-  messages: readonly ChatMessage[],
+  messages: readonly TemplateMessage[],
   options: Partial<RenderOptions> = {},
 ): string {
   const templates = new Map([['default', new Template(template)]]);
@@ -56,7 +56,7 @@ describe('content', () => {
 describe('continue_final_message', () => {
   const template = '{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}';
   const trims = '{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</>{% endfor %}';
-  const chat = (content: ChatMessage['content']): ChatMessage[] => [
+  const chat = (content: TemplateMessage['content']): TemplateMessage[] => [
     { role: 'user', content: 'Hi' },
     { role: 'assistant', ...(content === undefined ? {} : { content }) },
   ];

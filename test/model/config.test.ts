@@ -1,4 +1,5 @@
-/** config.json in both spellings, the rules of each family, rope tables, generation defaults and model folders. */
+/** config.json in both spellings, the rules of each family, rope tables, generation defaults and model
+ *  folders. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';

@@ -1,8 +1,8 @@
 /** Loads and clusters that the simulator's tests use again and again. */
 import { Prng } from '../../src/base/prng.js';
 import { arrivals } from '../../src/bench/arrivals.js';
+import type { PlannedRequest } from '../../src/bench/load-record.js';
 import { planRequests } from '../../src/bench/plan.js';
-import type { PlannedRequest } from '../../src/bench/request-record.js';
 import { createWorkload, type WorkloadName } from '../../src/bench/workload.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
 import type { ProfileFile } from '../../src/router/cost-parameters.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ttftMsOf } from '../../src/bench/request-record.js';
+import { ttftMsOf } from '../../src/bench/load-record.js';
 import { type HostCosts, parseHost, spareHost } from '../../src/sim/host.js';
 import { SharedCores } from '../../src/sim/shared-cores.js';
 import { simulate } from '../../src/sim/simulation.js';

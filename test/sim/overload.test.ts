@@ -1,7 +1,7 @@
 /** More than the workers can serve in time, on virtual time: who is served, who is refused, and when it is
  *  told to come back. */
 import { describe, expect, it } from 'vitest';
-import type { PlannedRequest } from '../../src/bench/request-record.js';
+import type { PlannedRequest } from '../../src/bench/load-record.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import { parseSloSpec } from '../../src/router/slo-spec.js';
 import { timesFromProfiles } from '../../src/sim/profile-times.js';

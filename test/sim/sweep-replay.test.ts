@@ -1,7 +1,7 @@
 /** A real sweep on virtual time once more. The "real" one is simulated here too, with times that are
  *  known. */
 import { describe, expect, it } from 'vitest';
-import type { RequestRecord } from '../../src/bench/request-record.js';
+import type { LoadRecord } from '../../src/bench/load-record.js';
 import type { Stage, SweepData, SweepRun } from '../../src/bench/sweep-file.js';
 import type { Strategy } from '../../src/router/route.js';
 import { accuracyOf, accuracyText } from '../../src/sim/accuracy.js';
@@ -23,12 +23,12 @@ const clusterOf = (mode: string, slowness = 1) => {
  *  A/A is the same run again. */
 async function sweep(): Promise<SweepData> {
   const runs: SweepRun[] = [];
-  const records = new Map<number, readonly RequestRecord[]>();
+  const records = new Map<number, readonly LoadRecord[]>();
   const add = (
     stage: Stage,
     mode: string,
     ratePerSecond: number | null,
-    made: readonly RequestRecord[] = [],
+    made: readonly LoadRecord[] = [],
   ) => {
     records.set(runs.length, made);
     runs.push({
@@ -110,7 +110,7 @@ describe('simulateRuns', () => {
       { plan, load },
       { plan, load, idleMs: 5000 },
     ]);
-    const ttftMs = (records: readonly RequestRecord[] = []) =>
+    const ttftMs = (records: readonly LoadRecord[] = []) =>
       (records[0]?.firstTokenMs ?? 0) - (records[0]?.sentMs ?? 0);
     expect(ttftMs(first?.records)).toBeGreaterThan(0.02 * 500);
     expect(ttftMs(second?.records)).toBeLessThan(0.02 * 100); // its prompt is in the prefix cache

@@ -110,9 +110,9 @@ function metaspace(fields: ConfigFields): PreTokenizer {
     : 'never';
   if (!['always', 'first', 'never'].includes(scheme))
     fields.fail('prepend_scheme', '"always", "first" or "never"');
-  const mark = new RegExp(escaped(replacement), 'gu');
+  const separator = new RegExp(escaped(replacement), 'gu');
   const cutting = fields.flag('split', true)
-    ? splitting((text) => findParts(text, mark), 'MergedWithNext')
+    ? splitting((text) => findParts(text, separator), 'MergedWithNext')
     : (piece: Piece) => [piece];
   return ({ text, isFirst }) => {
     const marked = text.replaceAll(' ', () => replacement);

@@ -3,7 +3,7 @@
  *
  *    blob = u32 size of the trie | units of the trie, u32 each | replacements, each ended by a zero byte
  *
- *  The invariant: an index that a file makes up leads to "no rule", never out of the arrays. */
+ *  The invariant: an index that a file makes up finds "no rule", never out of the arrays. */
 import type { ConfigFields } from '../config-fields.js';
 
 /** Rust looks a whole grapheme up only when it is shorter than this, in bytes. */

@@ -1,5 +1,5 @@
-/** The goodput that no policy exceeds in a steady state: without queues, first-token limits or scatter. Used
- *  by goodput-point.ts.
+/** The goodput that no policy exceeds in a steady state: without queues, SLOs of the first token or scatter.
+ *  Used by goodput-point.ts.
  *
  *  A worker spends its time in steps of many shapes: u_j is the time that all workers together spend in shape
  *  j, which has d_j decodes and c_j prompt tokens and takes m_j ms. x_k requests a ms of class k (p_k prompt
@@ -14,7 +14,7 @@
  *  for every class, sums over the shapes with prompts or decodes of that class. The largest Σ x_k is a linear
  *  program. Whoever computes what is left open, so it holds for collocated, disaggregated and everything
  *  between. */
-import { type LengthClass, lengthClassOf } from '../../bench/request-record.js';
+import { type LengthClass, lengthClassOf } from '../../bench/load-record.js';
 import type { StepWork } from '../../router/step-work.js';
 import type { ModelRequest } from './cluster-model.js';
 import { maximum } from './linear-program.js';

@@ -8,7 +8,7 @@ import { assert, at } from '../../base/assert.js';
 import type { Slo } from '../../router/slo.js';
 import { prefillPairCountOf, type StepWork } from '../../router/step-work.js';
 import type { WorkerTimes } from '../simulated-workers.js';
-import { EventQueue } from './event-queue.js';
+import { ModelEvents } from './event-queue.js';
 
 export interface ModelRequest {
   readonly atMs: number;
@@ -36,7 +36,7 @@ export interface ModelSequence {
 
 export interface ModelWorker {
   readonly index: number;
-  /** That are not computed whole, in the order of their arrival. */
+  /** Whose prompts are not fully computed, in the order of their arrival. */
   readonly prompts: ModelSequence[];
   readonly decoding: ModelSequence[];
   /** Whose prompts are computed elsewhere, or on their way here. */
@@ -90,7 +90,7 @@ class ClusterModel {
   readonly #policy: Policy;
   readonly #times: readonly WorkerTimes[];
   readonly #workers: readonly ModelWorker[];
-  readonly #events = new EventQueue();
+  readonly #events = new ModelEvents();
 
   constructor(policy: Policy, times: readonly WorkerTimes[]) {
     this.#policy = policy;

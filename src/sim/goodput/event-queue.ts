@@ -7,7 +7,7 @@ interface TimedEvent {
   readonly happen: () => void;
 }
 
-export class EventQueue {
+export class ModelEvents {
   /** A binary heap: the parent of i is (i - 1) >> 1 and comes before it. */
   readonly #heap: TimedEvent[] = [];
   #order = 0;

@@ -4,12 +4,12 @@
  *  the seeds alone. */
 import { percentile } from '../../base/percentiles.js';
 import {
+  type LoadRecord,
   lengthClassOf,
   type PlannedRequest,
-  type RequestRecord,
   tpotMsOf,
   ttftMsOf,
-} from '../../bench/request-record.js';
+} from '../../bench/load-record.js';
 import { meetsItsClass } from '../../bench/slo.js';
 import type { OverloadPolicy } from '../../control/gateway-api.js';
 import { simulatedPlan } from '../simulated-load.js';
@@ -149,7 +149,7 @@ export async function measureMode(
 ): Promise<ModeResult> {
   const { cluster, workload, reference, seeds, onOverload } = options;
   const { warmupCount, countedCount } = countsAt(options, ratePerSecond);
-  const counted: RequestRecord[] = [];
+  const counted: LoadRecord[] = [];
   for (const seed of seeds) {
     const simulation = cluster.simulation(mode, seed, workload.load(seed).contextTokenCount);
     const results = await simulateRuns({ ...simulation, onOverload }, runsOf(options, seed, ratePerSecond));

@@ -2,7 +2,7 @@
  *  static mode is saturated. Published ones where there are some, so that results can be compared; else
  *  measured as in sweeps: 5 × the TTFT and 2 × the TPOT of requests that are alone. Used by
  *  scripts/bench-goodput.mjs, once for each profile and workload. */
-import { type LengthClass, lengthClasses } from '../../bench/request-record.js';
+import { type LengthClass, lengthClasses } from '../../bench/load-record.js';
 import { summariseSweep } from '../../bench/sweep-summary.js';
 import type { ProfileFile } from '../../router/cost-parameters.js';
 import type { Slo } from '../../router/slo.js';
@@ -75,7 +75,7 @@ export async function measuredReference(
   return { saturationPerSecond, slos: completed(slos[workload.name] ?? {}), source: 'measured' };
 }
 
-/** Classes that no request that was alone had are given the targets of the next shorter one that some had, or
+/** Classes that no request that was alone had are given the SLO of the next shorter one that some had, or
  *  the next longer. */
 function completed(measured: Readonly<Partial<Record<LengthClass, Partial<Slo>>>>): GoodputReference['slos'] {
   const nothing: Slo = { ttftMs: Number.POSITIVE_INFINITY, tpotMs: Number.POSITIVE_INFINITY };

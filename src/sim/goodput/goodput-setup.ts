@@ -6,7 +6,7 @@ import type { ProfileFile } from '../../router/cost-parameters.js';
 import type { Strategy } from '../../router/route.js';
 import { defaultStepLimits } from '../../worker/step-limits.js';
 import { timesFromProfiles } from '../profile-times.js';
-import { type LoadOptions, simulatedVocabCount } from '../simulated-load.js';
+import { type SimulatedLoadOptions, simulatedVocabCount } from '../simulated-load.js';
 import type { SimulatedSettings, SimulationOptions } from '../simulation.js';
 import { MeasuredSteps } from '../step-times.js';
 import type { Knowledge } from './step-policies.js';
@@ -14,7 +14,7 @@ import type { Knowledge } from './step-policies.js';
 export interface GoodputWorkload {
   readonly name: string;
   /** Of a seed, without arrivals. */
-  readonly load: (seed: number) => Omit<LoadOptions, 'arrival' | 'requestCountMax'>;
+  readonly load: (seed: number) => Omit<SimulatedLoadOptions, 'arrival' | 'requestCountMax'>;
 }
 
 export interface GoodputCluster {

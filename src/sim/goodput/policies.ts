@@ -1,5 +1,6 @@
-/** Policies that are tried on modelled workers: fixed token budgets and paced steps, collocated requests, prompts
- *  apart from decodes, and prefill-first workers, as many of each as there can be. Used by best-found.ts. */
+/** Policies that are tried on modelled workers: fixed token budgets and paced steps, collocated requests,
+ *  prompts apart from decodes, and prefill-first workers, as many of each as there can be. Used by
+ *  best-found.ts. */
 import {
   aimedTpotShare,
   leastPromptTokenCount,

@@ -5,14 +5,14 @@
 export const lengthClasses = ['short', 'medium', 'long', 'huge'] as const;
 export type LengthClass = (typeof lengthClasses)[number];
 
-/** Classes of prompt length with a latency target each: up to 256, 1023, 2048 tokens, and beyond. */
+/** Classes of prompt length with an SLO each: up to 256, 1023, 2048 tokens, and beyond. */
 export function lengthClassOf(promptTokenCount: number): LengthClass {
   if (promptTokenCount <= 256) return 'short';
   if (promptTokenCount < 1024) return 'medium';
   return promptTokenCount <= 2048 ? 'long' : 'huge';
 }
 
-export type Prompt =
+export type LoadPrompt =
   | { readonly kind: 'ids'; readonly ids: readonly number[] }
   | { readonly kind: 'text'; readonly text: string };
 
@@ -20,7 +20,7 @@ export interface PlannedRequest {
   readonly index: number;
   /** 'asap': as soon as a slot is free (rate inf, or serial). */
   readonly at: number | 'asap';
-  readonly prompt: Prompt;
+  readonly prompt: LoadPrompt;
   /** Exact for ids, an estimate for text. */
   readonly promptTokenCount: number;
   /** How long the answer is to be. */
@@ -34,7 +34,7 @@ export interface PlannedRequest {
  *  'unfinished': still running when the drain time was over, cut by the generator. */
 export type Outcome = 'completed' | 'rejected' | 'failed' | 'unfinished';
 
-/** Of the path that was taken: transferMs is felt between first and second token, stepMs per token; tpotMs
+/** Of the path that was taken: transferMs is exposed between first and second token, stepMs per token; tpotMs
  *  and e2elMs are for expectedTokenCount tokens. */
 export const predictedNames = [
   'ttftMs',
@@ -47,7 +47,7 @@ export const predictedNames = [
 ] as const;
 type PredictedName = (typeof predictedNames)[number];
 
-export interface RequestRecord {
+export interface LoadRecord {
   readonly index: number;
   readonly phase: 'warmup' | 'measured';
   readonly lengthClass: LengthClass;
@@ -80,19 +80,19 @@ export interface RequestRecord {
   readonly transferMs?: number;
 }
 
-export const ttftMsOf = (record: RequestRecord): number | undefined =>
+export const ttftMsOf = (record: LoadRecord): number | undefined =>
   record.firstTokenMs === undefined ? undefined : record.firstTokenMs - record.sentMs;
 
-export const e2elMsOf = (record: RequestRecord): number => record.endMs - record.sentMs;
+export const e2elMsOf = (record: LoadRecord): number => record.endMs - record.sentMs;
 
 /** (E2EL − TTFT) / (tokens − 1), as in vLLM's benchmark; undefined for answers of less than two tokens. */
-export function tpotMsOf(record: RequestRecord): number | undefined {
+export function tpotMsOf(record: LoadRecord): number | undefined {
   const ttftMs = ttftMsOf(record);
   if (ttftMs === undefined || record.outputTokenCount < 2) return undefined;
   return (e2elMsOf(record) - ttftMs) / (record.outputTokenCount - 1);
 }
 
-export function pathOf({ route }: RequestRecord): 'collocated' | 'disaggregated' | 'unknown' {
+export function pathOf({ route }: LoadRecord): 'collocated' | 'disaggregated' | 'unknown' {
   if (route?.startsWith('collocated') === true) return 'collocated';
   return route?.startsWith('disaggregated') === true ? 'disaggregated' : 'unknown';
 }
