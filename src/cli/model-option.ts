@@ -14,7 +14,7 @@ const hubTryCount = 5;
 /** An absolute path of a folder or a GGUF file. Throws TwostrokeError. */
 export function modelPath(model: string, loadFormat: 'auto' | 'dummy', signal: AbortSignal): Promise<string> {
   return withDisplay(model, signal, (options) =>
-    findModel(model, { ...options, weights: loadFormat === 'dummy' ? 'none' : 'load' }),
+    findModel(model, { ...options, parts: loadFormat === 'dummy' ? 'text' : 'all' }),
   );
 }
 
@@ -27,7 +27,7 @@ export async function withDisplay<T>(
   const display = new PullDisplay(process.stderr, model, systemClock);
   try {
     return await run({
-      ...{ settings: hubSettings(), weights: 'load', clock: systemClock, signal, tryCount: hubTryCount },
+      ...{ settings: hubSettings(), parts: 'all', clock: systemClock, signal, tryCount: hubTryCount },
       onProgress: (progress) => display.update(progress),
       tell: (line) => display.tell(line),
     });

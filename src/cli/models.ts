@@ -8,6 +8,7 @@ import { type ModelName, parseModelName } from '../hub/model-name.js';
 import { pullModel } from '../hub/pull.js';
 import { hubSettings } from './hub-environment.js';
 import { withDisplay } from './model-option.js';
+import { showModel } from './models-show.js';
 import { shortBytes, table } from './quantities.js';
 import { listenForStop } from './signals.js';
 
@@ -26,6 +27,13 @@ export function modelsCommand(): Command {
         .description('what is in the cache')
         .option(...jsonFlag)
         .action(list),
+    )
+    .addCommand(
+      new Command('show')
+        .description('what a model is, what of it fits this machine, and how fast memory lets it be')
+        .argument('<model>', 'a folder, "demo" or org/name[@revision]')
+        .option(...jsonFlag)
+        .action(showModel),
     )
     .addCommand(
       new Command('pull')

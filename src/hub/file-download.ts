@@ -86,7 +86,8 @@ class Arrival {
       const digest = this.#hash.digest('hex');
       if (digest === this.#file.hash) return;
       await this.#restart();
-      const text = `${this.#what}: the bytes have ${this.#file.hashKind} ${digest}, announced was ${this.#file.hash}`;
+      const { hash, hashKind } = this.#file;
+      const text = `${this.#what}: the bytes have ${hashKind} ${digest}, announced was ${hash}`;
       if (isLastTry)
         throw new TwostrokeError(
           'model_error',

@@ -12,17 +12,17 @@ import { ModelError } from '../base/errors.js';
 import { isJsonObject, readJsonObject } from '../model/json-file.js';
 import { RepositoryCache } from './cache.js';
 import { isCommit, type ModelName, nameText, parseModelName } from './model-name.js';
-import { neededFiles } from './needed-files.js';
+import { type ModelParts, neededFiles } from './needed-files.js';
 import { isHubAway, type PullOptions, pullModel } from './pull.js';
 import { offlineSettings } from './settings.js';
 
 /** An absolute path that exists; downloads what is missing. Throws TwostrokeError saying where it looked. */
 export async function findModel(nameOrPath: string, options: PullOptions): Promise<string> {
-  const { settings, tell, weights } = options;
+  const { settings, tell, parts } = options;
   const local = localModel(nameOrPath);
   if (local !== null) return local;
   const name = requireName(nameOrPath);
-  const cached = cachedModel(name, settings.cacheFolder, weights);
+  const cached = cachedModel(name, settings.cacheFolder, parts);
   if (settings.isOffline || (cached !== null && isCommit(name.revision)))
     return cached ?? notCached(name, settings.cacheFolder);
   try {
@@ -39,7 +39,7 @@ export function findLocalModel(nameOrPath: string, cacheFolder = offlineSettings
   const local = localModel(nameOrPath);
   if (local !== null) return local;
   const name = requireName(nameOrPath);
-  return cachedModel(name, cacheFolder, 'load') ?? notCached(name, cacheFolder);
+  return cachedModel(name, cacheFolder, 'all') ?? notCached(name, cacheFolder);
 }
 
 /** Null when it is neither "demo" nor there. */
@@ -52,11 +52,7 @@ export function localModel(nameOrPath: string): string | null {
 }
 
 /** Null unless all files that the model needs are there. */
-export function cachedModel(
-  name: ModelName,
-  cacheFolder: string,
-  weights: PullOptions['weights'],
-): string | null {
+export function cachedModel(name: ModelName, cacheFolder: string, parts: ModelParts): string | null {
   const cache = new RepositoryCache(cacheFolder, name.id);
   const commit = cache.commitOf(name);
   const folder = commit === null ? null : cache.snapshot(commit);
@@ -64,10 +60,8 @@ export function cachedModel(
   const names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
   const files = names.map((file) => ({ path: file })).filter((file) => isFile(path.join(folder, file.path)));
   try {
-    const { entry } = neededFiles(files, name, weights);
-    return entry !== null || hasAllShards(folder) || weights === 'none'
-      ? path.join(folder, entry ?? '.')
-      : null;
+    const { entry } = neededFiles(files, name, parts);
+    return entry !== null || hasAllShards(folder) || parts !== 'all' ? path.join(folder, entry ?? '.') : null;
   } catch (error) {
     if (error instanceof ModelError) return null;
     throw error;

@@ -7,6 +7,7 @@ import { ModelError } from '../base/errors.js';
 import { describeJson } from '../model/json-file.js';
 import type { ModelName } from './model-name.js';
 
+const configFiles = new Set(['config.json', 'README.md']);
 const textFiles = new Set([
   ...['config.json', 'generation_config.json', 'README.md'],
   ...['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json'],
@@ -16,25 +17,27 @@ const weightFiles = /^model(-\d+-of-\d+)?\.safetensors$|^model\.safetensors\.ind
 const ggufPart = /-(\d{5})-of-(\d{5})\.gguf$/;
 const namedMax = 12;
 
+/** `text`: no weights, for random ones. `config`: for what is only shown. */
+export type ModelParts = 'all' | 'text' | 'config';
+
 export interface NeededFiles<T> {
   readonly files: readonly T[];
   /** What is opened: the first part of a GGUF; null: the folder. */
   readonly entry: string | null;
 }
 
-/** `weights: 'none'`: for random weights, and for what is only shown. Throws ModelError naming what there is
- *  instead. */
+/** Throws ModelError naming what there is instead. */
 export function neededFiles<T extends { readonly path: string }>(
   files: readonly T[],
   { id, file }: ModelName,
-  weights: 'load' | 'none',
+  parts: ModelParts,
 ): NeededFiles<T> {
   if (file !== null) return ggufFiles(files, id, file);
   const weightsThere = files.filter(({ path }) => weightFiles.test(path));
-  if (weightsThere.length > 0 || weights === 'none') {
-    const needed = files.filter(({ path }) => textFiles.has(path));
+  if (weightsThere.length > 0 || parts !== 'all') {
+    const needed = files.filter(({ path }) => (parts === 'config' ? configFiles : textFiles).has(path));
     if (needed.some(({ path }) => path === 'config.json')) {
-      return { files: weights === 'none' ? needed : [...needed, ...onlyIndexed(weightsThere)], entry: null };
+      return { files: parts !== 'all' ? needed : [...needed, ...onlyIndexed(weightsThere)], entry: null };
     }
   }
   const ggufs = firstParts(files);

@@ -2,7 +2,7 @@
  *
  *    listing of the commit │ what is needed and not there │ room on the disk? │ files, several at once │ ref
  *
- *  Invariant: a revision's ref names a commit whose needed files are all there. */
+ *  Invariant: a revision's ref never leaves a commit whose files are all there for one where they are not. */
 import { mkdirSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import path from 'node:path';
@@ -13,7 +13,7 @@ import { HubClient } from './client.js';
 import { downloadFile } from './file-download.js';
 import { type Listing, type RemoteFile, readListing } from './listing.js';
 import { type ModelName, nameText } from './model-name.js';
-import { neededFiles } from './needed-files.js';
+import { type ModelParts, neededFiles } from './needed-files.js';
 import { retried } from './retries.js';
 import type { HubSettings } from './settings.js';
 
@@ -33,7 +33,7 @@ export interface PullProgress {
 
 export interface PullOptions {
   readonly settings: HubSettings;
-  readonly weights: 'load' | 'none';
+  readonly parts: ModelParts;
   readonly clock: Clock;
   readonly signal: AbortSignal;
   onProgress(progress: PullProgress): void;
@@ -56,10 +56,10 @@ export interface PulledModel {
 export async function pullModel(name: ModelName, options: PullOptions): Promise<PulledModel> {
   return withClient(options, async (client) => {
     const listing = await askListing(name, client, options);
-    const { files, entry } = neededFiles(listing.files, name, options.weights);
+    const { files, entry } = neededFiles(listing.files, name, options.parts);
     const cache = new RepositoryCache(options.settings.cacheFolder, name.id);
     await fetchMissing(files, { name, listing, cache, client, options });
-    cache.keepCommit(name, listing.commit);
+    if (options.parts === 'all' || cache.commitOf(name) === null) cache.keepCommit(name, listing.commit);
     return { path: path.join(cache.snapshot(listing.commit), entry ?? '.'), listing, files };
   });
 }

@@ -14,6 +14,20 @@ export function parameterCount(config: ModelConfig): number {
   return embeddings + hiddenCount + layers.reduce((sum, count) => sum + count, 0);
 }
 
+/** Of them, how many a decode step of so many sequences reads: of the embedding table only when it is also
+ *  the last projection, and of a mixture the experts that are chosen, each as likely as any other. */
+export function readParameterCount(config: ModelConfig, sequenceCount: number): number {
+  const { hiddenCount, vocabCount, tiedEmbeddings, moe, layers } = config;
+  const table = tiedEmbeddings ? 0 : vocabCount * hiddenCount;
+  const mixtureCount = layers.filter(({ feedForward }) => feedForward === 'moe').length;
+  return parameterCount(config) - table - mixtureCount * (moe === null ? 0 : unread(moe));
+
+  function unread({ expertCount, expertsPerToken, interCount }: NonNullable<ModelConfig['moe']>): number {
+    const unchosenShare = (1 - expertsPerToken / expertCount) ** sequenceCount;
+    return expertCount * unchosenShare * 3 * hiddenCount * interCount;
+  }
+}
+
 /** Gate, up and down projections; for a mixture all experts and the router. */
 function feedForwardCount({ hiddenCount, interCount, moe }: ModelConfig, kind: 'dense' | 'moe'): number {
   if (kind === 'dense' || moe === null) return 3 * hiddenCount * interCount;

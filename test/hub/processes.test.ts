@@ -64,6 +64,15 @@ it('generates with a model by its name, and offline afterwards', async () => {
   expect(hub.asked).toEqual([]);
 });
 
+it('shows what a model is without its weights', async () => {
+  const shown = await start('models', 'show', 'org/demo', '--json').finished;
+  expect(JSON.parse(shown.stdout)).toMatchObject({
+    ...{ licence: 'apache-2.0', architecture: 'qwen3', dtype: 'bf16', contextTokenCount: 4096 },
+    ...{ weightBytes: weightsByteCount, kvBytesPerToken: 3072, devices: [{ device: 'cpu', kind: 'cpu' }] },
+  });
+  expect(hub.asked.map((asked) => path.basename(asked.path))).toEqual(['main?blobs=true', 'config.json']);
+});
+
 it('pulls in two processes at once, each byte once', async () => {
   const both = await Promise.all([1, 2].map(() => start('models', 'pull', 'org/demo', '--json').finished));
   const [one, two] = both.map(({ stdout, stderr }) => {
@@ -94,8 +103,6 @@ it('continues what a killed process has left', async () => {
   killed.child.kill('SIGKILL');
   await killed.finished;
 
-  const listed = await start('models', 'list').finished;
-  expect(listed.stdout).toMatch(/org\/demo +incomplete +- +2\.9 MiB/);
   hub.fault = () => null;
   const { exitCode, stdout } = await start('models', 'pull', 'org/demo').finished;
   expect(exitCode).toBe(0);
@@ -109,7 +116,4 @@ it('continues what a killed process has left', async () => {
   });
   const removed = await start('models', 'remove', 'org/demo', '--json').finished;
   expect(JSON.parse(removed.stdout).freedBytes).toBeGreaterThan(weightsByteCount);
-  expect((await start('models', 'list').finished).stdout).toMatch(/no models in/);
-  expect(await start('models', 'remove', 'org/demo').finished).toMatchObject({ exitCode: 1 });
-  expect(await start('models', 'pull', '../x').finished).toMatchObject({ exitCode: 2 });
 });

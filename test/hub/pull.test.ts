@@ -73,7 +73,7 @@ function options(settings: Partial<HubSettings> = {}): PullOptions {
   const proxies = { http: '', https: '', none: '' };
   return {
     settings: { endpoint: hub.url, token: null, cacheFolder, isOffline: false, proxies, ...settings },
-    ...{ weights: 'load', clock, signal: new AbortController().signal, tryCount: 3, stallMs: 20_000 },
+    ...{ parts: 'all', clock, signal: new AbortController().signal, tryCount: 3, stallMs: 20_000 },
     onProgress: (at) => void progress.push(at),
     tell: (line) => void told.push(line),
   };
@@ -145,7 +145,7 @@ describe('a pull', () => {
   });
 
   it('leaves weights out when they are random', async () => {
-    const folder = await findModel(id, { ...options(), weights: 'none' });
+    const folder = await findModel(id, { ...options(), parts: 'text' });
     expect(readdirSync(folder).sort()).toEqual(['README.md', 'config.json', 'tokenizer.json']);
     expect(() => findLocalModel(id, cacheFolder)).toThrow(/nor complete in the cache/);
   });
