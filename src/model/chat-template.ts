@@ -15,6 +15,7 @@ import {
   readOptionalJsonObject,
   readText,
 } from './json-file.js';
+import { readModelDocument } from './model-files.js';
 
 export interface TextPart {
   readonly type: 'text';
@@ -124,15 +125,15 @@ export function loadChatTemplate(folder: string): ChatTemplate {
   const template = findChatTemplate(folder);
   if (template !== null) return template;
   throw new ModelError(
-    `${folder}: no chat template (neither chat_template.jinja nor "chat_template" in tokenizer_config.json). ` +
+    `${folder}: no chat template (neither chat_template.jinja nor "chat_template" in tokenizer_config.json or the GGUF file). ` +
       'This is a base model: use completions instead of chat, or put a template into chat_template.jinja',
   );
 }
 
 /** As loadChatTemplate, but null when the folder has no template. */
 export function findChatTemplate(folder: string): ChatTemplate | null {
-  const configFile = path.join(folder, 'tokenizer_config.json');
-  const config = readOptionalJsonObject(configFile) ?? {};
+  const { file: configFile, values } = readModelDocument(folder, 'tokenizer_config.json');
+  const config = values ?? {};
   const sources = findSources(folder, configFile, config);
   if (sources.length === 0) return null;
   const templates = new Map(sources.map(({ name, file, text }) => [name, parseTemplate(file, text)]));

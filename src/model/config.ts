@@ -1,12 +1,13 @@
 /** What a model is, in words that no longer depend on its family: config.json read once, every default and
  *  rule made explicit. Used by families/ (shapes and switches), load.ts, engine/ and cli/. Both hub style and
  *  transformers 5 spellings are read. */
-import path from 'node:path';
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import type { Dtype } from '../device/dtype.js';
 import { ConfigFields } from './config-fields.js';
+import { ggufFileOf } from './gguf/gguf-file.js';
 import { describeJson, readJsonObject } from './json-file.js';
+import { readModelDocument } from './model-files.js';
 import { type RopeConfig, readRopeConfig, scaledPositionCount } from './rope-config.js';
 
 type Architecture = 'llama' | 'qwen2' | 'qwen3' | 'mistral' | 'phi3' | 'qwen3_moe' | 'gemma2';
@@ -95,14 +96,22 @@ const largest = {
   ...{ vocab: 2 ** 24, positions: 2 ** 24 },
 };
 
-/** Reads `folder`/config.json. @throws ModelError naming file and field. */
+/** Reads `folder`/config.json, or what a GGUF file's keys amount to. @throws ModelError naming file and field. */
 export function readModelConfig(folder: string): ModelConfig {
-  return readModelConfigFile(path.join(folder, 'config.json'));
+  const { file, values } = readModelDocument(folder, 'config.json');
+  return parseModelConfig(
+    new ConfigFields(file, values ?? readJsonObject(file)),
+    ggufFileOf(folder) === null ? 'original' : 'gguf',
+  );
 }
 
 /** Reads a config under another name, such as config.v5.json. */
 export function readModelConfigFile(file: string): ModelConfig {
-  const fields = new ConfigFields(file, readJsonObject(file));
+  return parseModelConfig(new ConfigFields(file, readJsonObject(file)), 'original');
+}
+
+/** `weights`: conversion to GGUF adds Gemma's 1 to the norms. */
+function parseModelConfig(fields: ConfigFields, weights: 'original' | 'gguf'): ModelConfig {
   const architecture = readArchitecture(fields);
   const isGemma = architecture === 'gemma2';
   const heads = readHeads(fields, architecture);
@@ -120,7 +129,7 @@ export function readModelConfigFile(file: string): ModelConfig {
     interCount: fields.count('intermediate_size', undefined, largest.inter),
     maxPositionCount: checkedPositionCount(fields, scaledPositionCount(rope, statedPositionCount)),
     normEps: fields.positive('rms_norm_eps', 1e-6),
-    normOffset: isGemma ? 1 : 0,
+    normOffset: isGemma && weights === 'original' ? 1 : 0,
     sandwichNorms: isGemma,
     rope,
     layers: readLayers(fields, architecture, layerCount, moe),

@@ -1,9 +1,8 @@
 /** What a model's authors recommend for sampling, and which tokens end a text. Used by server/ for fields a
  *  request leaves out. As in vLLM, `do_sample` is ignored: a request's temperature decides. */
-import path from 'node:path';
 import type { TokenId } from '../base/ids.js';
 import { ConfigFields } from './config-fields.js';
-import { readOptionalJsonObject } from './json-file.js';
+import { readModelDocument } from './model-files.js';
 
 export interface GenerationDefaults {
   readonly temperature?: number;
@@ -30,8 +29,10 @@ const fields = {
 /** `tokenizerEndId`: Tokenizer.endTokenId; null without a tokenizer. A missing generation_config.json is no
  *  error: then nothing is recommended. @throws ModelError for a broken one. */
 export function readGenerationConfig(folder: string, tokenizerEndId: TokenId | null): GenerationDefaults {
-  const read = (name: string) =>
-    new ConfigFields(path.join(folder, name), readOptionalJsonObject(path.join(folder, name)) ?? {});
+  const read = (name: string) => {
+    const { file, values } = readModelDocument(folder, name);
+    return new ConfigFields(file, values ?? {});
+  };
   const generation = read('generation_config.json');
   const numbers: Record<string, number> = {};
   for (const [key, { name, min, max, whole }] of Object.entries(fields)) {

@@ -1,11 +1,11 @@
 /** Text to token ids; the way back is detokenizer.ts. Used by server/ and cli/. Encoding is
  *  text/text-encoding.ts (same ids as Hugging Face's Rust library). What a tokenizer.json asks for may take
  *  for ever: who serves loads and runs it on a thread of its own. */
-import path from 'node:path';
 import { ModelError, messageOf } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import { Detokenizer } from './detokenizer.js';
-import { type JsonObject, readOptionalJsonObject, shortened, tokenizerLimits } from './json-file.js';
+import { type JsonObject, shortened, tokenizerLimits } from './json-file.js';
+import { readModelDocument } from './model-files.js';
 import { type AddedToken, readAddedTokens, tokenText, withConfigTokens } from './text/added-tokens.js';
 import { TextEncoding } from './text/text-encoding.js';
 import { readVocabulary, TokenTable } from './token-table.js';
@@ -35,12 +35,12 @@ export class Tokenizer extends Detokenizer {
   }
 }
 
-/** Reads tokenizer.json and, if there, tokenizer_config.json. @throws ModelError */
+/** `folder`: or a GGUF file. Reads tokenizer.json and, if there, tokenizer_config.json. @throws ModelError */
 export function loadTokenizer(folder: string): Tokenizer {
-  const file = path.join(folder, 'tokenizer.json');
-  const tokenizer = readTokenizerJson(file);
-  const configFile = path.join(folder, 'tokenizer_config.json');
-  const config = readOptionalJsonObject(configFile) ?? {};
+  const { file, values } = readModelDocument(folder, 'tokenizer.json', tokenizerLimits);
+  const tokenizer = values ?? noTokenizer(file);
+  const { file: configFile, values: configValues } = readModelDocument(folder, 'tokenizer_config.json');
+  const config = configValues ?? {};
   try {
     const vocabulary = readVocabulary(file, tokenizer.model);
     const added = withConfigTokens(
@@ -74,9 +74,7 @@ function endTokenIdOf(
   return added.find((token) => token.content === content)?.id ?? vocabulary.get(content) ?? null;
 }
 
-function readTokenizerJson(file: string): JsonObject {
-  const tokenizer = readOptionalJsonObject(file, tokenizerLimits);
-  if (tokenizer !== null) return tokenizer;
+function noTokenizer(file: string): never {
   throw new ModelError(
     `${file}: no such file. A model needs a fast tokenizer (tokenizer.json; tokenizer.model alone is not enough), ` +
       'or run it on token ids with --skip-tokenizer-init',

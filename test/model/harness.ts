@@ -13,7 +13,7 @@ import { offsetPointer, type Pointer } from '../../src/device/tensor.js';
 import { KvCache } from '../../src/kv/kv-cache.js';
 import { KvLayout } from '../../src/kv/kv-layout.js';
 import type { OnLayer } from '../../src/model/batch.js';
-import { readModelConfigFile } from '../../src/model/config.js';
+import { readModelConfig, readModelConfigFile } from '../../src/model/config.js';
 import type { Decoder } from '../../src/model/families/decoder.js';
 import { loadConfiguredModel } from '../../src/model/load.js';
 import type { LoadOptions } from '../../src/model/model.js';
@@ -132,7 +132,9 @@ export class Harness {
     const { folder, kvDtype = 'f32', maxTokenCount = 1024, blockTokenCount = 16 } = options;
     const { threadCount = 2, isa = 'auto' } = options;
     const device = options.device ?? openDevice({ kind: 'cpu', index: 0, threadCount, isa });
-    const config = readModelConfigFile(path.join(folder, options.configName ?? 'config.json'));
+    const { configName } = options;
+    const config =
+      configName === undefined ? readModelConfig(folder) : readModelConfigFile(path.join(folder, configName));
     const model = await loadConfiguredModel(folder, config, {
       device,
       loadFormat: options.loadFormat ?? 'auto',

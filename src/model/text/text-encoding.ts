@@ -14,6 +14,7 @@ import { type LibraryModel, LibraryTokenizerClass } from './library.js';
 import { type Normalizer, readNormalizer } from './normalizers.js';
 import { readPostProcessor } from './post-processor.js';
 import { type PreTokenizer, readPreTokenizer } from './pre-tokenizers.js';
+import { readSentencePiece } from './sentence-piece.js';
 
 /** Tries take some 250 bytes a character. Largest known: 2 million of 250,000 Unigram tokens, 77,000 of 6,400
  *  added tokens. */
@@ -53,17 +54,7 @@ export class TextEncoding {
     );
     this.#normalised = new TokenFinder(normalised);
     const { model } = tokenizer;
-    const library = new LibraryTokenizerClass(
-      {
-        model: withMerges(model),
-        post_processor: null,
-        added_tokens: [],
-        ...{ normalizer: null, pre_tokenizer: null, decoder: null },
-      },
-      {},
-    );
-    if (library.model === null) throw new ModelError(`${file}: "model" is missing`);
-    this.#model = library.model;
+    this.#model = readModel(file, model);
     this.#byteFallback = isJsonObject(model) && model.byte_fallback === true ? 'on' : 'off';
     const { type = null, unk_token: unknown = null } = isJsonObject(model) ? model : {};
     this.#unknown = type === 'BPE' && unknown === null && this.#byteFallback === 'off' ? 'dropped' : 'kept';
@@ -124,6 +115,22 @@ export class TextEncoding {
     const ids = bytes.flatMap((name) => this.#model.tokens_to_ids.get(name) ?? []);
     return ids.length === bytes.length ? ids : null;
   }
+}
+
+/** The library's, or one that it does not have. */
+function readModel(file: string, model: JsonValue | undefined): LibraryModel {
+  if (isJsonObject(model) && model.type === 'SentencePiece') return readSentencePiece(file, model);
+  const library = new LibraryTokenizerClass(
+    {
+      model: withMerges(model),
+      post_processor: null,
+      added_tokens: [],
+      ...{ normalizer: null, pre_tokenizer: null, decoder: null },
+    },
+    {},
+  );
+  if (library.model === null) throw new ModelError(`${file}: "model" is missing`);
+  return library.model;
 }
 
 /** The library counts on a list of merges. */
