@@ -39,6 +39,11 @@ export class OrderedQueue<Item> {
     return this.#items[this.#position(item)] === item;
   }
 
+  /** Items that are served before it, whether it is there or not. */
+  countBefore(item: Item): number {
+    return this.#position(item);
+  }
+
   /** Index of the first item not before `item`: where it is or belongs. */
   #position(item: Item): number {
     let low = 0;

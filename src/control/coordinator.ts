@@ -18,13 +18,14 @@ import { type Claim, DecodeRoom } from './decode-room.js';
 import type { OverloadPolicy, RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
+import { LateLine } from './late-line.js';
 import { runCollocated, runDisaggregated } from './paths.js';
 import type { RoutingStatus } from './prediction-errors.js';
 import { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
 import { Reservations, type ReservationTiming } from './reservations.js';
 import { sidesOf } from './route-summary.js';
-import { type Attempt, Routing } from './routing.js';
+import { type Attempt, type Late, Routing } from './routing.js';
 import type { ServiceClass } from './service-class.js';
 import { SuspectLine } from './suspicion.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
@@ -63,6 +64,7 @@ export class Coordinator {
   readonly #room = new DecodeRoom();
   readonly #suspects = new SuspectLine();
   readonly #routing: Routing;
+  readonly #late: LateLine;
   readonly #attempts = new Map<RequestId, Attempt>();
   readonly #started = new Signal();
   /** Whether the workers have loaded, and what they failed with. */
@@ -71,8 +73,10 @@ export class Coordinator {
   constructor(options: CoordinatorOptions) {
     this.#options = options;
     const { waitMsMax } = options.limits;
-    this.#routing = new Routing({ ...options, waitMsMax, workers: () => options.directory.workers() });
     const workers = () => options.directory.workers();
+    this.#routing = new Routing({ ...options, waitMsMax, workers, onPromptDone: () => this.#late.look() });
+    const workerCount = () => workers().filter(({ isLive }) => isLive).length;
+    this.#late = new LateLine({ clock: options.clock, workerCount, waitMsMax });
     this.#admission = new Admission({
       choiceCountMax: options.limits.requestCountMax,
       capacity: () => capacityOf(workers()),
@@ -179,11 +183,30 @@ export class Coordinator {
     const { request } = attempt;
     while (!request.isSettled) {
       const route = this.#routing.choose(attempt);
+      if (route?.path === 'late') return this.#whenThereIsTime(attempt, route);
       if (route !== null) return this.#claimRoom(attempt, route);
       const change = this.#options.directory.nextChange();
       await request.orSettled(change.happened).finally(change.forget);
     }
     return null;
+  }
+
+  /** Waits in line. Null when the request settles first. Throws OverloadedError. */
+  async #whenThereIsTime(attempt: Attempt, late: Late): Promise<Entry | null> {
+    const { request } = attempt;
+    let entry: Entry | null = null;
+    const entered = new Promise<void>((resolve) => {
+      const enter = (isForced: boolean) => {
+        const route = request.isSettled ? null : this.#routing.chooseLate(attempt, isForced);
+        if (route === null) return false;
+        entry = this.#claimRoom(attempt, route);
+        resolve();
+        return true;
+      };
+      this.#late.join(request, { ...late, enter });
+    });
+    await request.orSettled(entered);
+    return entry; // one that settles as it enters has claimed room, which it has to leave
   }
 
   /** In the instant of the choice: whoever is routed next sees what is claimed, and whether it may go at
@@ -305,6 +328,7 @@ export class Coordinator {
     if (record.routes.length > 0) this.#admission.observe(record.doneMs - record.arrivalMs);
     this.#routing.learn(attempt, record);
     this.#options.onDone(record);
+    this.#late.leave(request);
   }
 
   #client(id: WorkerId): WorkerClient {

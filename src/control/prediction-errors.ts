@@ -84,7 +84,8 @@ export function realTimesOf(record: RequestRecord): RealTimes {
 /** By name; what cannot be judged is left out. */
 export function errorsOf(record: RequestRecord): Partial<Record<PredictionName, number>> {
   const [route] = record.routes;
-  if (route === undefined || record.routes.length > 1 || record.handOverFailures.length > 0) return {};
+  if (route === undefined || record.isLate || record.routes.length > 1 || record.handOverFailures.length > 0)
+    return {};
   const { ttftMs, transferMs = 0, joinMs = 0, stepMs, e2elMs } = route.estimates;
   if (ttftMs === undefined || stepMs === undefined) return {};
   const real = realTimesOf(record);
@@ -109,13 +110,8 @@ export function errorsOf(record: RequestRecord): Partial<Record<PredictionName, 
 export function outcomeTimesOf(record: RequestRecord, corrections: Corrections): RequestOutcomeTimes | null {
   const [route] = record.routes;
   const { ttftMs, transferMs, tpotMs } = realTimesOf(record);
-  if (
-    route === undefined ||
-    record.routes.length > 1 ||
-    record.handOverFailures.length > 0 ||
-    ttftMs === undefined
-  )
-    return null;
+  if (route === undefined || record.isLate || record.routes.length > 1) return null;
+  if (record.handOverFailures.length > 0 || ttftMs === undefined) return null;
   const {
     messagesMs,
     waitMs,

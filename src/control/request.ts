@@ -42,8 +42,10 @@ export class Request {
   outputTokenCount = 0;
   /** What it is to be served within; null: it has not been routed yet. */
   slo: Slo | null = null;
-  /** Its first token will be late: it waits for those who can be in time. */
+  /** Its first token will be late: it waits for those who can be in time, */
   isLate = false;
+  /** until then. */
+  servedFromMs: number | null = null;
   cachedTokenCount = 0;
   transferBytes = 0;
   reservationWaitMs = 0;
@@ -220,9 +222,10 @@ export class Request {
     };
   }
 
-  /** A late one is due when it came: it is late already. */
+  /** A late one is due at once: it is late already, and what it has waited outside gives it no right on a
+   *  worker. */
   firstTokenDueMs({ ttftMs }: Slo): number {
-    return this.arrivalMs + (this.isLate ? 0 : ttftMs);
+    return this.isLate ? (this.servedFromMs ?? this.arrivalMs) : this.arrivalMs + ttftMs;
   }
 
   /** As of now; empty: nothing is promised. */

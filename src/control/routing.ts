@@ -4,7 +4,7 @@
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
-import { chooseRoute, pinnedRoute } from '../router/choose-route.js';
+import { chooseRoute, hasTimeToSpare, pinnedRoute } from '../router/choose-route.js';
 import { defaultSlo, unloadedMs } from '../router/default-slo.js';
 import { demandOf, growthOf } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
@@ -42,6 +42,8 @@ interface RoutingOptions {
   readonly slo?: SloSpec;
   /** See GatewayLimits. */
   readonly waitMsMax: number;
+  /** A prompt has been computed: whoever waits for the workers may find room. */
+  readonly onPromptDone: () => void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -60,6 +62,15 @@ export interface Attempt {
   corrections: Corrections;
   /** What the costs say of it if it is alone. */
   unloaded: UnloadedCosts | null;
+}
+
+/** Its first token will be late. */
+export interface Late {
+  readonly path: 'late';
+  /** For those who are on the workers already. */
+  readonly waitMs: number;
+  /** What its first token takes without anybody. */
+  readonly aloneMs: number;
 }
 
 export class Routing {
@@ -110,21 +121,53 @@ export class Routing {
     return attempt;
   }
 
-  /** Null: no worker is live. The request knows its route, and is counted, before this returns. */
-  choose(attempt: Attempt): Route | null {
+  /** Null: no worker is live. Late: it is to wait for those who can be in time. Throws OverloadedError.
+   *  The request knows its route, and is counted, before this returns. */
+  choose(attempt: Attempt): Route | Late | null {
     const { request } = attempt;
     const workers = this.#snapshots();
     const facts = this.#facts(attempt, workers);
     const plan = this.#planFor(request, workers);
-    const chosen =
+    const route =
       request.pinnedPlace === undefined
         ? plan && chooseRoute(facts, plan)
         : pinnedRoute(facts, workers, request.pinnedPlace);
-    if (chosen === null) return null;
+    if (route === null) return null;
     request.slo = facts.slo;
     const isNew = request.routes.length === 0 && !request.isMeasurement;
-    if (isNew) this.#planner.observe(facts);
-    const route = isNew ? this.#takeIn(request, chosen, facts, workers) : chosen;
+    if (isNew) {
+      this.#planner.observe(facts);
+      const late = this.#lateOf(request, route, facts, workers);
+      if (late !== null) return late;
+    }
+    return this.#take(attempt, route, facts, { workers, plan });
+  }
+
+  /** For one that waits because it is late: null while it would take from those who can be in time.
+   *  `isForced`: it has waited long enough. */
+  chooseLate(attempt: Attempt, isForced: boolean): Route | null {
+    const { request } = attempt;
+    const workers = this.#snapshots();
+    const facts = this.#facts(attempt, workers);
+    const plan = this.#planFor(request, workers);
+    const route = plan && chooseRoute(facts, plan);
+    if (route === null) return null;
+    const unloadedTtftMs = unloadedMs(unloadedFacts(request), workers).ttftMs;
+    if (!isForced && !hasTimeToSpare(route, facts, workers, unloadedTtftMs)) return null;
+    request.servedFromMs = facts.nowMs;
+    return this.#take(attempt, afterWaiting(route, facts.nowMs - request.arrivalMs, facts.slo), facts, {
+      workers,
+      plan,
+    });
+  }
+
+  #take(
+    attempt: Attempt,
+    route: Route,
+    facts: RequestFacts,
+    { workers, plan }: { readonly workers: readonly WorkerSnapshot[]; readonly plan: Plan | null },
+  ): Route {
+    const { request } = attempt;
     const summary = summaryOf(route, facts, workers, plan?.name ?? 'as asked');
     this.#place(attempt, facts, route, workers);
     request.routed(summary);
@@ -132,17 +175,22 @@ export class Routing {
     return route;
   }
 
-  /** Throws OverloadedError: it is refused. When its first token would be late it is that, or served behind
-   *  those who can be in time: the route is then the same, with what it takes for one that waits for all
-   *  others. */
-  #takeIn(request: Request, route: Route, facts: RequestFacts, workers: readonly WorkerSnapshot[]): Route {
+  /** Null: it is routed at once. Throws OverloadedError: it is refused. */
+  #lateOf(
+    request: Request,
+    { estimate }: Route,
+    facts: RequestFacts,
+    workers: readonly WorkerSnapshot[],
+  ): Late | null {
     const { onOverload, clock, waitMsMax } = this.#options;
-    request.isLate = route.estimate.ttftUse > 1;
-    if (request.isLate && onOverload === 'shed')
-      refuseLate(route.estimate, facts.slo, unloadedMs(unloadedFacts(request), workers).ttftMs);
-    const known = request.isLate ? asLate(route, facts, workers) : route;
-    refuseLongWait(known.estimate, request.deadlineAtMs - clock.nowMs(), waitMsMax);
-    return known;
+    request.isLate = estimate.ttftUse > 1;
+    const aloneMs = request.isLate ? unloadedMs(unloadedFacts(request), workers).ttftMs : 0;
+    if (request.isLate && onOverload === 'shed') refuseLate(estimate, facts.slo, aloneMs);
+    const isPaced = workers.every(({ pacing }) => pacing !== 'off');
+    if (request.isLate && onOverload === 'late' && isPaced)
+      return { path: 'late', waitMs: estimate.waitMs, aloneMs };
+    refuseLongWait(estimate, request.deadlineAtMs - clock.nowMs(), waitMsMax);
+    return null;
   }
 
   #plan(workers: readonly WorkerSnapshot[]): Plan | null {
@@ -174,11 +222,12 @@ export class Routing {
   }
 
   /** It has settled: what it took and how long it became, for predictions to come. Once for each that was
-   *  admitted. */
+   *  welcomed. */
   learn(attempt: Attempt, record: RequestRecord): void {
     const { request, keys, corrections, unloaded } = attempt;
     const wasAlone = this.#loneRequests.leave(attempt);
-    if (request.isMeasurement) return;
+    const isComputed = !request.isLate || request.routes.length > 0;
+    if (request.isMeasurement || !isComputed) return;
     const observations = request.outputs.map(({ length: tokenCount }, index) => {
       const end = request.ended[index] ?? null;
       return { tokenCount, isCensored: end === null || end === 'length' };
@@ -229,7 +278,11 @@ export class Routing {
     attempt.unloaded = unloadedCostsOf(route, facts, workers);
     attempt.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
     request.onStarted = () => placement.onStarted(clock.nowMs());
-    request.onTokens = (tokenCount) => placement.onTokens(tokenCount, clock.nowMs());
+    request.onTokens = (tokenCount) => {
+      const isFirst = request.outputTokenCount === tokenCount;
+      placement.onTokens(tokenCount, clock.nowMs());
+      if (isFirst) this.#options.onPromptDone();
+    };
     // both will hold its KV
     for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker);
   }
@@ -294,9 +347,11 @@ function sloOf(request: Request, workers: readonly WorkerSnapshot[], targets: Sl
   return { ...defaultSlo(unloadedFacts(request), workers, targets), ...request.input.slo };
 }
 
-function asLate(route: Route, facts: RequestFacts, workers: readonly WorkerSnapshot[]): Route {
-  const late = pinnedRoute({ ...facts, isLate: true }, workers, route);
-  return late === null ? route : { ...route, estimate: late.estimate, prefill: late.prefill };
+/** Its estimates count from its arrival. */
+function afterWaiting(route: Route, waitedMs: number, slo: Slo): Route {
+  const { ttftMs, waitMs, e2elMs } = route.estimate;
+  const later = { ttftMs: ttftMs + waitedMs, waitMs: waitMs + waitedMs, e2elMs: e2elMs + waitedMs };
+  return { ...route, estimate: { ...route.estimate, ...later, ttftUse: later.ttftMs / slo.ttftMs } };
 }
 
 function unloadedFacts({ input, outputTokenCount }: Request): UnloadedFacts {

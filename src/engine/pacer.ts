@@ -41,8 +41,9 @@ export interface Deadlines {
   readonly tpotMs: number;
 }
 
-/** A sequence that cannot make up for its delay within so many tokens without prompts beside it has missed
- *  its TPOT. */
+/** Who comes to decode with a delay, as all that are handed over, makes it good over so many tokens:
+ *  sooner, and they leave no room for prompts. Who cannot make good what it is behind within so many,
+ *  without prompts beside it, has missed its TPOT. */
 const recoveryTokenCount = 64;
 /** Steps between two looks at which chunk is efficient. */
 const efficiencyEverySteps = 512;
@@ -156,8 +157,14 @@ export class Pacer {
       if (slackMs + Math.min(leftCount, recoveryTokenCount) * (deadlines.tpotMs - baseMs) < 0) continue;
       const aimMs = aimedTpotShare * deadlines.tpotMs;
       const aimedSlackMs = slackMs - laterCount * (deadlines.tpotMs - aimMs);
-      spreadMs = Math.min(spreadMs, aimMs + aimedSlackMs / Math.min(slackTokenCount, leftCount));
-      wholeMs = Math.min(wholeMs, aimMs + aimedSlackMs);
+      sequence.delay ??= { ms: Math.max(0, -aimedSlackMs), tokenCount: laterCount };
+      const { delay } = sequence;
+      const overCount = Math.min(recoveryTokenCount, leftCount + laterCount - delay.tokenCount);
+      const paidShare = Math.min(1, (laterCount - delay.tokenCount) / overCount);
+      const payMs = paidShare < 1 ? delay.ms / overCount : 0;
+      const aheadMs = aimedSlackMs + (1 - paidShare) * delay.ms;
+      spreadMs = Math.min(spreadMs, aimMs - payMs + aheadMs / Math.min(slackTokenCount, leftCount));
+      wholeMs = Math.min(wholeMs, aimMs - payMs + aheadMs);
     }
     return { spreadMs, wholeMs };
   }

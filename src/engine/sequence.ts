@@ -1,9 +1,9 @@
 /** One choice of a request: its tokens, its block table, and how far the cache has got. Changed by the
  *  scheduler and commit only.
  *
- *    position   0 ........ cached ........ computed ........ known ...... tokenCount
- *               └ from the prefix cache ┘                       └ pending ┘  sampled on the device, not yet read by the host
- *                          └ K and V enqueued ┘
+ *  position   0 ........ cached ........ computed ........ known ...... tokenCount
+ *                └ from the prefix cache ┘                       └ pending ┘  sampled on the device, not yet read by the host
+ *                           └ K and V enqueued ┘
  *
  *  Invariant, asserted on every change: cachedCount ≤ computedCount ≤ tokenCount. */
 import { assert, at } from '../base/assert.js';
@@ -43,6 +43,9 @@ export class Sequence {
   inFlightCount = 0;
   /** When its first token was emitted, on the engine's clock; null: not yet. */
   firstTokenMs: number | null = null;
+  /** What it was behind its schedule when it came to decode here, after so many tokens; null: it has not
+   *  yet. Kept by the pacer. */
+  delay: { readonly ms: number; readonly tokenCount: number } | null = null;
   /** The last plan it is part of; at most one entry a step. */
   planNumber = -1;
   #pendingCount = 0;

@@ -22,7 +22,8 @@ import {
   predictDecode,
   predictPrefill,
 } from './prediction.js';
-import type { Route, RoutePlace } from './route.js';
+import { type Route, type RoutePlace, workersOf } from './route.js';
+import { usualSloSpec } from './slo-spec.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { rowsMs } from './step-cost.js';
 
@@ -75,6 +76,22 @@ export function pinnedRoute(
       ? alone(decode, 'as asked')
       : { name: 'as asked', collocated: [], prefill, decode };
   return { ...chooseRoute(facts, plan), reason: 'as asked' };
+}
+
+/** Whether the workers of a route have time to spare for one that is late: its first token would come
+ *  comfortably soon behind everybody there, counted from now, and those who decode keep their TPOT.
+ *  `unloadedTtftMs`: of itself; whose TTFT is less is judged by the usual multiple of it. Who finds idle
+ *  workers takes from nobody. */
+export function hasTimeToSpare(
+  route: Route,
+  { slo }: RequestFacts,
+  workers: readonly WorkerSnapshot[],
+  unloadedTtftMs: number,
+): boolean {
+  const ids = workersOf(route);
+  if (workers.every(({ id, load }) => !ids.includes(id) || load.claimCount === 0)) return true;
+  const ttftMs = slo.ttftMs >= unloadedTtftMs ? slo.ttftMs : usualSloSpec.ttft.value * unloadedTtftMs;
+  return route.estimate.ttftMs <= comfortableTtftUse * ttftMs && route.estimate.tpotUse <= aimedTpotShare;
 }
 
 /** A way, weighed. */

@@ -52,16 +52,18 @@ export interface DecodePrediction {
 export function predictPrefill(facts: RequestFacts, worker: WorkerSnapshot): PrefillPrediction {
   const { corrections, load } = worker;
   const tokenCount = uncachedTokenCount(facts, worker);
-  // a late prompt is computed beside decodes that are late too, or in what is left over
-  const room = promptRoom(worker, facts.isLate === true ? Number.POSITIVE_INFINITY : facts.slo.tpotMs);
+  const room = promptRoom(worker, facts.slo.tpotMs);
   const { inFlightMs, before } = ahead(facts, worker, room);
   const together = {
     tokenCount: before.tokenCount + tokenCount,
     pairCount: before.pairCount + pairCountOf(facts, tokenCount),
   };
   const beforeMs = promptsMs(worker, before, room);
-  const prefillMs = Math.max(0, promptsMs(worker, together, room) - beforeMs);
-  const stepCount = Math.ceil(together.tokenCount / room) - Math.ceil(before.tokenCount / room);
+  const endStepCount = Math.ceil(together.tokenCount / room);
+  // where prompts queue, the step that ends this one is filled up by those behind it
+  const computed = before.tokenCount > 0 ? { ...together, tokenCount: endStepCount * room } : together;
+  const prefillMs = Math.max(0, promptsMs(worker, computed, room) - beforeMs);
+  const stepCount = endStepCount - Math.ceil(before.tokenCount / room);
   return {
     tokenCount,
     waitMs: corrections.wait * (inFlightMs + beforeMs),

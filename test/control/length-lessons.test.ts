@@ -23,6 +23,7 @@ function routing(): Routing {
     strategy: 'collocated',
     onOverload: 'late',
     waitMsMax: Number.POSITIVE_INFINITY,
+    onPromptDone: () => {},
     clock,
     logger: silentLogger,
   });

@@ -65,6 +65,24 @@ describe.each(depths)('a long prompt beside decodes, %i steps in flight', (depth
     expect(much).toBeLessThan(1.15 * alone.firstMs(prompt)); // as fast as it can be
   });
 
+  it('who comes with a delay, as from a hand-over, leaves room for it all the same, and is in time', async () => {
+    const timed = new TimedEngine({ depth });
+    const delayMs = 60;
+    const handedOver = Array.from({ length: 8 }, () => {
+      const each = asked({ promptTokenCount: 16, outputTokenCount: 200 });
+      const deadlines = { ...each.deadlines!, sinceFirstTokenMs: delayMs };
+      return timed.comes(0, { ...each, outputs: [[5]], deadlines });
+    });
+    timed.comes(1, asked(longPrompt));
+    await timed.run();
+    const chunks = timed.steps.filter((step) => step.decodeCount === 8).map((step) => step.prefillTokenCount);
+    for (const count of chunks.slice(1, 8)) expect(count).toBeGreaterThan(220); // 288 without a delay; 128 if 16 tokens made it good
+    for (const each of handedOver) {
+      const last = timed.tokensMs.get(each.id)![0]!.at(-1)!;
+      expect((last + delayMs) / 199).toBeLessThan(10.001);
+    }
+  });
+
   it('each choice of many keeps it', async () => {
     const timed = new TimedEngine({ depth });
     const many = timed.comes(0, asked({ promptTokenCount: 16, outputTokenCount: 300, choiceCount: 6 }));

@@ -38,6 +38,30 @@ async function measureAll(
   return results;
 }
 
+describe('serving late ones', () => {
+  it.each([
+    ['mixed', 1.1],
+    ['long', 1],
+  ] as const)(
+    'leaves 0.95 × the good requests of refusing them: %s at %d of saturation, collocated',
+    async (name, ofSaturation) => {
+      const workload = namedWorkload(name, cluster.profile);
+      const reference = publishedReference(cluster.profile, 2, name)!;
+      const results = [];
+      for (const onOverload of ['shed', 'late'] as const) {
+        const options = { cluster, workload, reference, ofSaturation, seeds: [1], onOverload, size };
+        const mode = { strategy: 'collocated', pacing: 'on' } as const;
+        results.push(await measureMode(options, mode, ofSaturation * reference.saturationPerSecond));
+      }
+      const [shed, late] = results as [ModeResult, ModeResult];
+      expect(shed.shedCount).toBeGreaterThan(20); // there is something to refuse
+      expect(late.shedCount).toBe(0);
+      expect(late.goodCount).toBeGreaterThanOrEqual(0.95 * shed.goodCount);
+    },
+    600_000,
+  );
+});
+
 describe('adaptive', () => {
   it.each([
     ['mixed', 0.5],

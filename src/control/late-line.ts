@@ -1,0 +1,145 @@
+/** The line of requests whose first token will be late, before anything is computed for them: they are let
+ *  in when workers have time to spare, so that they take nothing from those who can be in time. Used by
+ *  coordinator.ts.
+ *  Order is priority, then arrival. Whoever has waited longest is let in all the same once that is
+ *  `agingTtfts` times its TTFT, while fewer of these are under way than workers are live: everybody's wait
+ *  ends. Who is predicted to wait too long is refused.
+ *  Invariants: who has joined is let in or leaves, once; nothing is kept of who has left. */
+import { assert } from '../base/assert.js';
+import type { Clock, TimerHandle } from '../base/clock.js';
+import { OrderedQueue } from '../base/ordered-queue.js';
+import { refuseLongWait } from './overload.js';
+import type { Request } from './request.js';
+
+type Waits = Pick<Request, 'priority' | 'slo' | 'deadlineAtMs'>;
+
+interface Way {
+  /** For those who are on the workers already. */
+  readonly waitMs: number;
+  /** What its first token takes without anybody. */
+  readonly aloneMs: number;
+  /** False: it would take from those who can be in time. `isForced`: it need not look at them. */
+  readonly enter: (isForced: boolean) => boolean;
+}
+
+interface Waiting extends Way {
+  readonly request: Waits;
+  readonly place: number;
+  readonly joinedMs: number;
+}
+
+interface LateLineOptions {
+  readonly clock: Clock;
+  /** That are live. */
+  readonly workerCount: () => number;
+  readonly waitMsMax: number;
+}
+
+const agingTtfts = 4;
+/** The line is looked at when a prompt is done or a request has ended, and as often besides: for workers
+ *  that come back, and for age. */
+const lookEveryMs = 50;
+/** A wait is predicted from how fast the last ones were let in; fewer say nothing. */
+const recentCount = 16;
+
+const compareWaiting = (a: Waiting, b: Waiting) =>
+  a.request.priority - b.request.priority || a.place - b.place;
+
+export class LateLine {
+  readonly #options: LateLineOptions;
+  readonly #line = new OrderedQueue<Waiting>(compareWaiting);
+  /** The same, the oldest first. */
+  readonly #waiting = new Map<Waits, Waiting>();
+  /** Let in for their age, and not ended. */
+  readonly #aged = new Set<Waits>();
+  /** When the last ones were let in, since the line began. */
+  readonly #enteredMs: number[] = [];
+  #aloneMs = 0;
+  #placeCount = 0;
+  #timer: TimerHandle | null = null;
+
+  constructor(options: LateLineOptions) {
+    this.#options = options;
+  }
+
+  get count(): number {
+    return this.#waiting.size;
+  }
+
+  /** Throws OverloadedError when it would wait too long. */
+  join(request: Waits, way: Way): void {
+    assert(!this.#waiting.has(request), 'a request joins the line once');
+    const { clock } = this.#options;
+    const waiting = { ...way, request, place: this.#placeCount++, joinedMs: clock.nowMs() };
+    if (this.#waiting.size === 0) this.#enteredMs.length = 0;
+    this.#refuseLongWait(waiting);
+    this.#waiting.set(request, waiting);
+    this.#line.insert(waiting);
+    this.#aloneMs += way.aloneMs;
+    if (this.#line.first === waiting) this.look();
+  }
+
+  /** It has ended, wherever it was. */
+  leave(request: Waits): void {
+    const waiting = this.#waiting.get(request);
+    const isBehind = waiting !== undefined && this.#line.first !== waiting;
+    if (waiting !== undefined) this.#forget(waiting);
+    this.#aged.delete(request);
+    if (!isBehind) this.look(); // from behind another it leaves no more time than there was
+  }
+
+  /** Lets in whom there is time for. */
+  look(): void {
+    while (this.#letInAged() || this.#letInFirst());
+    this.#timer?.cancel();
+    this.#timer = this.#waiting.size === 0 ? null : this.#options.clock.after(lookEveryMs, () => this.look());
+  }
+
+  #letInFirst(): boolean {
+    const { first } = this.#line;
+    return first !== undefined && this.#letIn(first, false);
+  }
+
+  #letInAged(): boolean {
+    const { clock, workerCount } = this.#options;
+    const oldest: Waiting | undefined = this.#waiting.values().next().value;
+    if (oldest === undefined || this.#aged.size >= workerCount()) return false;
+    if (clock.nowMs() < oldest.joinedMs + agingTtfts * (oldest.request.slo?.ttftMs ?? 0)) return false;
+    if (!this.#letIn(oldest, true)) return false;
+    this.#aged.add(oldest.request);
+    return true;
+  }
+
+  #letIn(waiting: Waiting, isForced: boolean): boolean {
+    if (!waiting.enter(isForced)) return false;
+    this.#forget(waiting);
+    this.#enteredMs.push(this.#options.clock.nowMs());
+    if (this.#enteredMs.length > recentCount) this.#enteredMs.shift();
+    return true;
+  }
+
+  #forget(waiting: Waiting): void {
+    this.#waiting.delete(waiting.request);
+    this.#line.remove(waiting);
+    // so that rounding does not pile up
+    this.#aloneMs = this.#waiting.size === 0 ? 0 : this.#aloneMs - waiting.aloneMs;
+  }
+
+  /** Those before it are let in as fast as the last ones were, and not faster than the workers can compute
+   *  their prompts. */
+  #refuseLongWait(waiting: Waiting): void {
+    const { clock, waitMsMax, workerCount } = this.#options;
+    const nowMs = clock.nowMs();
+    const beforeCount = this.#line.countBefore(waiting);
+    const share = beforeCount / Math.max(1, this.#waiting.size);
+    const [firstMs = nowMs] = this.#enteredMs;
+    const paceMs = this.#enteredMs.length < recentCount ? 0 : (nowMs - firstMs) / recentCount;
+    const atLeastMs = waiting.waitMs + (share * this.#aloneMs) / Math.max(1, workerCount());
+    const waitMs = Math.max(beforeCount * paceMs, atLeastMs);
+    refuseLongWait(
+      { waitMs, ttftMs: waitMs + waiting.aloneMs },
+      waiting.request.deadlineAtMs - nowMs,
+      waitMsMax,
+    );
+  }
+}
