@@ -1,5 +1,5 @@
 /** Builds the native CPU library and the TypeScript. Run by `npm install` (prepare), `npm run build`, `npm
- *  start` and `npm test`. Flags: --native-only, --cuda (the CUDA library too). Quick when nothing changed.
+ *  start` and `npm test`. Flags: --native-only, --cuda (the CUDA library too), --prebuilt (what the npm package carries). Quick when nothing changed.
  *  Invariant: two builds at once do not spoil each other. */
 import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
@@ -8,6 +8,7 @@ import path from 'node:path';
 
 const root = path.resolve(import.meta.dirname, '..');
 const lock = path.join(root, 'build', 'lock');
+const knownFlags = ['--native-only', '--cuda', '--prebuilt'];
 const flags = new Set(process.argv.slice(2));
 
 function say(line) {
@@ -59,6 +60,8 @@ function readOwner() {
 }
 
 function buildNative() {
+  if (process.platform !== 'linux')
+    stop('models run on Linux (x86-64 or arm64): use a Linux container, or WSL 2 on Windows');
   const compiler = process.env.CXX ?? 'g++';
   const missing = [compiler, 'make'].filter((command) => !isInstalled(command));
   if (missing.length > 0) {
@@ -72,6 +75,10 @@ function buildNative() {
     stop('the CUDA library needs nvcc (the CUDA toolkit) on the PATH');
   if (flags.has('--cuda'))
     run('make', ['-s', '--no-print-directory', jobs, '-C', path.join('native', 'cuda')]);
+  if (flags.has('--prebuilt')) {
+    if (process.arch !== 'x64') stop('the library that the npm package carries is made on x86-64');
+    run('make', ['-s', '--no-print-directory', '-C', 'native', 'portable']);
+  }
   say(
     `native library ready: build/cpu/libpd_cpu.so${flags.has('--cuda') ? ', build/cuda/libpd_cuda.so' : ''}`,
   );
@@ -92,8 +99,7 @@ function buildTypeScript() {
 }
 
 for (const flag of flags)
-  if (flag !== '--native-only' && flag !== '--cuda')
-    stop(`unknown flag ${flag}; known: --native-only, --cuda`);
+  if (!knownFlags.includes(flag)) stop(`unknown flag ${flag}; known: ${knownFlags.join(', ')}`);
 acquireLock();
 buildNative();
 if (!flags.has('--native-only')) buildTypeScript();

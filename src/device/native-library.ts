@@ -1,6 +1,10 @@
-/** Where the native library lies: built in the package, else compiled on first use into a cache folder. Used
- *  by native.ts and by whoever starts a device on a machine without a build (with `ensureLibrary`, which
- *  shows progress).
+/** Where the native library lies. Used by native.ts and by whoever starts a device on a machine without a
+ *  build (with `ensureLibrary`, which shows progress).
+ *
+ *    build/ of the checkout   what `npm install` compiled there
+ *    prebuilt/ of the package for x86-64 with glibc; nothing has to be compiled
+ *    ~/.cache/twostroke       compiled on first use, elsewhere and for GPUs
+ *
  *  Invariant: a library in the cache folder is complete, because it is renamed into place. */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -11,6 +15,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readSync,
   renameSync,
   rmSync,
   writeSync,
@@ -25,6 +30,7 @@ const pdIo = 5;
 
 /** The path of an existing library. Throws a DeviceError that says what to do when there is none. */
 export function findLibrary(kind: DeviceKind): string {
+  requireLinux(process.platform);
   const found = candidates(kind).find((candidate) => existsSync(candidate));
   if (found !== undefined) return found;
   throw new DeviceError(
@@ -36,6 +42,7 @@ export function findLibrary(kind: DeviceKind): string {
 /** As `findLibrary`, but compiles the library when there is none. `onProgress` gets one short line per
  *  step. */
 export async function ensureLibrary(kind: DeviceKind, onProgress: (line: string) => void): Promise<string> {
+  requireLinux(process.platform);
   const found = candidates(kind).find((candidate) => existsSync(candidate));
   if (found !== undefined) return found;
   if (kind === 'cuda') requireGpu(readdirSync('/dev')); // compiling takes minutes
@@ -61,10 +68,31 @@ export function requireGpu(devices: readonly string[]): void {
   );
 }
 
-function candidates(kind: DeviceKind): string[] {
-  return [path.join(packageRoot(), 'build'), cacheFolder()].map((folder) =>
-    path.join(folder, kind, `libpd_${kind}.so`),
+/** Throws DeviceError that says where it runs instead. */
+export function requireLinux(platform: string): void {
+  if (platform === 'linux') return;
+  const name = { darwin: 'macOS', win32: 'Windows' }[platform] ?? platform;
+  throw new DeviceError(
+    `models run on Linux (x86-64 or arm64), not on ${name}: use a Linux container, or WSL 2 on Windows`,
+    pdIo,
   );
+}
+
+function candidates(kind: DeviceKind): string[] {
+  const file = `libpd_${kind}.so`;
+  const [root, cache] = [packageRoot(), cacheFolder()];
+  const carried =
+    kind === 'cpu' && isGlibc() ? [path.join(root, 'prebuilt', `linux-${process.arch}`, file)] : [];
+  return [path.join(root, 'build', kind, file), ...carried, path.join(cache, kind, file)];
+}
+
+/** Whether this Node, and so what it loads, is linked to glibc: as its program header's interpreter says. */
+function isGlibc(): boolean {
+  const start = Buffer.alloc(4096);
+  const descriptor = openSync(process.execPath, 'r');
+  readSync(descriptor, start, 0, start.length, 0);
+  closeSync(descriptor);
+  return start.includes('/ld-linux');
 }
 
 /** The folder that holds native/pd.h, above src/device as above dist/src/device. */

@@ -28,6 +28,7 @@ let tarball: string;
 
 beforeAll(async () => {
   consumer = mkdtempSync(path.join(realpathSync(os.tmpdir()), 'twostroke-consumer-'));
+  await runFile(process.execPath, [path.join(root, 'scripts/build.mjs'), '--native-only', '--prebuilt']);
   const { stdout } = await runFile(
     'npm',
     ['pack', '--ignore-scripts', '--json', '--pack-destination', consumer],
@@ -112,6 +113,18 @@ describe('a consumer compiles', () => {
     writeFileSync(file, JSON.stringify({ compilerOptions, include: ['*.ts'] }));
     expect(await node(dependency(`${name}/bin/tsc`), '-p', file)).toEqual({ exitCode: 0, output: '' });
   });
+});
+
+it('generates without a compiler, with the library that it carries', async () => {
+  const tools = path.join(consumer, 'tools');
+  mkdirSync(tools);
+  symlinkSync(process.execPath, path.join(tools, 'node'));
+  const command = path.join(consumer, 'node_modules/twostroke/dist/src/cli/main.js');
+  const args = [command, 'generate', '--model', 'demo', '--max-tokens', '2', '--json', 'Hello'];
+  const env = { PATH: tools, HOME: consumer };
+  const { stdout, stderr } = await runFile('node', args, { cwd: consumer, env });
+  expect(stderr).toBe(''); // nothing was compiled
+  expect(JSON.parse(stdout)).toMatchObject({ outputTokenCount: 2 });
 });
 
 it('has nothing but its entries', async () => {
