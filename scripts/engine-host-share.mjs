@@ -27,18 +27,26 @@ const maxModelTokenCount = 2048;
 const limits = { rowCountMax: 512, logitRowCountMax: sequenceCount };
 const device = openDevice({ kind: 'cpu', index: 0, threadCount: 0 });
 const model = await loadModel(path.join(root, 'models/demo-6m'), {
-  ...{ device, limits, maxModelTokenCount, loadFormat: 'auto', dtype: 'auto', quantize: 'none' },
+  device,
+  limits,
+  maxModelTokenCount,
+  loadFormat: 'auto',
+  dtype: 'auto',
+  quantize: 'none',
 });
 const warmUpCount = 200;
 const promptTokenCount = 50;
 const blockCount = sequenceCount * Math.ceil((promptTokenCount + warmUpCount + stepCount + 200) / 16);
 const engine = new Engine({
-  ...{ device, model, maxModelTokenCount, depth, clock: systemClock, prefixCaching: 'on' },
-  ...{
-    kv: { blockTokenCount: 16, blockCount, dtype: 'bf16' },
-    tokenBudget: 512,
-    prefillChunkTokenCount: 256,
-  },
+  device,
+  model,
+  maxModelTokenCount,
+  depth,
+  clock: systemClock,
+  prefixCaching: 'on',
+  kv: { blockTokenCount: 16, blockCount, dtype: 'bf16' },
+  tokenBudget: 512,
+  prefillChunkTokenCount: 256,
   sequenceCountMax: sequenceCount,
 });
 for (let i = 0; i < sequenceCount; i++) {

@@ -49,12 +49,13 @@ const sent = { runCount: 0 };
 await load(short, { concurrencyMax: 16, requestCount: 600 });
 const { runs, gateway, worker, generator } = await loopCosts();
 const host = {
-  ...{
-    coreCount: Number(options.cores),
-    neighbourSlowdown: await neighbourSlowdown(),
-    frontMs: await frontMs(),
-  },
-  ...{ gateway, worker, generator, runs },
+  coreCount: Number(options.cores),
+  neighbourSlowdown: await neighbourSlowdown(),
+  frontMs: await frontMs(),
+  gateway,
+  worker,
+  generator,
+  runs,
 };
 const { runs: _, ...told } = host;
 process.stdout.write(`${JSON.stringify(told, null, 1)}\n`);
@@ -171,14 +172,15 @@ async function load(
   const { records } = await loadServer(
     { baseUrl, facts, client, workload: opened, label: workload.name },
     {
-      ...{
-        arrival: { ratePerSecond, burstiness: 1 },
-        timeScale: 1,
-        concurrencyMax,
-        warmupMs: 0,
-        warmupRequestCount: 0,
-      },
-      ...{ requestCountMax: requestCount, durationMs: Number.POSITIVE_INFINITY, drainMs: 120_000, seed },
+      arrival: { ratePerSecond, burstiness: 1 },
+      timeScale: 1,
+      concurrencyMax,
+      warmupMs: 0,
+      warmupRequestCount: 0,
+      requestCountMax: requestCount,
+      durationMs: Number.POSITIVE_INFINITY,
+      drainMs: 120_000,
+      seed,
     },
     { clock: systemClock, write: null },
   );

@@ -54,17 +54,21 @@ const workers = parseWorkerSpecs(
 const host =
   options.host === undefined ? {} : { host: parseHost(readFileSync(options.host, 'utf8'), options.host) };
 const settings = {
-  ...{
-    blockTokenCount: 16,
-    blockCount: Number(options['num-blocks']),
-    maxModelTokenCount: Number(options['max-model-len']),
-  },
-  ...{ prefixCaching: 'off', depth: 2, vocabCount: simulatedVocabCount }, // prompts share nothing
+  blockTokenCount: 16,
+  blockCount: Number(options['num-blocks']),
+  maxModelTokenCount: Number(options['max-model-len']),
+  prefixCaching: 'off',
+  depth: 2,
+  vocabCount: simulatedVocabCount, // prompts share nothing
 };
 const replays = [];
 for (let draw = 0; draw < Number(options.draws); draw++) {
   const simulationOf = (strategy) => ({
-    ...{ workers, strategy, settings, timesOf: timesOf(data.header.seed + draw), ...host },
+    workers,
+    strategy,
+    settings,
+    timesOf: timesOf(data.header.seed + draw),
+    ...host,
     profileOf: (index) => forWorker(believed, index),
   });
   replays.push(await replaySweep(data, simulationOf));

@@ -1,5 +1,6 @@
-/** One word for one thing: what docs/glossary lists as not used occurs neither in the source (names, comments, texts) nor in README
- *  and docs/architecture, and a type that is exported has a name of its own. */
+/** One word for one thing: what docs/glossary lists as not used occurs neither in the source (names,
+ *  comments, texts) nor in README and docs/architecture, and a type that is exported has a name of its
+ *  own. */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -29,7 +30,8 @@ interface Rejected {
 
 const rejected = rejectedWords(read('docs/glossary/README.md'));
 
-/** From the columns "not": groups of words, each perhaps with a remark. One that names no folder is for readers. */
+/** From the columns "not": groups of words, each perhaps with a remark. One that names no folder is for
+ *  readers. */
 function rejectedWords(glossary: string): readonly Rejected[] {
   let column = -1;
   return glossary.split('\n').flatMap((line) => {

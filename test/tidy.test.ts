@@ -9,11 +9,11 @@ const layers = [
   ['device', 'bus', 'router'],
   ['kv'],
   ['model'],
-  ['engine', 'transfer', 'pool', 'hub'],
+  ['engine', 'transfer', 'hub'],
   ['worker'],
   ['control', 'bench'],
   ['profile'],
-  ['server', 'dashboard', 'sim'],
+  ['server', 'sim'],
   ['library'],
   ['cli'],
 ];
@@ -29,7 +29,6 @@ const bans: readonly [RegExp, string][] = [
   [/from 'koffi'/, 'device/native.ts'],
 ];
 const bannedFolderNames = ['utils', 'common', 'helpers', 'misc', 'shared', 'lib'];
-const linesMax = 420;
 
 const root = path.resolve(import.meta.dirname, '../src');
 const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
@@ -56,7 +55,6 @@ describe('tidy', () => {
     expect(layerOf(folder), `${folder}/ is not a layer`).toBeGreaterThanOrEqual(0);
     expect(bannedFolderNames).not.toContain(folder);
     expect(path.basename(file), 'no barrels').not.toBe('index.ts');
-    expect(text.split('\n').length, 'split by idea').toBeLessThanOrEqual(linesMax);
     for (const target of importsOf(file, text)) {
       const other = target.split('/')[0] ?? '';
       if (other === folder) continue;
@@ -70,8 +68,12 @@ describe('tidy', () => {
     }
   });
 
-  it('has no import cycles', () => {
-    const graph = new Map(files.map(({ file, text }) => [file, importsOf(file, withoutTypeImports(text))]));
+  it('has the layers it says', () => {
+    expect(layers.flat().filter((name) => !files.some(({ folder }) => folder === name))).toEqual([]);
+  });
+
+  it('has no import cycles, nor cycles of types', () => {
+    const graph = new Map(files.map(({ file, text }) => [file, importsOf(file, text)]));
     const done = new Set<string>();
     const visit = (file: string, trail: readonly string[]): void => {
       expect(trail, `cycle: ${[...trail, file].join(' → ')}`).not.toContain(file);
@@ -82,8 +84,3 @@ describe('tidy', () => {
     for (const { file } of files) visit(file, []);
   });
 });
-
-/** A type-only import vanishes at run time and may point back within a folder. */
-function withoutTypeImports(text: string): string {
-  return text.replace(/import type [^;]*;/g, '').replace(/export type [^;]*;/g, '');
-}

@@ -5,8 +5,8 @@
 import os from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { Pacer } from '../../dist/src/engine/pacer.js';
-import { RequestState } from '../../dist/src/engine/request-state.js';
 import { greedy } from '../../dist/src/engine/sampling-params.js';
+import { RequestState } from '../../dist/src/engine/sequence.js';
 import { StepPlan } from '../../dist/src/engine/step-plan.js';
 import { stepWorkOf } from '../../dist/src/engine/step-work.js';
 import { readProfile } from '../../dist/src/profile/profile-file.js';

@@ -18,11 +18,20 @@ export const commitOf = () =>
 /** Its workers may still be loading: await `ready` where a failure can be followed by `stop`. */
 export function startGateway({ workers, strategy, settings }) {
   return Gateway.start({
-    ...{ strategy, logger: silentLogger, clock: systemClock, workers: parseWorkerSpecs(workers) },
+    strategy,
+    logger: silentLogger,
+    clock: systemClock,
+    workers: parseWorkerSpecs(workers),
     workerEntry: path.join(root, 'dist/src/cli/worker.js'),
     settings: {
-      ...{ loadFormat: 'auto', dtype: 'auto', kvDtype: 'auto', quantize: 'none', blockTokenCount: 16 },
-      ...{ prefixCaching: 'off', depth: 2, ...settings },
+      loadFormat: 'auto',
+      dtype: 'auto',
+      kvDtype: 'auto',
+      quantize: 'none',
+      blockTokenCount: 16,
+      prefixCaching: 'off',
+      depth: 2,
+      ...settings,
     },
   });
 }
@@ -30,16 +39,17 @@ export function startGateway({ workers, strategy, settings }) {
 /** The demo model, one CPU worker for prompts and one for decoding, a thread each. */
 export function startDemoPair(settings) {
   return startGateway({
-    ...{ workers: 'prefill:cpu?threads=1,decode:cpu?threads=1', strategy: 'disaggregated' },
+    workers: 'prefill:cpu?threads=1,decode:cpu?threads=1',
+    strategy: 'disaggregated',
     settings: {
-      ...{
-        modelFolder: demoFolder,
-        blockCount: 1024,
-        gpuMemoryShare: 0.9,
-        sequenceCountMax: 32,
-        maxModelTokenCount: 4096,
-      },
-      ...{ tokenBudget: 512, prefillChunkTokenCount: 512, ...settings },
+      modelFolder: demoFolder,
+      blockCount: 1024,
+      gpuMemoryShare: 0.9,
+      sequenceCountMax: 32,
+      maxModelTokenCount: 4096,
+      tokenBudget: 512,
+      prefillChunkTokenCount: 512,
+      ...settings,
     },
   });
 }

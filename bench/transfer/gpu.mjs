@@ -35,22 +35,22 @@ import { startGateway } from './cluster.mjs';
 const qwen3Of8B = {
   architectures: ['Qwen3ForCausalLM'],
   model_type: 'qwen3',
-  ...{
-    hidden_size: 4096,
-    intermediate_size: 12288,
-    num_hidden_layers: 36,
-    num_attention_heads: 32,
-    num_key_value_heads: 8,
-  },
-  ...{
-    head_dim: 128,
-    vocab_size: 151936,
-    max_position_embeddings: 40960,
-    rms_norm_eps: 1e-6,
-    rope_theta: 1000000,
-  },
-  ...{ hidden_act: 'silu', tie_word_embeddings: false, torch_dtype: 'bfloat16', attention_bias: false },
-  ...{ bos_token_id: 151643, eos_token_id: 151645 },
+  hidden_size: 4096,
+  intermediate_size: 12288,
+  num_hidden_layers: 36,
+  num_attention_heads: 32,
+  num_key_value_heads: 8,
+  head_dim: 128,
+  vocab_size: 151936,
+  max_position_embeddings: 40960,
+  rms_norm_eps: 1e-6,
+  rope_theta: 1000000,
+  hidden_act: 'silu',
+  tie_word_embeddings: false,
+  torch_dtype: 'bfloat16',
+  attention_bias: false,
+  bos_token_id: 151643,
+  eos_token_id: 151645,
 };
 const handOverTokenCount = 2048;
 const [decodeBatch, decodeContext] = [32, 1024];
@@ -103,20 +103,16 @@ async function openTarget() {
   const dtype = isGpu ? 'bf16' : 'f32';
   const blockCount = isGpu ? 4400 : 2600;
   const engine = new Engine({
-    ...{
-      device,
-      model,
-      kv: { blockTokenCount: 16, blockCount, dtype },
-      clock: systemClock,
-      depth: 2,
-      prefixCaching: 'off',
-    },
-    ...{
-      tokenBudget: 2048,
-      prefillChunkTokenCount: 2048,
-      sequenceCountMax: decodeBatch,
-      maxModelTokenCount: 4096,
-    },
+    device,
+    model,
+    kv: { blockTokenCount: 16, blockCount, dtype },
+    clock: systemClock,
+    depth: 2,
+    prefixCaching: 'off',
+    tokenBudget: 2048,
+    prefillChunkTokenCount: 2048,
+    sequenceCountMax: decodeBatch,
+    maxModelTokenCount: 4096,
   });
   return { device, engine, dtype };
 }
@@ -392,11 +388,11 @@ async function measureConversions({ device, cache, stream }, blockCount) {
     result[wireDtype] = {
       isPackedEqual: Buffer.from(staging.bytes).equals(Buffer.from(onCpu.bytes)),
       isUnpackedEqual: here.equals(there),
-      ...{ wireBytes: wire.blockBytes * blockCount, packMs: rounded(packMs), unpackMs: rounded(unpackMs) },
-      ...{
-        packedGigabytesPerSecond: gigabytes(wire.blockBytes * blockCount, packMs),
-        unpackedGigabytesPerSecond: gigabytes(wire.blockBytes * blockCount, unpackMs),
-      },
+      wireBytes: wire.blockBytes * blockCount,
+      packMs: rounded(packMs),
+      unpackMs: rounded(unpackMs),
+      packedGigabytesPerSecond: gigabytes(wire.blockBytes * blockCount, packMs),
+      unpackedGigabytesPerSecond: gigabytes(wire.blockBytes * blockCount, unpackMs),
     };
     device.releaseHost(staging);
     cpu.releaseHost(onCpu);
@@ -491,21 +487,18 @@ async function measureRequests(folder, connector) {
     .map(({ kind, index }) => (kind === 'cpu' ? 'any:cpu?threads=1' : `any:cuda:${index}`))
     .join(',');
   const gateway = await startGateway({
-    ...{ workers, strategy: 'adaptive' },
+    workers,
+    strategy: 'adaptive',
     settings: {
-      ...{
-        modelFolder: folder,
-        loadFormat: 'dummy',
-        blockCount: 2000,
-        gpuMemoryShare: 0.8,
-        sequenceCountMax: 16,
-      },
-      ...{
-        maxModelTokenCount: isGpu ? 9000 : 3000,
-        tokenBudget: 2048,
-        prefillChunkTokenCount: 2048,
-        connector,
-      },
+      modelFolder: folder,
+      loadFormat: 'dummy',
+      blockCount: 2000,
+      gpuMemoryShare: 0.8,
+      sequenceCountMax: 16,
+      maxModelTokenCount: isGpu ? 9000 : 3000,
+      tokenBudget: 2048,
+      prefillChunkTokenCount: 2048,
+      connector,
     },
   });
   const records = new Map();

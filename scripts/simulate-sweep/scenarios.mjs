@@ -49,8 +49,14 @@ const named = (workload, outputTokenCount = isGpu ? 128 : 32) => ({
   name: workload,
   load: (each) => ({
     workload: {
-      ...{ name: workload, seed: each, contentSeed: each, inputTokenCount: 512, outputTokenCount },
-      ...{ rangeRatio: 0, outputShape: isGpu ? 'range' : 'lognormal', lengthScale: 1 },
+      name: workload,
+      seed: each,
+      contentSeed: each,
+      inputTokenCount: 512,
+      outputTokenCount,
+      rangeRatio: 0,
+      outputShape: isGpu ? 'range' : 'lognormal',
+      lengthScale: 1,
     },
     durationMs: Number.POSITIVE_INFINITY,
     contextTokenCount: 4096,
@@ -62,15 +68,15 @@ function traced(file, contextTokenCount) {
   const trace = parseTrace(readFileSync(file, 'utf8'), file);
   const load = (each) => ({
     workload: {
-      ...{
-        name: 'trace',
-        seed: each,
-        contentSeed: each,
-        inputTokenCount: 1,
-        outputTokenCount: 1,
-        rangeRatio: 0,
-      },
-      ...{ outputShape: 'range', lengthScale: 1, trace },
+      name: 'trace',
+      seed: each,
+      contentSeed: each,
+      inputTokenCount: 1,
+      outputTokenCount: 1,
+      rangeRatio: 0,
+      outputShape: 'range',
+      lengthScale: 1,
+      trace,
     },
     durationMs: Number.POSITIVE_INFINITY,
     contextTokenCount,
@@ -88,12 +94,20 @@ function mode(
       ? believedProfile
       : { ...believedProfile, parameters: withRouterError(believedProfile.parameters, error) };
   const settings = {
-    ...{ blockTokenCount: 16, blockCount: isGpu ? 24_576 : 16_384, maxModelTokenCount: contextTokenCount },
-    ...{ prefixCaching, depth: 2, vocabCount: simulatedVocabCount },
+    blockTokenCount: 16,
+    blockCount: isGpu ? 24_576 : 16_384,
+    maxModelTokenCount: contextTokenCount,
+    prefixCaching,
+    depth: 2,
+    vocabCount: simulatedVocabCount,
   };
   const simulation = (each) => ({
-    ...{ workers: parseWorkerSpecs(workers), strategy, settings, ...host },
-    ...{ timesOf: timesOf(each), profileOf: () => believed },
+    workers: parseWorkerSpecs(workers),
+    strategy,
+    settings,
+    ...host,
+    timesOf: timesOf(each),
+    profileOf: () => believed,
   });
   return { name: modeName, simulation };
 }

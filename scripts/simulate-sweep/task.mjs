@@ -10,9 +10,13 @@ import { isGpu, name, options, scenarios, sweepFolderOf } from './scenarios.mjs'
 
 const scenario = scenarios[workerData.scenarioIndex];
 const data = await simulateSweep({
-  ...{ name, candidate: 'adaptive', seed: 1 },
-  ...{ repetitionCount: Number(options.repetitions), requestCount: Number(options.requests) },
-  ...{ settleMs: 6000, warmupMs: 1500 },
+  name,
+  candidate: 'adaptive',
+  seed: 1,
+  repetitionCount: Number(options.repetitions),
+  requestCount: Number(options.requests),
+  settleMs: 6000,
+  warmupMs: 1500,
   saturation: isGpu ? { concurrency: 256, requestCount: 350 } : { concurrency: 32, requestCount: 200 },
   ...scenario,
   workloads: [scenario.workloads[workerData.workloadIndex]],
@@ -39,12 +43,10 @@ function rowOf(scenario, point, data) {
       each,
       {
         goodRequestsPerSecond,
-        ...{
-          ttftMsP50: summary.ttftMs.p50,
-          ttftMsP99: summary.ttftMs.p99,
-          tpotMsP50: summary.tpotMs.p50,
-          tpotMsP99: summary.tpotMs.p99,
-        },
+        ttftMsP50: summary.ttftMs.p50,
+        ttftMsP99: summary.ttftMs.p99,
+        tpotMsP50: summary.tpotMs.p50,
+        tpotMsP99: summary.tpotMs.p99,
         requestsPerSecond: summary.requestsPerSecond,
         predictionErrors: errors,
         routes: recordsOf(each).map(routesTaken), // by repetition

@@ -15,6 +15,7 @@ export function assert(condition: unknown, message: string): asserts condition {
 /** Array access where the index is known to be valid. */
 export function at<T>(items: ArrayLike<T>, index: number): T {
   const item = items[index];
-  if (item === undefined) throw new AssertionError(`index ${index} of ${items.length}`); // the text is made when it is needed: this is called a lot
+  // the text is made when it is needed: this is called a lot
+  if (item === undefined) throw new AssertionError(`index ${index} of ${items.length}`);
   return item;
 }

@@ -1,5 +1,5 @@
 /** When requests arrive: milliseconds since the start of the run, rising. Open loop: no arrival waits for an
- *  answer. Used by plan.ts. */
+ *  answer. Used by serve.ts. */
 import { Prng } from '../base/prng.js';
 
 interface ArrivalOptions {

@@ -1,5 +1,5 @@
 /** Streamed completions over node:http with kept connections: the lightest way to send many requests and
- *  stamp every chunk. Used by target.ts. Chunks are stamped when their bytes are handed to JavaScript;
+ *  stamp every chunk. Used by setup.ts. Chunks are stamped when their bytes are handed to JavaScript;
  *  several in one packet have one time. */
 import {
   Agent,

@@ -1,5 +1,5 @@
 /** Joins arrivals and workload into the requests of one run, lazily, and fits them into the model's context.
- *  Used by run.ts.
+ *  Used by serve.ts.
  *  Invariant: max_tokens says nothing about the answer's length: it is one number for the whole workload, at
  *  least twice its longest answer, lowered only where the context ends. */
 import { lengthClassOf, type PlannedRequest } from './load-record.js';

@@ -1,4 +1,4 @@
-/** The one line that shows a running load test. Used by serve.ts and sweep.ts. */
+/** The one line that shows a running load test. Used by serve.ts. */
 import type { Clock } from '../base/clock.js';
 import type { RunProgress } from './run.js';
 

@@ -1,5 +1,5 @@
-/** `bench serve` and `bench static`: one load test of one server. Used by cli/bench.ts and, run by run, by
- *  sweep.ts. */
+/** `bench serve` and `bench static`: one load test of one server. Used by cli/bench-serve.ts and, run by run,
+ *  by sweep.ts. */
 import type { Clock } from '../base/clock.js';
 import { InvalidRequestError } from '../base/errors.js';
 import { arrivals } from './arrivals.js';

@@ -119,7 +119,7 @@ function saturationRow(data: SweepData, { runIndex, workload, mode }: SweepRun):
 }
 
 /** Of a sweep what its SLOs are made of. */
-export interface SloBasis {
+interface SloBasis {
   readonly header: Pick<SweepHeader, 'candidate' | 'ttftFactor' | 'tpotFactor' | 'runs'>;
   readonly records: SweepData['records'];
 }

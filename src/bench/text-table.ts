@@ -1,4 +1,4 @@
-/** A run's figures as lines for a terminal, in the order of vLLM's table. Used by serve.ts. */
+/** A run's figures as lines for a terminal, in the order of vLLM's table. Used by html-text.ts. */
 import type { MetricName } from './result-json.js';
 import type { Distribution, RunSummary } from './summary.js';
 

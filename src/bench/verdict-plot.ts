@@ -85,7 +85,12 @@ function rowsOf(point: string, mode: string, comparison: Comparison | null) {
     { panel: panels.tpot, limit: limits.latencyRatioMax, bounds: tpot },
   ];
   return rows.map(({ panel, limit, bounds: { ratio, low95, high95 } }) => ({
-    ...{ point, mode, panel, limit },
-    ...{ ratio: inside(ratio), low: inside(low95), high: inside(high95) },
+    point,
+    mode,
+    panel,
+    limit,
+    ratio: inside(ratio),
+    low: inside(low95),
+    high: inside(high95),
   }));
 }

@@ -4,10 +4,7 @@
  *  the connection's end; nothing queues without a bound. KV bytes never go over the bus. What the messages
  *  are is said by a type, and checked, in protocol.ts. */
 import { TwostrokeError } from '../base/errors.js';
-import type { AnswerBody, AnyMessages, Asked, Messages } from './protocol.js';
-
-/** Plain data: what survives JSON. */
-export type Body = object | null;
+import type { AnswerBody, AnyMessages, Asked, Body, Messages } from './message-types.js';
 
 /** Until it is known who is at the other end: a hello is small. */
 export const strangerFrameBytesMax = 64 * 2 ** 10;

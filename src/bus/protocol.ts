@@ -1,6 +1,5 @@
 /** Typed messages over a connection: what may be said is one type, and where bodies come in is one place,
- *  here. Used by worker/ and control/, which say what the messages are (worker/messages.ts) and how each is
- *  checked (worker/message-checks.ts).
+ *  here. Used by worker/ and control/, which say what the messages are and how each is checked.
  *
  *    CheckedConnection   asks and tells the other side; its answers are checked
  *    answering, hearing  what the other side asks and tells: checked, then handed to the handler of its kind
@@ -8,31 +7,9 @@
  *  Invariants: nothing gets past this file that has not the shape its type says; a kind without a handler or
  *  a check does not compile. */
 import { TwostrokeError } from '../base/errors.js';
-import type { Body, BusConnection, BusHandlers } from './bus.js';
+import type { BusConnection, BusHandlers } from './bus.js';
 import type { Check } from './check.js';
-
-/** What one side can be asked (kind → [body, answer]) and sent as an event (kind → body). */
-export interface Messages {
-  readonly requests: object;
-  readonly events: object;
-}
-
-/** As the connection itself sees them. */
-export interface AnyMessages {
-  readonly requests: Readonly<Record<string, readonly [Body, unknown]>>;
-  readonly events: Readonly<Record<string, Body>>;
-}
-
-type Kind<Kinds> = keyof Kinds & string;
-export type Asked<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [infer Asking, unknown]
-  ? Asking
-  : never;
-export type AnswerBody<Requests, K extends Kind<Requests>> = Requests[K] extends readonly [
-  unknown,
-  infer Given,
-]
-  ? Given
-  : never;
+import type { AnswerBody, Asked, Body, Kind, Messages } from './message-types.js';
 
 export type RequestHandlers<Requests> = {
   readonly [K in Kind<Requests>]: (

@@ -6,7 +6,6 @@ import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, messageOf, TwostrokeError, toWire } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import {
-  type Body,
   BusClosedError,
   type BusConnection,
   BusDeadlineError,
@@ -15,6 +14,7 @@ import {
   strangerFrameBytesMax,
 } from './bus.js';
 import { encodeFrame, type Frame, FrameDecoder } from './frames.js';
+import type { Body } from './message-types.js';
 
 interface Pending {
   readonly resolve: (body: unknown) => void;

@@ -27,7 +27,11 @@ export async function withDisplay<T>(
   const display = new PullDisplay(process.stderr, model, systemClock);
   try {
     return await run({
-      ...{ settings: hubSettings(), parts: 'all', clock: systemClock, signal, tryCount: hubTryCount },
+      settings: hubSettings(),
+      parts: 'all',
+      clock: systemClock,
+      signal,
+      tryCount: hubTryCount,
       onProgress: (progress) => display.update(progress),
       tell: (line) => display.tell(line),
     });

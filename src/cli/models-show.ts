@@ -1,5 +1,5 @@
-/** `twostroke models show`: what a model is, what of it fits the devices at hand, and how fast memory lets them
- *  be. Weights are not downloaded. */
+/** `twostroke models show`: what a model is, what of it fits the devices at hand, and how fast memory lets
+ *  them be. Weights are not downloaded. */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { TwostrokeError } from '../base/errors.js';

@@ -12,7 +12,7 @@ import { TwostrokeError } from '../base/errors.js';
 import { systemReason } from './system-error.js';
 
 /** What this needs of process.stdout. */
-export interface OutputStream {
+interface OutputStream {
   on(event: 'error', listener: (error: Error) => void): unknown;
   write(text: string, done: () => void): unknown;
 }

@@ -1,5 +1,5 @@
 /** Shows how far a download is: one line that rewrites itself on a terminal, a line for every tenth
- *  elsewhere. Used by model-option.ts and models.ts. */
+ *  elsewhere. Used by model-option.ts. */
 import type { Clock } from '../base/clock.js';
 import type { PullProgress } from '../hub/pull.js';
 import { shortBytes } from './quantities.js';

@@ -156,12 +156,10 @@ async function run(options: SimulateOptions): Promise<void> {
       simulationOptions(options, profiles, given ?? profiles, log),
       simulatedPlan(loadOptions(options, slos)),
       {
-        ...{
-          concurrencyMax: Number.POSITIVE_INFINITY,
-          warmupMs: 0,
-          drainMs,
-          durationMs: Number.POSITIVE_INFINITY,
-        },
+        concurrencyMax: Number.POSITIVE_INFINITY,
+        warmupMs: 0,
+        drainMs,
+        durationMs: Number.POSITIVE_INFINITY,
         warmupRequestCount: options.warmup,
       },
     );
@@ -196,14 +194,12 @@ function simulationOptions(
       : { ...profile, parameters: withRouterError(profile.parameters, error) };
   };
   return {
-    ...{
-      workers,
-      strategy,
-      slo: options.slo,
-      onOverload: options.onOverload,
-      settings: settingsOf(options),
-      timesOf: timesFromProfiles(profiles)(seed),
-    },
+    workers,
+    strategy,
+    slo: options.slo,
+    onOverload: options.onOverload,
+    settings: settingsOf(options),
+    timesOf: timesFromProfiles(profiles)(seed),
     ...(options.split === undefined ? {} : { split: options.split }),
     ...(options.routerProfile === false ? {} : { profileOf: routerProfile }),
     ...(options.host === undefined ? {} : { host: parseHost(readText(options.host, 'host'), options.host) }),
@@ -214,17 +210,13 @@ function simulationOptions(
 function settingsOf(options: SimulateOptions): SimulatedSettings {
   const { maxNumBatchedTokens, prefillChunk, maxNumSeqs } = options;
   return {
-    ...{
-      blockTokenCount: options.blockSize,
-      blockCount: options.numBlocks,
-      maxModelTokenCount: options.maxModelLen,
-    },
-    ...{
-      prefixCaching: options.prefixCaching ? 'on' : 'off',
-      depth: 2,
-      vocabCount: simulatedVocabCount,
-      pacing: options.pacing,
-    },
+    blockTokenCount: options.blockSize,
+    blockCount: options.numBlocks,
+    maxModelTokenCount: options.maxModelLen,
+    prefixCaching: options.prefixCaching ? 'on' : 'off',
+    depth: 2,
+    vocabCount: simulatedVocabCount,
+    pacing: options.pacing,
     ...(maxNumBatchedTokens === undefined ? {} : { tokenBudget: maxNumBatchedTokens }),
     ...(prefillChunk === undefined ? {} : { prefillChunkTokenCount: prefillChunk }),
     ...(maxNumSeqs === undefined ? {} : { sequenceCountMax: maxNumSeqs }),
@@ -236,13 +228,13 @@ function loadOptions(options: SimulateOptions, slos: SloByClass | null): Simulat
   const trace = file === undefined ? undefined : parseTrace(readText(file, 'trace'), file);
   return {
     workload: {
-      ...{
-        name: trace === undefined ? workload : 'trace',
-        seed,
-        contentSeed: seed,
-        lengthScale: options.lengthScale,
-      },
-      ...{ inputTokenCount: options.inputLen, outputTokenCount: options.outputLen, rangeRatio: 0 },
+      name: trace === undefined ? workload : 'trace',
+      seed,
+      contentSeed: seed,
+      lengthScale: options.lengthScale,
+      inputTokenCount: options.inputLen,
+      outputTokenCount: options.outputLen,
+      rangeRatio: 0,
       outputShape: workload === 'random' ? 'range' : 'lognormal',
       ...(trace === undefined ? {} : { trace }),
     },
@@ -262,29 +254,23 @@ function toJson(
   wallMs: number,
 ): Record<string, unknown> {
   const facts = {
-    ...{
-      date: isoDate(),
-      model: options.profile.join(' '),
-      endpointType: 'simulated',
-      numPrompts: summary.requestCount,
-    },
-    ...{
-      requestRate: options.rate ?? ('trace' as const),
-      burstiness: options.burstiness,
-      maxConcurrency: null,
-      coreShare: 0,
-    },
+    date: isoDate(),
+    model: options.profile.join(' '),
+    endpointType: 'simulated',
+    numPrompts: summary.requestCount,
+    requestRate: options.rate ?? ('trace' as const),
+    burstiness: options.burstiness,
+    maxConcurrency: null,
+    coreShare: 0,
   };
   return {
     ...resultJson(summary, facts, metricNames),
-    ...{
-      seed: options.seed,
-      strategy: options.strategy,
-      routes,
-      workers: engines,
-      simulated_ms: simulatedMs,
-      wall_ms: wallMs,
-    },
+    seed: options.seed,
+    strategy: options.strategy,
+    routes,
+    workers: engines,
+    simulated_ms: simulatedMs,
+    wall_ms: wallMs,
   };
 }
 

@@ -4,7 +4,7 @@ import { accessSync, constants, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { TwostrokeError } from '../base/errors.js';
 
-export type SystemError = Error & { readonly code: string; readonly syscall: string; readonly path?: string };
+type SystemError = Error & { readonly code: string; readonly syscall: string; readonly path?: string };
 
 export function isSystemError(error: unknown): error is SystemError {
   return error instanceof Error && 'syscall' in error && 'code' in error && typeof error.code === 'string';

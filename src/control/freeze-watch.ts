@@ -6,8 +6,9 @@
  *    runnable, or in the disk, or using processor time          alive, however long it says nothing: others have the cores
  *
  *  Invariant: a process that is only starved of cores is never called frozen. */
-import type { Blame } from './worker-client.js';
-import type { ProcessLook } from './worker-process.js';
+
+import type { ProcessLook } from './process-look.js';
+import type { Blame } from './suspicion.js';
 
 /** Looks, and heartbeats, in `frozenMs`: one that comes late is made up for by the next. */
 export const looksPerFreeze = 4;

@@ -1,5 +1,5 @@
-/** Supervisor and coordinator in one object: what a server is in front of. Used by library/ and cli/ (and, as
- *  GatewayApi, by server/).
+/** Supervisor and coordinator in one object: what a server is in front of. Used by library/ and cli/; server/
+ *  knows it as GatewayApi.
  *  Invariant: after stop() has resolved no worker process is left. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';

@@ -1,6 +1,6 @@
 /** Ties waits to something that may end under them: a worker that dies, a request that settles. Used by
- *  request.ts, remote-worker.ts and reservations.ts. Unlike Promise.race on a long-lived promise it keeps
- *  nothing of a wait that is over.
+ *  remote-worker.ts and reservations.ts. Unlike Promise.race on a long-lived promise it keeps nothing of a
+ *  wait that is over.
  *  Invariant: a guarded wait is kept until its work settles or the line is cut, so work that may never settle
  *  must be settled by its owner. */
 

@@ -1,5 +1,5 @@
 /** Which worker saw a prompt's beginning last: a hint for the router, so that conversations return to the
- *  worker that holds their prefix. Used by coordinator.ts. A hint only: a wrong one costs a recompute, never
+ *  worker that holds their prefix. Used by routing.ts. A hint only: a wrong one costs a recompute, never
  *  a wrong token. Bounded: the oldest entries go first. */
 import type { TokenId, WorkerId } from '../base/ids.js';
 

@@ -1,6 +1,12 @@
 /** What Linux says of a process, from /proc/PID/stat. Used by worker-process.ts. */
 import { readFileSync } from 'node:fs';
-import type { ProcessLook } from './worker-process.js';
+
+/** What the operating system says of a process. `waiting`: for an event; `busy`: runnable, or in the disk. */
+export interface ProcessLook {
+  readonly state: 'stopped' | 'waiting' | 'busy';
+  /** Processor time that it has used, in ticks of 10 ms. */
+  readonly cpuTicks: number;
+}
 
 /** Null: it is gone, or there is no /proc here. */
 export function lookAt(pid: number): ProcessLook | null {

@@ -7,7 +7,8 @@ import { fromWire, messageOf, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import { type NextChange, Signal } from '../base/signal.js';
 import { BusClosedError, type BusConnection, BusDeadlineError } from '../bus/bus.js';
-import { type AnswerBody, type Asked, BusProtocolError } from '../bus/protocol.js';
+import type { AnswerBody, Asked } from '../bus/message-types.js';
+import { BusProtocolError } from '../bus/protocol.js';
 import type { StepCost } from '../router/step-cost.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type {
@@ -25,13 +26,8 @@ import { packTokens } from '../worker/token-list.js';
 import type { GatewayLimits } from './gateway-options.js';
 import { Lifeline } from './lifeline.js';
 import type { Request } from './request.js';
-import {
-  type Blame,
-  HandOverError,
-  type Reserved,
-  type WorkerClient,
-  WorkerLostError,
-} from './worker-client.js';
+import type { Blame } from './suspicion.js';
+import { HandOverError, type Reserved, type WorkerClient, WorkerLostError } from './worker-client.js';
 
 type Asks = WorkerMessages['requests'];
 

@@ -4,8 +4,6 @@ import type { ErrorCode } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Route } from '../router/route.js';
 import type { Slo } from '../router/slo.js';
-import type { SloVerdict } from './slo-verdict.js';
-import type { HandOverFailure } from './worker-client.js';
 
 /** The route a request took, for headers, logs and `twostroke route`. */
 export interface RouteSummary {
@@ -23,6 +21,22 @@ export interface RouteSummary {
 }
 
 export type RequestOutcome = 'finished' | 'cancelled' | 'failed';
+
+/** Of each part of an SLO whether it was met. */
+export interface SloVerdict {
+  readonly ttft: boolean;
+  /** An answer of one token has no TPOT and cannot miss it. */
+  readonly tpot: boolean;
+  /** True where none was asked for and the request has ended in order. */
+  readonly e2el: boolean;
+  /** All of it. */
+  readonly all: boolean;
+}
+
+/** no_room: decode had none for too long. lease_expired: the prefill did not start in time. overdue: the
+ *  bytes did not land in time. transfer: the way, or what arrived over it, was wrong. unwanted: the request
+ *  had ended. */
+export type HandOverFailure = 'no_room' | 'lease_expired' | 'overdue' | 'transfer' | 'unwanted';
 
 export interface RequestRecord {
   readonly id: RequestId;

@@ -14,11 +14,10 @@ import type { RequestBody } from '../worker/messages.js';
 import { packTokens } from '../worker/token-list.js';
 import type { RequestInput } from './gateway-api.js';
 import { EventQueue, type GenerationStream } from './generation-stream.js';
-import type { RequestOutcome, RequestRecord, RouteSummary } from './request-record.js';
+import type { HandOverFailure, RequestOutcome, RequestRecord, RouteSummary } from './request-record.js';
 import { servingOrder } from './service-class.js';
 import { sloVerdictOf } from './slo-verdict.js';
 import { Suspicion } from './suspicion.js';
-import type { HandOverFailure } from './worker-client.js';
 
 type TokensEvent = Extract<TokenEvent, { kind: 'tokens' }>;
 type ChoiceEnd = 'stop' | 'length' | 'stop_string';

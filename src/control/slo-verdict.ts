@@ -3,18 +3,7 @@
  *  or was refused has missed everything. */
 import type { Slo } from '../router/slo.js';
 import { realTimesOf } from './prediction-errors.js';
-import type { RequestRecord } from './request-record.js';
-
-/** Of each part of an SLO whether it was met. */
-export interface SloVerdict {
-  readonly ttft: boolean;
-  /** An answer of one token has no TPOT and cannot miss it. */
-  readonly tpot: boolean;
-  /** True where none was asked for and the request has ended in order. */
-  readonly e2el: boolean;
-  /** All of it. */
-  readonly all: boolean;
-}
+import type { RequestRecord, SloVerdict } from './request-record.js';
 
 /** Null: nobody can know, since its client left before it was late. */
 export function sloVerdictOf(record: RequestRecord, slo: Slo): SloVerdict | null {

@@ -8,9 +8,7 @@ import { type NextChange, Signal } from '../base/signal.js';
 import type { BusConnection, BusHandlers, BusServer } from '../bus/bus.js';
 import { answering, BusProtocolError } from '../bus/protocol.js';
 import { listenUnix } from '../bus/unix-socket.js';
-import type { LoadProgress } from '../model/model.js';
 import { effectiveRoles } from '../router/plan.js';
-import type { StepSample } from '../router/step-work.js';
 import { gatewayRequestChecks } from '../worker/message-checks.js';
 import type { GatewayMessages, HelloBody, WorkerConfig } from '../worker/messages.js';
 import { stepLimitsOf } from '../worker/step-limits.js';
@@ -19,19 +17,13 @@ import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
 import { LoadTurns } from './load-turns.js';
 import type { WorkerClient } from './worker-client.js';
 import type { WorkerDirectory, WorkerFacts } from './worker-directory.js';
-import type { SpawnWorker } from './worker-process.js';
-import { type SlotOptions, WorkerSlot } from './worker-slot.js';
+import { type SlotContext, type SlotOptions, WorkerSlot } from './worker-slot.js';
 import type { WorkerSpec } from './worker-spec.js';
 
-export interface SupervisorOptions extends Omit<GatewayOptions, 'limits'> {
-  readonly spawn: SpawnWorker;
-  readonly limits: GatewayLimits;
-  readonly onLoadProgress: (workerId: WorkerId, progress: LoadProgress) => void;
+interface SupervisorOptions extends Omit<GatewayOptions, 'limits'>, SlotContext {
   /** A slot has changed its state. */
   readonly onChange: (slot: WorkerSlot) => void;
   readonly onLost: (workerId: WorkerId) => void;
-  /** The newest steps that a worker has computed, oldest first. */
-  readonly onStepSamples?: (workerId: WorkerId, samples: readonly StepSample[]) => void;
 }
 
 const heartbeatsPerLimit = 8;

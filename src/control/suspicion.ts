@@ -1,5 +1,5 @@
 /** Which requests kill the workers that compute them, and which were only there. Each request has a
- *  Suspicion; the coordinator has one SuspectLine for all. Used by request.ts, paths.ts and coordinator.ts.
+ *  Suspicion; the coordinator has one SuspectLine for all. Used by request.ts and coordinator.ts.
  *
  *    a worker dies ─► a strike for every request it was computing ─► two in a row: a suspect ─► suspects are computed one at a time
  *                     an attempt that outlives those ─► acquitted                               ─► more than `lossCountMax`: it fails
@@ -7,8 +7,10 @@
  *  Invariants: at most one suspect is on a worker, so that its next strikes are its own; a death from outside
  *  (kill -9) is no strike for who had got tokens; whoever was not on the worker gets none. */
 import type { WorkerId } from '../base/ids.js';
-import type { Request } from './request.js';
-import type { WorkerLostError } from './worker-client.js';
+
+/** Why a worker died. work: by something that it computed, as far as anybody can tell. outside: somebody
+ *  killed or stopped it. */
+export type Blame = 'work' | 'outside';
 
 /** One death may be anybody's doing. */
 const suspectStrikeCount = 2;
@@ -53,7 +55,7 @@ export class Suspicion {
   }
 
   /** A crash says nothing of the step that it was in: every request on the worker may have been in it. */
-  lost({ worker, blame }: WorkerLostError): void {
+  lost({ worker, blame }: { readonly worker: WorkerId; readonly blame: Blame }): void {
     if (worker !== this.#worker) return;
     this.#worker = null;
     const isStrike = blame === 'work' || (this.#hasStarted && this.#tokenCount === 0);
@@ -63,13 +65,19 @@ export class Suspicion {
   }
 }
 
+/** A request, as far as it matters here. */
+interface Suspectable {
+  readonly suspicion: Suspicion;
+  orSettled<T>(work: Promise<T>): Promise<T | null>;
+}
+
 /** First come, first served. */
 export class SuspectLine {
-  #holder: Request | null = null;
-  readonly #line = new Map<Request, () => void>();
+  #holder: Suspectable | null = null;
+  readonly #line = new Map<Suspectable, () => void>();
 
   /** Resolves when it may be computed: at once, unless it is a suspect and another one is being computed. */
-  async turn(request: Request): Promise<void> {
+  async turn(request: Suspectable): Promise<void> {
     if (!request.suspicion.isSuspect || this.#holder === request) return;
     if (this.#holder !== null) {
       const called = new Promise<void>((resolve) => this.#line.set(request, resolve));
@@ -80,7 +88,7 @@ export class SuspectLine {
   }
 
   /** It is on no worker any more, or no suspect. */
-  leave(request: Request): void {
+  leave(request: Suspectable): void {
     this.#line.delete(request);
     if (this.#holder !== request) return;
     request.suspicion.onAcquitted = null;
@@ -93,7 +101,7 @@ export class SuspectLine {
     call();
   }
 
-  #hold(request: Request): void {
+  #hold(request: Suspectable): void {
     this.#holder = request;
     request.suspicion.onAcquitted = () => this.leave(request);
   }

@@ -7,10 +7,8 @@ import type { NextChange } from '../base/signal.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type { LandedBody, ReservationBody } from '../worker/messages.js';
 import type { Request } from './request.js';
-
-/** Why a worker died. work: by something that it computed, as far as anybody can tell. outside: somebody
- *  killed or stopped it. */
-export type Blame = 'work' | 'outside';
+import type { HandOverFailure } from './request-record.js';
+import type { Blame } from './suspicion.js';
 
 /** The worker died: its requests go on elsewhere. */
 export class WorkerLostError extends TwostrokeError {
@@ -34,11 +32,6 @@ export class HandOverError extends TwostrokeError {
     this.reason = reason;
   }
 }
-
-/** no_room: decode had none for too long. lease_expired: the prefill did not start in time. overdue: the
- *  bytes did not land in time. transfer: the way, or what arrived over it, was wrong. unwanted: the request
- *  had ended. */
-export type HandOverFailure = 'no_room' | 'lease_expired' | 'overdue' | 'transfer' | 'unwanted';
 
 export interface Reserved {
   readonly target: KvTarget;

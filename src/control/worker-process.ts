@@ -4,19 +4,12 @@
  *  memory. */
 import { spawn } from 'node:child_process';
 import type { WorkerId } from '../base/ids.js';
-import { lookAt } from './process-look.js';
+import { lookAt, type ProcessLook } from './process-look.js';
 
 export interface ProcessEnd {
   readonly reason: string;
   /** Null: it exited by itself. */
   readonly signal: NodeJS.Signals | null;
-}
-
-/** What the operating system says of a process. `waiting`: for an event; `busy`: runnable, or in the disk. */
-export interface ProcessLook {
-  readonly state: 'stopped' | 'waiting' | 'busy';
-  /** Processor time that it has used, in ticks of 10 ms. */
-  readonly cpuTicks: number;
 }
 
 export interface WorkerProcess {

@@ -8,6 +8,7 @@ import type { BusConnection } from '../bus/bus.js';
 import { CheckedConnection, hearing } from '../bus/protocol.js';
 import type { LoadProgress } from '../model/model.js';
 import type { WorkerRole } from '../router/snapshot.js';
+import type { StepSample } from '../router/step-work.js';
 import { gatewayEventChecks, otherVersion, workerAnswerChecks } from '../worker/message-checks.js';
 import {
   type GatewayMessages,
@@ -22,12 +23,22 @@ import {
 } from '../worker/messages.js';
 import { unpackSteps } from '../worker/step-samples.js';
 import { FreezeWatch } from './freeze-watch.js';
+import type { GatewayLimits, GatewayOptions } from './gateway-options.js';
 import type { LoadTurn, LoadTurns } from './load-turns.js';
 import { RemoteWorker } from './remote-worker.js';
-import type { SupervisorOptions } from './supervisor.js';
-import type { Blame } from './worker-client.js';
-import type { WorkerProcess } from './worker-process.js';
+import type { Blame } from './suspicion.js';
+import type { SpawnWorker, WorkerProcess } from './worker-process.js';
 import type { WorkerState } from './worker-status.js';
+
+/** What all slots share. */
+export interface SlotContext
+  extends Pick<GatewayOptions, 'workerEntry' | 'workerEnvironment' | 'clock' | 'logger'> {
+  readonly spawn: SpawnWorker;
+  readonly limits: GatewayLimits;
+  readonly onLoadProgress: (workerId: WorkerId, progress: LoadProgress) => void;
+  /** The newest steps that a worker has computed, oldest first. */
+  readonly onStepSamples?: (workerId: WorkerId, samples: readonly StepSample[]) => void;
+}
 
 export interface SlotOptions {
   readonly id: WorkerId;
@@ -38,7 +49,7 @@ export interface SlotOptions {
   readonly address: string;
   /** Shared by the workers of one GPU; null: this one may load whenever it likes. */
   readonly loadTurns: LoadTurns | null;
-  readonly supervisor: SupervisorOptions;
+  readonly supervisor: SlotContext;
   readonly onChange: (slot: WorkerSlot) => void;
 }
 

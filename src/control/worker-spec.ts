@@ -1,5 +1,5 @@
 /** Parses `--workers`: a comma list of `role:device[*count][?key=value&…]`, e.g.
- *  `prefill:cpu*2?threads=1,decode:cpu`. Pure. Used by cli/ (text → specs) and gateway.ts (specs →
+ *  `prefill:cpu*2?threads=1,decode:cpu`. Pure. Used by cli/ (text → specs) and supervisor.ts (specs →
  *  processes). */
 import { InvalidRequestError } from '../base/errors.js';
 import type { DeviceKind } from '../device/device.js';

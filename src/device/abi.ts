@@ -1,6 +1,7 @@
 /** The C ABI of native/pd.h as data: which symbols there are and what they take. Used by native.ts, which
  *  binds them. Pointers and handles are plain numbers; a `Buffer` parameter is a typed array the callee fills
  *  or reads during the call. */
+import type { Pointer } from './tensor.js';
 
 const parameterTypes = {
   pointer: 'uintptr_t',
@@ -102,4 +103,19 @@ export const abiVersion = 3;
 /** The koffi types of a symbol's parameters. */
 export function parametersOf(name: SymbolName): string[] {
   return symbols[name].map((kind: ParameterKind) => parameterTypes[kind]);
+}
+
+/** A loaded library. Functions are bound on their first call, so a missing symbol fails only where it is
+ *  used. */
+export interface NativeLibrary {
+  readonly path: string;
+  readonly call: NativeFunctions;
+  /** The same functions on the libuv pool. */
+  readonly blocking: BlockingFunctions;
+  /** A view over native memory. Costs microseconds: make it once. The memory must outlive its uses. */
+  view(pointer: Pointer, byteCount: number): ArrayBuffer;
+  /** What went wrong in this thread's last failing call. */
+  lastError(): string;
+  /** Throws a DeviceError naming `what` (op and shapes) unless status is PD_OK. */
+  check(status: number, what: string): void;
 }

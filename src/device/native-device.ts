@@ -4,6 +4,7 @@
  *  another thread is destroyed when that wait has returned. close() leaves no thread and no memory behind. */
 import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
+import type { NativeLibrary } from './abi.js';
 import type {
   CacheExport,
   CacheHandle,
@@ -22,7 +23,6 @@ import type {
 } from './device.js';
 import type { Dtype } from './dtype.js';
 import { dtypeCodes } from './dtype.js';
-import type { NativeLibrary } from './native.js';
 import { NativeStream } from './native-stream.js';
 import type { Pointer } from './tensor.js';
 

@@ -2,10 +2,10 @@
  *  Invariant: shapes and dtypes are checked here, once, before the call; native code trusts them. */
 import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
+import type { NativeLibrary } from './abi.js';
 import type { BatchView, KvLayerView, Ops, SampleArguments, Weight } from './device.js';
 import type { Dtype } from './dtype.js';
 import { dtypeCodes } from './dtype.js';
-import type { NativeLibrary } from './native.js';
 import { batchOffset, layerOffset, structBytes, writeBatch, writeLayer } from './native-structs.js';
 import type { Pointer, Tensor } from './tensor.js';
 import { elementCount } from './tensor.js';

@@ -4,6 +4,7 @@
  *  stream that is closed while a wait is on its way is destroyed when that wait has returned. */
 import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
+import type { NativeLibrary } from './abi.js';
 import type {
   BlockPair,
   BlockSlice,
@@ -17,7 +18,6 @@ import type {
 } from './device.js';
 import type { Dtype } from './dtype.js';
 import { dtypeCodes } from './dtype.js';
-import type { NativeLibrary } from './native.js';
 import { NativeOps } from './native-ops.js';
 import { kvPlaceStruct, kvRangeStruct, matrixStruct, setUint64 } from './native-structs.js';
 import type { PlainDtype, StoredMatrix } from './stored-matrix.js';

@@ -4,27 +4,11 @@
 import { existsSync } from 'node:fs';
 import koffi from 'koffi';
 import { DeviceError } from '../base/errors.js';
-import type { BlockingFunctions, BlockingName, NativeFunctions, SymbolName } from './abi.js';
+import type { BlockingFunctions, BlockingName, NativeFunctions, NativeLibrary, SymbolName } from './abi.js';
 import { abiVersion, parametersOf, symbols } from './abi.js';
 import type { Device, DeviceOptions } from './device.js';
 import { NativeDevice } from './native-device.js';
 import { findLibrary } from './native-library.js';
-import type { Pointer } from './tensor.js';
-
-/** A loaded library. Functions are bound on their first call, so a missing symbol fails only where it is
- *  used. */
-export interface NativeLibrary {
-  readonly path: string;
-  readonly call: NativeFunctions;
-  /** The same functions on the libuv pool. */
-  readonly blocking: BlockingFunctions;
-  /** A view over native memory. Costs microseconds: make it once. The memory must outlive its uses. */
-  view(pointer: Pointer, byteCount: number): ArrayBuffer;
-  /** What went wrong in this thread's last failing call. */
-  lastError(): string;
-  /** Throws a DeviceError naming `what` (op and shapes) unless status is PD_OK. */
-  check(status: number, what: string): void;
-}
 
 const [lockExclusive, lockNonBlocking] = [2, 4]; // LOCK_EX, LOCK_NB of <sys/file.h>
 let flock: Bound | null = null;

@@ -4,9 +4,8 @@
 import { at } from '../base/assert.js';
 import type { WireError } from '../base/errors.js';
 import { tokenNotFinite, topLogprobsMax } from '../device/device.js';
-import type { RequestState } from './request-state.js';
 import type { Scheduler } from './scheduler.js';
-import type { Sequence } from './sequence.js';
+import type { RequestState, Sequence } from './sequence.js';
 import type { SequenceMemory } from './sequence-memory.js';
 import type { SampleTask, StepPlan } from './step-plan.js';
 import type { TokenEvent, TokenLogprob, TokenOutput } from './token-event.js';

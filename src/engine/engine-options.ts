@@ -1,12 +1,11 @@
-/** How an engine is set up, what it calls back, and the plain numbers it shows. Read by engine/, worker/,
- *  cli/, bench tools. */
+/** How an engine is set up, what it calls back, and the plain numbers it shows. Read by engine/, worker/ and
+ *  control/. */
 import type { Clock } from '../base/clock.js';
 import type { BlockId, RequestId } from '../base/ids.js';
 import type { Device, Stream } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { Model } from '../model/model.js';
-import type { StepSample } from '../router/step-work.js';
-import type { StepTimeModel } from './pacer.js';
+import type { StepSample, StepWork } from '../router/step-work.js';
 
 export interface EngineConfig {
   readonly device: Device;
@@ -87,4 +86,10 @@ export interface EngineSnapshot {
   readonly generatedTokenCount: number;
   readonly prefixHitTokenCount: number;
   readonly prefixQueryTokenCount: number;
+}
+
+/** What a step is expected to take, kept true by what steps took. */
+export interface StepTimeModel {
+  predictMs(work: StepWork): number;
+  observe(work: StepWork, ms: number): void;
 }

@@ -1,6 +1,6 @@
 /** The engine: requests in, tokens out, on one device. Its loop is three words: schedule, launch, commit.
  *
- *  Used by worker/ and library/, which drive `step`; tests call `generate`. It does not know that other
+ *  Used by worker/, which drives `step`; tests call `generate`. It does not know that other
  *  workers exist: a hand-over is a prompt whose blocks it holds (`addPrefill`), or blocks that someone else
  *  fills (`reserve`, `resume`).
  *
@@ -20,14 +20,16 @@ import type { GenerationRequest, GenerationResult, TokenDeadlines } from './gene
 import { abortRequest, reserveRequest, resumeRequest, stopChoiceOf } from './hand-over.js';
 import { checkAccounting } from './integrity.js';
 import { type InFlight, ModelRunner } from './model-runner.js';
-import { type Deadlines, Pacer } from './pacer.js';
-import { type RequestMode, RequestState, validateRequest } from './request-state.js';
+import { Pacer } from './pacer.js';
 import { Scheduler } from './scheduler.js';
+import type { Deadlines } from './sequence.js';
+import { type RequestMode, RequestState } from './sequence.js';
 import { SequenceMemory } from './sequence-memory.js';
 import { takeSnapshot } from './snapshot.js';
 import type { StepPlan } from './step-plan.js';
 import { stepWorkOf } from './step-work.js';
 import type { TokenEvent } from './token-event.js';
+import { validateRequest } from './validate-request.js';
 
 // The types its methods speak.
 export type {
@@ -260,12 +262,12 @@ export class Engine {
     assert(!this.#isClosed, 'the engine is closed');
     assert(!this.#requests.has(request.id), `request ${request.id} is here already`);
     validateRequest(request, mode, {
-      ...{ vocabCount: model.config.vocabCount, maxModelTokenCount, sequenceCountMax: this.#batchSlotCount },
-      ...{
-        blockCount: kv.blockCount,
-        blockTokenCount: kv.blockTokenCount,
-        topLogprobCountMax: topLogprobsMax,
-      },
+      vocabCount: model.config.vocabCount,
+      maxModelTokenCount,
+      sequenceCountMax: this.#batchSlotCount,
+      blockCount: kv.blockCount,
+      blockTokenCount: kv.blockTokenCount,
+      topLogprobCountMax: topLogprobsMax,
     });
     const deadlines = this.#deadlinesOf(request);
     const state = new RequestState(request, mode, {

@@ -1,5 +1,5 @@
 /** What is asked of an engine and what `generate` answers. Plain data. Read by engine/, worker/ and
- *  library/. */
+ *  control/. */
 import type { RequestId, TokenId } from '../base/ids.js';
 import type { SamplingParams } from './sampling-params.js';
 import type { FinishReason, TokenLogprob, TokenOutput } from './token-event.js';

@@ -4,8 +4,8 @@ import { assert, at } from '../base/assert.js';
 import { InvalidRequestError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import type { Reservation } from './engine-options.js';
-import type { RequestState } from './request-state.js';
 import type { Scheduler } from './scheduler.js';
+import type { RequestState } from './sequence.js';
 import type { SequenceMemory } from './sequence-memory.js';
 import { compareOrder } from './sequence-queue.js';
 

@@ -2,9 +2,8 @@
  *  idle in production. */
 import { assert } from '../base/assert.js';
 import type { RequestId } from '../base/ids.js';
-import type { RequestState } from './request-state.js';
 import type { Scheduler } from './scheduler.js';
-import type { Sequence } from './sequence.js';
+import type { RequestState, Sequence } from './sequence.js';
 import type { SequenceMemory } from './sequence-memory.js';
 import type { StepPlan } from './step-plan.js';
 

@@ -24,22 +24,9 @@ import {
   stepWith,
 } from '../router/paced-step.js';
 import type { StepWork } from '../router/step-work.js';
+import type { StepTimeModel } from './engine-options.js';
 import type { Sequence } from './sequence.js';
 import type { StepPlan } from './step-plan.js';
-
-/** What a step is expected to take, kept true by what steps took. */
-export interface StepTimeModel {
-  predictMs(work: StepWork): number;
-  observe(work: StepWork, ms: number): void;
-}
-
-/** By when the tokens of a request are due, on the engine's clock. */
-export interface Deadlines {
-  readonly firstTokenDueMs: number;
-  /** What was allowed for the first token: how long a late one is made to wait is counted in it. */
-  readonly ttftMs: number;
-  readonly tpotMs: number;
-}
 
 /** Who comes to decode with a delay, as all that are handed over, makes it good over so many tokens:
  *  sooner, and they leave no room for prompts. Who cannot make good what it is behind within so many,

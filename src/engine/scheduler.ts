@@ -16,8 +16,7 @@
 import { assert } from '../base/assert.js';
 import type { EngineHooks } from './engine-options.js';
 import type { Pacer } from './pacer.js';
-import type { RequestState } from './request-state.js';
-import type { Sequence } from './sequence.js';
+import type { RequestState, Sequence } from './sequence.js';
 import type { SequenceMemory } from './sequence-memory.js';
 import { compareOrder, SequenceQueue } from './sequence-queue.js';
 import { StepPlan, type StepPlanLimits } from './step-plan.js';

@@ -9,8 +9,7 @@ import { assert, at } from '../base/assert.js';
 import type { BlockId } from '../base/ids.js';
 import type { BlockManager } from '../kv/block-manager.js';
 import type { PrefixHash, PrefixHasher } from '../kv/prefix-index.js';
-import type { RequestState } from './request-state.js';
-import type { Sequence } from './sequence.js';
+import type { RequestState, Sequence } from './sequence.js';
 import type { StepPlan } from './step-plan.js';
 
 interface AdmitRequest {

@@ -1,5 +1,6 @@
-/** One choice of a request: its tokens, its block table, and how far the cache has got. Changed by the
- *  scheduler and commit only.
+/** What the engine keeps of a request (RequestState) and of each of its choices (Sequence): tokens, block
+ *  table, and how far the cache has got. The prompt is computed once, by the leading choice; the others fork
+ *  from it. Made by engine.ts, changed by the scheduler and commit only.
  *
  *  position   0 ........ cached ........ computed ........ known ...... tokenCount
  *                └ from the prefix cache ┘                       └ pending ┘  sampled on the device, not yet read by the host
@@ -7,10 +8,118 @@
  *
  *  Invariant, asserted on every change: cachedCount ≤ computedCount ≤ tokenCount. */
 import { assert, at } from '../base/assert.js';
-import type { BlockId, TokenId } from '../base/ids.js';
+import type { BlockId, RequestId, TokenId } from '../base/ids.js';
 import type { PrefixHash } from '../kv/prefix-index.js';
-import type { RequestState } from './request-state.js';
-import type { FinishReason } from './token-event.js';
+import type { GenerationRequest } from './generation-request.js';
+import type { SamplingParams } from './sampling-params.js';
+import type { FinishReason, TokenLogprob } from './token-event.js';
+
+/** By when the tokens of a request are due, on the engine's clock. */
+export interface Deadlines {
+  readonly firstTokenDueMs: number;
+  /** What was allowed for the first token: how long a late one is made to wait is counted in it. */
+  readonly ttftMs: number;
+  readonly tpotMs: number;
+}
+
+/** generate: prompt and decode here. prefill: prompt and first tokens, then hold. reserved: decode here what
+ *  was prefilled elsewhere. */
+export type RequestMode = 'generate' | 'prefill' | 'reserved';
+
+interface RequestStateParts {
+  /** Requests are numbered as they come. */
+  readonly arrival: number;
+  readonly deadlines: Deadlines | null;
+  readonly maxModelTokenCount: number;
+}
+
+export class RequestState {
+  readonly id: RequestId;
+  mode: RequestMode;
+  readonly arrival: number;
+  readonly priority: number;
+  readonly promptIds: readonly TokenId[];
+  readonly sampling: SamplingParams;
+  readonly cacheSalt: string;
+  /** On the engine's clock; null: nothing is promised, or nobody paces. */
+  readonly deadlines: Deadlines | null;
+  /** Most output tokens of a choice: asked for, and what the context leaves. */
+  readonly outputLimit: number;
+  /** End and stop ids together. */
+  readonly stopIds: ReadonlySet<TokenId>;
+  readonly choices: readonly Sequence[];
+  /** Computes the prompt; in a hand-over it also owns the prompt's blocks. */
+  leader: Sequence | undefined;
+  /** Choices that wait for the leader to compute the prompt. */
+  forks: Sequence[] = [];
+  /** Filled while the prompt is computed; undefined when not asked for or already reported. */
+  promptLogprobs: TokenLogprob[] | undefined;
+  isCachedReported = false;
+  /** Its logits were no numbers: K and V of its tokens are not to be read by others. */
+  isSpoiled = false;
+  /** Choices stopped from outside before they could run here. */
+  readonly stopped = new Set<number>();
+  readonly #biases: ReadonlyMap<TokenId, number>;
+  readonly #earlyBiases: ReadonlyMap<TokenId, number>;
+
+  constructor(request: GenerationRequest, mode: RequestMode, parts: RequestStateParts) {
+    const { arrival, deadlines, maxModelTokenCount } = parts;
+    this.id = request.id;
+    this.mode = mode;
+    this.arrival = arrival;
+    this.priority = request.priority ?? 0;
+    this.deadlines = deadlines;
+    this.promptIds = request.promptIds;
+    this.sampling = request.sampling;
+    this.cacheSalt = request.cacheSalt ?? '';
+    this.outputLimit = Math.min(
+      request.sampling.maxTokenCount,
+      maxModelTokenCount - request.promptIds.length,
+    );
+    this.stopIds = new Set([...request.sampling.endTokenIds, ...request.sampling.stopTokenIds]);
+    this.#biases = summedBiases(request.sampling.logitBias);
+    this.#earlyBiases = new Map([
+      ...this.#biases,
+      ...[...this.stopIds].map((id) => [id, Number.NEGATIVE_INFINITY] as const),
+    ]);
+    // then the prompt's part has been reported before
+    const hasTokens = request.outputs?.some((ids) => ids.length > 0) === true;
+    this.promptLogprobs = request.sampling.promptLogprobCount === null || hasTokens ? undefined : [];
+    this.choices = Array.from(
+      { length: request.sampling.choiceCount },
+      (_, i) => new Sequence(this, i, request.outputs?.[i] ?? []),
+    );
+  }
+
+  /** Penalties read the token history on the host, so the next step cannot be packed before the last token is
+   *  known. */
+  get needsHistory(): boolean {
+    const { repetitionPenalty, presencePenalty, frequencyPenalty } = this.sampling;
+    return repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
+  }
+
+  /** Who promises nothing comes after who does. */
+  get dueMs(): number {
+    return this.deadlines?.firstTokenDueMs ?? Number.MAX_VALUE;
+  }
+
+  /** Biases on a choice's draw number `drawIndex`, no id twice: the request's own, and minus infinity on all
+   *  that would end it too early. */
+  biasesAt(drawIndex: number): ReadonlyMap<TokenId, number> {
+    return drawIndex < this.sampling.minTokenCount ? this.#earlyBiases : this.#biases;
+  }
+
+  get isEnded(): boolean {
+    return this.choices.every((choice) => choice.state === 'ended');
+  }
+}
+
+/** An id that is named twice is biased once, by the sum: the device adds in no particular order. */
+function summedBiases(biases: SamplingParams['logitBias']): ReadonlyMap<TokenId, number> {
+  const sums = new Map<TokenId, number>();
+  for (const [id, value] of biases) sums.set(id, (sums.get(id) ?? 0) + value);
+  return sums;
+}
 
 type SequenceState =
   | 'waiting' // in the queue: no batchSlot, no blocks

@@ -1,7 +1,7 @@
 /** The engine in plain numbers, for routers, metrics and people. Used by Engine.snapshot. */
 import type { EngineSnapshot } from './engine-options.js';
-import type { RequestState } from './request-state.js';
 import type { Scheduler } from './scheduler.js';
+import type { RequestState } from './sequence.js';
 import type { SequenceMemory } from './sequence-memory.js';
 
 interface SnapshotParts {

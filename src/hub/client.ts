@@ -34,8 +34,12 @@ export class HubClient {
     this.#settings = settings;
     const { http, https, none } = settings.proxies;
     this.#agent = new EnvHttpProxyAgent({
-      ...{ httpProxy: http, httpsProxy: https, noProxy: none },
-      ...{ headersTimeout: stallMs, bodyTimeout: stallMs, connectTimeout: stallMs },
+      httpProxy: http,
+      httpsProxy: https,
+      noProxy: none,
+      headersTimeout: stallMs,
+      bodyTimeout: stallMs,
+      connectTimeout: stallMs,
     });
   }
 
@@ -85,7 +89,10 @@ export class HubClient {
     const authorization = token !== null && isOwn ? { authorization: `Bearer ${token}` } : {};
     try {
       return await this.#agent.request({
-        ...{ origin: url.origin, path: url.pathname + url.search, method: 'GET', signal },
+        origin: url.origin,
+        path: url.pathname + url.search,
+        method: 'GET',
+        signal,
         headers: { 'user-agent': 'twostroke', 'accept-encoding': 'identity', ...headers, ...authorization },
       });
     } catch (error) {

@@ -108,7 +108,12 @@ async function fetchMissing(files: readonly RemoteFile[], fetching: Fetching): P
   const failed = new AbortController();
   const signal = AbortSignal.any([options.signal, failed.signal]);
   const context = {
-    ...{ client, cache, clock: options.clock, signal, tell: options.tell, what: nameText(name) },
+    client,
+    cache,
+    clock: options.clock,
+    signal,
+    tell: options.tell,
+    what: nameText(name),
     resolvePath: `/${name.id}/resolve/${commit}`,
     onBytes: (byteCount: number, origin: 'kept' | 'received') => {
       count.done += byteCount;

@@ -4,7 +4,7 @@
  *    block = [layer][K | V]{ [kvHead][slot][headDim], then for fp8 their float32 scales [kvHead][slot] }
  *
  *  so a whole block moves in one copy, and a layer of a block is one contiguous slice (what a layer-wise push
- *  sends). Used by model/ (views for kernels), engine/ (copy-on-write), transfer/ (slices and the handshake
+ *  sends). Used by engine/ (copy-on-write), transfer/ (slices and the handshake
  *  hash). */
 import { createHash } from 'node:crypto';
 import { assert } from '../base/assert.js';
@@ -98,8 +98,16 @@ export class KvLayout {
     const { kvHeadCount, dtype, blockTokenCount } = this.shape;
     const { blockBytes, layerBytes, halfLayerBytes } = this;
     return {
-      ...{ base, blockBytes, layerBytes, valueOffset: halfLayerBytes, scaleOffset: this.#dataBytes },
-      ...{ dtype, blockTokenCount, headCount: kvHeadCount, firstHead, blocks },
+      base,
+      blockBytes,
+      layerBytes,
+      valueOffset: halfLayerBytes,
+      scaleOffset: this.#dataBytes,
+      dtype,
+      blockTokenCount,
+      headCount: kvHeadCount,
+      firstHead,
+      blocks,
     };
   }
 

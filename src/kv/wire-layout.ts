@@ -38,8 +38,16 @@ export class WireLayout {
     const { blockBytes, layerBytes, halfLayerBytes: valueOffset, dataBytes: scaleOffset } = this.#extents;
     const blocks = Array.from({ length: blockCount }, (_, index) => index);
     return {
-      ...{ base, blockBytes, layerBytes, valueOffset, scaleOffset },
-      ...{ dtype, blockTokenCount, headCount, firstHead, blocks },
+      base,
+      blockBytes,
+      layerBytes,
+      valueOffset,
+      scaleOffset,
+      dtype,
+      blockTokenCount,
+      headCount,
+      firstHead,
+      blocks,
     };
   }
 }

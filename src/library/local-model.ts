@@ -1,6 +1,6 @@
-/** A model whose engine runs in this process: prompts in, text out, any number at a time. Made by load-
- *  model.ts and `twostroke generate`. The way is the server's (prompt, sampling.ts, generation.ts) without
- *  HTTP, and with an engine in place of the gateway. */
+/** A model whose engine runs in this process: prompts in, text out, any number at a time. Made by
+ *  load-model.ts and `twostroke generate`. The way is the server's (prompt, sampling.ts, generation.ts)
+ *  without HTTP, and with an engine in place of the gateway. */
 import { systemClock } from '../base/clock.js';
 import { asTwostrokeError, InvalidRequestError, TwostrokeError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';

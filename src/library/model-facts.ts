@@ -60,7 +60,9 @@ export function modelFacts(
   const bytes = weightBytes ?? count * dtypeByteCounts[dtype];
   const kvBytesPerToken = layoutOf(config).tokenBytes;
   return {
-    ...{ architecture, dtype, kvBytesPerToken },
+    architecture,
+    dtype,
+    kvBytesPerToken,
     parameterCount: count,
     readParameterCount: readParameterCount(config, 1),
     weightBytes: bytes,
@@ -75,7 +77,11 @@ export function modelFacts(
 function layoutOf({ layerCount, kvHeadCount, headDim, dtype }: ModelConfig): KvLayout {
   const kvDtype = dtype === 'bf16' || dtype === 'f16' ? dtype : 'f32';
   return new KvLayout({
-    ...{ modelName: '', layerCount, kvHeadCount, headDim, blockTokenCount },
+    modelName: '',
+    layerCount,
+    kvHeadCount,
+    headDim,
+    blockTokenCount,
     dtype: kvDtype,
   });
 }

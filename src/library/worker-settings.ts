@@ -1,5 +1,5 @@
 /** From checked options to what an engine is given, in this process or on a worker. Every default is made in
- *  option-schemas.ts or by the worker. Used by local-model.ts, open-server.ts and `twostroke profile`. */
+ *  option-schemas.ts or by the worker. Used by local-model.ts, gateway-options.ts and `twostroke profile`. */
 import { InvalidRequestError } from '../base/errors.js';
 import type { ModelConfig } from '../model/config.js';
 import type { WorkerSettings } from '../worker/messages.js';

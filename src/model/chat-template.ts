@@ -1,5 +1,5 @@
 /** Chat messages to the prompt text a model was trained on, by the Jinja template its folder brings. Used by
- *  server/ and cli/, on a thread of its own: a template is a program and may run for ever. The globals are
+ *  server/, on a thread of its own: a template is a program and may run for ever. The globals are
  *  transformers': messages, tools, add_generation_prompt, the special tokens by name, raise_exception,
  *  strftime_now. */
 import { existsSync } from 'node:fs';
@@ -17,7 +17,7 @@ import {
 } from './json-file.js';
 import { readModelDocument } from './model-files.js';
 
-export interface TextPart {
+interface TextPart {
   readonly type: 'text';
   readonly text: string;
 }

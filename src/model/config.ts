@@ -1,6 +1,7 @@
 /** What a model is, in words that no longer depend on its family: config.json read once, every default and
- *  rule made explicit. Used by families/ (shapes and switches), load.ts, engine/ and cli/. Both hub style and
- *  transformers 5 spellings are read. */
+ *  rule made explicit. Used by families/ (shapes and switches), load.ts, library/ and cli/. Both hub style
+ *  and transformers 5 spellings are read. */
+
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import type { Dtype } from '../device/dtype.js';
@@ -92,11 +93,17 @@ const architectures = new Map<string, Architecture>(
  *  layer or expert is made before the weights are looked at. Whether the device has the memory is checked in
  *  memory-needs.ts. */
 const largest = {
-  ...{ layers: 1024, experts: 4096, heads: 4096, hidden: 2 ** 18, inter: 2 ** 21 },
-  ...{ vocab: 2 ** 24, positions: 2 ** 24 },
+  layers: 1024,
+  experts: 4096,
+  heads: 4096,
+  hidden: 2 ** 18,
+  inter: 2 ** 21,
+  vocab: 2 ** 24,
+  positions: 2 ** 24,
 };
 
-/** Reads `folder`/config.json, or what a GGUF file's keys amount to. @throws ModelError naming file and field. */
+/** Reads `folder`/config.json, or what a GGUF file's keys amount to. @throws ModelError naming file and
+ *  field. */
 export function readModelConfig(folder: string): ModelConfig {
   const { file, values } = readModelDocument(folder, 'config.json');
   return parseModelConfig(

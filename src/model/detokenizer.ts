@@ -1,11 +1,11 @@
-/** Token ids → text. Used by server/, cli/ and text-stream.ts, and by tokenizer.ts, which adds the way back.
+/** Token ids → text. Used by server/ and text-stream.ts, and by tokenizer.ts, which adds the way back.
  *  Decoding is a table of bytes, so that streaming is exact: decode(a ++ b) never rewrites what decode(a)
  *  showed, except for an incomplete character at its end. The table can be packed and sent to another thread:
  *  whoever only decodes never runs what a tokenizer.json asks for. */
 import { ModelError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 
-export interface DecodeOptions {
+interface DecodeOptions {
   readonly special: 'keep' | 'skip';
   /** SentencePiece tokenizers put a space in front of a text and take it off again: not in text that
    *  continues other text. */
@@ -13,7 +13,7 @@ export interface DecodeOptions {
 }
 
 /** The bytes each token stands for. */
-export interface TokenBytes {
+interface TokenBytes {
   /** One past the largest id that has a token. */
   readonly vocabCount: number;
   /** How many leading spaces the decoder takes off a text. */

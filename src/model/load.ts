@@ -1,4 +1,4 @@
-/** Puts a model folder on a device. Used by worker/, cli/ and tests; the one place that knows which formats
+/** Puts a model folder on a device. Used by worker/ and tests; the one place that knows which formats
  *  follow from the files, `dtype` and `quantize`. */
 import { ModelError } from '../base/errors.js';
 import type { Device } from '../device/device.js';

@@ -7,7 +7,7 @@ import { ggufFileOf, readGgufModel } from './gguf/gguf-file.js';
 import { ggufGenerationConfig, ggufTokenizer, ggufTokenizerConfig } from './gguf/tokenizer.js';
 import { type JsonLimits, type JsonObject, readOptionalJsonObject } from './json-file.js';
 
-export interface ModelDocument {
+interface ModelDocument {
   /** What messages name. */
   readonly file: string;
   /** null: the model has no such document. */

@@ -3,7 +3,7 @@
  *  (Knuth, Morris and Pratt; the table grows with the match, so that a long stop string costs nothing until
  *  text comes near it). */
 
-export interface StopMatch {
+interface StopMatch {
   readonly stopString: string;
   /** In the piece just given, one past the stop string's last unit. */
   readonly end: number;

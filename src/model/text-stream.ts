@@ -1,4 +1,4 @@
-/** Token ids in, text out, as it becomes certain. Used by server/ and cli/, one per choice. The invariant:
+/** Token ids in, text out, as it becomes certain. Used by server/, one per choice. The invariant:
  *  the texts given out, laid end to end, are tokenizer.decode of the ids (up to the stop string), however the
  *  tokens cut characters or stop strings.
  *

@@ -1,6 +1,6 @@
 /** The bytes each token id stands for, read from tokenizer.json's vocabulary and decoder. Used by
- *  tokenizer.ts and, through it, by text-stream.ts; the invariant: text is always the UTF-8 decoding of the
- *  tokens' bytes laid end to end, so that a stream and a whole decode agree. Two alphabets exist:
+ *  tokenizer.ts; the invariant: text is always the UTF-8 decoding of the tokens' bytes laid end to end, so
+ *  that a stream and a whole decode agree. Two alphabets exist:
  *
  *    byte level   each vocabulary character stands for one byte (GPT-2's table): 'Ġ' is 0x20
  *    metaspace    '▁' is a space, '<0xE6>' one byte (byte fallback), everything else itself */

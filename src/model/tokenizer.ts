@@ -1,4 +1,4 @@
-/** Text to token ids; the way back is detokenizer.ts. Used by server/ and cli/. Encoding is
+/** Text to token ids; the way back is detokenizer.ts. Used by server/. Encoding is
  *  text/text-encoding.ts (same ids as Hugging Face's Rust library). What a tokenizer.json asks for may take
  *  for ever: who serves loads and runs it on a thread of its own. */
 import { ModelError, messageOf } from '../base/errors.js';

@@ -255,7 +255,10 @@ export class ParameterStore {
     for (let first = 0; first * rowBytes < entry.byteCount; first += rowCountMax) {
       const count = Math.min(rowCountMax, entry.byteCount / rowBytes - first);
       this.#pieces.push({
-        ...{ file, name, byteOffset: byteOffset + first * rowBytes, byteCount: count * rowBytes },
+        file,
+        name,
+        byteOffset: byteOffset + first * rowBytes,
+        byteCount: count * rowBytes,
         enqueue: (stream, pointer) => enqueue(stream, pointer, first, count),
       });
     }

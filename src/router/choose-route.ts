@@ -141,7 +141,8 @@ class Options {
   pair(): Weighed | null {
     const { prefill, decode } = this.#plan;
     let best: Weighed | null = null;
-    const decodes = this.#withRoom(decode, 'decode').slice(0, 2); // the second in case the first is the prefill worker itself
+    // the second in case the first is the prefill worker itself
+    const decodes = this.#withRoom(decode, 'decode').slice(0, 2);
     for (const source of leastBusy(this.#facts, prefill, 'prefill')) {
       const target = decodes.find(({ id }) => id !== source.id);
       if (target === undefined) continue;
@@ -161,7 +162,9 @@ class Options {
   route({ parts, estimate }: Weighed, reason: string, other: Weighed | null = null): Route {
     const { prefill, prefillWorker, decodeWorker } = parts;
     const explained = {
-      ...{ reason, estimate, prefill },
+      reason,
+      estimate,
+      prefill,
       ...(other === null
         ? {}
         : { other: { workers: workersOfParts(other.parts), estimate: other.estimate } }),

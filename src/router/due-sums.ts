@@ -6,7 +6,7 @@
  *  items. */
 import { at } from '../base/assert.js';
 
-export interface DueItem {
+interface DueItem {
   readonly dueMs: number;
   readonly tokenCount: number;
   readonly pairCount: number;

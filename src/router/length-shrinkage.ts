@@ -1,5 +1,5 @@
 /** One step of the hierarchy: what a context's own counts say, shrunk towards what its parent expects. Used
- *  by length-predictor.ts.
+ *  by length-levels.ts.
  *
  *  The posterior, given that the parent is worth κ observations, is in length-cells.ts. κ is not chosen but
  *  learned: a grid of values, weighted by how well each has predicted so far (Bayesian model averaging, with

@@ -11,7 +11,7 @@ import type { KvDemand } from './kv-growth.js';
 import type { LengthDistribution } from './length-distribution.js';
 import { type DecodeWork, negative, type PromptWork, type WorkerLoad } from './worker-load.js';
 
-export interface PlacementOptions {
+interface PlacementOptions {
   readonly id: RequestId;
   readonly prompt: PromptWork;
   readonly promptTokenCount: number;

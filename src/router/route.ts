@@ -35,8 +35,8 @@ interface DisaggregatedPlace {
 
 /** Where a request goes, without why. */
 export type RoutePlace = CollocatedPlace | DisaggregatedPlace;
-export interface CollocatedRoute extends CollocatedPlace, Explained {}
-export interface DisaggregatedRoute extends DisaggregatedPlace, Explained {}
+interface CollocatedRoute extends CollocatedPlace, Explained {}
+interface DisaggregatedRoute extends DisaggregatedPlace, Explained {}
 export type Route = CollocatedRoute | DisaggregatedRoute;
 
 export function workersOf(route: RoutePlace): readonly WorkerId[] {

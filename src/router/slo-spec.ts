@@ -1,10 +1,10 @@
 /** SLOs as an operator states them, `ttft:5x,tpot:2x` or `ttft:500,tpot:50,e2el:20000`: milliseconds, or
- *  multiples of what a request takes alone. Read by cli/ and control/service-classes.ts, made into a
+ *  multiples of what a request takes alone. Read by cli/ and control/service-class.ts, made into a
  *  request's SLO by default-slo.ts. */
 import { InvalidRequestError } from '../base/errors.js';
 import type { Slo } from './slo.js';
 
-export type SloTerm =
+type SloTerm =
   | { readonly unit: 'ms'; readonly value: number }
   | { readonly unit: 'multiple'; readonly value: number };
 

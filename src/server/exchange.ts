@@ -7,7 +7,6 @@ import type { Clock, TimerHandle } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { Bundle, Place } from '../control/admission.js';
-import type { GatewayApi } from '../control/gateway-api.js';
 import type { ServiceClass } from '../control/service-class.js';
 import type { TokenOutput } from '../engine/token-event.js';
 import type { Slo } from '../router/slo.js';
@@ -19,22 +18,9 @@ import type { Caller } from './keys.js';
 import { mergeDeltas } from './merge-deltas.js';
 import type { ServerMetrics } from './metrics.js';
 import type { ServedModel } from './served-model.js';
+import type { ServerGateway } from './server-gateway.js';
 import { SseWriter } from './sse.js';
 import type { OnParsed } from './validation.js';
-
-/** The part of the gateway that HTTP needs; tests use a fake one. */
-export type ServerGateway = Pick<
-  GatewayApi,
-  | 'submit'
-  | 'admit'
-  | 'checkRoom'
-  | 'choiceCountMax'
-  | 'health'
-  | 'state'
-  | 'workers'
-  | 'routing'
-  | 'onRequestDone'
->;
 
 export interface ServerContext extends GenerationContext {
   readonly gateway: ServerGateway;

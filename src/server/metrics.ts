@@ -4,8 +4,8 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { RequestRecord } from '../control/request-record.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
-import type { ServerGateway } from './exchange.js';
 import { registerRoutingMetrics } from './routing-metrics.js';
+import type { ServerGateway } from './server-gateway.js';
 import { registerSloMetrics } from './slo-metrics.js';
 import { registerTransferMetrics } from './transfer-metrics.js';
 

@@ -1,8 +1,8 @@
 /** The last requests that ended, with the routes they took, for GET /routes. Bounded: the oldest makes room.
  *  Invariant: nobody is shown a request that is not theirs to see, nor whose it was. */
 import type { RequestRecord } from '../control/request-record.js';
-import type { ServerGateway } from './exchange.js';
 import type { Caller } from './keys.js';
+import type { ServerGateway } from './server-gateway.js';
 
 const recordCountMax = 1000;
 

@@ -39,8 +39,8 @@ export function wrongTokenIds(value: unknown, path: readonly number[] = []): Fin
   return index === -1 ? null : { path: [...path, index], message: messageOf(tokenId, value[index]) };
 }
 
-/** A list of which each item is parsed, up to the first that is wrong. `countMax` is checked before any of them is
- *  looked at. */
+/** A list of which each item is parsed, up to the first that is wrong. `countMax` is checked before any of
+ *  them is looked at. */
 export function listOf<Item extends z.ZodType>(
   item: Item,
   { countMax = Number.POSITIVE_INFINITY, emptyMessage }: { countMax?: number; emptyMessage?: string } = {},

@@ -2,7 +2,7 @@
  *  which plan is in use. Registered by metrics.ts; read from the gateway when scraped. */
 import { Gauge, type Registry } from 'prom-client';
 import { predictionNames } from '../control/prediction-errors.js';
-import type { ServerGateway } from './exchange.js';
+import type { ServerGateway } from './server-gateway.js';
 
 export function registerRoutingMetrics(registry: Registry, gateway: ServerGateway): void {
   const gauge = (name: string, help: string, labelNames: string[], collect: (this: Gauge) => void) =>

@@ -2,7 +2,7 @@
  *  late or refused for it. Registered by metrics.ts, fed by the records of ended requests. Attainment over
  *  any window: rate(slo_met_total{slo="all"}) / rate(slo_judged_total). */
 import { Counter, type Registry } from 'prom-client';
-import type { ServerGateway } from './exchange.js';
+import type { ServerGateway } from './server-gateway.js';
 
 /** Of requests on a server without classes, or that no rule fits. */
 const noClass = 'none';

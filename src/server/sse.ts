@@ -2,8 +2,9 @@
  *  half of the throughput.
  *  Invariant: at most one write is pending beyond the socket's buffer; a writer awaits `send`, so a slow
  *  reader holds its generation's events back instead of growing this process. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock } from '../base/clock.js';
-import type { Exchange } from './exchange.js';
+import type { OnCut } from './connections.js';
 
 /** Whether the connection stays open is the client's to say, and Node's to do. */
 const sseHeaders = {
@@ -16,11 +17,18 @@ const sseHeaders = {
  *  ever. */
 const stalledReaderMs = 600_000;
 
+/** The part of an exchange that a stream of events needs. */
+interface EventExchange {
+  readonly incoming: IncomingMessage;
+  readonly outgoing: ServerResponse;
+  onCut(listen: OnCut): () => void;
+}
+
 export class SseWriter {
-  readonly #exchange: Exchange;
+  readonly #exchange: EventExchange;
   readonly #clock: Clock;
 
-  constructor(exchange: Exchange, clock: Clock) {
+  constructor(exchange: EventExchange, clock: Clock) {
     this.#exchange = exchange;
     this.#clock = clock;
   }

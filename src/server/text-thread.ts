@@ -7,7 +7,7 @@ import type { Clock, TimerHandle } from '../base/clock.js';
 import { fromWire, ModelError, TwostrokeError } from '../base/errors.js';
 import type { LoadAnswer, TextAnswer, TextJob } from './text-jobs.js';
 
-export interface TextThreadOptions {
+interface TextThreadOptions {
   /** The model's. */
   readonly folder: string;
   /** The built text-thread-entry.js. */

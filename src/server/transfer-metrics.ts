@@ -2,7 +2,7 @@
  *  metrics.ts. */
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { RequestRecord } from '../control/request-record.js';
-import type { ServerGateway } from './exchange.js';
+import type { ServerGateway } from './server-gateway.js';
 
 type Waits = ReturnType<ServerGateway['workers']>[number]['stepBoundaryWaits'];
 type Link = ReturnType<ServerGateway['workers']>[number]['connectors'][number];

@@ -5,7 +5,7 @@ import type { ServerResponse } from 'node:http';
 import { InvalidRequestError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 
-export type FieldPolicy = 'ignore' | 'refuse';
+type FieldPolicy = 'ignore' | 'refuse';
 
 export const ignoredFieldsHeader = 'x-twostroke-ignored-fields';
 

@@ -74,7 +74,8 @@ export function accuracyOf({ header, records }: SweepData, replays: readonly Rec
   const saturations = header.runs
     .filter(({ stage }) => stage === 'saturation')
     .map((run) => ({
-      ...{ workload: run.workload, mode: run.mode },
+      workload: run.workload,
+      mode: run.mode,
       realPerSecond: summaryOf([run], [records]).requestsPerSecond,
       virtualPerSecond: virtualPerSecond(run),
     }));
@@ -96,8 +97,12 @@ export function accuracyOf({ header, records }: SweepData, replays: readonly Rec
     const real = summaryOf(ofPoint('point'), [records]);
     const repeats = ofPoint('repeat');
     return {
-      ...{ workload, mode, ratePerSecond, fraction: rateFraction ?? ratePerSecond / saturationOf(workload) },
-      ...{ requestCount: real.completedCount, isVoid: real.isVoid },
+      workload,
+      mode,
+      ratePerSecond,
+      fraction: rateFraction ?? ratePerSecond / saturationOf(workload),
+      requestCount: real.completedCount,
+      isVoid: real.isVoid,
       ...pairsOf(real, summaryOf(ofPoint('point'), replays)),
       repeatErrors: repeats.length === 0 ? null : errorsOf(pairsOf(real, summaryOf(repeats, [records]))),
     };

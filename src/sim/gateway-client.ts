@@ -41,14 +41,12 @@ export class GatewayClient implements CompletionClient {
     let route: RouteSummary | null = null;
     let cancel = () => {};
     const ended = (outcome: CompletionAnswer['outcome'], error?: string): CompletionAnswer => ({
-      ...{
-        outcome,
-        sentMs,
-        endMs: Math.max(seenMs, this.#clock.nowMs()),
-        chunkMs,
-        outputTokenCount,
-        id: `r${index}`,
-      },
+      outcome,
+      sentMs,
+      endMs: Math.max(seenMs, this.#clock.nowMs()),
+      chunkMs,
+      outputTokenCount,
+      id: `r${index}`,
       ...(error === undefined ? {} : { error }),
       ...(route === null ? {} : { route: `${route.path}; ${route.workers.join(' -> ')}` }),
     });

@@ -29,8 +29,12 @@ export interface HostCosts extends CoresOptions {
 const free: LoopCost = { requestMs: 0, frameMs: 0, tokenMs: 0 };
 /** Cores to spare and a client inside the gateway: nothing waits but for what the profile measured. */
 export const spareHost: HostCosts = {
-  ...{ coreCount: Number.POSITIVE_INFINITY, neighbourSlowdown: 0, frontMs: 0 },
-  ...{ gateway: free, worker: free, generator: free },
+  coreCount: Number.POSITIVE_INFINITY,
+  neighbourSlowdown: 0,
+  frontMs: 0,
+  gateway: free,
+  worker: free,
+  generator: free,
 };
 
 export class Host {

@@ -5,13 +5,13 @@
 import type { Clock } from '../base/clock.js';
 import { fromWire, TwostrokeError, toWire } from '../base/errors.js';
 import {
-  type Body,
   BusClosedError,
   type BusConnection,
   BusDeadlineError,
   type BusHandlers,
   type BusServer,
 } from '../bus/bus.js';
+import type { Body } from '../bus/message-types.js';
 
 /** Where a message goes. */
 type Direction = 'toWorker' | 'toGateway';

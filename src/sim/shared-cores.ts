@@ -1,5 +1,5 @@
 /** The processor cores that workers, gateway and load generator share when they run on one host: who computes
- *  waits while an event loop has its core. Made by simulation.ts; timed-device.ts computes on it,
+ *  waits while an event loop has its core. Made by host.ts; timed-device.ts computes on it,
  *  event-loop.ts takes from it.
  *
  *  Computing streams live in work time: it goes on as virtual time does while there is a core for each of

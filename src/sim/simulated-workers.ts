@@ -11,7 +11,7 @@ import type { WorkerProcesses } from '../control/gateway-options.js';
 import type { ProcessEnd, SpawnOptions, WorkerProcess } from '../control/worker-process.js';
 import type { DeviceInfo } from '../device/device.js';
 import { Engine, type EngineHooks } from '../engine/engine.js';
-import type { StepTimeModel } from '../engine/pacer.js';
+import type { StepTimeModel } from '../engine/engine-options.js';
 import type { RequestCost } from '../router/cost-parameters.js';
 import type { StepWork } from '../router/step-work.js';
 import type { LoadedEngine, loadEngine } from '../worker/load-engine.js';
@@ -145,7 +145,10 @@ export class SimulatedWorkers implements WorkerProcesses {
     const { onStep, vocabCount, host } = this.#options;
     const time = new MortalComputeTime(host.cores, clock);
     const device = new TimedDevice({
-      ...{ time, info: infoOf(config), steps: times.steps, link: times.link },
+      time,
+      info: infoOf(config),
+      steps: times.steps,
+      link: times.link,
       ...(onStep === undefined ? {} : { onStep: (work: StepWork, ms: number) => onStep(id, work, ms) }),
     });
     const limits = stepLimitsOf(config.device.kind, config);

@@ -127,7 +127,10 @@ async function runAll(
   const workers = workersOf(clock, host, options);
   const { coreCount } = host.costs;
   const gateway = await Gateway.start({
-    ...{ workers: options.workers, strategy: options.strategy, clock, logger: silentLogger },
+    workers: options.workers,
+    strategy: options.strategy,
+    clock,
+    logger: silentLogger,
     ...(options.split === undefined ? {} : { split: options.split }),
     ...(options.onOverload === undefined ? {} : { onOverload: options.onOverload }),
     ...(options.slo === undefined ? {} : { slo: options.slo }),
@@ -137,7 +140,8 @@ async function runAll(
     workerEntry: '',
     processes: workers,
     // not of the machine that simulates
-    ...{ coreCount, threads: Number.isFinite(coreCount) ? coreCount : options.workers.length },
+    coreCount,
+    threads: Number.isFinite(coreCount) ? coreCount : options.workers.length,
   });
   await gateway.ready;
   await clock.sleep(settleMs);
@@ -168,7 +172,11 @@ function workersOf(
 ): SimulatedWorkers {
   const { vocabCount } = settings;
   return new SimulatedWorkers({
-    ...{ clock, host, logger: silentLogger, timesOf, vocabCount },
+    clock,
+    host,
+    logger: silentLogger,
+    timesOf,
+    vocabCount,
     ...(onLogLine === undefined
       ? {}
       : {
@@ -191,14 +199,12 @@ function costsOf({ workers, profileOf }: SimulationOptions): WorkerCosts {
 function settingsOf({ vocabCount: _, ...settings }: SimulatedSettings): WorkerSettings {
   return {
     ...settings,
-    ...{
-      modelFolder: '',
-      loadFormat: 'dummy',
-      dtype: 'auto',
-      kvDtype: 'auto',
-      quantize: 'none',
-      gpuMemoryShare: 1,
-    },
+    modelFolder: '',
+    loadFormat: 'dummy',
+    dtype: 'auto',
+    kvDtype: 'auto',
+    quantize: 'none',
+    gpuMemoryShare: 1,
     connector: 'peer',
   };
 }

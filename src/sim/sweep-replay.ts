@@ -53,12 +53,11 @@ function runOf(real: readonly LoadRecord[], { ratePerSecond, runIndex }: SweepRu
       .sort((a, b) => a.index - b.index)
       .map((record) => plannedOf(record, runIndex, isOpenLoop)),
     load: {
-      ...{
-        concurrencyMax: isOpenLoop ? Number.POSITIVE_INFINITY : openCountMax,
-        warmupMs: 0,
-        warmupRequestCount: 0,
-      },
-      ...{ drainMs, durationMs: Number.POSITIVE_INFINITY },
+      concurrencyMax: isOpenLoop ? Number.POSITIVE_INFINITY : openCountMax,
+      warmupMs: 0,
+      warmupRequestCount: 0,
+      drainMs,
+      durationMs: Number.POSITIVE_INFINITY,
     },
   };
 }
@@ -68,7 +67,11 @@ function plannedOf(record: LoadRecord, runIndex: number, isOpenLoop: boolean): P
   const { index, promptTokenCount, wantedTokenCount, maxTokenCount, sentMs } = record;
   const ids = randomIds(fallbackTokenIds, mix(runIndex, 1), index, promptTokenCount);
   return {
-    ...{ index, promptTokenCount, wantedTokenCount, maxTokenCount, at: isOpenLoop ? sentMs : 'asap' },
+    index,
+    promptTokenCount,
+    wantedTokenCount,
+    maxTokenCount,
+    at: isOpenLoop ? sentMs : 'asap',
     prompt: { kind: 'ids', ids },
   };
 }

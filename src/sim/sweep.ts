@@ -122,13 +122,11 @@ class SimulatedSweep {
       if (point === undefined) continue;
       this.#records.set(this.#listed.length, result.records);
       this.#listed.push({
-        ...{
-          runIndex: this.#listed.length,
-          workload: workload.name,
-          mode: mode.name,
-          coreShare: 0,
-          shortenedCount: 0,
-        },
+        runIndex: this.#listed.length,
+        workload: workload.name,
+        mode: mode.name,
+        coreShare: 0,
+        shortenedCount: 0,
         ...point,
       });
       this.#options.tell?.(endLine(workload.name, mode.name, point, result));
@@ -142,8 +140,11 @@ class SimulatedSweep {
     const countIn = (ms: number) => Math.ceil(((ratePerSecond ?? 0) * ms) / 1000);
     const warmupRequestCount = stage === 'warmup' ? countIn(settleMs) : countIn(warmupMs);
     const measuredCounts: Readonly<Record<Stage, number>> = {
-      ...{ warmup: 0, unloaded: unloadedRequestCount, saturation: saturation.requestCount },
-      ...{ point: requestCount, repeat: requestCount },
+      warmup: 0,
+      unloaded: unloadedRequestCount,
+      saturation: saturation.requestCount,
+      point: requestCount,
+      repeat: requestCount,
     };
     const requestCountMax = warmupRequestCount + measuredCounts[stage];
     return {
@@ -153,7 +154,10 @@ class SimulatedSweep {
         requestCountMax,
       }),
       load: {
-        ...{ warmupMs: 0, warmupRequestCount, drainMs, durationMs: Number.POSITIVE_INFINITY },
+        warmupMs: 0,
+        warmupRequestCount,
+        drainMs,
+        durationMs: Number.POSITIVE_INFINITY,
         concurrencyMax: concurrencyOf(stage, saturation.concurrency),
       },
       // the others, and the twin

@@ -53,13 +53,12 @@ export function conversionOf(
   if (headEnd <= firstHead)
     throw new TwostrokeError('layout_mismatch', `KV cannot go to ${targetName}: no head is on both sides`);
   return {
-    ...{ source: new KvLayout(from.shape), target: new KvLayout(to.shape) },
-    ...{
-      sourceFirstHead: from.firstHead,
-      targetFirstHead: to.firstHead,
-      firstHead,
-      headCount: headEnd - firstHead,
-    },
+    source: new KvLayout(from.shape),
+    target: new KvLayout(to.shape),
+    sourceFirstHead: from.firstHead,
+    targetFirstHead: to.firstHead,
+    firstHead,
+    headCount: headEnd - firstHead,
     wireDtype: wireDtypeOf(source),
   };
 }

@@ -51,7 +51,10 @@ export function plainFrames(
 function plainFrame(pairs: readonly BlockPair[], cache: KvCache, offset: number, bytes: number): FramePlan {
   const blocks = pairs.map(({ target }) => target);
   return {
-    ...{ laneIndex: (blocks[0] ?? 0) % laneCount, blocks, offset, bytes },
+    laneIndex: (blocks[0] ?? 0) % laneCount,
+    blocks,
+    offset,
+    bytes,
     stage: (stream, slot) =>
       stream.copySlices(
         { base: slot, blockBytes: bytes },
@@ -109,8 +112,13 @@ function packedFrame(
   const { blockTokenCount } = source.shape;
   const own = sourceBlocks.slice(Math.floor(tokens.first / blockTokenCount));
   const range = {
-    ...{ targetStart: 0, sourceStart: tokens.first % blockTokenCount, tokenCount: tokens.count },
-    ...{ targetLayer: 0, sourceLayer: layers.first, layerCount: layers.count, ...rangeOf(conversion) },
+    targetStart: 0,
+    sourceStart: tokens.first % blockTokenCount,
+    tokenCount: tokens.count,
+    targetLayer: 0,
+    sourceLayer: layers.first,
+    layerCount: layers.count,
+    ...rangeOf(conversion),
   };
   const packed = {
     dtype: wireDtype,
@@ -121,7 +129,11 @@ function packedFrame(
     headCount,
   };
   return {
-    ...{ laneIndex: 0, blocks, offset: 0, bytes: wire.blockBytes, packed },
+    laneIndex: 0,
+    blocks,
+    offset: 0,
+    bytes: wire.blockBytes,
+    packed,
     stage: (stream, slot) =>
       stream.moveKv(
         wire.place(slot, blocks.length),

@@ -142,7 +142,8 @@ class TcpChannel implements KvChannel {
       carrier === 'socket'
         ? new StagingPool(device, slotBytes, slotCount)
         : new StagingPool(device, sharedSlotBytes[device.info.kind], slotCount, 'shared');
-    const staging = carrier === 'socket' ? null : this.#pool.export(); // before the streams: it takes memory, and may find none
+    // before the streams: it takes memory, and may find none
+    const staging = carrier === 'socket' ? null : this.#pool.export();
     this.#gateStream = device.createStream();
     this.#copyStream = device.createStream();
     this.#staged = new ReachedQueue(device, this.#copyStream, (staged, error) => this.#send(staged, error));

@@ -58,8 +58,15 @@ export function unpack(
     layout.place(pointer, blocks, identity.geometry?.firstHead ?? 0),
     wireOf(packed, layout).place(from, blocks.length),
     {
-      ...{ targetStart: 0, sourceStart: 0, tokenCount, targetLayer: firstLayer, sourceLayer: 0, layerCount },
-      ...{ firstHead, headCount, headDim: layout.shape.headDim },
+      targetStart: 0,
+      sourceStart: 0,
+      tokenCount,
+      targetLayer: firstLayer,
+      sourceLayer: 0,
+      layerCount,
+      firstHead,
+      headCount,
+      headDim: layout.shape.headDim,
     },
   );
 }

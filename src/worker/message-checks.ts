@@ -1,4 +1,4 @@
-/** How each message is checked where it comes in. Used by worker/ and control/ with bus/protocol.ts.
+/** How each message is checked where it comes in. Used by worker/ and control/.
  *  Invariant: every message of messages.ts has a check, and every body a check of each field, or this does
  *  not compile. */
 import type { RequestId } from '../base/ids.js';

@@ -63,7 +63,7 @@ export interface WorkerSettings {
 }
 
 export const connectorChoices = ['auto', 'peer', 'host-relay', 'tcp'] as const;
-export type ConnectorChoice = (typeof connectorChoices)[number];
+type ConnectorChoice = (typeof connectorChoices)[number];
 
 export interface WorkerConfig extends WorkerSettings {
   readonly role: WorkerRole;

@@ -1,6 +1,6 @@
 /** What this worker predicts its steps to take: by the gateway's profile once it has it, a guess until then,
  *  both corrected by the real steps. Used by worker.ts, for the engine's pacer. */
-import type { StepTimeModel } from '../engine/pacer.js';
+import type { StepTimeModel } from '../engine/engine-options.js';
 import { StepCorrection } from '../router/step-correction.js';
 import type { StepCost } from '../router/step-cost.js';
 import type { StepWork } from '../router/step-work.js';

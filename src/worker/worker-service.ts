@@ -5,7 +5,8 @@
 import { messageOf } from '../base/errors.js';
 import type { RequestId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
-import type { Body, BusHandlers } from '../bus/bus.js';
+import type { BusHandlers } from '../bus/bus.js';
+import type { Body } from '../bus/message-types.js';
 import { answering, type BusProtocolError, type EventHandlers, hearing } from '../bus/protocol.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { GenerationRequest } from '../engine/generation-request.js';

@@ -7,8 +7,12 @@ import { type ComparedPoint, neverWorse } from '../../src/bench/never-worse.js';
 import { type QueueShape, queueRepetitions, queueSlos } from './queue.js';
 
 const quiet: QueueShape = {
-  ...{ repetitionCount: 10, requestCount: 300, load: 0.5, slowness: 1 },
-  ...{ requestNoise: 0.05, runNoise: 0.005 },
+  repetitionCount: 10,
+  requestCount: 300,
+  load: 0.5,
+  slowness: 1,
+  requestNoise: 0.05,
+  runNoise: 0.005,
 };
 const noisy: QueueShape = { ...quiet, requestCount: 200, load: 0.9, runNoise: 0.15 };
 
@@ -58,13 +62,11 @@ describe('all points together', () => {
     const noise = Array.from({ length: 8 }, (_, trial) => pairsOf(100 + trial, shape, 1));
     const points = pairs.map(
       (pair, i): ComparedPoint => ({
-        ...{
-          workload: 'made up',
-          ratePerSecond: i + 1,
-          rateFraction: null,
-          reference: 'static',
-          referenceScale: '1',
-        },
+        workload: 'made up',
+        ratePerSecond: i + 1,
+        rateFraction: null,
+        reference: 'static',
+        referenceScale: '1',
         comparison: comparePoint(pair, new Prng(i)),
         noise: comparePoint(noise[i]!, new Prng(i)),
       }),

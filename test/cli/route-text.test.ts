@@ -5,24 +5,25 @@ import { explanationText, sloText } from '../../src/cli/route-explanation.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 
 const record: RequestRecord = {
-  ...{
-    id: requestId('a'),
-    outcome: 'finished',
-    isMeasurement: false,
-    isLate: false,
-    routes: [],
-    promptTokenCount: 5,
-  },
-  ...{
-    cachedTokenCount: 0,
-    outputTokenCount: 2,
-    finishReasons: ['stop'],
-    arrivalMs: 0,
-    firstTokenMs: 5,
-    doneMs: 9,
-  },
-  ...{ transferBytes: 0, exposedTransferMs: 0, reservationWaitMs: 0, handOverFailures: [], lossCount: 0 },
-  ...{ slo: { ttftMs: 250.25, tpotMs: 3 }, sloMet: { ttft: true, tpot: true, e2el: true, all: true } },
+  id: requestId('a'),
+  outcome: 'finished',
+  isMeasurement: false,
+  isLate: false,
+  routes: [],
+  promptTokenCount: 5,
+  cachedTokenCount: 0,
+  outputTokenCount: 2,
+  finishReasons: ['stop'],
+  arrivalMs: 0,
+  firstTokenMs: 5,
+  doneMs: 9,
+  transferBytes: 0,
+  exposedTransferMs: 0,
+  reservationWaitMs: 0,
+  handOverFailures: [],
+  lossCount: 0,
+  slo: { ttftMs: 250.25, tpotMs: 3 },
+  sloMet: { ttft: true, tpot: true, e2el: true, all: true },
 };
 const missed = { ttft: false, tpot: true, e2el: false, all: false };
 

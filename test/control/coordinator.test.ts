@@ -118,7 +118,8 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
     const served = Array.from({ length: 2 }, (_, i) => cluster.ask(`r${i}`, 100, 40));
     const streams = Array.from({ length: 4 }, (_, i) =>
       cluster.coordinator.submit({
-        ...{ id: requestId(`leaves${i}`), promptIds: Array(100).fill(i) },
+        id: requestId(`leaves${i}`),
+        promptIds: Array(100).fill(i),
         sampling: { ...greedy, maxTokenCount: 40 },
       }),
     );

@@ -11,8 +11,8 @@ import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gate
 import { Lifeline } from '../../src/control/lifeline.js';
 import type { Request } from '../../src/control/request.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
+import type { Blame } from '../../src/control/suspicion.js';
 import {
-  type Blame,
   HandOverError,
   type Reserved,
   type WorkerClient,

@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { type Freeze, FreezeWatch, looksPerFreeze } from '../../src/control/freeze-watch.js';
+import type { ProcessLook } from '../../src/control/process-look.js';
 import { lookAt, parseStat } from '../../src/control/process-look.js';
-import type { ProcessLook } from '../../src/control/worker-process.js';
 
 const frozenMs = 1000;
 const everyMs = frozenMs / looksPerFreeze;

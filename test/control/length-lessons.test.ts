@@ -36,7 +36,10 @@ function serve(router: Routing, choiceCount: number, end: (request: Request, emi
   const attempt = router.admit(request);
   const emit: Emit = (choiceIndex, finishReason) =>
     request.accept({
-      ...{ kind: 'tokens', requestId: request.id, choiceIndex, tokens: [{ tokenId: 5 }] },
+      kind: 'tokens',
+      requestId: request.id,
+      choiceIndex,
+      tokens: [{ tokenId: 5 }],
       ...(finishReason === undefined ? {} : { finishReason }),
     });
   for (let choice = 0; choice < choiceCount; choice++) for (let i = 1; i < tokenCount; i++) emit(choice);

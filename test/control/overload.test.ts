@@ -49,23 +49,23 @@ describe('a refusal', () => {
 describe('an SLO', () => {
   const slo = { ttftMs: 100, tpotMs: 10, e2elMs: 300 };
   const record = (more: Partial<RequestRecord>): RequestRecord => ({
-    ...{
-      id: requestId('r'),
-      outcome: 'finished',
-      isMeasurement: false,
-      isLate: false,
-      routes: [],
-      promptTokenCount: 5,
-    },
-    ...{
-      cachedTokenCount: 0,
-      outputTokenCount: 11,
-      finishReasons: ['stop'],
-      arrivalMs: 1000,
-      firstTokenMs: 1080,
-      doneMs: 1170,
-    },
-    ...{ transferBytes: 0, exposedTransferMs: 0, reservationWaitMs: 0, handOverFailures: [], lossCount: 0 },
+    id: requestId('r'),
+    outcome: 'finished',
+    isMeasurement: false,
+    isLate: false,
+    routes: [],
+    promptTokenCount: 5,
+    cachedTokenCount: 0,
+    outputTokenCount: 11,
+    finishReasons: ['stop'],
+    arrivalMs: 1000,
+    firstTokenMs: 1080,
+    doneMs: 1170,
+    transferBytes: 0,
+    exposedTransferMs: 0,
+    reservationWaitMs: 0,
+    handOverFailures: [],
+    lossCount: 0,
     ...more,
   });
   const without = (name: 'firstTokenMs', made: RequestRecord) => {

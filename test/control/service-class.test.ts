@@ -18,7 +18,8 @@ function admission(claimedTokenCount = 0) {
   });
 }
 const bundle = (serviceClass?: ServiceClass, choiceCount = 1) => ({
-  ...{ promptCount: 1, choiceCount },
+  promptCount: 1,
+  choiceCount,
   ...(serviceClass === undefined ? {} : { serviceClass }),
 });
 

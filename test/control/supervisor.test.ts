@@ -10,13 +10,9 @@ import { connectUnix } from '../../src/bus/unix-socket.js';
 import { defaultGatewayLimits, type GatewayLimits } from '../../src/control/gateway-options.js';
 import { healthOf } from '../../src/control/health.js';
 import { PrefixAffinity, strideKeys } from '../../src/control/prefix-affinity.js';
+import type { ProcessLook } from '../../src/control/process-look.js';
 import { Supervisor } from '../../src/control/supervisor.js';
-import type {
-  ProcessEnd,
-  ProcessLook,
-  SpawnOptions,
-  WorkerProcess,
-} from '../../src/control/worker-process.js';
+import type { ProcessEnd, SpawnOptions, WorkerProcess } from '../../src/control/worker-process.js';
 import { parseWorkerSpecs } from '../../src/control/worker-spec.js';
 import { protocolVersion, type SnapshotBody, type WorkerConfig } from '../../src/worker/messages.js';
 import { helloOf, readyBody, snapshotOf } from './messages.js';

@@ -2,8 +2,9 @@
  *  with fake workers. */
 import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
+import type { Blame } from '../../src/control/suspicion.js';
 import { Suspicion } from '../../src/control/suspicion.js';
-import { type Blame, WorkerLostError } from '../../src/control/worker-client.js';
+import { WorkerLostError } from '../../src/control/worker-client.js';
 import { FakeCluster, idealOutput } from './fake-cluster.js';
 
 type Asked = Awaited<ReturnType<FakeCluster['ask']>>;

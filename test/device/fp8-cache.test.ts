@@ -43,14 +43,17 @@ describe.each(cases)(
         blockOf(i * blockTokenCount),
       );
       return {
-        ...{ rowCount: queryCount, sequenceCount: 1, blockTableStride: table.length, singleQueryCount: 0 },
-        ...{ queryCountMax: queryCount, kvCountMax: kvCount },
-        ...{
-          positions: bench.i32(positions).pointer,
-          slots: bench.i32(slots).pointer,
-          blockTable: bench.i32(table).pointer,
-        },
-        ...{ queryStart: bench.i32([0, queryCount]).pointer, kvCount: bench.i32([kvCount]).pointer },
+        rowCount: queryCount,
+        sequenceCount: 1,
+        blockTableStride: table.length,
+        singleQueryCount: 0,
+        queryCountMax: queryCount,
+        kvCountMax: kvCount,
+        positions: bench.i32(positions).pointer,
+        slots: bench.i32(slots).pointer,
+        blockTable: bench.i32(table).pointer,
+        queryStart: bench.i32([0, queryCount]).pointer,
+        kvCount: bench.i32([kvCount]).pointer,
       };
     }
 

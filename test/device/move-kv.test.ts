@@ -58,14 +58,16 @@ class Side {
     this.host = device.allocateHost(blockBytes * (Math.max(...blocks) + 1));
     this.view = new DataView(this.host.bytes.buffer, this.host.bytes.byteOffset, this.host.bytes.length);
     this.place = {
-      ...{
-        base: this.host.pointer,
-        blockBytes,
-        layerBytes: 2 * valueOffset,
-        valueOffset,
-        scaleOffset: hasScales ? scaleOffset : 0,
-      },
-      ...{ dtype, blockTokenCount, headCount: heads.count, firstHead: heads.first, blocks },
+      base: this.host.pointer,
+      blockBytes,
+      layerBytes: 2 * valueOffset,
+      valueOffset,
+      scaleOffset: hasScales ? scaleOffset : 0,
+      dtype,
+      blockTokenCount,
+      headCount: heads.count,
+      firstHead: heads.first,
+      blocks,
     };
   }
 
@@ -152,8 +154,15 @@ describe.each(['auto', 'scalar'] as const)('move kv, %s', (isa) => {
       const target = new Side(device, to, toSize, heads, blocksOf(targetStart, toSize));
       const firstHead = Math.max(0, heads.first);
       const range: KvRange = {
-        ...{ targetStart, sourceStart, tokenCount, targetLayer: 1, sourceLayer: 0, layerCount: 2, headDim },
-        ...{ firstHead, headCount: Math.min(4, heads.first + heads.count) - firstHead },
+        targetStart,
+        sourceStart,
+        tokenCount,
+        targetLayer: 1,
+        sourceLayer: 0,
+        layerCount: 2,
+        headDim,
+        firstHead,
+        headCount: Math.min(4, heads.first + heads.count) - firstHead,
       };
       const vectors = (visit: (token: number, layer: number, which: number, head: number) => void) => {
         for (let token = 0; token < tokenCount; token++)

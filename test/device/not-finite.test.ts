@@ -200,8 +200,15 @@ describe.each(availableIsas())('on %s', (isa) => {
     // two blocks behind the cache show stray writes
     const cache = b.f32(new Float32Array(2 * half * (blockCount + 2)).fill(7));
     const layer: KvLayerView = {
-      ...{ base: cache.pointer, blockBytes: 8 * half, keyOffset: 0, valueOffset: 4 * half, dtype: 'f32' },
-      ...{ blockTokenCount, kvHeadCount: 1, headDim, blockCount },
+      base: cache.pointer,
+      blockBytes: 8 * half,
+      keyOffset: 0,
+      valueOffset: 4 * half,
+      dtype: 'f32',
+      blockTokenCount,
+      kvHeadCount: 1,
+      headDim,
+      blockCount,
     };
     const rope = b.f32(normals(5 * headDim, 3), [5, headDim]);
     const store = async (
@@ -212,13 +219,16 @@ describe.each(availableIsas())('on %s', (isa) => {
       b.floats(cache).fill(7);
       const qkv = b.f32(normals(3 * 3 * headDim, 4), [3, 3 * headDim]);
       const batch: BatchView = {
-        ...{ rowCount: 3, sequenceCount: 3, blockTableStride: 2, queryCountMax: 1, kvCountMax: 9 },
-        ...{
-          positions: b.i32(positions).pointer,
-          slots: b.i32(slots).pointer,
-          queryStart: b.i32([0, 1, 2, 3]).pointer,
-        },
-        ...{ kvCount: b.i32([1, 9, 1]).pointer, blockTable: b.i32(table).pointer },
+        rowCount: 3,
+        sequenceCount: 3,
+        blockTableStride: 2,
+        queryCountMax: 1,
+        kvCountMax: 9,
+        positions: b.i32(positions).pointer,
+        slots: b.i32(slots).pointer,
+        queryStart: b.i32([0, 1, 2, 3]).pointer,
+        kvCount: b.i32([1, 9, 1]).pointer,
+        blockTable: b.i32(table).pointer,
       };
       const out = b.poisoned([3, headDim]);
       b.stream.ops.ropeStore(qkv, layer, batch, {

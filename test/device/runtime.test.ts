@@ -28,26 +28,28 @@ function failLater(b: Bench, stream: Stream, kvCounts: readonly number[] = [9]):
   const count = kvCounts.length;
   const [headDim, blockTokenCount] = [8, 8];
   const layer: KvLayerView = {
-    ...{
-      base: b.f32(new Float32Array(2 * headDim * blockTokenCount)).pointer,
-      blockBytes: 512,
-      keyOffset: 0,
-      valueOffset: 256,
-    },
-    ...{ dtype: 'f32', blockTokenCount, kvHeadCount: 1, headDim, blockCount: 1 },
+    base: b.f32(new Float32Array(2 * headDim * blockTokenCount)).pointer,
+    blockBytes: 512,
+    keyOffset: 0,
+    valueOffset: 256,
+    dtype: 'f32',
+    blockTokenCount,
+    kvHeadCount: 1,
+    headDim,
+    blockCount: 1,
   };
   const zeros = b.i32(new Int32Array(count)).pointer;
   const batch: BatchView = {
-    ...{
-      rowCount: count,
-      sequenceCount: count,
-      blockTableStride: 1,
-      queryCountMax: 1,
-      kvCountMax: 9,
-      positions: zeros,
-    },
-    ...{ slots: zeros, queryStart: b.i32(Array.from({ length: count + 1 }, (_, i) => i)).pointer },
-    ...{ kvCount: b.i32(kvCounts).pointer, blockTable: zeros },
+    rowCount: count,
+    sequenceCount: count,
+    blockTableStride: 1,
+    queryCountMax: 1,
+    kvCountMax: 9,
+    positions: zeros,
+    slots: zeros,
+    queryStart: b.i32(Array.from({ length: count + 1 }, (_, i) => i)).pointer,
+    kvCount: b.i32(kvCounts).pointer,
+    blockTable: zeros,
   };
   const qkv = b.f32(new Float32Array(3 * headDim * count), [count, 3 * headDim]);
   const options = { headCount: 1, scale: 1, window: 0, softcap: 0 };

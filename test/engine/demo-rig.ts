@@ -47,7 +47,12 @@ export async function openRig(threadCount: number): Promise<Rig> {
   const device = openDevice({ kind: 'cpu', index: 0, threadCount });
   const limits = { rowCountMax: 600, logitRowCountMax: 64 };
   const model = await loadModel(folder, {
-    ...{ device, limits, loadFormat: 'auto', dtype: 'f32', quantize: 'none', maxModelTokenCount: 4096 },
+    device,
+    limits,
+    loadFormat: 'auto',
+    dtype: 'f32',
+    quantize: 'none',
+    maxModelTokenCount: 4096,
   });
   return { device, model };
 }
@@ -68,13 +73,16 @@ export function openEngine(
   hooks: EngineHooks = {},
 ): Engine {
   const options: EngineConfig = {
-    ...{ device, model, clock: systemClock, maxModelTokenCount: 4096, depth: 2, prefixCaching: 'on' },
-    ...{
-      kv: { blockTokenCount: 16, blockCount, dtype: kvDtype },
-      tokenBudget: 600,
-      prefillChunkTokenCount: 512,
-      sequenceCountMax: 32,
-    },
+    device,
+    model,
+    clock: systemClock,
+    maxModelTokenCount: 4096,
+    depth: 2,
+    prefixCaching: 'on',
+    kv: { blockTokenCount: 16, blockCount, dtype: kvDtype },
+    tokenBudget: 600,
+    prefillChunkTokenCount: 512,
+    sequenceCountMax: 32,
     ...shape,
   };
   return new Engine(options, hooks);

@@ -8,7 +8,7 @@ import {
   type EngineHooks,
   type GenerationRequest,
 } from '../../src/engine/engine.js';
-import type { StepTimeModel } from '../../src/engine/pacer.js';
+import type { StepTimeModel } from '../../src/engine/engine-options.js';
 import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
 import type { FinishReason, TokenEvent, TokenLogprob } from '../../src/engine/token-event.js';
 import { FakeDevice, FakeMemory, fakeModel, vocabCount } from './fake-device.js';

@@ -5,7 +5,7 @@ import type { Clock } from '../../src/base/clock.js';
 import type { RequestId } from '../../src/base/ids.js';
 import { Prng } from '../../src/base/prng.js';
 import type { Engine, GenerationRequest } from '../../src/engine/engine.js';
-import type { StepTimeModel } from '../../src/engine/pacer.js';
+import type { StepTimeModel } from '../../src/engine/engine-options.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import { FakePair } from './cluster.js';
 import { type FakeEngineOptions, promptOf, request, type Transcript, Transcripts } from './fake-engine.js';

@@ -42,27 +42,25 @@ async function openEngine(plant: Plant | null, shape: Shape = {}): Promise<Engin
   const folder =
     plant === null ? fixtureFolder('qwen3-moe') : plantedFolder(fixtureFolder('qwen3-moe'), plant);
   const model = await loadModel(folder, {
-    ...{
-      device,
-      limits,
-      loadFormat: 'auto',
-      dtype: 'f32',
-      quantize: shape.quantize ?? 'none',
-      maxModelTokenCount: 512,
-    },
+    device,
+    limits,
+    loadFormat: 'auto',
+    dtype: 'f32',
+    quantize: shape.quantize ?? 'none',
+    maxModelTokenCount: 512,
   });
   const { depth = 2, blockCount = 200, prefillChunkTokenCount = 64, kvDtype = 'f32' } = shape;
   const engine = new Engine({
-    ...{
-      device,
-      model,
-      clock: systemClock,
-      maxModelTokenCount: 512,
-      depth,
-      prefixCaching: 'on',
-      prefillChunkTokenCount,
-    },
-    ...{ kv: { blockTokenCount: 16, blockCount, dtype: kvDtype }, tokenBudget: 256, sequenceCountMax: 32 },
+    device,
+    model,
+    clock: systemClock,
+    maxModelTokenCount: 512,
+    depth,
+    prefixCaching: 'on',
+    prefillChunkTokenCount,
+    kv: { blockTokenCount: 16, blockCount, dtype: kvDtype },
+    tokenBudget: 256,
+    sequenceCountMax: 32,
   });
   open.push({ engine, model, device });
   return engine;

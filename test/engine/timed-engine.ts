@@ -3,7 +3,7 @@
 import type { RequestId } from '../../src/base/ids.js';
 import type { DeviceInfo } from '../../src/device/device.js';
 import { Engine, type EngineHooks, type GenerationRequest } from '../../src/engine/engine.js';
-import type { StepTimeModel } from '../../src/engine/pacer.js';
+import type { StepTimeModel } from '../../src/engine/engine-options.js';
 import type { TokenEvent } from '../../src/engine/token-event.js';
 import { type StepCost, stepMs } from '../../src/router/step-cost.js';
 import type { StepWork } from '../../src/router/step-work.js';
@@ -115,7 +115,12 @@ export class TimedEngine {
     this.engine = new Engine(
       {
         ...limits,
-        ...{ device: device.asDevice(), model, kv, prefixCaching: 'off', depth, clock },
+        device: device.asDevice(),
+        model,
+        kv,
+        prefixCaching: 'off',
+        depth,
+        clock,
         ...(pacing === 'on' ? { stepTimes } : {}),
       },
       hooks,

@@ -74,12 +74,12 @@ export async function benchFp8(device: Device): Promise<void> {
 }
 
 const stepLimits = {
-  ...{
-    tokenBudget: dummyLimits.rowCountMax,
-    prefillChunkTokenCount: dummyLimits.rowCountMax,
-    sequenceCountMax: 256,
-  },
-  ...{ maxModelTokenCount: 8192, depth: 2 as const, clock: systemClock },
+  tokenBudget: dummyLimits.rowCountMax,
+  prefillChunkTokenCount: dummyLimits.rowCountMax,
+  sequenceCountMax: 256,
+  maxModelTokenCount: 8192,
+  depth: 2 as const,
+  clock: systemClock,
 };
 
 async function warm(device: Device, model: Model): Promise<void> {
@@ -194,14 +194,12 @@ export async function benchLoading(device: Device): Promise<void> {
     const startMs = systemClock.nowMs();
     let updateCount = 0;
     const model = await loadModel(folder, {
-      ...{
-        device,
-        limits: dummyLimits,
-        loadFormat: 'auto',
-        dtype: 'bf16',
-        quantize: 'none',
-        maxModelTokenCount: 8192,
-      },
+      device,
+      limits: dummyLimits,
+      loadFormat: 'auto',
+      dtype: 'bf16',
+      quantize: 'none',
+      maxModelTokenCount: 8192,
       onProgress: () => {
         updateCount++;
       },

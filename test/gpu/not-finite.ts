@@ -95,7 +95,8 @@ async function outcomesOf(
 ): Promise<readonly Outcome[]> {
   const model = await load(device, folder, dtype);
   const engine = openEngine(device, model, {
-    ...{ prefillChunkTokenCount: 16, kv: { blockTokenCount: 16, blockCount: 120, dtype } },
+    prefillChunkTokenCount: 16,
+    kv: { blockTokenCount: 16, blockCount: 120, dtype },
   });
   const first = await run(engine);
   const second = await run(engine);

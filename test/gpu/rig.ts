@@ -91,13 +91,16 @@ export type Shape = Partial<
 
 export function openEngine(device: Device, model: Model, shape: Shape, hooks: EngineHooks = {}): Engine {
   const options: EngineConfig = {
-    ...{ device, model, clock: systemClock, maxModelTokenCount: 4096, depth: 2, prefixCaching: 'on' },
-    ...{
-      kv: { blockTokenCount: 16, blockCount: 1024, dtype: 'f32' },
-      tokenBudget: 600,
-      prefillChunkTokenCount: 512,
-      sequenceCountMax: 32,
-    },
+    device,
+    model,
+    clock: systemClock,
+    maxModelTokenCount: 4096,
+    depth: 2,
+    prefixCaching: 'on',
+    kv: { blockTokenCount: 16, blockCount: 1024, dtype: 'f32' },
+    tokenBudget: 600,
+    prefillChunkTokenCount: 512,
+    sequenceCountMax: 32,
     ...shape,
   };
   return new Engine(options, hooks);

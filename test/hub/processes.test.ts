@@ -67,8 +67,13 @@ it('generates with a model by its name, and offline afterwards', async () => {
 it('shows what a model is without its weights', async () => {
   const shown = await start('models', 'show', 'org/demo', '--json').finished;
   expect(JSON.parse(shown.stdout)).toMatchObject({
-    ...{ licence: 'apache-2.0', architecture: 'qwen3', dtype: 'bf16', contextTokenCount: 4096 },
-    ...{ weightBytes: weightsByteCount, kvBytesPerToken: 3072, devices: [{ device: 'cpu', kind: 'cpu' }] },
+    licence: 'apache-2.0',
+    architecture: 'qwen3',
+    dtype: 'bf16',
+    contextTokenCount: 4096,
+    weightBytes: weightsByteCount,
+    kvBytesPerToken: 3072,
+    devices: [{ device: 'cpu', kind: 'cpu' }],
   });
   expect(hub.asked.map((asked) => path.basename(asked.path))).toEqual(['main?blobs=true', 'config.json']);
 });

@@ -73,7 +73,11 @@ function options(settings: Partial<HubSettings> = {}): PullOptions {
   const proxies = { http: '', https: '', none: '' };
   return {
     settings: { endpoint: hub.url, token: null, cacheFolder, isOffline: false, proxies, ...settings },
-    ...{ parts: 'all', clock, signal: new AbortController().signal, tryCount: 3, stallMs: 20_000 },
+    parts: 'all',
+    clock,
+    signal: new AbortController().signal,
+    tryCount: 3,
+    stallMs: 20_000,
     onProgress: (at) => void progress.push(at),
     tell: (line) => void told.push(line),
   };

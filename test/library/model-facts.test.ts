@@ -8,8 +8,12 @@ const root = path.resolve(import.meta.dirname, '../..');
 const qwen3 = readModelConfig(path.join(root, 'models/shape-qwen3-8b'));
 const mixture = readModelConfig(path.join(root, 'test/fixtures/qwen3-moe'));
 const gpu: DeviceFacts = {
-  ...{ device: 'cuda:0', kind: 'cuda', name: 'H200' },
-  ...{ totalBytes: 140 * 2 ** 30, freeBytes: 139 * 2 ** 30, readBytesPerSecond: 4e12 },
+  device: 'cuda:0',
+  kind: 'cuda',
+  name: 'H200',
+  totalBytes: 140 * 2 ** 30,
+  freeBytes: 139 * 2 ** 30,
+  readBytesPerSecond: 4e12,
 };
 
 it('reckons a dense model', () => {

@@ -48,7 +48,9 @@ request_router:
 it('gives a request the class of the first rule that fits', () => {
   const rules = rulesOf(classes + routes);
   expect(classOf(rules, { 'x-customer-tier': 'premium' })).toEqual({
-    ...{ name: 'premium', reservedShare: 0.1, priority: 100 },
+    name: 'premium',
+    reservedShare: 0.1,
+    priority: 100,
     slo: { ttft: { unit: 'ms', value: 500 }, tpot: { unit: 'ms', value: 50 } },
   });
   expect(classOf(rules, { 'x-customer-tier': 'standard' })?.name).toBe('standard');

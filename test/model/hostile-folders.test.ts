@@ -254,7 +254,9 @@ const doubling = {
   normalizers: new Array(40).fill({ type: 'Replace', pattern: { String: 'H' }, content: 'HH' }),
 };
 const template = (count: number) => ({
-  ...{ type: 'TemplateProcessing', pair: [], special_tokens: {} },
+  type: 'TemplateProcessing',
+  pair: [],
+  special_tokens: {},
   single: new Array(count).fill({ Sequence: { id: 'A', type_id: 0 } }),
 });
 

@@ -290,8 +290,12 @@ describe('tokenizer_config.json', () => {
       Array.from({ length: 256 }, (_, byte) => [byteLevelCharacters[byte], byte]),
     );
     return {
-      ...{ added_tokens: added, normalizer: null, pre_tokenizer: preTokenizer, post_processor: null },
-      ...{ decoder: { type: 'ByteLevel' }, model: { type: 'BPE', vocab, merges: [] } },
+      added_tokens: added,
+      normalizer: null,
+      pre_tokenizer: preTokenizer,
+      post_processor: null,
+      decoder: { type: 'ByteLevel' },
+      model: { type: 'BPE', vocab, merges: [] },
     };
   };
   const decoderOf = (tokens: Record<string, object>) => ({ added_tokens_decoder: tokens });

@@ -125,8 +125,11 @@ describe('non-negative least squares', () => {
 describe('samples', () => {
   it('averages decode steps in a row, so that a late look at the clock cancels out', () => {
     const step = (decodeCount: number, ms: number, prefillTokenCount = 0): StepSample => ({
-      ...{ decodeCount, prefillTokenCount, ms },
-      ...{ decodeKvTokenCount: 10 * decodeCount, prefillPairCount: 0 },
+      decodeCount,
+      prefillTokenCount,
+      ms,
+      decodeKvTokenCount: 10 * decodeCount,
+      prefillPairCount: 0,
     });
     const late = [15, 5, 10, 10, 18, 2, 11, 9].map((ms) => step(2, ms));
     const merged = averagedRuns([...late, step(2, 7), step(3, 9), step(3, 50, 8)]);
@@ -135,8 +138,11 @@ describe('samples', () => {
 
   it('leaves out the first step with prompts in so many rows, if there are more of them', () => {
     const step = (decodeCount: number, prefillTokenCount: number, ms: number): StepSample => ({
-      ...{ decodeCount, prefillTokenCount, ms },
-      ...{ decodeKvTokenCount: 10 * decodeCount, prefillPairCount: 0 },
+      decodeCount,
+      prefillTokenCount,
+      ms,
+      decodeKvTokenCount: 10 * decodeCount,
+      prefillPairCount: 0,
     });
     const samples = [
       step(0, 512, 20),
@@ -174,7 +180,10 @@ describe('links', () => {
 
   it('takes probes for what connectors can do, hand-overs for the rest', () => {
     const handOvers = [1e5, 1e5, 4e5, 1.6e6, 3.2e6].map((bytes) => ({
-      ...{ from: 'w0' as never, to: 'w1' as never, connector: 'host-relay', bytes },
+      from: 'w0' as never,
+      to: 'w1' as never,
+      connector: 'host-relay',
+      bytes,
       exposedMs: 3 + 1e-6 * bytes,
     }));
     const { links, handOver } = fitLinks(trials, handOvers);

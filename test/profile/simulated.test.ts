@@ -32,7 +32,8 @@ const request = { arrivalMs: 0.5, tokenMs: 0.25, handOverMs: 3, handOverMsPerTok
 const times: WorkerTimes = {
   steps: { draw: (work) => stepMs(cost, work) },
   link: { drawLatency: () => 0.1, draw: (bytes) => bytes / 2e6 },
-  ...{ request, kvBytesPerToken: 4096 },
+  request,
+  kvBytesPerToken: 4096,
 };
 
 interface Measured {
@@ -56,24 +57,20 @@ async function profileSimulated(
   });
   const run = async () => {
     const gateway = await Gateway.start({
-      ...{
-        workers: parseWorkerSpecs(workers),
-        strategy: 'adaptive',
-        clock,
-        logger: silentLogger,
-        workerEntry: '',
-        processes,
-      },
+      workers: parseWorkerSpecs(workers),
+      strategy: 'adaptive',
+      clock,
+      logger: silentLogger,
+      workerEntry: '',
+      processes,
       settings: {
         ...settings,
-        ...{
-          modelFolder: '',
-          loadFormat: 'dummy',
-          dtype: 'auto',
-          kvDtype: 'auto',
-          quantize: 'none',
-          gpuMemoryShare: 1,
-        },
+        modelFolder: '',
+        loadFormat: 'dummy',
+        dtype: 'auto',
+        kvDtype: 'auto',
+        quantize: 'none',
+        gpuMemoryShare: 1,
         connector: 'peer',
       },
     });

@@ -14,7 +14,9 @@ it('is what `twostroke profile` says of it, but for what it says only while meas
   const text = profileText([
     {
       file: readProfile(path.join(root, name)),
-      ...{ path: name, workers: ['w0', 'w1'].map(workerId), soloShare: null },
+      path: name,
+      workers: ['w0', 'w1'].map(workerId),
+      soloShare: null,
       errorOfKind: { prefill: unknown, decode: unknown, mixed: unknown },
     },
   ]);

@@ -64,7 +64,10 @@ function profiled(): WorkerCosts {
     linkGBPerSecond: 1,
   };
   const profile: Omit<ProfileFile, 'readable' | 'samples' | 'linkSamples'> = {
-    ...{ key, measuredAt: 'never', parameters: costs, fitError: { median: 0, p90: 0 } },
+    key,
+    measuredAt: 'never',
+    parameters: costs,
+    fitError: { median: 0, p90: 0 },
   };
   worker.use(id, { ...profile, readable, samples: [], linkSamples: [] } as unknown as ProfileFile);
   return worker;
@@ -144,13 +147,11 @@ it('a request on two workers teaches each what it did itself', () => {
     const { wait, prefill, step, messages, transfer } = worker.correctionsFor([id, other]);
     worker.observeRequest([id, other], {
       corrections: { wait, prefill, step, messages, transfer },
-      ...{
-        messagesMs: messages,
-        waitMs: 0,
-        prefillMs: 50 * prefill,
-        stepMs: 10 * step,
-        transferMs: 5 * transfer,
-      },
+      messagesMs: messages,
+      waitMs: 0,
+      prefillMs: 50 * prefill,
+      stepMs: 10 * step,
+      transferMs: 5 * transfer,
       real: { ttftMs: 51, stepMs: 20, transferMs: 10 },
     });
   }

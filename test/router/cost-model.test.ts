@@ -103,7 +103,8 @@ describe('against the engine, step by step', () => {
   const quiet: CostParameters = {
     ...costs,
     step: cost,
-    ...{ tokenBudget: 2048, prefillChunkTokenCount: 2048 },
+    tokenBudget: 2048,
+    prefillChunkTokenCount: 2048,
     request: { ...costs.request, arrivalMs: 0, tokenMs: 0 },
   };
 

@@ -114,7 +114,10 @@ it('nine times in ten the sequences stay within what was counted, and it is not 
   const trialCount = 400;
   for (let trial = 0; trial < trialCount; trial++) {
     const claims: KvClaim[] = Array.from({ length: 24 }, () => ({
-      ...{ promptTokenCount: 100, choiceCount: 1, generatedTokenCount: 0, lengths },
+      promptTokenCount: 100,
+      choiceCount: 1,
+      generatedTokenCount: 0,
+      lengths,
     }));
     const counted = kvTokensNeeded(claims, 16) - 24 * 8;
     const held = claims.reduce((sum) => sum + 100 + draw(), 0);

@@ -13,7 +13,7 @@ import type { ServiceClass } from '../../src/control/service-class.js';
 import type { Health, WorkerStatus } from '../../src/control/worker-status.js';
 import type { EngineSnapshot } from '../../src/engine/engine-options.js';
 import type { TokenEvent, TokenLogprob, TokenOutput } from '../../src/engine/token-event.js';
-import type { ServerGateway } from '../../src/server/exchange.js';
+import type { ServerGateway } from '../../src/server/server-gateway.js';
 
 /** The tokens a choice gives before it ends by itself with an end token; cycled when the request ignores the
  *  end. */

@@ -122,24 +122,25 @@ describe('classes', () => {
 
 it('counts what was judged, met, late and refused, and tells it at /routes', async () => {
   const made: RequestRecord = {
-    ...{
-      id: requestId('a'),
-      outcome: 'finished',
-      isMeasurement: false,
-      isLate: false,
-      routes: [],
-      promptTokenCount: 5,
-    },
-    ...{
-      cachedTokenCount: 0,
-      outputTokenCount: 2,
-      finishReasons: ['stop'],
-      arrivalMs: 0,
-      firstTokenMs: 5,
-      doneMs: 9,
-    },
-    ...{ transferBytes: 0, exposedTransferMs: 0, reservationWaitMs: 0, handOverFailures: [], lossCount: 0 },
-    ...{ slo: { ttftMs: 10, tpotMs: 3 }, sloMet: { ttft: true, tpot: false, e2el: true, all: false } },
+    id: requestId('a'),
+    outcome: 'finished',
+    isMeasurement: false,
+    isLate: false,
+    routes: [],
+    promptTokenCount: 5,
+    cachedTokenCount: 0,
+    outputTokenCount: 2,
+    finishReasons: ['stop'],
+    arrivalMs: 0,
+    firstTokenMs: 5,
+    doneMs: 9,
+    transferBytes: 0,
+    exposedTransferMs: 0,
+    reservationWaitMs: 0,
+    handOverFailures: [],
+    lossCount: 0,
+    slo: { ttftMs: 10, tpotMs: 3 },
+    sloMet: { ttft: true, tpot: false, e2el: true, all: false },
   };
   const records: RequestRecord[] = [
     made,

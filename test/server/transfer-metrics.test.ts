@@ -2,7 +2,7 @@
 import { Registry } from 'prom-client';
 import { expect, it } from 'vitest';
 import type { RequestRecord } from '../../src/control/request-record.js';
-import type { ServerGateway } from '../../src/server/exchange.js';
+import type { ServerGateway } from '../../src/server/server-gateway.js';
 import { registerTransferMetrics } from '../../src/server/transfer-metrics.js';
 
 it('tells bytes, times, retries and failures by pair and connector', async () => {

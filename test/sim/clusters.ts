@@ -13,14 +13,15 @@ import type { WorkerTimes } from '../../src/sim/simulated-workers.js';
 import type { SimulatedSettings, SimulationOptions } from '../../src/sim/simulation.js';
 
 export const settings: SimulatedSettings = {
-  ...{
-    blockTokenCount: 16,
-    blockCount: 4096,
-    tokenBudget: 512,
-    prefillChunkTokenCount: 512,
-    sequenceCountMax: 64,
-  },
-  ...{ maxModelTokenCount: 4096, prefixCaching: 'on', depth: 2, vocabCount: 1000 },
+  blockTokenCount: 16,
+  blockCount: 4096,
+  tokenBudget: 512,
+  prefillChunkTokenCount: 512,
+  sequenceCountMax: 64,
+  maxModelTokenCount: 4096,
+  prefixCaching: 'on',
+  depth: 2,
+  vocabCount: 1000,
 };
 
 /** 0.02 ms a prompt token, 2 ms a decode step; 1 GB/s. */
@@ -34,8 +35,11 @@ export const plainTimes = (): WorkerTimes => ({
 });
 
 export const load = {
-  ...{ concurrencyMax: Number.POSITIVE_INFINITY, warmupMs: 0, warmupRequestCount: 0 },
-  ...{ drainMs: 600_000, durationMs: Number.POSITIVE_INFINITY },
+  concurrencyMax: Number.POSITIVE_INFINITY,
+  warmupMs: 0,
+  warmupRequestCount: 0,
+  drainMs: 600_000,
+  durationMs: Number.POSITIVE_INFINITY,
 };
 
 export function poisson(
@@ -45,14 +49,15 @@ export function poisson(
   seed = 1,
 ): Iterable<PlannedRequest> {
   const workload = createWorkload({
-    ...{ name, seed, contentSeed: seed, tokenIdPool: Array.from({ length: 256 }, (_, i) => i + 3) },
-    ...{
-      inputTokenCount: 100,
-      outputTokenCount: 32,
-      rangeRatio: 0,
-      outputShape: 'lognormal',
-      lengthScale: 1,
-    },
+    name,
+    seed,
+    contentSeed: seed,
+    tokenIdPool: Array.from({ length: 256 }, (_, i) => i + 3),
+    inputTokenCount: 100,
+    outputTokenCount: 32,
+    rangeRatio: 0,
+    outputShape: 'lognormal',
+    lengthScale: 1,
   });
   const options = {
     outputLength: 'forced',
@@ -126,7 +131,9 @@ export function syntheticProfile(): ProfileFile {
       { rowCount: 1, ms: 1.02 },
       { rowCount: 512, ms: 11.24 },
     ],
-    ...{ msPerSampledRow: 0.03, msPerDecodeKvToken: 1e-5, msPerPrefillPair: 1e-6 },
+    msPerSampledRow: 0.03,
+    msPerDecodeKvToken: 1e-5,
+    msPerPrefillPair: 1e-6,
   };
   return {
     key: {
@@ -142,11 +149,16 @@ export function syntheticProfile(): ProfileFile {
       step,
       links: [{ connector: 'peer', latencyMs: 0.1, bytesPerSecond: 1e9 }],
       request: { arrivalMs: 0.5, tokenMs: 0.2, handOverMs: 1, handOverMsPerToken: 0 },
-      ...{ kvBytesPerToken: 4096, tokenBudget: 512, prefillChunkTokenCount: 512 },
+      kvBytesPerToken: 4096,
+      tokenBudget: 512,
+      prefillChunkTokenCount: 512,
     },
     readable: {
-      ...{ prefillMsPerToken: 0.02, decodeMsPerStep: 1.05, batchThreshold: 11 },
-      ...{ interferenceMsPerToken: 0.02, linkGBPerSecond: 1 },
+      prefillMsPerToken: 0.02,
+      decodeMsPerStep: 1.05,
+      batchThreshold: 11,
+      interferenceMsPerToken: 0.02,
+      linkGBPerSecond: 1,
     },
     fitError: { median: 0.05, p90: 0.15 },
     samples: syntheticSamples((work) => stepMs(step, work), 0.1, 3),

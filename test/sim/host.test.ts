@@ -63,7 +63,9 @@ describe('shared cores', () => {
 describe('a host', () => {
   const costs: HostCosts = {
     ...spareHost,
-    ...{ coreCount: 1, frontMs: 1, gateway: { requestMs: 3, frameMs: 0, tokenMs: 0 } },
+    coreCount: 1,
+    frontMs: 1,
+    gateway: { requestMs: 3, frameMs: 0, tokenMs: 0 },
   };
   const ttftsOf = async (host?: HostCosts) => {
     const plan = [requestAt(0, 100, 2), requestAt(0, 100, 2, 1)];

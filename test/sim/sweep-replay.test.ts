@@ -32,16 +32,15 @@ async function sweep(): Promise<SweepData> {
   ) => {
     records.set(runs.length, made);
     runs.push({
-      ...{
-        runIndex: runs.length,
-        stage,
-        mode,
-        workload: 'mixed',
-        repetition: 0,
-        ratePerSecond,
-        rateFraction: null,
-      },
-      ...{ coreShare: 0, shortenedCount: 0 },
+      runIndex: runs.length,
+      stage,
+      mode,
+      workload: 'mixed',
+      repetition: 0,
+      ratePerSecond,
+      rateFraction: null,
+      coreShare: 0,
+      shortenedCount: 0,
     });
   };
   const saturating = [...poisson('mixed', 1e6, 40)].map((each) => ({ ...each, at: 'asap' as const }));

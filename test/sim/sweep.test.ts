@@ -15,32 +15,32 @@ const mode = (name: Strategy) => ({
 describe('simulateSweep', () => {
   it('asks every mode for the same at each point, the first static one twice', async () => {
     const data = await simulateSweep({
-      ...{
-        name: 'test',
-        candidate: 'adaptive',
-        seed: 1,
-        rateFractions: [0.5],
-        repetitionCount: 2,
-        requestCount: 30,
-      },
-      ...{ settleMs: 500, warmupMs: 100, saturation: { concurrency: 8, requestCount: 40 } },
+      name: 'test',
+      candidate: 'adaptive',
+      seed: 1,
+      rateFractions: [0.5],
+      repetitionCount: 2,
+      requestCount: 30,
+      settleMs: 500,
+      warmupMs: 100,
+      saturation: { concurrency: 8, requestCount: 40 },
       modes: (['collocated', 'disaggregated', 'adaptive'] as const).map(mode),
       workloads: [
         {
           name: 'short',
           load: (seed) => ({
             workload: {
-              ...{
-                name: 'short',
-                seed,
-                contentSeed: seed,
-                inputTokenCount: 1,
-                outputTokenCount: 8,
-                rangeRatio: 0,
-              },
-              ...{ outputShape: 'lognormal', lengthScale: 1 },
+              name: 'short',
+              seed,
+              contentSeed: seed,
+              inputTokenCount: 1,
+              outputTokenCount: 8,
+              rangeRatio: 0,
+              outputShape: 'lognormal',
+              lengthScale: 1,
             },
-            ...{ durationMs: Number.POSITIVE_INFINITY, contextTokenCount: 4096 },
+            durationMs: Number.POSITIVE_INFINITY,
+            contextTokenCount: 4096,
           }),
         },
       ],

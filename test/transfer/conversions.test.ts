@@ -35,8 +35,12 @@ interface Rank {
 }
 
 const identityOf = ({ shape: own, firstHead, transferDtype = 'auto' }: Rank): KvIdentity => ({
-  ...{ protocolVersion: 1, modelName: own.modelName, dtype: own.dtype, layoutHash: new KvLayout(own).hash },
-  ...{ transferDtype, geometry: { shape: own, firstHead } },
+  protocolVersion: 1,
+  modelName: own.modelName,
+  dtype: own.dtype,
+  layoutHash: new KvLayout(own).hash,
+  transferDtype,
+  geometry: { shape: own, firstHead },
 });
 
 const open: { close(): Promise<void> }[] = [];

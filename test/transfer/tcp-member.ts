@@ -36,7 +36,8 @@ export function member(
   mayRead: () => boolean = () => true,
 ): Member {
   return {
-    ...{ name, make },
+    name,
+    make,
     async listen(side, workerName) {
       const connector = make(side.source());
       const channels = new Map<string, Promise<KvChannel>>();

@@ -98,8 +98,14 @@ function watchedModel(device: MeteredDevice, logitRowCountMax: number) {
 
 function optionsOf(device: MeteredDevice, model: Model) {
   return {
-    ...{ device: device.asDevice(), model, clock: systemClock, depth: 2 as const, maxModelTokenCount: 400 },
-    ...{ tokenBudget: 96, prefillChunkTokenCount: 96, sequenceCountMax: 20 },
+    device: device.asDevice(),
+    model,
+    clock: systemClock,
+    depth: 2 as const,
+    maxModelTokenCount: 400,
+    tokenBudget: 96,
+    prefillChunkTokenCount: 96,
+    sequenceCountMax: 20,
     kv: { blockTokenCount: 16, dtype: 'f32' as const },
   };
 }

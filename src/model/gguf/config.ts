@@ -1,5 +1,5 @@
 /** A GGUF file's keys as the config.json that its model had, which config.ts reads like any other. Used by
- *  documents.ts. What cannot be served is refused here by the file's own names. */
+ *  model-files.ts. What cannot be served is refused here by the file's own names. */
 import { ModelError } from '../../base/errors.js';
 import { describeJson, type JsonObject } from '../json-file.js';
 import { readFloats } from '../safetensors.js';
@@ -90,8 +90,11 @@ function ropeScaling(
   if (shortFactors !== null && longFactors !== null) {
     const attentionFactor = metadata.number(key('rope.scaling.attn_factor')) ?? 1;
     return {
-      ...{ rope_type: 'longrope', short_factor: shortFactors, long_factor: longFactors },
-      ...{ original_max_position_embeddings: original, attention_factor: attentionFactor },
+      rope_type: 'longrope',
+      short_factor: shortFactors,
+      long_factor: longFactors,
+      original_max_position_embeddings: original,
+      attention_factor: attentionFactor,
     };
   }
   const type = metadata.text(key('rope.scaling.type')) ?? 'none';

@@ -1,5 +1,5 @@
 /** A GGUF model: one file, or the parts of a split one (NAME-00001-of-00003.gguf) as one. Used by
- *  gguf-checkpoint.ts and documents.ts. */
+ *  gguf-checkpoint.ts and model-files.ts. */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { ModelError } from '../../base/errors.js';

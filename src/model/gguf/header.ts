@@ -20,7 +20,7 @@ const nameBytesMax = 1024;
 const dimensionCountMax = 4;
 const defaultAlignment = 32;
 
-export interface GgufHeader {
+interface GgufHeader {
   readonly metadata: Metadata;
   readonly entries: readonly TensorEntry[];
 }

@@ -24,7 +24,7 @@ const inLayer = new Map([
   ['post_feedforward_layernorm', 'post_ffw_norm'],
 ]);
 
-export interface GgufName {
+interface GgufName {
   readonly name: string;
   /** Which matrix of a stack; null: the whole tensor. */
   readonly expert: number | null;

@@ -1,5 +1,5 @@
 /** A GGUF file's vocabulary as the tokenizer.json and tokenizer_config.json that tokenizer.ts reads. Used
- *  by documents.ts. Two kinds: "gpt2" (byte-level BPE with a named pre-tokenizer) and "llama"
+ *  by model-files.ts. Two kinds: "gpt2" (byte-level BPE with a named pre-tokenizer) and "llama"
  *  (SentencePiece: merges by score, byte fallback). Rules are llama.cpp's. */
 import { ModelError } from '../../base/errors.js';
 import { describeJson, type JsonObject } from '../json-file.js';

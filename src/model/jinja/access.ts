@@ -1,5 +1,5 @@
-/** `value.name`, `value[key]` and slices, as jinja2's sandbox resolves them. Used by render.ts, filters and
- *  str-format.ts. */
+/** `value.name`, `value[key]` and slices, as jinja2's sandbox resolves them. Used by evaluate.ts and
+ *  filters. */
 import { wholeNumber } from './arguments.js';
 import { objectMethod } from './object-methods.js';
 import { strFormat } from './str-format.js';

@@ -1,4 +1,5 @@
-/** What every template can call: jinja2's globals, and the two that transformers adds. Used by render.ts. */
+/** What every template can call: jinja2's globals, and the two that transformers adds. Used by
+ *  template.ts. */
 import { bind, text, wholeNumber } from './arguments.js';
 import { strftime } from './strftime.js';
 import {

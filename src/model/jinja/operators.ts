@@ -1,4 +1,4 @@
-/** Python's arithmetic, membership and comparison. Used by render.ts, filters and tests. */
+/** Python's arithmetic, membership and comparison. Used by evaluate.ts, filters and tests. */
 
 import { compare, isEqual } from './compare.js';
 import { percentFormat } from './percent-format.js';

@@ -2,7 +2,7 @@
 import { ownAttribute, pathOf } from './access.js';
 import { bind, wholeNumber } from './arguments.js';
 import { compare, isEqual } from './compare.js';
-import type { Filter, FilterContext } from './filters.js';
+import type { Filter, FilterContext } from './filter.js';
 import { arithmetic } from './operators.js';
 import { str } from './text.js';
 import {

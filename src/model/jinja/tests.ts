@@ -1,4 +1,4 @@
-/** The tests of `is`. Used by render.ts and the select filters. */
+/** The tests of `is`. Used by evaluate.ts and the select filters. */
 import { bind } from './arguments.js';
 import { isEqual } from './compare.js';
 import { arithmetic, isCompared, isIn } from './operators.js';

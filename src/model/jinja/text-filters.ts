@@ -1,6 +1,6 @@
 /** The filters on text and numbers. Collected by filters.ts. */
 import { bind, text, wholeNumber } from './arguments.js';
-import type { Filter } from './filters.js';
+import type { Filter } from './filter.js';
 import { toJson } from './json-text.js';
 import { percentFormat } from './percent-format.js';
 import { capitalized, centered, lines, replaced, stripped } from './string-methods.js';

@@ -20,8 +20,13 @@ export function storedAwq(module: QuantisedModule, [rowCount, k]: readonly [numb
   return {
     entry,
     layout: {
-      ...{ encoding: 'u4', rowStride: 1, columnStride: rowCount / 8, wordsAlong: 'rows', wordOrder: 'awq' },
-      ...{ groupColumns, groupCount },
+      encoding: 'u4',
+      rowStride: 1,
+      columnStride: rowCount / 8,
+      wordsAlong: 'rows',
+      wordOrder: 'awq',
+      groupColumns,
+      groupCount,
     },
     readScaling: (): Scaling => ({
       scales: transposed(readFloats(scales), groupCount, rowCount),

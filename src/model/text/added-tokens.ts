@@ -124,7 +124,7 @@ function addedToken(id: TokenId, content: string, flags: JsonObject): AddedToken
 }
 
 /** A part of a text: a token or what is between tokens. */
-export type Section = { readonly text: string; readonly start: number; readonly id: TokenId | null };
+type Section = { readonly text: string; readonly start: number; readonly id: TokenId | null };
 
 interface TrieNode {
   readonly next: Map<string, TrieNode>;

@@ -1,5 +1,5 @@
 /** What a tokenizer does to a text before it is cut, as the Rust tokenizers library does it. Used by
- *  tokenizer.ts in place of @huggingface/tokenizers' own, which (0.2.0) lowercase by context (a final Σ),
+ *  text-encoding.ts in place of @huggingface/tokenizers' own, which (0.2.0) lowercase by context (a final Σ),
  *  trim JavaScript's white space, read `$&` in a replacement, prepend to nothing, miss ideographs beyond
  *  U+FFFF, and guess at Precompiled by NFKC. */
 import { ModelError } from '../../base/errors.js';

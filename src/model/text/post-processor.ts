@@ -5,7 +5,7 @@ import type { TokenId } from '../../base/ids.js';
 import type { ConfigFields } from '../config-fields.js';
 import { describeJson, isJsonObject } from '../json-file.js';
 
-export interface Surroundings {
+interface Surroundings {
   readonly before: readonly TokenId[];
   readonly after: readonly TokenId[];
 }

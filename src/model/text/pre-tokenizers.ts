@@ -1,5 +1,5 @@
 /** Cuts a normalised text into the words that the tokenizer's model sees, as the Rust tokenizers library
- *  does. Used by tokenizer.ts in place of @huggingface/tokenizers' own, which (0.2.0) use JavaScript's
+ *  does. Used by text-encoding.ts in place of @huggingface/tokenizers' own, which (0.2.0) use JavaScript's
  *  classes (Digits, Whitespace, ByteLevel), know one behaviour of Punctuation and two of Split, do not cut in
  *  Metaspace, and count UTF-16 units in FixedLength. */
 import { ModelError } from '../../base/errors.js';
@@ -19,7 +19,7 @@ import {
   wordClass,
 } from './patterns.js';
 
-export interface Piece {
+interface Piece {
   readonly text: string;
   /** Whether it begins where the whole text does. */
   readonly isFirst: boolean;

@@ -125,7 +125,9 @@ function readModel(file: string, model: JsonValue | undefined): LibraryModel {
       model: withMerges(model),
       post_processor: null,
       added_tokens: [],
-      ...{ normalizer: null, pre_tokenizer: null, decoder: null },
+      normalizer: null,
+      pre_tokenizer: null,
+      decoder: null,
     },
     {},
   );

@@ -7,7 +7,7 @@ import type { Knowledge } from './step-policies.js';
 
 /** Requests of one seed. The first and the last are served and not counted: of those the system is not yet,
  *  or no longer, as full as in between. */
-export interface ModelLoad {
+interface ModelLoad {
   readonly requests: readonly ModelRequest[];
   readonly firstCounted: number;
   readonly countedCount: number;

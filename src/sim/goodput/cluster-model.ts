@@ -63,7 +63,7 @@ export interface Policy {
   step(worker: ModelWorker, startMs: number, reject: (sequence: ModelSequence) => void): ModelStep;
 }
 
-export interface Served {
+interface Served {
   readonly request: ModelRequest;
   /** Infinity: no token came. */
   readonly ttftMs: number;

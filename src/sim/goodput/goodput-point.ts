@@ -20,7 +20,7 @@ import type { ModelRequest } from './cluster-model.js';
 import type { GoodputReference } from './goodput-reference.js';
 import type { GoodputCluster, GoodputMode, GoodputWorkload } from './goodput-setup.js';
 
-export interface PointOptions {
+interface PointOptions {
   readonly cluster: GoodputCluster;
   readonly workload: GoodputWorkload;
   readonly reference: GoodputReference;
@@ -33,7 +33,7 @@ export interface PointOptions {
 }
 
 /** How much is sent, of each seed. */
-export interface RunSize {
+interface RunSize {
   /** How long a cluster has the rate before, in a run of its own; */
   readonly settleMs: number;
   /** then unmeasured requests before those that count, and after them. */
@@ -132,7 +132,9 @@ export async function measurePoint(options: PointOptions): Promise<GoodputPoint>
     },
     reference: { strategy: betterStatic.strategy, pacing: betterStatic.pacing },
     bestPolicy: policy,
-    ...{ ttftP99: pair('ttftP99'), tpotP99: pair('tpotP99'), itlP99: pair('itlP99') },
+    ttftP99: pair('ttftP99'),
+    tpotP99: pair('tpotP99'),
+    itlP99: pair('itlP99'),
     modes,
   };
 }
@@ -183,7 +185,10 @@ function runsOf(options: PointOptions, seed: number, ratePerSecond: number): rea
   const run = (planSeed: number, requestCount: number): SimulatedRun => ({
     plan: withSlo(requestsOf(options, planSeed, ratePerSecond, requestCount), options.reference),
     load: {
-      ...{ warmupMs: 0, warmupRequestCount: 0, drainMs, durationMs: Number.POSITIVE_INFINITY },
+      warmupMs: 0,
+      warmupRequestCount: 0,
+      drainMs,
+      durationMs: Number.POSITIVE_INFINITY,
       concurrencyMax: Number.POSITIVE_INFINITY,
     },
     idleMs,
@@ -239,7 +244,8 @@ function bestOf(options: PointOptions, ratePerSecond: number) {
     const { timesOf } = cluster.simulation({ strategy: 'adaptive', pacing: 'on' }, seed, contextTokenCount);
     return {
       requests: modelled(requestsOf(options, seed, ratePerSecond), reference),
-      ...{ firstCounted: warmupCount, countedCount },
+      firstCounted: warmupCount,
+      countedCount,
       times: () => cluster.workers.map((_, index) => timesOf(index)),
     };
   });

@@ -62,8 +62,15 @@ export async function measuredReference(
 ): Promise<GoodputReference> {
   const { contextTokenCount } = workload.load(0);
   const data = await simulateSweep({
-    ...{ name: workload.name, candidate: 'adaptive', seed: 1, rateFractions: [], workloads: [workload] },
-    ...{ repetitionCount: 1, requestCount: 0, settleMs: 0, warmupMs: 0 },
+    name: workload.name,
+    candidate: 'adaptive',
+    seed: 1,
+    rateFractions: [],
+    workloads: [workload],
+    repetitionCount: 1,
+    requestCount: 0,
+    settleMs: 0,
+    warmupMs: 0,
     saturation: ofDevice[cluster.profile.key.threadCount === 0 ? 'cuda' : 'cpu'],
     modes: (['collocated', 'disaggregated'] as const).map((strategy) => ({
       name: strategy,

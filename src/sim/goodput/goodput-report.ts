@@ -3,7 +3,7 @@ import { modeColor, modeShape, type Plot, smallMultiples, withStyle } from '../.
 import type { GoodputPoint } from './goodput-point.js';
 
 /** A point, and whose. */
-export interface ProfiledPoint extends GoodputPoint {
+interface ProfiledPoint extends GoodputPoint {
   readonly profile: string;
 }
 

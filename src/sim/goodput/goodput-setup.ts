@@ -35,13 +35,11 @@ export interface GoodputMode {
 
 const isGpu = ({ key }: ProfileFile) => key.threadCount === 0;
 const settings: Omit<SimulatedSettings, 'maxModelTokenCount' | 'pacing'> = {
-  ...{
-    blockTokenCount: 16,
-    blockCount: 24_576,
-    prefixCaching: 'off',
-    depth: 2,
-    vocabCount: simulatedVocabCount,
-  },
+  blockTokenCount: 16,
+  blockCount: 24_576,
+  prefixCaching: 'off',
+  depth: 2,
+  vocabCount: simulatedVocabCount,
 };
 
 export function goodputCluster(profile: ProfileFile, workerCount: number): GoodputCluster {

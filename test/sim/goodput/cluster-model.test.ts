@@ -7,7 +7,10 @@ import { plainTimes } from '../clusters.js';
 
 const slo = { ttftMs: 100, tpotMs: 4 };
 const requestAt = (atMs: number, promptTokenCount: number, outputTokenCount: number): ModelRequest => ({
-  ...{ atMs, promptTokenCount, outputTokenCount, slo },
+  atMs,
+  promptTokenCount,
+  outputTokenCount,
+  slo,
 });
 const knowledge: Knowledge = { predictMs: plainTimes().steps.draw, tokenBudget: 100, sequenceCountMax: 8 };
 const whole = (step: Policy['step']): Policy => ({
