@@ -4,6 +4,7 @@
  *      TPOT = (transfer + join + tokens · step) / tokens      step: as the decodes there will share it with prompts
  */
 import type { WorkerId } from '../base/ids.js';
+import type { CostParameters } from './cost-parameters.js';
 import type { DecodePrediction, PrefillPrediction } from './prediction.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 
@@ -79,8 +80,12 @@ function transferMsOf(
   let linkMs = Number.POSITIVE_INFINITY;
   for (const link of costs.links)
     linkMs = Math.min(linkMs, link.latencyMs + Math.max(0, (bytes / link.bytesPerSecond) * 1000 - prefillMs));
-  const { handOverMs, handOverMsPerToken } = costs.request;
-  return handOverMs + handOverMsPerToken * facts.promptTokenCount + linkMs;
+  return handOverMsOf(costs, facts.promptTokenCount) + linkMs;
+}
+
+/** Without what its bytes take. */
+export function handOverMsOf({ request }: Pick<CostParameters, 'request'>, promptTokenCount: number): number {
+  return request.handOverMs + request.handOverMsPerToken * promptTokenCount;
 }
 
 /** Both phases need KV; those who wait for it already go first. */

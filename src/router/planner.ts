@@ -8,11 +8,15 @@
  *
  *      room(k) = k · rate(no decodes) + (n − k) · rate(rows / (n − k))        prompt tokens per ms
  *
+ *  None is while a hand-over, until a step takes it up, takes more of the time that a request may decode
+ *  than pacing leaves (1 − aimedTpotShare): short answers would miss their TPOT by it.
+ *
  *  Invariant: the count changes at most once in `dwellMs`, and only for a clear gain. */
 import type { WorkerId } from '../base/ids.js';
 import { DecayingRate } from './decaying.js';
+import { handOverMsOf } from './estimate.js';
 import { aimedTpotShare, type Decodes, stepWith } from './paced-step.js';
-import { promptRoomBeside } from './prediction.js';
+import { promptRoomBeside, stepsBeforeNext } from './prediction.js';
 import type { RequestFacts, WorkerSnapshot } from './snapshot.js';
 import { stepMs } from './step-cost.js';
 
@@ -66,13 +70,23 @@ export class Planner {
     nowMs: number,
   ): number {
     const decodeCount = workers.filter(({ role, isLive }) => role === 'decode' && isLive).length;
-    const countMax = decodeCount > 0 ? any.length : any.length - 1;
     const [reference] = any;
     const requestsPerMs = this.#requests.perMs(nowMs);
     if (reference === undefined || requestsPerMs === 0) return current;
     const tpotMs = Math.exp(this.#logTpot.perMs(nowMs) / requestsPerMs);
-    const rows = this.#outputTokens.perMs(nowMs) * tpotMs;
+    const tokensPerMs = this.#outputTokens.perMs(nowMs);
+    const rows = tokensPerMs * tpotMs;
     const kvTokenCount = this.#kvTokens.perMs(nowMs) * tpotMs;
+    const furtherCount = Math.max(1, tokensPerMs / requestsPerMs - 1);
+    const promptTokenCount = kvTokenCount / Math.max(1, rows) - furtherCount / 2;
+    const apart = 1 / Math.max(1, any.length + decodeCount - 1);
+    const decodes = { count: Math.max(1, rows * apart), kvTokenCount: kvTokenCount * apart };
+    const joinMs = stepsBeforeNext * Math.min(tpotMs, stepMs(reference.costs.step, stepWith(decodes, 0)));
+    const handOverMs = handOverMsOf(reference.costs, promptTokenCount) + joinMs;
+    const handOverShare = handOverMs / (furtherCount * tpotMs);
+    const isCheap = handOverShare * (current === 0 ? clearGain : 1) <= 1 - aimedTpotShare;
+    const anyMax = decodeCount > 0 ? any.length : any.length - 1;
+    const countMax = isCheap ? anyMax : 0;
     const roomWith = (count: number) => {
       const share = (count > current ? clearGain : 1) / (any.length - count + decodeCount);
       const decodes = { count: Math.max(1, rows * share), kvTokenCount: kvTokenCount * share };

@@ -17,7 +17,7 @@ import { prefillPairCountOf, type StepWork } from './step-work.js';
 import type { PromptSum } from './worker-load.js';
 
 /** A step that runs has half of itself left on average, and the one behind it has been planned already. */
-const stepsBeforeNext = 1.5;
+export const stepsBeforeNext = 1.5;
 /** A share of the time near 1 is one that was measured too short: a queue that never ends is not
  *  predicted. */
 const prefillShareMax = 0.95;

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { workerId } from '../../src/base/ids.js';
 import { Planner } from '../../src/router/planner.js';
 import type { RequestFacts, WorkerSnapshot } from '../../src/router/snapshot.js';
-import { facts, worker } from './workers.js';
+import { costs, facts, worker } from './workers.js';
 
 const many = (count: number, more: object = {}) =>
   Array.from({ length: count }, (_, i) => worker(`w${i}`, 'any', more));
@@ -66,13 +66,25 @@ describe('the choice', () => {
   it('more workers are prefill-first the fewer rows there are, and never all who decode', () => {
     const countOf = (outputTokenCount: number) =>
       new Watched().run({ gapMs: 20, outputTokenCount }, 60_000, many(8)).size;
-    const counts = [10, 40, 80, 200, 280].map(countOf); // as many rows
+    const counts = [40, 80, 120, 200, 280].map(countOf); // as many rows
     expect(counts).toEqual([...counts].sort((a, b) => b - a));
     expect(counts[0]).toBe(7);
     expect(counts.at(-1)).toBeLessThan(3);
     expect(new Watched().run(light, 60_000, many(1)).size).toBe(0);
     const beside = [...many(1), worker('d', 'decode')];
     expect(new Watched().run(light, 60_000, beside).size).toBe(1); // somebody else decodes
+  });
+
+  it('nobody while a hand-over takes more of the decode time than the 3 % that pacing leaves', () => {
+    // 59 further tokens at 20 ms: 1,180 ms, 3 % are 35.4, and 1.1 × as much has to be saved to begin with it.
+    // Until a step takes it up one and a half of 11.8 ms pass: 17.7.
+    const ofHandOver = (handOverMs: number) =>
+      many(2, { costs: { ...costs, request: { ...costs.request, handOverMs } } });
+    const watched = new Watched();
+    expect(watched.run(light, 60_000, ofHandOver(18)).size).toBe(0);
+    expect(watched.run(light, 60_000, ofHandOver(13)).size).toBe(1);
+    expect(watched.run(light, 60_000, ofHandOver(16)).size).toBe(1);
+    expect(watched.run(light, 60_000, ofHandOver(19)).size).toBe(0);
   });
 
   it('those are taken that decode least', () => {
