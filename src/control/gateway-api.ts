@@ -6,7 +6,7 @@ import type { LoadProgress } from '../model/model.js';
 import type { RoutePlace } from '../router/route.js';
 import type { Slo } from '../router/slo.js';
 import type { Bundle, Place } from './admission.js';
-import type { GenerationStream } from './generation-stream.js';
+import type { GenerationStream, Kept } from './generation-stream.js';
 import type { RoutingStatus } from './prediction-errors.js';
 import type { RequestRecord } from './request-record.js';
 import type { ServiceClass } from './service-class.js';
@@ -42,6 +42,8 @@ export interface RequestInput {
   readonly measuredRoute?: RoutePlace;
   /** It was admitted before, alone or with others. Absent: `submit` does that. */
   readonly place?: Place;
+  /** Learns how much waits to be read of its stream. */
+  readonly kept?: Kept;
 }
 
 export interface GatewayApi {

@@ -3,7 +3,7 @@
  *  The queue is bounded by maxTokenCount × choiceCount events: a slow reader costs no more than its own
  *  answer. */
 import type { TwostrokeError } from '../base/errors.js';
-import type { TokenEvent } from '../engine/token-event.js';
+import type { TokenEvent, TokenOutput } from '../engine/token-event.js';
 import type { RouteSummary } from './request-record.js';
 
 export interface GenerationStream extends AsyncIterable<TokenEvent> {
@@ -14,24 +14,54 @@ export interface GenerationStream extends AsyncIterable<TokenEvent> {
   readonly route: Promise<RouteSummary>;
 }
 
+/** Learns what is kept for a client, in bytes: more, or less. */
+export interface Kept {
+  add(byteCount: number): void;
+}
+
+/** What lists, numbers and objects take in V8, about. */
+const bytesPerEvent = 256;
+const bytesPerToken = 48;
+export const bytesPerScore = 80;
+
+/** Of the tokens with their log-probabilities. */
+export function bytesOfTokens(tokens: readonly TokenOutput[]): number {
+  const scoreCount = tokens.reduce(
+    (sum, { logprob }) => sum + (logprob === undefined ? 0 : 1 + logprob.top.length),
+    0,
+  );
+  return bytesPerToken * tokens.length + bytesPerScore * scoreCount;
+}
+
+/** A prompt's scores were counted when they were asked for. */
+function bytesOf(event: TokenEvent): number {
+  return bytesPerEvent + (event.kind === 'tokens' ? bytesOfTokens(event.tokens) : 0);
+}
+
 export class EventQueue implements AsyncIterator<TokenEvent> {
   readonly #events: TokenEvent[] = [];
   /** Events before it have been read: shifting a long array would move all of it, every time. */
   #readCount = 0;
   readonly #dropped = new Set<number>();
   readonly #onReturn: () => void;
+  readonly #kept: Kept | undefined;
   readonly #waiters: { resolve(result: IteratorResult<TokenEvent>): void; reject(error: Error): void }[] = [];
   #end: { readonly error: TwostrokeError | null } | null = null;
 
-  constructor(onReturn: () => void) {
+  constructor(onReturn: () => void, kept?: Kept) {
     this.#onReturn = onReturn;
+    this.#kept = kept;
   }
 
   push(event: TokenEvent): void {
     if (this.#end !== null) return;
     const waiter = this.#waiters.shift();
-    if (waiter === undefined) this.#events.push(event);
-    else waiter.resolve({ done: false, value: event });
+    if (waiter !== undefined) {
+      waiter.resolve({ done: false, value: event });
+      return;
+    }
+    this.#events.push(event);
+    this.#kept?.add(bytesOf(event));
   }
 
   /** The tokens of a choice that nobody has read yet are never read: they are passed over where they lie,
@@ -42,6 +72,7 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
 
   /** Nobody wants what is queued. */
   clear(): void {
+    for (const event of this.#events.slice(this.#readCount)) this.#kept?.add(-bytesOf(event));
     this.#events.length = 0;
     this.#readCount = 0;
   }
@@ -80,6 +111,7 @@ export class EventQueue implements AsyncIterator<TokenEvent> {
       event = this.#events[this.#readCount]
     ) {
       this.#readCount++;
+      this.#kept?.add(-bytesOf(event));
       if (2 * this.#readCount >= this.#events.length) this.#forgetRead();
       if (event.kind !== 'tokens' || !this.#dropped.has(event.choiceIndex)) return event;
     }

@@ -85,7 +85,7 @@ export class Request {
     this.outputs = Array.from({ length: input.sampling.choiceCount }, () => []);
     this.ended = this.outputs.map(() => null);
     this.#openChoiceCount = this.outputs.length;
-    this.#queue = new EventQueue(() => this.cancel());
+    this.#queue = new EventQueue(() => this.cancel(), input.kept);
     this.settled = new Promise((resolve) => {
       this.#resolveSettled = resolve;
     });

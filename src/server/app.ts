@@ -7,6 +7,7 @@ import { type Context, Hono } from 'hono';
 import { getPath } from 'hono/utils/url';
 import { TwostrokeError } from '../base/errors.js';
 import { freshId } from '../base/prng.js';
+import { AnswerRoom } from './answer-room.js';
 import { HttpError, toApiError } from './api-error.js';
 import type { ModelCard, ModelList } from './api-types.js';
 import { BodyRoom } from './body-room.js';
@@ -16,10 +17,12 @@ import { completion } from './completions.js';
 import type { Connections } from './connections.js';
 import { answerEarly } from './early-answer.js';
 import type { Exchange, ServerContext } from './exchange.js';
+import { LongList, sendJson } from './json-answer.js';
 import { type Caller, type KeyOptions, Keys, requireTotals } from './keys.js';
 import { RecentRequests } from './recent-requests.js';
-import { readJsonBody } from './request-body.js';
+import { withJsonBody } from './request-body.js';
 import { sloOfHeaders } from './request-slo.js';
+import type { Outlet } from './response-writer.js';
 import type { ServedModel } from './served-model.js';
 import { detokenize, tokenize } from './tokenize.js';
 import { ignoredFieldsHeader, UnknownFields } from './unknown-fields.js';
@@ -100,7 +103,7 @@ function prepareResponses(
       { requestId, method: c.req.method, path: c.req.path, status, ms: clock.nowMs() - startMs },
       'request',
     );
-    if (c.env.incoming.complete) return;
+    if (c.env.incoming.complete || c.env.outgoing.headersSent) return;
     await answerEarly(c.res, c.env, clock);
     c.res = undefined; // or its headers would be merged into the next
     c.res = alreadySent();
@@ -143,24 +146,32 @@ function requestIdText(given: string | undefined): string {
   return given !== undefined && /^[\x21-\x7e]{1,200}$/.test(given) ? given : freshId('req');
 }
 
-function routes(
-  context: ServerContext,
-  options: AppOptions,
-): readonly (readonly [method: string, path: string, handler: Handler])[] {
-  const { gateway, model, metrics } = context;
-  const recent = new RecentRequests(gateway);
+/** How handlers take bodies in and send answers. */
+function answering(context: ServerContext, options: AppOptions) {
+  const { gateway } = context;
+  const answers = new AnswerRoom(context.answerBytesMax);
   const bodies = new BodyRoom(context.bodyBytesMax, context.clock);
   const unknownFields = new UnknownFields(options.strictFields ? 'refuse' : 'ignore', context.logger);
   const tellUnknown =
     (outgoing: ServerResponse): OnParsed =>
     (given, known) =>
       unknownFields.handle(given, known, outgoing);
+  const outletOf = ({ incoming, outgoing }: HttpBindings): Outlet => ({
+    incoming,
+    outgoing,
+    onCut: (listen) => options.connections.onCut(incoming.socket, listen),
+  });
+  const sent = async ({ env }: Context<Env>, result: object): Promise<Response> => {
+    await sendJson(outletOf(env), result, context.clock);
+    return alreadySent();
+  };
   const json =
     (handle: (body: unknown, onParsed: OnParsed) => object | Promise<object>): Handler =>
     async (c) => {
       const { incoming, outgoing } = c.env;
-      const result = await handle(await readJsonBody(incoming, bodies), tellUnknown(outgoing));
-      return result instanceof Response ? result : c.json(result);
+      return withJsonBody(incoming, bodies, async (body) =>
+        sent(c, await handle(body, tellUnknown(outgoing))),
+      );
     };
   const generating =
     (handle: typeof chatCompletion): Handler =>
@@ -172,23 +183,32 @@ function routes(
       // before a byte of the body is read: a refusal has to cost next to nothing
       gateway.checkRoom(serviceClass);
       const exchange: Exchange = {
-        incoming,
-        outgoing,
+        ...outletOf(c.env),
         caller: c.get('caller'),
         slo: sloOfHeaders(incoming.headers),
         ...(serviceClass === undefined ? {} : { serviceClass }),
+        answers,
         onParsed: tellUnknown(outgoing),
-        onCut: (listen) => options.connections.onCut(incoming.socket, listen),
       };
-      const result = await handle(context, exchange, await readJsonBody(incoming, bodies));
-      return result === null ? alreadySent() : c.json(result);
+      await withJsonBody(incoming, bodies, (body) => handle(context, exchange, body));
+      return alreadySent();
     };
+  return { sent, json, generating };
+}
+
+function routes(
+  context: ServerContext,
+  options: AppOptions,
+): readonly (readonly [method: string, path: string, handler: Handler])[] {
+  const { gateway, model, metrics } = context;
+  const recent = new RecentRequests(gateway);
+  const { sent, json, generating } = answering(context, options);
   return [
     ['POST', '/v1/chat/completions', generating(chatCompletion)],
     ['POST', '/v1/completions', generating(completion)],
     ['GET', '/v1/models', (c) => c.json(modelList(model))],
     ['GET', '/v1/models/:id{.+}', (c) => c.json(modelCard(model, knownName(model, c.req.param('id') ?? '')))],
-    ['POST', '/tokenize', json((body, onParsed) => tokenize(model, body, onParsed, context.clock))],
+    ['POST', '/tokenize', json((body, onParsed) => tokenize(model, body, onParsed))],
     ['POST', '/detokenize', json((body, onParsed) => detokenize(model, body, onParsed))],
     ['GET', '/health', (c) => c.json(gateway.health(), gateway.health().status === 'ok' ? 200 : 503)],
     [
@@ -207,7 +227,8 @@ function routes(
         const id = c.req.query('id');
         const caller = c.get('caller');
         const requests = id === undefined ? recent.last(caller, count) : recent.find(caller, id);
-        return c.json({ requests, routing: caller.sees === 'own' ? null : gateway.routing() });
+        const routing = caller.sees === 'own' ? null : gateway.routing();
+        return sent(c, { requests: new LongList(() => requests), routing });
       },
     ],
     ['GET', '/version', (c) => c.json({ version: options.version })],

@@ -1,5 +1,5 @@
-/** The memory that request bodies take together while they arrive and are unpacked. Made by app.ts, used by
- *  request-body.ts.
+/** The memory that request bodies take together, from when they arrive until what they ask for has ended.
+ *  Made by app.ts, used by request-body.ts.
  *  Invariants: bodies that are not small take no more than `largestBodiesMax` of the largest would, whatever
  *  many clients begin to send at once; of large ones, and those that come compressed, one at a time is
  *  unpacked and parsed, and others are served in between. */
@@ -37,7 +37,7 @@ export class BodyRoom {
       this.#byteCount += byteCount;
       if (ownByteCount <= smallByteCount || this.#byteCount <= largestBodiesMax * this.bodyBytesMax) return;
       throw new OverloadedError(
-        `the request bodies that are being read have ${this.#byteCount} bytes`,
+        `the bodies of the requests that are under way have ${this.#byteCount} bytes`,
         retryAfterMs,
       );
     };
@@ -48,9 +48,13 @@ export class BodyRoom {
     }
   }
 
+  nextTurn(): Promise<void> {
+    return this.#clock.yield();
+  }
+
   /** One after another, each in a later turn of the event loop. */
   inTurn<Result>(unpack: () => Promise<Result>): Promise<Result> {
-    const turn = this.#lastTurn.then(() => this.#clock.yield()).then(unpack);
+    const turn = this.#lastTurn.then(() => this.nextTurn()).then(unpack);
     this.#lastTurn = turn.catch(() => undefined);
     return turn;
   }

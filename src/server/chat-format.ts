@@ -1,5 +1,6 @@
 /** OpenAI's chat.completion and chat.completion.chunk objects, with vLLM's token ids and stop reason. Used by
  *  chat.ts. */
+import type { TokenOutput } from '../engine/token-event.js';
 import type { Detokenizer } from '../model/detokenizer.js';
 import type { ChatCompletion, ChatCompletionChunk, ChatLogprobs } from './api-types.js';
 import { contentText } from './chat-prompt.js';
@@ -7,7 +8,8 @@ import type { ChatBody } from './chat-schema.js';
 import type { ChoiceDelta } from './choice-text.js';
 import type { ResponseFormat, ServerContext, WholeChoice } from './exchange.js';
 import type { Generation } from './generation.js';
-import { chatLogprobs, promptLogprobs } from './logprobs.js';
+import { LongList, mapped, type WithLongLists } from './json-answer.js';
+import { chatLogprob, promptLogprobs } from './logprobs.js';
 import { tokenFormOf } from './request-options.js';
 import { usageOf } from './usage.js';
 
@@ -74,30 +76,36 @@ export class ChatFormat implements ResponseFormat {
     };
   }
 
-  whole([choices = []]: readonly (readonly WholeChoice[])[]): ChatCompletion {
-    const isScored = (this.#body.prompt_logprobs ?? null) !== null;
+  whole([choices = []]: readonly (readonly WholeChoice[])[]): WithLongLists<ChatCompletion> {
+    const topCount = this.#body.prompt_logprobs ?? null;
+    const { input, promptLogprobs: scores } = this.#generation;
     return {
       ...this.#frame,
       object: 'chat.completion',
-      choices: choices.map(({ text, tokens, ending }, index) => ({
-        index,
-        message: { role: 'assistant', content: this.#echoText + text, refusal: null },
-        logprobs: this.#logprobs(tokens),
-        finish_reason: ending.finishReason,
-        stop_reason: ending.stopReason ?? null,
-        ...this.#tokenIds(tokens),
-      })),
+      choices: new LongList(
+        () => mapped(choices, (choice, index) => this.#whole(choice, index)),
+        'with lists',
+      ),
       usage: usageOf([this.#generation]),
       ...this.#promptTokenIds(),
-      ...(isScored
-        ? {
-            prompt_logprobs: promptLogprobs(
-              this.#tokenizer,
-              this.#generation.input.promptIds,
-              this.#generation.promptLogprobs,
-            ),
-          }
-        : {}),
+      ...(topCount === null
+        ? {}
+        : { prompt_logprobs: promptLogprobs(this.#tokenizer, input.promptIds, scores, topCount) }),
+    };
+  }
+
+  #whole(
+    { text, tokens, ending }: WholeChoice,
+    index: number,
+  ): WithLongLists<ChatCompletion['choices'][number]> {
+    const content = new LongList(() => mapped(tokens, (token) => this.#logprob(token)));
+    return {
+      index,
+      message: { role: 'assistant', content: this.#echoText + text, refusal: null },
+      logprobs: this.#body.logprobs === true ? { content, refusal: null } : null,
+      finish_reason: ending.finishReason,
+      stop_reason: ending.stopReason ?? null,
+      ...this.#tokenIds(tokens),
     };
   }
 
@@ -115,7 +123,11 @@ export class ChatFormat implements ResponseFormat {
 
   #logprobs(tokens: WholeChoice['tokens']): ChatLogprobs | null {
     if (this.#body.logprobs !== true) return null;
-    return chatLogprobs(this.#tokenizer, tokens, this.#body.top_logprobs ?? 0, tokenFormOf(this.#body));
+    return { content: tokens.map((token) => this.#logprob(token)), refusal: null };
+  }
+
+  #logprob(token: TokenOutput): ChatLogprobs['content'][number] {
+    return chatLogprob(this.#tokenizer, token, this.#body.top_logprobs ?? 0, tokenFormOf(this.#body));
   }
 
   #tokenIds(tokens: WholeChoice['tokens']): { token_ids?: readonly number[] } {

@@ -4,6 +4,7 @@ import { InvalidRequestError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
 import type { Place } from '../control/admission.js';
+import { checkAnswerLength } from './answer-length.js';
 import { ChatFormat } from './chat-format.js';
 import { encodeChat } from './chat-prompt.js';
 import { type ChatBody, chatSchema } from './chat-schema.js';
@@ -14,7 +15,6 @@ import { promptIds } from './prompt.js';
 import { isEmptyArray, notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
-import { checkScoreCount } from './score-count.js';
 import { requireTokenizer } from './served-model.js';
 import { validate } from './validation.js';
 
@@ -24,7 +24,7 @@ export async function chatCompletion(
   context: ServerContext,
   exchange: Exchange,
   json: unknown,
-): Promise<object | null> {
+): Promise<void> {
   const body = validate(chatSchema, json, exchange.onParsed);
   const { model } = context;
   checkModelName(model, body.model);
@@ -38,7 +38,7 @@ async function answerChat(
   exchange: Exchange,
   body: ChatBody,
   place: Place,
-): Promise<object | null> {
+): Promise<void> {
   const { model } = context;
   const tokenizer = requireTokenizer(model, 'messages');
   const ids = promptIds(model, await encodeChat(model, body), 'messages');
@@ -49,7 +49,7 @@ async function answerChat(
     promptLogprobCount: body.prompt_logprobs ?? null,
   });
   const sampling = withForcedLength(context, body, drawn);
-  checkScoreCount(sampling, { count: 1, tokenCount: ids.length }, body.stream === true);
+  checkAnswerLength(sampling, { count: 1, tokenCount: ids.length, areRepeated: false }, body.stream === true);
   const id = freshId('chatcmpl');
   const generation = new Generation(
     context,

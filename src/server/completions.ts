@@ -5,6 +5,7 @@ import { requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
 import type { Bundle, Place } from '../control/admission.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
+import { checkAnswerLength } from './answer-length.js';
 import { CompletionFormat } from './completion-format.js';
 import { type CompletionBody, completionSchema } from './completion-schema.js';
 import { admitted, answer, type Exchange, type ServerContext } from './exchange.js';
@@ -14,7 +15,6 @@ import { promptItemsOf, promptsOf, type TokenizedPrompt } from './prompt.js';
 import { notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
-import { checkScoreCount } from './score-count.js';
 import { requireTokenizer } from './served-model.js';
 import { validate } from './validation.js';
 
@@ -23,11 +23,7 @@ const defaultMaxTokenCount = 16;
 
 /** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear
  *  about. */
-export async function completion(
-  context: ServerContext,
-  exchange: Exchange,
-  json: unknown,
-): Promise<object | null> {
+export async function completion(context: ServerContext, exchange: Exchange, json: unknown): Promise<void> {
   const body = validate(completionSchema, json, exchange.onParsed);
   const { model } = context;
   checkModelName(model, body.model);
@@ -47,12 +43,18 @@ async function answerPrompts(
   exchange: Exchange,
   body: CompletionBody,
   place: Place,
-): Promise<object | null> {
+): Promise<void> {
   const { model } = context;
-  const prompts = await promptsOf(model, body);
+  const prompts = await promptsOf(model, body, context.clock);
   const sampling = samplingOf(context, body, prompts);
   const promptTokenCount = prompts.reduce((sum, { ids }) => sum + ids.length, 0);
-  checkScoreCount(sampling, { count: prompts.length, tokenCount: promptTokenCount }, body.stream === true);
+  const areRepeated =
+    body.echo === true || body.return_token_ids === true || (body.prompt_logprobs ?? null) !== null;
+  checkAnswerLength(
+    sampling,
+    { count: prompts.length, tokenCount: promptTokenCount, areRepeated },
+    body.stream === true,
+  );
   const id = freshId('cmpl');
   const text = {
     tokenizer: model.tokenizer,
@@ -90,9 +92,14 @@ function samplingOf(
     promptField: 'prompt',
     maxTokens: { field: 'max_tokens', count: maxTokenCountOf(context, body, tokenCount) },
     topLogprobCount: body.logprobs ?? null,
-    promptLogprobCount: body.prompt_logprobs ?? (isPromptScored ? (body.logprobs ?? null) : null),
+    promptLogprobCount: most(body.prompt_logprobs ?? null, isPromptScored ? (body.logprobs ?? null) : null),
   });
   return withForcedLength(context, body, drawn);
+}
+
+/** Of two counts that were asked for or not. */
+function most(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? (a ?? b) : Math.max(a, b);
 }
 
 function maxTokenCountOf({ model }: ServerContext, body: CompletionBody, promptTokenCount: number): number {

@@ -21,7 +21,8 @@ interface Connection {
   /** Of requests that have come and are not answered. */
   readonly responses: Set<ServerResponse>;
   readonly listeners: Set<OnCut>;
-  lastTurn: Promise<void>;
+  /** Of the request that came last. */
+  lastAnswered: Promise<void> | null;
 }
 
 export class Connections {
@@ -32,7 +33,7 @@ export class Connections {
    *  one. */
   constructor(server: Server, connectionCountMax: number) {
     server.on('connection', (socket: Socket) => {
-      this.#open.set(socket, { responses: new Set(), listeners: new Set(), lastTurn: Promise.resolve() });
+      this.#open.set(socket, { responses: new Set(), listeners: new Set(), lastAnswered: null });
       socket.once('close', () => this.#onClosed(socket));
       if (this.#open.size > connectionCountMax) this.#endOldestIdle();
     });
@@ -44,14 +45,20 @@ export class Connections {
     });
   }
 
-  /** Begins a request, unless its socket is gone. One that came in a pipeline begins in a later turn of the
-   *  event loop than the one before it: a thousand of them fit into one read, and others would wait for
-   *  all. */
-  async begin({ socket }: IncomingMessage, clock: Clock, handle: () => void): Promise<void> {
+  /** Begins a request when those before it on its connection have been answered, unless its socket is gone by
+   *  then. So a connection keeps one answer at a time, whether its client reads them or not; and each begins
+   *  in a turn of its own: a thousand requests fit into one read, and others would wait for all. */
+  async begin(
+    { socket }: IncomingMessage,
+    response: ServerResponse,
+    clock: Clock,
+    handle: () => void,
+  ): Promise<void> {
     const connection = this.#open.get(socket);
-    if (connection !== undefined && connection.responses.size > 1) {
-      connection.lastTurn = connection.lastTurn.then(() => clock.yield());
-      await connection.lastTurn;
+    const before = connection?.lastAnswered ?? null;
+    if (connection !== undefined) {
+      connection.lastAnswered = new Promise((resolve) => response.once('close', () => resolve()));
+      if (connection.responses.size > 1) await before?.then(() => clock.yield());
     }
     if (!socket.destroyed) handle();
   }

@@ -2,21 +2,24 @@
  *  stream of events. Used by chat.ts and completions.ts, which differ in the ResponseFormat they hand in.
  *  Invariant: however the exchange ends (done, failed, client gone, server stopped), no generation of it
  *  keeps running, and a client that still listens hears why. */
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ServerResponse } from 'node:http';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { TwostrokeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { Bundle, Place } from '../control/admission.js';
+import { bytesOfTokens, bytesPerScore, type Kept } from '../control/generation-stream.js';
 import type { ServiceClass } from '../control/service-class.js';
 import type { TokenOutput } from '../engine/token-event.js';
 import type { Slo } from '../router/slo.js';
+import type { AnswerRoom } from './answer-room.js';
 import { toApiError } from './api-error.js';
 import type { ChoiceDelta } from './choice-text.js';
-import type { OnCut } from './connections.js';
 import type { Generation, GenerationContext } from './generation.js';
+import { sendJson } from './json-answer.js';
 import type { Caller } from './keys.js';
 import { mergeDeltas } from './merge-deltas.js';
 import type { ServerMetrics } from './metrics.js';
+import type { Outlet } from './response-writer.js';
 import type { ServedModel } from './served-model.js';
 import type { ServerGateway } from './server-gateway.js';
 import { SseWriter } from './sse.js';
@@ -27,21 +30,20 @@ export interface ServerContext extends GenerationContext {
   readonly metrics: ServerMetrics;
   readonly model: ServedModel;
   readonly bodyBytesMax: number;
+  /** What all answers may keep. Absent: a share of this process's memory. */
+  readonly answerBytesMax?: number;
   /** Requests may say how long their answer is (benchmarks). Absent: they may not. */
   readonly allowForcedLength?: boolean;
   readonly logger: Logger;
 }
 
-export interface Exchange {
-  readonly incoming: IncomingMessage;
-  readonly outgoing: ServerResponse;
+export interface Exchange extends Outlet {
   readonly caller: Caller;
   /** As its headers say. */
   readonly slo: Partial<Slo>;
   readonly serviceClass?: ServiceClass;
   readonly onParsed: OnParsed;
-  /** See Connections. */
-  onCut(listen: OnCut): () => void;
+  readonly answers: AnswerRoom;
 }
 
 /** A finished choice of a non-streamed answer. */
@@ -54,8 +56,9 @@ export interface WholeChoice {
 /** How one endpoint shapes its answers. `promptIndex` is always 0 for chat. */
 export interface ResponseFormat {
   /** The payloads that tell one delta; the first of a choice may need an opening payload before it. */
-  chunks(promptIndex: number, delta: ChoiceDelta): readonly object[];
+  chunks(promptIndex: number, delta: ChoiceDelta): Iterable<object>;
   usageChunk(): object;
+  /** In it may be long lists. */
   whole(choices: readonly (readonly WholeChoice[])[]): object;
 }
 
@@ -80,7 +83,7 @@ export async function admitted<Result>(
   }
 }
 
-/** The JSON answer of a request that does not stream; null: it was streamed to the client already. */
+/** Runs the generations of an exchange and answers: all of it when they have ended, or as a stream. */
 export async function answer(
   context: ServerContext,
   exchange: Exchange,
@@ -88,43 +91,70 @@ export async function answer(
   format: ResponseFormat,
   options: StreamOptions,
   place: Place,
-): Promise<object | null> {
+): Promise<void> {
   const cancelAll = () => {
     for (const generation of generations) generation.cancel();
   };
   const cut: { error: TwostrokeError | null } = { error: null };
-  const forget = exchange.onCut((error) => {
-    cut.error = error;
+  const onCut = (error: TwostrokeError) => {
+    cut.error ??= error;
     cancelAll();
-  });
+  };
   const sse = new SseWriter(exchange, context.clock);
+  const kept = exchange.answers.open(scoredByteCount(generations), (error) => {
+    onCut(error);
+    sse.cutIfStalled();
+  });
+  const forget = exchange.onCut(onCut);
   try {
     if (cut.error !== null) throw cut.error;
-    const deltas = mergeDeltas(generations, place.promptsAtOnce);
+    for (const generation of generations) generation.kept = kept;
+    const deltas = mergeDeltas(generations, {
+      atOnce: place.promptsAtOnce,
+      turn: () => context.clock.yield(),
+      // who reads slowly keeps no place of those that are computed
+      onAllBegun: () => place.leave(),
+    });
     if (options.stream === 'no') {
-      const choices = await collect(generations, deltas);
+      const choices = await collect(generations, deltas, kept);
       setRouteHeader(exchange.outgoing, generations);
-      return format.whole(choices);
+      await sendJson(exchange, format.whole(choices), context.clock);
+      return;
     }
     await stream(context, sse, exchange, generations, deltas, format, options);
   } catch (error) {
     const reason = cut.error ?? error; // a generation that was cancelled knows no more
     if (!sse.isOpen) throw reason;
     if (!(reason instanceof TwostrokeError))
-      context.logger.error({ err: reason }, 'internal error in a stream');
+      context.logger.error({ err: reason }, 'internal error in an answer');
     await sse.send(toApiError(reason).body);
   } finally {
+    kept.end();
     forget();
     cancelAll();
   }
   await sse.send('[DONE]');
   sse.close();
-  return null;
+}
+
+/** Of the prompts' scores, which are kept from when they are computed; null: no log-probabilities are asked
+ *  for. */
+function scoredByteCount(generations: readonly Generation[]): number | null {
+  const counts = generations.map(({ input: { promptIds, sampling } }) => {
+    if (sampling.promptLogprobCount !== null) return promptIds.length * (1 + sampling.promptLogprobCount);
+    return sampling.topLogprobCount === null ? null : 0;
+  });
+  if (counts.every((count) => count === null)) return null;
+  return bytesPerScore * counts.reduce<number>((sum, count) => sum + (count ?? 0), 0);
 }
 
 type Deltas = ReturnType<typeof mergeDeltas>;
 
-async function collect(generations: readonly Generation[], deltas: Deltas): Promise<WholeChoice[][]> {
+async function collect(
+  generations: readonly Generation[],
+  deltas: Deltas,
+  kept: Kept,
+): Promise<WholeChoice[][]> {
   const choices = generations.map(({ input }) =>
     Array.from({ length: input.sampling.choiceCount }, () => ({
       texts: [] as string[],
@@ -137,6 +167,7 @@ async function collect(generations: readonly Generation[], deltas: Deltas): Prom
     if (choice === undefined) continue;
     choice.texts.push(delta.text);
     for (const token of delta.tokens) choice.tokens.push(token);
+    kept.add(bytesOfTokens(delta.tokens));
     choice.last = delta;
   }
   return choices.map((ofPrompt) =>

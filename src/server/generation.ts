@@ -5,7 +5,7 @@ import { at } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
 import type { GatewayApi, RequestInput } from '../control/gateway-api.js';
-import type { GenerationStream } from '../control/generation-stream.js';
+import type { GenerationStream, Kept } from '../control/generation-stream.js';
 import type { RouteSummary } from '../control/request-record.js';
 import type { TokenEvent, TokenLogprob } from '../engine/token-event.js';
 import { type ChoiceDelta, ChoiceText, type TextOptions } from './choice-text.js';
@@ -21,6 +21,8 @@ export interface GenerationContext {
 
 export class Generation {
   readonly input: RequestInput;
+  /** Learns how much waits to be read. Set before it begins. */
+  kept: Kept | null = null;
   readonly #gateway: GenerationContext['gateway'];
   #stream: GenerationStream | null = null;
   #isCancelled = false;
@@ -99,7 +101,7 @@ export class Generation {
 
   #submit(): GenerationStream {
     if (this.#isCancelled) throw cancelledError();
-    const stream = this.#gateway.submit(this.input);
+    const stream = this.#gateway.submit(this.kept === null ? this.input : { ...this.input, kept: this.kept });
     this.#stream = stream;
     this.#choices = Array.from(
       { length: this.input.sampling.choiceCount },

@@ -53,7 +53,7 @@ export async function startHttpServer(
   const app = createApp(context, { ...options, isStopping: () => isStopping, connections });
   const listener = getRequestListener(app.fetch, listenerOptions);
   server.on('request', (incoming, outgoing) => {
-    void connections.begin(incoming, context.clock, () => void listener(incoming, outgoing));
+    void connections.begin(incoming, outgoing, context.clock, () => void listener(incoming, outgoing));
   });
   server.on('clientError', (error, socket: Socket) =>
     onClientError(error, socket, connections, context.clock),

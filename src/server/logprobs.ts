@@ -4,6 +4,7 @@ import type { TokenId } from '../base/ids.js';
 import type { TokenLogprob, TokenOutput } from '../engine/token-event.js';
 import type { Detokenizer } from '../model/detokenizer.js';
 import type { ChatLogprobs, ChatToken, CompletionLogprobs, PromptLogprobs } from './api-types.js';
+import { LongList, mapped, type WithLongLists } from './json-answer.js';
 
 /** JSON has no -Infinity; vLLM and OpenAI write this. */
 const lowestLogprob = -9999;
@@ -14,22 +15,22 @@ export type TokenForm = 'text' | 'id';
 
 const idForm = (id: TokenId) => `token_id:${id}`;
 
-export function chatLogprobs(
+/** How one token stands in a chat's `logprobs.content`. */
+export function chatLogprob(
   tokenizer: Detokenizer,
-  tokens: readonly TokenOutput[],
+  { tokenId, logprob }: TokenOutput,
   topCount: number,
   form: TokenForm,
-): ChatLogprobs {
-  const entry = (id: TokenId, logprob: number): ChatToken => ({
+): ChatLogprobs['content'][number] {
+  const entry = (id: TokenId, value: number): ChatToken => ({
     token: form === 'id' ? idForm(id) : tokenizer.tokenText(id),
-    logprob: finite(logprob),
+    logprob: finite(value),
     bytes: [...tokenizer.tokenBytes(id)],
   });
-  const content = tokens.map(({ tokenId, logprob }) => ({
+  return {
     ...entry(tokenId, logprob?.logprob ?? Number.NEGATIVE_INFINITY),
     top_logprobs: (logprob?.top ?? []).slice(0, topCount).map(([id, value]) => entry(id, value)),
-  }));
-  return { content, refusal: null };
+  };
 }
 
 /** A token whose log-probability may be unknown: the first of a prompt has none. */
@@ -37,6 +38,8 @@ export interface ScoredToken {
   readonly tokenId: TokenId;
   readonly logprob?: TokenLogprob | undefined;
 }
+
+const score = ({ logprob }: ScoredToken) => (logprob === undefined ? null : finite(logprob.logprob));
 
 /** Keeps the text offset of one choice from chunk to chunk. Tokens are kept apart even where their texts are
  *  equal. */
@@ -56,16 +59,26 @@ export class CompletionLogprobWriter {
   write(tokens: readonly ScoredToken[]): CompletionLogprobs {
     return {
       tokens: tokens.map(({ tokenId }) => this.#label(tokenId)),
-      token_logprobs: tokens.map(({ logprob }) => (logprob === undefined ? null : finite(logprob.logprob))),
-      top_logprobs: tokens.map(({ tokenId, logprob }) =>
-        logprob === undefined ? null : this.#top(tokenId, logprob),
-      ),
+      token_logprobs: tokens.map(score),
+      top_logprobs: tokens.map((token) => this.#top(token)),
       text_offset: tokens.map(({ tokenId }) => this.#advance(tokenId)),
     };
   }
 
+  /** Of a whole choice, which is gone through once for each list. */
+  writeLong(tokens: () => Iterable<ScoredToken>): WithLongLists<CompletionLogprobs> {
+    const list = <Item>(itemOf: (token: ScoredToken) => Item) => new LongList(() => mapped(tokens(), itemOf));
+    return {
+      tokens: list(({ tokenId }) => this.#label(tokenId)),
+      token_logprobs: list(score),
+      top_logprobs: list((token) => this.#top(token)),
+      text_offset: list(({ tokenId }) => this.#advance(tokenId)),
+    };
+  }
+
   /** As vLLM: the best `topCount`, and the token itself even when it is not among them. */
-  #top(tokenId: TokenId, logprob: TokenLogprob): Record<string, number> {
+  #top({ tokenId, logprob }: ScoredToken): Record<string, number> | null {
+    if (logprob === undefined) return null;
     const own = this.#label(tokenId);
     const entries = new Map<string, number>();
     for (const [id, value] of logprob.top.slice(0, this.#topCount)) {
@@ -99,19 +112,22 @@ export function promptLogprobs(
   tokenizer: Detokenizer | null,
   promptIds: readonly TokenId[],
   logprobs: readonly TokenLogprob[],
-): PromptLogprobs {
+  topCount: number,
+): LongList<PromptLogprobs[number]> {
   const text = (id: TokenId) => tokenizer?.tokenText(id) ?? null;
-  return promptIds.map((tokenId, index) => {
+  const entryOf = (tokenId: TokenId, index: number): PromptLogprobs[number] => {
     const scored = logprobs[index - 1];
     if (scored === undefined) return null;
-    const top = scored.top.map(
+    const shown = scored.top.slice(0, topCount);
+    const top = shown.map(
       ([id, value], rank) =>
         [String(id), { logprob: finite(value), rank: rank + 1, decoded_token: text(id) }] as const,
     );
-    const isAmongTop = scored.top.some(([id]) => id === tokenId);
+    const isAmongTop = shown.some(([id]) => id === tokenId);
     const own = isAmongTop
       ? {}
       : { [String(tokenId)]: { logprob: finite(scored.logprob), decoded_token: text(tokenId) } };
     return { ...Object.fromEntries(top), ...own };
-  });
+  };
+  return new LongList(() => mapped(promptIds, entryOf));
 }

@@ -13,22 +13,35 @@ interface Arrival {
   readonly result: Promise<IteratorResult<ChoiceDelta, void>>;
 }
 
+interface MergeOptions {
+  /** Generations that may have begun and not ended. */
+  readonly atOnce: number;
+  /** A later turn of the event loop. */
+  readonly turn: () => Promise<unknown>;
+  /** No more of them will be submitted. */
+  readonly onAllBegun: () => void;
+}
+
 export async function* mergeDeltas(
   generations: readonly Generation[],
-  atOnce: number,
+  options: MergeOptions,
 ): AsyncGenerator<IndexedDelta, void, undefined> {
   const [only] = generations;
   if (generations.length === 1 && only !== undefined) {
     // nearly every request: a promise less for each of its tokens
-    for await (const delta of only.deltas()) yield [0, delta];
+    const deltas = only.deltas();
+    const first = deltas.next();
+    options.onAllBegun();
+    for (let item = await first; item.done !== true; item = await deltas.next()) yield [0, item.value];
     return;
   }
-  yield* merged(generations, atOnce);
+  yield* merged(generations, options);
 }
 
+/** One begins in each turn of the event loop: to route a request takes about a millisecond. */
 async function* merged(
   generations: readonly Generation[],
-  atOnce: number,
+  { atOnce, turn, onAllBegun }: MergeOptions,
 ): AsyncGenerator<IndexedDelta, void, undefined> {
   const iterators = generations.map((generation) => generation.deltas());
   const arrivals = new Arrivals();
@@ -37,17 +50,20 @@ async function* merged(
     if (result !== undefined) arrivals.expect({ index, result });
   };
   let begunCount = 0;
-  const begin = () => {
-    if (begunCount < generations.length) ask(begunCount++);
+  const begin = async () => {
+    if (begunCount === generations.length) return;
+    ask(begunCount++);
+    if (begunCount === generations.length) onAllBegun();
+    await turn();
   };
-  for (let i = 0; i < atOnce; i++) begin();
   try {
+    for (let i = 0; i < Math.min(atOnce, generations.length); i++) await begin();
     for (let endedCount = 0; endedCount < generations.length; ) {
       const { index, result } = await arrivals.next();
       const { done, value } = await result;
       if (done === true) {
         endedCount++;
-        begin();
+        await begin();
       } else {
         yield [index, value];
         ask(index);

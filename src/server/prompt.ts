@@ -1,4 +1,5 @@
 /** Text → prompt ids, within bounds: a text that cannot fit the context is refused before it is tokenised. */
+import type { Clock } from '../base/clock.js';
 import { ContextLengthError, InvalidRequestError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import type { CompletionBody } from './completion-schema.js';
@@ -54,26 +55,39 @@ export function promptItemsOf({
 }
 
 /** The prompts of a completions body, whichever of its four forms was used. */
-export async function promptsOf(model: ServedModel, body: PromptBody): Promise<readonly TokenizedPrompt[]> {
+export async function promptsOf(
+  model: ServedModel,
+  body: PromptBody,
+  clock: Clock,
+): Promise<readonly TokenizedPrompt[]> {
   const { prompt } = body;
   const items = typeof prompt === 'string' ? [prompt] : prompt;
   return isTexts(items)
-    ? textPrompts(model, body, items)
+    ? textPrompts(model, body, items, clock)
     : idPrompts(model, body, isIds(items) ? [items] : items);
 }
+
+/** Ids that are copied between two turns of the event loop: about a millisecond of work. */
+const idsPerTurn = 65_536;
 
 async function textPrompts(
   model: ServedModel,
   body: PromptBody,
   texts: readonly string[],
+  clock: Clock,
 ): Promise<readonly TokenizedPrompt[]> {
-  const encoded = await encodeTexts(
-    model,
-    texts,
-    body.add_special_tokens === false ? 'none' : 'auto',
-    'prompt',
-  );
-  return encoded.map((ids, index) => ({ ids: promptIds(model, ids, 'prompt'), text: texts[index] ?? null }));
+  const special = body.add_special_tokens === false ? 'none' : 'auto';
+  const encoded = await encodeTexts(model, texts, special, 'prompt');
+  const prompts: TokenizedPrompt[] = [];
+  let idCount = 0;
+  for (const [index, ids] of encoded.entries()) {
+    prompts.push({ ids: promptIds(model, ids, 'prompt'), text: texts[index] ?? null });
+    idCount += ids.length;
+    if (idCount < idsPerTurn) continue;
+    idCount = 0;
+    await clock.yield();
+  }
+  return prompts;
 }
 
 async function idPrompts(

@@ -6,27 +6,61 @@ import { bodyTooLarge, HttpError } from './api-error.js';
 import { type BodyRoom, type BodyShare, smallByteCount } from './body-room.js';
 import { contentDecoder } from './content-encoding.js';
 
-/** Throws: 415 other content type or encoding, 413 over the room's limit for one, 429 when others fill the
+/** Runs `handle` with the body, which has its room until that has ended: what is read may be kept as long.
+ *  Throws: 415 other content type or encoding, 413 over the room's limit for one, 429 when others fill the
  *  room, 400 bad UTF-8 or bad JSON, cancelled when the client is gone. */
-export async function readJsonBody(incoming: IncomingMessage, room: BodyRoom): Promise<unknown> {
+export async function withJsonBody<Result>(
+  incoming: IncomingMessage,
+  room: BodyRoom,
+  handle: (json: unknown) => Promise<Result>,
+): Promise<Result> {
   const { bodyBytesMax } = room;
   checkContentType(incoming.headers['content-type']);
   const decode = contentDecoder(incoming.headers['content-encoding'], bodyBytesMax);
   const claimed = Number(incoming.headers['content-length'] ?? 0);
   if (claimed > bodyBytesMax) throw bodyTooLarge(bodyBytesMax);
-  return room.with(async (share) => {
-    const bytes = await readBytes(incoming, bodyBytesMax, share);
-    if (decode === null && bytes.length <= smallByteCount) return parsed(bytes);
-    return room.inTurn(async () => {
-      if (incoming.socket.destroyed) throw goneError();
-      return parsed(decode === null ? bytes : await decode(bytes));
-    });
+  return room.with(async (share) => handle(await readJson(incoming, room, share, decode)));
+}
+
+async function readJson(
+  incoming: IncomingMessage,
+  room: BodyRoom,
+  share: BodyShare,
+  decode: ((bytes: Buffer) => Promise<Buffer>) | null,
+): Promise<unknown> {
+  const bytes = await readBytes(incoming, room.bodyBytesMax, share);
+  if (decode === null && bytes.length <= smallByteCount) return parsed(bytes);
+  return room.inTurn(async () => {
+    if (incoming.socket.destroyed) throw goneError();
+    if (decode === null) return parsedInTurns(bytes, () => room.nextTurn());
+    const unpacked = await decode(bytes);
+    share.grow(Math.max(0, unpacked.length - bytes.length));
+    return parsedInTurns(unpacked, () => room.nextTurn());
   });
 }
 
 function parsed(bytes: Buffer): unknown {
-  refuseLongParse(bytes);
+  const measure = new Measure();
+  measure.add(bytes);
+  measure.refuse();
   return parseJson(decodeUtf8(bytes));
+}
+
+const byteCountPerTurn = 2 ** 20;
+
+/** Each step of it takes a turn of the event loop of its own. */
+async function parsedInTurns(bytes: Buffer, nextTurn: () => Promise<unknown>): Promise<unknown> {
+  const measure = new Measure();
+  for (let start = 0; start < bytes.length; start += byteCountPerTurn) {
+    measure.add(bytes.subarray(start, start + byteCountPerTurn));
+    await nextTurn();
+  }
+  measure.refuse();
+  const text = decodeUtf8(bytes);
+  await nextTurn();
+  const value = parseJson(text);
+  await nextTurn();
+  return value;
 }
 
 /** JSON in UTF-8, or nothing said. What curl -d sends without -H, and browsers to any site without asking, is
@@ -83,37 +117,43 @@ const parseUnitsMax = 2 ** 19;
  *  no end to its stack. */
 const depthMax = 256;
 
-/** Throws 413 for a body of so many values that parsing it would hold everybody else up, 400 for one nested
- *  too deeply. */
-function refuseLongParse(bytes: Buffer): void {
-  const { units, depth } = measured(bytes);
-  if (depth > depthMax)
-    throw new InvalidRequestError(`The body has lists or objects in one another more than ${depthMax} deep`);
-  if (units <= parseUnitsMax) return;
-  const what = `The request body has too many values: about ${parseUnitsMax} token ids, or ${parseUnitsMax / unitsPerField} fields, are the limit`;
-  throw new HttpError(413, 'too_large', `${what}. Send prompts as text, or in several requests.`);
-}
+/** How much work it is to parse a body, and how deep it goes, by its bytes in any pieces. */
+class Measure {
+  #units = 0;
+  #open = 0;
+  #depth = 0;
+  #state: 'outside' | 'in text' | 'escaped' = 'outside';
 
-function measured(bytes: Buffer): { readonly units: number; readonly depth: number } {
-  let units = 0;
-  let open = 0;
-  let depth = 0;
-  let isInText = false;
-  for (let i = 0; i < bytes.length; i++) {
-    const byte = bytes[i];
-    if (isInText) {
-      if (byte === 0x5c)
-        i++; // a backslash, and what it escapes
-      else if (byte === 0x22) isInText = false;
-    } else if (byte === 0x22) isInText = true;
-    else if (byte === 0x2c) units++;
-    else if (byte === 0x3a) units += unitsPerField;
-    else if (byte === 0x5b || byte === 0x7b) {
-      units += unitsPerList;
-      if (++open > depth) depth = open;
-    } else if (byte === 0x5d || byte === 0x7d) open--;
+  add(bytes: Buffer): void {
+    let [units, open, depth, state] = [this.#units, this.#open, this.#depth, this.#state];
+    for (let i = 0; i < bytes.length; i++) {
+      const byte = bytes[i];
+      if (state === 'escaped') state = 'in text';
+      else if (state === 'in text') {
+        if (byte === 0x5c) state = 'escaped';
+        else if (byte === 0x22) state = 'outside';
+      } else if (byte === 0x22) state = 'in text';
+      else if (byte === 0x2c) units++;
+      else if (byte === 0x3a) units += unitsPerField;
+      else if (byte === 0x5b || byte === 0x7b) {
+        units += unitsPerList;
+        if (++open > depth) depth = open;
+      } else if (byte === 0x5d || byte === 0x7d) open--;
+    }
+    [this.#units, this.#open, this.#depth, this.#state] = [units, open, depth, state];
   }
-  return { units, depth };
+
+  /** Throws 413 for a body of so many values that parsing it would hold everybody else up, 400 for one nested
+   *  too deeply. */
+  refuse(): void {
+    if (this.#depth > depthMax)
+      throw new InvalidRequestError(
+        `The body has lists or objects in one another more than ${depthMax} deep`,
+      );
+    if (this.#units <= parseUnitsMax) return;
+    const what = `The request body has too many values: about ${parseUnitsMax} token ids, or ${parseUnitsMax / unitsPerField} fields, are the limit`;
+    throw new HttpError(413, 'too_large', `${what}. Send prompts as text, or in several requests.`);
+  }
 }
 
 function decodeUtf8(bytes: Buffer): string {

@@ -1,9 +1,9 @@
 /** POST /tokenize and /detokenize, in vLLM's shapes. */
 import type { z } from 'zod';
-import type { Clock } from '../base/clock.js';
-import type { TokenId } from '../base/ids.js';
-import type { Detokenized } from './api-types.js';
+import { InvalidRequestError } from '../base/errors.js';
+import type { Detokenized, Tokenized } from './api-types.js';
 import { encodeChat } from './chat-prompt.js';
+import { LongList, mapped, type WithLongLists } from './json-answer.js';
 import { encodeTexts } from './prompt.js';
 import { checkModelName } from './request-options.js';
 import { checkedTokenIds } from './sampling.js';
@@ -11,14 +11,12 @@ import { requireText, requireTokenizer, type ServedModel } from './served-model.
 import { detokenizeSchema, tokenizeMessagesSchema, tokenizePromptSchema } from './tokenize-schema.js';
 import { type OnParsed, validate } from './validation.js';
 
-/** The answer as a response of its own: a text may have millions of tokens, and their JSON is made without
- *  holding others up. */
+/** A text may have very many tokens: they are given in long lists. */
 export async function tokenize(
   model: ServedModel,
   json: unknown,
   onParsed: OnParsed,
-  clock: Clock,
-): Promise<Response> {
+): Promise<WithLongLists<Tokenized>> {
   const isChat = typeof json === 'object' && json !== null && 'messages' in json;
   const body = isChat
     ? validate(tokenizeMessagesSchema, json, onParsed)
@@ -26,15 +24,13 @@ export async function tokenize(
   checkModelName(model, body.model);
   const tokenizer = requireTokenizer(model, isChat ? 'messages' : 'prompt');
   const ids = 'messages' in body ? await encodeChat(model, body) : await encodeText(model, body);
-  const tokens = await listJson(ids, String, clock);
-  const texts =
-    body.return_token_strs === true
-      ? await listJson(ids, (id) => JSON.stringify(tokenizer.tokenText(id)), clock)
-      : 'null';
-  const head = `"count":${ids.length},"max_model_len":${model.maxModelTokenCount}`;
-  return new Response(`{${head},"tokens":${tokens},"token_strs":${texts}}`, {
-    headers: { 'content-type': 'application/json' },
-  });
+  const texts = new LongList(() => mapped(ids, (id) => tokenizer.tokenText(id)));
+  return {
+    count: ids.length,
+    max_model_len: model.maxModelTokenCount,
+    tokens: new LongList(() => ids),
+    token_strs: body.return_token_strs === true ? texts : null,
+  };
 }
 
 async function encodeText(
@@ -51,17 +47,8 @@ async function encodeText(
   return ids;
 }
 
-/** Between two turns of the event loop: a few milliseconds of work. */
-const idsPerTurn = 4096;
-
-async function listJson(ids: Int32Array, itemJson: (id: TokenId) => string, clock: Clock): Promise<string> {
-  const pieces: string[] = [];
-  for (let start = 0; start < ids.length; start += idsPerTurn) {
-    if (start > 0) await clock.yield();
-    pieces.push(Array.from(ids.subarray(start, start + idsPerTurn), itemJson).join(','));
-  }
-  return `[${pieces.join(',')}]`;
-}
+/** Of a text, which is one string. */
+const textBytesMax = 2 ** 25;
 
 export async function detokenize(
   model: ServedModel,
@@ -71,6 +58,13 @@ export async function detokenize(
   const body = validate(detokenizeSchema, json, onParsed);
   checkModelName(model, body.model);
   const text = requireText(model, 'tokens');
-  const [prompt = ''] = await text.decode([checkedTokenIds(model, body.tokens, 'tokens')]);
+  const ids = checkedTokenIds(model, body.tokens, 'tokens');
+  const { tokenizer } = model;
+  const byteCount = ids.reduce((sum, id) => sum + (tokenizer?.tokenBytes(id).length ?? 0), 0);
+  if (byteCount > textBytesMax) {
+    const message = `tokens: they are a text of ${byteCount} bytes, and ${textBytesMax} are the limit`;
+    throw new InvalidRequestError(message, 'tokens');
+  }
+  const [prompt = ''] = await text.decode([ids]);
   return { prompt };
 }

@@ -47,6 +47,7 @@ export async function startTestServer(
     model?: Partial<ServedModel>;
     http?: Partial<HttpServerOptions>;
     bodyBytesMax?: number;
+    answerBytesMax?: number;
     allowForcedLength?: boolean;
     clock?: Clock;
   } = {},
@@ -60,6 +61,7 @@ export async function startTestServer(
     logger: silentLogger,
     metrics: createServerMetrics(gateway, model.names[0]),
     bodyBytesMax: options.bodyBytesMax ?? 1 << 20,
+    ...(options.answerBytesMax === undefined ? {} : { answerBytesMax: options.answerBytesMax }),
     allowForcedLength: options.allowForcedLength ?? false,
   };
   const server = await startHttpServer(context, {

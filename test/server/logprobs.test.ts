@@ -57,6 +57,45 @@ describe('completions', () => {
     for (const entry of top.slice(1)) expect(Object.keys(entry ?? {})).toHaveLength(5);
   });
 
+  it('of an echoed prompt have as many alternatives as the answer, whatever prompt_logprobs asks for', async () => {
+    for (const [own, ofPrompt] of [
+      [5, 0],
+      [1, 4],
+    ] as const) {
+      const body = {
+        prompt: [40, 50, 60],
+        echo: true,
+        logprobs: own,
+        prompt_logprobs: ofPrompt,
+        max_tokens: 1,
+      };
+      const { choices } = (await (await test.post('/v1/completions', body)).json()) as {
+        choices: { logprobs: Scored['choices'][0]['logprobs']; prompt_logprobs: (object | null)[] }[];
+      };
+      const counts = choices[0]?.logprobs.top_logprobs.map((top) => Object.keys(top ?? {}).length);
+      expect(counts?.slice(0, 3)).toEqual([0, own, own]);
+      const promptCounts = choices[0]?.prompt_logprobs.map((top) => Object.keys(top ?? {}).length);
+      expect(promptCounts).toEqual([0, Math.max(1, ofPrompt), Math.max(1, ofPrompt)]);
+    }
+  });
+
+  it('of a long echoed prompt come in slices of a stream, and say the same', async () => {
+    const body = {
+      prompt: Array.from({ length: 480 }, (_, i) => 300 + i),
+      echo: true,
+      logprobs: 20,
+      max_tokens: 1,
+    };
+    const whole = (await scored('/v1/completions', body)).choices[0].logprobs;
+    const text = await (await test.post('/v1/completions', { ...body, stream: true })).text();
+    const chunks = [...text.matchAll(/^data: (\{.*)$/gm)].map(([, json = '']) => JSON.parse(json) as Scored);
+    expect(chunks.length).toBe(2); // 480 tokens × 21 are more than 8192
+    for (const list of ['tokens', 'top_logprobs', 'text_offset'] as const) {
+      const told = chunks.map(({ choices }): readonly unknown[] => choices[0].logprobs[list]);
+      expect(told.flat()).toEqual(whole[list]);
+    }
+  });
+
   it('name tokens by id when asked to', async () => {
     const body = { prompt: 'a', logprobs: 2, max_tokens: 2, return_tokens_as_token_ids: true };
     const { choices } = await scored('/v1/completions', body);

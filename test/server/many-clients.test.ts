@@ -74,9 +74,10 @@ describe('the room for bodies', () => {
     const body = JSON.stringify({ prompt: 'Hi', metadata: 'x'.repeat(100_000) });
     const asked = Array.from({ length: count }, () => test.post('/tokenize', body));
     expect((await Promise.all(asked)).map(({ status }) => status)).toEqual(Array(count).fill(200));
-    expect(yields).toHaveBeenCalledTimes(count);
+    const turnCount = 4 * count; // its own, to measure it, to decode it, to parse it
+    expect(yields).toHaveBeenCalledTimes(turnCount);
     await test.post('/tokenize', { prompt: 'Hi' });
-    expect(yields).toHaveBeenCalledTimes(count);
+    expect(yields).toHaveBeenCalledTimes(turnCount);
     yields.mockRestore();
   });
 
@@ -90,6 +91,25 @@ describe('the room for bodies', () => {
     const large = { prompt: 'a', metadata: 'x'.repeat(100_000) };
     for (const { socket } of slow) socket.destroy();
     await expect.poll(async () => (await test.post('/tokenize', large)).status, patient).toBe(200);
+  });
+
+  it('counts large bodies until what they ask for has ended', async () => {
+    test.gateway.script = () => [70];
+    test.gateway.stepMs = 20;
+    const body = JSON.stringify({
+      prompt: 'a',
+      metadata: 'x'.repeat(1_000_000),
+      stream: true,
+      ignore_eos: true,
+      max_tokens: 400,
+    });
+    const head = `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n`;
+    const held = Array.from({ length: 16 }, () => connect(head + body));
+    await expect.poll(() => test.gateway.activeCount, patient).toBe(16);
+    expect((await test.post('/tokenize', body)).status).toBe(429);
+    expect((await test.post('/tokenize', { prompt: 'small' })).status).toBe(200);
+    for (const { socket } of held) socket.destroy();
+    await expect.poll(async () => (await test.post('/tokenize', body)).status, patient).toBe(200);
   });
 
   it('reads compressed bodies of many clients at once', async () => {
@@ -127,6 +147,18 @@ describe('a pipeline', () => {
     const perTurn = new Map<number, number>();
     for (const at of turnsAtCall) perTurn.set(at, (perTurn.get(at) ?? 0) + 1);
     expect(Math.max(...perTurn.values())).toBeLessThanOrEqual(4); // the handler looks twice
+    health.mockRestore();
+  });
+
+  it('whose client reads nothing keeps one answer, not all of them', async () => {
+    const big = 'x'.repeat(8 << 20);
+    const health = vi.spyOn(test.gateway, 'health').mockReturnValue({ status: 'ok', detail: big });
+    const { socket } = connect('');
+    socket.pause();
+    socket.write(get.replace('/metrics', '/health').repeat(50));
+    await expect.poll(() => health.mock.calls.length, patient).toBeGreaterThan(0);
+    for (let i = 0; i < 20; i++) await fetch(`${test.url}/version`);
+    expect(health.mock.calls.length).toBeLessThanOrEqual(2); // the handler looks twice
     health.mockRestore();
   });
 

@@ -39,6 +39,28 @@ describe('a client that leaves', () => {
   });
 });
 
+it('a client that reads slowly keeps no place of those that are computed', async () => {
+  test.gateway.script = () => [70];
+  const socket = net.connect(test.server.port, '127.0.0.1');
+  socket.pause();
+  const body = JSON.stringify({
+    prompt: ['a', 'b'],
+    n: 100,
+    logprobs: 20,
+    max_tokens: 500,
+    ignore_eos: true,
+    stream: true,
+  });
+  socket.write(
+    `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+  );
+  await expect.poll(() => test.gateway.submitted.length).toBe(2);
+  await expect.poll(() => test.gateway.placeCount).toBe(0); // a real one is also held by what runs in it
+  expect(test.gateway.activeCount).toBe(2);
+  socket.destroy();
+  await expect.poll(() => test.gateway.activeCount).toBe(0);
+});
+
 it('a prompt that fails ends the request, and the others with it', async () => {
   test.gateway.failure = { code: 'device_error', message: 'broken', afterEventCount: 2 };
   const response = await completion({ ignore_eos: true, max_tokens: 500 });
@@ -83,6 +105,33 @@ describe('what is too much', () => {
     expect(response.status).toBe(400);
     expect(await response.text()).toMatch(/log-probabilities were asked for, and one answer may have 524288/);
     expect(test.gateway.submitted).toHaveLength(0);
+  });
+
+  it.each([
+    ['prompt scores', { prompt_logprobs: 20 }],
+    ['echoed scores', { echo: true, logprobs: 20 }],
+    ['prompt ids', { return_token_ids: true }],
+    ['echoed texts', { echo: true }],
+  ])('of %s in every choice is a 400 before anything is submitted', async (_, fields) => {
+    const count = 'prompt_logprobs' in fields || 'logprobs' in fields ? 10 : 150;
+    const response = await completion({
+      prompt: Array(count).fill(Array(500).fill(7)),
+      n: 64,
+      max_tokens: 1,
+      ...fields,
+    });
+    expect(response.status).toBe(400);
+    expect(await response.text()).toMatch(
+      /each of 64 choices would repeat its prompt, \d+ .* may have 4194304/,
+    );
+    expect(test.gateway.submitted).toHaveLength(0);
+  });
+
+  it('is not what is kept once and repeated in turns', async () => {
+    const prompt = Array(300).fill(7);
+    const response = await completion({ prompt, n: 20, prompt_logprobs: 20, max_tokens: 1 });
+    const { choices } = (await response.json()) as { choices: { prompt_logprobs: unknown[] }[] };
+    expect(choices.map(({ prompt_logprobs: scores }) => scores.length)).toEqual(Array(20).fill(300));
   });
 
   it('is not the longest answer of one choice, nor one that streams', async () => {

@@ -12,7 +12,7 @@ const { EventQueue } = await import('../../src/control/generation-stream.js');
 const { greedy } = await import('../../src/engine/sampling-params.js');
 const { CompletionFormat } = await import('../../src/server/completion-format.js');
 const { Generation } = await import('../../src/server/generation.js');
-const { mergeDeltas } = await import('../../src/server/merge-deltas.js');
+const { mergeDeltas: mergeInTurns } = await import('../../src/server/merge-deltas.js');
 const { demoModel } = await import('./demo-server.js');
 
 /** Prompts whose tokens come when the test says so. */
@@ -67,12 +67,16 @@ class Prompts {
   }
 }
 
+const mergeDeltas = (generations: readonly GenerationType[], atOnce: number) =>
+  mergeInTurns(generations, { atOnce, turn: async () => {}, onAllBegun: () => {} });
+
 const everyPrompt = (count: number) => Array.from({ length: count }, (_, i) => `p${i}`);
 
 it('gives the deltas of each prompt in order, as they come', async () => {
   const prompts = new Prompts(3);
   const deltas = mergeDeltas(prompts.generations, 3);
   const first = deltas.next();
+  await systemClock.yield();
   for (const index of [2, 0, 0, 1]) prompts.say(index);
   for (const index of [2, 0, 1]) prompts.say(index, 'ends');
   const seen = [(await first).value?.[0]];
@@ -97,11 +101,39 @@ it('begins no more of them than may be in flight, and the next when one has ende
   expect((await deltas.next()).done).toBe(true);
 });
 
+it('begins one of them in each turn, and says when all have begun', async () => {
+  const prompts = new Prompts(5);
+  let turnCount = 0;
+  const began: number[] = [];
+  let allBegunAt: number | null = null;
+  const turn = async () => {
+    turnCount++;
+    began.push(prompts.queues.size);
+  };
+  const onAllBegun = () => {
+    allBegunAt = prompts.queues.size;
+  };
+  const deltas = mergeInTurns(prompts.generations, { atOnce: 3, turn, onAllBegun });
+  const first = deltas.next();
+  await systemClock.yield();
+  expect([turnCount, ...began, allBegunAt]).toEqual([3, 1, 2, 3, null]);
+  for (const index of [0, 1, 2]) prompts.say(index, 'ends'); // in one step
+  expect((await first).value?.[0]).toBe(0);
+  for (const index of [1, 2]) expect((await deltas.next()).value?.[0]).toBe(index);
+  const fourth = deltas.next();
+  await systemClock.yield();
+  expect([...began, allBegunAt]).toEqual([1, 2, 3, 4, 5, 5]);
+  for (const index of [3, 4]) prompts.say(index, 'ends');
+  expect((await fourth).value?.[0]).toBe(3);
+  await deltas.return();
+});
+
 describe('cancels all the others', () => {
   it('when the consumer leaves', async () => {
     const prompts = new Prompts(4);
     const deltas = mergeDeltas(prompts.generations, 3);
     const first = deltas.next();
+    await systemClock.yield();
     prompts.say(1);
     expect((await first).value?.[0]).toBe(1);
     await deltas.return();
@@ -115,6 +147,7 @@ describe('cancels all the others', () => {
     const prompts = new Prompts(4);
     const deltas = mergeDeltas(prompts.generations, 4);
     const first = deltas.next();
+    await systemClock.yield();
     prompts.queues.get('p2')?.end(new TwostrokeError('internal', 'broken'));
     await expect(first).rejects.toThrow('broken');
     await systemClock.yield();
