@@ -86,6 +86,7 @@ function client(prng: Prng): Promise<string> {
     prng.uniform() < 0.8 ? bytes.length : prng.integer(0, bytes.length),
   ].sort((a, b) => a - b);
   const patienceMs = prng.integer(0, 120);
+  const waitsForAnswer = prng.uniform() < 0.3;
   const leave = prng.pick(['end', 'destroy', 'resetAndDestroy'] as const);
   return new Promise((resolve) => {
     let received = '';
@@ -95,9 +96,17 @@ function client(prng: Prng): Promise<string> {
     });
     socket.on('error', () => undefined);
     socket.on('close', () => resolve(received));
+    socket.on('end', () => socket.destroy());
     for (let i = 1; i < cuts.length; i++) socket.write(bytes.subarray(cuts[i - 1], cuts[i]));
-    setTimeout(() => socket[leave](), patienceMs);
-    setTimeout(() => socket.destroy(), patienceMs + 100);
+    const leaveSoon = () => {
+      setTimeout(() => socket[leave](), patienceMs);
+      setTimeout(() => socket.destroy(), patienceMs + 100);
+    };
+    if (!waitsForAnswer) leaveSoon();
+    else {
+      socket.once('data', leaveSoon);
+      setTimeout(leaveSoon, 5000).unref(); // there may be none
+    }
   });
 }
 
