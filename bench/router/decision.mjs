@@ -8,6 +8,8 @@ import { performance } from 'node:perf_hooks';
 import { systemClock } from '../../dist/src/base/clock.js';
 import { silentLogger } from '../../dist/src/base/log.js';
 import { Prng } from '../../dist/src/base/prng.js';
+import { Attempt } from '../../dist/src/control/attempt.js';
+import { DecodeRoom } from '../../dist/src/control/decode-room.js';
 import { Request } from '../../dist/src/control/request.js';
 import { Routing } from '../../dist/src/control/routing.js';
 import { chooseRoute } from '../../dist/src/router/choose-route.js';
@@ -96,10 +98,13 @@ function wholeRequests(workers) {
     costs: new WorkerCosts(),
     strategy: 'adaptive',
     onOverload: 'late',
+    waitMsMax: Number.POSITIVE_INFINITY,
+    onPromptDone() {},
     clock: systemClock,
     logger: silentLogger,
   };
   const routing = new Routing(options);
+  const room = new DecodeRoom();
   const open = [];
   const [admit, choose] = [[], []];
   for (let i = 0; i < count; i++) {
@@ -110,13 +115,13 @@ function wholeRequests(workers) {
       1e6,
     );
     let attempt;
-    admit.push(microsecondsOf(() => (attempt = routing.admit(request))));
-    choose.push(microsecondsOf(() => routing.choose(attempt)));
-    routing.admitted(attempt);
-    open.push(attempt);
+    admit.push(microsecondsOf(() => routing.admit(request)));
+    choose.push(microsecondsOf(() => (attempt = routing.choose(request))));
+    if (attempt instanceof Attempt) attempt.enter(room, facts[0]);
+    open.push({ request, attempt });
     if (open.length <= 512) continue;
     const first = open.shift();
-    routing.leave(first);
+    if (first.attempt instanceof Attempt) first.attempt.end();
     first.request.cancel();
   }
   for (const { request } of open) request.cancel();

@@ -9,12 +9,13 @@ import { InvalidRequestError, messageOf, TwostrokeError } from '../base/errors.j
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
 import { Signal } from '../base/signal.js';
-import type { Route, Strategy } from '../router/route.js';
+import type { Strategy } from '../router/route.js';
 import type { SloSpec } from '../router/slo-spec.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { Admission, type Bundle, type Place } from './admission.js';
+import { Attempt } from './attempt.js';
 import { capacityOf, decodersOf } from './capacity.js';
-import { type Claim, DecodeRoom } from './decode-room.js';
+import { DecodeRoom } from './decode-room.js';
 import type { OverloadPolicy, RequestInput, TransferFailurePolicy } from './gateway-api.js';
 import type { GatewayLimits } from './gateway-options.js';
 import type { GenerationStream } from './generation-stream.js';
@@ -24,8 +25,7 @@ import type { RoutingStatus } from './prediction-errors.js';
 import { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
 import { Reservations, type ReservationTiming } from './reservations.js';
-import { sidesOf } from './route-summary.js';
-import { type Attempt, type Late, Routing } from './routing.js';
+import { type Late, Routing } from './routing.js';
 import type { ServiceClass } from './service-class.js';
 import { SuspectLine } from './suspicion.js';
 import { HandOverError, type WorkerClient, WorkerLostError } from './worker-client.js';
@@ -48,15 +48,6 @@ interface CoordinatorOptions {
   readonly ready: Promise<void>;
 }
 
-/** A request before the worker it will decode on. */
-interface Entry {
-  readonly route: Route;
-  readonly worker: WorkerId;
-  readonly claim: Claim;
-  /** Resolves when it may go. */
-  readonly admitted: Promise<true>;
-}
-
 export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #admission: Admission;
@@ -65,7 +56,7 @@ export class Coordinator {
   readonly #suspects = new SuspectLine();
   readonly #routing: Routing;
   readonly #late: LateLine;
-  readonly #attempts = new Map<RequestId, Attempt>();
+  readonly #requests = new Map<RequestId, Request>();
   readonly #started = new Signal();
   /** Whether the workers have loaded, and what they failed with. */
   #start: { readonly error: unknown } | null = null;
@@ -91,7 +82,7 @@ export class Coordinator {
   }
 
   get requestCount(): number {
-    return this.#attempts.size;
+    return this.#requests.size;
   }
 
   get choiceCountMax(): number {
@@ -110,24 +101,24 @@ export class Coordinator {
 
   /** Throws OverloadedError, or InvalidRequestError when the id is in use. */
   submit(input: RequestInput): GenerationStream {
-    if (this.#attempts.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
+    if (this.#requests.has(input.id)) throw new InvalidRequestError(`request id ${input.id} is in use`, 'id');
     const place = input.place ?? this.#admission.enter(bundleOf(input));
     place.begin();
     if (input.place === undefined) place.leave();
-    const attempt = this.#admit(input, place);
-    const { request } = attempt;
-    this.#attempts.set(request.id, attempt);
-    void this.#run(attempt).finally(() => this.#end(attempt, place));
+    const request = this.#admit(input, place);
+    this.#requests.set(request.id, request);
+    void this.#run(request).then((lastAttempt) => this.#end(request, lastAttempt, place));
     return request.stream;
   }
 
   /** Who cannot be taken in keeps neither a place nor a timer. */
-  #admit(input: RequestInput, place: Place): Attempt {
+  #admit(input: RequestInput, place: Place): Request {
     const { clock, limits } = this.#options;
     let request: Request | null = null;
     try {
       request = new Request(input, clock, limits.requestDeadlineMs);
-      return this.#routing.admit(request);
+      this.#routing.admit(request);
+      return request;
     } catch (error) {
       request?.cancel();
       place.end();
@@ -141,12 +132,12 @@ export class Coordinator {
   }
 
   failAll(error: TwostrokeError): void {
-    for (const { request } of this.#attempts.values()) request.fail(error);
+    for (const request of this.#requests.values()) request.fail(error);
   }
 
   /** Accepted and not ended. */
   get requestIds(): readonly RequestId[] {
-    return [...this.#attempts.keys()];
+    return [...this.#requests.keys()];
   }
 
   /** What a worker held in its prefix cache is gone. */
@@ -154,20 +145,24 @@ export class Coordinator {
     this.#routing.forgetWorker(id);
   }
 
-  async #run(attempt: Attempt): Promise<void> {
-    const { request } = attempt;
+  /** Attempt after attempt, until it has settled; the last one, if there was any. Never rejects. */
+  async #run(request: Request): Promise<Attempt | null> {
+    let last: Attempt | null = null;
     await this.#whenStarted(request);
     while (!request.isSettled) {
+      let attempt: Attempt | null = null;
       try {
         await this.#suspects.turn(request);
-        const entry = await this.#chooseRoute(attempt);
-        if (entry !== null) await this.#enter(entry, request);
+        attempt = await this.#chooseAttempt(request);
+        if (attempt !== null) await this.#follow(attempt);
       } catch (error) {
         this.#afterFailure(request, error);
       }
-      this.#routing.leave(attempt);
+      attempt?.end();
+      last = attempt ?? last;
       this.#suspects.leave(request);
     }
+    return last;
   }
 
   async #whenStarted(request: Request): Promise<void> {
@@ -179,12 +174,11 @@ export class Coordinator {
   }
 
   /** Waits while no worker is live. Null when the request settles first. */
-  async #chooseRoute(attempt: Attempt): Promise<Entry | null> {
-    const { request } = attempt;
+  async #chooseAttempt(request: Request): Promise<Attempt | null> {
     while (!request.isSettled) {
-      const route = this.#routing.choose(attempt);
-      if (route?.path === 'late') return this.#whenThereIsTime(attempt, route);
-      if (route !== null) return this.#claimRoom(attempt, route);
+      const chosen = this.#routing.choose(request);
+      if (chosen instanceof Attempt) return this.#placed(chosen);
+      if (chosen !== null) return this.#whenThereIsTime(request, chosen);
       const change = this.#options.directory.nextChange();
       await request.orSettled(change.happened).finally(change.forget);
     }
@@ -192,69 +186,44 @@ export class Coordinator {
   }
 
   /** Waits in line. Null when the request settles first. Throws OverloadedError. */
-  async #whenThereIsTime(attempt: Attempt, late: Late): Promise<Entry | null> {
-    const { request } = attempt;
-    let entry: Entry | null = null;
+  async #whenThereIsTime(request: Request, late: Late): Promise<Attempt | null> {
+    let attempt: Attempt | null = null;
     const entered = new Promise<void>((resolve) => {
       const enter = (isForced: boolean) => {
-        const route = request.isSettled ? null : this.#routing.chooseLate(attempt, isForced);
-        if (route === null) return false;
-        entry = this.#claimRoom(attempt, route);
+        const chosen = request.isSettled ? null : this.#routing.chooseLate(request, isForced);
+        if (chosen === null) return false;
+        attempt = this.#placed(chosen);
         resolve();
         return true;
       };
       this.#late.join(request, { ...late, enter });
     });
     await request.orSettled(entered);
-    return entry; // one that settles as it enters has claimed room, which it has to leave
+    return attempt; // one that settles as it enters has been counted, and has to end
   }
 
   /** In the instant of the choice: whoever is routed next sees what is claimed, and whether it may go at
    *  once. */
-  #claimRoom(attempt: Attempt, route: Route): Entry {
-    const { claim } = attempt;
-    const [, worker] = sidesOf(route);
-    const memory = this.#options.directory.workers().find(({ id }) => id === worker);
-    assert(claim !== null && memory !== undefined, 'who was routed has a claim on a worker that is there');
-    const admitted = new Promise<true>((resolve) => {
-      this.#room.enter(worker, claim, memory, () => {
-        this.#routing.admitted(attempt);
-        resolve(true);
-      });
-    });
-    return { route, worker, claim, admitted };
+  #placed(attempt: Attempt): Attempt {
+    const size = this.#options.directory.workers().find(({ id }) => id === attempt.decodeWorker);
+    assert(size !== undefined, 'who was routed has a worker that is there');
+    attempt.enter(this.#room, size);
+    return attempt;
   }
 
-  /** Waits for memory to decode in, as far as can be predicted. */
-  async #enter({ route, worker, claim, admitted }: Entry, request: Request): Promise<void> {
+  /** Waits for memory to decode in, as far as can be predicted, then goes the attempt's way. */
+  async #follow(attempt: Attempt): Promise<void> {
     const { clock } = this.#options;
+    const { request, route } = attempt;
     const startMs = clock.nowMs();
-    try {
-      // orSettled inside: a worker keeps a wait until it is over, and whoever leaves the line is never
-      // admitted
-      if ((await this.#orGone(worker, request.orSettled(admitted))) === null) return;
-      request.reservationWaitMs += clock.nowMs() - startMs;
-      await this.#follow(route, request);
-    } finally {
-      this.#room.leave(worker, claim);
-    }
-  }
-
-  /** Nobody waits for the memory of a worker that is gone. */
-  #orGone<T>(worker: WorkerId, work: Promise<T>): Promise<T> {
-    return this.#client(worker).orLost(work);
-  }
-
-  async #follow(route: Route, request: Request): Promise<void> {
-    if (route.path === 'collocated') return runCollocated(request, this.#client(route.worker));
-    const prefill = this.#client(route.prefillWorker);
-    const decode = this.#client(route.decodeWorker);
-    await runDisaggregated(
-      request,
-      prefill,
-      decode,
-      this.#reservations.open(request, decode, this.#timing(request, decode.id)),
-    );
+    // nobody waits for the memory of a worker that is gone
+    // orSettled inside: a worker keeps a wait until it is over, and whoever leaves the line is never admitted
+    const decode = this.#client(attempt.decodeWorker);
+    if ((await decode.orLost(request.orSettled(attempt.admitted))) === null) return;
+    request.reservationWaitMs += clock.nowMs() - startMs;
+    if (route.path === 'collocated') return runCollocated(request, decode);
+    const reserving = this.#reservations.open(request, decode, this.#timing(request, decode.id));
+    await runDisaggregated(request, this.#client(route.prefillWorker), decode, reserving);
   }
 
   /** Decode without room, or with others waiting for room: nothing is computed before there is a place for
@@ -319,14 +288,13 @@ export class Coordinator {
     );
   }
 
-  #end(attempt: Attempt, place: Place): void {
-    const { request } = attempt;
-    this.#attempts.delete(request.id);
+  #end(request: Request, lastAttempt: Attempt | null, place: Place): void {
+    this.#requests.delete(request.id);
     const record = request.toRecord();
     place.end();
     // a refusal frees no room
     if (record.routes.length > 0) this.#admission.observe(record.doneMs - record.arrivalMs);
-    this.#routing.learn(attempt, record);
+    this.#routing.learn(request, lastAttempt, record);
     this.#options.onDone(record);
     this.#late.leave(request);
   }

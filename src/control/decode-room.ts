@@ -12,7 +12,7 @@ import { OrderedQueue } from '../base/ordered-queue.js';
 import { type KvDemand, tokensFor } from '../router/kv-growth.js';
 
 /** What one worker has for those who decode there. */
-interface RoomSize {
+export interface RoomSize {
   readonly blockTokenCount: number;
   readonly blockCount: number;
   /** Batch slots. Absent: not known, no limit. */

@@ -1,21 +1,19 @@
 /** The two ways a request takes. Read this file first: everything else in control/ serves these functions.
- *  Called by coordinator.ts. No token passes through here. Whichever worker samples one tells it by a
- *  `tokens` event, which reaches the client beside these functions: WorkerSlot.onEvent →
- *  RemoteWorker.onTokens → Request.accept → the request's stream. So a hand-over's first token, which the
- *  prefill worker samples, is out before its K and V have landed. `generate` and `prefill` register the
- *  request for these events; `resume` registers it with the decode worker, and `release` ends it.
+ *  Called by coordinator.ts. Tokens come while these functions wait: whichever worker samples one, its
+ *  `tokens` event is given to the `emit` of the call that put the request there, and so to the client. A
+ *  hand-over's first token comes from the prefill worker, before its K and V have landed.
  *  Invariant: when a path returns or throws, no worker it used runs, holds or writes anything of the
  *  request. */
 import type { Request } from './request.js';
 import type { Reserving } from './reservations.js';
-import type { WorkerClient } from './worker-client.js';
+import type { Emit, WorkerClient } from './worker-client.js';
 
 /** Everything here. A request that has tokens already is continued by recomputing them. */
 export async function runCollocated(request: Request, worker: WorkerClient): Promise<void> {
   try {
     request.onStopChoice = (choiceIndex) => worker.stopChoice(request.id, choiceIndex);
     request.suspicion.placedOn(worker.id);
-    await worker.generate(request);
+    await worker.generate(request, (event) => request.emit(event));
     await worker.orLost(request.settled);
   } finally {
     if (!request.isFinished) await worker.release(request.id);
@@ -50,14 +48,15 @@ async function handOver(
   try {
     request.onStopChoice = (choiceIndex) => prefill.stopChoice(request.id, choiceIndex);
     request.suspicion.placedOn(prefill.id);
-    const prefilling = prefill.prefill(request, () => place.granted()); // reserved at the first chunk
+    const emit: Emit = (event) => request.emit(event); // the first token too: it waits for no byte
+    const prefilling = prefill.prefill(request, emit, () => place.granted()); // reserved at the first chunk
     const landed = await request.orSettled(place.leased(prefilling));
     if (landed === null) return;
     request.stamp('landedMs');
     request.transferBytes += landed.pushedBytes;
     request.onStopChoice = (choiceIndex) => decode.stopChoice(request.id, choiceIndex);
     request.suspicion.movedTo(decode.id);
-    await decode.resume(request, landed);
+    await decode.resume(request, landed, emit);
     request.stamp('resumedMs');
   } finally {
     await prefill.release(request.id);

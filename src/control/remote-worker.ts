@@ -27,7 +27,13 @@ import type { GatewayLimits } from './gateway-options.js';
 import { Lifeline } from './lifeline.js';
 import type { Request } from './request.js';
 import type { Blame } from './suspicion.js';
-import { HandOverError, type Reserved, type WorkerClient, WorkerLostError } from './worker-client.js';
+import {
+  type Emit,
+  HandOverError,
+  type Reserved,
+  type WorkerClient,
+  WorkerLostError,
+} from './worker-client.js';
 
 type Asks = WorkerMessages['requests'];
 
@@ -54,7 +60,7 @@ export class RemoteWorker implements WorkerClient {
   readonly target: KvTarget;
   readonly #options: RemoteWorkerOptions;
   readonly #life = new Lifeline();
-  readonly #requests = new Map<RequestId, Request>();
+  readonly #requests = new Map<RequestId, { readonly request: Request; readonly emit: Emit }>();
   readonly #prefillings = new Map<RequestId, Prefilling>();
   readonly #room = new Signal();
   #lastSnapshot: SnapshotBody | null = null;
@@ -65,13 +71,13 @@ export class RemoteWorker implements WorkerClient {
     this.#options = options;
   }
 
-  async generate(request: Request): Promise<void> {
-    this.#watch(request);
+  async generate(request: Request, emit: Emit): Promise<void> {
+    this.#watch(request, emit);
     await this.#ask('generate', request.toBody());
   }
 
-  prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody> {
-    this.#watch(request);
+  prefill(request: Request, emit: Emit, reserve: () => Promise<Reserved>): Promise<LandedBody> {
+    this.#watch(request, emit);
     const landed = new Promise<LandedBody>((resolve, reject) => {
       this.#prefillings.set(request.id, { request, reserve, resolve, reject });
       this.#ask('prefill', request.toBody()).catch(reject);
@@ -90,8 +96,8 @@ export class RemoteWorker implements WorkerClient {
     return this.#room.next();
   }
 
-  async resume(request: Request, landed: LandedBody): Promise<void> {
-    this.#watch(request);
+  async resume(request: Request, landed: LandedBody, emit: Emit): Promise<void> {
+    this.#watch(request, emit);
     const { outputs, endedChoices } = request;
     const body: ResumeBody = {
       handle: landed.handle,
@@ -165,13 +171,13 @@ export class RemoteWorker implements WorkerClient {
 
   onTokens(body: TokensBody): void {
     for (const event of body.events) {
-      const request = this.#requests.get(event.requestId);
-      const objection = request?.objectionTo(event) ?? null;
+      const heard = this.#requests.get(event.requestId);
+      const objection = heard?.request.objectionTo(event) ?? null;
       if (objection !== null) {
         this.#kill(`it sent ${objection}`);
         return;
       }
-      request?.accept(event);
+      heard?.emit(event);
       if (event.kind === 'tokens' && event.finishReason !== undefined) this.#room.fire();
     }
   }
@@ -211,10 +217,10 @@ export class RemoteWorker implements WorkerClient {
     this.#prefillings.delete(id);
   }
 
-  #watch(request: Request): void {
-    this.#requests.set(request.id, request);
+  #watch(request: Request, emit: Emit): void {
+    this.#requests.set(request.id, { request, emit });
     void request.settled.then(() => {
-      if (this.#requests.get(request.id) === request) this.#requests.delete(request.id);
+      if (this.#requests.get(request.id)?.request === request) this.#requests.delete(request.id);
     });
   }
 

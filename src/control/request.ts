@@ -25,6 +25,12 @@ type Times = Partial<
   Record<'routedMs' | 'prefillStartedMs' | 'firstTokenMs' | 'landedMs' | 'resumedMs', number>
 >;
 
+/** The part of an Attempt that follows the tokens. */
+interface AttemptProgress {
+  onStarted(): void;
+  onTokens(tokenCount: number): void;
+}
+
 export class Request {
   readonly id: RequestId;
   readonly input: RequestInput;
@@ -55,9 +61,8 @@ export class Request {
   readonly handOverFailures: HandOverFailure[] = [];
   /** Called when a choice is stopped from outside; set by whoever drives the request now. */
   onStopChoice: ((choiceIndex: number) => void) | null = null;
-  /** Called with every token count, when it has been appended; set by the coordinator. */
-  onStarted: (() => void) | null = null;
-  onTokens: ((tokenCount: number) => void) | null = null;
+  /** Hears what comes of it; null: it has not been routed yet. */
+  attempt: AttemptProgress | null = null;
   readonly #clock: Clock;
   readonly #queue: EventQueue;
   readonly #deadline: TimerHandle;
@@ -144,9 +149,9 @@ export class Request {
     };
   }
 
-  /** What the engine said about this request. What comes after an end, or a second time after a recovery, is
-   *  dropped. */
-  accept(event: TokenEvent): void {
+  /** Gives the client what an engine said about this request. What comes after an end, or a second time after
+   *  a recovery, is dropped. */
+  emit(event: TokenEvent): void {
     if (this.isSettled) return;
     if (event.kind === 'tokens') this.#acceptTokens(event);
     else if (event.kind === 'failed') this.fail(fromWire(event.error));
@@ -284,7 +289,7 @@ export class Request {
     this.outputTokenCount += tokens.length;
     this.stamp('firstTokenMs');
     this.suspicion.tokens(tokens.length);
-    this.onTokens?.(tokens.length);
+    this.attempt?.onTokens(tokens.length);
     this.#queue.push(event);
     if (finishReason !== undefined) this.#end(choiceIndex, finishReason);
   }
@@ -292,7 +297,7 @@ export class Request {
   /** A recovered request finds its own blocks in the cache; only the first answer is the client's. */
   #acceptCached(event: Extract<TokenEvent, { kind: 'cached' }>): void {
     this.suspicion.started();
-    this.onStarted?.();
+    this.attempt?.onStarted();
     if (this.#hasCached) return;
     this.#hasCached = true;
     this.cachedTokenCount = event.cachedTokenCount;

@@ -1,6 +1,7 @@
 /** Everything the router knows while requests come and go: loads, costs, lengths, prefixes, the plan; and its
  *  decisions. Used by coordinator.ts, which drives requests along what is decided here.
- *  Invariant: a attempt's placement is counted from `choose` until `leave`, and never twice. */
+ *  Invariant: what is decided is counted in the workers' loads before the next decision. */
+import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
@@ -14,7 +15,6 @@ import { Placement } from '../router/placement.js';
 import { alone, type Plan, planOf } from '../router/plan.js';
 import { Planner } from '../router/planner.js';
 import type { UnloadedFacts } from '../router/prediction.js';
-import { type Corrections, uncorrected } from '../router/request-correction.js';
 import type { Route, Strategy } from '../router/route.js';
 import type { Slo } from '../router/slo.js';
 import type { SloSpec } from '../router/slo-spec.js';
@@ -22,6 +22,7 @@ import type { RequestFacts, WorkerSnapshot } from '../router/snapshot.js';
 import { prefillPairCountOf } from '../router/step-work.js';
 import type { WorkerCosts } from '../router/worker-costs.js';
 import { WorkerLoad } from '../router/worker-load.js';
+import { Attempt } from './attempt.js';
 import { Claim } from './decode-room.js';
 import type { OverloadPolicy } from './gateway-api.js';
 import { refuseLate, refuseLongWait } from './overload.js';
@@ -30,7 +31,7 @@ import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js
 import type { Request } from './request.js';
 import type { RequestRecord } from './request-record.js';
 import { sidesOf, summaryOf } from './route-summary.js';
-import { LoneRequests, type UnloadedCosts, unloadedCostsOf, unloadedRatiosOf } from './unloaded-requests.js';
+import { LoneRequests, unloadedCostsOf, unloadedRatiosOf } from './unloaded-requests.js';
 import type { WorkerFacts } from './worker-directory.js';
 
 interface RoutingOptions {
@@ -48,20 +49,19 @@ interface RoutingOptions {
   readonly logger: Logger;
 }
 
-/** A request on its way, and what was known of it when it came. */
-export interface Attempt {
-  readonly request: Request;
+/** What is known of a request from its arrival on. */
+interface Known {
   /** Of the prompt's beginnings. */
   readonly keys: readonly StrideKey[];
   readonly lengths: LengthDistribution;
-  /** Where it is now. */
-  placement: Placement | null;
-  /** What it will hold where it decodes. */
-  claim: Claim | null;
-  /** That were in its route's estimates. */
-  corrections: Corrections;
-  /** What the costs say of it if it is alone. */
-  unloaded: UnloadedCosts | null;
+}
+
+/** A request, and everything that a decision about it looks at. */
+interface Question extends Known {
+  readonly request: Request;
+  readonly facts: RequestFacts;
+  readonly workers: readonly WorkerSnapshot[];
+  readonly plan: Plan | null;
 }
 
 /** Its first token will be late. */
@@ -84,6 +84,8 @@ export class Routing {
   #prefillFirst: ReadonlySet<WorkerId> = new Set();
   readonly #errors = new PredictionErrors();
   readonly #loneRequests = new LoneRequests();
+  /** From `admit` to `learn`. */
+  readonly #requests = new Map<Request, Known>();
 
   constructor(options: RoutingOptions) {
     this.#options = options;
@@ -112,22 +114,19 @@ export class Routing {
     return workers.reduce((sum, { id }) => sum + this.#load(id).claimed.tokenCount, 0);
   }
 
-  admit(request: Request): Attempt {
+  admit(request: Request): Known {
     const keys = strideKeys(request.input.promptIds, request.input.cacheSalt);
-    const lengths = this.#lengths.predict(lengthFacts(request, keys));
-    const nothingYet = { placement: null, claim: null, unloaded: null };
-    const attempt: Attempt = { request, keys, lengths, ...nothingYet, corrections: uncorrected };
-    this.#loneRequests.enter(attempt);
-    return attempt;
+    const known = { keys, lengths: this.#lengths.predict(lengthFacts(request, keys)) };
+    this.#requests.set(request, known);
+    this.#loneRequests.enter(request);
+    return known;
   }
 
   /** Null: no worker is live. Late: it is to wait for those who can be in time. Throws OverloadedError.
    *  The request knows its route, and is counted, before this returns. */
-  choose(attempt: Attempt): Route | Late | null {
-    const { request } = attempt;
-    const workers = this.#snapshots();
-    const facts = this.#facts(attempt, workers);
-    const plan = this.#planFor(request, workers);
+  choose(request: Request): Attempt | Late | null {
+    const question = this.#question(request);
+    const { facts, workers, plan } = question;
     const route =
       request.pinnedPlace === undefined
         ? plan && chooseRoute(facts, plan)
@@ -140,39 +139,28 @@ export class Routing {
       const late = this.#lateOf(request, route, facts, workers);
       if (late !== null) return late;
     }
-    return this.#take(attempt, route, facts, { workers, plan });
+    return this.#attempt(question, route);
   }
 
   /** For one that waits because it is late: null while it would take from those who can be in time.
    *  `isForced`: it has waited long enough. */
-  chooseLate(attempt: Attempt, isForced: boolean): Route | null {
-    const { request } = attempt;
-    const workers = this.#snapshots();
-    const facts = this.#facts(attempt, workers);
-    const plan = this.#planFor(request, workers);
+  chooseLate(request: Request, isForced: boolean): Attempt | null {
+    const question = this.#question(request);
+    const { facts, workers, plan } = question;
     const route = plan && chooseRoute(facts, plan);
     if (route === null) return null;
     const unloadedTtftMs = unloadedMs(unloadedFacts(request), workers).ttftMs;
     if (!isForced && !hasTimeToSpare(route, facts, workers, unloadedTtftMs)) return null;
     request.servedFromMs = facts.nowMs;
-    return this.#take(attempt, afterWaiting(route, facts.nowMs - request.arrivalMs, facts.slo), facts, {
-      workers,
-      plan,
-    });
+    return this.#attempt(question, afterWaiting(route, facts.nowMs - request.arrivalMs, facts.slo));
   }
 
-  #take(
-    attempt: Attempt,
-    route: Route,
-    facts: RequestFacts,
-    { workers, plan }: { readonly workers: readonly WorkerSnapshot[]; readonly plan: Plan | null },
-  ): Route {
-    const { request } = attempt;
-    const summary = summaryOf(route, facts, workers, plan?.name ?? 'as asked');
-    this.#place(attempt, facts, route, workers);
-    request.routed(summary);
-    this.#options.logger.debug({ request: request.id, summary }, 'routed');
-    return route;
+  #question(request: Request): Question {
+    const known = this.#requests.get(request);
+    assert(known !== undefined, `request ${request.id} was admitted and has not ended`);
+    const workers = this.#snapshots();
+    const facts = this.#facts(request, known, workers);
+    return { request, ...known, facts, workers, plan: this.#planFor(request, workers) };
   }
 
   /** Null: it is routed at once. Throws OverloadedError: it is refused. */
@@ -211,29 +199,23 @@ export class Routing {
     return plan;
   }
 
-  /** It has memory to decode in. */
-  admitted({ placement }: Attempt): void {
-    placement?.onAdmitted(this.#options.clock.nowMs());
-  }
-
-  leave(attempt: Attempt): void {
-    attempt.placement?.leave(this.#options.clock.nowMs());
-    attempt.placement = null;
-  }
-
   /** It has settled: what it took and how long it became, for predictions to come. Once for each that was
-   *  welcomed. */
-  learn(attempt: Attempt, record: RequestRecord): void {
-    const { request, keys, corrections, unloaded } = attempt;
-    const wasAlone = this.#loneRequests.leave(attempt);
+   *  admitted. `attempt`: its last, if there was one. */
+  learn(request: Request, attempt: Attempt | null, record: RequestRecord): void {
+    const known = this.#requests.get(request);
+    assert(known !== undefined, `request ${request.id} ends once`);
+    this.#requests.delete(request);
+    const wasAlone = this.#loneRequests.leave(request);
     const isComputed = !request.isLate || request.routes.length > 0;
     if (request.isMeasurement || !isComputed) return;
     const observations = request.outputs.map(({ length: tokenCount }, index) => {
       const end = request.ended[index] ?? null;
       return { tokenCount, isCensored: end === null || end === 'length' };
     });
-    this.#lengths.observeAll(lengthFacts(request, keys), observations);
+    this.#lengths.observeAll(lengthFacts(request, known.keys), observations);
     this.#errors.observe(record);
+    if (attempt === null) return;
+    const { corrections, unloaded } = attempt.predicted;
     const times = outcomeTimesOf(record, corrections);
     const [prefill, decode = prefill] = record.routes[0]?.workers ?? [];
     if (times === null || prefill === undefined || decode === undefined) return;
@@ -243,17 +225,35 @@ export class Routing {
   }
 
   /** From here on the workers' loads count it. */
-  #place(attempt: Attempt, facts: RequestFacts, route: Route, workers: readonly WorkerSnapshot[]): void {
-    const { request, keys, lengths } = attempt;
-    const { clock } = this.#options;
+  #attempt(question: Question, route: Route): Attempt {
+    const { request, facts, workers, plan } = question;
+    const summary = summaryOf(route, facts, workers, plan?.name ?? 'as asked');
+    const sides = sidesOf(route);
+    const [, decodeWorker] = sides;
+    const { blockTokenCount = 1 } = workers.find(({ id }) => id === decodeWorker) ?? {};
+    const claim = claimOf(question, route, blockTokenCount);
+    const attempt = new Attempt({
+      request,
+      route,
+      placement: this.#place(question, route, claim),
+      claim,
+      predicted: {
+        corrections: this.#options.costs.correctionsFor(sides),
+        unloaded: unloadedCostsOf(route, facts, workers),
+      },
+      clock: this.#options.clock,
+      onPromptDone: this.#options.onPromptDone,
+    });
+    request.attempt = attempt;
+    request.routed(summary);
+    this.#options.logger.debug({ request: request.id, summary }, 'routed');
+    return attempt;
+  }
+
+  #place({ request, keys, lengths, facts }: Question, route: Route, claim: Claim): Placement {
     const [prefillWorker, decodeWorker] = sidesOf(route);
     const { tokenCount, prefillMs, addedMs } = route.prefill;
     const cachedTokenCount = facts.promptTokenCount + facts.outputTokenCount - tokenCount;
-    const claim = claimOf(
-      attempt,
-      route,
-      workers.find(({ id }) => id === decodeWorker)?.blockTokenCount ?? 1,
-    );
     const placement = new Placement({
       id: request.id,
       prompt: {
@@ -273,21 +273,12 @@ export class Routing {
       decode: this.#load(decodeWorker),
     });
     for (const worker of [prefillWorker, decodeWorker]) this.#load(worker).give(facts.nowMs);
-    attempt.placement = placement;
-    attempt.claim = claim;
-    attempt.unloaded = unloadedCostsOf(route, facts, workers);
-    attempt.corrections = this.#options.costs.correctionsFor([prefillWorker, decodeWorker]);
-    request.onStarted = () => placement.onStarted(clock.nowMs());
-    request.onTokens = (tokenCount) => {
-      const isFirst = request.outputTokenCount === tokenCount;
-      placement.onTokens(tokenCount, clock.nowMs());
-      if (isFirst) this.#options.onPromptDone();
-    };
     // both will hold its KV
     for (const worker of new Set([prefillWorker, decodeWorker])) this.#affinity.record(keys, worker);
+    return placement;
   }
 
-  #facts({ request, keys, lengths }: Attempt, workers: readonly WorkerSnapshot[]): RequestFacts {
+  #facts(request: Request, { keys, lengths }: Known, workers: readonly WorkerSnapshot[]): RequestFacts {
     const { promptIds, sampling } = request.input;
     const { choiceCount } = sampling;
     return {
@@ -343,8 +334,8 @@ export class Routing {
 }
 
 /** As the client asked; for what it has not said, as the operator did. */
-function sloOf(request: Request, workers: readonly WorkerSnapshot[], targets: SloSpec | undefined): Slo {
-  return { ...defaultSlo(unloadedFacts(request), workers, targets), ...request.input.slo };
+function sloOf(request: Request, workers: readonly WorkerSnapshot[], spec: SloSpec | undefined): Slo {
+  return { ...defaultSlo(unloadedFacts(request), workers, spec), ...request.input.slo };
 }
 
 /** Its estimates count from its arrival. */
@@ -358,16 +349,18 @@ function unloadedFacts({ input, outputTokenCount }: Request): UnloadedFacts {
   return { promptTokenCount: input.promptIds.length, outputTokenCount };
 }
 
-function claimOf({ request, lengths }: Attempt, route: Route, blockTokenCount: number): Claim {
+function claimOf({ request, lengths }: Question, route: Route, blockTokenCount: number): Claim {
   const { promptIds, sampling } = request.input;
   const { choiceCount } = sampling;
-  const isWhole = route.path === 'collocated';
-  const promptTokenCount = isWhole ? Math.min(route.prefill.tokenCount, promptIds.length) : promptIds.length;
+  const isCollocated = route.path === 'collocated';
+  const promptTokenCount = isCollocated
+    ? Math.min(route.prefill.tokenCount, promptIds.length)
+    : promptIds.length;
   const demandNow = () => {
     const generatedTokenCount = request.outputTokenCount;
     return demandOf({ promptTokenCount, choiceCount, generatedTokenCount, lengths }, blockTokenCount);
   };
-  return new Claim({ choiceCount, priority: request.priority, needsSlots: !isWhole, demandNow });
+  return new Claim({ choiceCount, priority: request.priority, needsSlots: !isCollocated, demandNow });
 }
 
 function lengthFacts({ input }: Request, keys: readonly StrideKey[]): LengthFacts {

@@ -4,6 +4,7 @@
 import { type ErrorCode, TwostrokeError } from '../base/errors.js';
 import type { RequestId, WorkerId } from '../base/ids.js';
 import type { NextChange } from '../base/signal.js';
+import type { TokenEvent } from '../engine/token-event.js';
 import type { KvTarget } from '../transfer/connector.js';
 import type { LandedBody, ReservationBody } from '../worker/messages.js';
 import type { Request } from './request.js';
@@ -38,21 +39,24 @@ export interface Reserved {
   readonly reservation: ReservationBody;
 }
 
+/** What is heard of a request: `tokens`, and what comes before and between them. */
+export type Emit = (event: TokenEvent) => void;
+
 export interface WorkerClient {
   readonly id: WorkerId;
   /** Runs the whole request, its tokens so far included. Resolves when it has been accepted; tokens go to
-   *  `request.accept`. */
-  generate(request: Request): Promise<void>;
+   *  `emit`. */
+  generate(request: Request, emit: Emit): Promise<void>;
   /** Computes the prompt, emits the first token of every choice, and pushes K and V to where `reserve` says.
    *  `reserve` is called when the first chunk is about to run. Resolves when every byte has landed; rejects
    *  when it is released before. */
-  prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody>;
+  prefill(request: Request, emit: Emit, reserve: () => Promise<Reserved>): Promise<LandedBody>;
   /** Null: no room now. Worth asking again after `nextRoom`. */
   reserve(request: Request, growthTokenCount: number): Promise<Reserved | null>;
   /** Happens when it may have more room for reservations than before, and when it is lost. */
   nextRoom(): NextChange;
   /** Takes over a request whose K and V have landed here. Resolves when it is schedulable. */
-  resume(request: Request, landed: LandedBody): Promise<void>;
+  resume(request: Request, landed: LandedBody, emit: Emit): Promise<void>;
   /** `work`, unless the worker is lost first. */
   orLost<T>(work: Promise<T>): Promise<T>;
   stopChoice(id: RequestId, choiceIndex: number): void;

@@ -152,7 +152,7 @@ describe.each(setups)('%s', (_name, roles, strategy) => {
   it('an error of the worker is the request’s error, unless it is the worker’s own end', async () => {
     const { asked } = await run((cluster) => {
       cluster.onStage = (_index, _stage, _worker, request) => {
-        request.accept({
+        request.emit({
           kind: 'failed',
           requestId: request.id,
           error: { code: 'invalid_request', message: 'no', param: 'prompt' },

@@ -13,6 +13,7 @@ import type { Request } from '../../src/control/request.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import type { Blame } from '../../src/control/suspicion.js';
 import {
+  type Emit,
   HandOverError,
   type Reserved,
   type WorkerClient,
@@ -72,21 +73,21 @@ export class FakeWorker implements WorkerClient {
     return [...this.held.values()].reduce((sum, { blockCount }) => sum + blockCount, 0);
   }
 
-  generate(request: Request): Promise<void> {
-    return this.orLost(this.#generate(request));
+  generate(request: Request, emit: Emit): Promise<void> {
+    return this.orLost(this.#generate(request, emit));
   }
 
-  async #generate(request: Request): Promise<void> {
+  async #generate(request: Request, emit: Emit): Promise<void> {
     await this.#stage('generate', request);
     const held = this.#hold(request, null);
-    request.accept({ kind: 'cached', requestId: request.id, cachedTokenCount: 0 });
+    emit({ kind: 'cached', requestId: request.id, cachedTokenCount: 0 });
     await this.#stage('generating', request);
-    void this.#decode(request, held);
+    void this.#decode(request, emit, held);
   }
 
-  prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody> {
+  prefill(request: Request, emit: Emit, reserve: () => Promise<Reserved>): Promise<LandedBody> {
     const released = new Promise<never>((_, reject) => this.#prefillings.set(request.id, reject));
-    return this.orLost(Promise.race([this.#prefill(request, reserve), released]));
+    return this.orLost(Promise.race([this.#prefill(request, emit, reserve), released]));
   }
 
   reserve(request: Request): Promise<Reserved | null> {
@@ -111,11 +112,11 @@ export class FakeWorker implements WorkerClient {
     return { target, reservation: { blockIds: [], cachedTokenCount: 0, epoch: ++this.#epoch } };
   }
 
-  resume(request: Request, landed: LandedBody): Promise<void> {
-    return this.orLost(this.#resume(request, landed));
+  resume(request: Request, landed: LandedBody, emit: Emit): Promise<void> {
+    return this.orLost(this.#resume(request, landed, emit));
   }
 
-  async #resume(request: Request, landed: LandedBody): Promise<void> {
+  async #resume(request: Request, landed: LandedBody, emit: Emit): Promise<void> {
     const outputs = request.outputs.map((output) => [...output]);
     await this.#stage('resume', request);
     const held = this.held.get(request.id);
@@ -124,7 +125,7 @@ export class FakeWorker implements WorkerClient {
       `${request.id} resumes on ${this.id} without its blocks, or while they are written`,
     );
     assert(landed.handle.tokenCount === request.input.promptIds.length, 'the whole prompt has landed');
-    void this.#decode(request, held, outputs);
+    void this.#decode(request, emit, held, outputs);
     await this.#stage('resumed', request);
   }
 
@@ -165,16 +166,16 @@ export class FakeWorker implements WorkerClient {
     this.room.fire();
   }
 
-  async #prefill(request: Request, reserve: () => Promise<Reserved>): Promise<LandedBody> {
+  async #prefill(request: Request, emit: Emit, reserve: () => Promise<Reserved>): Promise<LandedBody> {
     await this.#stage('prefill', request);
     const held = this.#hold(request, null);
     request.stamp('prefillStartedMs');
-    request.accept({ kind: 'cached', requestId: request.id, cachedTokenCount: 0 });
+    emit({ kind: 'cached', requestId: request.id, cachedTokenCount: 0 });
     const reserving = reserve();
     reserving.catch(() => {});
     void reserving.then(({ target }) => this.#startWriting(request, target.workerId)).catch(() => {});
     await this.#stage('prefilling', request);
-    for (let i = 0; i < request.outputs.length && held.isRunning; i++) this.#emit(request, i, [], held);
+    for (let i = 0; i < request.outputs.length && held.isRunning; i++) this.#emit(request, emit, i, [], held);
     await this.#stage('prefilled', request);
     const { reservation } = await reserving;
     if (this.#cluster.failTransfer?.(request) === true) throw this.#cluster.transferError();
@@ -194,6 +195,7 @@ export class FakeWorker implements WorkerClient {
 
   async #decode(
     request: Request,
+    emit: Emit,
     held: Held,
     start = request.outputs.map((output) => [...output]),
   ): Promise<void> {
@@ -201,7 +203,7 @@ export class FakeWorker implements WorkerClient {
     while (held.isRunning && !this.life.isCut) {
       await this.#stage('step', request);
       outputs.forEach((output, i) => {
-        const token = this.#emit(request, i, output, held);
+        const token = this.#emit(request, emit, i, output, held);
         if (token !== null) output.push(token);
       });
       if (outputs.every((output) => output.length >= request.input.sampling.maxTokenCount))
@@ -210,12 +212,18 @@ export class FakeWorker implements WorkerClient {
     if (request.isFinished) this.#forget(request.id); // an engine that has finished holds nothing
   }
 
-  #emit(request: Request, choiceIndex: number, output: readonly TokenId[], held: Held): TokenId | null {
+  #emit(
+    request: Request,
+    emit: Emit,
+    choiceIndex: number,
+    output: readonly TokenId[],
+    held: Held,
+  ): TokenId | null {
     const { maxTokenCount } = request.input.sampling;
     if (!held.isRunning || this.life.isCut || output.length >= maxTokenCount) return null;
     const tokenId = nextToken(request.input.promptIds, output, choiceIndex);
     const event: TokenEvent = { kind: 'tokens', requestId: request.id, choiceIndex, tokens: [{ tokenId }] };
-    request.accept(output.length + 1 === maxTokenCount ? { ...event, finishReason: 'length' } : event);
+    emit(output.length + 1 === maxTokenCount ? { ...event, finishReason: 'length' } : event);
     return tokenId;
   }
 

@@ -33,9 +33,9 @@ function routing(): Routing {
 function serve(router: Routing, choiceCount: number, end: (request: Request, emit: Emit) => void): void {
   const sampling = { ...greedy, maxTokenCount: 4096, choiceCount };
   const request = new Request({ id: requestId('r'), promptIds: [1, 2, 3], sampling }, clock, 1e6);
-  const attempt = router.admit(request);
+  router.admit(request);
   const emit: Emit = (choiceIndex, finishReason) =>
-    request.accept({
+    request.emit({
       kind: 'tokens',
       requestId: request.id,
       choiceIndex,
@@ -44,7 +44,7 @@ function serve(router: Routing, choiceCount: number, end: (request: Request, emi
     });
   for (let choice = 0; choice < choiceCount; choice++) for (let i = 1; i < tokenCount; i++) emit(choice);
   end(request, emit);
-  router.learn(attempt, request.toRecord());
+  router.learn(request, null, request.toRecord());
 }
 
 type Emit = (choiceIndex: number, finishReason?: FinishReason) => void;

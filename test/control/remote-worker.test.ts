@@ -38,10 +38,10 @@ const never = () => new Promise<never>(() => {});
 
 it('a prefill that is released, or whose worker dies, is over for whoever waits for it', async () => {
   const worker = make();
-  const prefilling = worker.prefill(requestOf(), never);
+  const prefilling = worker.prefill(requestOf(), () => {}, never);
   await worker.release(id);
   await expect(prefilling).rejects.toMatchObject({ reason: 'unwanted' });
-  const dying = worker.prefill(requestOf(), never);
+  const dying = worker.prefill(requestOf(), () => {}, never);
   worker.lose('killed', 'outside');
   await expect(dying).rejects.toMatchObject({ code: 'unavailable' });
 });
@@ -49,7 +49,7 @@ it('a prefill that is released, or whose worker dies, is over for whoever waits 
 it('the check finds what a worker, or its client, keeps of a request that has ended', async () => {
   const worker = make();
   const request = requestOf();
-  void worker.prefill(request, never).catch(() => {});
+  void worker.prefill(request, () => {}, never).catch(() => {});
   await worker.checkIntegrity(new Set([id]));
   await expect(worker.checkIntegrity(new Set())).rejects.toThrow('requests keeps what has ended: r');
   await worker.release(id);
@@ -62,7 +62,12 @@ it('the check finds what a worker, or its client, keeps of a request that has en
 });
 
 it.each([
-  ['generate', (worker: RemoteWorker) => worker.generate(requestOf()), {}, 'body is an object, not null'],
+  [
+    'generate',
+    (worker: RemoteWorker) => worker.generate(requestOf(), () => {}),
+    {},
+    'body is an object, not null',
+  ],
   [
     'reserve',
     (worker: RemoteWorker) => worker.reserve(requestOf(), 1),
@@ -103,7 +108,7 @@ it.each<[string, Partial<Extract<TokenEvent, { kind: 'tokens' }>>, string]>([
   async (_what, wrong, reason) => {
     const { worker, kills } = over(async () => null);
     const request = requestOf();
-    await worker.generate(request);
+    await worker.generate(request, (event) => request.emit(event));
     worker.onTokens({
       events: [{ kind: 'tokens', requestId: id, choiceIndex: 0, tokens: [{ tokenId: 1 }], ...wrong }],
     });
