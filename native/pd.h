@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 #define PD_API __attribute__((visibility("default")))
-#define PD_ABI_VERSION 3
+#define PD_ABI_VERSION 4
 #define PD_KEY_TILE 64   /* keys per softmax step */
 #define PD_TOP_MAX 20    /* most alternatives reported per sampled token */
 #define PD_TOKEN_FORBIDDEN (-1)  /* sampled: mask, bias and penalties leave nothing to draw from, or the target is no token */
@@ -41,6 +41,13 @@ typedef enum {
   PD_Q4_0 = 34, PD_Q4_1 = 35, PD_Q5_0 = 38, PD_Q5_1 = 39, PD_Q8_0 = 40, PD_Q2_K = 42, PD_Q3_K = 43, PD_Q4_K = 44, PD_Q5_K = 45, PD_Q6_K = 46,
   PD_IQ4_NL = 52, PD_IQ4_XS = 55, PD_MXFP4 = 71
 } PdEncoding;
+/* Weights of a few bits as they are multiplied (cpu): PD_GROUPED | bits, and what else there is. cpu/grouped.h lists those with kernels. */
+enum {
+  PD_GROUPED = 0x100,
+  PD_GROUPED_MINIMUM = 0x10,   /* a minimum beside each scale; else numbers lie around half their range */
+  PD_GROUPED_16 = 0x20,        /* scales for 16 columns of a row; else for 32 */
+  PD_GROUPED_IQ4 = 0x40, PD_GROUPED_E2M1 = 0x80 /* 4-bit numbers that stand for others */
+};
 typedef enum { PD_ISA_AUTO = 0, PD_ISA_SCALAR = 1, PD_ISA_AVX2 = 2, PD_ISA_AVX512 = 3 } PdIsa; /* cpu only */
 typedef enum { PD_SILU = 0, PD_GELU_TANH = 1 } PdActivation;
 typedef enum {
@@ -193,9 +200,12 @@ typedef struct {            /* a matrix as a file stores it: value = (number - z
 PD_API int pd_read_matrix(PdStream *stream, void *target, int32_t target_dtype, const PdMatrix *source, int32_t row_count, int32_t k);
 
 /* format: PD_F32, PD_BF16, PD_I8 (per-row scales, activations quantised per token on the fly), PD_FP8_E4M3 (cuda), PD_F16 (cuda).
-   count > 1: a stack of equal matrices (experts). PD_BF16 on a cpu with AVX512-BF16: activations are rounded to bfloat16 for the product,
+   PD_GROUPED | …: numbers, scales and minima of quantised files as they are (scales rounded to 11 bits), activations quantised for each 32 columns.
+   count > 1: a stack of equal matrices (experts). Several parts: rows of several grouped formats, the next where the last ends; all but the
+   last are multiples of 32 rows. PD_BF16 on a cpu with AVX512-BF16: activations are rounded to bfloat16 for the product,
    elsewhere they stay float32 (docs/experiments/cpu-kernels.md). */
-PD_API int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int32_t format, PdWeight **weight);
+typedef struct { int32_t rows, format; } PdWeightPart;
+PD_API int pd_weight_create(PdDevice *device, int32_t count, int32_t k, const PdWeightPart *parts, int32_t part_count, PdWeight **weight);
 PD_API int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t first_row, int32_t row_count,
                           const PdMatrix *source); /* its row 0 becomes first_row; what it points to stays until it ran */
 PD_API int pd_weight_fill_random(PdStream *stream, PdWeight *weight, uint64_t seed, float standard_deviation);

@@ -57,7 +57,8 @@ static void bench_linear(PdDevice *device, PdStream *stream, int format, const c
     for (const Matrix &matrix : kLayer) {
       PdWeight *weight;
       uint64_t weight_bytes;
-      check(PD(pd_weight_create)(device, 1, matrix.n, matrix.k, format, &weight));
+      const PdWeightPart part = {matrix.n, format};
+      check(PD(pd_weight_create)(device, 1, matrix.k, &part, 1, &weight));
       check(PD(pd_weight_fill_random)(stream, weight, 1, 0.02f));
       check(PD(pd_weight_bytes)(weight, &weight_bytes));
       weights.push_back(weight);
@@ -100,7 +101,7 @@ static void bench_attention(PdDevice *device, PdStream *stream, int dtype, const
   std::vector<int32_t> starts, counts(sequences, keys), table;
   for (int s = 0; s <= sequences; s++) starts.push_back(s * queries);
   for (int b = 0; b < blocks * sequences; b++) table.push_back(b);
-  PdBatch batch = {sequences * queries, sequences, blocks, queries, keys, nullptr, nullptr, starts.data(), counts.data(), table.data()};
+  PdBatch batch = {sequences * queries, sequences, blocks, queries, keys, 0, nullptr, nullptr, starts.data(), counts.data(), table.data()};
   Best best = best_of(queries > 1 ? 3 : 7, stream, [&] {
     for (int c = 0; c < copies; c++) {
       PdKvLayer layer = {static_cast<uint8_t *>(base) + c * 2 * half * blocks * sequences, 2 * half, 0, half, dtype, slots, kv_heads, head_dim};
@@ -137,6 +138,10 @@ int main(int count, char **arguments) {
   if (which != 'a') {
     bench_linear(device, stream, PD_BF16, "bf16", bandwidth);
     bench_linear(device, stream, PD_I8, "int8", bandwidth);
+    bench_linear(device, stream, PD_GROUPED | 8, "q8  ", bandwidth);
+    bench_linear(device, stream, PD_GROUPED | 4, "q4  ", bandwidth);
+    bench_linear(device, stream, PD_GROUPED | 4 | PD_GROUPED_MINIMUM, "q4+m", bandwidth);
+    bench_linear(device, stream, PD_GROUPED | 6 | PD_GROUPED_16, "q6  ", bandwidth);
     bench_linear(device, stream, PD_F32, "f32 ", bandwidth);
   }
   if (which != 'l') {

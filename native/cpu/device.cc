@@ -1,4 +1,5 @@
 /* Devices on the CPU: which instruction sets and how many threads there are, what runs on them, and the error text of each thread. */
+#include "grouped.h"
 #include "device.h"
 
 #include <sched.h>
@@ -158,7 +159,7 @@ extern "C" int pd_supports(PdDevice *, int32_t op, int32_t dtype) {
   switch (op) {
     case PD_OP_LINEAR:
     case PD_OP_MOE_LINEAR:
-      return dtype == PD_F32 || dtype == PD_BF16 || dtype == PD_I8;
+      return dtype == PD_F32 || dtype == PD_BF16 || dtype == PD_I8 || has_grouped_kernel(dtype);
     case PD_OP_ROPE_STORE:
     case PD_OP_PAGED_ATTENTION:
       return dtype == PD_F32 || is_half || dtype == PD_FP8_E4M3;

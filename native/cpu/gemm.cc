@@ -2,16 +2,18 @@
    Used by linear.cc and moe_linear.cc. Which thread takes a piece, and how k is cut for the caches, changes no result. */
 #include "gemm.h"
 #include <algorithm>
+#include "grouped.h"
 
 namespace pd {
 namespace {
 
-constexpr int64_t kUnitsPerPass = 512;   /* units of a panel per pass: 64 KiB, stays in L2 while the tiles go over it */
+constexpr int64_t kPassBytes = 1 << 16;   /* of a panel per pass: stays in L2 while the tiles go over it */
 constexpr int64_t kStageAlone = 1 << 15; /* elements of x that one thread stages sooner than two */
 constexpr int64_t kPieceBytes = 1 << 18; /* weights per piece of work when rows are few: long enough to stream, short enough to balance */
 
 int64_t words_per_row(const GemmKernel &kernel, const PdWeight *weight) {
-  return static_cast<int64_t>(weight->unit_count) * (kernel.x_format == XFormat::F32 ? weight->unit_elements : 1);
+  const int per_unit = kernel.x_format == XFormat::Grouped ? kGroupedWords : kernel.x_format == XFormat::F32 ? weight->unit_elements : 1;
+  return static_cast<int64_t>(weight->unit_count) * per_unit;
 }
 
 struct Tile { int first_row, rows; }; /* within its block */
@@ -69,7 +71,8 @@ void finish(const Gemm &gemm, const GemmJob &job, const Staged &staged, const Ge
   const float *bias = job.bias == nullptr ? nullptr : job.bias + column;
   for (int r = 0; r < block.row_count; r++) {
     const int row = block.first_row + r;
-    gemm.edges.finish(job.out + target_of(job, row) * weight->n + column, acc + r * kPanelUnitBytes, columns, bias, scales, staged.scales[row]);
+    const auto finish_row = gemm.kernel.x_format == XFormat::Grouped ? gemm.edges.finish_grouped : gemm.edges.finish;
+    finish_row(job.out + target_of(job, row) * weight->n + column, acc + r * kPanelUnitBytes, columns, bias, scales, staged.scales[row]);
   }
 }
 
@@ -81,16 +84,18 @@ void multiply_panel(const Gemm &gemm, const GemmJob &job, const Staged &staged, 
   const void *start = zeros;
   if (kernel.uses_offsets) start = weight->offsets + block.weight_index * weight->padded_rows() + panel_index * kPanelRows;
   const uint8_t *panel = weight->panel(block.weight_index, panel_index);
+  const int32_t part = weight->part_of(panel_index);
+  const int64_t unit_bytes = weight->parts[part].unit_bytes;
   const int tiles = tile_count(block.row_count, kernel.tile_rows);
   const int64_t words_per_unit = staged.word_count / weight->unit_count;
-  const int64_t pass = tiles == 1 ? weight->unit_count : kUnitsPerPass;
+  const int64_t pass = tiles == 1 ? weight->unit_count : std::max<int64_t>(1, kPassBytes / unit_bytes);
   for (int64_t unit = 0; unit < weight->unit_count; unit += pass) {
     int64_t units = std::min(pass, weight->unit_count - unit);
     for (int t = 0; t < tiles; t++) {
       Tile tile = tile_at(block.row_count, kernel.tile_rows, t);
       const uint32_t *x = staged.words + (block.first_row + tile.first_row) * staged.word_count + unit * words_per_unit * tile.rows;
       uint8_t *tile_acc = static_cast<uint8_t *>(acc) + tile.first_row * kPanelRows * 4;
-      kernel.tile(tile.rows, x, panel + unit * kPanelUnitBytes, units, tile_acc, unit == 0 ? start : nullptr);
+      gemm.tiles[part](tile.rows, x, panel + unit * unit_bytes, units, tile_acc, unit == 0 ? start : nullptr);
     }
   }
   finish(gemm, job, staged, block, panel_index, static_cast<const uint8_t *>(acc));
@@ -99,18 +104,32 @@ void multiply_panel(const Gemm &gemm, const GemmJob &job, const Staged &staged, 
 int64_t panels_per_piece(const Pool &pool, const GemmJob &job) {
   int64_t panels = job.block_count * job.weight->panel_count;
   int64_t balanced = panels / (static_cast<int64_t>(pool.thread_count()) * 8);
-  int64_t streaming = kPieceBytes / static_cast<int64_t>(job.weight->panel_bytes());
+  int64_t streaming = kPieceBytes * panels / std::max<int64_t>(1, static_cast<int64_t>(job.block_count * job.weight->matrix_bytes));
   return std::max<int64_t>(1, std::min(balanced, std::max<int64_t>(1, streaming)));
 }
 
 }  // namespace
 
-Gemm choose_gemm(const IsaLevel &isa, int32_t weight_format) {
-  const GemmKernel *kernel = gemm_kernel_dot(isa, weight_format);
-  if (kernel == nullptr) kernel = gemm_kernel_float(isa, weight_format);
-  if (kernel == nullptr) kernel = gemm_kernel_avx2(isa, weight_format);
-  if (kernel == nullptr) kernel = gemm_kernel_scalar(weight_format);
-  return {*kernel, gemm_edges(isa)};
+namespace {
+
+const GemmKernel *choose_kernel(const IsaLevel &isa, int32_t format) {
+  if (is_grouped(format)) {
+    const GemmKernel *kernel = gemm_kernel_grouped_dot(isa, format);
+    if (kernel == nullptr) kernel = gemm_kernel_grouped_avx2(isa, format);
+    return kernel == nullptr ? gemm_kernel_grouped_scalar(format) : kernel;
+  }
+  const GemmKernel *kernel = gemm_kernel_dot(isa, format);
+  if (kernel == nullptr) kernel = gemm_kernel_float(isa, format);
+  if (kernel == nullptr) kernel = gemm_kernel_avx2(isa, format);
+  return kernel == nullptr ? gemm_kernel_scalar(format) : kernel;
+}
+
+}  // namespace
+
+Gemm choose_gemm(const IsaLevel &isa, const PdWeight *weight) {
+  Gemm gemm = {*choose_kernel(isa, weight->format), gemm_edges(isa), {}};
+  for (int32_t part = 0; part < weight->part_count; part++) gemm.tiles[part] = choose_kernel(isa, weight->parts[part].format)->tile;
+  return gemm;
 }
 
 int64_t gemm_row_bytes(const Gemm &gemm, const PdWeight *weight) { return words_per_row(gemm.kernel, weight) * 4; }

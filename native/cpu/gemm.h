@@ -1,5 +1,5 @@
 /* The matrix product under pd_linear and pd_moe_linear.   Kernels: gemm_scalar.cc (oracle), gemm_float.cc,
-   gemm_avx2.cc (int8), gemm_dot.cc (AVX-512 dot products).
+   gemm_avx2.cc (int8), gemm_dot.cc (AVX-512 dot products), gemm_grouped_*.cc (4 to 8 bits with scales of groups).
 
    x rows are first rewritten ("staged") as 4-byte words in the kernel's number format, row tiles interleaved:
 
@@ -19,14 +19,14 @@ constexpr int kMaxTileRows = 12;
 constexpr int kPrefetchBytes = 8192;
 constexpr int kPrefetchRows = 8;
 
-enum class XFormat { F32, BF16, I8 };
+enum class XFormat { F32, BF16, I8, Grouped };
 
 /* One instruction set's way to multiply by one weight format. */
 struct GemmKernel {
   XFormat x_format;
   int tile_rows; /* most rows of a tile, <= kMaxTileRows */
   /* acc[row][32] += sum over units ascending of x . panel. start: what the accumulators begin with, [32] for all rows; NULL: from acc.
-     acc holds float32, or int32 for int8 weights. x: [word][rows], panel: [unit][32][4 bytes]. */
+     acc holds float32, or int32 for int8 weights. x: [word][rows], panel: [unit][32][4 bytes], or grouped units (grouped.h). */
   void (*tile)(int rows, const uint32_t *x, const uint8_t *panel, int64_t unit_count, void *acc, const void *start);
   bool uses_offsets; /* int8: x is stored as x + 128, accumulators start at weight->offsets */
 };
@@ -45,15 +45,18 @@ struct StageJob {
 /* What surrounds the tiles. */
 struct GemmEdges {
   void (*stage)(const StageJob &job);
-  /* out[columns] = acc (times scales[c] * x_scale when scales are given) + bias; acc, scales: [32] */
+  /* out[columns] = acc (times scales[c] * x_scale when scales are given) + bias; acc: int32 with scales, else float32; acc, scales: [32] */
   void (*finish)(float *out, const void *acc, int columns, const float *bias, const float *scales, float x_scale);
+  /* likewise of float32: acc * scales[c] + bias */
+  void (*finish_grouped)(float *out, const void *acc, int columns, const float *bias, const float *scales, float);
 };
 
 struct Gemm {
-  GemmKernel kernel;
+  GemmKernel kernel; /* of the first part; the others differ in their tile only */
   GemmEdges edges;
+  decltype(GemmKernel::tile) tiles[kPartsMax];
 };
-Gemm choose_gemm(const IsaLevel &isa, int32_t weight_format);
+Gemm choose_gemm(const IsaLevel &isa, const PdWeight *weight);
 
 GemmEdges gemm_edges(const IsaLevel &isa);                                        /* gemm_edges.cc */
 /* NULL: not for this instruction set and format */
@@ -61,6 +64,10 @@ const GemmKernel *gemm_kernel_dot(const IsaLevel &isa, int32_t weight_format);  
 const GemmKernel *gemm_kernel_float(const IsaLevel &isa, int32_t weight_format);  /* gemm_float.cc */
 const GemmKernel *gemm_kernel_avx2(const IsaLevel &isa, int32_t weight_format);   /* gemm_avx2.cc */
 const GemmKernel *gemm_kernel_scalar(int32_t weight_format);                      /* gemm_scalar.cc: always */
+
+const GemmKernel *gemm_kernel_grouped_dot(const IsaLevel &isa, int32_t weight_format);   /* gemm_grouped_dot.cc */
+const GemmKernel *gemm_kernel_grouped_avx2(const IsaLevel &isa, int32_t weight_format);  /* gemm_grouped_avx2.cc */
+const GemmKernel *gemm_kernel_grouped_scalar(int32_t weight_format);                     /* gemm_grouped_scalar.cc: always */
 
 /* Rows that meet the same matrix of the stack. */
 struct GemmBlock { int32_t weight_index, first_row, row_count; };

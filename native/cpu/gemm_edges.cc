@@ -1,6 +1,7 @@
 /* What happens to a row before and after the tile kernels: staging (rounding to the kernel's number format) and finishing (scales, bias).
    Plain loops that the compiler vectorises for each instruction set; the bits are the same for all. Used by gemm.cc. */
 #include "gemm.h"
+#include "grouped.h"
 #define PD_KERNELS "gemm_edges.cc"
 #include "each_isa.h"
 
@@ -30,7 +31,38 @@ PD_INLINE void round_i8(uint32_t *words, const float *x, int count, float invers
   for (int i = 0; i < count; i++) bytes[i] = (uint8_t)(float_to_bits(x[i] * inverse + 12582912.0f) ^ flip);
 }
 
+/* 32 columns: 8 words, scale, minus sums, minus sums times the scale (grouped.h). */
+PD_INLINE void round_group(uint32_t *words, const float *x, int count) {
+  float values[kGroupedUnit] = {};
+  memcpy(values, x, (size_t)count * 4);
+  const float largest = largest_of(values, kGroupedUnit), scale = largest / 127.0f, inverse = largest == 0.0f ? 0.0f : 127.0f / largest;
+  int8_t *bytes = (int8_t *)words;
+  for (int i = 0; i < kGroupedUnit; i++) bytes[i] = (int8_t)(uint8_t)float_to_bits(values[i] * inverse + 12582912.0f);
+  int32_t sums[3] = {};
+  for (int i = 0; i < 16; i++) sums[1] -= bytes[i];
+  for (int i = 16; i < 32; i++) sums[2] -= bytes[i];
+  sums[0] = sums[1] + sums[2];
+  words[kWordScale] = float_to_bits(scale);
+  for (int i = 0; i < 3; i++) {
+    words[kWordSums + i] = (uint32_t)sums[i];
+    words[kWordScaledSums + i] = float_to_bits(scale * (float)sums[i]);
+  }
+}
+
+static void stage_groups(const StageJob &job) {
+  uint32_t words[kGroupedWords];
+  for (int64_t unit = 0; unit * kGroupedUnit < job.k; unit++) {
+    const int64_t left = job.k - unit * kGroupedUnit;
+    for (int r = 0; r < job.row_count; r++) {
+      round_group(words, job.rows[r] + unit * kGroupedUnit, left < kGroupedUnit ? (int)left : kGroupedUnit);
+      uint32_t *target = job.words + unit * kGroupedWords * job.row_count + r;
+      for (int w = 0; w < kGroupedWords; w++) target[w * job.row_count] = words[w];
+    }
+  }
+}
+
 static void stage_tile(const StageJob &job) {
+  if (job.format == XFormat::Grouped) return stage_groups(job);
   const int elements = job.format == XFormat::F32 ? 1 : job.format == XFormat::BF16 ? 2 : 4;
   float inverses[kMaxTileRows];
   for (int r = 0; r < job.row_count && job.format == XFormat::I8; r++) {
@@ -67,11 +99,17 @@ static void finish_row(float *out, const void *acc, int columns, const float *bi
   copy_out(out, values, columns, bias);
 }
 
+static void finish_grouped_row(float *out, const void *acc, int columns, const float *bias, const float *scales, float) {
+  float values[kPanelRows];
+  for (int c = 0; c < kPanelRows; c++) values[c] = ((const float *)acc)[c] * scales[c];
+  copy_out(out, values, columns, bias);
+}
+
 #else
 
 namespace pd {
 
-GemmEdges gemm_edges(const IsaLevel &isa) { return {PD_PICK(isa, stage_tile), PD_PICK(isa, finish_row)}; }
+GemmEdges gemm_edges(const IsaLevel &isa) { return {PD_PICK(isa, stage_tile), PD_PICK(isa, finish_row), PD_PICK(isa, finish_grouped_row)}; }
 
 }  // namespace pd
 #endif

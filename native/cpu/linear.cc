@@ -39,7 +39,7 @@ extern "C" int pd_linear(PdStream *stream, int32_t dtype, void *out, int32_t out
   if (weight->count != 1) return fail(PD_INVALID, "linear: the weight is a stack of %d; use moe_linear", weight->count);
   if (row_count < 0) return fail(PD_INVALID, "linear: row_count %d is negative", row_count);
   if (row_count == 0) return PD_OK;
-  const Gemm gemm = choose_gemm(isa_of(stream), weight->format);
+  const Gemm gemm = choose_gemm(isa_of(stream), weight);
   GemmJob job = {weight, static_cast<const float *>(x), static_cast<float *>(out), bias, nullptr, 1, nullptr, 0, row_count};
   return enqueue(stream, [gemm, job](Pool &pool) { run_linear(pool, gemm, job); });
 }

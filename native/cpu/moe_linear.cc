@@ -76,7 +76,7 @@ extern "C" int pd_moe_linear(PdStream *stream, int32_t dtype, void *out, const v
   if (dtype != PD_F32) return fail(PD_UNSUPPORTED, "moe_linear: activations are float32 on the cpu (dtype %d)", dtype);
   if (pair_count < 0 || divisor < 1) return fail(PD_INVALID, "moe_linear: pair_count %d, divisor %d", pair_count, divisor);
   if (pair_count == 0) return PD_OK;
-  const Gemm gemm = choose_gemm(isa_of(stream), weight->format);
+  const Gemm gemm = choose_gemm(isa_of(stream), weight);
   GemmJob job = {weight, static_cast<const float *>(x), static_cast<float *>(out), nullptr, nullptr, divisor, nullptr, 0, pair_count};
   return enqueue(stream, [gemm, job, expert_ids](Pool &pool) { run_moe_linear(pool, gemm, job, expert_ids); });
 }

@@ -2,6 +2,7 @@
    that q, k, v or gate and up end up as one matrix. Panels are packed on all threads (weight_pack.cc). */
 #include "weight.h"
 #include <new>
+#include "grouped.h"
 #include "runtime.h"
 #include "weight_pack.h"
 
@@ -10,7 +11,8 @@ namespace {
 
 constexpr int32_t kMaxInt8K = 131072; /* 127 * 127 * k must fit 31 bits */
 
-int unit_elements_of(int32_t format) { return format == PD_F32 ? 1 : format == PD_BF16 ? 2 : 4; }
+int unit_elements_of(int32_t format) { return is_grouped(format) ? kGroupedUnit : format == PD_F32 ? 1 : format == PD_BF16 ? 2 : 4; }
+int unit_bytes_of(int32_t format) { return is_grouped(format) ? grouped_format(format).unit_bytes() : kPanelUnitBytes; }
 
 void pack(Pool &pool, PackPanel pack_panel, const PackJob &job) {
   const int64_t first = job.first_row / kPanelRows, last = (static_cast<int64_t>(job.first_row) + job.row_count - 1) / kPanelRows;
@@ -27,18 +29,42 @@ using namespace pd;
 
 extern "C" {
 
-int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int32_t format, PdWeight **weight) {
-  if (format != PD_F32 && format != PD_BF16 && format != PD_I8)
-    return fail(PD_UNSUPPORTED, "weight: format %d is not supported on the cpu (float32, bfloat16 and int8 are)", format);
-  if (count < 1 || n < 1 || k < 1) return fail(PD_INVALID, "weight: count %d, n %d, k %d must be positive", count, n, k);
+int pd_weight_create(PdDevice *device, int32_t count, int32_t k, const PdWeightPart *parts, int32_t part_count, PdWeight **weight) {
+  if (part_count < 1 || part_count > kPartsMax) return fail(PD_INVALID, "weight: %d parts (1 to %d)", part_count, kPartsMax);
+  const int32_t format = parts[0].format;
+  int64_t n = 0;
+  for (int32_t i = 0; i < part_count; i++) {
+    const int32_t each = parts[i].format;
+    if (each != PD_F32 && each != PD_BF16 && each != PD_I8 && !has_grouped_kernel(each))
+      return fail(PD_UNSUPPORTED, "weight: format %d is not supported on the cpu (float32, bfloat16, int8 and grouped ones are)", each);
+    if (part_count > 1 && !is_grouped(each)) return fail(PD_UNSUPPORTED, "weight: parts of format %d", each);
+    if (parts[i].rows < 1 || (i + 1 < part_count && parts[i].rows % kPanelRows != 0)) return fail(PD_INVALID, "weight: part of %d rows", parts[i].rows);
+    n += parts[i].rows;
+  }
+  if (count < 1 || n > INT32_MAX || k < 1)
+    return fail(PD_INVALID, "weight: count %d, n %lld, k %d must be positive", count, static_cast<long long>(n), k);
   if (format == PD_I8 && k > kMaxInt8K) return fail(PD_UNSUPPORTED, "weight: k %d is too long for int8 (at most %d)", k, kMaxInt8K);
   PdWeight *made = new (std::nothrow) PdWeight();
   if (made == nullptr) return fail(PD_OUT_OF_MEMORY, "weight: out of memory");
-  *made = PdWeight{device, count, n, k, format, (n + kPanelRows - 1) / kPanelRows, unit_elements_of(format), 0, 0, nullptr, nullptr, nullptr};
+  made->device = device;
+  made->count = count;
+  made->n = static_cast<int32_t>(n);
+  made->k = k;
+  made->format = format;
+  made->panel_count = static_cast<int32_t>((n + kPanelRows - 1) / kPanelRows);
+  made->unit_elements = unit_elements_of(format);
   made->unit_count = (k + made->unit_elements - 1) / made->unit_elements;
-  uint64_t data_bytes = static_cast<uint64_t>(count) * made->panel_count * made->panel_bytes();
-  uint64_t row_bytes = format == PD_I8 ? static_cast<uint64_t>(count) * made->padded_rows() * 4 : 0;
-  made->bytes = data_bytes + 2 * row_bytes;
+  made->part_count = part_count;
+  int32_t panel = 0;
+  for (int32_t i = 0; i < part_count; i++) {
+    const int32_t panels = (parts[i].rows + kPanelRows - 1) / kPanelRows, unit_bytes = unit_bytes_of(parts[i].format);
+    made->parts[i] = {panel, parts[i].format, unit_bytes, made->matrix_bytes};
+    made->matrix_bytes += static_cast<uint64_t>(panels) * made->unit_count * unit_bytes;
+    panel += panels;
+  }
+  const uint64_t data_bytes = (count * made->matrix_bytes + 63) / 64 * 64, row_bytes = static_cast<uint64_t>(count) * made->padded_rows() * 4;
+  const bool has_scales = format == PD_I8 || is_grouped(format), has_offsets = format == PD_I8;
+  made->bytes = data_bytes + (has_scales ? row_bytes : 0) + (has_offsets ? row_bytes : 0);
   void *memory = nullptr;
   int status = pd_alloc(device, made->bytes, &memory);
   if (status != PD_OK) {
@@ -46,10 +72,8 @@ int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int3
     return status;
   }
   made->data = static_cast<uint8_t *>(memory);
-  if (format == PD_I8) {
-    made->scales = reinterpret_cast<float *>(made->data + data_bytes);
-    made->offsets = reinterpret_cast<int32_t *>(made->data + data_bytes + row_bytes);
-  }
+  if (has_scales) made->scales = reinterpret_cast<float *>(made->data + data_bytes);
+  if (has_offsets) made->offsets = reinterpret_cast<int32_t *>(made->data + data_bytes + row_bytes);
   *weight = made;
   return PD_OK;
 }
@@ -60,6 +84,9 @@ int pd_weight_fill(PdStream *stream, PdWeight *weight, int32_t index, int32_t fi
                 weight->count, weight->n);
   if (const char *fault = matrix_fault(*source, row_count, weight->k))
     return fail(PD_INVALID, "weight_fill: encoding %d, k %d: wrong %s", source->encoding, weight->k, fault);
+  for (int32_t i = 0; i < weight->part_count; i++)
+    if (is_grouped(weight->parts[i].format) && grouped_format(weight->parts[i].format).table != 0 && !takes_numbers(weight->parts[i].format, *source))
+      return fail(PD_UNSUPPORTED, "weight_fill: format %d from encoding %d", weight->parts[i].format, source->encoding);
   const PackPanel pack_panel = pack_panel_for(isa_of(stream));
   const PackJob job = {weight, {*source, 0, 0.0f}, index, first_row, row_count};
   return enqueue(stream, [pack_panel, job](Pool &pool) { pack(pool, pack_panel, job); });

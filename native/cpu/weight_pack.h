@@ -21,6 +21,9 @@ struct PackJob {
   int32_t index, first_row, row_count;
 };
 
+/* Whether a grouped format holds the numbers of a matrix as they are; else its values are rounded to the format. */
+bool takes_numbers(int32_t format, const PdMatrix &matrix);
+
 /* Packs the rows of the job that lie in one panel. */
 typedef void (*PackPanel)(const PackJob &job, int32_t panel_index);
 PackPanel pack_panel_for(const IsaLevel &isa);

@@ -80,8 +80,10 @@ using namespace pd;
 
 // ---- launchers
 
-extern "C" int pd_weight_create(PdDevice *device, int32_t count, int32_t n, int32_t k, int32_t format, PdWeight **weight) {
+extern "C" int pd_weight_create(PdDevice *device, int32_t count, int32_t k, const PdWeightPart *parts, int32_t part_count, PdWeight **weight) {
   if (int status = enter(device)) return status;
+  if (part_count != 1) return fail(PD_UNSUPPORTED, "weight: %d parts; a matrix has one format on cuda", part_count);
+  const int32_t n = parts[0].rows, format = parts[0].format;
   const bool is_fp8 = format == PD_FP8_E4M3;
   if (format != PD_F32 && format != PD_BF16 && format != PD_F16 && !is_fp8)
     return fail(PD_UNSUPPORTED, "weight: format %s is not supported on cuda (f32, bf16, f16 and fp8 are)", dtype_name(format));

@@ -32,7 +32,7 @@ interface GenerateOptions {
   readonly raw: boolean;
   readonly loadFormat: 'auto' | 'dummy';
   readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
-  readonly quantize: 'none' | 'int8' | 'fp8';
+  readonly quantize: 'none' | 'int4' | 'int8' | 'fp8';
   readonly batchInvariant: boolean;
   readonly threads?: number;
   readonly json: boolean;

@@ -11,7 +11,7 @@ export interface WorkerSpec {
   readonly device: { readonly kind: DeviceKind; readonly index: number };
   /** Compute threads; absent: CPU workers share the cores evenly. */
   readonly threadCount?: number;
-  readonly quantize?: 'none' | 'int8' | 'fp8';
+  readonly quantize?: 'none' | 'int4' | 'int8' | 'fp8';
   /** KV blocks; absent: what GatewayOptions says. */
   readonly blockCount?: number;
 }
@@ -81,9 +81,9 @@ function positive(item: string, key: string, value: string, max: number): number
   return number;
 }
 
-function quantizeOf(item: string, value: string): 'none' | 'int8' | 'fp8' {
-  if (value === 'none' || value === 'int8' || value === 'fp8') return value;
-  throw wrong(item, `quantize must be none, int8 or fp8, not '${value}'`);
+function quantizeOf(item: string, value: string): 'none' | 'int4' | 'int8' | 'fp8' {
+  if (value === 'none' || value === 'int4' || value === 'int8' || value === 'fp8') return value;
+  throw wrong(item, `quantize must be none, int4, int8 or fp8, not '${value}'`);
 }
 
 function wrong(item: string, what: string): InvalidRequestError {

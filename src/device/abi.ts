@@ -66,7 +66,7 @@ export const symbols = {
   pd_copy_slices: [P, P, P, U, U, B, I, B, I],
   pd_move_kv: [P, B, B, B, B, B],
   pd_checksum_blocks: [P, P, P, U, B, I],
-  pd_weight_create: [P, I, I, I, I, B],
+  pd_weight_create: [P, I, I, B, I, B],
   pd_read_matrix: [P, P, I, B, I, I],
   pd_weight_fill: [P, P, I, I, I, B],
   pd_weight_fill_random: [P, P, U, F],
@@ -98,7 +98,7 @@ export type BlockingFunctions = {
   readonly [Name in BlockingName]: (...values: Parameters<(typeof symbols)[Name]>) => Promise<number>;
 };
 
-export const abiVersion = 3;
+export const abiVersion = 4;
 
 /** The koffi types of a symbol's parameters. */
 export function parametersOf(name: SymbolName): string[] {

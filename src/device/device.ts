@@ -4,6 +4,7 @@
 import type { Dtype } from './dtype.js';
 import type { PlainDtype, StoredMatrix } from './stored-matrix.js';
 import type { Pointer, Tensor } from './tensor.js';
+import type { WeightFormat } from './weight-format.js';
 
 export type DeviceKind = 'cpu' | 'cuda';
 export type Isa = 'auto' | 'scalar' | 'avx2' | 'avx512';
@@ -59,8 +60,15 @@ export interface Weight {
   readonly count: number;
   readonly n: number;
   readonly k: number;
-  readonly format: Dtype;
+  /** Of the first rows, where parts differ. */
+  readonly format: WeightFormat;
   readonly bytes: number;
+}
+
+/** Rows of one format. */
+export interface WeightPart {
+  readonly rowCount: number;
+  readonly format: WeightFormat;
 }
 
 /** Pinned host memory that the device can copy from and to, seen as one buffer. */
@@ -274,7 +282,7 @@ export interface Stream {
 
 export interface Device {
   readonly info: DeviceInfo;
-  supports(op: OpName, dtype: Dtype): boolean;
+  supports(op: OpName, format: WeightFormat): boolean;
   /** Bytes of its memory that no process uses now. */
   readFreeBytes(): number;
   allocate(bytes: number): Pointer;
@@ -289,7 +297,12 @@ export interface Device {
   waitEvent(event: EventHandle): Promise<void>;
   isReached(event: EventHandle): boolean;
   destroyGraph(graph: GraphHandle): void;
-  createWeight(shape: { count?: number; n: number; k: number }, format: Dtype): Weight;
+  /** A list: formats of rows that follow each other, all grouped, all but the last of a multiple of 32
+   *  rows. */
+  createWeight(
+    shape: { count?: number; n: number; k: number },
+    format: WeightFormat | readonly WeightPart[],
+  ): Weight;
   destroyWeight(weight: Weight): void;
   createCache(bytes: number): CacheHandle;
   /** Host memory that this device and others can map: pinned for a GPU. */

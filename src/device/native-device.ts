@@ -20,11 +20,11 @@ import type {
   OpName,
   Stream,
   Weight,
+  WeightPart,
 } from './device.js';
-import type { Dtype } from './dtype.js';
-import { dtypeCodes } from './dtype.js';
 import { NativeStream } from './native-stream.js';
 import type { Pointer } from './tensor.js';
+import { type WeightFormat, weightFormatCode } from './weight-format.js';
 
 const isaCodes: Readonly<Record<Isa, number>> = { auto: 0, scalar: 1, avx2: 2, avx512: 3 };
 /** In the order of PdOp. */
@@ -70,8 +70,8 @@ export class NativeDevice implements Device {
     this.info = this.#readInfo(options.kind);
   }
 
-  supports(op: OpName, dtype: Dtype): boolean {
-    return this.#library.call.pd_supports(this.#live, opOrder.indexOf(op), dtypeCodes[dtype]) === 1;
+  supports(op: OpName, format: WeightFormat): boolean {
+    return this.#library.call.pd_supports(this.#live, opOrder.indexOf(op), weightFormatCode(format)) === 1;
   }
 
   readFreeBytes(): number {
@@ -154,16 +154,26 @@ export class NativeDevice implements Device {
     this.#library.check(this.#library.call.pd_graph_destroy(graph), 'destroy graph');
   }
 
-  createWeight(shape: { count?: number; n: number; k: number }, format: Dtype): Weight {
+  createWeight(
+    shape: { count?: number; n: number; k: number },
+    format: WeightFormat | readonly WeightPart[],
+  ): Weight {
     const count = shape.count ?? 1;
     const { n, k } = shape;
-    const what = `create weight [${count}, ${n}, ${k}] ${format}`;
+    const parts = typeof format === 'string' ? [{ rowCount: n, format }] : format;
+    const what = `create weight [${count}, ${n}, ${k}] ${parts.map((part) => part.format).join(', ')}`;
+    const rowCount = parts.reduce((sum, part) => sum + part.rowCount, 0);
+    assert(rowCount === n, `${what}: its parts have ${rowCount} rows`);
+    const list = Int32Array.from(parts.flatMap((part) => [part.rowCount, weightFormatCode(part.format)]));
     const { call, check } = this.#library;
     const handle = this.#make(what, (out) =>
-      call.pd_weight_create(this.#live, count, n, k, dtypeCodes[format], out),
+      call.pd_weight_create(this.#live, count, k, list, parts.length, out),
     );
     check(call.pd_weight_bytes(handle, this.#out), what);
-    return { handle: handle as Weight['handle'], count, n, k, format, bytes: Number(this.#out[0]) };
+    const [first] = parts;
+    assert(first !== undefined, `${what}: a weight has parts`);
+    const bytes = Number(this.#out[0]);
+    return { handle: handle as Weight['handle'], count, n, k, format: first.format, bytes };
   }
 
   destroyWeight(weight: Weight): void {

@@ -13,7 +13,7 @@ export const choices = {
   loadFormat: ['auto', 'dummy'],
   dtype: ['auto', 'f32', 'bf16', 'f16'],
   kvCacheDtype: ['auto', 'f32', 'bf16', 'f16', 'fp8'],
-  quantize: ['none', 'int8', 'fp8'],
+  quantize: ['none', 'int4', 'int8', 'fp8'],
   blockSize: [8, 16, 32, 64, 128, 256],
   strategy: ['adaptive', 'collocated', 'disaggregated'],
   connector: connectorChoices,

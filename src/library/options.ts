@@ -11,7 +11,7 @@ export interface EngineOptions {
   /** Of the KV cache. Default 'auto': as the model. */
   readonly kvCacheDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'fp8' | undefined;
   /** Weights are quantised at load. Default 'none'. */
-  readonly quantize?: 'none' | 'int8' | 'fp8' | undefined;
+  readonly quantize?: 'none' | 'int4' | 'int8' | 'fp8' | undefined;
   /** Tokens per KV block: 8, 16 (default), 32, 64, 128 or 256. */
   readonly blockSize?: number | undefined;
   /** Bytes of a KV cache. Default: a share of the free memory. */

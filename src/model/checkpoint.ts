@@ -27,6 +27,10 @@ export interface Scaling {
 export interface StoredTensor {
   readonly entry: TensorEntry;
   readonly layout: Omit<StoredMatrix, 'pointer' | 'byteCount' | 'scales' | 'zeros' | 'groups'>;
+  /** Of packed numbers: all lie around half their range. */
+  readonly isSymmetric?: boolean;
+  /** Of packed numbers: groups of columns follow each other. False after GPTQ's act-order. */
+  readonly isInOrder?: boolean;
   /** Read when the matrix is filled; null: the numbers are the values, or blocks have their scales inside. */
   readonly readScaling: (() => Scaling) | null;
 }

@@ -2,9 +2,10 @@
  *  follow from the files, `dtype` and `quantize`. */
 import { ModelError } from '../base/errors.js';
 import type { Device } from '../device/device.js';
-import type { Dtype } from '../device/dtype.js';
+import { type Dtype, dtypeByteCounts } from '../device/dtype.js';
 import type { PlainDtype } from '../device/stored-matrix.js';
 import { isPlainDtype } from '../device/stored-matrix.js';
+import type { WeightFormat } from '../device/weight-format.js';
 import type { Checkpoint } from './checkpoint.js';
 import { type ModelConfig, readModelConfig } from './config.js';
 import { allocateActivations } from './families/activations.js';
@@ -14,7 +15,7 @@ import { roundToBf16 } from './half-floats.js';
 import { requireMemory, requireMemoryFor } from './memory-needs.js';
 import type { LoadOptions, Model } from './model.js';
 import { openCheckpoint } from './open-checkpoint.js';
-import { ParameterStore } from './weights.js';
+import { type LinearFormat, ParameterStore } from './weights.js';
 
 /** Resolves when every weight is on the device. On failure nothing stays allocated.
  *  @throws ModelError what is wrong with the folder; DeviceError when the device refuses, for instance for
@@ -32,7 +33,11 @@ export async function loadConfiguredModel(
   const checkpoint = options.loadFormat === 'dummy' ? null : openCheckpoint(folder);
   const dtypes = chooseDtypes(config, checkpoint, options);
   const freeBytes = options.device.readFreeBytes();
-  requireMemoryFor(config, { linear: dtypes.linear, positionCount: options.maxModelTokenCount, freeBytes });
+  requireMemoryFor(config, {
+    bytesPerParameter: dtypes.bytesPerParameter,
+    positionCount: options.maxModelTokenCount,
+    freeBytes,
+  });
   const store = new ParameterStore(options.device, checkpoint, dtypes.linear);
   let releaseActivations = () => {};
   const release = () => {
@@ -57,7 +62,7 @@ export async function loadConfiguredModel(
       activations: buffers.activations,
       weightBytes: store.bytes,
       activationBytes: buffers.bytes,
-      weightFormat: dtypes.linear,
+      weightFormat: store.mainFormat,
       embeddingScale: dtypes.embeddingScale,
       release,
     });
@@ -69,23 +74,29 @@ export async function loadConfiguredModel(
 
 interface ModelDtypes {
   readonly activation: Dtype;
-  readonly linear: Dtype;
+  readonly linear: LinearFormat;
+  /** At least. */
+  readonly bytesPerParameter: number;
   readonly router: Dtype;
   readonly embedding: PlainDtype;
   readonly embeddingScale: number;
 }
 
-/** auto: what the files have, where the device has it; f16 files become bf16 on the CPU. */
+/** auto: what the files have, where the device has it; f16 files become bf16 on the CPU. Quantised files
+ *  are multiplied as they are there. */
 function chooseDtypes(config: ModelConfig, checkpoint: Checkpoint | null, options: LoadOptions): ModelDtypes {
   const fileDtype = checkpoint === null ? dummyDtype(config) : embeddingDtype(config, checkpoint);
   const plain = options.dtype === 'auto' ? plainDtype(fileDtype, options.device) : options.dtype;
-  const linear = ({ none: plain, int8: 'i8', fp8: 'fp8' } as const)[options.quantize];
+  const linear = ({ none: plain, int8: 'i8', int4: 'q4', fp8: 'fp8' } as const)[options.quantize];
   requireSupport(options.device, config, linear, options.quantize);
+  const asStored =
+    options.dtype === 'auto' && options.quantize === 'none' && options.device.supports('linear', 'q4');
   // A bf16 table is exact for f32 arithmetic; an f32 one is rounded when a shorter dtype was asked for.
   const embedding = options.dtype === 'auto' || options.dtype === 'f32' ? fileDtype : options.dtype;
   return {
     activation: options.device.info.kind === 'cpu' ? 'f32' : plain,
-    linear,
+    linear: { asStored, other: linear },
+    bytesPerParameter: asStored || linear === 'q4' ? 0.5 : dtypeByteCounts[linear],
     // Whatever the model's format: it is tiny, and a rounding that flips a choice of expert changes the text.
     router: options.device.supports('linear', 'f32') ? 'f32' : plain,
     embedding,
@@ -116,7 +127,7 @@ function dummyDtype(config: ModelConfig): PlainDtype {
 function requireSupport(
   device: Device,
   config: ModelConfig,
-  format: Dtype,
+  format: WeightFormat,
   quantize: LoadOptions['quantize'],
 ): void {
   const needed = config.moe === null ? (['linear'] as const) : (['linear', 'moe_linear'] as const);

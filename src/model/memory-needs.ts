@@ -2,7 +2,6 @@
  *  load.ts; the invariant: no memory is filled that the device does not have, so that absurd shapes end in
  *  one message and not in an exhausted machine. */
 import { ModelError } from '../base/errors.js';
-import { type Dtype, dtypeByteCounts } from '../device/dtype.js';
 import { byteCount } from '../device/tensor.js';
 import type { ModelConfig } from './config.js';
 import { parameterCount } from './parameter-count.js';
@@ -14,10 +13,10 @@ const ropeBytesMax = 2 ** 32;
 export function requireMemoryFor(
   config: ModelConfig,
   {
-    linear,
+    bytesPerParameter,
     positionCount,
     freeBytes,
-  }: { readonly linear: Dtype; readonly positionCount: number; readonly freeBytes: number },
+  }: { readonly bytesPerParameter: number; readonly positionCount: number; readonly freeBytes: number },
 ): void {
   const ropeBytes = byteCount({ shape: [positionCount, config.rope.rotaryCount], dtype: 'f32' });
   if (ropeBytes >= ropeBytesMax) {
@@ -26,7 +25,7 @@ export function requireMemoryFor(
         'supported): give a shorter --max-model-len',
     );
   }
-  requireMemory(parameterCount(config) * dtypeByteCounts[linear] + ropeBytes, freeBytes);
+  requireMemory(parameterCount(config) * bytesPerParameter + ropeBytes, freeBytes);
 }
 
 /** @throws ModelError */

@@ -1,8 +1,8 @@
 /** A model on a device: weights in, logits out. Made by load.ts, run by engine/model-runner; knows nothing of
  *  requests. */
 import type { Device, Stream } from '../device/device.js';
-import type { Dtype } from '../device/dtype.js';
 import type { Tensor } from '../device/tensor.js';
+import type { WeightFormat } from '../device/weight-format.js';
 import type { KvCache } from '../kv/kv-cache.js';
 import type { Batch, OnLayer } from './batch.js';
 import type { ModelConfig } from './config.js';
@@ -19,7 +19,7 @@ export interface Model {
   readonly weightBytes: number;
   /** Buffers of a forward pass, on the device. */
   readonly activationBytes: number;
-  readonly weightFormat: Dtype;
+  readonly weightFormat: WeightFormat;
   /** [logitRowCountMax, vocab] f32; rows 0..logitRowCount-1 hold the result after forward. */
   readonly logits: Tensor;
   /** Enqueues one forward pass; no waiting, no allocation. */
@@ -39,7 +39,7 @@ export interface LoadOptions {
   /** Weight format: the file's own where the device has it (the CPU has no f16: bf16) unless asked otherwise.
    *  On a GPU also the dtype of activations; on the CPU those are f32. */
   readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
-  readonly quantize: 'none' | 'int8' | 'fp8';
+  readonly quantize: 'none' | 'int4' | 'int8' | 'fp8';
   readonly limits: ModelLimits;
   /** Longest context that rope tables are made for. */
   readonly maxModelTokenCount: number;

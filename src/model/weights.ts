@@ -2,8 +2,8 @@
  *  pinned buffers elsewhere. Used by families/ (declares what it needs) and load.ts (fills and closes).
  *  Two phases, so that a wrong checkpoint fails before a byte moves:
  *
- *     declare   store.matrix(…), store.vector(…), store.table(…)   checks names and shapes, allocates, queues a fill job
- *     fill      await store.fill(onProgress)                        runs the jobs, a few dozen MiB in flight at a time
+ *      declare   store.matrix(…), store.vector(…), store.table(…)   checks names and shapes, allocates, queues a fill job
+ *      fill      await store.fill(onProgress)                        runs the jobs, a few dozen MiB in flight at a time
  *
  *  The store owns everything it hands out: `close` gives it all back. Weight bytes never pass through
  *  JavaScript. */
@@ -19,13 +19,22 @@ import {
   storedRowBytes,
 } from '../device/stored-matrix.js';
 import { byteCount, elementCount, offsetPointer, type Pointer, type Tensor } from '../device/tensor.js';
+import type { WeightFormat } from '../device/weight-format.js';
 import type { Checkpoint, StoredTensor, TensorEntry } from './checkpoint.js';
 import { defaultPieceLimits, type FilePiece, streamPieces } from './file-pieces.js';
+import { packedParts } from './packed-format.js';
 
 /** Rows of a packed matrix that come from one checkpoint tensor. */
 export interface MatrixPart {
   readonly name: string;
   readonly rowCount: number;
+}
+
+/** Of every matrix that is not declared with another. */
+export interface LinearFormat {
+  /** Numbers of quantised files stay as they are, where a kernel multiplies them. */
+  readonly asStored: boolean;
+  readonly other: WeightFormat;
 }
 
 /** Standard deviation of random weights: what transformers initialises with. */
@@ -41,7 +50,7 @@ interface FillJob {
 export class ParameterStore {
   readonly #device: Device;
   readonly #checkpoint: Checkpoint | null;
-  readonly #linearFormat: Dtype;
+  readonly #linearFormat: LinearFormat;
   readonly #jobs: FillJob[] = [];
   /** Used instead of jobs where the device cannot read mapped files. */
   readonly #pieces: FilePiece[] = [];
@@ -52,7 +61,7 @@ export class ParameterStore {
   #dummySeed = 1;
 
   /** `checkpoint` null: random weights. `linearFormat`: of every matrix that is not declared with another. */
-  constructor(device: Device, checkpoint: Checkpoint | null, linearFormat: Dtype) {
+  constructor(device: Device, checkpoint: Checkpoint | null, linearFormat: LinearFormat) {
     this.#device = device;
     this.#checkpoint = checkpoint;
     this.#linearFormat = linearFormat;
@@ -66,22 +75,31 @@ export class ParameterStore {
     );
   }
 
+  /** The format of most bytes among the matrices. */
+  get mainFormat(): WeightFormat {
+    const bytes = new Map<WeightFormat, number>();
+    for (const weight of this.#weights)
+      bytes.set(weight.format, (bytes.get(weight.format) ?? 0) + weight.bytes);
+    const [most] = [...bytes].sort((a, b) => b[1] - a[1]);
+    return most?.[0] ?? this.#linearFormat.other;
+  }
+
   /** A packed matrix [sum of rows, k] out of one or more checkpoint tensors [rows, k]. @throws ModelError */
-  matrix(parts: readonly MatrixPart[], k: number, format: Dtype = this.#linearFormat): Weight {
+  matrix(parts: readonly MatrixPart[], k: number, format?: WeightFormat): Weight {
     return this.matrixStack([parts], k, format);
   }
 
   /** Equal matrices, one per expert. @throws ModelError */
-  matrixStack(
-    stack: readonly (readonly MatrixPart[])[],
-    k: number,
-    format: Dtype = this.#linearFormat,
-  ): Weight {
+  matrixStack(stack: readonly (readonly MatrixPart[])[], k: number, format?: WeightFormat): Weight {
     const n = (stack[0] ?? []).reduce((sum, part) => sum + part.rowCount, 0);
     const tensors = stack.map((parts) =>
       parts.map((part) => this.#checkpoint?.matrix(part.name, [part.rowCount, k]) ?? null),
     );
-    const weight = this.#device.createWeight({ count: stack.length, n, k }, format);
+    const rowCounts = (stack[0] ?? []).map((part) => part.rowCount);
+    const asStored =
+      format === undefined && this.#linearFormat.asStored ? packedParts(tensors, rowCounts) : null;
+    const chosen = asStored ?? format ?? this.#linearFormat.other;
+    const weight = this.#device.createWeight({ count: stack.length, n, k }, chosen);
     this.#weights.push(weight);
     if (this.#checkpoint === null) {
       const seed = this.#dummySeed++;

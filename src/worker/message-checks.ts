@@ -20,6 +20,7 @@ import {
   truth,
 } from '../bus/check.js';
 import type { AnswerChecks, EventChecks, RequestChecks } from '../bus/protocol.js';
+import { weightFormats } from '../device/weight-format.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { TokenEvent } from '../engine/token-event.js';
 import type { LoadProgress } from '../model/model.js';
@@ -30,7 +31,6 @@ import {
   cacheExport,
   deadlines,
   deviceInfo,
-  dtype,
   kvHandle,
   kvIdentity,
   kvTarget,
@@ -124,7 +124,7 @@ const helloReply = shape<HelloReply>({
   loadFormat: oneOf(['auto', 'dummy']),
   dtype: oneOf(['auto', 'f32', 'bf16', 'f16']),
   kvDtype: oneOf(['auto', 'f32', 'bf16', 'f16', 'fp8']),
-  quantize: oneOf(['none', 'int8', 'fp8']),
+  quantize: oneOf(['none', 'int4', 'int8', 'fp8']),
   blockTokenCount: positive,
   kvBytes: optional(number),
   blockCount: optional(positive),
@@ -223,7 +223,7 @@ export const gatewayEventChecks: EventChecks<GatewayMessages['events']> = {
     blockCount: positive,
     blockBytes: positive,
     weightBytes: count,
-    weightFormat: dtype,
+    weightFormat: oneOf(weightFormats),
     batchInvariant: onOrOff,
     maxModelTokenCount: positive,
     loadMs: number,

@@ -8,7 +8,7 @@
 import type { WireError } from '../base/errors.js';
 import type { BlockId, RequestId, WorkerId } from '../base/ids.js';
 import type { CacheExport, DeviceInfo, DeviceKind } from '../device/device.js';
-import type { Dtype } from '../device/dtype.js';
+import type { WeightFormat } from '../device/weight-format.js';
 import type { EngineSnapshot } from '../engine/engine-options.js';
 import type { TokenDeadlines } from '../engine/generation-request.js';
 import type { SamplingParams } from '../engine/sampling-params.js';
@@ -33,7 +33,7 @@ export interface WorkerSettings {
   readonly dtype: 'auto' | 'f32' | 'bf16' | 'f16';
   /** auto: bf16 for a bf16 model, f16 for an f16 one, else f32. */
   readonly kvDtype: 'auto' | 'f32' | 'bf16' | 'f16' | 'fp8';
-  readonly quantize: 'none' | 'int8' | 'fp8';
+  readonly quantize: 'none' | 'int4' | 'int8' | 'fp8';
   readonly blockTokenCount: number;
   /** Memory of each worker's KV cache; blockCount wins. Neither: a share of the free memory. */
   readonly kvBytes?: number;
@@ -101,7 +101,7 @@ export interface ReadyBody {
   readonly blockCount: number;
   readonly blockBytes: number;
   readonly weightBytes: number;
-  readonly weightFormat: Dtype;
+  readonly weightFormat: WeightFormat;
   /** As the worker was asked. */
   readonly batchInvariant: 'on' | 'off';
   readonly maxModelTokenCount: number;

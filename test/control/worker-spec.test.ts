@@ -31,7 +31,7 @@ describe('worker spec', () => {
     ['any:cpu?threads=0', /threads must be a whole number from 1/],
     ['any:cpu?threads=two', /not 'two'/],
     ['any:cpu?thread=2', /setting 'thread' is not one of/],
-    ['any:cpu?quantize=int4', /not 'int4'/],
+    ['any:cpu?quantize=int3', /not 'int3'/],
     ['any:CPU', /expected role:device/],
     ['any:cpu;any:cpu', /expected role:device/],
   ])('%s is refused', (text, message) => {

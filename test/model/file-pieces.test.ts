@@ -98,7 +98,7 @@ describe('parameters', () => {
     const [hidden, queries, keys] = [256, 256, 128];
     const outputs = await Promise.all(
       [device, remote].map(async (each) => {
-        const store = new ParameterStore(each, checkpoint, 'f32');
+        const store = new ParameterStore(each, checkpoint, { asStored: false, other: 'f32' });
         const fused = store.matrix(
           [
             { name: name('q'), rowCount: queries },

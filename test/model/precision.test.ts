@@ -108,3 +108,23 @@ describe('int8 weights on the demo model', () => {
     expect(most(agreement.errors)).toBeLessThan(0.7);
   });
 });
+
+describe('int4 weights on the demo model', () => {
+  it('keep every choice the golden is very sure of', async () => {
+    const cases = casesOf(demoFolder).filter(({ prompt_ids }) => isFull || prompt_ids.length < 400);
+    const maxTokenCount = maxTokenCountOf(cases);
+    const harness = await Harness.open({
+      folder: demoFolder,
+      quantize: 'int4',
+      kvDtype: 'bf16',
+      maxTokenCount,
+    });
+    expect(harness.model.weightFormat).toBe('q4');
+    // A model of 6 million parameters has little to spare: what 4 bits do to it, not what the kernel does.
+    const agreement = await compare(harness, cases, 2, Math.log(0.01));
+    await harness.close();
+    expect(agreement.checkedCount).toBeGreaterThan(100);
+    expect(agreement.wrongCount).toBe(0);
+    expect(median(agreement.errors)).toBeLessThan(0.1);
+  });
+});

@@ -11,8 +11,8 @@
  *  never on what else is in the batch or how the prompt was cut into chunks (native/pd.h keeps it within each
  *  op). */
 import type { Ops, Stream } from '../../device/device.js';
-import type { Dtype } from '../../device/dtype.js';
 import type { Tensor } from '../../device/tensor.js';
+import type { WeightFormat } from '../../device/weight-format.js';
 import type { KvCache } from '../../kv/kv-cache.js';
 import type { Batch, OnLayer } from '../batch.js';
 import type { ModelConfig } from '../config.js';
@@ -38,7 +38,7 @@ export class Decoder implements Model {
   readonly config: ModelConfig;
   readonly weightBytes: number;
   readonly activationBytes: number;
-  readonly weightFormat: Dtype;
+  readonly weightFormat: WeightFormat;
   readonly logits: Tensor;
   /** [rowCountMax, hidden]; in `onLayer(i)` of a forward pass it holds the residual stream as layer i reads
    *  it. For tests. */
@@ -54,7 +54,7 @@ export class Decoder implements Model {
     readonly activations: Activations;
     readonly weightBytes: number;
     readonly activationBytes: number;
-    readonly weightFormat: Dtype;
+    readonly weightFormat: WeightFormat;
     readonly embeddingScale: number;
     readonly release: () => void;
   }) {

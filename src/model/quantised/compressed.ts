@@ -39,8 +39,11 @@ export function storedCompressed(
   const groupColumns = groupColumnsOf(scales, k, groupCount);
   const indices =
     module.find('.weight_g_idx') === null ? null : required(module, '.weight_g_idx', ['I32'], [k]);
+  const groups = indices === null ? null : readGroups(indices, groupColumns, groupCount);
   return {
     entry,
+    isSymmetric: zeros === null,
+    isInOrder: groups === null,
     layout: {
       encoding: bits === 4 ? 'u4' : 'u8',
       rowStride: k / perWord,
@@ -54,7 +57,7 @@ export function storedCompressed(
         zeros === null
           ? new Float32Array(rowCount * groupCount).fill(2 ** (bits - 1))
           : readZeros(zeros, { bits, rowCount, groupCount }),
-      groups: indices === null ? null : readGroups(indices, groupColumns, groupCount),
+      groups,
     }),
   };
 }

@@ -34,6 +34,7 @@ export function storedGptq(
   const zeros = required(module, '.qzeros', ['I32'], [groupCount, Math.ceil(rowCount / perWord)]);
   const groupColumns = groupColumnsOf(scales, k, groupCount);
   const indices = module.find('.g_idx') === null ? null : required(module, '.g_idx', ['I32'], [k]);
+  const groups = indices === null ? null : readGroups(indices, groupColumns, groupCount);
   return {
     entry,
     layout: {
@@ -43,10 +44,11 @@ export function storedGptq(
       groupColumns,
       groupCount,
     },
+    isInOrder: groups === null,
     readScaling: (): Scaling => ({
       scales: transposed(readFloats(scales), groupCount, rowCount),
       zeros: transposed(readZeros(zeros, { bits, zeroOffset, groupCount, rowCount }), groupCount, rowCount),
-      groups: indices === null ? null : readGroups(indices, groupColumns, groupCount),
+      groups,
     }),
   };
 }

@@ -32,6 +32,7 @@ export function storedBytes(
       groupColumns: blockColumns,
       groupCount,
     },
+    isSymmetric: zeros === null,
     readScaling: (): Scaling => ({
       scales: spread(readFloats(scale)),
       zeros: zeros === null ? null : spread(Float32Array.from(new Int8Array(readTensorBytes(zeros).buffer))),

@@ -14,7 +14,7 @@ import { readGenerationConfig } from '../../../src/model/generation-config.js';
 import { openCheckpoint } from '../../../src/model/open-checkpoint.js';
 import { loadTokenizer } from '../../../src/model/tokenizer.js';
 import { best, casesOf, compare, isFull, maxTokenCountOf, median, runGreedy } from '../agreement.js';
-import { demoFolder, fixtureFolder, Harness, largest } from '../harness.js';
+import { demoFolder, fixtureFolder, Harness, largest, logSoftmax } from '../harness.js';
 import { convertedFolder, type GgufParts, ggufBytes, tokenizerPairs, writeGguf } from './writer.js';
 
 const device = openDevice({ kind: 'cpu', index: 0, threadCount: 2 });
@@ -160,6 +160,32 @@ describe('the demo model as llama.cpp quantised it', () => {
     expect(agreement.wrongCount).toBe(0);
     expect(median(agreement.errors)).toBeLessThan(0.05);
     await harness.close();
+  });
+
+  it('is multiplied as it is stored, and not expanded', async () => {
+    const folder = path.join(fixtureFolder('ggml'), 'demo-q4_k_m.gguf');
+    const cases = casesOf(demoFolder).filter((each) => each.prompt_ids.length < 200);
+    const maxTokenCount = maxTokenCountOf(cases);
+    const [packed, plain] = [
+      await Harness.open({ folder, dtype: 'auto', maxTokenCount }),
+      await Harness.open({ folder, dtype: 'f32', maxTokenCount }),
+    ];
+    expect(packed.model.weightFormat).toBe('q4_min');
+    expect(packed.model.weightBytes).toBeLessThan(0.35 * plain.model.weightBytes);
+    const errors: number[] = [];
+    for (const { prompt_ids: prompt, continuation_ids: continuation } of cases) {
+      const ids = [...prompt, ...continuation];
+      const rowsOf = async (harness: Harness) =>
+        (await harness.prefill(harness.start(ids.length), ids, 300, 'all')).map(logSoftmax);
+      const [ours, exact] = [await rowsOf(packed), await rowsOf(plain)];
+      for (const [i, row] of exact.entries())
+        errors.push(...best(row, 2).map((id) => Math.abs(at(row, id) - at(at(ours, i), id))));
+    }
+    errors.sort((a, b) => a - b);
+    // Activations are rounded to 8 bits.
+    expect(median(errors)).toBeLessThan(0.02);
+    await packed.close();
+    await plain.close();
   });
 });
 
