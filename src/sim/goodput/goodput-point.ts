@@ -51,6 +51,8 @@ export interface ModeResult extends GoodputMode {
   readonly requestCount: number;
   readonly shedCount: number;
   readonly goodCount: number;
+  /** Completed while those that count came, in time or not. */
+  readonly completedPerSecond: number;
   readonly ttftP99: number | null;
   readonly tpotP99: number | null;
   readonly itlP99: number | null;
@@ -82,6 +84,8 @@ export interface GoodputPoint {
   readonly tpotP99: Pair;
   readonly itlP99: Pair;
   readonly modes: readonly ModeResult[];
+  /** Adaptive when late requests are served instead; null: as in `modes`. */
+  readonly late: ModeResult | null;
 }
 
 export const goodputModes: readonly GoodputMode[] = [
@@ -107,6 +111,7 @@ export async function measurePoint(options: PointOptions): Promise<GoodputPoint>
   const ratePerSecond = ofSaturation * reference.saturationPerSecond;
   const modes: ModeResult[] = [];
   for (const mode of goodputModes) modes.push(await measureMode(options, mode, ratePerSecond));
+  const late = onOverload === 'late' ? null : await measureLate(options, ratePerSecond);
   const best = (strategy: GoodputMode['strategy']) =>
     better(modes.filter((mode) => mode.strategy === strategy));
   const [collocated, disaggregated, adaptive] = [best('collocated'), best('disaggregated'), best('adaptive')];
@@ -136,7 +141,13 @@ export async function measurePoint(options: PointOptions): Promise<GoodputPoint>
     tpotP99: pair('tpotP99'),
     itlP99: pair('itlP99'),
     modes,
+    late,
   };
+}
+
+function measureLate(options: PointOptions, ratePerSecond: number): Promise<ModeResult> {
+  const mode = { strategy: 'adaptive', pacing: 'on' } as const;
+  return measureMode({ ...options, onOverload: 'late' }, mode, ratePerSecond);
 }
 
 /** Of equals the first. */
@@ -152,13 +163,19 @@ export async function measureMode(
   const { cluster, workload, reference, seeds, onOverload } = options;
   const { warmupCount, countedCount } = countsAt(options, ratePerSecond);
   const counted: LoadRecord[] = [];
+  let [completedCount, countedMs] = [0, 0];
   for (const seed of seeds) {
     const simulation = cluster.simulation(mode, seed, workload.load(seed).contextTokenCount);
     const results = await simulateRuns({ ...simulation, onOverload }, runsOf(options, seed, ratePerSecond));
     const records = results.at(-1)?.records ?? [];
-    counted.push(
-      ...records.filter(({ index }) => index >= warmupCount && index < warmupCount + countedCount),
-    );
+    const mine = records.filter(({ index }) => index >= warmupCount && index < warmupCount + countedCount);
+    counted.push(...mine);
+    const sentMs = mine.map((record) => record.sentMs);
+    const [firstMs, lastMs] = [Math.min(...sentMs), Math.max(...sentMs)];
+    const isWithin = ({ outcome, endMs }: LoadRecord) =>
+      outcome === 'completed' && endMs >= firstMs && endMs < lastMs;
+    completedCount += records.filter(isWithin).length;
+    countedMs += lastMs - firstMs;
   }
   const good = counted.filter((record) => meetsItsClass(record, reference.slos));
   const served = counted.filter(({ outcome }) => outcome === 'completed');
@@ -172,6 +189,7 @@ export async function measureMode(
     requestCount: counted.length,
     shedCount: counted.filter(({ outcome }) => outcome === 'rejected').length,
     goodCount: good.length,
+    completedPerSecond: (1000 * completedCount) / countedMs,
     ttftP99: p99(good.map(ttftMsOf)),
     tpotP99: p99(good.map(tpotMsOf)),
     itlP99: p99(good.flatMap(({ gapsMs }) => gapsMs)),

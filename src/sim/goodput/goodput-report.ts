@@ -29,8 +29,8 @@ export function ratioOf({ goodput }: GoodputPoint): number | null {
 /** Markdown. */
 export function goodputTable(points: readonly ProfiledPoint[]): string {
   const head = [
-    `| workload | of saturation | rate/s | ${seriesNames.map((name) => titles[name]).join(' | ')} | adaptive / better static | better static | p99 of the good, adaptive / better static: TTFT | TPOT | ITL | shed by adaptive | best policy |`,
-    `|-|-|-|${seriesNames.map(() => '-|').join('')}-|-|-|-|-|-|-|`,
+    `| workload | of saturation | rate/s | ${seriesNames.map((name) => titles[name]).join(' | ')} | adaptive / better static | better static | p99 of the good, adaptive / better static: TTFT | TPOT | ITL | shed by adaptive | good when late ones are served / when shed | completed/s: late ones served / fixed budget | best policy |`,
+    `|-|-|-|${seriesNames.map(() => '-|').join('')}-|-|-|-|-|-|-|-|-|`,
   ];
   const profiles = [...new Set(points.map(({ profile }) => profile))];
   return profiles
@@ -64,9 +64,21 @@ function rowText(point: ProfiledPoint): string {
     ...seriesNames.map((name) => goodput[name].toFixed(1)),
     ratioOf(point)?.toFixed(2) ?? '–',
     `${reference.strategy}${reference.pacing === 'on' ? ', paced' : ''}`,
-    ...[pair(ttftP99, 0), pair(tpotP99, 2), pair(itlP99, 1), shed, bestPolicy],
+    ...[pair(ttftP99, 0), pair(tpotP99, 2), pair(itlP99, 1), shed, ...lateCells(point), bestPolicy],
   ];
   return `| ${cells.join(' | ')} |`;
+}
+
+/** What serving late requests costs and gains. */
+function lateCells({ late, modes }: GoodputPoint): readonly [string, string] {
+  const adaptive = modes.find(({ strategy }) => strategy === 'adaptive');
+  if (late === null || adaptive === undefined) return ['–', '–'];
+  const share = adaptive.goodput === 0 ? '–' : (late.goodput / adaptive.goodput).toFixed(2);
+  const unpaced = modes.filter(({ pacing }) => pacing === 'off').map((each) => each.completedPerSecond);
+  return [
+    `${late.goodput.toFixed(1)}: ${share} ×`,
+    `${late.completedPerSecond.toFixed(1)} / ${Math.max(...unpaced).toFixed(1)}`,
+  ];
 }
 
 export function goodputPlot(points: readonly ProfiledPoint[], profile: string): Plot {
