@@ -1,17 +1,19 @@
 /** The line of requests whose first token will be late, before anything is computed for them: they are let
  *  in when workers have time to spare, so that they take nothing from those who can be in time. Used by
  *  coordinator.ts.
- *  Order is priority, then arrival. Whoever has waited longest is let in all the same once that is
- *  `agingTtfts` times its TTFT, while fewer of these are under way than workers are live: everybody's wait
- *  ends. Who is predicted to wait too long is refused.
+ *  Order is priority, then whose turn it is (fair-shares.ts), then arrival. Whose turn comes next whatever
+ *  its priority is let in all the same once it has waited for `agingTtfts` of its TTFT, while fewer of
+ *  these are under way than workers are live: everybody's wait ends. Who is predicted to wait too long is
+ *  refused.
  *  Invariants: who has joined is let in or leaves, once; nothing is kept of who has left. */
 import { assert } from '../base/assert.js';
 import type { Clock, TimerHandle } from '../base/clock.js';
 import { OrderedQueue } from '../base/ordered-queue.js';
+import { FairTurns } from './fair-shares.js';
 import { refuseLongWait } from './overload.js';
 import type { Request } from './request.js';
 
-type Waits = Pick<Request, 'priority' | 'slo' | 'deadlineAtMs'>;
+type Waits = Pick<Request, 'priority' | 'slo' | 'deadlineAtMs' | 'input'>;
 
 interface Way {
   /** For those who are on the workers already. */
@@ -24,6 +26,7 @@ interface Way {
 
 interface Waiting extends Way {
   readonly request: Waits;
+  readonly turn: number;
   readonly place: number;
   readonly joinedMs: number;
 }
@@ -42,14 +45,17 @@ const lookEveryMs = 50;
 /** A wait is predicted from how fast the last ones were let in; fewer say nothing. */
 const recentCount = 16;
 
+const compareTurns = (a: Waiting, b: Waiting) => a.turn - b.turn || a.place - b.place;
 const compareWaiting = (a: Waiting, b: Waiting) =>
-  a.request.priority - b.request.priority || a.place - b.place;
+  a.request.priority - b.request.priority || compareTurns(a, b);
 
 export class LateLine {
   readonly #options: LateLineOptions;
   readonly #line = new OrderedQueue<Waiting>(compareWaiting);
-  /** The same, the oldest first. */
+  /** The same, whatever their priority. */
+  readonly #byTurn = new OrderedQueue<Waiting>(compareTurns);
   readonly #waiting = new Map<Waits, Waiting>();
+  readonly #turns = new FairTurns();
   /** Let in for their age, and not ended. */
   readonly #aged = new Set<Waits>();
   /** When the last ones were let in, since the line began. */
@@ -70,11 +76,14 @@ export class LateLine {
   join(request: Waits, way: Way): void {
     assert(!this.#waiting.has(request), 'a request joins the line once');
     const { clock } = this.#options;
-    const waiting = { ...way, request, place: this.#placeCount++, joinedMs: clock.nowMs() };
+    const [turn, place] = [this.#turns.turnOf(request.input), this.#placeCount++];
+    const waiting = { ...way, request, turn, place, joinedMs: clock.nowMs() };
     if (this.#waiting.size === 0) this.#enteredMs.length = 0;
     this.#refuseLongWait(waiting);
+    this.#turns.join(request.input, way.aloneMs);
     this.#waiting.set(request, waiting);
     this.#line.insert(waiting);
+    this.#byTurn.insert(waiting);
     this.#aloneMs += way.aloneMs;
     if (this.#line.first === waiting) this.look();
   }
@@ -102,16 +111,17 @@ export class LateLine {
 
   #letInAged(): boolean {
     const { clock, workerCount } = this.#options;
-    const oldest: Waiting | undefined = this.#waiting.values().next().value;
-    if (oldest === undefined || this.#aged.size >= workerCount()) return false;
-    if (clock.nowMs() < oldest.joinedMs + agingTtfts * (oldest.request.slo?.ttftMs ?? 0)) return false;
-    if (!this.#letIn(oldest, true)) return false;
-    this.#aged.add(oldest.request);
+    const next = this.#byTurn.first;
+    if (next === undefined || this.#aged.size >= workerCount()) return false;
+    if (clock.nowMs() < next.joinedMs + agingTtfts * (next.request.slo?.ttftMs ?? 0)) return false;
+    if (!this.#letIn(next, true)) return false;
+    this.#aged.add(next.request);
     return true;
   }
 
   #letIn(waiting: Waiting, isForced: boolean): boolean {
     if (!waiting.enter(isForced)) return false;
+    this.#turns.letIn(waiting.turn);
     this.#forget(waiting);
     this.#enteredMs.push(this.#options.clock.nowMs());
     if (this.#enteredMs.length > recentCount) this.#enteredMs.shift();
@@ -121,6 +131,8 @@ export class LateLine {
   #forget(waiting: Waiting): void {
     this.#waiting.delete(waiting.request);
     this.#line.remove(waiting);
+    this.#byTurn.remove(waiting);
+    if (this.#waiting.size === 0) this.#turns.clear();
     // so that rounding does not pile up
     this.#aloneMs = this.#waiting.size === 0 ? 0 : this.#aloneMs - waiting.aloneMs;
   }

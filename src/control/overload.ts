@@ -3,18 +3,26 @@
  *  Invariants: nobody is refused who would be served no sooner by a server that has nothing else to do;
  *  `retryAfterMs` is when the queue that is predicted has shrunk so far that the request would be taken in,
  *  if nobody else came. */
+import { comfortableTtftUse } from '../router/choose-route.js';
 import type { RouteEstimate } from '../router/estimate.js';
 import type { Slo } from '../router/slo.js';
 import { OverloadedError } from './admission.js';
 
 type Wait = Pick<RouteEstimate, 'ttftMs' | 'waitMs'>;
 
-/** Throws OverloadedError when the first token would come after it is due, and came in time if nobody else
+/** A first token that comes later is late. Of what its TTFT leaves for waiting, a request of somebody who has
+ *  had more than his share (fair-shares.ts) may use half: the other half is for those who have not. */
+export function lateAfterMs({ ttftMs }: Slo, unloadedTtftMs: number, isBeyondShare: boolean): number {
+  const leftMs = Math.max(0, ttftMs - unloadedTtftMs);
+  return isBeyondShare ? ttftMs - (1 - comfortableTtftUse) * leftMs : ttftMs;
+}
+
+/** Throws OverloadedError when the first token would come later than that, and came in time if nobody else
  *  were there (`unloadedTtftMs`). An SLO that nothing could keep is no overload. */
-export function refuseLate({ ttftMs }: Wait, slo: Slo, unloadedTtftMs: number): void {
-  if (ttftMs <= slo.ttftMs || unloadedTtftMs > slo.ttftMs) return;
-  const what = `the first token would take ${Math.round(ttftMs)} ms, and is due within ${Math.round(slo.ttftMs)} ms`;
-  throw new OverloadedError(what, ttftMs - slo.ttftMs);
+export function refuseLate({ ttftMs }: Wait, lateMs: number, unloadedTtftMs: number): void {
+  if (ttftMs <= lateMs || unloadedTtftMs > lateMs) return;
+  const what = `the first token would take ${Math.round(ttftMs)} ms, and is due within ${Math.round(lateMs)} ms`;
+  throw new OverloadedError(what, ttftMs - lateMs);
 }
 
 /** Throws OverloadedError when it would wait for longer than `waitMsMax`, or past its own deadline only

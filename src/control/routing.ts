@@ -5,7 +5,7 @@ import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import type { WorkerId } from '../base/ids.js';
 import type { Logger } from '../base/log.js';
-import { chooseRoute, hasTimeToSpare, pinnedRoute } from '../router/choose-route.js';
+import { chooseRoute, comfortableTtftUse, hasTimeToSpare, pinnedRoute } from '../router/choose-route.js';
 import { defaultSlo, unloadedMs } from '../router/default-slo.js';
 import { demandOf, growthOf } from '../router/kv-growth.js';
 import type { LengthDistribution } from '../router/length-distribution.js';
@@ -24,8 +24,9 @@ import type { WorkerCosts } from '../router/worker-costs.js';
 import { WorkerLoad } from '../router/worker-load.js';
 import { Attempt } from './attempt.js';
 import { Claim } from './decode-room.js';
+import { FairShares } from './fair-shares.js';
 import type { OverloadPolicy } from './gateway-api.js';
-import { refuseLate, refuseLongWait } from './overload.js';
+import { lateAfterMs, refuseLate, refuseLongWait } from './overload.js';
 import { outcomeTimesOf, PredictionErrors, type RoutingStatus } from './prediction-errors.js';
 import { PrefixAffinity, type StrideKey, strideKeys } from './prefix-affinity.js';
 import type { Request } from './request.js';
@@ -83,12 +84,14 @@ export class Routing {
   /** As the planner last had it. */
   #prefillFirst: ReadonlySet<WorkerId> = new Set();
   readonly #errors = new PredictionErrors();
+  readonly #shares: FairShares;
   readonly #loneRequests = new LoneRequests();
   /** From `admit` to `learn`. */
   readonly #requests = new Map<Request, Known>();
 
   constructor(options: RoutingOptions) {
     this.#options = options;
+    this.#shares = new FairShares(options.clock);
   }
 
   get status(): RoutingStatus {
@@ -136,6 +139,7 @@ export class Routing {
     const isNew = request.routes.length === 0 && !request.isMeasurement;
     if (isNew) {
       this.#planner.observe(facts);
+      this.#shares.ask(request.input);
       const late = this.#lateOf(request, route, facts, workers);
       if (late !== null) return late;
     }
@@ -171,9 +175,11 @@ export class Routing {
     workers: readonly WorkerSnapshot[],
   ): Late | null {
     const { onOverload, clock, waitMsMax } = this.#options;
-    request.isLate = estimate.ttftUse > 1;
-    const aloneMs = request.isLate ? unloadedMs(unloadedFacts(request), workers).ttftMs : 0;
-    if (request.isLate && onOverload === 'shed') refuseLate(estimate, facts.slo, aloneMs);
+    const aloneMs =
+      estimate.ttftUse <= comfortableTtftUse ? 0 : unloadedMs(unloadedFacts(request), workers).ttftMs;
+    const dueMs = lateAfterMs(facts.slo, aloneMs, this.#shares.isBeyondShare(request.input));
+    request.isLate = estimate.ttftMs > dueMs;
+    if (onOverload === 'shed') refuseLate(estimate, dueMs, aloneMs);
     const isPaced = workers.every(({ pacing }) => pacing !== 'off');
     if (request.isLate && onOverload === 'late' && isPaced)
       return { path: 'late', waitMs: estimate.waitMs, aloneMs };
@@ -228,6 +234,8 @@ export class Routing {
   #attempt(question: Question, route: Route): Attempt {
     const { request, facts, workers, plan } = question;
     const summary = summaryOf(route, facts, workers, plan?.name ?? 'as asked');
+    if (request.routes.length === 0 && !request.isMeasurement)
+      this.#shares.give(request.input, facts.promptTokenCount + facts.choiceCount * facts.expectedTokenCount);
     const sides = sidesOf(route);
     const [, decodeWorker] = sides;
     const { blockTokenCount = 1 } = workers.find(({ id }) => id === decodeWorker) ?? {};

@@ -10,6 +10,8 @@ export interface ServiceClass {
   readonly reservedShare: number;
   /** Higher first: as in the files of operators, and unlike `priority` of a request. */
   readonly priority: number;
+  /** Of what all classes that ask have together, when that is not enough. Absent: 1. */
+  readonly weight?: number;
   /** Absent: the server's. */
   readonly slo?: SloSpec;
 }

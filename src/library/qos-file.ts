@@ -3,7 +3,7 @@
  *
  *      scheduler:
  *        qos_classes:
- *          - { name: premium, reserved_fraction: 0.1, priority: 100, slo: "ttft:500,tpot:50" }
+ *          - { name: premium, reserved_fraction: 0.1, priority: 100, weight: 4, slo: "ttft:500,tpot:50" }
  *          - { name: free, priority: 10 }
  *      request_router:
  *        routes:
@@ -22,6 +22,7 @@ const classSchema = z.strictObject({
   name: z.string().min(1).max(64),
   reserved_fraction: z.number().min(0).max(1).default(0),
   priority: z.int().min(-classPriorityMax).max(classPriorityMax).default(0),
+  weight: z.number().positive().max(1e6).default(1),
   slo: z.string().optional(),
 });
 const routeSchema = z.strictObject({
@@ -53,10 +54,16 @@ function issueText({ issues: [issue] }: z.ZodError): string {
 
 function rulesOf({ scheduler, request_router: { routes } }: QosFile, slo: SloSpec): readonly ClassRule[] {
   const classes = new Map<string, ServiceClass>();
-  for (const { name, reserved_fraction: reservedShare, priority, slo: own } of scheduler.qos_classes) {
+  for (const {
+    name,
+    reserved_fraction: reservedShare,
+    priority,
+    weight,
+    slo: own,
+  } of scheduler.qos_classes) {
     if (classes.has(name)) throw new InvalidRequestError(`two classes are named ${name}`);
     const classSlo = own === undefined ? {} : { slo: parseSloSpec(own, `slo of ${name}:`, slo) };
-    classes.set(name, { name, reservedShare, priority, ...classSlo });
+    classes.set(name, { name, reservedShare, priority, weight, ...classSlo });
   }
   const reserved = [...classes.values()].reduce((sum, { reservedShare }) => sum + reservedShare, 0);
   if (reserved > 1 + 1e-9)

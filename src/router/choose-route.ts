@@ -29,7 +29,7 @@ import { rowsMs } from './step-cost.js';
 
 /** A first token that comes within this share of its TTFT is early enough: prompts stay on prefill-first
  *  workers. Half leaves the other half for what comes meanwhile and is due before. */
-const comfortableTtftUse = 0.5;
+export const comfortableTtftUse = 0.5;
 /** Of many workers the few that look least busy are estimated: a decision among 64 costs what it costs among
  *  8. */
 const lookCount = 8;

@@ -13,18 +13,27 @@ import type { Host } from './host.js';
 
 /** What the headers of a request would say. */
 export type ClassOf = (request: PlannedRequest) => ServiceClass | undefined;
+/** Whose key it would bring. */
+export type OwnerOf = (request: PlannedRequest) => string | undefined;
+
+interface AskedBy {
+  /** Absent: requests are of no class. */
+  readonly classOf?: ClassOf;
+  /** Absent: all are anybody's. */
+  readonly ownerOf?: OwnerOf;
+}
 
 export class GatewayClient implements CompletionClient {
   readonly #gateway: GatewayApi;
   readonly #clock: Clock;
   readonly #host: Host;
-  readonly #classOf: ClassOf;
+  readonly #askedBy: AskedBy;
 
-  constructor(gateway: GatewayApi, clock: Clock, host: Host, classOf: ClassOf = () => undefined) {
+  constructor(gateway: GatewayApi, clock: Clock, host: Host, askedBy: AskedBy = {}) {
     this.#gateway = gateway;
     this.#clock = clock;
     this.#host = host;
-    this.#classOf = classOf;
+    this.#askedBy = askedBy;
   }
 
   prepare(request: PlannedRequest): PreparedRequest {
@@ -33,7 +42,8 @@ export class GatewayClient implements CompletionClient {
 
   async #send(planned: PlannedRequest, signal: AbortSignal): Promise<CompletionAnswer> {
     const { index, prompt, wantedTokenCount, maxTokenCount, slo } = planned;
-    const serviceClass = this.#classOf(planned);
+    const serviceClass = this.#askedBy.classOf?.(planned);
+    const owner = this.#askedBy.ownerOf?.(planned);
     const sentMs = this.#clock.nowMs();
     let seenMs = sentMs;
     const chunkMs: number[] = [];
@@ -57,6 +67,7 @@ export class GatewayClient implements CompletionClient {
         id: requestId(`r${index}`),
         ...(slo === undefined ? {} : { slo }),
         ...(serviceClass === undefined ? {} : { serviceClass }),
+        ...(owner === undefined ? {} : { owner }),
         promptIds: prompt.kind === 'ids' ? prompt.ids : [],
         sampling: { ...greedy, maxTokenCount, forcedTokenCount: wantedTokenCount },
       });

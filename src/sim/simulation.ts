@@ -22,7 +22,7 @@ import type { SloSpec } from '../router/slo-spec.js';
 import { WorkerCosts } from '../router/worker-costs.js';
 import type { WorkerSettings } from '../worker/messages.js';
 import { messageLine, stepLine } from './event-log.js';
-import { type ClassOf, GatewayClient } from './gateway-client.js';
+import { type ClassOf, GatewayClient, type OwnerOf } from './gateway-client.js';
 import { Host, type HostCosts, spareHost } from './host.js';
 import { SimulatedWorkers, type WorkerTimes } from './simulated-workers.js';
 import { VirtualClock } from './virtual-clock.js';
@@ -48,6 +48,8 @@ export interface SimulationOptions {
   readonly slo?: SloSpec;
   /** Absent: requests are of no class. */
   readonly classOf?: ClassOf;
+  /** Absent: all are anybody's. */
+  readonly ownerOf?: OwnerOf;
   readonly settings: SimulatedSettings;
   /** Asked at every start of a worker. */
   readonly timesOf: (workerIndex: number) => WorkerTimes;
@@ -153,7 +155,7 @@ async function runAll(
   for (const { plan, load, idleMs = 0 } of runs) {
     await clock.sleep(idleMs);
     routed.clear();
-    const records = await runLoad(plan, new GatewayClient(gateway, clock, host, options.classOf), {
+    const records = await runLoad(plan, new GatewayClient(gateway, clock, host, options), {
       ...load,
       clock,
     });

@@ -1,11 +1,20 @@
 /** The line of those whose first token will be late: in which order they are let in, by what, and who is
  *  refused. */
 import { describe, expect, it } from 'vitest';
+import { requestId } from '../../src/base/ids.js';
 import { OverloadedError } from '../../src/control/admission.js';
+import type { RequestInput } from '../../src/control/gateway-api.js';
 import { LateLine } from '../../src/control/late-line.js';
+import { greedy } from '../../src/engine/sampling-params.js';
 import { VirtualClock } from '../../src/sim/virtual-clock.js';
 
 const ttftMs = 100;
+const inputOf = (owner: string): RequestInput => ({
+  id: requestId('r'),
+  promptIds: [],
+  sampling: greedy,
+  owner,
+});
 
 /** `letIn`: the names of those who are in, in order. `timeFor`: for how many the workers have time to
  *  spare. */
@@ -15,9 +24,15 @@ function rig({ workerCount = 1, waitMsMax = 60_000 } = {}) {
   const line = new LateLine({ clock, workerCount: () => workerCount, waitMsMax });
   const join = (
     name: string,
-    { priority = 0, aloneMs = 10, waitMs = 0, deadlineAtMs = Number.POSITIVE_INFINITY } = {},
+    {
+      priority = 0,
+      aloneMs = 10,
+      waitMs = 0,
+      deadlineAtMs = Number.POSITIVE_INFINITY,
+      owner = 'anybody',
+    } = {},
   ) => {
-    const request = { priority, slo: { ttftMs, tpotMs: 10 }, deadlineAtMs };
+    const request = { priority, slo: { ttftMs, tpotMs: 10 }, deadlineAtMs, input: inputOf(owner) };
     const enter = (isForced: boolean) => {
       state.looks++;
       if (!isForced && state.timeFor-- <= 0) return false;
@@ -46,6 +61,27 @@ describe('the line of late requests', () => {
     line.look();
     expect(state.letIn).toEqual(['b', 'd', 'a', 'c']);
     expect(line.count).toBe(0);
+  });
+
+  it('takes turns among tenants, by the work they ask for', () => {
+    const { join, line, state } = rig();
+    for (let i = 0; i < 6; i++) join(`flood${i}`, { owner: 'flood' });
+    join('big', { owner: 'other', aloneMs: 20 });
+    join('small', { owner: 'other' });
+    state.timeFor = 100;
+    line.look();
+    expect(state.letIn).toEqual(['flood0', 'big', 'flood1', 'flood2', 'small', 'flood3', 'flood4', 'flood5']);
+  });
+
+  it('gives who comes anew a turn as of now, not all that it might have had', () => {
+    const { join, line, state } = rig();
+    for (let i = 0; i < 6; i++) join(`a${i}`, { owner: 'a' });
+    state.timeFor = 4;
+    line.look();
+    for (let i = 0; i < 3; i++) join(`b${i}`, { owner: 'b' });
+    state.timeFor = 100;
+    line.look();
+    expect(state.letIn.slice(4)).toEqual(['b0', 'a4', 'b1', 'a5', 'b2']);
   });
 
   it('lets one at once that finds time', () => {

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { requestId } from '../../src/base/ids.js';
 import { OverloadedError } from '../../src/control/admission.js';
-import { refuseLate, refuseLongWait } from '../../src/control/overload.js';
+import { lateAfterMs, refuseLate, refuseLongWait } from '../../src/control/overload.js';
 import type { RequestRecord } from '../../src/control/request-record.js';
 import { sloVerdictOf } from '../../src/control/slo-verdict.js';
 
@@ -20,12 +20,18 @@ describe('a refusal', () => {
   const slo = { ttftMs: 1000, tpotMs: 50 };
 
   it('of a late one says when its first token would be in time', () => {
-    expect(retryAfterOf(() => refuseLate({ ttftMs: 6200, waitMs: 6000 }, slo, 200))).toBe(5200);
-    expect(retryAfterOf(() => refuseLate({ ttftMs: 1000, waitMs: 900 }, slo, 200))).toBeNull();
+    expect(retryAfterOf(() => refuseLate({ ttftMs: 6200, waitMs: 6000 }, slo.ttftMs, 200))).toBe(5200);
+    expect(retryAfterOf(() => refuseLate({ ttftMs: 1000, waitMs: 900 }, slo.ttftMs, 200))).toBeNull();
   });
 
   it('is not given for an SLO that an idle server misses: that is no overload', () =>
-    expect(retryAfterOf(() => refuseLate({ ttftMs: 6200, waitMs: 5000 }, slo, 1100))).toBeNull());
+    expect(retryAfterOf(() => refuseLate({ ttftMs: 6200, waitMs: 5000 }, slo.ttftMs, 1100))).toBeNull());
+
+  it('comes sooner to who has had more than his share: half of what the TTFT leaves for waiting is for others', () => {
+    expect(lateAfterMs(slo, 200, false)).toBe(1000);
+    expect(lateAfterMs(slo, 200, true)).toBe(600);
+    expect(lateAfterMs(slo, 1100, true)).toBe(1000);
+  });
 
   it('of a long wait says when the wait is short enough', () => {
     expect(

@@ -25,6 +25,7 @@ scheduler:
     - name: premium
       reserved_fraction: 0.10
       priority: 100
+      weight: 4
       slo: ttft:500,tpot:50
     - name: standard
       reserved_fraction: 0.30
@@ -51,6 +52,7 @@ it('gives a request the class of the first rule that fits', () => {
     name: 'premium',
     reservedShare: 0.1,
     priority: 100,
+    weight: 4,
     slo: { ttft: { unit: 'ms', value: 500 }, tpot: { unit: 'ms', value: 50 } },
   });
   expect(classOf(rules, { 'x-customer-tier': 'standard' })?.name).toBe('standard');
@@ -58,6 +60,7 @@ it('gives a request the class of the first rule that fits', () => {
     name: 'free',
     reservedShare: 0,
     priority: 10,
+    weight: 1,
   });
   expect(classOf(rules, {})?.name).toBe('free');
   expect(classOf(rules.slice(0, 2), {})).toBeUndefined();
@@ -68,7 +71,12 @@ it('may be JSON', () => {
     scheduler: { qos_classes: [{ name: 'all' }] },
     request_router: { routes: [{ match: null, qos: 'all' }] },
   };
-  expect(classOf(rulesOf(JSON.stringify(file)), {})).toEqual({ name: 'all', reservedShare: 0, priority: 0 });
+  expect(classOf(rulesOf(JSON.stringify(file)), {})).toEqual({
+    name: 'all',
+    reservedShare: 0,
+    priority: 0,
+    weight: 1,
+  });
 });
 
 it.each([
@@ -91,7 +99,8 @@ it.each([
     classes + routes.replace('x-customer-tier: standard', 'x-customer-tier'),
     /request_router\.routes\.1\.match\.header: expected "name: value"/,
   ],
-  [classes.replace('priority: 50', 'weight: 50') + routes, /weight/],
+  [classes.replace('weight: 4', 'weight: 0') + routes, /qos_classes\.0\.weight: /],
+  [classes.replace('priority: 50', 'share: 50') + routes, /share/],
 ])('refuses %#', (text, message) => expect(() => rulesOf(text)).toThrow(message));
 
 it('names a file that is not there', () => {

@@ -146,3 +146,32 @@ describe('at three times what can be served', () => {
     },
   );
 });
+
+describe('one tenant that floods', () => {
+  const isFlood = (index: number) => index % 10 !== 0;
+  const ownerOf = ({ index }: PlannedRequest) => (isFlood(index) ? 'flood' : 'polite');
+  const plan = Array.from({ length: 400 }, (_, index) => requestAt(7 * index, 600, 24, index));
+  const served = async (owners: Partial<SimulationOptions>, onOverload: 'late' | 'shed') => {
+    const serving = { ...settings, prefixCaching: 'off', sequenceCountMax: 64, blockCount: 65_536 } as const;
+    const options = {
+      onOverload,
+      slo: parseSloSpec('ttft:400,tpot:100', '--slo'),
+      settings: serving,
+    } as const;
+    const { done } = await run({ ...options, ...owners }, plan);
+    const met = (isOne: (index: number) => boolean) =>
+      done.filter(({ id, sloMet }) => isOne(Number(id.slice(1))) && sloMet?.all === true).length;
+    return { flood: met(isFlood), polite: met((index) => !isFlood(index)) };
+  };
+
+  it.each(['late', 'shed'] as const)(
+    'keeps its own requests from being in time, not those of another: %s',
+    async (policy) => {
+      const unknown = await served({}, policy);
+      const known = await served({ ownerOf }, policy);
+      expect(unknown.polite).toBeLessThan(30); // of 40: the overload is everybody's
+      expect(known.polite).toBeGreaterThanOrEqual(36);
+      expect(known.flood + known.polite).toBeGreaterThan(0.9 * (unknown.flood + unknown.polite));
+    },
+  );
+});
