@@ -64,8 +64,9 @@ export class ResponseWriter {
     if (this.#outgoing.writableNeedDrain) this.#outlet.incoming.socket.destroy();
   }
 
-  #drained(): Promise<void> {
-    return new Promise((resolve) => {
+  /** In a later turn: a socket that takes all at once has drained before this one is over. */
+  async #drained(): Promise<void> {
+    await new Promise<void>((resolve) => {
       const patience = this.#clock.after(stalledReaderMs, () => this.#outlet.incoming.socket.destroy());
       let forget = () => {};
       const settle = () => {
@@ -77,6 +78,7 @@ export class ResponseWriter {
       this.#outgoing.on('drain', settle);
       forget = this.#outlet.onCut(settle);
     });
+    await this.#clock.yield();
   }
 
   get #outgoing(): ServerResponse {

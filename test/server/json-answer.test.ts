@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { jsonPieces, LongList, sendJson } from '../../src/server/json-answer.js';
 import { type Outlet, ResponseWriter } from '../../src/server/response-writer.js';
+import { VirtualClock as SimulatorClock } from '../../src/sim/virtual-clock.js';
 import { VirtualClock } from '../control/virtual-clock.js';
 
 const seed = 20_261_201;
@@ -96,6 +97,7 @@ describe('an answer', () => {
       expect(madeCount).toBeLessThan(takenCount * 2000);
       outgoing.emit('drain');
       await new Promise(setImmediate);
+      await new Promise(setImmediate);
     }
     to.incoming.socket.destroy();
     await sent;
@@ -116,14 +118,33 @@ describe('an answer', () => {
     expect(turnCount).toBe(Math.floor(length / 65_536 / 1.01));
   });
 
+  it('that is long lets others in between also when its socket takes each piece at once', async () => {
+    const { to, outgoing } = outlet();
+    outgoing.hasRoom = false;
+    const write = outgoing.write.bind(outgoing);
+    outgoing.write = (text) => {
+      process.nextTick(() => outgoing.emit('drain'));
+      return write(text);
+    };
+    let turnCount = 0;
+    let isDone = false;
+    const counting = (async () => {
+      for (; !isDone; turnCount++) await new Promise(setImmediate);
+    })();
+    await sendJson(to, { list: new LongList(() => Array(10_000).fill('x'.repeat(100))) }, clock());
+    isDone = true;
+    await counting;
+    expect(turnCount).toBeGreaterThanOrEqual(outgoing.written.length - 1);
+  });
+
   it('whose client takes nothing for ten minutes is cut', async () => {
     const { to, outgoing, socket } = outlet();
     outgoing.hasRoom = false;
-    const virtual = clock();
+    const virtual = new SimulatorClock(); // its turns too are virtual
     const sent = sendJson(to, { list: new LongList(() => Array(10_000).fill('x'.repeat(100))) }, virtual);
     const startMs = virtual.nowMs();
     await virtual.drive(sent);
-    expect(virtual.nowMs() - startMs).toBe(600_000);
+    expect(Math.floor(virtual.nowMs() - startMs)).toBe(600_000); // and its turns
     expect(socket.destroyed).toBe(true);
   });
 
