@@ -35,7 +35,7 @@ export class Connections {
     server.on('connection', (socket: Socket) => {
       this.#open.set(socket, { responses: new Set(), listeners: new Set(), lastAnswered: null });
       socket.once('close', () => this.#onClosed(socket));
-      if (this.#open.size > connectionCountMax) this.#endOldestIdle();
+      if (this.#open.size > connectionCountMax) this.#endOldest();
     });
     server.on('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
       const responses = this.#open.get(socket)?.responses;
@@ -88,14 +88,20 @@ export class Connections {
     for (const [socket, { responses }] of this.#open) if (responses.size === 0) socket.destroySoon();
   }
 
-  /** Also one that has not sent its request yet: it looks like any other idle one. */
-  #endOldestIdle(): void {
-    for (const [socket, { responses }] of this.#open) {
-      if (responses.size > 0) continue;
-      this.#open.delete(socket);
-      socket.destroy();
-      return;
-    }
+  /** An idle one, also one that has not sent its request yet: it looks like any other. When none is idle, one
+   *  whose request has not arrived in full: else a few that send slowly would keep all others out. When all
+   *  are being answered, the newest. */
+  #endOldest(): void {
+    const open = [...this.#open];
+    const newest = open.pop();
+    const idle = open.find(([, { responses }]) => responses.size === 0);
+    const unfinished = () =>
+      open.find(([, { responses }]) => [...responses].every(({ req }) => !req.complete));
+    const [socket, connection] = idle ?? unfinished() ?? newest ?? [];
+    if (socket === undefined || connection === undefined) return;
+    this.#open.delete(socket);
+    socket.destroy();
+    cut(connection, goneError());
   }
 
   #onClosed(socket: Socket): void {

@@ -188,6 +188,23 @@ describe('more connections than there may be', () => {
     await expect.poll(stream.received, patient).toContain('[DONE]');
   });
 
+  it('end the oldest that has not sent all of its request when none is idle', async () => {
+    await test.close();
+    test = await startTestServer(() => [70], { http: { connectionCountMax: 10 } });
+    test.gateway.stepMs = 20;
+    const head =
+      'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ';
+    const body = JSON.stringify({ prompt: 'a', stream: true, ignore_eos: true, max_tokens: 50 });
+    const stream = connect(`${head}${body.length}\r\n\r\n${body}`);
+    await expect.poll(stream.received, patient).toContain('data: ');
+    const slow = Array.from({ length: 30 }, () => connect(`${head}100\r\n\r\n{`));
+    const openCount = () => slow.filter(({ socket }) => !socket.destroyed).length;
+    await expect.poll(openCount, patient).toBe(9);
+    const late = connect('GET /health HTTP/1.1\r\nhost: x\r\n\r\n');
+    await expect.poll(late.received, patient).toContain('200 OK');
+    await expect.poll(stream.received, patient).toContain('[DONE]');
+  });
+
   it('are as many as the open-file limit leaves beside what the server needs itself', () => {
     const limits = (soft: string) =>
       `Limit  Soft Limit  Hard Limit  Units\nMax open files            ${soft}  1048576   files\n`;
