@@ -72,7 +72,8 @@ export class Request {
     readonly doneMs: number;
   } | null = null;
   #promptText: string | null = null;
-  #hasPromptLogprobs = false;
+  /** Of its tokens, from the first on. */
+  #promptLogprobCount = 0;
   #hasCached = false;
   #resolveSettled: () => void = () => {};
   #resolveRoute: (summary: RouteSummary) => void = () => {};
@@ -156,10 +157,7 @@ export class Request {
     if (event.kind === 'tokens') this.#acceptTokens(event);
     else if (event.kind === 'failed') this.fail(fromWire(event.error));
     else if (event.kind === 'cached') this.#acceptCached(event);
-    else if (!this.#hasPromptLogprobs) {
-      this.#hasPromptLogprobs = true;
-      this.#queue.push(event);
-    }
+    else this.#acceptPromptLogprobs(event);
   }
 
   /** What no worker that computes this request can have to say of it. Null: the event may be accepted. */
@@ -279,6 +277,18 @@ export class Request {
     };
     const sloMet = this.slo === null ? null : sloVerdictOf(record, this.slo);
     return sloMet === null ? record : { ...record, sloMet };
+  }
+
+  /** Those of the next tokens; of others it has them, from before a recovery. */
+  #acceptPromptLogprobs(event: Extract<TokenEvent, { kind: 'promptLogprobs' }>): void {
+    const count = this.#promptLogprobCount + event.logprobs.length;
+    if ((event.start ?? 0) !== this.#promptLogprobCount || count > this.input.promptIds.length - 1) return;
+    this.#promptLogprobCount = count;
+    this.#queue.push(event);
+  }
+
+  get #hasPromptLogprobs(): boolean {
+    return this.#promptLogprobCount >= this.input.promptIds.length - 1;
   }
 
   #acceptTokens(event: TokensEvent): void {

@@ -30,10 +30,13 @@ export type TokenEvent =
        *  model's end. */
       readonly stopTokenId?: TokenId;
     }
-  /** Log-probabilities of prompt tokens 1..n-1 (the first has none), once, before the first tokens. */
+  /** Log-probabilities of prompt tokens 1..n-1 (the first has none), once, before the first tokens: in one
+   *  event, or in several that follow one another. */
   | {
       readonly kind: 'promptLogprobs';
       readonly requestId: RequestId;
+      /** How many came before. Absent: none. */
+      readonly start?: number;
       readonly logprobs: readonly TokenLogprob[];
     }
   /** Prompt tokens found in the prefix cache, once, when first scheduled. */

@@ -37,7 +37,7 @@ export class Generation {
   #lastTokenMs: number[] = [];
   #cachedTokenCount = 0;
   #completionTokenCount = 0;
-  #promptLogprobs: readonly TokenLogprob[] = [];
+  readonly #promptLogprobs: TokenLogprob[] = [];
 
   constructor(context: GenerationContext, input: RequestInput, text: TextOptions) {
     this.input = input;
@@ -122,7 +122,7 @@ export class Generation {
         this.#cachedTokenCount = event.cachedTokenCount;
         return null;
       case 'promptLogprobs':
-        this.#promptLogprobs = event.logprobs;
+        for (const logprob of event.logprobs) this.#promptLogprobs.push(logprob);
         return null;
       case 'failed':
         throw fromWire(event.error);

@@ -104,6 +104,7 @@ export const tokenEvents = {
   promptLogprobs: shape<Event<'promptLogprobs'>>({
     kind: kind('promptLogprobs'),
     requestId: requestIdText,
+    start: optional(count),
     logprobs: list(logprob),
   }),
   cached: shape<Event<'cached'>>({ kind: kind('cached'), requestId: requestIdText, cachedTokenCount: count }),

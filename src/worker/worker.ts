@@ -31,6 +31,7 @@ import {
 import { OwnStepTimes } from './own-step-times.js';
 import { StepBoundaryWaits } from './step-boundary-waits.js';
 import { packSteps, RecentSteps } from './step-samples.js';
+import { tokenMessages } from './token-messages.js';
 import { WorkerService } from './worker-service.js';
 
 interface WorkerOptions {
@@ -135,7 +136,7 @@ async function serve(
   });
   hooks.source = source;
   const deliver = (events: readonly TokenEvent[]): Promise<void> | undefined => {
-    connection.send('tokens', { events });
+    for (const message of tokenMessages(events)) connection.send('tokens', message);
     source.onTokens(events);
     return connection.isCongested ? connection.drained() : undefined;
   };

@@ -107,9 +107,9 @@ export async function collect(
   const outputs: TokenId[][] = Array.from({ length: choiceCount }, () => []);
   const logprobs: (TokenLogprob | undefined)[][] = Array.from({ length: choiceCount }, () => []);
   const finishReasons: (FinishReason | undefined)[] = new Array(choiceCount).fill(undefined);
-  let promptLogprobs: readonly TokenLogprob[] | null = null;
+  let promptLogprobs: TokenLogprob[] | null = null;
   for await (const event of gateway.submit(input)) {
-    if (event.kind === 'promptLogprobs') promptLogprobs = event.logprobs;
+    if (event.kind === 'promptLogprobs') promptLogprobs = [...(promptLogprobs ?? []), ...event.logprobs];
     if (event.kind !== 'tokens') continue;
     for (const { tokenId, logprob } of event.tokens) {
       outputs[event.choiceIndex]!.push(tokenId);
