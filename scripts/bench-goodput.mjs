@@ -20,8 +20,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { renderSvg } from '../dist/src/bench/render.js';
-import { goodputPlot, goodputTable } from '../dist/src/sim/goodput/goodput-report.js';
+import { renderSvg } from '#built/bench/render.js';
+import { goodputPlot, goodputTable } from '#built/sim/goodput/goodput-report.js';
 import { findReference, options, points, profileFiles, workloadNames } from './bench-goodput/setup.mjs';
 
 const startMs = performance.now();

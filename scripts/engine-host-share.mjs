@@ -6,6 +6,11 @@ import { Session } from 'node:inspector/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { systemClock } from '#built/base/clock.js';
+import { openDevice } from '#built/device/native.js';
+import { Engine } from '#built/engine/engine.js';
+import { greedy } from '#built/engine/sampling-params.js';
+import { loadModel } from '#built/model/load.js';
 
 const { values } = parseArgs({
   options: {
@@ -16,12 +21,6 @@ const { values } = parseArgs({
 });
 const [sequenceCount, stepCount, depth] = [values.sequences, values.steps, values.depth].map(Number);
 const root = path.resolve(import.meta.dirname, '..');
-const load = (file) => import(path.join(root, 'dist/src', file));
-const [{ openDevice }, { loadModel }, { Engine }, { greedy }, { systemClock }] = await Promise.all(
-  ['device/native.js', 'model/load.js', 'engine/engine.js', 'engine/sampling-params.js', 'base/clock.js'].map(
-    load,
-  ),
-);
 
 const maxModelTokenCount = 2048;
 const limits = { rowCountMax: 512, logitRowCountMax: sequenceCount };

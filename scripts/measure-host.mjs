@@ -9,12 +9,12 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { parseArgs } from 'node:util';
-import { systemClock } from '../dist/src/base/clock.js';
-import { loadServer } from '../dist/src/bench/serve.js';
-import { openServer, openWorkload } from '../dist/src/bench/setup.js';
-import { fitNonNegative } from '../dist/src/profile/least-squares.js';
-import { readProfile } from '../dist/src/profile/profile-file.js';
-import { stepMs } from '../dist/src/router/step-cost.js';
+import { systemClock } from '#built/base/clock.js';
+import { loadServer } from '#built/bench/serve.js';
+import { openServer, openWorkload } from '#built/bench/setup.js';
+import { fitNonNegative } from '#built/profile/least-squares.js';
+import { readProfile } from '#built/profile/profile-file.js';
+import { stepMs } from '#built/router/step-cost.js';
 
 const { values: options } = parseArgs({
   options: {

@@ -16,12 +16,13 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { Prng } from '#built/base/prng.js';
+import { parseTrace } from '#built/bench/trace.js';
+import { samplePrefixes } from '#built/router/length-levels.js';
+import { LengthPredictor } from '#built/router/length-predictor.js';
 import { BucketMean, Constant, GlobalMean, RollingQuantiles } from './score-lengths/baselines.mjs';
 import { censorer } from './score-lengths/censor.mjs';
 import { Score } from './score-lengths/scores.mjs';
-import { readTrace } from './score-lengths/traces.mjs';
-
-const root = path.resolve(import.meta.dirname, '..');
 
 function readOptions() {
   const { values } = parseArgs({
@@ -60,15 +61,8 @@ function wholeNumber(name, text) {
   return value;
 }
 
-async function builtModule(file) {
-  const built = path.join(root, 'dist/src', file);
-  if (!fs.existsSync(built)) throw new Error(`${path.relative(root, built)} is missing: run npm run build`);
-  return import(built);
-}
-
 /** Our predictor in the baselines' shape. */
-async function ours() {
-  const { LengthPredictor } = await builtModule('router/length-predictor.js');
+function ours() {
   const predictor = new LengthPredictor();
   return {
     predict: (facts) => {
@@ -83,15 +77,24 @@ async function ours() {
   };
 }
 
-async function score(options) {
-  const { Prng } = await builtModule('base/prng.js');
-  const { samplePrefixes } = await builtModule('router/length-levels.js');
-  const requests = [];
-  for await (const request of readTrace(options.trace, samplePrefixes)) requests.push(request);
-  if (requests.length === 0) throw new Error(`${options.trace}: no requests`);
+/** In the order of their arrival. */
+function requestsOf(file) {
+  return parseTrace(fs.readFileSync(file, 'utf8'), file).map(
+    ({ promptTokenCount, outputTokenCount: tokenCount, blockIds }) => ({
+      facts:
+        blockIds === undefined
+          ? { promptTokenCount }
+          : { promptTokenCount, prefixIds: samplePrefixes(blockIds) },
+      tokenCount,
+    }),
+  );
+}
+
+function score(options) {
+  const requests = requestsOf(options.trace);
   const cut = censorer(requests, options, new Prng(options.seed));
   const predictors = {
-    ours: await ours(),
+    ours: ours(),
     globalMean: new GlobalMean(),
     bucketMean: new BucketMean(),
     constant: new Constant(),
@@ -147,7 +150,7 @@ function save(options, result) {
 
 try {
   const options = readOptions();
-  const result = await score(options);
+  const result = score(options);
   print(options, result);
   if (options.out !== undefined) save(options, result);
   if (options.json) console.log(JSON.stringify(result.scores));

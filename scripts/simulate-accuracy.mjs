@@ -14,14 +14,14 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { readSweep } from '../dist/src/bench/sweep-file.js';
-import { parseWorkerSpecs } from '../dist/src/control/worker-spec.js';
-import { readProfile } from '../dist/src/profile/profile-file.js';
-import { accuracyOf, accuracyText } from '../dist/src/sim/accuracy.js';
-import { parseHost } from '../dist/src/sim/host.js';
-import { forWorker, timesFromProfiles } from '../dist/src/sim/profile-times.js';
-import { simulatedVocabCount } from '../dist/src/sim/simulated-load.js';
-import { replaySweep } from '../dist/src/sim/sweep-replay.js';
+import { readSweep } from '#built/bench/sweep-file.js';
+import { parseWorkerSpecs } from '#built/control/worker-spec.js';
+import { readProfile } from '#built/profile/profile-file.js';
+import { accuracyOf, accuracyText } from '#built/sim/accuracy.js';
+import { parseHost } from '#built/sim/host.js';
+import { forWorker, timesFromProfiles } from '#built/sim/profile-times.js';
+import { simulatedVocabCount } from '#built/sim/simulated-load.js';
+import { replaySweep } from '#built/sim/sweep-replay.js';
 
 const { values: options } = parseArgs({
   options: {

@@ -14,8 +14,8 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { predictionNames, predictionTitles } from '../dist/src/bench/predictions.js';
-import { readSweep, SweepFiles } from '../dist/src/bench/sweep-file.js';
+import { predictionNames, predictionTitles } from '#built/bench/predictions.js';
+import { readSweep, SweepFiles } from '#built/bench/sweep-file.js';
 import { name, options, profile, scenarios, sweepFolderOf } from './simulate-sweep/scenarios.mjs';
 
 const figure = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits) : '–');

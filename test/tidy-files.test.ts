@@ -183,3 +183,12 @@ it('no literal is spread into another only to save lines', () => {
   );
   expect(spread).toEqual([]);
 });
+
+it('tools reach what is built by one name: package.json says where #built/ is', () => {
+  const byPath = outside
+    .filter(({ file }) => file.endsWith('.mjs'))
+    .flatMap(({ file, text }) =>
+      (text.match(/(from |import\()'[^']*\bdist\/.*/g) ?? []).map((line) => `${file}: ${line}`),
+    );
+  expect(byPath).toEqual([]);
+});

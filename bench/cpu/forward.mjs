@@ -2,8 +2,8 @@
  *  no scheduler, no sampling.
    Used by twostroke-side.mjs and profile.mjs. Keys and values of the decode prompts are random: their number
    costs time, not their meaning. */
-import { offsetPointer } from '../../dist/src/device/tensor.js';
-import { KvCache } from '../../dist/src/kv/kv-cache.js';
+import { offsetPointer } from '#built/device/tensor.js';
+import { KvCache } from '#built/kv/kv-cache.js';
 import { batchCountMax, promptIds, promptTokenCount } from './workload.mjs';
 
 /** Sequence s owns blocks s * blocksEach .. (s + 1) * blocksEach - 1. */

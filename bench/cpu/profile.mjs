@@ -9,9 +9,9 @@
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { openDevice } from '../../dist/src/device/native.js';
-import { KvLayout } from '../../dist/src/kv/kv-layout.js';
-import { loadModel } from '../../dist/src/model/load.js';
+import { openDevice } from '#built/device/native.js';
+import { KvLayout } from '#built/kv/kv-layout.js';
+import { loadModel } from '#built/model/load.js';
 import { createForwardRunner } from './forward.mjs';
 import { batchCountMax, phases, promptTokenCount } from './workload.mjs';
 

@@ -9,12 +9,12 @@
    and checked to have no cached token. */
 import fs from 'node:fs';
 import path from 'node:path';
-import { systemClock } from '../../dist/src/base/clock.js';
-import { requestId } from '../../dist/src/base/ids.js';
-import { openDevice } from '../../dist/src/device/native.js';
-import { Engine } from '../../dist/src/engine/engine.js';
-import { greedy } from '../../dist/src/engine/sampling-params.js';
-import { loadModel } from '../../dist/src/model/load.js';
+import { systemClock } from '#built/base/clock.js';
+import { requestId } from '#built/base/ids.js';
+import { openDevice } from '#built/device/native.js';
+import { Engine } from '#built/engine/engine.js';
+import { greedy } from '#built/engine/sampling-params.js';
+import { loadModel } from '#built/model/load.js';
 import { createForwardRunner } from './forward.mjs';
 import { serveSide } from './side.mjs';
 import { batchCountMax, promptIds, promptTokenCount } from './workload.mjs';

@@ -5,21 +5,21 @@
 // counting and telling of it).
 import os from 'node:os';
 import { performance } from 'node:perf_hooks';
-import { systemClock } from '../../dist/src/base/clock.js';
-import { silentLogger } from '../../dist/src/base/log.js';
-import { Prng } from '../../dist/src/base/prng.js';
-import { Attempt } from '../../dist/src/control/attempt.js';
-import { DecodeRoom } from '../../dist/src/control/decode-room.js';
-import { Request } from '../../dist/src/control/request.js';
-import { Routing } from '../../dist/src/control/routing.js';
-import { chooseRoute } from '../../dist/src/router/choose-route.js';
-import { LengthPredictor } from '../../dist/src/router/length-predictor.js';
-import { planOf } from '../../dist/src/router/plan.js';
-import { Planner } from '../../dist/src/router/planner.js';
-import { uncorrected } from '../../dist/src/router/request-correction.js';
-import { asCosted } from '../../dist/src/router/unloaded-ratios.js';
-import { guessedParameters, WorkerCosts } from '../../dist/src/router/worker-costs.js';
-import { WorkerLoad } from '../../dist/src/router/worker-load.js';
+import { systemClock } from '#built/base/clock.js';
+import { silentLogger } from '#built/base/log.js';
+import { Prng } from '#built/base/prng.js';
+import { Attempt } from '#built/control/attempt.js';
+import { DecodeRoom } from '#built/control/decode-room.js';
+import { Request } from '#built/control/request.js';
+import { Routing } from '#built/control/routing.js';
+import { chooseRoute } from '#built/router/choose-route.js';
+import { LengthPredictor } from '#built/router/length-predictor.js';
+import { planOf } from '#built/router/plan.js';
+import { Planner } from '#built/router/planner.js';
+import { uncorrected } from '#built/router/request-correction.js';
+import { asCosted } from '#built/router/unloaded-ratios.js';
+import { guessedParameters, WorkerCosts } from '#built/router/worker-costs.js';
+import { WorkerLoad } from '#built/router/worker-load.js';
 
 const prng = new Prng(1);
 const count = 20_000;

@@ -4,13 +4,13 @@
 // the end of the step are told, with the step-time model that workers have. The aim is 20 us.
 import os from 'node:os';
 import { performance } from 'node:perf_hooks';
-import { Pacer } from '../../dist/src/engine/pacer.js';
-import { greedy } from '../../dist/src/engine/sampling-params.js';
-import { RequestState } from '../../dist/src/engine/sequence.js';
-import { StepPlan } from '../../dist/src/engine/step-plan.js';
-import { stepWorkOf } from '../../dist/src/engine/step-work.js';
-import { readProfile } from '../../dist/src/profile/profile-file.js';
-import { OwnStepTimes } from '../../dist/src/worker/own-step-times.js';
+import { Pacer } from '#built/engine/pacer.js';
+import { greedy } from '#built/engine/sampling-params.js';
+import { RequestState } from '#built/engine/sequence.js';
+import { StepPlan } from '#built/engine/step-plan.js';
+import { stepWorkOf } from '#built/engine/step-work.js';
+import { readProfile } from '#built/profile/profile-file.js';
+import { OwnStepTimes } from '#built/worker/own-step-times.js';
 
 const file = 'profiles/nvidia-h200-qwen3-4096x36-151936-bf16-kv-bf16.json';
 const limits = { rowCountMax: 2048, sampleCountMax: 256 };

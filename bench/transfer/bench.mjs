@@ -9,16 +9,16 @@ import { createConnection, createServer } from 'node:net';
 import os from 'node:os';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
-import { systemClock } from '../../dist/src/base/clock.js';
-import { silentLogger } from '../../dist/src/base/log.js';
-import { openDevice } from '../../dist/src/device/native.js';
-import { KvCache } from '../../dist/src/kv/kv-cache.js';
-import { KvLayout } from '../../dist/src/kv/kv-layout.js';
-import { BlockChecksums } from '../../dist/src/transfer/checksums.js';
-import { HostRelayConnector } from '../../dist/src/transfer/host-relay.js';
-import { PeerConnector } from '../../dist/src/transfer/peer.js';
-import { TcpConnector } from '../../dist/src/transfer/tcp.js';
-import { KvReceiver } from '../../dist/src/transfer/tcp-receiver.js';
+import { systemClock } from '#built/base/clock.js';
+import { silentLogger } from '#built/base/log.js';
+import { openDevice } from '#built/device/native.js';
+import { KvCache } from '#built/kv/kv-cache.js';
+import { KvLayout } from '#built/kv/kv-layout.js';
+import { BlockChecksums } from '#built/transfer/checksums.js';
+import { HostRelayConnector } from '#built/transfer/host-relay.js';
+import { PeerConnector } from '#built/transfer/peer.js';
+import { TcpConnector } from '#built/transfer/tcp.js';
+import { KvReceiver } from '#built/transfer/tcp-receiver.js';
 
 const layout = new KvLayout({
   modelName: 'bench',

@@ -5,8 +5,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { parseArgs } from 'node:util';
-import { systemClock } from '../../dist/src/base/clock.js';
-import { greedy } from '../../dist/src/engine/sampling-params.js';
+import { systemClock } from '#built/base/clock.js';
+import { greedy } from '#built/engine/sampling-params.js';
 import { commitOf, goldens, startDemoPair } from './cluster.mjs';
 
 const { values } = parseArgs({

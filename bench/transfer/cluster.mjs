@@ -3,10 +3,11 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { systemClock } from '../../dist/src/base/clock.js';
-import { silentLogger } from '../../dist/src/base/log.js';
-import { Gateway } from '../../dist/src/control/gateway.js';
-import { parseWorkerSpecs } from '../../dist/src/control/worker-spec.js';
+import { fileURLToPath } from 'node:url';
+import { systemClock } from '#built/base/clock.js';
+import { silentLogger } from '#built/base/log.js';
+import { Gateway } from '#built/control/gateway.js';
+import { parseWorkerSpecs } from '#built/control/worker-spec.js';
 
 const root = path.resolve(import.meta.dirname, '../..');
 const demoFolder = path.join(root, 'models/demo-6m');
@@ -22,7 +23,7 @@ export function startGateway({ workers, strategy, settings }) {
     logger: silentLogger,
     clock: systemClock,
     workers: parseWorkerSpecs(workers),
-    workerEntry: path.join(root, 'dist/src/cli/worker.js'),
+    workerEntry: fileURLToPath(import.meta.resolve('#built/cli/worker.js')),
     settings: {
       loadFormat: 'auto',
       dtype: 'auto',

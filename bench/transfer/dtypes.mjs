@@ -8,7 +8,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { greedy } from '../../dist/src/engine/sampling-params.js';
+import { greedy } from '#built/engine/sampling-params.js';
 import { commitOf, goldens, startDemoPair } from './cluster.mjs';
 
 const { values } = parseArgs({ options: { out: { type: 'string' } } });

@@ -16,20 +16,20 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { systemClock } from '../../dist/src/base/clock.js';
-import { silentLogger } from '../../dist/src/base/log.js';
-import { Prng } from '../../dist/src/base/prng.js';
-import { dtypeByteCounts } from '../../dist/src/device/dtype.js';
-import { openDevice } from '../../dist/src/device/native.js';
-import { Engine } from '../../dist/src/engine/engine.js';
-import { greedy } from '../../dist/src/engine/sampling-params.js';
-import { KvCache } from '../../dist/src/kv/kv-cache.js';
-import { WireLayout } from '../../dist/src/kv/wire-layout.js';
-import { loadModel } from '../../dist/src/model/load.js';
-import { HostRelayConnector } from '../../dist/src/transfer/host-relay.js';
-import { PeerConnector } from '../../dist/src/transfer/peer.js';
-import { TcpConnector } from '../../dist/src/transfer/tcp.js';
-import { KvReceiver } from '../../dist/src/transfer/tcp-receiver.js';
+import { systemClock } from '#built/base/clock.js';
+import { silentLogger } from '#built/base/log.js';
+import { Prng } from '#built/base/prng.js';
+import { dtypeByteCounts } from '#built/device/dtype.js';
+import { openDevice } from '#built/device/native.js';
+import { Engine } from '#built/engine/engine.js';
+import { greedy } from '#built/engine/sampling-params.js';
+import { KvCache } from '#built/kv/kv-cache.js';
+import { WireLayout } from '#built/kv/wire-layout.js';
+import { loadModel } from '#built/model/load.js';
+import { HostRelayConnector } from '#built/transfer/host-relay.js';
+import { PeerConnector } from '#built/transfer/peer.js';
+import { TcpConnector } from '#built/transfer/tcp.js';
+import { KvReceiver } from '#built/transfer/tcp-receiver.js';
 import { startGateway } from './cluster.mjs';
 
 const qwen3Of8B = {
@@ -581,7 +581,7 @@ async function main() {
     folder,
   ]);
   const there = await next(child);
-  const { KvLayout } = await import('../../dist/src/kv/kv-layout.js');
+  const { KvLayout } = await import('#built/kv/kv-layout.js');
   const layout = new KvLayout(there.shape);
   const blockCount = handOverTokenCount / layout.shape.blockTokenCount;
   const device = openDevice(devices[0]);

@@ -3,11 +3,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { parseGoodput } from '../../dist/src/bench/slo.js';
-import { parseTrace } from '../../dist/src/bench/trace.js';
-import { readProfile } from '../../dist/src/profile/profile-file.js';
-import { measuredReference, publishedReference } from '../../dist/src/sim/goodput/goodput-reference.js';
-import { goodputCluster, namedWorkload, traceWorkload } from '../../dist/src/sim/goodput/goodput-setup.js';
+import { parseGoodput } from '#built/bench/slo.js';
+import { parseTrace } from '#built/bench/trace.js';
+import { readProfile } from '#built/profile/profile-file.js';
+import { measuredReference, publishedReference } from '#built/sim/goodput/goodput-reference.js';
+import { goodputCluster, namedWorkload, traceWorkload } from '#built/sim/goodput/goodput-setup.js';
 
 const root = path.resolve(import.meta.dirname, '../..');
 const defaultProfiles = [

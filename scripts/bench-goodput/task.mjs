@@ -2,7 +2,7 @@
  *  the same command line. */
 import path from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
-import { measurePoint } from '../../dist/src/sim/goodput/goodput-point.js';
+import { measurePoint } from '#built/sim/goodput/goodput-point.js';
 import { clusterOf, onOverload, seeds, workloadOf } from './setup.mjs';
 
 const { profileFile, workloadName, reference, ofSaturation } = workerData;

@@ -3,12 +3,12 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { parseTrace } from '../../dist/src/bench/trace.js';
-import { parseWorkerSpecs } from '../../dist/src/control/worker-spec.js';
-import { readProfile } from '../../dist/src/profile/profile-file.js';
-import { parseHost } from '../../dist/src/sim/host.js';
-import { timesFromProfiles, withRouterError } from '../../dist/src/sim/profile-times.js';
-import { simulatedVocabCount } from '../../dist/src/sim/simulated-load.js';
+import { parseTrace } from '#built/bench/trace.js';
+import { parseWorkerSpecs } from '#built/control/worker-spec.js';
+import { readProfile } from '#built/profile/profile-file.js';
+import { parseHost } from '#built/sim/host.js';
+import { timesFromProfiles, withRouterError } from '#built/sim/profile-times.js';
+import { simulatedVocabCount } from '#built/sim/simulated-load.js';
 
 export const { values: options } = parseArgs({
   options: {

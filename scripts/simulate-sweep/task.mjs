@@ -2,10 +2,10 @@
  *  table. Started by scripts/simulate-sweep.mjs with the same command line. */
 import path from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
-import { SweepFiles } from '../../dist/src/bench/sweep-file.js';
-import { summariseSweep } from '../../dist/src/bench/sweep-summary.js';
-import { routesTaken } from '../../dist/src/sim/routes-taken.js';
-import { simulateSweep } from '../../dist/src/sim/sweep.js';
+import { SweepFiles } from '#built/bench/sweep-file.js';
+import { summariseSweep } from '#built/bench/sweep-summary.js';
+import { routesTaken } from '#built/sim/routes-taken.js';
+import { simulateSweep } from '#built/sim/sweep.js';
 import { isGpu, name, options, scenarios, sweepFolderOf } from './scenarios.mjs';
 
 const scenario = scenarios[workerData.scenarioIndex];

@@ -1,6 +1,6 @@
 /** Arrival traces of real services, in the two formats that are published: Azure's CSV (TIMESTAMP,
  *  ContextTokens, GeneratedTokens) and Mooncake's JSON lines (timestamp, input_length, output_length,
- *  hash_ids). Used by workload.ts. */
+ *  hash_ids). Used by workload.ts and scripts/score-lengths.mjs. */
 import { InvalidRequestError } from '../base/errors.js';
 
 export interface TraceEntry {
@@ -17,7 +17,10 @@ export const traceBlockTokenCount = 512;
 
 /** Entries in the order of their arrival. Throws InvalidRequestError naming the line that cannot be read. */
 export function parseTrace(text: string, fileName: string): readonly TraceEntry[] {
-  const lines = text.split('\n').map((line) => line.trim());
+  const lines = text
+    .replace(/^\uFEFF/, '')
+    .split('\n')
+    .map((line) => line.trim());
   const isCsv = !(lines[0] ?? '').startsWith('{');
   const entries: TraceEntry[] = [];
   lines.forEach((line, index) => {

@@ -1,6 +1,6 @@
 /** Text straight to the Node response, as much as its client takes. Used by sse.ts and json-answer.ts.
- *  Invariants: at most one write is pending beyond the socket's buffer; a writer awaits `write`, so that what a
- *  client does not read stays where it came from; who has much to say lets others in between. */
+ *  Invariants: at most one write is pending beyond the socket's buffer; a writer awaits `write`, so that what
+ *  a client does not read stays where it came from; who has much to say lets others in between. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock } from '../base/clock.js';
 import type { OnCut } from './connections.js';

@@ -1,5 +1,7 @@
 /** What has to happen to K and V between two caches that are not laid out alike, or that agreed on a smaller
- *  dtype for the way. Used by the members of the family. Invariant: only what is the same model in the same
+ *  dtype for the way. Used by the members of the family: today for the dtype.
+ *  Workers of one gateway have one block size and all heads; the KV store will bring other block sizes,
+ *  tensor parallelism ranges of heads. Invariant: only what is the same model in the same
  *  dtype is converted; the rest is refused by name. */
 import { TwostrokeError } from '../base/errors.js';
 import type { WorkerId } from '../base/ids.js';

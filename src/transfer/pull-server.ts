@@ -1,6 +1,7 @@
 /** Answers pulls on the side that has the blocks: pushes them to whoever asks, over a channel like any other.
- *  Given to a KvReceiver, which has checked who asks. Invariant: only blocks that are held for the request
- *  are read; a pull that is not wanted any more is aborted. */
+ *  Given to a KvReceiver, which has checked who asks. No
+ *  worker serves pulls yet: the KV store will, for prefixes that another worker wants. Invariant: only blocks
+ *  that are held for the request are read; a pull that is not wanted any more is aborted. */
 import { messageOf, TwostrokeError } from '../base/errors.js';
 import type { BlockId, RequestId } from '../base/ids.js';
 import type { Device, Stream } from '../device/device.js';

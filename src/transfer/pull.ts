@@ -1,6 +1,8 @@
 /** One pull over tcp or host-relay, on the side that wants the blocks: asks their owner to push them here,
- *  over a connection that lasts as long as they are wanted. Used by tcp.ts. Invariant: when `ended` has
- *  resolved, nothing of it is written here any more, whatever the owner does: the own receiver refuses it. */
+ *  over a connection that lasts as long as they are wanted. Used by tcp.ts.
+ *  No worker pulls yet: the KV store will, for prefixes that another worker holds. Invariant: when `ended`
+ *  has resolved, nothing of it is written here any more, whatever the owner does: the own receiver refuses
+ *  it. */
 import { createConnection, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.js';
 import type { KvLanding, ReceiverAddress } from './connector.js';

@@ -96,6 +96,17 @@ describe('traces', () => {
     expect(two!.atMs).toBeCloseTo(52.001, 3);
   });
 
+  it('reads a byte-order mark and Windows lines', () => {
+    const azure = '\uFEFFTIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:17:03.97,4808,10\r\n';
+    expect(parseTrace(azure, 'azure.csv')).toEqual([
+      { atMs: 0, promptTokenCount: 4808, outputTokenCount: 10 },
+    ]);
+    const line = '\uFEFF{"timestamp": 5, "input_length": 3, "output_length": 2}\r\n';
+    expect(parseTrace(line, 'mooncake.jsonl')).toEqual([
+      { atMs: 0, promptTokenCount: 3, outputTokenCount: 2 },
+    ]);
+  });
+
   it("reads Mooncake's lines, in the order of arrival", () => {
     const entries = parseTrace(jsonl, 'mooncake.jsonl');
     expect(entries.map(({ atMs, promptTokenCount }) => [atMs, promptTokenCount])).toEqual([

@@ -9,4 +9,4 @@ process.on('SIGUSR2', async () => {
   writeFileSync(`${file}.new`, JSON.stringify(await liveCounts()));
   renameSync(`${file}.new`, file); // whole, or not there
 });
-await import('../../dist/src/cli/worker.js');
+await import('#built/cli/worker.js');

@@ -1,12 +1,7 @@
-/** The numbers that score:lengths prints: its scores, rivals, cuts and trace readers against answers known by
- *  hand. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Prng } from '../../src/base/prng.js';
-import { samplePrefixes } from '../../src/router/length-levels.js';
 import type { LengthFacts, LengthObservation } from '../../src/router/length-predictor.js';
 
 interface Prediction {
@@ -41,9 +36,6 @@ const { censorer } = await load<{
     prng: Prng,
   ): (tokenCount: number) => LengthObservation;
 }>('censor.mjs');
-const { readTrace } = await load<{
-  readTrace(file: string, sample: typeof samplePrefixes): AsyncIterable<TraceRequest>;
-}>('traces.mjs');
 
 describe('scores', () => {
   it('pinball loss weighs under- and over-prediction', () => {
@@ -122,43 +114,4 @@ describe('cuts', () => {
       expect(cutCount / requests.length).toBeLessThan(0.32);
     },
   );
-});
-
-describe('traces', () => {
-  let folder = '';
-  beforeAll(() => {
-    folder = mkdtempSync(path.join(tmpdir(), 'score-lengths-'));
-  });
-  afterAll(() => rmSync(folder, { recursive: true }));
-  const read = async (text: string) => {
-    const file = path.join(folder, 'trace');
-    writeFileSync(file, text);
-    const requests: TraceRequest[] = [];
-    for await (const request of readTrace(file, samplePrefixes)) requests.push(request);
-    return requests;
-  };
-
-  it('reads the Azure format, also with a byte-order mark and Windows lines', async () => {
-    const requests = await read(
-      '\uFEFFTIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:17:03.97,4808,10\r\n',
-    );
-    expect(requests).toEqual([{ facts: { promptTokenCount: 4808 }, tokenCount: 10 }]);
-  });
-
-  it('reads the Mooncake format', async () => {
-    const requests = await read(
-      '{"timestamp": 0, "input_length": 2290, "output_length": 316, "hash_ids": [0, 42, 43, 44, 45]}\n',
-    );
-    expect(requests).toEqual([
-      { facts: { promptTokenCount: 2290, prefixIds: [0, 42, 44, 45] }, tokenCount: 316 },
-    ]);
-  });
-
-  it('names the line of what it cannot read', async () => {
-    await expect(read('a,b\n1,2\n')).rejects.toThrow(/line 1: neither/);
-    await expect(read('TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,2.5\n')).rejects.toThrow(
-      /line 2: GeneratedTokens is "2.5"/,
-    );
-    await expect(read('{"input_length": 3}\n')).rejects.toThrow(/line 1: output_length/);
-  });
 });
