@@ -19,6 +19,8 @@ const seriesNames = Object.keys(titles) as SeriesName[];
 /** The bound is far above where it is not what arrives: it would press the rest together. */
 const drawnNames = seriesNames.filter((name) => name !== 'bound');
 
+const lateTitle = 'adaptive, late ones served';
+
 /** Adaptive over the better static mode; null where neither has anything. */
 export function ratioOf({ goodput }: GoodputPoint): number | null {
   const reference = Math.max(goodput.collocated, goodput.disaggregated);
@@ -84,10 +86,11 @@ function lateCells({ late, modes }: GoodputPoint): readonly [string, string] {
 export function goodputPlot(points: readonly ProfiledPoint[], profile: string): Plot {
   const values = points
     .filter((point) => point.profile === profile)
-    .flatMap(({ workload, ratePerSecond: rate, goodput }) =>
-      drawnNames.map((name) => ({ workload, rate, mode: titles[name], value: goodput[name] })),
-    );
-  const names = drawnNames.map((name) => titles[name]);
+    .flatMap(({ workload, ratePerSecond: rate, goodput, late }) => [
+      ...drawnNames.map((name) => ({ workload, rate, mode: titles[name] as string, value: goodput[name] })),
+      ...(late === null ? [] : [{ workload, rate, mode: lateTitle, value: late.goodput }]),
+    ]);
+  const names = [...drawnNames.map((name) => titles[name]), lateTitle];
   const spec = smallMultiples(
     values,
     'workload',
