@@ -73,10 +73,12 @@ export class TextEncoding {
     return ids;
   }
 
+  /** What follows a character that the normalizer drops is not the start of the text. */
   #encodeSection(text: string, isFirst: boolean, ids: TokenId[]): void {
+    const isKept = isFirst && this.#normalize(String.fromCodePoint(text.codePointAt(0) ?? 0)) !== '';
     for (const section of this.#normalised.split(this.#normalize(text))) {
       if (section.id !== null) ids.push(section.id);
-      else this.#encodePlain(section.text, isFirst && section.start === 0, ids);
+      else this.#encodePlain(section.text, isKept && section.start === 0, ids);
     }
   }
 
