@@ -78,6 +78,8 @@ function buildNative() {
   if (flags.has('--prebuilt')) {
     if (process.arch !== 'x64') stop('the library that the npm package carries is made on x86-64');
     run('make', ['-s', '--no-print-directory', '-C', 'native', 'portable']);
+    if (flags.has('--cuda'))
+      run('make', ['-s', '--no-print-directory', '-C', path.join('native', 'cuda'), 'portable']);
   }
   say(
     `native library ready: build/cpu/libpd_cpu.so${flags.has('--cuda') ? ', build/cuda/libpd_cuda.so' : ''}`,

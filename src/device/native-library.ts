@@ -2,7 +2,7 @@
  *  build (with `ensureLibrary`, which shows progress).
  *
  *    build/ of the checkout   what `npm install` compiled there
- *    prebuilt/ of the package for x86-64 with glibc; nothing has to be compiled
+ *    prebuilt/ of a package   for x86-64 with glibc; of `npm run bundle:gpu` the kernels too
  *    ~/.cache/twostroke       compiled on first use, elsewhere and for GPUs
  *
  *  Invariant: a library in the cache folder is complete, because it is renamed into place. */
@@ -81,8 +81,7 @@ export function requireLinux(platform: string): void {
 function candidates(kind: DeviceKind): string[] {
   const file = `libpd_${kind}.so`;
   const [root, cache] = [packageRoot(), cacheFolder()];
-  const carried =
-    kind === 'cpu' && isGlibc() ? [path.join(root, 'prebuilt', `linux-${process.arch}`, file)] : [];
+  const carried = isGlibc() ? [path.join(root, 'prebuilt', `linux-${process.arch}`, file)] : [];
   return [path.join(root, 'build', kind, file), ...carried, path.join(cache, kind, file)];
 }
 
