@@ -61,15 +61,24 @@ export function loadAnswer({ tokenizer, chatTemplate }: LoadedText): LoadAnswer 
 export function runJob(text: LoadedText, job: TextJob): TextAnswer {
   try {
     if (job.kind === 'decode')
-      return {
-        kind: 'texts',
-        texts: job.ids.map((ids) => text.tokenizer.decode([...ids], { special: 'keep' })),
-      };
+      return { kind: 'texts', texts: job.ids.map((ids) => decoded(text.tokenizer, ids)) };
     const texts = job.kind === 'encode' ? job.texts : [chatText(text, job.chat, job.unitCountMax)];
     return { kind: 'ids', ids: texts.map((one) => Int32Array.from(text.tokenizer.encode(one, job.options))) };
   } catch (error) {
     return { kind: 'error', error: toWire(error) };
   }
+}
+
+/** Of a text, which is one string. */
+const textBytesMax = 2 ** 25;
+
+function decoded(tokenizer: Tokenizer, ids: Int32Array): string {
+  const byteCount = ids.reduce((sum, id) => sum + tokenizer.table.bytes(id).length, 0);
+  if (byteCount > textBytesMax) {
+    const message = `tokens: they are a text of ${byteCount} bytes, and ${textBytesMax} are the limit`;
+    throw new InvalidRequestError(message, 'tokens');
+  }
+  return tokenizer.decode([...ids], { special: 'keep' });
 }
 
 function chatText({ chatTemplate }: LoadedText, chat: Chat, unitCountMax: number): string {

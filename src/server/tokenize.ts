@@ -1,6 +1,5 @@
 /** POST /tokenize and /detokenize, in vLLM's shapes. */
 import type { z } from 'zod';
-import { InvalidRequestError } from '../base/errors.js';
 import type { Detokenized, Tokenized } from './api-types.js';
 import { encodeChat } from './chat-prompt.js';
 import { LongList, mapped, type WithLongLists } from './json-answer.js';
@@ -47,9 +46,6 @@ async function encodeText(
   return ids;
 }
 
-/** Of a text, which is one string. */
-const textBytesMax = 2 ** 25;
-
 export async function detokenize(
   model: ServedModel,
   json: unknown,
@@ -59,12 +55,6 @@ export async function detokenize(
   checkModelName(model, body.model);
   const text = requireText(model, 'tokens');
   const ids = checkedTokenIds(model, body.tokens, 'tokens');
-  const { tokenizer } = model;
-  const byteCount = ids.reduce((sum, id) => sum + (tokenizer?.tokenBytes(id).length ?? 0), 0);
-  if (byteCount > textBytesMax) {
-    const message = `tokens: they are a text of ${byteCount} bytes, and ${textBytesMax} are the limit`;
-    throw new InvalidRequestError(message, 'tokens');
-  }
   const [prompt = ''] = await text.decode([ids]);
   return { prompt };
 }

@@ -8,7 +8,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, expect, it, vi } from 'vitest';
 import { systemClock } from '../../src/base/clock.js';
-import { loadText, unitCountOf } from '../../src/server/text-jobs.js';
+import { loadText, runJob, unitCountOf } from '../../src/server/text-jobs.js';
 import { DirectText, type TextServiceOptions, ThreadedText } from '../../src/server/text-service.js';
 import { demoFolder, demoModel, say, startTestServer, type TestServer, tokenizer } from './demo-server.js';
 
@@ -315,4 +315,18 @@ it('gives all tokens of a long text', async () => {
     tokens: ids,
     token_strs: ids.map((id) => tokenizer.tokenText(id)),
   });
+});
+
+it('refuses ids of a text that is too long for one string', () => {
+  const longest = Array.from({ length: 4096 }, (_, id) => id).sort(
+    (a, b) => tokenizer.tokenBytes(b).length - tokenizer.tokenBytes(a).length,
+  )[0] as number;
+  const byteCount = tokenizer.tokenBytes(longest).length;
+  const count = Math.ceil((2 ** 25 + 1) / byteCount);
+  const text = loadText(demoFolder);
+  const decode = (length: number) =>
+    runJob(text, { kind: 'decode', ids: [new Int32Array(length).fill(longest)] });
+  expect(decode(10)).toMatchObject({ kind: 'texts' });
+  const answer = decode(count);
+  expect(answer).toMatchObject({ kind: 'error', error: { code: 'invalid_request', param: 'tokens' } });
 });
