@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 
 const layers = [
   ['base'],
-  ['device', 'bus', 'router'],
+  ['device', 'bus', 'router', 'grammar'],
   ['kv'],
   ['model'],
   ['engine', 'transfer', 'hub'],
@@ -17,7 +17,7 @@ const layers = [
   ['library'],
   ['cli'],
 ];
-const onlyBase = ['router', 'bench'];
+const onlyBase = ['router', 'bench', 'grammar'];
 
 /** [what, the one file or folder that may have it] */
 const bans: readonly [RegExp, string][] = [

@@ -13,7 +13,7 @@ export interface ServeOptions extends Omit<OpenServerOptions, 'folder'> {
 
 export function serveCommand(): Command {
   const command = new Command('serve').description('serve a model over an OpenAI-compatible HTTP API');
-  return addSloOptions(addWorkerOptions(command))
+  return addSloOptions(addAnswerOptions(addWorkerOptions(command)))
     .option('--host <host>', 'address to listen on', serverDefaults.host)
     .addOption(
       count('--port <port>', 'port to listen on; 0: any free one', 0, 65535).default(serverDefaults.port),
@@ -95,4 +95,24 @@ export function serveCommand(): Command {
       'YAML or JSON: classes of requests by header, with priority, SLO and reserved share',
     )
     .option('--json', 'one JSON object on the last line instead of the screen', false);
+}
+
+function addAnswerOptions(command: Command): Command {
+  return command
+    .addOption(
+      choice(
+        '--tool-call-parser <parser>',
+        'how the model writes calls of tools',
+        choices.toolCallParser,
+        serverDefaults.toolCallParser,
+      ),
+    )
+    .addOption(
+      choice(
+        '--reasoning-parser <parser>',
+        'how the model writes its reasoning',
+        choices.reasoningParser,
+        serverDefaults.reasoningParser,
+      ),
+    );
 }

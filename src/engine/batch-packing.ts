@@ -2,7 +2,8 @@
  *
  *  words: ids [rows] | positions [rows] | slots [rows] | queryStart [sequences + 1] | kvCount [sequences]
  *         | blockTable [sequences, stride] | logitRows [samples] | sampleRows [samples, 20] | history |
- *         biasIds | biasValues
+ *  biasIds | biasValues
+ *         | masks [masked samples, ceil(vocabulary / 32)]
  *
  *  A repeated shape (step-shape.ts) is padded, so that every part starts where the recorded graph reads
  *  it. */
@@ -32,6 +33,7 @@ export interface PackedLayout {
   readonly history: number;
   readonly biasIds: number;
   readonly biasValues: number;
+  readonly masks: number;
   readonly wordCount: number;
 }
 
@@ -47,7 +49,7 @@ export interface Words {
  *  the plan has. */
 export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout {
   if (shape !== null) {
-    const { rowCount, blockTableStride, kvCountMax } = shape;
+    const { rowCount, blockTableStride, kvCountMax, maskWordCount } = shape;
     return place({
       rowCount,
       sequenceCount: rowCount,
@@ -58,6 +60,7 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
       singleQueryCount: rowCount,
       historyCount: 0,
       biasCount: 0,
+      maskWordCount,
     });
   }
   let stride = 1;
@@ -66,6 +69,7 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
   let singleQueryCount = 0;
   let historyCount = 0;
   let biasCount = 0;
+  let maskWordCount = 0;
   for (const { sequence, firstToken, endToken } of plan.entries) {
     stride = Math.max(stride, sequence.blockIds.length);
     queryCountMax = Math.max(queryCountMax, endToken - firstToken);
@@ -76,6 +80,7 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
     if (task.kind === 'score') continue;
     if (choice.request.needsHistory) historyCount += choice.knownCount;
     biasCount += choice.request.biasesAt(task.drawIndex).size;
+    maskWordCount += choice.maskWordCount;
   }
   return place({
     rowCount: plan.rowCount,
@@ -87,6 +92,7 @@ export function layoutOf(plan: StepPlan, shape: StepShape | null): PackedLayout 
     singleQueryCount,
     historyCount,
     biasCount,
+    maskWordCount,
   });
 }
 
@@ -102,6 +108,7 @@ type Counts = Pick<
 > & {
   readonly historyCount: number;
   readonly biasCount: number;
+  readonly maskWordCount: number;
 };
 
 function place(counts: Counts): PackedLayout {
@@ -140,7 +147,8 @@ function place(counts: Counts): PackedLayout {
     history,
     biasIds,
     biasValues,
-    wordCount: biasValues + counts.biasCount,
+    masks: biasValues + counts.biasCount,
+    wordCount: biasValues + counts.biasCount + counts.maskWordCount,
   };
 }
 
@@ -196,6 +204,7 @@ function packSamples(plan: StepPlan, layout: PackedLayout, words: Words): void {
   const { i32 } = words;
   let historyIndex = 0;
   let biasIndex = 0;
+  let maskIndex = 0;
   plan.samples.forEach((sample, index) => {
     const { choice, task } = sample;
     i32[layout.logitRows + index] = sample.row;
@@ -210,14 +219,27 @@ function packSamples(plan: StepPlan, layout: PackedLayout, words: Words): void {
         words.f32[layout.biasValues + biasIndex++] = value;
       }
     }
+    const maskStart = task.kind === 'draw' && choice.maskWordCount > 0 ? maskIndex : -1;
+    if (maskStart >= 0) maskIndex += packMask(choice, words.u32, layout.masks + maskIndex);
     const place = {
       historyStart,
       historyCount: historyIndex - historyStart,
       biasStart,
       biasCount: biasIndex - biasStart,
+      maskStart,
     };
     packSampleRow(sample, layout.sampleRows + index * sampleRowWords, words, place);
   });
+}
+
+/** What its grammar allows of what its request allows. Returns how many words it takes. */
+function packMask({ masks, request }: SampleTask['choice'], u32: Uint32Array, start: number): number {
+  const [first, second] = [masks?.words ?? null, request.allowedWords].filter((words) => words !== null);
+  if (first === undefined) return 0;
+  u32.set(first, start);
+  if (second !== undefined)
+    for (let i = 0; i < second.length; i++) u32[start + i] = at(first, i) & at(second, i);
+  return first.length;
 }
 
 interface SamplePlace {
@@ -225,6 +247,8 @@ interface SamplePlace {
   readonly historyCount: number;
   readonly biasStart: number;
   readonly biasCount: number;
+  /** -1: no mask. */
+  readonly maskStart: number;
 }
 
 /** PdSampleRow, field by field in the order of native/pd.h. */
@@ -252,7 +276,7 @@ function packSampleRow(
   i32[start + 12] = place.historyCount - promptCount;
   i32[start + 13] = place.biasStart;
   i32[start + 14] = place.biasCount;
-  i32[start + 15] = -1; // no mask
+  i32[start + 15] = place.maskStart;
   i32[start + 16] = (task.kind === 'draw' ? sampling.topLogprobCount : sampling.promptLogprobCount) ?? 0;
   i32[start + 17] = task.kind === 'draw' ? -1 : task.target;
   i32[start + 18] = task.kind === 'draw' ? (choice.batchSlot ?? -1) : -1;

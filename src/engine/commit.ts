@@ -75,6 +75,9 @@ function commitSample(
   choice.acceptToken(tokenId);
   choice.firstTokenMs ??= parts.nowMs;
   const end = choice.end();
+  if (request.mode === 'prefill')
+    choice.masks?.close(); // its next token is drawn elsewhere
+  else if (end === undefined) choice.masks?.accept(tokenId);
   const { topLogprobCount } = request.sampling;
   const output: TokenOutput =
     topLogprobCount === null
@@ -116,7 +119,8 @@ function failRequest(
   });
   if (isNumeric) parts.memory.spoil(request);
   for (const each of request.choices) {
-    if (request.mode === 'prefill' || each.state === 'ended') continue; // a held prompt stays until it is released
+    // a held prompt stays until it is released
+    if (request.mode === 'prefill' || each.state === 'ended') continue;
     endChoice(each, parts);
   }
 }

@@ -6,6 +6,7 @@ import type { Device, Stream } from '../device/device.js';
 import type { Dtype } from '../device/dtype.js';
 import type { Model } from '../model/model.js';
 import type { StepSample, StepWork } from '../router/step-work.js';
+import type { MaskSource } from './mask-source.js';
 
 export interface EngineConfig {
   readonly device: Device;
@@ -27,6 +28,8 @@ export interface EngineConfig {
   /** What steps take: with it they are paced by the deadlines of their requests. Absent: steps are as large
    *  as the budget allows. */
   readonly stepTimes?: StepTimeModel;
+  /** Absent: requests with a grammar are refused. */
+  readonly masks?: MaskSource;
 }
 
 /** A span of one prompt whose K and V a step computes (or that the prefix cache already held: then start..end

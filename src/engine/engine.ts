@@ -19,6 +19,7 @@ import { collectResults } from './generate.js';
 import type { GenerationRequest, GenerationResult, TokenDeadlines } from './generation-request.js';
 import { abortRequest, reserveRequest, resumeRequest, stopChoiceOf } from './hand-over.js';
 import { checkAccounting } from './integrity.js';
+import { MaskTurns } from './mask-turns.js';
 import { type InFlight, ModelRunner } from './model-runner.js';
 import { Pacer } from './pacer.js';
 import { Scheduler } from './scheduler.js';
@@ -50,6 +51,7 @@ export class Engine {
   readonly #scheduler: Scheduler;
   readonly #runner: ModelRunner;
   readonly #pacer: Pacer | null;
+  readonly #masks: MaskTurns | null;
   readonly #requests = new Map<RequestId, RequestState>();
   readonly #inFlight: InFlight[] = [];
   readonly #counters = { step: 0, lastStepMs: 0, promptToken: 0, generatedToken: 0, arrival: 0 };
@@ -94,6 +96,10 @@ export class Engine {
       batchSlotCount: this.#batchSlotCount,
     };
     this.#scheduler = new Scheduler(this.#memory, { ...limits, pacer: this.#pacer }, hooks);
+    this.#masks =
+      options.masks === undefined
+        ? null
+        : new MaskTurns(options.masks, this.#scheduler, this.#requests, (state) => this.#forgetEnded(state));
     const parts = { device, model, cache: this.cache, hooks };
     this.#runner = new ModelRunner({
       ...parts,
@@ -140,6 +146,7 @@ export class Engine {
       vocabCount: this.#options.model.config.vocabCount,
     };
     resumeRequest(state, outputs, tokenCount, parts);
+    this.#masks?.register(state);
     this.#forgetEnded(state);
   }
 
@@ -184,17 +191,23 @@ export class Engine {
     assert(!this.#isStepping && !this.#isClosed, 'step() called while stepping or after close()');
     this.#isStepping = true;
     try {
+      if (this.#masks !== null) await this.#masks.beforeStep(this.#inFlight.length);
       const plan = this.#scheduler.schedule();
       if (plan !== null) this.#launch(plan);
       if (plan !== null && this.#inFlight.length < this.#options.depth) return this.#takeEvents([]);
       const oldest = this.#inFlight[0];
       if (oldest !== undefined) return this.#takeEvents(await this.#commit(oldest));
-      // blocked: others hold the memory or the batch slots
-      if (this.#scheduler.events.length === 0 && this.hasWork) await this.#options.clock.sleep(1);
+      if (this.#scheduler.events.length === 0 && this.hasWork) await this.#rest();
       return this.#takeEvents([]);
     } finally {
       this.#isStepping = false;
     }
+  }
+
+  /** Blocked: others hold the memory or the batch slots, or masks are being computed. */
+  async #rest(): Promise<void> {
+    const { masks, clock } = this.#options;
+    await (masks === undefined ? clock.sleep(1) : Promise.race([clock.sleep(1), masks.arrival()]));
   }
 
   snapshot(): EngineSnapshot {
@@ -268,12 +281,14 @@ export class Engine {
       blockCount: kv.blockCount,
       blockTokenCount: kv.blockTokenCount,
       topLogprobCountMax: topLogprobsMax,
+      hasMasks: this.#options.masks !== undefined,
     });
     const deadlines = this.#deadlinesOf(request);
     const state = new RequestState(request, mode, {
       arrival: this.#counters.arrival++,
       deadlines,
       maxModelTokenCount,
+      vocabCount: model.config.vocabCount,
     });
     this.#startClock(state, request.deadlines);
     this.#requests.set(state.id, state);
@@ -281,6 +296,7 @@ export class Engine {
       if (mode !== 'reserved' && choice.end() !== undefined && choice.outputIds.length > 0)
         choice.state = 'ended';
     this.#forgetEnded(state);
+    this.#masks?.register(state);
     return state;
   }
 

@@ -112,7 +112,7 @@ export class ModelRunner {
       history: place(layout.history),
       biasIds: place(layout.biasIds),
       biasValues: place(layout.biasValues),
-      masks: place(0), // every row's mask_start is -1
+      masks: place(layout.masks),
       lastTokens: this.#lastTokens,
       ...result,
     });

@@ -11,6 +11,10 @@ export interface SamplingParams {
   readonly presencePenalty: number;
   readonly frequencyPenalty: number;
   readonly logitBias: readonly (readonly [TokenId, number])[];
+  /** All that may be drawn. Absent: the whole vocabulary. */
+  readonly allowedTokenIds?: readonly TokenId[];
+  /** What the text must be, as packGrammar of grammar/ writes it. Absent: anything. */
+  readonly grammar?: string;
   /** Same seed and request: same tokens whatever the batch. Choice i draws from seed + i, a whole number
    *  below 2^53. */
   readonly seed: number;

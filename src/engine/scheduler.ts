@@ -121,6 +121,8 @@ export class Scheduler {
     this.waiting.remove(sequence);
     this.late.remove(sequence);
     sequence.state = 'ended';
+    sequence.masks?.close();
+    sequence.masks = null;
     sequence.dropPending();
     this.giveBatchSlot(sequence);
     this.leaving.add(sequence);
@@ -154,14 +156,22 @@ export class Scheduler {
 
   #planDecodes(plan: StepPlan): void {
     const { items } = this.running; // preemption removes later items only, so the index stays good
+    const isHeldUp = this.#isMaskedInFlight;
     for (let i = 0; i < items.length && plan.rowRoom > 0; i++) {
       const sequence = items[i];
       if (sequence === undefined || !sequence.isDecoding || !isReady(sequence)) continue;
+      if (!sequence.canDraw || (isHeldUp && sequence.request.hasGrammar)) continue;
       if (!this.#makeWritable(sequence, sequence.tokenCount, plan)) continue;
       const row = plan.addEntry(sequence, sequence.computedCount, sequence.tokenCount);
       sequence.advance(sequence.tokenCount);
       plan.addDraw(sequence, row);
     }
+  }
+
+  /** Choices with a grammar stay together: one that joined half a turn later would be in a step of its own
+   *  for ever. */
+  get #isMaskedInFlight(): boolean {
+    return this.running.items.some(({ request, pendingCount }) => request.hasGrammar && pendingCount > 0);
   }
 
   #planPrompts(plan: StepPlan): void {
@@ -299,12 +309,12 @@ export class Scheduler {
     const goal = request.forks.length > 0 ? sequence.promptCount : sequence.tokenCount;
     const drawing = choicesDrawingAt(sequence, goal);
     const first = sequence.computedCount;
-    const end = first + this.#chunkTokenCount(sequence, goal, drawing.length, plan);
+    const end = first + this.#chunkTokenCount(sequence, goal, drawing, plan);
     if (end === first || !this.#makeWritable(sequence, end, plan)) return;
     const row = plan.addEntry(sequence, first, end);
     sequence.advance(end);
     if (request.promptLogprobs !== undefined) this.#planScores(sequence, first, row, plan);
-    if (request.mode === 'prefill') planHandOver(sequence, first, end, plan);
+    if (request.mode === 'prefill') plan.addHandOver(sequence, first, end);
     if (end < goal) return;
     this.#fork(sequence, plan);
     for (const choice of drawing) plan.addDraw(choice, row + end - first - 1);
@@ -312,7 +322,7 @@ export class Scheduler {
   }
 
   /** As many positions as the budget, the chunk limit and the rows of logits allow. */
-  #chunkTokenCount(sequence: Sequence, goal: number, drawCount: number, plan: StepPlan): number {
+  #chunkTokenCount(sequence: Sequence, goal: number, drawing: readonly Sequence[], plan: StepPlan): number {
     const leftCount = goal - sequence.computedCount;
     // each position but the last may need a row of logits
     const isScored = sequence.request.promptLogprobs !== undefined;
@@ -322,9 +332,10 @@ export class Scheduler {
       plan.rowRoom,
       isScored ? plan.sampleRoom : leftCount,
     );
-    const sampleCount = (isScored ? count - 1 : 0) + drawCount;
-    // the last position waits for room for its draws
-    return count === leftCount && sampleCount > plan.sampleRoom ? count - 1 : count;
+    const sampleCount = (isScored ? count - 1 : 0) + drawing.length;
+    const canDraw = sampleCount <= plan.sampleRoom && drawing.every((choice) => choice.canDraw);
+    // the last position waits for room for its draws, and for their masks
+    return count === leftCount && !canDraw ? count - 1 : count;
   }
 
   /** Prompt log-probabilities: the logits at a position score the token after it. */
@@ -395,17 +406,4 @@ function choicesDrawingAt(sequence: Sequence, goal: number): readonly Sequence[]
   return [sequence, ...request.forks].filter(
     (choice) => choice.knownCount === goal && choice.state !== 'ended',
   );
-}
-
-/** Tells the transfer which spans this step makes valid; what the prefix cache held comes first, once. */
-function planHandOver(
-  { request, blockIds, cachedCount, tokenCount }: Sequence,
-  firstToken: number,
-  endToken: number,
-  plan: StepPlan,
-): void {
-  const chunk = { requestId: request.id, blockIds: [...blockIds] };
-  if (firstToken === cachedCount && cachedCount > 0)
-    plan.chunks.push({ ...chunk, firstToken: 0, endToken: cachedCount, isLast: false });
-  plan.chunks.push({ ...chunk, firstToken, endToken, isLast: endToken === tokenCount });
 }

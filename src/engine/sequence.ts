@@ -11,6 +11,7 @@ import { assert, at } from '../base/assert.js';
 import type { BlockId, RequestId, TokenId } from '../base/ids.js';
 import type { PrefixHash } from '../kv/prefix-index.js';
 import type { GenerationRequest } from './generation-request.js';
+import type { ChoiceMasks } from './mask-source.js';
 import type { SamplingParams } from './sampling-params.js';
 import type { FinishReason, TokenLogprob } from './token-event.js';
 
@@ -31,6 +32,7 @@ interface RequestStateParts {
   readonly arrival: number;
   readonly deadlines: Deadlines | null;
   readonly maxModelTokenCount: number;
+  readonly vocabCount: number;
 }
 
 export class RequestState {
@@ -59,6 +61,8 @@ export class RequestState {
   isSpoiled = false;
   /** Choices stopped from outside before they could run here. */
   readonly stopped = new Set<number>();
+  /** [ceil(vocabulary / 32)] of `allowedTokenIds`; null: all are. */
+  readonly allowedWords: Uint32Array | null;
   readonly #biases: ReadonlyMap<TokenId, number>;
   readonly #earlyBiases: ReadonlyMap<TokenId, number>;
 
@@ -77,6 +81,7 @@ export class RequestState {
       maxModelTokenCount - request.promptIds.length,
     );
     this.stopIds = new Set([...request.sampling.endTokenIds, ...request.sampling.stopTokenIds]);
+    this.allowedWords = allowedWords(request.sampling.allowedTokenIds, parts.vocabCount);
     this.#biases = summedBiases(request.sampling.logitBias);
     this.#earlyBiases = new Map([
       ...this.#biases,
@@ -109,9 +114,20 @@ export class RequestState {
     return drawIndex < this.sampling.minTokenCount ? this.#earlyBiases : this.#biases;
   }
 
+  get hasGrammar(): boolean {
+    return this.sampling.grammar !== undefined;
+  }
+
   get isEnded(): boolean {
     return this.choices.every((choice) => choice.state === 'ended');
   }
+}
+
+function allowedWords(ids: readonly TokenId[] | undefined, vocabCount: number): Uint32Array | null {
+  if (ids === undefined) return null;
+  const words = new Uint32Array(Math.ceil(vocabCount / 32));
+  for (const id of ids) words[id >>> 5] = (words[id >>> 5] ?? 0) | (1 << (id & 31));
+  return words;
 }
 
 /** An id that is named twice is biased once, by the sum: the device adds in no particular order. */
@@ -155,6 +171,8 @@ export class Sequence {
   /** What it was behind its schedule when it came to decode here, after so many tokens; null: it has not
    *  yet. Kept by the pacer. */
   delay: { readonly ms: number; readonly tokenCount: number } | null = null;
+  /** What it may draw next; null: it has no grammar, or does not draw here yet. */
+  masks: ChoiceMasks | null = null;
   /** The last plan it is part of; at most one entry a step. */
   planNumber = -1;
   #pendingCount = 0;
@@ -205,6 +223,17 @@ export class Sequence {
   /** Tokens sampled so far, those still on the device included: the index of the next draw. */
   get drawCount(): number {
     return this.outputIds.length + this.#pendingCount;
+  }
+
+  /** Its next draw can be packed: with a grammar, the mask for it is there. */
+  get canDraw(): boolean {
+    if (!this.request.hasGrammar) return true;
+    return this.#pendingCount === 0 && this.masks !== null && this.masks.words !== null;
+  }
+
+  /** Words of the mask of its next draw; 0: it has none. */
+  get maskWordCount(): number {
+    return (this.masks?.words ?? this.request.allowedWords)?.length ?? 0;
   }
 
   /** Everything but the newest token is in the cache, and that token is one it generated. */

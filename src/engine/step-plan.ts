@@ -81,6 +81,15 @@ export class StepPlan {
     choice.expectToken();
   }
 
+  /** Which spans this step makes valid for a transfer; what the prefix cache held comes first, once. */
+  addHandOver(sequence: Sequence, firstToken: number, endToken: number): void {
+    const { request, blockIds, cachedCount, tokenCount } = sequence;
+    const chunk = { requestId: request.id, blockIds: [...blockIds] };
+    if (firstToken === cachedCount && cachedCount > 0)
+      this.chunks.push({ ...chunk, firstToken: 0, endToken: cachedCount, isLast: false });
+    this.chunks.push({ ...chunk, firstToken, endToken, isLast: endToken === tokenCount });
+  }
+
   addScore(choice: Sequence, row: number, position: number, target: TokenId): void {
     this.samples.push({ choice, row, task: { kind: 'score', position, target } });
     choice.inFlightCount++;

@@ -10,6 +10,8 @@ export interface StepShape {
   readonly blockTableStride: number;
   /** Upper bound, for launch shapes. */
   readonly kvCountMax: number;
+  /** Of all rows' masks; 0: no row has one. */
+  readonly maskWordCount: number;
   /** Names the shape, and whether alternatives are read back. */
   readonly key: string;
 }
@@ -32,21 +34,19 @@ export function stepShapeOf(
   let blockCount = 1;
   for (const { sequence } of entries) blockCount = Math.max(blockCount, sequence.blockIds.length);
   let wantsTop = false;
+  let maskWordCount = 0;
   for (const { choice, task } of samples) {
     const { request } = choice;
     if (task.kind === 'score' || request.needsHistory || request.biasesAt(task.drawIndex).size > 0)
       return null;
+    maskWordCount = Math.max(maskWordCount, choice.maskWordCount);
     wantsTop ||= (request.sampling.topLogprobCount ?? 0) > 0;
   }
   const rows = device === 'cuda' ? Math.min(rowCountMax, roundedRowCount(rowCount)) : rowCount;
   const blockTableStride = Math.max(strideMin, 2 ** Math.ceil(Math.log2(blockCount)));
   const kvCountMax = blockTableStride * blockTokenCount;
-  return {
-    rowCount: rows,
-    blockTableStride,
-    kvCountMax,
-    key: `${rows}/${blockTableStride}/${wantsTop ? 'top' : 'token'}`,
-  };
+  const key = `${rows}/${blockTableStride}/${wantsTop ? 'top' : 'token'}${maskWordCount === 0 ? '' : '/mask'}`;
+  return { rowCount: rows, blockTableStride, kvCountMax, maskWordCount: rows * maskWordCount, key };
 }
 
 /** 1, 2, 4, 8, then multiples of 8 to 64, of 16 to 256, of 64 beyond. */

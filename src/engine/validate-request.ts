@@ -11,6 +11,7 @@ interface RequestLimits {
   readonly blockCount: number;
   readonly blockTokenCount: number;
   readonly topLogprobCountMax: number;
+  readonly hasMasks: boolean;
 }
 
 /** Throws InvalidRequestError for what this engine can never do. */
@@ -40,6 +41,11 @@ export function validateRequest(request: GenerationRequest, mode: RequestMode, l
   const biased = sampling.logitBias.find(([id]) => !isId(id));
   if (biased !== undefined)
     reject(`logit_bias names token ${biased[0]}, the vocabulary has ${limits.vocabCount}`, 'logit_bias');
+  const allowed = sampling.allowedTokenIds?.find((id) => !isId(id));
+  if (allowed !== undefined)
+    reject(`token ${allowed} is not in the vocabulary of ${limits.vocabCount}`, 'allowed_token_ids');
+  if (sampling.grammar !== undefined && !limits.hasMasks)
+    reject('this engine enforces no grammars', 'structured_outputs');
   // a model's own end ids may be stranger: they are never drawn
   const stop = sampling.stopTokenIds.find((id) => !isId(id));
   if (stop !== undefined)

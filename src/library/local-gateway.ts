@@ -66,6 +66,7 @@ export class LocalGateway implements Pick<GatewayApi, 'submit'> {
     this.#loop.stop();
     await this.#running;
     await this.#loaded.engine.close();
+    await this.#loaded.masks?.close();
     this.#loaded.model.close();
     this.#loaded.device.close();
   }

@@ -171,6 +171,7 @@ function samplingOf(
     frequency_penalty: options.frequencyPenalty,
     repetition_penalty: options.repetitionPenalty,
     logit_bias: options.logitBias,
+    allowed_token_ids: null,
     seed: options.seed,
     stop_token_ids: options.stopTokenIds,
     ignore_eos: options.ignoreEos,

@@ -55,6 +55,8 @@ export async function openServer(
     names: namesOf(options),
     maxModelLen: options.maxModelLen,
     tokenizer: options.skipTokenizerInit ? 'none' : 'load',
+    toolParser: options.toolCallParser === 'auto' ? undefined : options.toolCallParser,
+    reasoningParser: options.reasoningParser === 'auto' ? undefined : options.reasoningParser,
   });
   try {
     for (const kind of new Set(options.workers.map(({ device }) => device.kind))) {

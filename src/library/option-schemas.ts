@@ -4,6 +4,8 @@
 import { z } from 'zod';
 import { InvalidRequestError } from '../base/errors.js';
 import { samplingFields, schedulingFields } from '../server/request-fields.js';
+import { reasoningParserNames } from '../server/tools/answer-style.js';
+import { toolParserNames } from '../server/tools/tool-formats.js';
 import { validate } from '../server/validation.js';
 import { transferDtypes } from '../transfer/connector.js';
 import { connectorChoices } from '../worker/messages.js';
@@ -18,6 +20,8 @@ export const choices = {
   strategy: ['adaptive', 'collocated', 'disaggregated'],
   connector: connectorChoices,
   kvTransferDtype: transferDtypes,
+  toolCallParser: ['auto', ...toolParserNames],
+  reasoningParser: ['auto', ...reasoningParserNames],
   onTransferFailure: ['recompute', 'fail'],
   pacing: ['on', 'off'],
   onOverload: ['shed', 'late'],
@@ -45,6 +49,8 @@ export const serverDefaults = {
   kvChecksum: false,
   kvHost: '127.0.0.1',
   skipTokenizerInit: false,
+  toolCallParser: 'auto',
+  reasoningParser: 'auto',
   sharePrefixCache: false,
   maxBody: 8 * 2 ** 20,
   drain: 10,
@@ -111,6 +117,8 @@ const serverShape = {
   kvHost: z.string().default(serverDefaults.kvHost),
   servedModelName: z.array(z.string()).optional(),
   skipTokenizerInit: flag(serverDefaults.skipTokenizerInit),
+  toolCallParser: z.enum(choices.toolCallParser).default(serverDefaults.toolCallParser),
+  reasoningParser: z.enum(choices.reasoningParser).default(serverDefaults.reasoningParser),
   apiKey: keys.optional(),
   adminKey: keys.optional(),
   sharePrefixCache: flag(serverDefaults.sharePrefixCache),

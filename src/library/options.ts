@@ -143,6 +143,19 @@ export interface ServerOptions extends EngineOptions {
   readonly maxBody?: number | undefined;
   /** Seconds that open requests may go on for after close(). Default 10. */
   readonly drain?: number | undefined;
+  /** How calls of tools are written. Default 'auto': as the chat template shows. */
+  readonly toolCallParser?:
+    | 'auto'
+    | 'hermes'
+    | 'llama3_json'
+    | 'mistral'
+    | 'deepseek_v3'
+    | 'deepseek_v31'
+    | 'openai'
+    | 'pythonic'
+    | undefined;
+  /** How reasoning is set apart. Default 'auto': as the chat template shows. */
+  readonly reasoningParser?: 'auto' | 'think' | 'openai' | 'none' | undefined;
   /** For requests that do not say: prompts whose KV did not arrive. Default 'recompute'. */
   readonly onTransferFailure?: 'recompute' | 'fail' | undefined;
   /** Of requests that do not say: 'ttft:500,tpot:50,e2el:20000' in milliseconds, or multiples of what a

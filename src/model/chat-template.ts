@@ -48,6 +48,11 @@ export class ChatTemplate {
     this.#specialTokens = specialTokens;
   }
 
+  /** Of all its templates: what a model writes is seen from what it is shown. */
+  get source(): string {
+    return [...this.#templates.values()].map(({ source }) => source).join('\n');
+  }
+
   /** @throws InvalidRequestError when the template refuses these messages (unknown role, wrong order, …). */
   render(messages: readonly TemplateMessage[], options: RenderOptions): string {
     const template = this.#choose(options.tools);

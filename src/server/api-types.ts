@@ -42,12 +42,44 @@ interface PromptLogprob {
   decoded_token: string | null;
 }
 
+export interface ToolCall {
+  id: string;
+  type: 'function';
+  /** `arguments` is JSON. */
+  function: { name: string; arguments: string };
+}
+
+interface ChatAnswer {
+  role: 'assistant';
+  /** null: calls, and no text. */
+  content: string | null;
+  refusal: null;
+  /** What stood between <think> and </think>, or on gpt-oss's channel for it. */
+  reasoning_content?: string;
+  tool_calls?: readonly ToolCall[];
+}
+
+/** Of a call the first delta has id, type and name; later ones more of its arguments. */
+export interface ToolCallDelta {
+  index: number;
+  id?: string;
+  type?: 'function';
+  function: { name?: string; arguments: string };
+}
+
+export interface ChatDelta {
+  role?: 'assistant';
+  content?: string;
+  reasoning_content?: string;
+  tool_calls?: readonly ToolCallDelta[];
+}
+
 export interface ChatCompletion extends Frame<'chat.completion'> {
   choices: readonly {
     index: number;
-    message: { role: 'assistant'; content: string; refusal: null };
+    message: ChatAnswer;
     logprobs: ChatLogprobs | null;
-    finish_reason: FinishReason;
+    finish_reason: FinishReason | 'tool_calls';
     /** The stop string or stop token of the request that ended it. */
     stop_reason: string | number | null;
     /** With return_token_ids. */
@@ -63,9 +95,9 @@ export interface ChatCompletion extends Frame<'chat.completion'> {
 export interface ChatCompletionChunk extends Frame<'chat.completion.chunk'> {
   choices: readonly {
     index: number;
-    delta: { role?: 'assistant'; content?: string };
+    delta: ChatDelta;
     logprobs: ChatLogprobs | null;
-    finish_reason: FinishReason | null;
+    finish_reason: FinishReason | 'tool_calls' | null;
     stop_reason?: string | number | null;
     token_ids?: readonly number[];
   }[];

@@ -11,7 +11,17 @@ import type { Generation } from './generation.js';
 import { LongList, mapped, type WithLongLists } from './json-answer.js';
 import { chatLogprob, promptLogprobs } from './logprobs.js';
 import { tokenFormOf } from './request-options.js';
+import type { PartReader } from './tools/answer-parts.js';
+import { ChoiceReader, deltaOf, messageOf } from './tools/choice-reader.js';
+import type { ToolUse } from './tools/tool-fields.js';
 import { usageOf } from './usage.js';
+
+/** How a request's answers are read. */
+interface ChatReading {
+  readonly body: ChatBody;
+  readonly toolUse: ToolUse | null;
+  newReader(): PartReader;
+}
 
 type ChunkChoice = ChatCompletionChunk['choices'][number];
 
@@ -21,13 +31,17 @@ export class ChatFormat implements ResponseFormat {
   readonly #generation: Generation;
   readonly #tokenizer: Detokenizer;
   readonly #opened = new Set<number>();
+  readonly #newReader: () => PartReader;
+  readonly #toolUse: ToolUse | null;
+  /** By choice, while it streams. */
+  readonly #readers = new Map<number, ChoiceReader>();
   /** With `echo`, a last message of the assistant's own is what the answer continues. */
   readonly #echoText: string;
 
   constructor(
     id: string,
     context: ServerContext,
-    body: ChatBody,
+    { body, toolUse, newReader }: ChatReading,
     generation: Generation,
     tokenizer: Detokenizer,
   ) {
@@ -39,6 +53,8 @@ export class ChatFormat implements ResponseFormat {
       system_fingerprint: model.fingerprint,
     };
     this.#body = body;
+    this.#newReader = newReader;
+    this.#toolUse = toolUse;
     this.#generation = generation;
     this.#tokenizer = tokenizer;
     const last = body.messages.at(-1);
@@ -46,17 +62,21 @@ export class ChatFormat implements ResponseFormat {
   }
 
   chunks(_promptIndex: number, delta: ChoiceDelta): readonly ChatCompletionChunk[] {
+    const reader = this.#reader(delta.choiceIndex);
+    const read = deltaOf(reader.push(delta.text, delta.finishReason !== undefined));
     const content = this.#chunk([
       {
         index: delta.choiceIndex,
-        delta: delta.text === '' ? {} : { content: delta.text },
+        delta: read,
         logprobs: this.#logprobs(delta.tokens),
-        finish_reason: delta.finishReason ?? null,
+        finish_reason: delta.finishReason === undefined ? null : reader.finishReason(delta.finishReason),
         ...(delta.finishReason === undefined ? {} : { stop_reason: delta.stopReason ?? null }),
         ...this.#tokenIds(delta.tokens),
       },
     ]);
-    if (this.#opened.has(delta.choiceIndex)) return [content];
+    const isEmpty = Object.keys(read).length === 0 && delta.finishReason === undefined;
+    const isSilent = isEmpty && this.#body.logprobs !== true && this.#body.return_token_ids !== true;
+    if (this.#opened.has(delta.choiceIndex)) return isSilent ? [] : [content];
     this.#opened.add(delta.choiceIndex);
     const opening: ChunkChoice = {
       index: delta.choiceIndex,
@@ -64,7 +84,20 @@ export class ChatFormat implements ResponseFormat {
       logprobs: null,
       finish_reason: null,
     };
-    return [this.#chunk([opening], this.#promptTokenIds()), content];
+    const first = this.#chunk([opening], this.#promptTokenIds());
+    return isSilent ? [first] : [first, content];
+  }
+
+  #reader(choiceIndex: number): ChoiceReader {
+    const known = this.#readers.get(choiceIndex);
+    if (known !== undefined) return known;
+    const reader = this.#choiceReader();
+    this.#readers.set(choiceIndex, reader);
+    return reader;
+  }
+
+  #choiceReader(): ChoiceReader {
+    return new ChoiceReader(this.#newReader(), this.#toolUse, this.#body.include_reasoning !== false);
   }
 
   usageChunk(): ChatCompletionChunk {
@@ -98,12 +131,20 @@ export class ChatFormat implements ResponseFormat {
     { text, tokens, ending }: WholeChoice,
     index: number,
   ): WithLongLists<ChatCompletion['choices'][number]> {
-    const content = new LongList(() => mapped(tokens, (token) => this.#logprob(token)));
+    const scores = new LongList(() => mapped(tokens, (token) => this.#logprob(token)));
+    const reader = this.#choiceReader();
+    const { content = '', ...rest } = messageOf(reader.push(text, true));
+    const isCall = rest.tool_calls !== undefined && content === '';
     return {
       index,
-      message: { role: 'assistant', content: this.#echoText + text, refusal: null },
-      logprobs: this.#body.logprobs === true ? { content, refusal: null } : null,
-      finish_reason: ending.finishReason,
+      message: {
+        role: 'assistant',
+        content: isCall ? null : this.#echoText + content,
+        refusal: null,
+        ...rest,
+      },
+      logprobs: this.#body.logprobs === true ? { content: scores, refusal: null } : null,
+      finish_reason: reader.finishReason(ending.finishReason),
       stop_reason: ending.stopReason ?? null,
       ...this.#tokenIds(tokens),
     };

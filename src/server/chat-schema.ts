@@ -3,7 +3,6 @@ import { z } from 'zod';
 import {
   ignoredFields,
   isEmptyArray,
-  isTextFormat,
   listOf,
   recordOf,
   responseFields,
@@ -13,20 +12,33 @@ import {
   unsupported,
   unsupportedFields,
 } from './request-fields.js';
+import { shapeFields } from './shapes/shape-fields.js';
+import { toolFields } from './tools/tool-fields.js';
 
 const textPart = z.object(
   { type: z.literal('text', 'only content parts of type "text" are supported'), text: z.string() },
   { error: 'expected a content part {"type": "text", "text": …}' },
 );
 
+const toolCall = z.object({
+  id: z.string().nullish(),
+  type: z.literal('function').nullish(),
+  index: z.unknown().optional(),
+  function: z.object({
+    name: z.string(),
+    arguments: z.union([z.string(), z.record(z.string(), z.unknown())]).nullish(),
+  }),
+});
+
 /** What assistant messages carry when a client sends back what it was given. */
 const echoedFields = {
   refusal: z.unknown().optional(),
   annotations: z.unknown().optional(),
   audio: unsupported(),
-  tool_calls: unsupported(isEmptyArray),
+  tool_calls: listOf(toolCall, { countMax: 128 }).nullish(),
   function_call: unsupported(),
-  reasoning_content: z.unknown().optional(),
+  reasoning_content: z.string().nullish(),
+  reasoning: z.unknown().optional(),
 };
 
 const messageSchema = z.object({
@@ -54,16 +66,18 @@ export const chatSchema = z.object({
   ...schedulingFields,
   ...ignoredFields,
   ...unsupportedFields,
+  ...shapeFields,
   ...chatTemplateFields,
   max_tokens: z.int().min(1).nullish(),
   max_completion_tokens: z.int().min(1).nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(topLogprobCountMax).nullish(),
-  tools: z.unknown().optional(),
-  tool_choice: unsupported((value) => value === 'none' || value === 'auto'),
+  ...toolFields,
+  reasoning_effort: z.string().nullish(),
+  enable_thinking: z.boolean().nullish(),
+  include_reasoning: z.boolean().nullish(),
   functions: unsupported(isEmptyArray),
   function_call: unsupported((value) => value === 'none'),
-  response_format: unsupported(isTextFormat),
   modalities: unsupported((value) => Array.isArray(value) && value.every((kind) => kind === 'text')),
   audio: unsupported(),
   prediction: unsupported(),

@@ -4,6 +4,7 @@ import { InvalidRequestError } from '../base/errors.js';
 import { requestId } from '../base/ids.js';
 import { freshId } from '../base/prng.js';
 import type { Place } from '../control/admission.js';
+import type { Shape } from '../grammar/shapes.js';
 import { checkAnswerLength } from './answer-length.js';
 import { ChatFormat } from './chat-format.js';
 import { encodeChat } from './chat-prompt.js';
@@ -12,10 +13,22 @@ import { admitted, answer, type Exchange, type ServerContext } from './exchange.
 import { withForcedLength } from './forced-length.js';
 import { Generation } from './generation.js';
 import { promptIds } from './prompt.js';
-import { isEmptyArray, notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
 import { requireTokenizer } from './served-model.js';
+import { grammarOf } from './shapes/grammar.js';
+import { type FieldShape, shapeOf } from './shapes/shape-fields.js';
+import {
+  type AnswerStyle,
+  formatOf,
+  plainStyle,
+  readerOf,
+  readsSpecial,
+  type ThinkStart,
+  thinkStartOf,
+  withReasoning,
+} from './tools/answer-style.js';
+import { type ToolUse, toolShape, toolUseOf } from './tools/tool-fields.js';
 import { validate } from './validation.js';
 
 /** The answer as JSON-able data; null: streamed. Throws TwostrokeError for what the client should hear
@@ -41,8 +54,13 @@ async function answerChat(
 ): Promise<void> {
   const { model } = context;
   const tokenizer = requireTokenizer(model, 'messages');
-  const ids = promptIds(model, await encodeChat(model, body), 'messages');
+  const toolUse = toolUseOf(body);
+  const ids = promptIds(model, await encodeChat(model, body, toolUse?.tools), 'messages');
+  const style = model.answers ?? plainStyle;
+  const start = thinkStartOf(tokenizer.decode(ids.slice(-8), { special: 'keep' }));
+  const grammar = await grammarOf(model, chatShape(body, toolUse, style, start), body);
   const drawn = samplingParams(model, body, ids.length, {
+    grammar,
     promptField: 'messages',
     maxTokens: chatMaxTokens(body),
     topLogprobCount: body.logprobs === true ? (body.top_logprobs ?? 0) : null,
@@ -60,18 +78,35 @@ async function answerChat(
       stopTokenIds: sampling.stopTokenIds,
       minTokenCount: sampling.minTokenCount,
       includeStop: body.include_stop_str_in_output ?? false,
-      special: body.skip_special_tokens === false ? 'keep' : 'skip',
+      special: body.skip_special_tokens === false || readsSpecial(style, toolUse !== null) ? 'keep' : 'skip',
       position: body.continue_final_message === true ? 'continuation' : 'start',
     },
   );
-  const format = new ChatFormat(id, context, body, generation, tokenizer);
+  const newReader = () => readerOf(style, toolUse !== null, start);
+  const format = new ChatFormat(id, context, { body, toolUse, newReader }, generation, tokenizer);
   return answer(context, exchange, [generation], format, streamOptionsOf(body), place);
 }
 
+/** What was asked for, or calls; after the reasoning. */
+function chatShape(
+  body: ChatBody,
+  toolUse: ToolUse | null,
+  style: AnswerStyle,
+  start: ThinkStart,
+): FieldShape | null {
+  const field = shapeOf(body);
+  const calls = toolUse === null ? null : toolShape(toolUse, formatOf(style), field !== null);
+  if (toolUse !== null && calls !== null) {
+    const isForced = toolUse.choice !== 'auto';
+    if (isForced || field === null)
+      return { shape: withReasoning(calls, style, start, true), param: isForced ? 'tool_choice' : 'tools' };
+    const either: Shape = { kind: 'choice', items: [field.shape, calls] };
+    return { shape: withReasoning(either, style, start, false), param: field.param };
+  }
+  return field === null ? null : { ...field, shape: withReasoning(field.shape, style, start, false) };
+}
+
 function checkChat(body: ChatBody): void {
-  const hasTools = body.tools !== undefined && body.tools !== null && !isEmptyArray(body.tools);
-  if (hasTools && body.tool_choice !== 'none')
-    throw new InvalidRequestError(`tools: ${notSupported}`, 'tools');
   if ((body.top_logprobs ?? 0) > 0 && body.logprobs !== true) {
     throw new InvalidRequestError('top_logprobs: needs "logprobs": true', 'top_logprobs');
   }

@@ -4,7 +4,6 @@ import {
   checked,
   type Finding,
   ignoredFields,
-  isTextFormat,
   messageOf,
   responseFields,
   samplingFields,
@@ -14,6 +13,7 @@ import {
   unsupportedFields,
   wrongTokenIds,
 } from './request-fields.js';
+import { shapeFields } from './shapes/shape-fields.js';
 
 const promptCountMax = 1024;
 
@@ -54,6 +54,7 @@ export const completionSchema = z.object({
   ...schedulingFields,
   ...ignoredFields,
   ...unsupportedFields,
+  ...shapeFields,
   prompt: promptSchema,
   /** 0 only with echo: score the prompt. */
   max_tokens: z.int().min(0).nullish(),
@@ -61,7 +62,6 @@ export const completionSchema = z.object({
   best_of: z.int().min(1).nullish(),
   prompt_embeds: unsupported(),
   suffix: unsupported((value) => value === ''),
-  response_format: unsupported(isTextFormat),
 });
 
 export type CompletionBody = z.output<typeof completionSchema>;

@@ -16,6 +16,8 @@ import { notSupported } from './request-fields.js';
 import { checkModelName, schedulingOf, stopStringsOf, streamOptionsOf } from './request-options.js';
 import { samplingParams } from './sampling.js';
 import { requireTokenizer } from './served-model.js';
+import { grammarOf } from './shapes/grammar.js';
+import { shapeOf } from './shapes/shape-fields.js';
 import { validate } from './validation.js';
 
 /** OpenAI's and vLLM's default for this endpoint. */
@@ -46,7 +48,8 @@ async function answerPrompts(
 ): Promise<void> {
   const { model } = context;
   const prompts = await promptsOf(model, body, context.clock);
-  const sampling = samplingOf(context, body, prompts);
+  const grammar = await grammarOf(model, shapeOf(body), body);
+  const sampling = samplingOf(context, body, prompts, grammar);
   const promptTokenCount = prompts.reduce((sum, { ids }) => sum + ids.length, 0);
   const areRepeated =
     body.echo === true || body.return_token_ids === true || (body.prompt_logprobs ?? null) !== null;
@@ -85,10 +88,12 @@ function samplingOf(
   context: ServerContext,
   body: CompletionBody,
   prompts: readonly TokenizedPrompt[],
+  grammar: string | undefined,
 ): SamplingParams {
   const tokenCount = prompts.reduce((longest, { ids }) => Math.max(longest, ids.length), 0);
   const isPromptScored = body.echo === true && (body.logprobs ?? null) !== null;
   const drawn = samplingParams(context.model, body, tokenCount, {
+    grammar,
     promptField: 'prompt',
     maxTokens: { field: 'max_tokens', count: maxTokenCountOf(context, body, tokenCount) },
     topLogprobCount: body.logprobs ?? null,

@@ -125,6 +125,7 @@ export const samplingFields = {
     })
     .nullish(),
   stop_token_ids: fewTokenIds(tokenIdsMax).nullish(),
+  allowed_token_ids: fewTokenIds(tokenIdsMax).nullish(),
   ignore_eos: z.boolean().nullish(),
   min_tokens: z.int().min(0).nullish(),
   /** Benchmarks only, see forced-length.ts. */
@@ -179,10 +180,6 @@ export function isEmptyArray(value: unknown): boolean {
   return Array.isArray(value) && value.length === 0;
 }
 
-export function isTextFormat(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && 'type' in value && value.type === 'text';
-}
-
 /** A known field that works only when it says "nothing": absent, null, or what `isHarmless` lets through. */
 export function unsupported(
   isHarmless: (value: unknown) => boolean = () => false,
@@ -195,19 +192,9 @@ export function unsupported(
 
 /** Known fields of both endpoints that would change the result in ways not built yet. */
 export const unsupportedFields = {
-  guided_json: unsupported(),
-  guided_regex: unsupported(),
-  guided_choice: unsupported(),
-  guided_grammar: unsupported(),
-  regex: unsupported(),
-  ebnf: unsupported(),
-  json_schema: unsupported(),
-  structural_tag: unsupported(),
   bad_words: unsupported(isEmptyArray),
-  allowed_token_ids: unsupported(isEmptyArray),
   logits_processors: unsupported(isEmptyArray),
   truncate_prompt_tokens: unsupported(),
-  structured_outputs: unsupported(),
   use_beam_search: unsupported((value) => value === false),
   length_penalty: unsupported((value) => value === 1),
 };

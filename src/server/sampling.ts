@@ -16,6 +16,8 @@ interface SamplingExtras {
   readonly maxTokens: { readonly field: string; readonly count: number | null };
   readonly topLogprobCount: number | null;
   readonly promptLogprobCount: number | null;
+  /** What the text must be, as packShape writes it. */
+  readonly grammar?: string | undefined;
 }
 
 type SamplingBody = Pick<
@@ -28,6 +30,7 @@ type SamplingBody = Pick<
   | 'frequency_penalty'
   | 'repetition_penalty'
   | 'logit_bias'
+  | 'allowed_token_ids'
   | 'seed'
   | 'n'
   | 'stop_token_ids'
@@ -62,6 +65,8 @@ export function samplingParams(
     presencePenalty: body.presence_penalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? 0,
     logitBias: logitBias(model, body.logit_bias ?? {}),
+    ...allowedTokens(model, body.allowed_token_ids ?? null),
+    ...(extras.grammar === undefined ? {} : { grammar: extras.grammar }),
     seed: body.seed === null || body.seed === undefined ? freshSeed() : foldedSeed(body.seed),
     choiceCount: body.n ?? 1,
     maxTokenCount,
@@ -98,6 +103,15 @@ function checkedMaxTokens(model: ServedModel, promptTokenCount: number, extras: 
     );
   }
   return limit.count ?? Math.min(room, model.defaults.maxTokenCount ?? room);
+}
+
+/** An empty list is none, as in vLLM. */
+function allowedTokens(
+  model: ServedModel,
+  ids: readonly TokenId[] | null,
+): { allowedTokenIds?: readonly TokenId[] } {
+  if (ids === null || ids.length === 0) return {};
+  return { allowedTokenIds: checkedTokenIds(model, ids, 'allowed_token_ids') };
 }
 
 function logitBias(

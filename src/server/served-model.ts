@@ -5,6 +5,8 @@ import type { ModelConfig } from '../model/config.js';
 import type { Detokenizer } from '../model/detokenizer.js';
 import { type GenerationDefaults, readGenerationConfig } from '../model/generation-config.js';
 import { type TextService, ThreadedText } from './text-service.js';
+import { type AnswerStyle, answerStyleOf, type ReasoningParserName } from './tools/answer-style.js';
+import type { ToolParserName } from './tools/tool-formats.js';
 
 export interface ServedModel {
   /** The first is the one reported; requests may use any of them. */
@@ -19,6 +21,8 @@ export interface ServedModel {
   readonly tokenizer: Detokenizer | null;
   /** The way from chats and texts to ids; null as above. */
   readonly text: TextService | null;
+  /** Absent: texts are content, and nothing else. */
+  readonly answers?: AnswerStyle;
   /** Changes when the served model or the engine version does. */
   readonly fingerprint: string;
 }
@@ -33,6 +37,9 @@ interface ServedModelOptions {
   readonly textEntry: URL;
   readonly createdSeconds: number;
   readonly version: string;
+  /** Absent: as the chat template shows. */
+  readonly toolParser?: ToolParserName | undefined;
+  readonly reasoningParser?: ReasoningParserName | undefined;
 }
 
 /** Its text threads run until `text` is closed. @throws ModelError for a tokenizer or template that cannot be
@@ -50,6 +57,7 @@ export async function loadServedModel(options: ServedModelOptions): Promise<Serv
       defaults: readGenerationConfig(folder, text?.endTokenId ?? null),
       tokenizer: text?.detokenizer ?? null,
       text,
+      answers: answerStyleOf(text?.templateSource ?? null, options),
       fingerprint: `twostroke-${options.version}-${config.architecture}-${config.layerCount}x${config.hiddenCount}`,
     };
   } catch (error) {

@@ -2,6 +2,7 @@
  *  thread, by text-service.ts and text-thread.ts beside it. Everything here is plain data for postMessage. */
 import { ContextLengthError, InvalidRequestError, toWire, type WireError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
+import { packShape, type Shape } from '../grammar/shapes.js';
 import {
   type ChatTemplate,
   findChatTemplate,
@@ -25,11 +26,14 @@ export type TextJob =
       readonly options: EncodeOptions;
       readonly unitCountMax: number;
     }
-  | { readonly kind: 'decode'; readonly ids: readonly Int32Array[] };
+  | { readonly kind: 'decode'; readonly ids: readonly Int32Array[] }
+  /** `param`: the field that the shape came in. */
+  | { readonly kind: 'shape'; readonly shape: Shape; readonly param: string };
 
 export type TextAnswer =
   | { readonly kind: 'ids'; readonly ids: readonly Int32Array[] }
   | { readonly kind: 'texts'; readonly texts: readonly string[] }
+  | { readonly kind: 'grammar'; readonly grammar: string }
   | { readonly kind: 'error'; readonly error: WireError };
 
 /** The first thing a thread says. */
@@ -37,7 +41,8 @@ export type LoadAnswer =
   | {
       readonly kind: 'loaded';
       readonly tokens: PackedTokens;
-      readonly hasChatTemplate: boolean;
+      /** null: the model has no chat template. */
+      readonly templateSource: string | null;
       readonly endTokenId: TokenId | null;
     }
   | { readonly kind: 'error'; readonly error: WireError };
@@ -55,11 +60,17 @@ export function loadText(folder: string): LoadedText {
 
 export function loadAnswer({ tokenizer, chatTemplate }: LoadedText): LoadAnswer {
   const { table, endTokenId } = tokenizer;
-  return { kind: 'loaded', tokens: packTokens(table), hasChatTemplate: chatTemplate !== null, endTokenId };
+  return {
+    kind: 'loaded',
+    tokens: packTokens(table),
+    templateSource: chatTemplate?.source ?? null,
+    endTokenId,
+  };
 }
 
 export function runJob(text: LoadedText, job: TextJob): TextAnswer {
   try {
+    if (job.kind === 'shape') return { kind: 'grammar', grammar: packShape(job.shape, job.param) };
     if (job.kind === 'decode')
       return { kind: 'texts', texts: job.ids.map((ids) => decoded(text.tokenizer, ids)) };
     const texts = job.kind === 'encode' ? job.texts : [chatText(text, job.chat, job.unitCountMax)];
@@ -96,7 +107,7 @@ function chatText({ chatTemplate }: LoadedText, chat: Chat, unitCountMax: number
 export function unitCountOf(job: TextJob): number {
   if (job.kind === 'encode') return sum(job.texts.map((text) => text.length));
   if (job.kind === 'decode') return sum(job.ids.map((ids) => ids.length));
-  return textUnitCount(job.chat);
+  return textUnitCount(job.kind === 'chat' ? job.chat : job.shape);
 }
 
 /** Everything goes to the template, whichever field it came in. The values are a JSON body's: no deeper than

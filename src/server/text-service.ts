@@ -4,11 +4,13 @@
  *  Two threads:
  *
  *    quick    short jobs, one after another
- *    slow     long ones, and every job of a kind that was stopped last time; short ones too when it is free */
+ *    slow     long ones, and every job of a kind that was stopped last time; short ones too when it is free
+ *  */
 import { type Clock, systemClock } from '../base/clock.js';
 import { fromWire, TwostrokeError } from '../base/errors.js';
 import type { TokenId } from '../base/ids.js';
 import { OverloadedError } from '../control/admission.js';
+import type { Shape } from '../grammar/shapes.js';
 import { Detokenizer, unpackTokens } from '../model/detokenizer.js';
 import type { EncodeOptions } from '../model/tokenizer.js';
 import {
@@ -23,7 +25,13 @@ import {
 import { TextThread } from './text-thread.js';
 
 export abstract class TextService {
-  abstract readonly hasChatTemplate: boolean;
+  /** null: the model has no chat template. */
+  abstract readonly templateSource: string | null;
+
+  get hasChatTemplate(): boolean {
+    return this.templateSource !== null;
+  }
+
   protected abstract run(job: TextJob): Promise<TextAnswer>;
   abstract close(): Promise<void>;
 
@@ -38,6 +46,11 @@ export abstract class TextService {
       expected('ids', await this.run({ kind: 'chat', chat, options, unitCountMax })).ids[0] ??
       new Int32Array()
     );
+  }
+
+  /** As packGrammar. @throws InvalidRequestError naming what cannot be enforced. */
+  async packShape(shape: Shape, param: string): Promise<string> {
+    return expected('grammar', await this.run({ kind: 'shape', shape, param })).grammar;
   }
 
   async decode(lists: readonly (readonly TokenId[])[]): Promise<readonly string[]> {
@@ -67,8 +80,8 @@ export class DirectText extends TextService {
     this.#text = text;
   }
 
-  get hasChatTemplate(): boolean {
-    return this.#text.chatTemplate !== null;
+  get templateSource(): string | null {
+    return this.#text.chatTemplate?.source ?? null;
   }
 
   protected async run(job: TextJob): Promise<TextAnswer> {
@@ -114,7 +127,7 @@ interface Lane {
 
 export class ThreadedText extends TextService {
   readonly detokenizer: Detokenizer;
-  readonly hasChatTemplate: boolean;
+  readonly templateSource: string | null;
   /** The tokenizer's own; null: it names none. */
   readonly endTokenId: TokenId | null;
   readonly #makeThread: () => TextThread;
@@ -136,14 +149,14 @@ export class ThreadedText extends TextService {
 
   private constructor(
     first: TextThread,
-    { tokens, hasChatTemplate, endTokenId }: Loaded,
+    { tokens, templateSource, endTokenId }: Loaded,
     makeThread: () => TextThread,
     runLimitMs: number,
   ) {
     super();
     this.detokenizer = new Detokenizer(unpackTokens(tokens));
     this.endTokenId = endTokenId;
-    this.hasChatTemplate = hasChatTemplate;
+    this.templateSource = templateSource;
     this.#makeThread = makeThread;
     this.#runLimitMs = runLimitMs;
     this.#quick = { thread: first, isBusy: false, queue: [] };

@@ -17,6 +17,13 @@ interface TextThreadOptions {
   readonly memoryLimitMb: number;
 }
 
+const nameOf: Readonly<Record<TextJob['kind'], string>> = {
+  chat: "the model's chat template or tokenizer",
+  encode: "the model's tokenizer",
+  decode: "the model's tokenizer",
+  shape: 'making a grammar of the schema or pattern',
+};
+
 interface Waiter {
   resolve(message: unknown): void;
   reject(error: Error): void;
@@ -55,7 +62,7 @@ export class TextThread {
     const tooLong = () =>
       new TwostrokeError(
         'deadline_exceeded',
-        `the model's ${job.kind === 'chat' ? 'chat template or tokenizer' : 'tokenizer'} did not finish within ${(limitMs / 1000).toFixed(1)} s and was stopped`,
+        `${nameOf[job.kind]} did not finish within ${(limitMs / 1000).toFixed(1)} s and was stopped`,
       );
     // first: what cannot be copied throws, and nothing waits for its answer
     if (!this.#isEnded) this.#worker.postMessage(job);

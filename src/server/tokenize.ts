@@ -22,7 +22,8 @@ export async function tokenize(
     : validate(tokenizePromptSchema, json, onParsed);
   checkModelName(model, body.model);
   const tokenizer = requireTokenizer(model, isChat ? 'messages' : 'prompt');
-  const ids = 'messages' in body ? await encodeChat(model, body) : await encodeText(model, body);
+  const ids =
+    'messages' in body ? await encodeChat(model, body, body.tools ?? []) : await encodeText(model, body);
   const texts = new LongList(() => mapped(ids, (id) => tokenizer.tokenText(id)));
   return {
     count: ids.length,

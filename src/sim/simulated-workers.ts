@@ -163,7 +163,7 @@ export class SimulatedWorkers implements WorkerProcesses {
       { ...config, ...limits, device: device.asDevice(), model, kv, clock, ...(stepTimes && { stepTimes }) },
       hooks,
     );
-    return { device: device.asDevice(), model, engine };
+    return { device: device.asDevice(), model, engine, masks: null };
   }
 }
 

@@ -64,6 +64,8 @@ const sampling = shape<SamplingParams>({
   presencePenalty: number,
   frequencyPenalty: number,
   logitBias: list(pair(count, number)),
+  allowedTokenIds: optional(list(count)),
+  grammar: optional(text),
   seed: integer,
   choiceCount: positive,
   maxTokenCount: count,

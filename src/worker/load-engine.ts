@@ -10,6 +10,7 @@ import { type ModelConfig, readModelConfig } from '../model/config.js';
 import { loadConfiguredModel } from '../model/load.js';
 import type { LoadProgress, Model } from '../model/model.js';
 import { cpuKvBytes, gpuKvBytes, kvBlockCount } from './kv-sizing.js';
+import { MaskThread } from './masks/mask-thread.js';
 import type { WorkerConfig } from './messages.js';
 import { type StepLimits, stepLimitsOf } from './step-limits.js';
 import { warmUp } from './warm-up.js';
@@ -18,6 +19,8 @@ export interface LoadedEngine {
   readonly device: Device;
   readonly model: Model;
   readonly engine: Engine;
+  /** To be closed with the engine; null: it enforces no grammars. */
+  readonly masks: MaskThread | null;
 }
 
 /** Throws ModelError or DeviceError; then nothing stays allocated. */
@@ -33,8 +36,9 @@ export async function loadEngine(
   try {
     const sizes = sizesOf(config, device.info); // fails before a long load, not after it
     model = await loadModelFor(config, sizes, device, onProgress);
-    const engine = await engineFor(config, sizes, { device, model, clock }, hooks, stepTimes);
-    return { device, model, engine };
+    const masks = new MaskThread({ folder: config.modelFolder, vocabCount: model.config.vocabCount, clock });
+    const engine = await engineFor(config, sizes, { device, model, clock, masks }, hooks, stepTimes);
+    return { device, model, engine, masks };
   } catch (error) {
     model?.close();
     device.close();
@@ -79,6 +83,7 @@ interface EngineParts {
   readonly device: Device;
   readonly model: Model;
   readonly clock: Clock;
+  readonly masks: MaskThread;
 }
 
 async function engineFor(

@@ -22,9 +22,9 @@ import type { KvIdentity, KvTarget, ReceiverAddress, TransferDtype } from '../tr
 import type { WaitTotals } from './step-boundary-waits.js';
 import type { PackedSteps } from './step-samples.js';
 
-/** Grows with every change of a message or of its meaning. Gateway and worker, and both sides of a hand-over,
- *  must speak the same. */
-export const protocolVersion = 2;
+/** Grows with every change of a message or of its meaning. Gateway and worker, and both sides of a
+ *  hand-over, must speak the same. */
+export const protocolVersion = 3;
 
 export interface WorkerSettings {
   /** A folder, as findLocalModel gives it. */

@@ -313,6 +313,12 @@ export function drawToken(draw: FakeDraw): number {
 export const fakeLogprob = (x: number, token: number) => Math.fround(-(mix(x, token) % 4096) / 256);
 export const fakeTop = (x: number, rank: number) => mix(x, rank + 77) % vocabCount;
 
+function maskedIds(u32: Uint32Array, masks: number, start: number): number[] {
+  if (start < 0) return [];
+  const ids = Array.from({ length: vocabCount }, (_, id) => id);
+  return ids.filter((id) => (u32[masks + start + (id >>> 5)]! & (1 << (id & 31))) === 0);
+}
+
 function sampleRows(memory: FakeMemory, args: SampleArguments, brokenSeed: number | undefined): void {
   const { i32, u32, f32 } = memory;
   for (let i = 0; i < args.rowCount; i++) {
@@ -336,9 +342,10 @@ function sampleRows(memory: FakeMemory, args: SampleArguments, brokenSeed: numbe
             seed: [u32[row + 7]!, u32[row + 8]!],
             drawIndex: u32[row + 9]!,
             history: { prompt: ids(history, promptCount), output: ids(history + promptCount, outputCount) },
-            banned: new Set(
-              biases.filter(([, value]) => value === Number.NEGATIVE_INFINITY).map(([id]) => id),
-            ),
+            banned: new Set([
+              ...biases.filter(([, value]) => value === Number.NEGATIVE_INFINITY).map(([id]) => id),
+              ...maskedIds(u32, args.masks / 4, i32[row + 15]!),
+            ]),
             biases: biases.filter(([, value]) => value !== Number.NEGATIVE_INFINITY),
           });
     i32[args.tokens / 4 + i] = token;

@@ -9,6 +9,7 @@ import {
   type GenerationRequest,
 } from '../../src/engine/engine.js';
 import type { StepTimeModel } from '../../src/engine/engine-options.js';
+import type { MaskSource } from '../../src/engine/mask-source.js';
 import { greedy, type SamplingParams } from '../../src/engine/sampling-params.js';
 import type { FinishReason, TokenEvent, TokenLogprob } from '../../src/engine/token-event.js';
 import { FakeDevice, FakeMemory, fakeModel, vocabCount } from './fake-device.js';
@@ -37,6 +38,7 @@ export interface FakeEngineOptions {
   /** Given: steps are paced. */
   readonly stepTimes?: StepTimeModel;
   readonly clock?: Clock;
+  readonly masks?: MaskSource;
 }
 
 export function fakeEngine(options: FakeEngineOptions = {}): { engine: Engine; device: FakeDevice } {
@@ -54,6 +56,7 @@ export function fakeEngine(options: FakeEngineOptions = {}): { engine: Engine; d
     depth: options.depth ?? 2,
     clock: options.clock ?? stillClock,
     ...(options.stepTimes === undefined ? {} : { stepTimes: options.stepTimes }),
+    ...(options.masks === undefined ? {} : { masks: options.masks }),
   };
   return { engine: new Engine(engineOptions, options.hooks), device };
 }

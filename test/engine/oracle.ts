@@ -1,7 +1,8 @@
 /** What the fake model must generate for a request, computed without blocks, batches or steps. */
 import type { GenerationRequest } from '../../src/engine/generation-request.js';
 import type { FinishReason, TokenLogprob } from '../../src/engine/token-event.js';
-import { cellValue, drawToken, fakeLogprob, fakeTop, layerCount, mix } from './fake-device.js';
+import { cellValue, drawToken, fakeLogprob, fakeTop, layerCount, mix, vocabCount } from './fake-device.js';
+import { isAllowed } from './fake-masks.js';
 
 export interface OracleChoice {
   readonly tokens: readonly number[];
@@ -34,6 +35,16 @@ const logprobOf = (x: number, token: number, topCount: number): TokenLogprob => 
   ),
 });
 
+function forbidden({ sampling }: GenerationRequest, tokens: readonly number[]): readonly number[] {
+  const ids = Array.from({ length: vocabCount }, (_, id) => id);
+  const allowed = sampling.allowedTokenIds;
+  return ids.filter(
+    (id) =>
+      allowed?.includes(id) === false ||
+      (sampling.grammar !== undefined && !isAllowed(sampling.grammar, tokens, id)),
+  );
+}
+
 /** All tokens of a choice, those given in `outputs` included. */
 export function idealChoice(
   request: GenerationRequest,
@@ -59,7 +70,10 @@ export function idealChoice(
       seed: [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0],
       drawIndex: tokens.length,
       history: usesHistory ? { prompt: promptIds, output: tokens } : { prompt: [], output: [] },
-      banned: tokens.length < sampling.minTokenCount ? stops : new Set(),
+      banned: new Set([
+        ...(tokens.length < sampling.minTokenCount ? stops : []),
+        ...forbidden(request, tokens),
+      ]),
       biases: sampling.logitBias,
     });
     const token = given[tokens.length] ?? drawn;

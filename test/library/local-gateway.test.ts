@@ -31,6 +31,7 @@ function failing(error: Error) {
     engine: engine as unknown as Engine,
     model: parts.model as Model,
     device: parts.device as Device,
+    masks: null,
   };
   return { gateway: new LocalGateway(loaded, systemClock), closed };
 }

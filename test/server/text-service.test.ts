@@ -272,7 +272,7 @@ it('takes no more waiting text than about half a minute of work, and any text wh
     entry: entryOf(
       `import { parentPort } from 'node:worker_threads'; parentPort.on('message', () => {});
        const none = { leadingSpaceCount: 0, starts: new Uint32Array(1), bytes: new Uint8Array(0), special: new Uint8Array(0) };
-       parentPort.postMessage({ kind: 'loaded', tokens: none, hasChatTemplate: false });`,
+       parentPort.postMessage({ kind: 'loaded', tokens: none, templateSource: null });`,
     ),
     runLimitMs: 60_000,
   });

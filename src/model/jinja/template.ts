@@ -11,11 +11,13 @@ import { Scope } from './scope.js';
 import { fromJs } from './values.js';
 
 export class Template {
+  readonly source: string;
   readonly contentFormat: ContentFormat;
   readonly #body: readonly Statement[];
 
   /** @throws TemplateError for a template that does not parse. */
   constructor(source: string) {
+    this.source = source;
     this.#body = parse(source);
     this.contentFormat = contentFormatOf(this.#body);
   }

@@ -1,0 +1,15 @@
+/** Schemas as grammars, against Ajv: no text that a grammar allows breaks its schema, and values of the
+ *  schema are allowed. */
+import { expect, it } from 'vitest';
+import { studySchemas } from './schema-study.js';
+
+const isFull = process.env.TWOSTROKE_TEST === 'full';
+
+it('agrees with Ajv on schemas made of the keywords', () => {
+  const counts = studySchemas(1, isFull ? 1500 : 60, isFull ? 10 : 3);
+  expect(counts.wrongAcceptances.map((one) => JSON.stringify(one))).toEqual([]);
+  expect(counts.wrongRejections.map((one) => JSON.stringify(one))).toEqual([]);
+  expect(counts.unfinished).toBe(0);
+  expect(counts.refused).toEqual({});
+  expect(counts.texts).toBeGreaterThan(150);
+}, 300_000);
