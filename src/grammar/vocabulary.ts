@@ -110,7 +110,9 @@ function cumulativeMasks(
 }
 
 function trieOf(ids: number[], source: TokenSource): Trie {
-  const sorted = ids.sort((a, b) => Buffer.compare(source.bytes(a), source.bytes(b)) || a - b);
+  const sorted = ids
+    .map((id) => ({ id, bytes: source.bytes(id) }))
+    .sort((a, b) => Buffer.compare(a.bytes, b.bytes) || a.id - b.id);
   const bytes: number[] = [];
   const depths: number[] = [];
   const skips: number[] = [];
@@ -122,8 +124,7 @@ function trieOf(ids: number[], source: TokenSource): Trie {
   const closeTo = (depth: number) => {
     while (open.length > depth) skips[open.pop() ?? 0] = bytes.length;
   };
-  for (const id of sorted) {
-    const current = source.bytes(id);
+  for (const { id, bytes: current } of sorted) {
     let shared = 0;
     while (shared < last.length && shared < current.length && last[shared] === current[shared]) shared++;
     closeTo(shared);

@@ -24,7 +24,7 @@ import { withJsonBody } from './request-body.js';
 import { sloOfHeaders } from './request-slo.js';
 import type { Outlet } from './response-writer.js';
 import type { ServedModel } from './served-model.js';
-import { detokenize, tokenize } from './tokenize.js';
+import { applyTemplate, detokenize, tokenize } from './tokenize.js';
 import { ignoredFieldsHeader, UnknownFields } from './unknown-fields.js';
 import type { OnParsed } from './validation.js';
 
@@ -209,6 +209,7 @@ function routes(
     ['GET', '/v1/models', (c) => c.json(modelList(model))],
     ['GET', '/v1/models/:id{.+}', (c) => c.json(modelCard(model, knownName(model, c.req.param('id') ?? '')))],
     ['POST', '/tokenize', json((body, onParsed) => tokenize(model, body, onParsed))],
+    ['POST', '/apply-template', json((body, onParsed) => applyTemplate(model, body, onParsed))],
     ['POST', '/detokenize', json((body, onParsed) => detokenize(model, body, onParsed))],
     ['GET', '/health', (c) => c.json(gateway.health(), gateway.health().status === 'ok' ? 200 : 503)],
     [
@@ -231,6 +232,8 @@ function routes(
         return sent(c, { requests: new LongList(() => requests), routing });
       },
     ],
+    // whether the process answers at all; /health says whether it can serve
+    ['GET', '/ping', (c) => c.body(null, 200)],
     ['GET', '/version', (c) => c.json({ version: options.version })],
     [
       'GET',
@@ -246,7 +249,7 @@ function routes(
 }
 
 function indexText(model: ServedModel, options: AppOptions): string {
-  return `twostroke ${options.version} serves ${model.names[0]}: POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize; GET /v1/models, /health, /workers, /routes, /metrics, /version`;
+  return `twostroke ${options.version} serves ${model.names[0]}: POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize, /apply-template; GET /v1/models, /health, /workers, /routes, /metrics, /version`;
 }
 
 function modelList(model: ServedModel): ModelList {

@@ -55,7 +55,7 @@ async function answerChat(
   const { model } = context;
   const tokenizer = requireTokenizer(model, 'messages');
   const toolUse = toolUseOf(body);
-  const ids = promptIds(model, await encodeChat(model, body, toolUse?.tools), 'messages');
+  const ids = promptIds(model, await encodeChat(model, body, toolUse?.tools), 'messages', body);
   const style = model.answers ?? plainStyle;
   const start = thinkStartOf(tokenizer.decode(ids.slice(-8), { special: 'keep' }));
   const grammar = await grammarOf(model, chatShape(body, toolUse, style, start), body);

@@ -131,6 +131,12 @@ function checkAnswer(
 }
 
 function checkCompletion(body: CompletionBody): void {
+  if (body.echo === true && (body.truncate_prompt_tokens ?? null) !== null) {
+    throw new InvalidRequestError(
+      'truncate_prompt_tokens: cannot go with echo, which repeats the whole prompt',
+      'truncate_prompt_tokens',
+    );
+  }
   if (body.max_tokens === 0 && body.echo !== true) {
     throw new InvalidRequestError('max_tokens: 0 is only allowed with "echo": true', 'max_tokens');
   }

@@ -26,7 +26,7 @@ export interface Caller {
 }
 
 /** What anyone may ask: load balancers carry no key. */
-const openPaths: ReadonlySet<string> = new Set(['/', '/health', '/version']);
+const openPaths: ReadonlySet<string> = new Set(['/', '/health', '/ping', '/version']);
 
 /** Where no key is asked for. */
 export const anyone: Caller = { owner: null, cacheNamespace: null, sees: 'everything' };

@@ -37,15 +37,34 @@ export async function encodeTexts(
   return requireText(model, param).encode(texts, { addSpecialTokens });
 }
 
+type Truncation = Pick<CompletionBody, 'truncate_prompt_tokens'>;
+
 /** A prompt's ids for the engine. Looked at before they are copied: a text may be many times the context.
  *  @throws InvalidRequestError for none or too many. */
-export function promptIds(model: ServedModel, ids: Int32Array, param: string): readonly TokenId[] {
+export function promptIds(
+  model: ServedModel,
+  all: Int32Array,
+  param: string,
+  truncation: Truncation = {},
+): readonly TokenId[] {
+  const ids = truncated(model, all, truncation);
   if (ids.length === 0) throw new InvalidRequestError(`${param}: the prompt is empty`, param);
   checkPromptFits(model, ids.length, param);
   return Array.from(ids);
 }
 
-type PromptBody = Pick<CompletionBody, 'prompt' | 'add_special_tokens' | 'echo'>;
+/** The last ones are kept, as in vLLM. */
+function truncated<Ids extends Int32Array | readonly TokenId[]>(
+  model: ServedModel,
+  ids: Ids,
+  { truncate_prompt_tokens: given }: Truncation,
+): Ids {
+  if (given === null || given === undefined) return ids;
+  const keptCount = given === -1 ? model.maxModelTokenCount - 1 : given;
+  return ids.slice(Math.max(0, ids.length - keptCount)) as Ids;
+}
+
+type PromptBody = Pick<CompletionBody, 'prompt' | 'add_special_tokens' | 'echo'> & Truncation;
 
 /** Whichever of the four forms was used. */
 export function promptItemsOf({
@@ -81,7 +100,7 @@ async function textPrompts(
   const prompts: TokenizedPrompt[] = [];
   let idCount = 0;
   for (const [index, ids] of encoded.entries()) {
-    prompts.push({ ids: promptIds(model, ids, 'prompt'), text: texts[index] ?? null });
+    prompts.push({ ids: promptIds(model, ids, 'prompt', body), text: texts[index] ?? null });
     idCount += ids.length;
     if (idCount < idsPerTurn) continue;
     idCount = 0;
@@ -95,12 +114,13 @@ async function idPrompts(
   body: PromptBody,
   lists: readonly (readonly TokenId[])[],
 ): Promise<readonly TokenizedPrompt[]> {
-  for (const ids of lists) {
+  const kept = lists.map((ids) => truncated(model, ids, body));
+  for (const ids of kept) {
     checkPromptFits(model, ids.length, 'prompt');
     checkedTokenIds(model, ids, 'prompt');
   }
-  const texts = body.echo === true ? ((await model.text?.decode(lists)) ?? []) : [];
-  return lists.map((ids, index) => ({ ids, text: texts[index] ?? null }));
+  const texts = body.echo === true ? ((await model.text?.decode(kept)) ?? []) : [];
+  return kept.map((ids, index) => ({ ids, text: texts[index] ?? null }));
 }
 
 /** The schema lets no list mix texts and ids. */

@@ -150,6 +150,8 @@ export const responseFields = {
   return_token_ids: z.boolean().nullish(),
   return_tokens_as_token_ids: z.boolean().nullish(),
   add_special_tokens: z.boolean().nullish(),
+  /** Keep so many of the prompt's last tokens; -1: as many as leave room for one more. */
+  truncate_prompt_tokens: z.int().min(-1).nullish(),
 };
 
 /** How the request is scheduled (vLLM's names). */
@@ -194,7 +196,6 @@ export function unsupported(
 export const unsupportedFields = {
   bad_words: unsupported(isEmptyArray),
   logits_processors: unsupported(isEmptyArray),
-  truncate_prompt_tokens: unsupported(),
   use_beam_search: unsupported((value) => value === false),
   length_penalty: unsupported((value) => value === 1),
 };

@@ -1,4 +1,4 @@
-/** POST /tokenize and /detokenize, in vLLM's shapes. */
+/** POST /tokenize and /detokenize, in vLLM's shapes, and /apply-template. */
 import type { z } from 'zod';
 import type { Detokenized, Tokenized } from './api-types.js';
 import { encodeChat } from './chat-prompt.js';
@@ -57,5 +57,18 @@ export async function detokenize(
   const text = requireText(model, 'tokens');
   const ids = checkedTokenIds(model, body.tokens, 'tokens');
   const [prompt = ''] = await text.decode([ids]);
+  return { prompt };
+}
+
+/** POST /apply-template: the prompt that messages become, as llama.cpp's server answers it. */
+export async function applyTemplate(
+  model: ServedModel,
+  json: unknown,
+  onParsed: OnParsed,
+): Promise<Detokenized> {
+  const body = validate(tokenizeMessagesSchema, json, onParsed);
+  checkModelName(model, body.model);
+  const ids = await encodeChat(model, body, body.tools ?? []);
+  const [prompt = ''] = await requireText(model, 'messages').decode([[...ids]]);
   return { prompt };
 }

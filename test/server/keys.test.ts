@@ -137,7 +137,7 @@ describe('looking at the server', () => {
   const status = async (server: TestServer, path: string, key?: string) =>
     (await fetch(server.url + path, { headers: key === undefined ? {} : bearer(key) })).status;
   const closed = ['/metrics', '/workers', '/routes', '/v1/models'];
-  const open = ['/', '/health', '/version'];
+  const open = ['/', '/health', '/ping', '/version'];
 
   it('needs a key where keys are set', async () => {
     const server = await startWith({ apiKeys: ['a'] });
