@@ -6,10 +6,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { GrammarMasks } from '../dist/src/grammar/grammar-masks.js';
-import { packShape } from '../dist/src/grammar/shapes.js';
-import { Vocabulary } from '../dist/src/grammar/vocabulary.js';
-import { loadTokenizer } from '../dist/src/model/tokenizer.js';
+import { GrammarMasks } from '#built/grammar/grammar-masks.js';
+import { packShape } from '#built/grammar/shapes.js';
+import { Vocabulary } from '#built/grammar/vocabulary.js';
+import { loadTokenizer } from '#built/model/tokenizer.js';
 
 const root = path.resolve(import.meta.dirname, '..');
 const { values } = parseArgs({ options: { ranks: { type: 'string' }, json: { type: 'string' } } });
