@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The router on two GPUs, with a Qwen3-8B shape of random weights: three strategies on the same two workers, one request at a time, at saturation
+# The router on two GPUs, with a Qwen3-8B shape of random weights: strategies on the same two workers, one request at a time, at saturation
 # and under Poisson arrivals of the mixed workload (half 64-256, half 1024-2048 tokens in; 128 out), with A/A runs between. The router starts
 # from the committed profile of this GPU.
 #   bench/gpu/router.sh FOLDER [PHASE...]      phases: sweep (as long as TIME_LIMIT allows), one (saturation of one GPU), profile
 # The report is made by `twostroke bench report FOLDER/WORKLOAD --profile PROFILE`; here its plots may lack their packages. The servers stay up together, one is asked at a time.
 # For other machines: NODE, MODEL (options of serve), ONE and TWO (workers), SHARE (of a GPU's memory, for each of three servers), PROFILE,
 # PIN_SERVER and PIN_LOAD (commands that keep servers and generator on cores apart), TIME_LIMIT (seconds since this script began, for
-# everything), SWEEPS (workload:fractions of saturation, ...), REPETITIONS, RUN_SECONDS and MIN_PROMPTS (of a run: what takes longer), WARMUP (seconds of
+# everything), TARGETS (some of the servers below), SWEEPS (workload:rates, ...; fractions of saturation, or requests per second with RATE_OPTION=rates), REPETITIONS, RUN_SECONDS and MIN_PROMPTS (of a run: what takes longer), WARMUP (seconds of
 # a run before it is measured), SETTLE (seconds of a rate before its first run), PROMPTS, UNLOADED, COMMIT. CUDA_VISIBLE_DEVICES chooses among more GPUs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -30,6 +30,18 @@ WARMUP=${WARMUP:-1.5}
 SETTLE=${SETTLE:-6}
 PROMPTS=${PROMPTS:-350}
 UNLOADED=${UNLOADED:-16}
+RATE_OPTION=${RATE_OPTION:-rate-fractions}
+TARGETS=${TARGETS:-collocated disaggregated adaptive}
+declare -A options=(
+  [collocated]='--strategy collocated'
+  [disaggregated]='--strategy disaggregated --split 1:1'
+  [adaptive]='--strategy adaptive'
+  [adaptive-shed]='--strategy adaptive --on-overload shed'
+  [collocated-shed]='--strategy collocated --on-overload shed'
+  [disaggregated-shed]='--strategy disaggregated --split 1:1 --on-overload shed'
+  [collocated-2048]='--strategy collocated --pacing off'
+  [disaggregated-2048]='--strategy disaggregated --split 1:1 --pacing off'
+)
 mkdir -p "$folder"
 
 say() { echo "=== $* (at $SECONDS s)" >&2; }
@@ -77,15 +89,14 @@ for phase in "${@:-sweep}"; do
     sweep)
       targets=()
       index=0
-      for strategy in collocated disaggregated adaptive; do
+      for name in $TARGETS; do
         index=$((index + 1))
-        options=(--workers "$TWO" --strategy $strategy --profile "$PROFILE")
-        [ $strategy = disaggregated ] && options+=(--split 1:1)
         # of the memory that may be in use then, by all servers
-        started $strategy "${options[@]}" --gpu-memory-utilization "$(awk "BEGIN { print $SHARE * $index }")"
-        servers[$strategy]=$server
-        targets+=(--target "$strategy=$url")
-        say "$strategy is up"
+        started $name --workers "$TWO" --profile "$PROFILE" --max-queue 100000 ${options[$name]} \
+          --gpu-memory-utilization "$(awk "BEGIN { print $SHARE * $index }")"
+        servers[$name]=$server
+        targets+=(--target "$name=$url")
+        say "$name is up"
       done
       pointsLeft=$(tr -cd ':,' <<<"$SWEEPS" | wc -c)
       for each in $SWEEPS; do
@@ -94,7 +105,7 @@ for phase in "${@:-sweep}"; do
         limit=$(((TIME_LIMIT - SECONDS) * points / pointsLeft))
         pointsLeft=$((pointsLeft - points))
         say "$workload at $rates, for $limit s"
-        $bench sweep --workloads "$workload" $load --rate-fractions "$rates" --repetitions "$REPETITIONS" --run-seconds "$RUN_SECONDS" --min-prompts "$MIN_PROMPTS" \
+        $bench sweep --workloads "$workload" $load "--$RATE_OPTION" "$rates" --repetitions "$REPETITIONS" --run-seconds "$RUN_SECONDS" --min-prompts "$MIN_PROMPTS" \
           --warmup "$WARMUP" --settle "$SETTLE" --warmup-prompts 0 --unloaded-prompts "$UNLOADED" --saturation-prompts "$PROMPTS" --saturation-concurrency 256 --drain 20 \
           --time-limit "$limit" --result-dir "$folder/$workload" --metadata "commit=${COMMIT:-$(git rev-parse --short HEAD)}" \
           "gpu=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c | xargs)" \
