@@ -40,6 +40,6 @@ it('gives its limits in full', () => {
   expect(textOf({})).toBe('SLO: TTFT 250.3 ms, TPOT 3 ms: met');
   const late = textOf({ isLate: true, sloMet: missed, slo: { ttftMs: 1, tpotMs: 3, e2elMs: 900 } });
   expect(late).toMatch(
-    /^SLO: TTFT 1 ms, TPOT 3 ms, E2EL 900 ms: missed ttft e2el; foreseen to be late .*: served after all/,
+    /^SLO: TTFT 1 ms, TPOT 3 ms, E2EL 900 ms: missed ttft e2el; predicted to be late .*: served after all/,
   );
 });
