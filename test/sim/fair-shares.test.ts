@@ -60,7 +60,7 @@ async function sharesOf(each: Case) {
 }
 
 const half = requestCount / 2;
-const isEven = (count = 0) => expect(Math.abs(count - half) / half).toBeLessThan(0.05);
+const isEven = (count = 0) => expect(Math.abs(count - half) / half).toBeLessThanOrEqual(0.05);
 
 describe('two equal workers', () => {
   it.each<Case>([
