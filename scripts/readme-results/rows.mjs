@@ -12,7 +12,7 @@
 export function rowsOf(read) {
   return [
     ...routerRows(read),
-    ...pacingRows(read),
+    ...twoGpuRows(read),
     ...gpuRows(read),
     ...transferRows(read),
     ...cpuRows(read),
@@ -26,6 +26,7 @@ const figure = (value, digits = 3) => {
     maximumSignificantDigits: digits,
   });
 };
+const percent = (share) => `${Math.round(100 * share)} %`;
 const times = (value) => `${figure(value)} ×`;
 const commitOf = (text) => /^[0-9a-f]{7}/.exec(text)?.[0] ?? '';
 
@@ -63,36 +64,28 @@ function routerRows(read) {
   ];
 }
 
-/** Paced steps on one GPU, under both answers to overload, beside the best fixed budget of the same run. */
-function pacingRows(read) {
-  return [
-    ['mixed', 26, 'paced', 'late'],
-    ['mixed', 26, 'paced-shed', 'shed'],
-    ['mixed', 48, 'paced', 'late'],
-    ['mixed', 48, 'paced-shed', 'shed'],
-    ['long', 19.4, 'paced', 'late'],
-    ['long', 19.4, 'paced-shed', 'shed'],
-  ].map(([workload, rate, pacedMode, onOverload]) => {
-    const folder = `2026-11-30-pacing-gpu/${workload}`;
-    const { points } = required(read, `${folder}/summary.json`);
-    const { metadata } = required(read, `${folder}/sweep.json`);
-    const point = points.find(({ ratePerSecond }) => ratePerSecond === rate);
-    if (point === undefined) throw new Error(`docs/results/${folder} has no point at ${rate} requests/s`);
-    const goodputs = point.modes.map(({ mode, goodRequestsPerSecond }) => [mode, goodRequestsPerSecond['1']]);
-    const paced = new Map(goodputs).get(pacedMode);
-    const budgets = goodputs.filter(([mode]) => mode.startsWith('budget-')).sort(([, a], [, b]) => b - a);
-    const [[best, other]] = budgets;
-    return {
-      what: `paced steps, \`--on-overload ${onOverload}\`, ${workload} prompts, ${figure(rate)} requests/s: goodput`,
-      on: metadata.gpu.replace(/^1 /, ''),
-      measured: `${figure(paced)} requests/s`,
-      against: `${best.replace('budget-', 'fixed budget of ')} tokens: ${other === 0 ? '0' : figure(other)} requests/s`,
-      ratio: other === 0 ? '–' : times(paced / other),
+/** Adaptive on two GPUs, under both answers to overload, beside collocated steps of a fixed budget. */
+function twoGpuRows(read) {
+  const folder = '2026-11-30-two-gpu/mixed';
+  const { points } = required(read, `${folder}/summary.json`);
+  const { metadata } = required(read, `${folder}/sweep.json`);
+  return points.flatMap(({ ratePerSecond, modes }) => {
+    const attained = new Map(modes.map(({ mode, summary }) => [mode, summary.sloAttainment]));
+    const fixed = attained.get('collocated-2048');
+    return [
+      ['adaptive', 'late'],
+      ['adaptive-shed', 'shed'],
+    ].map(([mode, onOverload]) => ({
+      what: `adaptive, \`--on-overload ${onOverload}\`, mixed prompts, ${figure(ratePerSecond)} requests/s: within SLO`,
+      on: metadata.gpu,
+      measured: percent(attained.get(mode)),
+      against: `collocated, fixed budget of 2,048 tokens: ${percent(fixed)}`,
+      ratio: times(attained.get(mode) / fixed),
       aim: '',
       commit: commitOf(metadata.commit),
       command: metadata.command,
       source: `${folder}/summary.json`,
-    };
+    }));
   });
 }
 

@@ -217,7 +217,8 @@ it('goes on when a job cannot be given to a thread', async () => {
 
 it('stops a template that fills the memory, and goes on', async () => {
   const grow =
-    '{% set ns = namespace(l=["x"]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}{% endfor %}';
+    '{% set ns = namespace(l=[]) %}{% for i in range(10000) %}' +
+    '{% set ns.l = [ns.l, range(100000) | list] %}{% endfor %}';
   const text = await startText({
     folder: folderWith({ template: grow }),
     memoryLimitMb: 128,
@@ -226,6 +227,27 @@ it('stops a template that fills the memory, and goes on', async () => {
   const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
   await expect(text.encodeChat(chat, none, 1000)).rejects.toThrow(/needed more than 128 MiB/);
   expect(lists(await text.encode(['b'], none))).toEqual([tokenizer.encode('b', none)]);
+});
+
+// one piece of memory beyond what a thread has to spare would end the process, not the thread
+it.each([
+  '{% set ns = namespace(l=["x"]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}{% endfor %}',
+  '{% set ns = namespace(l="x") %}{% for i in range(100) %}{% set ns.l = ns.l ~ ns.l %}{% endfor %}',
+  '{{ ["x"] * 10**8 }}',
+  '{{ "x" * 10**8 }}',
+  '{{ ("x" * 10**6).replace("x", "y" * 100) }}',
+  '{{ ("y" * 1000).join(["x"] * 10**5) }}',
+  '{{ (["x" * 1000] * 10**5) | join("") }}',
+  '{{ "%0100000000d" % 1 }}',
+  '{{ "x".center(10**8) }}',
+  '{{ ["x"] | batch(10**8, "y") | list }}',
+  '{{ ["x"] | slice(10**8) | list }}',
+  '{{ ("a\n" * 10**5) | indent(10**4) }}',
+  '{% for i in range(100) %}{{ "x" * 10**6 }}{% endfor %}',
+])('refuses %s: too long', async (template) => {
+  const text = await startText({ folder: folderWith({ template }), memoryLimitMb: 128, runLimitMs: 30_000 });
+  const chat = { messages: hi.messages, options: { addGenerationPrompt: true } };
+  await expect(text.encodeChat(chat, none, 1000)).rejects.toThrow(/is too long \(at most \d+\)/);
 });
 
 it('refuses what comes after close', async () => {

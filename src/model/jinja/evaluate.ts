@@ -8,6 +8,7 @@ import type { Scope } from './scope.js';
 import { isPassed } from './tests.js';
 import {
   type Arguments,
+  bounded,
   Dict,
   fail,
   isTrue,
@@ -26,6 +27,10 @@ const context = {
 
 /** `input`: what a filter without a value takes, the text of its block. */
 export function evaluate(node: Expression, scope: Scope, input: Value = null): Value {
+  return bounded(evaluated(node, scope, input));
+}
+
+function evaluated(node: Expression, scope: Scope, input: Value): Value {
   switch (node.kind) {
     case 'constant':
       return node.value;

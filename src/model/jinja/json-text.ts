@@ -3,7 +3,17 @@
 import { bind } from './arguments.js';
 import { compare } from './compare.js';
 import { floatText } from './text.js';
-import { type Arguments, Dict, fail, isList, isTrue, Tuple, typeName, type Value } from './values.js';
+import {
+  type Arguments,
+  Dict,
+  fail,
+  isList,
+  isTrue,
+  repeatedText,
+  Tuple,
+  typeName,
+  type Value,
+} from './values.js';
 
 interface Style {
   readonly isAscii: boolean;
@@ -18,7 +28,11 @@ export function toJson(value: Value, given: Arguments): string {
     ...['ensure_ascii', 'indent', 'separators', 'sort_keys'],
   ]);
   const step =
-    typeof indent === 'string' ? indent : indent === null ? null : ' '.repeat(Math.max(0, Number(indent)));
+    typeof indent === 'string'
+      ? indent
+      : indent === null
+        ? null
+        : repeatedText(' ', Math.max(0, Math.floor(Number(indent)) || 0));
   const [between, afterKey] =
     separators instanceof Tuple ? separators.items : isList(separators) ? separators : [];
   return write(

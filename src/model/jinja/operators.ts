@@ -4,12 +4,15 @@ import { compare, isEqual } from './compare.js';
 import { percentFormat } from './percent-format.js';
 import { str } from './text.js';
 import {
+  checkItemCount,
   Dict,
   fail,
   isList,
   isNumeric,
   isTrue,
   iterate,
+  joinedText,
+  repeatedText,
   Tuple,
   typeName,
   Undefined,
@@ -26,8 +29,8 @@ export function arithmetic(operator: string, left: Value, right: Value): Value {
   if (isNumeric(left) && isNumeric(right)) return numeric(operator, left, right);
   if (operator === '+') {
     if (typeof left === 'string' && typeof right === 'string') return left + right;
-    if (isList(left) && isList(right)) return [...left, ...right];
-    if (left instanceof Tuple && right instanceof Tuple) return new Tuple([...left.items, ...right.items]);
+    if (isList(left) && isList(right)) return added(left, right);
+    if (left instanceof Tuple && right instanceof Tuple) return new Tuple(added(left.items, right.items));
   }
   if (operator === '*') {
     if (typeof right === 'bigint' || typeof right === 'boolean') return repeated(left, Number(right));
@@ -36,11 +39,18 @@ export function arithmetic(operator: string, left: Value, right: Value): Value {
   return fail(`unsupported operand type(s) for ${operator}: '${typeName(left)}' and '${typeName(right)}'`);
 }
 
+function added(left: readonly Value[], right: readonly Value[]): Value[] {
+  checkItemCount(left.length + right.length);
+  return left.concat(right);
+}
+
 function repeated(value: Value, times: number): Value {
   const count = Math.max(0, times);
-  const copies = (items: readonly Value[]) =>
-    Array.from({ length: items.length * count }, (_, at) => items[at % items.length] ?? null);
-  if (typeof value === 'string') return value.repeat(value === '' ? 0 : count);
+  const copies = (items: readonly Value[]) => {
+    checkItemCount(items.length * count);
+    return Array.from({ length: items.length * count }, (_, at) => items[at % items.length] ?? null);
+  };
+  if (typeof value === 'string') return repeatedText(value, count);
   if (isList(value)) return copies(value);
   if (value instanceof Tuple) return new Tuple(copies(value.items));
   return fail(`can't multiply '${typeName(value)}' by 'int'`);
@@ -145,5 +155,5 @@ export function isCompared(operator: string, left: Value, right: Value): boolean
 }
 
 export function concatenated(values: readonly Value[]): string {
-  return values.map(str).join('');
+  return joinedText(values.map(str));
 }

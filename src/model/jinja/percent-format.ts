@@ -1,7 +1,7 @@
 /** `"%s is %d" % values`, as Python does it. Used by operators.ts and the format filter. */
 import { spelled } from './number-format.js';
 import { repr, str } from './text.js';
-import { Dict, fail, isNumeric, orElse, Tuple, typeName, type Value } from './values.js';
+import { checkTextLength, Dict, fail, isNumeric, orElse, Tuple, typeName, type Value } from './values.js';
 
 const directive = /%(?:\(([^)]*)\))?([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?([hlL]?)([\s\S])?/g;
 
@@ -65,6 +65,7 @@ function one(
     flags.includes('#'),
   );
   const signText = sign || (flags.includes('+') ? '+' : flags.includes(' ') ? ' ' : '');
+  checkTextLength(Math.max(Math.abs(width), precision ?? 0));
   const least = isWhole && precision !== undefined ? digits.padStart(precision, '0') : digits;
   if (!flags.includes('0') || isLeft) return pad(signText + prefix + least);
   return signText + prefix + least.padStart(Math.abs(width) - signText.length - prefix.length, '0');
@@ -73,6 +74,7 @@ function one(
 /** Widths count code points. */
 export function padded(text: string, width: number, align: string, fill: string): string {
   const missing = Math.max(0, width - Array.from(text).length);
+  checkTextLength(missing);
   if (align === '<') return text + fill.repeat(missing);
   if (align === '>') return fill.repeat(missing) + text;
   return fill.repeat(Math.floor(missing / 2)) + text + fill.repeat(Math.ceil(missing / 2));

@@ -7,7 +7,16 @@ import { bindMacro, Macro } from './macro.js';
 import type { ForLoop, MacroBody, Statement, Target } from './nodes.js';
 import { Scope } from './scope.js';
 import { str } from './text.js';
-import { type Arguments, Attributes, type Callable, fail, isTrue, iterate, type Value } from './values.js';
+import {
+  type Arguments,
+  Attributes,
+  type Callable,
+  fail,
+  isTrue,
+  iterate,
+  joinedText,
+  type Value,
+} from './values.js';
 
 /** How a body ended: a break or a continue passes up to its loop. */
 type Ending = 'end' | 'break' | 'continue';
@@ -28,7 +37,7 @@ export class Renderer {
     const outer = this.#out;
     this.#out = [];
     write();
-    const text = this.#out.join('');
+    const text = joinedText(this.#out);
     this.#out = outer;
     return text;
   }

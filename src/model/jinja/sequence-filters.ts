@@ -7,11 +7,13 @@ import { arithmetic } from './operators.js';
 import { str } from './text.js';
 import {
   type Arguments,
+  checkItemCount,
   Dict,
   fail,
   Generator,
   isTrue,
   iterate,
+  joinedText,
   lengthOf,
   orElse,
   Tuple,
@@ -124,6 +126,7 @@ const batch: Filter = (value, given) => {
   const rows: Value[][] = [];
   for (let at = 0; at < items.length; at += size) rows.push(items.slice(at, at + size));
   const last = rows.at(-1);
+  checkItemCount(filler === undefined || filler === null ? 0 : size);
   while (last !== undefined && filler !== undefined && filler !== null && last.length < size)
     last.push(filler);
   return new Generator(rows);
@@ -133,6 +136,7 @@ const slice: Filter = (value, given) => {
   const [count, filler] = bind('slice', given, ['slices', 'fill_with'], 1);
   const sliceCount = wholeNumber(count, 1);
   if (sliceCount < 1) fail('integer modulo by zero');
+  checkItemCount(sliceCount);
   const items = iterate(value);
   const size = Math.floor(items.length / sliceCount);
   const longerCount = items.length % sliceCount;
@@ -180,9 +184,10 @@ function mapping(given: Arguments, context: FilterContext): Key {
 const join: Filter = (value, given) => {
   const [between = '', attribute] = bind('join', given, ['d', 'attribute']);
   const items = iterate(value);
-  return items
-    .map((item) => str(attribute === undefined || attribute === null ? item : pathOf(item, attribute)))
-    .join(str(between));
+  const parts = items.map((item) =>
+    str(attribute === undefined || attribute === null ? item : pathOf(item, attribute)),
+  );
+  return joinedText(parts, str(between));
 };
 
 const sum: Filter = (value, given) => {

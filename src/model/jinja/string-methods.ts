@@ -4,10 +4,13 @@ import { padded } from './percent-format.js';
 import {
   type Arguments,
   Callable,
+  checkTextLength,
   fail,
   hasSurrogates,
   isTrue,
   iterate,
+  joinedText,
+  repeatedText,
   Tuple,
   typeName,
   type Value,
@@ -139,11 +142,11 @@ const affix =
   };
 
 export function replaced(self: string, from: string, to: string, countMax: number): string {
-  if (countMax < 0) return self.replaceAll(from, () => to);
   const parts = from === '' ? ['', ...Array.from(self), ''] : self.split(from);
+  if (countMax < 0) return joinedText(parts, to);
   const kept = Math.min(countMax, parts.length - 1);
   return (
-    parts.slice(0, kept + 1).join(to) +
+    joinedText(parts.slice(0, kept + 1), to) +
     parts
       .slice(kept + 1)
       .map((part) => from + part)
@@ -181,15 +184,16 @@ export function centered(self: string, width: number, fill: string): string {
   const length = Array.from(self).length;
   const missing = Math.max(0, width - length);
   const left = Math.floor(missing / 2) + (missing & width & 1);
-  return fill.repeat(left) + self + fill.repeat(missing - left);
+  return repeatedText(fill, left) + self + repeatedText(fill, missing - left);
 }
 
 function expandTabs(self: string, size: number): string {
   let column = 0;
   let result = '';
   for (const character of self) {
-    const shown = character === '\t' ? ' '.repeat(size > 0 ? size - (column % size) : 0) : character;
+    const shown = character === '\t' ? repeatedText(' ', size > 0 ? size - (column % size) : 0) : character;
     result += shown;
+    checkTextLength(result.length);
     column = character === '\n' || character === '\r' ? 0 : column + shown.length;
   }
   return result;
@@ -214,13 +218,12 @@ function zeroFilled(self: string, width: number): string {
 }
 
 function joined(self: string, items: Value): string {
-  return iterate(items)
-    .map((item, index) =>
-      typeof item === 'string'
-        ? item
-        : fail(`sequence item ${index}: expected str instance, ${typeName(item)} found`),
-    )
-    .join(self);
+  const parts = iterate(items).map((item, index) =>
+    typeof item === 'string'
+      ? item
+      : fail(`sequence item ${index}: expected str instance, ${typeName(item)} found`),
+  );
+  return joinedText(parts, self);
 }
 
 const plain =

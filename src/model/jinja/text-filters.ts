@@ -5,7 +5,19 @@ import { toJson } from './json-text.js';
 import { percentFormat } from './percent-format.js';
 import { capitalized, centered, lines, replaced, stripped } from './string-methods.js';
 import { fixedText, repr, str } from './text.js';
-import { Dict, fail, isNumeric, isTrue, iterate, Tuple, typeName, Undefined, type Value } from './values.js';
+import {
+  Dict,
+  fail,
+  isNumeric,
+  isTrue,
+  iterate,
+  joinedText,
+  repeatedText,
+  Tuple,
+  typeName,
+  Undefined,
+  type Value,
+} from './values.js';
 
 /** A filter that turns the value's text into another. */
 const onText =
@@ -37,11 +49,10 @@ function titled(self: string): string {
 const indent: Filter = (value, given) => {
   const [width, first = false, blank = false] = bind('indent', given, ['width', 'first', 'blank']);
   if (typeof value !== 'string') return fail(`can't indent ${typeName(value)}`);
-  const prefix = typeof width === 'string' ? width : ' '.repeat(wholeNumber(width, 4));
+  const prefix = typeof width === 'string' ? width : repeatedText(' ', Math.max(0, wholeNumber(width, 4)));
   const [head = '', ...rest] = value.split('\n');
-  const shown = [head, ...rest.map((line) => (isTrue(blank) || line !== '' ? prefix + line : line))].join(
-    '\n',
-  );
+  const indented = rest.map((line) => (isTrue(blank) || line !== '' ? prefix + line : line));
+  const shown = joinedText([head, ...indented], '\n');
   return isTrue(first) ? prefix + shown : shown;
 };
 

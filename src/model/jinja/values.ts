@@ -209,7 +209,10 @@ export function lengthOf(value: Value): number | null {
 
 /** null: this value cannot be iterated. */
 export function itemsOf(value: Value): readonly Value[] | null {
-  if (typeof value === 'string') return Array.from(value);
+  if (typeof value === 'string') {
+    checkItemCount(value.length);
+    return Array.from(value);
+  }
   if (isList(value)) return value;
   if (value instanceof Tuple) return value.items;
   if (value instanceof Dict) return value.entries().map(([key]) => key);
@@ -221,6 +224,39 @@ export function itemsOf(value: Value): readonly Value[] | null {
 
 export function iterate(value: Value): readonly Value[] {
   return itemsOf(value) ?? fail(`'${typeName(value)}' object is not iterable`);
+}
+
+/** Longer than any prompt. One piece of memory that is larger than what a thread has to spare beyond its
+ *  limit ends the process instead of the thread: nothing may grow to that in one step. */
+const textLengthMax = 2 ** 21;
+const itemCountMax = 2 ** 20;
+
+export function checkTextLength(length: number): void {
+  if (length > textLengthMax) fail(`a text of ${length} characters is too long (at most ${textLengthMax})`);
+}
+
+export function checkItemCount(count: number): void {
+  if (count > itemCountMax) fail(`a list of ${count} items is too long (at most ${itemCountMax})`);
+}
+
+/** The same value; fails when it is too large. */
+export function bounded(value: Value): Value {
+  if (typeof value === 'string') checkTextLength(value.length);
+  else if (isList(value)) checkItemCount(value.length);
+  return value;
+}
+
+export function repeatedText(text: string, count: number): string {
+  checkTextLength(text.length * count);
+  return text.repeat(text === '' ? 0 : count);
+}
+
+/** `parts.join(between)`, of bounded length. */
+export function joinedText(parts: readonly string[], between = ''): string {
+  let length = between.length * parts.length;
+  for (const part of parts) length += part.length;
+  checkTextLength(length);
+  return parts.join(between);
 }
 
 export function hasSurrogates(text: string): boolean {
