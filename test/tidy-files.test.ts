@@ -31,8 +31,6 @@ const longFunctions: Readonly<Record<string, number>> = {
 };
 /** The package's own entries, and types that a declaration file must be able to name. */
 const exportedFor = [
-  'hub/',
-  'device/stored-matrix.ts',
   'library/client.ts',
   'profile/fit-step.ts FitError',
   'router/length-levels.ts LevelOptions',

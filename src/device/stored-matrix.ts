@@ -54,7 +54,7 @@ export interface StoredMatrix {
   readonly pairedRows?: number;
 }
 
-export function isBlockEncoding(encoding: Encoding): encoding is BlockEncoding {
+function isBlockEncoding(encoding: Encoding): encoding is BlockEncoding {
   return encoding in blockSizes;
 }
 

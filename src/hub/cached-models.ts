@@ -17,7 +17,7 @@ export interface CachedModel {
   readonly incompleteByteCount: number;
 }
 
-export interface CachedSnapshot {
+interface CachedSnapshot {
   readonly commit: string;
   /** Branches and tags that had this commit when they were last complete here. */
   readonly revisions: readonly string[];

@@ -21,7 +21,7 @@ const failureCountMax = 6;
 const advanceBytes = 2 ** 20;
 const readBytes = 2 ** 20;
 
-export interface DownloadContext extends RetryContext {
+interface DownloadContext extends RetryContext {
   readonly client: HubClient;
   readonly cache: RepositoryCache;
   /** Of the repository's files at the commit: `/org/name/resolve/COMMIT`. */

@@ -12,7 +12,7 @@ export interface ModelName {
   readonly file: string | null;
 }
 
-export const defaultRevision = 'main';
+const defaultRevision = 'main';
 
 const pattern = /^([^/@:]+\/[^/@:]+)(?:@([^:]+))?(?::(.+))?$/;
 const idPattern = /^[A-Za-z0-9][\w.-]{0,95}\/[A-Za-z0-9][\w.-]{0,95}$/;

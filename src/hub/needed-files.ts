@@ -20,7 +20,7 @@ const namedMax = 12;
 /** `text`: no weights, for random ones. `config`: for what is only shown. */
 export type ModelParts = 'all' | 'text' | 'config';
 
-export interface NeededFiles<T> {
+interface NeededFiles<T> {
   readonly files: readonly T[];
   /** What is opened: the first part of a GGUF; null: the folder. */
   readonly entry: string | null;

@@ -45,7 +45,7 @@ export interface PullOptions {
   readonly stallMs?: number;
 }
 
-export interface PulledModel {
+interface PulledModel {
   /** The snapshot's folder, or the first GGUF file. */
   readonly path: string;
   readonly listing: Listing;
@@ -62,11 +62,6 @@ export async function pullModel(name: ModelName, options: PullOptions): Promise<
     if (options.parts === 'all' || cache.commitOf(name) === null) cache.keepCommit(name, listing.commit);
     return { path: path.join(cache.snapshot(listing.commit), entry ?? '.'), listing, files };
   });
-}
-
-/** What the hub has under a name; nothing is kept. Throws as pullModel. */
-export function listModel(name: ModelName, options: PullOptions): Promise<Listing> {
-  return withClient(options, (client) => askListing(name, client, options));
 }
 
 async function withClient<T>(options: PullOptions, use: (client: HubClient) => Promise<T>): Promise<T> {

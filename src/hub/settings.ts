@@ -16,7 +16,7 @@ export interface HubSettings {
 }
 
 /** Empty text: none. */
-export interface Proxies {
+interface Proxies {
   readonly http: string;
   readonly https: string;
   /** Hosts that are reached directly, comma separated. */
