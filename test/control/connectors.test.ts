@@ -29,10 +29,14 @@ async function start(workers: string, options: RealOptions) {
   return started;
 }
 
-async function linksOf(from: Gateway) {
+/** Workers tell of their links, and of the waits of what lands, now and then: the last transfer a little later. */
+async function linksOf(from: Gateway, transferCountMin = 0) {
   for (;;) {
-    const links = from.workers().flatMap(({ connectors }) => connectors);
-    if (links.length > 0) return links;
+    const workers = from.workers();
+    const links = workers.flatMap(({ connectors }) => connectors);
+    const sentCount = links.reduce((sum, { transferCount }) => sum + transferCount, 0);
+    const landedCount = workers.reduce((sum, { stepBoundaryWaits }) => sum + stepBoundaryWaits.count, 0);
+    if (links.length > 0 && Math.min(sentCount, landedCount) >= transferCountMin) return links;
     await systemClock.sleep(20);
   }
 }
@@ -50,7 +54,7 @@ describe.each(['tcp', 'host-relay', 'peer', 'auto'] as const)('hand-overs by %s'
       new Set(['disaggregated']),
     );
     await expectNothingOwned(gateway);
-    const [link] = await linksOf(gateway);
+    const [link] = await linksOf(gateway, cases.length);
     const names = connector === 'auto' ? ['peer', 'host-relay', 'tcp'] : [connector];
     expect(link!.trials.map(({ name }) => name)).toEqual(names);
     expect(names).toContain(link!.name);
