@@ -208,8 +208,12 @@ describe('a connection that breaks', () => {
     hub.fault = () => null;
     hub.asked.length = 0;
     await pull();
-    // the hub, and where it redirects to
-    expect(contentAsked().map(({ range }) => range)).toEqual(['bytes=700000-', 'bytes=700000-']);
+    // the hub, and where it redirects to; a cut may lose what was on its way
+    const [range = '', ...others] = contentAsked().map((asked) => asked.range ?? '');
+    expect(others).toEqual([range]);
+    const start = Number(/^bytes=(\d+)-$/.exec(range)?.[1]);
+    expect(start).toBeGreaterThan(0);
+    expect(start).toBeLessThanOrEqual(700_000);
   });
 
   it('that is silent counts as broken', async () => {
