@@ -187,6 +187,16 @@ export const tokenNotFinite = -2;
 export const topLogprobsMax = 20;
 export const sampleRowBytes = 80;
 
+export interface RopeStoreOptions {
+  readonly headCount: number;
+  /** QK-norm: [headDim] f32; null: none. */
+  readonly queryNorm: Tensor | null;
+  readonly keyNorm: Tensor | null;
+  readonly eps: number;
+  /** [maxPosition, rotary] f32 */
+  readonly rope: Tensor;
+}
+
 /** The ops of a forward pass. `rows` is always the number of query tokens of the step. */
 export interface Ops {
   /** out[r] = table[ids[r]] * scale, NaN for an id outside the table; out: [rows, hidden], table: [vocab,
@@ -202,18 +212,7 @@ export interface Ops {
   linear(out: Tensor, x: Tensor, weight: Weight, bias: Tensor | null, rows: number): void;
   /** QK-norm, rotation and store into the cache; qkv: [rows, (heads + 2 kvHeads) headDim], rope:
    *  [maxPosition, rotary] f32 */
-  ropeStore(
-    qkv: Tensor,
-    layer: KvLayerView,
-    batch: BatchView,
-    options: {
-      headCount: number;
-      queryNorm: Tensor | null;
-      keyNorm: Tensor | null;
-      eps: number;
-      rope: Tensor;
-    },
-  ): void;
+  ropeStore(qkv: Tensor, layer: KvLayerView, batch: BatchView, options: RopeStoreOptions): void;
   /** out: [rows, heads * headDim]; qkv as after ropeStore */
   pagedAttention(
     out: Tensor,

@@ -3,12 +3,12 @@
 import { assert } from '../base/assert.js';
 import { DeviceError } from '../base/errors.js';
 import type { NativeLibrary } from './abi.js';
-import type { BatchView, KvLayerView, Ops, SampleArguments, Weight } from './device.js';
+import type { BatchView, KvLayerView, Ops, RopeStoreOptions, SampleArguments, Weight } from './device.js';
 import type { Dtype } from './dtype.js';
 import { dtypeCodes } from './dtype.js';
 import { batchOffset, layerOffset, structBytes, writeBatch, writeLayer } from './native-structs.js';
 import type { Pointer, Tensor } from './tensor.js';
-import { elementCount } from './tensor.js';
+import { columns, elementCount, rowsOf } from './tensor.js';
 
 const pdInvalid = 2;
 const activationCodes = { silu: 0, gelu_tanh: 1 } as const;
@@ -106,18 +106,7 @@ export class NativeOps implements Ops {
     );
   }
 
-  ropeStore(
-    qkv: Tensor,
-    layer: KvLayerView,
-    batch: BatchView,
-    options: {
-      headCount: number;
-      queryNorm: Tensor | null;
-      keyNorm: Tensor | null;
-      eps: number;
-      rope: Tensor;
-    },
-  ): void {
+  ropeStore(qkv: Tensor, layer: KvLayerView, batch: BatchView, options: RopeStoreOptions): void {
     const { headCount, queryNorm, keyNorm, eps, rope } = options;
     const { headDim } = layer;
     const fits =
@@ -373,14 +362,6 @@ export class NativeOps implements Ops {
     if (status !== 0)
       throw new DeviceError(`${op} (${describe(tensors)}): ${this.#library.lastError()}`, status);
   }
-}
-
-function columns(tensor: Tensor): number {
-  return tensor.shape[tensor.shape.length - 1] ?? 0;
-}
-
-function rowsOf(tensor: Tensor): number {
-  return elementCount(tensor.shape) / columns(tensor);
 }
 
 function describe(tensors: Record<string, Pick<Tensor, 'shape'> & { dtype: Dtype }>): string {

@@ -24,3 +24,13 @@ export function byteCount(tensor: Pick<Tensor, 'shape' | 'dtype'>): number {
 export function offsetPointer(pointer: Pointer, bytes: number): Pointer {
   return (pointer + bytes) as Pointer;
 }
+
+/** The length of its last dimension. */
+export function columns(tensor: Tensor): number {
+  return tensor.shape[tensor.shape.length - 1] ?? 0;
+}
+
+/** How many rows of `columns` it has. */
+export function rowsOf(tensor: Tensor): number {
+  return elementCount(tensor.shape) / columns(tensor);
+}

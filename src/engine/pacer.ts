@@ -109,13 +109,26 @@ export class Pacer {
     return deadlines !== null && this.#startMs > deadlines.firstTokenDueMs + agingTtfts * deadlines.ttftMs;
   }
 
-  /** Whether these decodes and the choices of this sequence can keep such a TPOT together. What could not
-   *  even keep it alone may always start. */
-  mayJoin({ request, tokenCount }: Sequence, { count, kvTokenCount }: Decodes, tpotMs: number): boolean {
-    const aimMs = aimedTpotShare * tpotMs;
-    const rowCount = 1 + request.forks.length;
-    const together = this.#decodeMs(count + rowCount, kvTokenCount + rowCount * tokenCount);
-    return together <= aimMs || this.#decodeMs(rowCount, rowCount * tokenCount) > aimMs;
+  /** Whether it can keep its TPOT beside all who decode here or will when their prompts are done. A late one
+   *  has missed its SLO: it is let in when those that can keep theirs do so all the same. What could not even
+   *  keep it alone may always start, and so may a hand-over's prompt, which decodes elsewhere. */
+  mayJoin(head: Sequence, running: readonly Sequence[]): boolean {
+    const { deadlines, mode, forks } = head.request;
+    if (deadlines === null || mode === 'prefill') return true;
+    let [count, kvTokenCount, leastTpotMs] = [0, 0, Number.POSITIVE_INFINITY];
+    for (const sequence of running) {
+      const { request, tokenCount } = sequence;
+      if (request.mode === 'prefill') continue;
+      const rowCount = 1 + request.forks.length;
+      count += rowCount;
+      kvTokenCount += rowCount * tokenCount;
+      if (request.deadlines === null || sequence.missedTtft || this.isLate(sequence)) continue;
+      leastTpotMs = Math.min(leastTpotMs, request.deadlines.tpotMs);
+    }
+    const aimMs = aimedTpotShare * (this.isLate(head) ? leastTpotMs : deadlines.tpotMs);
+    const rowCount = 1 + forks.length;
+    const together = this.#decodeMs(count + rowCount, kvTokenCount + rowCount * head.tokenCount);
+    return together <= aimMs || this.#decodeMs(rowCount, rowCount * head.tokenCount) > aimMs;
   }
 
   /** When the step that is planned now can start: when those in flight have ended. */

@@ -257,25 +257,8 @@ export class Scheduler {
     this.#announce(head);
   }
 
-  /** Whether it can keep its TPOT beside all who decode here or will when their prompts are done. A late one
-   *  has missed its SLO: it is let in when those that can keep theirs do so all the same. A hand-over's
-   *  prompt decodes elsewhere. */
   #mayJoin(head: Sequence): boolean {
-    const { pacer } = this.#options;
-    const { deadlines, mode } = head.request;
-    if (pacer === null || deadlines === null || mode === 'prefill') return true;
-    const others = { count: 0, kvTokenCount: 0 };
-    let leastTpotMs = Number.POSITIVE_INFINITY;
-    for (const sequence of this.running.items) {
-      const { request, tokenCount } = sequence;
-      if (request.mode === 'prefill') continue;
-      const rowCount = 1 + request.forks.length;
-      others.count += rowCount;
-      others.kvTokenCount += rowCount * tokenCount;
-      if (request.deadlines === null || sequence.missedTtft || pacer.isLate(sequence)) continue;
-      leastTpotMs = Math.min(leastTpotMs, request.deadlines.tpotMs);
-    }
-    return pacer.mayJoin(head, others, pacer.isLate(head) ? leastTpotMs : deadlines.tpotMs);
+    return this.#options.pacer?.mayJoin(head, this.running.items) ?? true;
   }
 
   #admit(head: Sequence): boolean {
